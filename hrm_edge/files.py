@@ -1,0 +1,122 @@
+"""Files that are either whole or absent: written under a temporary name, synced, then renamed."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from hrm_edge.errors import UserError
+
+
+def os_error(error: OSError, path: Path | str) -> UserError:
+    """The user's view of an ``OSError`` met while writing or reading ``path``."""
+    reason = os.strerror(error.errno) if error.errno else str(error)
+    mends = {
+        errno.ENOSPC: "free some space on that disk, or choose another folder with --out",
+        errno.EDQUOT: "your disk quota is used up: free some space, or choose another folder with --out",
+        errno.EACCES: "choose a folder you may write to with --out, or change its permissions",
+        errno.EPERM: "choose a folder you may write to with --out, or change its permissions",
+        errno.EROFS: "that file system is read-only: choose another folder with --out",
+        errno.ENOENT: "check the path",
+        errno.ENOTDIR: "a file stands where a folder is needed: choose another path",
+        errno.EISDIR: "a folder stands where a file is needed: choose another path",
+    }
+    return UserError(f"{path}: {reason}", mends.get(error.errno or 0, "check the path and the disk"))
+
+
+@contextlib.contextmanager
+def _renamed_into(path: Path, *, folder: bool) -> Iterator[Path]:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if folder:
+            temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent))
+        else:
+            handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
+            os.close(handle)
+            temporary = Path(name)
+        os.chmod(temporary, 0o755 if folder else 0o644)  # mkstemp's 0600 would hide results from other users
+    except OSError as error:
+        raise os_error(error, path) from error
+    try:
+        yield temporary
+        for file in sorted(temporary.rglob("*")) if folder else [temporary]:
+            if file.is_file():
+                _sync(file)
+        os.replace(temporary, path)
+        _sync(path.parent)
+    except OSError as error:
+        raise os_error(error, path) from error
+    finally:
+        if folder:
+            shutil.rmtree(temporary, ignore_errors=True)
+        else:
+            temporary.unlink(missing_ok=True)
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # file systems that cannot sync a folder
+            raise
+    finally:
+        os.close(handle)
+
+
+@contextlib.contextmanager
+def atomic_file(path: Path | str) -> Iterator[Path]:
+    """Yield a temporary path beside ``path``; on a clean exit it becomes ``path``, else it is removed."""
+    with _renamed_into(Path(path), folder=False) as temporary:
+        yield temporary
+
+
+@contextlib.contextmanager
+def atomic_folder(path: Path | str) -> Iterator[Path]:
+    """Yield an empty temporary folder that becomes ``path`` (absent or an empty folder) on a clean exit.
+
+    Raises ``UserError`` when ``path`` holds something already.
+    """
+    path = Path(path)
+    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        raise UserError(f"{path} already exists", "choose another --out, or remove it first")
+    with _renamed_into(path, folder=True) as temporary:
+        yield temporary
+
+
+def write_text(path: Path | str, text: str) -> None:
+    """Write ``text`` to ``path`` atomically."""
+    with atomic_file(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def write_json(path: Path | str, value: Any) -> None:
+    """Write ``value`` as indented JSON to ``path`` atomically (NaN and infinity are refused)."""
+    write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
+
+
+def read_json(path: Path | str) -> Any:
+    """Read JSON; a missing or torn file is a ``UserError`` that names it."""
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise os_error(error, path) from error
+    except ValueError as error:
+        raise UserError(f"{path} is not valid JSON: {error}", "it may be torn: write it again") from error
+
+
+def sha256(path: Path | str) -> str:
+    """Hex SHA-256 of a file's bytes, read in 1 MiB pieces."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as stream:
+        while piece := stream.read(1 << 20):
+            digest.update(piece)
+    return digest.hexdigest()

@@ -1,0 +1,117 @@
+"""The manifest of a folder of files: what it holds, a hash of each, written last, verified on open."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from hrm_edge.errors import UserError
+from hrm_edge.files import read_json, sha256, write_json
+from hrm_edge.spec import ModelSpec
+
+MANIFEST = "manifest.json"
+SCHEMA_VERSION = 1
+
+Precision = Literal["fp32", "fp16", "int8"]
+
+
+class FileEntry(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    sha256: str
+    bytes: int
+
+
+class Parity(BaseModel):
+    """How far the exported step is from the torch model it came from, after ``steps`` steps of the recurrence."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    steps: int
+    puzzles: int
+    logits_max_abs: float
+    logits_sqnr_db: float
+    carry_cosine: float
+    same_answers: float = Field(description="share of puzzles whose whole decoded answer is the same")
+
+
+class Gate(BaseModel):
+    """The limits the export was held to, and what came of it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    passed: bool
+    limits: dict[str, float]
+    failures: list[str] = []
+
+
+class Manifest(BaseModel):
+    """``manifest.json`` of an artifact: one model, one precision, for any runtime."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    kind: Literal["hrm-edge artifact"] = "hrm-edge artifact"
+    schema_version: int = SCHEMA_VERSION
+    name: str
+    task: str
+    precision: Precision
+    spec: ModelSpec
+    opset: int
+    max_batch: int = Field(description="largest batch the graph was checked for; the batch axis itself is dynamic")
+    parity: list[Parity] = []
+    gate: Gate
+    quantization: dict[str, Any] | None = None
+    provenance: dict[str, Any] = {}
+    files: dict[str, FileEntry] = {}
+
+
+def file_entries(folder: Path, names: list[str]) -> dict[str, FileEntry]:
+    """Hash and size of each named file in ``folder``."""
+    return {n: FileEntry(sha256=sha256(folder / n), bytes=(folder / n).stat().st_size) for n in names}
+
+
+def write_manifest(folder: Path, manifest: Manifest) -> None:
+    """Write the manifest last, with hashes of every other file in the folder."""
+    names = sorted(p.name for p in folder.iterdir() if p.is_file() and p.name != MANIFEST)
+    full = manifest.model_copy(update={"files": file_entries(folder, names)})
+    write_json(folder / MANIFEST, full.model_dump(mode="json"))
+
+
+def verify_files(folder: Path, files: dict[str, FileEntry], *, again: str) -> None:
+    """Compare every listed file with its hash; ``again`` says how the folder is made anew."""
+    for name, entry in files.items():
+        path = folder / name
+        if not path.is_file():
+            raise UserError(f"{path} is missing although the manifest lists it", f"the copy is incomplete: {again}")
+        size = path.stat().st_size
+        if size != entry.bytes:
+            raise UserError(f"{path} has {size} bytes, the manifest says {entry.bytes}", f"the file is torn: {again}")
+        found = sha256(path)
+        if found != entry.sha256:
+            raise UserError(
+                f"{path}: hash mismatch, sha256 is {found[:16]}…, the manifest says {entry.sha256[:16]}…",
+                f"the file was changed or damaged: {again}",
+            )
+
+
+def read_manifest(folder: Path | str) -> Manifest:
+    """Read and verify an artifact's manifest and all its files."""
+    folder = Path(folder)
+    path = folder / MANIFEST
+    again = "copy it again, or run 'hrm-edge export' again"
+    if not path.is_file():
+        raise UserError(f"{folder} is no artifact: {MANIFEST} is missing", f"an export that was cut off has none: {again}")
+    raw = read_json(path)
+    version = raw.get("schema_version") if isinstance(raw, dict) else None
+    if version != SCHEMA_VERSION:
+        raise UserError(f"{path}: schema_version is {version}, this hrm-edge reads {SCHEMA_VERSION}", again)
+    try:
+        manifest = Manifest.model_validate(raw)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        raise UserError(f"{path}: {where}: {first['msg']}", again) from error
+    verify_files(folder, manifest.files, again=again)
+    return manifest

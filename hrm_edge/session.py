@@ -1,0 +1,54 @@
+"""The contract between the solve loop and whatever runs a model's step.
+
+Axes: B slots in the batch, S cells, V vocabulary, Q outputs of the halting head (1: halt; 2: halt, continue).
+"""
+
+from __future__ import annotations
+
+from typing import Any, Protocol, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hrm_edge.spec import ModelSpec
+
+Carry: TypeAlias = Any  # opaque to the loop: arrays on the host, buffers on a device, torch tensors
+FRESH = -1  # in ``Session.gather``: a slot that starts from the initial state
+
+StepResult: TypeAlias = tuple[Carry, NDArray[np.float32], NDArray[np.float32]]
+
+
+class Session(Protocol):
+    """One loaded model that advances a batch of carries by one ACT step."""
+
+    @property
+    def spec(self) -> ModelSpec:
+        """What the model is."""
+
+    @property
+    def backend(self) -> str:
+        """Short name for reports: ``torch``, ``onnxruntime-cpu`` …"""
+
+    @property
+    def max_batch(self) -> int:
+        """The largest B that ``step`` takes."""
+
+    def initial_carry(self, batch: int) -> Carry:
+        """A carry of ``batch`` slots in the initial state."""
+
+    def gather(self, carry: Carry, rows: NDArray[np.int64]) -> Carry:
+        """A carry with slot i taken from ``rows[i]`` of ``carry``, or the initial state where it is ``FRESH``.
+
+        It refills halted slots and shrinks or grows the batch. The given carry must not be used afterwards.
+        """
+
+    def step(self, tokens: NDArray[np.uint8], puzzle_ids: NDArray[np.int32], carry: Carry) -> StepResult:
+        """One ACT step: tokens [B, S], puzzle_ids [B] → (carry, logits float32 [B, S, V], q float32 [B, Q]).
+
+        The given carry must not be used afterwards.
+        """
+
+
+def wants_to_halt(q: NDArray[np.float32]) -> NDArray[np.bool_]:
+    """The head's decision per slot [B]: halt beats continue, or with one output halt > 0 (HRM section 2; TRM)."""
+    return q[:, 0] > q[:, 1] if q.shape[1] == 2 else q[:, 0] > 0.0

@@ -1,0 +1,248 @@
+"""What a model is, as data: sizes, cycles, heads, and the names and shapes of one step's inputs and outputs.
+
+One family serves all variants; a variant is a preset of :class:`ModelSpec`, nothing else.
+
+Axis legend, used in every docstring of the project: B batch, S cells of the puzzle, P puzzle tokens in front of
+them, T = P + S positions, D hidden size, H heads, Dh head size, F inner size of the MLP, V vocabulary, Q halting
+outputs, K tensors.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from hrm_edge.errors import UserError, nearest
+
+SINUSOIDAL_ROWS = 5000  # the reduced variant's fixed table length
+SWIGLU_MULTIPLE = 256
+
+VARIANTS: dict[str, dict[str, Any]] = {
+    # HRM, arXiv 2506.21734, as published (sapientinc/HRM)
+    "full": {"hidden": 512, "heads": 8, "h_layers": 4, "l_layers": 4, "puzzle_dim": 512},
+    # 256 hidden, 7 layers: encoder layers with biases and LayerNorm, explicit connections between the levels
+    "reduced": {
+        "hidden": 256, "heads": 8, "h_layers": 4, "l_layers": 3, "norm": "layer", "mlp": "gelu", "bias": True,
+        "positions": "sinusoidal", "connections": True, "halt_head": "pooled", "q_outputs": 1,
+    },
+    # ours: small enough for a CPU, cells know their row, column and box
+    "nano": {
+        "hidden": 128, "heads": 4, "h_layers": 2, "l_layers": 2, "expansion": 2.0, "positions": "none",
+        "grid_positions": True, "q_outputs": 1,
+    },
+}  # fmt: skip
+
+
+class ModelSpec(BaseModel):
+    """Everything that fixes the function a model computes, its weights aside."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    variant: str
+    vocab: int = Field(ge=2, le=256)
+    seq_len: int = Field(ge=1, le=4096)
+    hidden: int = Field(ge=8, multiple_of=2)
+    heads: int = Field(ge=1)
+    h_layers: int = Field(ge=1)
+    l_layers: int = Field(ge=1)
+    h_cycles: int = Field(default=2, ge=1)
+    l_cycles: int = Field(default=2, ge=1)
+    expansion: float = Field(default=4.0, gt=0)
+    norm: Literal["rms", "layer"] = "rms"
+    mlp: Literal["swiglu", "gelu"] = "swiglu"
+    bias: bool = False
+    positions: Literal["rope", "learned", "sinusoidal", "none"] = "rope"
+    grid_positions: bool = False
+    """Adds learned row, column and box embeddings; needs ``grid``."""
+    grid: tuple[int, int, int, int] | None = None
+    """(rows, columns, rows of a box, columns of a box) of the task's board."""
+    connections: bool = False
+    """Linear maps between the levels instead of plain addition."""
+    halt_head: Literal["first", "pooled"] = "first"
+    """q from z_H's first position, or from the mean over positions of [z_H, z_L]."""
+    q_outputs: Literal[1, 2] = 2
+    puzzle_dim: int = Field(default=0, ge=0)
+    """Size of a puzzle's own vector; 0: none, P = 0."""
+    puzzles: int = Field(default=1, ge=1)
+    """Rows of the puzzle table, row 0 being the blank one."""
+    max_steps: int = Field(default=16, ge=1)
+    rope_theta: float = 10000.0
+
+    @model_validator(mode="after")
+    def _consistent(self) -> ModelSpec:
+        if self.hidden % self.heads:
+            raise ValueError(f"hidden={self.hidden} is not divisible by heads={self.heads}")
+        if self.positions == "rope" and self.head_dim % 2:
+            raise ValueError(f"rope needs an even head size, hidden/heads is {self.head_dim}")
+        if self.grid_positions and self.grid is None:
+            raise ValueError("grid_positions needs a task with a board (sudoku, mini-sudoku)")
+        if self.grid is not None and self.grid[0] * self.grid[1] != self.seq_len:
+            raise ValueError(f"grid {self.grid[0]}x{self.grid[1]} does not have seq_len={self.seq_len} cells")
+        if self.positions == "sinusoidal" and self.total_len > SINUSOIDAL_ROWS:
+            raise ValueError(f"sinusoidal positions end at {SINUSOIDAL_ROWS}, the sequence has {self.total_len}")
+        return self
+
+    @property
+    def head_dim(self) -> int:
+        return self.hidden // self.heads
+
+    @property
+    def puzzle_tokens(self) -> int:
+        """P: the puzzle vector, padded with zeros, reshaped to this many leading positions."""
+        return math.ceil(self.puzzle_dim / self.hidden)
+
+    @property
+    def total_len(self) -> int:
+        """T = P + S."""
+        return self.puzzle_tokens + self.seq_len
+
+    @property
+    def inner(self) -> int:
+        """F: inner size of the MLP; SwiGLU's is 2/3 of the expansion rounded up to a multiple of 256."""
+        if self.mlp == "gelu":
+            return round(self.expansion * self.hidden)
+        wanted = round(self.expansion * self.hidden * 2 / 3)
+        return math.ceil(wanted / SWIGLU_MULTIPLE) * SWIGLU_MULTIPLE
+
+    @property
+    def block_passes(self) -> tuple[int, int]:
+        """Passes through one H block and through one L block in an ACT step, all layers and cycles counted."""
+        return self.h_cycles * self.h_layers, self.h_cycles * self.l_cycles * self.l_layers
+
+
+def variant_spec(variant: str, *, vocab: int, seq_len: int, **overrides: Any) -> ModelSpec:
+    """The preset of ``variant`` at a vocabulary and length, with single fields overridden."""
+    if variant not in VARIANTS:
+        raise UserError(f"unknown model variant '{variant}'", nearest(variant, VARIANTS))
+    return ModelSpec(**{"variant": variant, "vocab": vocab, "seq_len": seq_len, **VARIANTS[variant], **overrides})
+
+
+# -- one step's inputs and outputs ------------------------------------------------------------------------------
+
+STEP_INPUTS = ("tokens", "puzzle", "z_h", "z_l")  # "puzzle" only where P > 0
+STEP_OUTPUTS = ("z_h_next", "z_l_next", "logits", "q")
+
+
+def step_io(spec: ModelSpec) -> dict[str, tuple[str, tuple[str | int, ...]]]:
+    """Name → (dtype, shape) of one step; ``"B"`` stands for the dynamic batch axis, ``carry`` for the float type."""
+    d, t, s, p = spec.hidden, spec.total_len, spec.seq_len, spec.puzzle_tokens
+    table: dict[str, tuple[str, tuple[str | int, ...]]] = {"tokens": ("int32", ("B", s))}
+    if p:
+        table["puzzle"] = ("carry", ("B", p * d))
+    table["z_h"] = table["z_l"] = ("carry", ("B", t, d))
+    table["z_h_next"] = table["z_l_next"] = ("carry", ("B", t, d))
+    table["logits"] = ("float32", ("B", s, spec.vocab))
+    table["q"] = ("float32", ("B", spec.q_outputs))
+    return table
+
+
+# -- weights ----------------------------------------------------------------------------------------------------
+
+
+def _block_shapes(spec: ModelSpec) -> dict[str, tuple[int, ...]]:
+    d, f = spec.hidden, spec.inner
+    up_name, up_rows = ("gate_up_proj", 2 * f) if spec.mlp == "swiglu" else ("up_proj", f)
+    matrices = {
+        "self_attn.qkv_proj": (3 * d, d),
+        "self_attn.o_proj": (d, d),
+        f"mlp.{up_name}": (up_rows, d),
+        "mlp.down_proj": (d, f),
+    }
+    shapes: dict[str, tuple[int, ...]] = {}
+    for name, shape in matrices.items():
+        shapes[f"{name}.weight"] = shape
+        if spec.bias:
+            shapes[f"{name}.bias"] = shape[:1]
+    if spec.norm == "layer":
+        for norm in ("attn_norm", "mlp_norm"):
+            shapes[f"{norm}.weight"] = shapes[f"{norm}.bias"] = (d,)
+    return shapes
+
+
+def parameter_shapes(spec: ModelSpec) -> dict[str, tuple[int, ...]]:
+    """Trainable tensors by name; the full variant's names are the published checkpoint's."""
+    d, v = spec.hidden, spec.vocab
+    shapes: dict[str, tuple[int, ...]] = {"embed_tokens.embedding_weight": (v, d)}
+    if spec.positions == "learned":
+        shapes["embed_pos.embedding_weight"] = (spec.total_len, d)
+    if spec.grid_positions:
+        assert spec.grid is not None
+        rows, columns, box_rows, box_columns = spec.grid
+        boxes = (rows // box_rows) * (columns // box_columns)
+        for name, count in (("row", rows), ("column", columns), ("box", boxes)):
+            shapes[f"embed_{name}.embedding_weight"] = (count, d)
+    for level, layers in (("H_level", spec.h_layers), ("L_level", spec.l_layers)):
+        for index in range(layers):
+            shapes.update({f"{level}.layers.{index}.{k}": s for k, s in _block_shapes(spec).items()})
+        if spec.norm == "layer":
+            shapes[f"{level}.norm.weight"] = shapes[f"{level}.norm.bias"] = (d,)
+    if spec.connections:
+        for name in ("h_to_l", "l_to_h"):
+            shapes[f"{name}.weight"], shapes[f"{name}.bias"] = (d, d), (d,)
+    shapes["q_head.weight"] = (spec.q_outputs, 2 * d if spec.halt_head == "pooled" else d)
+    shapes["q_head.bias"] = (spec.q_outputs,)
+    shapes["lm_head.weight"] = (v, d)
+    if spec.bias:
+        shapes["lm_head.bias"] = (v,)
+    return shapes
+
+
+def buffer_shapes(spec: ModelSpec) -> dict[str, tuple[int, ...]]:
+    """Tensors that are saved but not trained by the main optimizer (the puzzle table has its own)."""
+    shapes: dict[str, tuple[int, ...]] = {}
+    if spec.positions == "sinusoidal":
+        shapes["embed_pos.table"] = (SINUSOIDAL_ROWS, spec.hidden)
+    else:  # the reduced variant starts from zeros, which are not saved
+        shapes["H_init"] = shapes["L_init"] = (spec.hidden,)
+    if spec.puzzle_dim:
+        shapes["puzzle_emb.weights"] = (spec.puzzles, spec.puzzle_dim)
+    return shapes
+
+
+_GROUPS = (  # first matching prefix wins
+    ("token embedding", ("embed_tokens.",)),
+    ("position embeddings", ("embed_pos.embedding", "embed_row.", "embed_column.", "embed_box.")),
+    ("H-layers ({h_layers})", ("H_level.layers.",)),
+    ("L-layers ({l_layers})", ("L_level.layers.",)),
+    ("H<->L connections", ("h_to_l.", "l_to_h.")),
+    ("halt predictor", ("q_head.",)),
+    ("output layer", ("lm_head.",)),
+    ("layer norms", ("H_level.norm.", "L_level.norm.")),
+    ("position encoding", ("embed_pos.table",)),
+    ("initial states", ("H_init", "L_init")),
+    ("puzzle table", ("puzzle_emb.",)),
+)
+
+
+def parameter_table(spec: ModelSpec) -> dict[str, Any]:
+    """Counts: trainable, tensors, whole state dict, and a row per part of the model."""
+    trainable, buffers = parameter_shapes(spec), buffer_shapes(spec)
+    everything = {**trainable, **buffers}
+    rows: dict[str, int] = {}
+    for label, prefixes in _GROUPS:
+        count = sum(math.prod(shape) for name, shape in everything.items() if name.startswith(prefixes))
+        if count:
+            rows[label.format(h_layers=spec.h_layers, l_layers=spec.l_layers)] = count
+    return {
+        "trainable": sum(map(math.prod, trainable.values())),
+        "tensors": len(trainable),
+        "state_dict": sum(map(math.prod, everything.values())),
+        "table": [{"name": name, "count": count} for name, count in rows.items()],
+    }
+
+
+def flops_per_step(spec: ModelSpec) -> int:
+    """Multiply-adds times two of the matrix products in one ACT step of one puzzle.
+
+    A block costs 2 * weights * T for its matrices and 4 * T^2 * D for QK^T and PV; norms and activations are not
+    counted. The full variant at T = 82 comes to 13.7 GFLOP.
+    """
+    t, d = spec.total_len, spec.hidden
+    matrices = sum(math.prod(s) for n, s in _block_shapes(spec).items() if len(s) == 2 and n.endswith("weight"))
+    block = 2 * matrices * t + 4 * t * t * d
+    heads = 2 * d * spec.vocab * spec.seq_len + 2 * math.prod(parameter_shapes(spec)["q_head.weight"])
+    h_updates, l_updates = spec.h_cycles, spec.h_cycles * spec.l_cycles
+    connections = 2 * d * d * t * (h_updates + l_updates) if spec.connections else 0
+    return sum(spec.block_passes) * block + connections + heads

@@ -1,0 +1,78 @@
+"""What a task is to the rest of the toolkit: tokens, rules, symmetries.
+
+Axes: N puzzles, S cells (sequence), V vocabulary.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+Tokens = NDArray[np.uint8]  # [N, S] or [S]
+Bools = NDArray[np.bool_]  # [N]
+
+PAD_TOKEN = 0
+
+
+@dataclass(frozen=True)
+class Views:
+    """N symmetries of a task's grid: a permutation of cells and a relabelling of tokens each.
+
+    ``cells[n, s]`` is the cell of the original that lands on cell ``s`` of the view; ``labels[n, t]`` is the token
+    that replaces token ``t``. Both are bijections, so every view inverts.
+    """
+
+    cells: NDArray[np.int64]  # [N, S]
+    labels: NDArray[np.uint8]  # [N, V]
+
+    def __len__(self) -> int:
+        return len(self.cells)
+
+    def apply(self, tokens: Tokens) -> Tokens:
+        """Tokens [N, S] of the originals to tokens [N, S] of the views."""
+        moved = np.take_along_axis(tokens, self.cells, axis=1)
+        return np.take_along_axis(self.labels, moved.astype(np.int64), axis=1)
+
+    def inverse(self) -> Views:
+        """The views that undo these: ``views.inverse().apply(views.apply(x)) == x``."""
+        return Views(np.argsort(self.cells, axis=1), np.argsort(self.labels, axis=1).astype(np.uint8))
+
+    def __getitem__(self, rows: NDArray[np.int64]) -> Views:
+        return Views(self.cells[rows], self.labels[rows])
+
+
+class Task(Protocol):
+    """A puzzle family; numpy only, so that it runs on the edge."""
+
+    @property
+    def name(self) -> str:
+        """The name used on the command line and in ``dataset.json``."""
+
+    @property
+    def vocab(self) -> int:
+        """Number of token ids V, padding (0) included."""
+
+    @property
+    def seq_len(self) -> int:
+        """Number of cells S."""
+
+    def parse(self, text: str) -> Tokens:
+        """One puzzle as text to tokens [S]; raises ``UserError`` when it is malformed or breaks the rules."""
+
+    def format(self, tokens: Tokens) -> str:
+        """Tokens [S] to one line of text (blank = '0')."""
+
+    def pretty(self, tokens: Tokens) -> str:
+        """Tokens [S] to a picture of several lines for a terminal."""
+
+    def verify(self, givens: Tokens, answers: Tokens) -> Bools:
+        """Per row of [N, S]: does the answer keep every given and obey all rules? Never repairs anything."""
+
+    def random_views(self, count: int, rng: np.random.Generator) -> Views:
+        """``count`` symmetries drawn uniformly: a solution stays a solution under each."""
+
+    def identity_views(self, count: int) -> Views:
+        """``count`` views that change nothing."""
