@@ -102,7 +102,9 @@ def read_manifest(folder: Path | str) -> Manifest:
     path = folder / MANIFEST
     again = "copy it again, or run 'hrm-edge export' again"
     if not path.is_file():
-        raise UserError(f"{folder} is no artifact: {MANIFEST} is missing", f"an export that was cut off has none: {again}")
+        raise UserError(
+            f"{folder} is no artifact: {MANIFEST} is missing", f"an export that was cut off has none: {again}"
+        )
     raw = read_json(path)
     version = raw.get("schema_version") if isinstance(raw, dict) else None
     if version != SCHEMA_VERSION:

@@ -1,0 +1,22 @@
+"""What every test shares: hypothesis settings that fit a busy machine, and skips that say what is missing."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+
+import pytest
+from hypothesis import settings
+
+# Two threads of one matrix library on two cores slow each other down; a test that measures threads sets its own.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# No deadline: a slow machine is not a bug. Derandomized: the same commit gives the same verdict.
+settings.register_profile("hrm-edge", deadline=None, derandomize=True, max_examples=50)
+settings.load_profile("hrm-edge")
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Tests marked ``rtx`` are in the default tier; where NVIDIA publishes no package for the machine they skip."""
+    if item.get_closest_marker("rtx") and importlib.util.find_spec("tensorrt_rtx") is None:
+        pytest.skip("tensorrt-rtx is not installed: pip install 'hrm-edge[rtx]' (x86_64 Linux)")
