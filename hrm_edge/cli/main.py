@@ -1,0 +1,166 @@
+"""``hrm-edge``: finds the verb, imports its module only then, and turns every failure into one clear message.
+
+Nothing heavy may be imported here: ``hrm-edge --help`` answers at once and works without torch.
+"""
+
+from __future__ import annotations
+
+import errno
+import importlib
+import importlib.util
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import click
+
+from hrm_edge import __version__
+from hrm_edge.errors import (
+    EXIT_INTERRUPTED,
+    EXIT_OK,
+    EXIT_USER,
+    GateError,
+    HrmEdgeError,
+    Interrupted,
+    UserError,
+    nearest,
+)
+from hrm_edge.files import os_error
+
+EXIT_BUG = 70  # EX_SOFTWARE of sysexits.h: none of the contract's codes, a failed gate (1) least of all
+
+
+@dataclass(frozen=True)
+class Verb:
+    """Where a verb's click command is (``module:attribute``) and what ``--help`` says about it without importing it."""
+
+    target: str
+    summary: str
+
+
+_ROAD = {  # in the order of the road
+    "info": Verb("hrm_edge.cli.info:info", "Show a model's or recipe's parameters, FLOPs per step and manifest."),
+    "data": Verb("hrm_edge.cli.data:data", "Build data sets from a file, a hub or the puzzle generator."),
+    "train": Verb("hrm_edge.cli.train:train", "Train a recipe into a checkpoint."),
+    "eval": Verb("hrm_edge.cli.evaluate:evaluate", "Measure a model's exact accuracy on puzzles."),
+    "export": Verb("hrm_edge.cli.export:export", "Turn a checkpoint into an artifact (ONNX, fp32 or INT8)."),
+    "bench": Verb("hrm_edge.cli.bench:bench", "Measure latency, throughput and accuracy in one report."),
+    "solve": Verb("hrm_edge.cli.solve:solve", "Solve puzzles and verify the answers by the rules."),
+}
+VERBS = {name: verb for name, verb in _ROAD.items() if importlib.util.find_spec(verb.target.partition(":")[0])}
+
+EXTRAS = {  # a package that may be missing → the extra that brings it
+    "torch": "train",
+    "numba": "data",
+    "huggingface_hub": "hub",
+    "onnx": "export",
+    "onnxscript": "export",
+    "cv2": "vision",
+    "cuda": "gpu",
+    "tensorrt_rtx": "rtx",
+}
+
+
+class LazyGroup(click.Group):
+    """A group that knows its verbs' names and summaries from a table and imports a verb when it is invoked."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(VERBS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        verb = VERBS.get(cmd_name)
+        if verb is None:
+            return None
+        module, attribute = verb.target.split(":")
+        command = getattr(importlib.import_module(module), attribute)
+        assert isinstance(command, click.Command)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        if VERBS:
+            with formatter.section("Commands"):
+                formatter.write_dl([(name, verb.summary) for name, verb in VERBS.items()])
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args and args[0] not in VERBS and not args[0].startswith("-"):
+            raise click.UsageError(f"No such command '{args[0]}': {nearest(args[0], VERBS)}", ctx)
+        return super().resolve_command(ctx, args)
+
+
+@click.group(cls=LazyGroup, name="hrm-edge", context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="hrm-edge", message="%(prog)s %(version)s")
+def cli() -> None:
+    """Train, quantize, export and run Hierarchical Reasoning Models on edge devices.
+
+    A recipe becomes a checkpoint, a checkpoint becomes an artifact, an artifact runs anywhere.
+    """
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line on ``arguments`` (default: the process's own) and return the exit code."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        with cli.make_context("hrm-edge", arguments) as context:
+            cli.invoke(context)
+        sys.stdout.flush()  # a full disk or a closed pipe shows here, not in the interpreter's shutdown
+    except click.exceptions.Exit as leave:
+        return leave.exit_code
+    except click.ClickException as error:
+        error.show()
+        return EXIT_USER
+    except BrokenPipeError:
+        # The reader (`| head`) has seen enough. What is still buffered has nowhere to go at shutdown either.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_OK
+    except (KeyboardInterrupt, click.Abort):
+        return _show(Interrupted("Interrupted"))
+    except HrmEdgeError as error:
+        return _show(error)
+    except Exception as error:  # noqa: BLE001 - the last resort: every exception ends here
+        known = _as_user_error(error)
+        if known is not None:
+            return _show(known)
+        traceback.print_exc()
+        print(f"\nThis is a bug in hrm-edge {__version__}: please report it with the text above.", file=sys.stderr)
+        return EXIT_BUG
+    return EXIT_OK
+
+
+def _as_user_error(error: Exception) -> UserError | None:
+    """The user's view of an exception that is the machine's doing, or None where it is a bug of ours."""
+    if isinstance(error, OSError) and (error.filename is not None or error.errno in (errno.ENOSPC, errno.EDQUOT)):
+        return os_error(error, error.filename if error.filename is not None else "output")
+    if isinstance(error, ModuleNotFoundError):
+        package = (error.name or "").partition(".")[0]
+        if package in EXTRAS:
+            return UserError(f"this command needs {package}", f"pip install 'hrm-edge[{EXTRAS[package]}]'")
+    # torch and onnxruntime report memory in a RuntimeError's text
+    text = str(error).lower()
+    if isinstance(error, MemoryError) or (
+        isinstance(error, RuntimeError) and ("out of memory" in text or "can't allocate memory" in text)
+    ):
+        first = str(error).partition("\n")[0]
+        return UserError(
+            "not enough memory" + (f": {first}" if first else ""), "use a smaller batch, or close other programs"
+        )
+    return None
+
+
+def _show(error: HrmEdgeError) -> int:
+    """Print ``error`` and its mend on stderr, coloured on a terminal; returns its exit code."""
+    from rich.console import Console
+    from rich.text import Text
+
+    console = Console(stderr=True, highlight=False, soft_wrap=True)
+    if error.exit_code == EXIT_INTERRUPTED:
+        console.print(Text(": ".join(filter(None, (error.what, error.mend))), style="yellow"))
+        return error.exit_code
+    label = "Failed: " if isinstance(error, GateError) else "Error: "
+    console.print(Text.assemble((label, "bold red"), error.what))
+    if error.mend:
+        console.print(Text.assemble("  ", (error.mend, "cyan")))
+    return error.exit_code
