@@ -1,0 +1,58 @@
+# `make help` lists the targets. Everything runs in .venv, which is made once and renewed when the pins change.
+#   PYTHON=python3.12        another Python (3.10 or newer)
+#   VENV=path                another folder for the environment
+#   PIP_ARGS='...'           more arguments for pip, such as an index of CPU-only torch wheels
+
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+VENV ?= .venv
+PIP_ARGS ?=
+
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check install --constraint constraints.txt $(PIP_ARGS)
+
+.DEFAULT_GOAL := help
+.PHONY: help venv quickstart test test-slow check format clean distclean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+# The build backends come first, pinned like the rest, so that nothing is built in an unpinned environment.
+$(VENV)/.installed: pyproject.toml constraints.txt
+	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
+		{ echo "hrm-edge needs Python 3.10 or newer: make $(MAKECMDGOALS) PYTHON=/path/to/python3.11" >&2; exit 2; }
+	test -x $(BIN)/python || "$(PYTHON)" -m venv $(VENV)
+	$(PIP) hatchling editables setuptools wheel
+	$(PIP) --no-build-isolation --editable '.[train,export]'
+	@touch $@
+
+$(VENV)/.installed-dev: $(VENV)/.installed
+	$(PIP) --no-build-isolation --editable '.[dev,rtx]'
+	@touch $@
+
+venv: $(VENV)/.installed-dev ## make the environment with everything that development needs
+
+quickstart: $(VENV)/.installed ## the whole road on a small puzzle: data, train, export, bench, solve (minutes on a CPU)
+	PATH="$(abspath $(BIN)):$$PATH" scripts/quickstart.sh
+
+test: $(VENV)/.installed-dev ## the tests that need no special hardware
+	$(BIN)/python -m pytest
+
+test-slow: $(VENV)/.installed-dev ## the tests that take minutes
+	$(BIN)/python -m pytest -m "slow and not gpu and not trt and not jetson"
+
+check: $(VENV)/.installed-dev ## lint, format, types, direction of imports
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest -q tests/test_layers.py
+
+format: $(VENV)/.installed-dev ## mend what the linter and the formatter can
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean: ## remove what was built (not the environment)
+	rm -rf build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +
+
+distclean: clean ## remove the environment too
+	rm -rf $(VENV)

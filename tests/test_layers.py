@@ -1,0 +1,245 @@
+"""The direction of imports and the size of files, as tests, so that they last.
+
+base <- core loop <- edge (numpy, no torch) and base <- model <- train, quant, export (torch). The two arms meet only
+in ``export`` and in the command line, which imports the host's side lazily.
+"""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+PACKAGE = ROOT / "hrm_edge"
+
+BASE = {"errors", "files", "spec", "recipe", "manifest", "report", "tasks"}
+CORE = {"session", "solve"}
+EDGE = {"runtime", "plugin", "vision", "bench", "demo", "doctor"}
+HOST = {"model", "ops", "data", "train", "quant", "export"}
+
+# A file or folder of the package → the others that it may import (itself and __init__ always).
+MAY_IMPORT: dict[str, set[str]] = {
+    "__init__": set(),
+    "__main__": {"cli"},
+    # base
+    "errors": set(),
+    "files": {"errors"},
+    "spec": {"errors"},
+    "recipe": {"errors", "files", "spec"},
+    "manifest": {"errors", "files", "spec"},
+    "report": {"errors", "files"},
+    "tasks": {"errors"},
+    # core
+    "session": {"spec"},
+    "solve": {"errors", "spec", "tasks", "session"},
+    # edge
+    "runtime": {"errors", "files", "spec", "manifest", "session"},
+    "plugin": {"errors", "files"},
+    "vision": {"errors", "tasks"},
+    "bench": BASE | CORE | {"runtime"},
+    "demo": BASE | CORE | {"runtime", "vision"},
+    "doctor": BASE,
+    # host
+    "ops": {"errors"},
+    "model": BASE | {"session", "ops"},
+    "data": BASE,
+    "train": BASE | CORE | {"model", "data"},
+    "quant": BASE | {"model", "data"},
+    "export": BASE | CORE | {"model", "data", "quant", "plugin", "runtime"},
+    "cli": BASE | CORE | EDGE | HOST,
+}
+# The same for packages of others; the standard library is free.
+MAY_USE: dict[str, set[str]] = {
+    "spec": {"pydantic"},
+    "recipe": {"pydantic", "yaml"},
+    "manifest": {"pydantic"},
+    "report": {"pydantic", "rich"},
+    "tasks": {"numpy"},
+    "session": {"numpy"},
+    "solve": {"numpy"},
+    "runtime": {"numpy", "onnxruntime", "tensorrt", "tensorrt_rtx", "cuda"},
+    "plugin": {"numpy", "tensorrt", "cuda"},
+    "vision": {"numpy", "cv2"},
+    "bench": {"numpy", "pydantic", "rich"},
+    "demo": {"numpy", "cv2", "rich"},
+    "doctor": {"rich"},
+    "ops": {"torch"},
+    "model": {"numpy", "torch", "safetensors"},
+    "data": {"numpy", "numba", "pydantic", "rich", "huggingface_hub"},
+    "train": {"numpy", "torch", "safetensors", "pydantic", "rich"},
+    "quant": {"numpy", "torch", "onnx", "pydantic", "rich"},
+    "export": {"numpy", "torch", "onnx", "onnxscript", "onnxruntime", "pydantic", "rich"},
+    "cli": {"click", "rich", "numpy", "pydantic"},
+}
+# The command line imports these only inside functions: its edge verbs must run where there is no torch.
+LAZY_IN_CLI = HOST
+BLOCKED_ON_EDGE = ("torch", "onnx", "onnxscript", "numba", "huggingface_hub")
+
+MAX_FILE_LINES = 400
+MAX_FUNCTION_LINES = 60
+SIZE_EXCEPTIONS: dict[str, str] = {}  # "path" or "path:function" → the reason
+
+
+def unit_of(path: Path) -> str:
+    """``hrm_edge/data/build.py`` → ``data``, ``hrm_edge/spec.py`` → ``spec``."""
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+def imports(tree: ast.Module) -> Iterator[tuple[int, str, bool]]:
+    """(line, dotted name, whether at module level) of every import, ``import_module("...")`` included."""
+    top = {id(node) for statement in tree.body for node in ([statement] if _is_import(statement) else [])}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                yield node.lineno, alias.name, id(node) in top
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"line {node.lineno}: relative import"
+            for alias in node.names:
+                yield node.lineno, f"{node.module}.{alias.name}", id(node) in top
+        elif isinstance(node, ast.Call) and node.args and isinstance(node.args[0], ast.Constant):
+            called = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
+            if called in ("import_module", "__import__"):
+                yield node.lineno, str(node.args[0].value), False
+
+
+def _is_import(node: ast.stmt) -> bool:
+    return isinstance(node, ast.Import | ast.ImportFrom)
+
+
+def violations(source: str, unit: str, where: str) -> list[str]:
+    """Every import in ``source``, a file of ``unit``, that the tables forbid: ``file:line: the rule``."""
+    found = []
+    for line, name, at_top in imports(ast.parse(source)):
+        first, _, rest = name.partition(".")
+        if first == PACKAGE.name:
+            target = rest.partition(".")[0]
+            is_ours = (PACKAGE / target).is_dir() or (PACKAGE / f"{target}.py").is_file() or target in MAY_IMPORT
+            target = target if is_ours else "__init__"
+            if target not in {unit, "__init__"} | MAY_IMPORT[unit]:
+                allowed = ", ".join(sorted(MAY_IMPORT[unit])) or "nothing"
+                found.append(f"{where}:{line}: '{unit}' may not import '{target}' (it may import {allowed})")
+            elif unit == "cli" and at_top and target in LAZY_IN_CLI:
+                found.append(f"{where}:{line}: 'cli' imports '{target}' (host side) inside functions only")
+        elif first not in sys.stdlib_module_names and first not in MAY_USE.get(unit, set()):
+            allowed = ", ".join(sorted(MAY_USE.get(unit, set()))) or "the standard library only"
+            found.append(f"{where}:{line}: '{unit}' may not use '{first}' (it may use {allowed})")
+    return found
+
+
+def modules() -> list[Path]:
+    return sorted(path for path in PACKAGE.rglob("*.py"))
+
+
+def test_every_module_is_in_the_table():
+    units = {unit_of(path) for path in modules()}
+    assert len(units) > 5
+    assert units <= set(MAY_IMPORT), f"enter {sorted(units - set(MAY_IMPORT))} in MAY_IMPORT of {__file__}"
+
+
+@pytest.mark.parametrize("path", modules(), ids=lambda path: str(path.relative_to(ROOT)))
+def test_imports_go_one_way(path):
+    assert not violations(path.read_text(encoding="utf-8"), unit_of(path), str(path.relative_to(ROOT)))
+
+
+def test_the_table_has_no_cycle():
+    """Leaves are taken away until nothing is left; a cycle would stay."""
+    left = {unit: {target for target in targets if target != unit} for unit, targets in MAY_IMPORT.items()}
+    while left:
+        leaves = {unit for unit, targets in left.items() if not targets & set(left)}
+        assert leaves, f"cycle among {sorted(left)}"
+        left = {unit: targets for unit, targets in left.items() if unit not in leaves}
+
+
+@pytest.mark.parametrize("unit", sorted(BASE | CORE | EDGE))
+def test_the_edge_may_not_import_the_host_side(unit):
+    assert not MAY_IMPORT[unit] & HOST
+    assert not MAY_USE.get(unit, set()) & set(BLOCKED_ON_EDGE)
+
+
+@pytest.mark.parametrize(
+    ("unit", "source", "rule"),
+    [
+        ("solve", "import torch", "'solve' may not use 'torch'"),
+        ("solve", "def f():\n    from torch.nn import functional", "'solve' may not use 'torch'"),
+        ("runtime", "from hrm_edge.model.full import X", "'runtime' may not import 'model'"),
+        ("runtime", "def f():\n    from hrm_edge import model", "'runtime' may not import 'model'"),
+        ("tasks", "import importlib\nimportlib.import_module('hrm_edge.data')", "'tasks' may not import 'data'"),
+        ("errors", "import numpy as np", "'errors' may not use 'numpy'"),
+        ("cli", "from hrm_edge.train.loop import train", "'cli' imports 'train' (host side) inside functions only"),
+        ("cli", "def f():\n    import torch", "'cli' may not use 'torch'"),
+    ],
+)
+def test_a_wrong_import_is_found(unit, source, rule):
+    (found,) = violations(source, unit, "x.py")
+    assert rule in found
+    assert found.startswith(f"x.py:{len(source.splitlines())}: ")
+
+
+@pytest.mark.parametrize(
+    ("unit", "source"),
+    [
+        ("solve", "import numpy as np\nfrom hrm_edge.session import Session"),
+        ("cli", "def f():\n    from hrm_edge.train.loop import train"),
+        ("cli", "from hrm_edge import __version__\nfrom hrm_edge.runtime import open_artifact"),
+        ("export", "import torch\nfrom hrm_edge.export.onnx import x"),
+    ],
+)
+def test_a_right_import_passes(unit, source):
+    assert violations(source, unit, "x.py") == []
+
+
+def test_edge_imports_with_torch_blocked():
+    """A device has neither torch nor the exporters: base, core, edge and every verb's module load without them."""
+    names = [".".join(path.relative_to(ROOT).with_suffix("").parts) for path in modules()]
+    units = BASE | CORE | EDGE | {"cli"}
+    wanted = [name.removesuffix(".__init__") for name in names if name.split(".")[1] in units]
+    code = (
+        "import importlib, sys\n"
+        "class Blocked:\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        f"        if name.partition('.')[0] in {BLOCKED_ON_EDGE!r}:\n"
+        "            raise ImportError(f'{name} is not on the edge')\n"
+        "sys.meta_path.insert(0, Blocked())\n"
+        f"for name in {BLOCKED_ON_EDGE!r}:\n"
+        "    try: importlib.import_module(name)\n"
+        "    except ImportError: pass\n"
+        "    else: sys.exit(f'{name} was not blocked')\n"
+        f"for name in {wanted!r}:\n"
+        "    importlib.import_module(name)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=120, check=False
+    )
+    assert len(wanted) > 5
+    assert done.returncode == 0, done.stderr
+
+
+def sizes(source: str, where: str) -> dict[str, tuple[int, int]]:
+    """``path`` and ``path:function`` → (lines, limit)."""
+    found = {where: (len(source.splitlines()), MAX_FILE_LINES)}
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            assert node.end_lineno is not None
+            name = f"{where}:{node.name}"  # methods of one name count as the longest of them
+            lines = max(node.end_lineno - node.lineno + 1, found.get(name, (0, 0))[0])
+            found[name] = (lines, MAX_FUNCTION_LINES)
+    return found
+
+
+def test_sizes_stay_under_their_limits():
+    found: dict[str, tuple[int, int]] = {}
+    for folder in ("hrm_edge", "tests", "scripts"):
+        for path in sorted((ROOT / folder).rglob("*.py")):
+            found.update(sizes(path.read_text(encoding="utf-8"), str(path.relative_to(ROOT))))
+    over = {name: lines for name, (lines, limit) in found.items() if lines > limit}
+    assert set(over) == set(SIZE_EXCEPTIONS), f"too long, or an exception that is no longer needed: {over}"
+
+
+def test_sizes_are_measured():
+    source = "def f():\n" + "    x = 1\n" * 70
+    assert sizes(source, "x.py") == {"x.py": (71, 400), "x.py:f": (71, 60)}
