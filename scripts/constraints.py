@@ -21,7 +21,7 @@ TARGETS = [(python, machine) for python in ("3.11", "3.10") for machine in ("x86
 TORCH = "2.13.0"  # moved by hand: the newest torch that the export tests have passed with
 # pip judges environment markers by the Python that runs it, so what only 3.10 needs is named here.
 ONLY_310 = ["exceptiongroup", "tomli"]
-# Published as source packages, which pip cannot resolve for another Python; x86_64 Linux only.
+# Published as source packages, which pip cannot resolve for another Python.
 BY_HAND = {
     "tensorrt-rtx": "1.7.1.116",
     "tensorrt-rtx-cu13": "1.7.1.116",

@@ -19,4 +19,4 @@ settings.load_profile("hrm-edge")
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """Tests marked ``rtx`` are in the default tier; where NVIDIA publishes no package for the machine they skip."""
     if item.get_closest_marker("rtx") and importlib.util.find_spec("tensorrt_rtx") is None:
-        pytest.skip("tensorrt-rtx is not installed: pip install 'hrm-edge[rtx]' (x86_64 Linux)")
+        pytest.skip("tensorrt-rtx is not installed: pip install 'hrm-edge[rtx]' (Linux)")

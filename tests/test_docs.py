@@ -1,0 +1,142 @@
+"""What the documents say can be typed: commands parse with the real command line, make targets exist, links resolve.
+
+Only the reading is checked here; ``make quickstart`` runs the road itself.
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+
+import click
+import pytest
+
+from hrm_edge.cli import main as frame
+
+ROOT = Path(__file__).resolve().parent.parent
+DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "recipes" / "README.md"]
+RECIPES = sorted((ROOT / "recipes").glob("*.yaml"))
+QUICKSTART = ROOT / "scripts" / "quickstart.sh"
+
+
+def code_lines(text: str) -> list[str]:
+    """The lines of fenced blocks (continued lines joined) and the inline code of a Markdown text."""
+    blocks = re.findall(r"^```\w*\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+    lines = [line for block in blocks for line in block.replace("\\\n", " ").splitlines()]
+    prose = re.sub(r"^```.*?^```", "", text, flags=re.MULTILINE | re.DOTALL)
+    return lines + re.findall(r"`([^`\n]+)`", prose)
+
+
+def commands_of(path: Path) -> list[str]:
+    """Every ``hrm-edge VERB …`` that the file tells people to type."""
+    text = path.read_text(encoding="utf-8")
+    if path.suffix == ".md":
+        lines = code_lines(text)
+    elif path.suffix == ".yaml":
+        header = re.sub(r"\\\n#", " ", text)
+        lines = [line.lstrip("# ") for line in header.splitlines() if line.startswith("#")]
+    else:
+        lines = text.replace("\\\n", " ").replace('"${resume[@]}"', "--resume").splitlines()
+    return [match[1].strip() for line in lines if (match := re.search(r"(?:^|\s)hrm-edge ([a-z-].*)", line))]
+
+
+def all_commands() -> list[tuple[str, str]]:
+    files = [*DOCUMENTS, *RECIPES, QUICKSTART]
+    return [(str(path.relative_to(ROOT)), command) for path in files for command in commands_of(path)]
+
+
+def check(command: click.Command, arguments: list[str], name: str) -> None:
+    """Raise ``click.UsageError`` or ``AssertionError`` unless ``command`` takes ``arguments``; opens no file."""
+    if arguments[:1] in (["--help"], ["--version"]):
+        return
+    context = click.Context(command, info_name=name)
+    values, rest, _ = command.make_parser(context).parse_args(list(arguments))
+    for parameter in command.params:
+        value = values.get(parameter.name or "")
+        missing = value is None or value == () or "UNSET" in repr(value)
+        assert not (parameter.required and missing), f"{name}: {parameter.name} is missing in {arguments}"
+        if isinstance(parameter.type, click.Choice) and not missing:
+            for one in value if isinstance(value, list | tuple) else [value]:
+                parameter.type.convert(one, parameter, context)
+    if isinstance(command, click.Group):
+        assert rest, f"{name}: no verb after it"
+        child = command.get_command(context, rest[0])
+        assert child is not None, f"{name} has no verb '{rest[0]}'"
+        check(child, rest[1:], rest[0])
+    else:
+        assert not rest, f"{name}: surplus arguments {rest}"
+
+
+@pytest.mark.parametrize(("where", "text"), all_commands(), ids=lambda value: value[:60])
+def test_commands_parse(where, text):
+    arguments = shlex.split(text, comments=True)
+    if arguments[0] in frame._ROAD and arguments[0] not in frame.VERBS:
+        pytest.skip(f"'{arguments[0]}' is not written yet")
+    check(frame.cli, arguments, "hrm-edge")
+
+
+@click.group()
+def toy() -> None: ...
+
+
+@toy.command()
+@click.argument("puzzle")
+@click.option("--halt", type=click.Choice(["head", "rules"]))
+@click.option("--model", required=True)
+def solve(puzzle: str, halt: str, model: str) -> None: ...
+
+
+@pytest.mark.parametrize("text", ["solve X --model m", "solve X --model m --halt head", "solve --help"])
+def test_the_check_accepts(text):
+    check(toy, text.split(), "toy")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "slove X",
+        "solve X",
+        "solve --model m",
+        "solve X Y --model m",
+        "solve X --model m --halt heads",
+        "solve X --modle m",
+        "solve X --model",
+        "",
+    ],
+)
+def test_the_check_refuses(text):
+    with pytest.raises((click.UsageError, AssertionError)):
+        check(toy, text.split(), "toy")
+
+
+def test_commands_are_found():
+    assert code_lines("a `hrm-edge x` b\n```sh\nhrm-edge y \\\n  --z\n```\n") == ["hrm-edge y    --z", "hrm-edge x"]
+    assert len(commands_of(ROOT / "README.md")) >= 5
+    assert len(commands_of(QUICKSTART)) >= 6
+
+
+def test_make_targets_exist():
+    targets = set(re.findall(r"^([a-z][a-z-]*):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    lines = [line for path in DOCUMENTS for line in code_lines(path.read_text())]
+    lines += (ROOT / ".ci" / "run").read_text().splitlines()
+    named = {match[1] for line in lines if (match := re.match(r"make ([a-z-]+)", line))}
+    assert {"quickstart", "test", "check"} <= named <= targets
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
+def test_links_resolve(path):
+    text = path.read_text(encoding="utf-8")
+    titles = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
+    headings = {re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in titles}
+    for target in re.findall(r"\]\(([^)]+)\)", text):
+        if not re.match(r"https?://", target):
+            file, _, anchor = target.partition("#")
+            assert not file or (path.parent / file).exists(), f"{path.name}: {target} does not exist"
+            assert not anchor or file or anchor in headings, f"{path.name}: no heading for {target}"
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.name)
+def test_every_recipe_opens_with_its_command(path):
+    header = path.read_text(encoding="utf-8").partition("\n\n")[0]
+    assert f"hrm-edge train recipes/{path.name}" in header
