@@ -1,0 +1,1 @@
+"""Training data: sources, generator, builders, the memory-mapped dataset."""

@@ -1,0 +1,242 @@
+"""Sudoku of any box size: tokens, rules, symmetries, text. Numpy only.
+
+Axes: N puzzles, S cells, V vocabulary; ``side`` is the number of rows, columns, boxes and digits, S = side².
+Token ids are the published ones: 0 pad, 1 blank, digit d is d + 1.
+"""
+
+from __future__ import annotations
+
+import functools
+import string
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hrm_edge.errors import UserError
+from hrm_edge.tasks.base import Bools, Tokens, Views
+
+BLANK = 1
+FIRST_DIGIT = 2  # the token of digit 1
+DIGITS = "123456789" + string.ascii_uppercase
+MAX_SIDE = len(DIGITS)
+_BLANKS = ".0_"
+_SEPARATORS = "|-+"  # and white space and the box-drawing block, U+2500 to U+257F
+_NAMES = {(3, 3): "sudoku", (2, 2): "mini-sudoku"}
+_BOLD, _PLAIN = "\x1b[1m", "\x1b[0m"
+
+
+@dataclass(frozen=True)
+class Sudoku:
+    """A Sudoku whose boxes have ``box_rows`` rows and ``box_cols`` columns: (3, 3) is the newspaper's."""
+
+    box_rows: int = 3
+    box_cols: int = 3
+
+    def __post_init__(self) -> None:
+        if self.box_rows < 1 or self.box_cols < 1 or not 2 <= self.side <= MAX_SIDE:
+            raise UserError(
+                f"no Sudoku has boxes of {self.box_rows}x{self.box_cols} cells",
+                f"the cells of a box (rows x columns) must be 2 to {MAX_SIDE}, e.g. sudoku-2x3",
+            )
+
+    @property
+    def side(self) -> int:
+        """Rows = columns = boxes = digits."""
+        return self.box_rows * self.box_cols
+
+    @property
+    def name(self) -> str:
+        """``sudoku`` (3x3 boxes), ``mini-sudoku`` (2x2), else ``sudoku-RxC``."""
+        return _NAMES.get((self.box_rows, self.box_cols), f"sudoku-{self.box_rows}x{self.box_cols}")
+
+    @property
+    def vocab(self) -> int:
+        """V = side + 2: pad, blank, digits."""
+        return self.side + 2
+
+    @property
+    def seq_len(self) -> int:
+        """S = side²."""
+        return self.side * self.side
+
+    @property
+    def grid(self) -> tuple[int, int, int, int]:
+        """(rows, columns, rows of a box, columns of a box), what ``ModelSpec.grid`` takes."""
+        return self.side, self.side, self.box_rows, self.box_cols
+
+    # -- text ---------------------------------------------------------------------------------------------------
+
+    def parse(self, text: str) -> Tokens:
+        """A puzzle as text to tokens uint8 [S]: ``. 0 _`` are blanks; white space and lines between cells are skipped.
+
+        Raises ``UserError`` for a character that is no cell, a wrong number of cells, or givens that clash.
+        """
+        tokens: list[int] = []
+        beyond: tuple[str, int] | None = None  # a digit larger than the side, told after a wrong length
+        for character in text:
+            if character.isspace() or character in _SEPARATORS or "\u2500" <= character <= "\u257f":
+                continue
+            digit = 0 if character in _BLANKS else DIGITS.find(character.upper()) + 1
+            if (digit == 0 and character not in _BLANKS) or digit > max(9, self.side):
+                raise self._bad_character(character, len(tokens))
+            if digit > self.side and beyond is None:
+                beyond = character, len(tokens)
+            tokens.append(digit + BLANK)
+        if len(tokens) != self.seq_len:
+            raise UserError(
+                f"read {len(tokens)} cells, a {self.name} puzzle has {self.seq_len} ({self.side} rows of {self.side})",
+                f"give every cell a character: {self._alphabet()}",
+            )
+        if beyond is not None:
+            raise self._bad_character(*beyond)
+        puzzle = np.array(tokens).astype(np.uint8)
+        self.check_givens(puzzle)
+        return puzzle
+
+    def _alphabet(self) -> str:
+        last = DIGITS[self.side - 1]
+        digits = f"1 to {last}" if self.side <= 9 else "1 to 9, A" + (f" to {last}" if last != "A" else "")
+        return f"{digits}, and '.', '0' or '_' for a blank"
+
+    def _bad_character(self, character: str, cell: int) -> UserError:
+        row, column = divmod(cell, self.side)
+        where = f" in row {row + 1}, column {column + 1}" if cell < self.seq_len else f" after {cell} cells"
+        return UserError(
+            f"bad character {character!r}{where}: no cell of a {self.name} puzzle", f"a cell is {self._alphabet()}"
+        )
+
+    def check_givens(self, tokens: Tokens) -> None:
+        """Raise ``UserError`` naming row, column or box when two givens of tokens [S] clash."""
+        kinds = np.repeat(["row", "column", "box"], self.side)
+        for index, unit in enumerate(geometry(self).units):
+            counts = np.bincount(tokens[unit], minlength=self.vocab)[FIRST_DIGIT:]
+            if counts.max(initial=0) > 1:
+                token = int(counts.argmax())
+                words = {2: "two", 3: "three"}.get(int(counts[token]), str(counts[token]))
+                raise UserError(
+                    f"contradictory givens: {words} {DIGITS[token]}s in {kinds[index]} {index % self.side + 1}",
+                    "check that cell against the original puzzle",
+                )
+
+    def format(self, tokens: Tokens) -> str:
+        """Tokens [S] to one line of S characters, blank = '0'."""
+        return "".join("0" if token < FIRST_DIGIT else DIGITS[token - FIRST_DIGIT] for token in tokens.tolist())
+
+    def pretty(self, tokens: Tokens, givens: Tokens | None = None) -> str:
+        """Tokens [S] to a picture with boxes, blank = '.'; cells given in ``givens`` [S] are bold (ANSI)."""
+        cells = [c if c != "0" else "." for c in self.format(tokens)]
+        if givens is not None:
+            cells = [
+                f"{_BOLD}{c}{_PLAIN}" if given >= FIRST_DIGIT else c for c, given in zip(cells, givens, strict=True)
+            ]
+        boxes_across = self.side // self.box_cols
+        bars = ["─" * (2 * self.box_cols + 1)] * boxes_across
+        lines = ["┌" + "┬".join(bars) + "┐"]
+        for row in range(self.side):
+            if row and row % self.box_rows == 0:
+                lines.append("├" + "┼".join(bars) + "┤")
+            line = cells[row * self.side : (row + 1) * self.side]
+            boxes = [line[box * self.box_cols : (box + 1) * self.box_cols] for box in range(boxes_across)]
+            lines.append("│ " + " │ ".join(" ".join(box) for box in boxes) + " │")
+        return "\n".join([*lines, "└" + "┴".join(bars) + "┘"])
+
+    # -- rules --------------------------------------------------------------------------------------------------
+
+    def verify(self, givens: Tokens, answers: Tokens) -> Bools:
+        """Does each answer keep every given and hold every digit once a row, column and box? Repairs nothing.
+
+        [N, S] tokens to bool [N]; any leading axes, so [S] gives one bool.
+        """
+        givens, answers = np.asarray(givens), np.asarray(answers)
+        kept = ((givens < FIRST_DIGIT) | (givens == answers)).all(axis=-1)
+        return np.asarray(kept & self._obeys(answers))
+
+    def _obeys(self, answers: Tokens) -> Bools:
+        side, lead = self.side, answers.shape[:-1]
+        digits = answers.astype(np.int64) - FIRST_DIGIT
+        legal = ((digits >= 0) & (digits < side)).all(axis=-1)
+        bits = np.left_shift(np.int64(1), np.clip(digits, 0, side - 1)).reshape(*lead, side, side)
+        boxes = bits.reshape(*lead, side // self.box_rows, self.box_rows, side // self.box_cols, self.box_cols)
+        full = (1 << side) - 1  # side cells whose bits together are full hold every digit once
+        obeys = legal
+        for seen in (
+            np.bitwise_or.reduce(bits, axis=-1),
+            np.bitwise_or.reduce(bits, axis=-2),
+            np.bitwise_or.reduce(np.bitwise_or.reduce(boxes, axis=-1), axis=-2).reshape(*lead, side),
+        ):
+            obeys = obeys & (seen == full).all(axis=-1)
+        return np.asarray(obeys)
+
+    # -- symmetries ---------------------------------------------------------------------------------------------
+
+    def random_views(self, count: int, rng: np.random.Generator) -> Views:
+        """Uniform draws from the group: digits relabelled, bands and rows, stacks and columns shuffled, transposed.
+
+        Pad and blank stay; only square boxes are transposed.
+        """
+        side = self.side
+        rows = _shuffled_lines(count, side // self.box_rows, self.box_rows, rng)  # [N, side]
+        columns = _shuffled_lines(count, side // self.box_cols, self.box_cols, rng)
+        cells = rows[:, :, None] * side + columns[:, None, :]  # [N, side, side]
+        if self.box_rows == self.box_cols:
+            flip = rng.random(count) < 0.5
+            cells = np.where(flip[:, None, None], cells.transpose(0, 2, 1), cells)
+        labels = np.empty((count, self.vocab), np.uint8)
+        labels[:, :FIRST_DIGIT] = np.arange(FIRST_DIGIT)
+        labels[:, FIRST_DIGIT:] = _permutations(count, side, rng) + FIRST_DIGIT
+        return Views(cells.reshape(count, self.seq_len), labels)
+
+    def identity_views(self, count: int) -> Views:
+        """``count`` views that change nothing."""
+        cells = np.tile(np.arange(self.seq_len, dtype=np.int64), (count, 1))
+        return Views(cells, np.tile(np.arange(self.vocab, dtype=np.uint8), (count, 1)))
+
+
+@dataclass(frozen=True, eq=False)
+class Geometry:
+    """Who sees whom. Units are numbered rows, then columns, then boxes."""
+
+    units: NDArray[np.int64]
+    """Cells of every unit, [3 * side, side]."""
+    cell_units: NDArray[np.int64]
+    """Row, column and box unit of every cell, [S, 3]."""
+    peers: NDArray[np.int64]
+    """The other cells in any unit of a cell, ascending, [S, P]; P = 20 at 9x9."""
+
+
+@functools.cache
+def geometry(task: Sudoku) -> Geometry:
+    """The units and peers of a task's board, computed once."""
+    side, cells = task.side, np.arange(task.seq_len)
+    row, column = cells // side, cells % side
+    box = row // task.box_rows * (side // task.box_cols) + column // task.box_cols
+    cell_units = np.stack([row, side + column, 2 * side + box], axis=1)
+    units = np.concatenate([np.argsort(line, kind="stable").reshape(side, side) for line in (row, column, box)])
+    sees = (cell_units[:, None] == cell_units[None]).any(axis=2) & ~np.eye(task.seq_len, dtype=bool)
+    return Geometry(units, cell_units, np.nonzero(sees)[1].reshape(task.seq_len, -1))
+
+
+def reveal(givens: Tokens, answers: Tokens, counts: NDArray[np.int64], rng: np.random.Generator) -> Tokens:
+    """Puzzles [N, S] with ``counts[n]`` more clues from ``answers`` [N, S], at random blanks of each.
+
+    A count beyond a puzzle's blanks reveals them all.
+    """
+    order = rng.random(givens.shape)
+    order[givens >= FIRST_DIGIT] = 2.0  # after every blank, and revealing a given changes nothing
+    ranked = np.argsort(order, axis=1)
+    chosen = np.zeros(givens.shape, dtype=np.bool_)
+    np.put_along_axis(chosen, ranked, np.arange(givens.shape[1]) < np.asarray(counts)[:, None], axis=1)
+    return np.where(chosen & (givens < FIRST_DIGIT), answers, givens).astype(np.uint8)
+
+
+def _permutations(count: int, size: int, rng: np.random.Generator) -> NDArray[np.int64]:
+    """Uniform permutations [count, size]."""
+    return np.argsort(rng.random((count, size)), axis=1)
+
+
+def _shuffled_lines(count: int, bands: int, lines: int, rng: np.random.Generator) -> NDArray[np.int64]:
+    """Permutations [count, bands * lines] that keep the lines of a band together."""
+    outer = _permutations(count, bands, rng)  # [N, bands]
+    inner = _permutations(count * bands, lines, rng).reshape(count, bands, lines)
+    return (outer[:, :, None] * lines + inner).reshape(count, bands * lines)

@@ -1,0 +1,261 @@
+"""Counts and finds the solutions of a Sudoku: bitmask candidates, naked and hidden singles, then a guess.
+
+The functions of the search take flat sequences of integers and use nothing but indexing and integer arithmetic. Here
+they run on Python lists, which needs no compiler on the edge; ``hrm_edge.data.solver`` compiles the very same
+functions with numba for arrays.
+
+A *level* of ``board`` is ``2 * S + 3 * side + 2`` integers: candidates of each open cell as bits (0 once placed), the
+placed bit of each cell, the placed digits of each unit, the number of open cells, and the cell guessed from here. A
+guess copies its level to the next one and leaves the other branch behind, so the depth is at most S.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from hrm_edge.errors import UserError
+from hrm_edge.tasks.base import Tokens
+from hrm_edge.tasks.sudoku import DIGITS, FIRST_DIGIT, Sudoku, geometry
+
+Ints = Any  # list[int] here, int64 array under numba: same code, no common type
+
+EDGE_MAX_NODES = 50_000
+"""Guesses that Python makes in some tens of seconds; ordinary puzzles need fewer than 100."""
+
+
+def width(side: int) -> int:
+    """Integers in a level."""
+    return 2 * side * side + 3 * side + 2
+
+
+def prepare(tokens: Ints, board: Ints, pending: Ints, side: int) -> int:
+    """Fill level 0 from tokens [S]; the givens are queued in ``pending``, their number is returned."""
+    cells, full, count = side * side, (1 << side) - 1, 0
+    for cell in range(cells):
+        board[cell] = full
+        board[cells + cell] = 0
+        if tokens[cell] > 1:
+            board[cell] = 1 << (tokens[cell] - 2)
+            pending[count] = cell
+            count += 1
+    for unit in range(3 * side):
+        board[2 * cells + unit] = 0
+    board[2 * cells + 3 * side] = cells
+    return count
+
+
+def place(board: Ints, at: int, pending: Ints, count: int, peers: Ints, cell_units: Ints, side: int) -> int:
+    """Place the ``count`` queued cells, and the naked singles that follow; -1 on a contradiction, else 0."""
+    cells = side * side
+    seen_by = len(peers) // cells
+    used, opened = at + 2 * cells, at + 2 * cells + 3 * side
+    while count > 0:
+        count -= 1
+        cell = pending[count]
+        bit = board[at + cell]
+        if bit == 0:  # queued twice, and placed already
+            continue
+        board[at + cell] = 0
+        board[at + cells + cell] = bit
+        board[opened] -= 1
+        for kind in range(3):
+            board[used + cell_units[3 * cell + kind]] |= bit
+        for index in range(seen_by * cell, seen_by * cell + seen_by):
+            peer = peers[index]
+            left = board[at + peer]
+            if left & bit:
+                left ^= bit
+                if left == 0:
+                    return -1
+                board[at + peer] = left
+                if left & (left - 1) == 0:
+                    pending[count] = peer
+                    count += 1
+    return 0
+
+
+def hidden_singles(board: Ints, at: int, pending: Ints, units: Ints, side: int, hint: Ints) -> int:
+    """Queue the cells that alone can hold a digit of some unit; their number, or -1 on a contradiction.
+
+    ``hint`` [2] becomes (cell, bit) of a digit with exactly two places in a unit, cell -1 if there is none.
+    """
+    cells, full, count = side * side, (1 << side) - 1, 0
+    hint[0] = -1
+    for unit in range(3 * side):
+        once, twice, more = 0, 0, 0
+        for index in range(side * unit, side * unit + side):
+            left = board[at + units[index]]
+            more |= twice & left
+            twice |= once & left
+            once |= left
+        if once | board[at + 2 * cells + unit] != full:
+            return -1
+        single = once & ~twice
+        pair = twice & ~more
+        if single == 0 and (pair == 0 or hint[0] >= 0):
+            continue
+        for index in range(side * unit, side * unit + side):
+            cell = units[index]
+            left = board[at + cell]
+            alone = left & single
+            if alone:
+                if alone & (alone - 1):
+                    return -1
+                if left & (left - 1):  # not queued yet
+                    board[at + cell] = alone
+                    pending[count] = cell
+                    count += 1
+            elif hint[0] < 0 and left & pair:
+                hint[0] = cell
+                hint[1] = (left & pair) & -(left & pair)
+    return count
+
+
+def propagate(
+    board: Ints, at: int, pending: Ints, count: int, peers: Ints, cell_units: Ints, units: Ints, side: int, hint: Ints
+) -> int:
+    """Place all queued cells and every single that follows: -1 contradiction, else the number of open cells."""
+    opened = at + 2 * side * side + 3 * side
+    while True:
+        if place(board, at, pending, count, peers, cell_units, side) < 0:
+            return -1
+        if board[opened] == 0:
+            return 0
+        count = hidden_singles(board, at, pending, units, side, hint)
+        if count < 0:
+            return -1
+        if count == 0:
+            return int(board[opened])
+
+
+def choose(board: Ints, at: int, side: int, hint: Ints) -> None:
+    """Make ``hint`` [2] the next guess (cell, bit): a cell with two candidates, else the digit with two places that
+    ``hint`` holds, else the cell with the fewest candidates."""
+    fewest, at_cell = side + 1, 0
+    for cell in range(side * side):
+        left = board[at + cell]
+        if left == 0:
+            continue
+        size = 0
+        rest = left
+        while rest and size < fewest:
+            rest &= rest - 1
+            size += 1
+        if size < fewest:
+            fewest, at_cell = size, cell
+            if size == 2:
+                break
+    if fewest > 2 and hint[0] >= 0:
+        return
+    hint[0] = at_cell
+    hint[1] = board[at + at_cell] & -board[at + at_cell]
+
+
+def search(
+    board: Ints, pending: Ints, count: int, peers: Ints, cell_units: Ints, units: Ints, side: int,
+    limit: int, max_nodes: int, found: Ints, hint: Ints,
+) -> tuple[int, int, int, bool]:  # fmt: skip
+    """Search from the prepared level 0 until ``limit`` solutions or ``max_nodes`` guesses.
+
+    Writes the solutions as tokens into ``found`` [limit * S]. Returns their number, the guesses made until the first
+    of them, the guesses made in all, and whether the budget ran out before the search ended.
+    """
+    cells, step = side * side, width(side)
+    solutions, guesses, nodes, level = 0, 0, 0, 0
+    while True:
+        at = level * step
+        left = propagate(board, at, pending, count, peers, cell_units, units, side, hint)
+        if left > 0:
+            if nodes >= max_nodes:
+                return solutions, guesses, nodes, True
+            nodes += 1
+            choose(board, at, side, hint)
+            cell, bit = hint[0], hint[1]
+            for index in range(step):
+                board[at + step + index] = board[at + index]
+            board[at + step - 1] = cell
+            board[at + cell] ^= bit  # the other branch, for when this one is done
+            level += 1
+            board[at + step + cell] = bit
+            pending[0] = cell
+            count = 1
+            continue
+        if left == 0:
+            if solutions == 0:
+                guesses = nodes
+            for cell in range(cells):
+                token, rest = 1, board[at + cells + cell]
+                while rest:
+                    rest >>= 1
+                    token += 1
+                found[solutions * cells + cell] = token
+            solutions += 1
+            if solutions == limit:
+                return solutions, guesses, nodes, False
+        if level == 0:
+            return solutions, (guesses if solutions else nodes), nodes, False
+        level -= 1
+        count = 0
+        cell = board[level * step + step - 1]
+        other = board[level * step + cell]
+        if other & (other - 1) == 0:
+            pending[0] = cell
+            count = 1
+
+
+def solutions(
+    task: Sudoku, tokens: Tokens, limit: int = 2, max_nodes: int = EDGE_MAX_NODES
+) -> tuple[int, Tokens | None, bool]:
+    """Solve tokens [S] in plain Python: (solutions found, up to ``limit``; the first one [S] or None; exhausted).
+
+    ``exhausted``: ``max_nodes`` guesses were spent before the search ended, so the count is only a lower bound.
+    """
+    count, found, exhausted = _solve(task, tokens, limit, max_nodes)
+    return count, (found[0] if count else None), exhausted
+
+
+def _solve(task: Sudoku, tokens: Tokens, limit: int, max_nodes: int) -> tuple[int, Tokens, bool]:
+    board_geometry, side, cells = geometry(task), task.side, task.seq_len
+    peers, cell_units, units = (
+        array.ravel().tolist() for array in (board_geometry.peers, board_geometry.cell_units, board_geometry.units)
+    )
+    board, pending, found = [0] * ((cells + 1) * width(side)), [0] * (2 * cells), [0] * (limit * cells)
+    count = prepare(tokens.tolist(), board, pending, side)
+    number, _, _, exhausted = search(
+        board, pending, count, peers, cell_units, units, side, limit, max_nodes, found, [-1, 0]
+    )
+    return number, np.array(found).astype(np.uint8).reshape(limit, cells), exhausted
+
+
+def require_unique(task: Sudoku, tokens: Tokens, max_nodes: int = EDGE_MAX_NODES) -> Tokens | None:
+    """The only solution [S] of tokens [S]; ``UserError`` when there is none or another one.
+
+    None when ``max_nodes`` guesses did not settle it (boards beyond 9x9): the puzzle may be a proper one.
+    """
+    task.check_givens(tokens)
+    count, found, exhausted = _solve(task, tokens, 2, max_nodes)
+    if count == 2:
+        raise several_solutions(task, found[0], found[1])
+    if exhausted:
+        return None
+    if count == 0:
+        raise no_solution()
+    return found[0]
+
+
+def no_solution() -> UserError:
+    """The puzzle's givens leave no solution."""
+    return UserError("the puzzle has no solution", "one of its givens is wrong: check them against the original")
+
+
+def several_solutions(task: Sudoku, first: Tokens, second: Tokens) -> UserError:
+    """Two solutions [S] of one puzzle: names a cell where they differ."""
+    cell = int(np.nonzero(first != second)[0][0])
+    one, other = sorted((DIGITS[first[cell] - FIRST_DIGIT], DIGITS[second[cell] - FIRST_DIGIT]))
+    return UserError(
+        f"the puzzle has several solutions: row {cell // task.side + 1}, column {cell % task.side + 1} "
+        f"can be {one} or {other}",
+        "a given is missing: check it against the original",
+    )
