@@ -142,7 +142,10 @@ def write_singles_artifact(
 
 
 def singles_puzzles(task: Sudoku, count: int, *, solvable: bool = True, seed: int = 0) -> tuple[Tokens, Tokens]:
-    """``count`` proper puzzles [N, S] and their answers [N, S]; ``solvable``: whether naked singles solve them."""
+    """``count`` proper puzzles [N, S] and their answers [N, S]; ``solvable``: whether naked singles solve them.
+
+    Naked singles solve every minimal 4x4 puzzle that was tried: ask for others at 9x9 only.
+    """
     rng = np.random.default_rng(seed)
     found: list[tuple[Tokens, Tokens]] = []
     for answer in itertools.cycle(puzzles(task, count, blanks=0, seed=seed)):
