@@ -54,7 +54,7 @@ def draw(state: Any) -> Any:
 @register_jitable
 def below(state: Any, bound: int) -> int:
     """A random integer in [0, bound); the bias of the remainder is below 2^-24 for our bounds."""
-    return np.int64(draw(state) >> np.uint64(33)) % bound  # type: ignore[no-any-return]
+    return np.int64(draw(state) >> np.uint64(33)) % bound
 
 
 @register_jitable
@@ -116,9 +116,7 @@ def other_digit(
     if board[cell] & (board[cell] - 1) == 0:
         pending[queued] = cell
         queued += 1
-    count, _, _, exhausted = search(
-        board, pending, queued, peers, cell_units, units, side, 1, max_nodes, found, hint
-    )
+    count, _, _, exhausted = search(board, pending, queued, peers, cell_units, units, side, 1, max_nodes, found, hint)
     return count > 0 or exhausted
 
 

@@ -61,7 +61,7 @@ def smallest_pattern(grid: Any, row: int, side: int, box_cols: int) -> int:
 @register_jitable
 def fits(grid: Any, row: int, order: Any, side: int, pattern: int) -> bool:
     """Does this column order turn the row's clues into ``pattern``?"""
-    for place in range(side):
+    for place in range(side):  # noqa: SIM110 - numba compiles no generator expressions
         if (grid[row * side + order[place]] != 0) != (pattern >> (side - 1 - place) & 1):
             return False
     return True
