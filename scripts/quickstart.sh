@@ -21,6 +21,7 @@ once() {
         printf '\n== %s: done before, see %s\n' "$2" "$OUT/$1"
         return
     fi
+    [[ $1 == run ]] || rm -rf "${OUT:?}/$1" # what a killed step left; a training run goes on from it
     say "${@:2}"
     touch "$OUT/.$1"
 }
