@@ -5,9 +5,8 @@ Axes: N puzzles, S cells.
 
 from __future__ import annotations
 
-import contextlib
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,12 +22,12 @@ from hrm_edge.errors import UserError
 from hrm_edge.files import atomic_folder
 from hrm_edge.tasks.base import Tokens
 from hrm_edge.tasks.sudoku import BLANK, Sudoku
-from hrm_edge.tasks.sudoku_search import no_solution, require_unique
+from hrm_edge.tasks.sudoku_search import require_unique
 
 HUB, GENERATE = "hub", "generate"
 DEFAULT_COUNT = 10_000
 DEFAULT_TEST = 1_000
-HELD_OUT = 8  # of the 4x4 symmetry classes, one in this many is for testing
+HELD_OUT, HELD_OUT_REMAINDER = 8, 2  # one 4x4 class in 8 is for testing; remainder 2 has some of every clue count
 _PIECE = 1 << 15  # puzzles solved, compared or written at a time
 _TEST_SEED, _TRAIN_SEED, _CHOICE_SEED, _VIEW_SEED = range(4)
 
@@ -159,7 +158,7 @@ def _generated(task: Sudoku, options: Options, report: Progress) -> tuple[_Puzzl
     def for_test(found: Generated) -> NDArray[np.bool_]:
         if task.side > 4:
             return np.ones(len(found.inputs), bool)
-        return np.array([zlib.crc32(name.tobytes()) % HELD_OUT == 0 for name in found.classes], bool)
+        return np.array([zlib.crc32(name.tobytes()) % HELD_OUT == HELD_OUT_REMAINDER for name in found.classes], bool)
 
     def for_train(found: Generated) -> NDArray[np.bool_]:
         if task.side > 4:
@@ -184,7 +183,7 @@ def _split(
 ) -> tuple[_Puzzles, _Puzzles, int, int]:
     """A single file's test and training puzzles, in the file's order, no class in both."""
     test_count = min(DEFAULT_TEST, len(file) // 10) if options.test_count is None else options.test_count
-    order = rng.permutation(_draw(rng, file, len(file), "--subsample"))
+    order = rng.permutation(len(file))
     if test_count >= len(file):
         raise UserError(
             f"--test-count {test_count} leaves none of the {len(file)} puzzles of {file.path} for training",
@@ -238,20 +237,13 @@ def _answered(file: PuzzleFile, rows: NDArray[np.int64], report: Progress) -> tu
         piece = inputs[start : start + _PIECE]
         found = solve_many(file.task, piece)
         for bad in np.nonzero(found.counts != 1)[0][:1]:
-            with _named(file.where(int(rows[start + bad]))):
-                require_unique(file.task, piece[bad], max_nodes=1 << 62)
+            try:
+                require_unique(file.task, piece[bad], max_nodes=1 << 62)  # says which cell can be what
+            except UserError as error:
+                raise UserError(f"{file.where(int(rows[start + bad]))}: {error.what}", error.mend) from error
         labels[start : start + _PIECE] = found.answers
         report("solving", start + len(piece), len(rows))
     return _Puzzles(inputs, labels), len(rows)
-
-
-@contextlib.contextmanager
-def _named(where: str) -> Iterator[None]:
-    try:
-        yield
-    except UserError as error:
-        raise UserError(f"{where}: {error.what}", error.mend) from error
-    raise no_solution()  # the two solvers are the same code: not reached
 
 
 def _write(
@@ -267,7 +259,8 @@ def _write(
                 views = task.random_views(rows * augment, rng)
                 pair = [
                     np.concatenate(
-                        [tokens[:, None], views.apply(tokens.repeat(augment, axis=0)).reshape(rows, augment, -1)], axis=1
+                        [tokens[:, None], views.apply(tokens.repeat(augment, axis=0)).reshape(rows, augment, -1)],
+                        axis=1,
                     ).reshape(rows * size, -1)
                     for tokens in originals
                 ]

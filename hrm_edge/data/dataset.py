@@ -48,44 +48,50 @@ class Dataset:
 
 
 class Sampler:
-    """An endless stream of batches: every epoch shuffles the groups and draws one random puzzle of each.
+    """An endless stream of examples: every epoch shuffles the groups and draws one random puzzle of each.
 
-    All examples of a drawn puzzle are used, in random order. ``batch`` is per rank: a step takes ``world * batch``
-    examples of one stream, of which each rank has its slice, so the ranks share no example of an epoch. Batches run
-    across the ends of epochs. The stream depends on ``seed`` alone.
+    All examples of a drawn puzzle are used, in random order; what is taken runs across the ends of epochs. The stream
+    depends on ``seed``, ``rank`` and ``world`` alone, whatever the sizes of the single draws. Of every epoch's
+    examples rank r has each ``world``-th, so the ranks share none.
     """
 
-    def __init__(self, dataset: Dataset, batch: int, seed: int, rank: int = 0, world: int = 1) -> None:
-        if batch < 1 or not 0 <= rank < world:
-            raise UserError(f"no batch of {batch} for rank {rank} of {world}", "check the batch size and the ranks")
-        if not dataset.groups:
-            raise UserError(f"{dataset.folder}/{dataset.split} is empty", "build it again with more puzzles")
-        self.dataset, self.batch, self.seed, self.rank, self.world = dataset, batch, seed, rank, world
+    def __init__(self, dataset: Dataset, seed: int, *, rank: int = 0, world: int = 1) -> None:
+        if not 0 <= rank < world <= dataset.groups:
+            raise UserError(
+                f"{dataset.folder}/{dataset.split} has {dataset.groups} groups: rank {rank} of {world} has none",
+                "use a larger data set or fewer processes",
+            )
+        self.dataset, self.seed, self.rank, self.world = dataset, seed, rank, world
         self.epoch, self.position = 0, 0
-        """The epoch that the next batch begins in, and where in it."""
         self._order = self._epoch_order(0)
 
-    def next(self) -> Batch:
-        """(inputs uint8 [B, S], labels uint8 [B, S], puzzle identifiers int32 [B]) of this rank's next batch."""
-        rows = self._take(self.batch * self.world)[self.rank * self.batch : (self.rank + 1) * self.batch]
+    def take(self, count: int) -> Batch:
+        """The next ``count`` = B examples: (inputs uint8 [B, S], labels uint8 [B, S], puzzle identifiers int32 [B])."""
+        rows = self._rows(count)
         return (*self.dataset.examples(rows), self.dataset.identifiers(rows))
 
     def state(self) -> dict[str, int]:
-        """The position as plain numbers, equal on all ranks; ``restore`` goes on with the very next batch."""
-        return {"seed": self.seed, "epoch": self.epoch, "position": self.position, "groups": self.dataset.groups}
+        """The position as plain numbers; ``restore`` goes on with the very next example."""
+        names = ("seed", "rank", "world", "epoch", "position")
+        return {**{name: getattr(self, name) for name in names}, "groups": self.dataset.groups}
 
     def restore(self, state: dict[str, int]) -> None:
-        """Go to a saved position; ``UserError`` when it is of other data."""
+        """Go to a saved position; ``UserError`` when it is of other data or another number of ranks."""
         if state["groups"] != self.dataset.groups:
             raise UserError(
                 f"{self.dataset.folder} has {self.dataset.groups} groups, the saved run had {state['groups']}",
                 "resume with the data folder the run was started with",
             )
+        if (state["rank"], state["world"]) != (self.rank, self.world):
+            raise UserError(
+                f"this is rank {self.rank} of {self.world}, the saved one was {state['rank']} of {state['world']}",
+                f"resume with --nproc {state['world']}",
+            )
         self.seed, self.epoch, self.position = state["seed"], state["epoch"], state["position"]
         self._order = self._epoch_order(self.epoch)
 
-    def _take(self, count: int) -> NDArray[np.int64]:
-        pieces = []
+    def _rows(self, count: int) -> NDArray[np.int64]:
+        pieces = [np.zeros(0, np.int64)]
         while count:
             piece = self._order[self.position : self.position + count]
             pieces.append(piece)
@@ -97,7 +103,7 @@ class Sampler:
         return np.concatenate(pieces)
 
     def _epoch_order(self, epoch: int) -> NDArray[np.int64]:
-        """Examples of an epoch in order [n]."""
+        """This rank's examples of an epoch in order [n]."""
         rng = np.random.default_rng([self.seed, epoch])
         part = self.dataset.part
         starts = part.group_indices[:-1].astype(np.int64)
@@ -107,8 +113,8 @@ class Sampler:
         first = part.puzzle_indices[puzzles].astype(np.int64)
         lengths = part.puzzle_indices[puzzles + 1].astype(np.int64) - first
         if (lengths == 1).all():
-            return first
+            return first[self.rank :: self.world]
         owner = np.repeat(np.arange(len(puzzles)), lengths)
         within = np.arange(len(owner)) - np.repeat(np.cumsum(lengths) - lengths, lengths)
         shuffled = np.lexsort((rng.random(len(owner)), owner))  # random order inside each puzzle
-        return (first[owner] + within)[shuffled]
+        return (first[owner] + within)[shuffled][self.rank :: self.world]
