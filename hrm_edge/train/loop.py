@@ -19,7 +19,7 @@ from hrm_edge.files import write_text
 from hrm_edge.model.act import ActStep, act_step, admit, fresh_carry
 from hrm_edge.model.hrm import HRM
 from hrm_edge.model.session import TorchSession
-from hrm_edge.model.weights import EMA_FILE, MODEL_FILE, CheckpointInfo, load_weights
+from hrm_edge.model.weights import EMA_FILE, MODEL_FILE, CheckpointInfo, checkpoints, load_weights
 from hrm_edge.recipe import Recipe
 from hrm_edge.solve import solve
 from hrm_edge.spec import ModelSpec
@@ -237,12 +237,15 @@ class Trainer:
     def _log_window(self, window: _Window) -> None:
         line = window.line()
         if not math.isfinite(line["loss"]):
-            raise GateError(
-                f"the loss is {line['loss']} at step {self.step}",
-                f"the last good checkpoint is kept in {self.run_folder}; lower train.lr or set train.precision=fp32",
-            )
+            raise self._diverged(f"the loss is {line['loss']}")
         lr = self.optimizer.param_groups[0]["lr"]
         self._log({"kind": "train", "step": self.step, "samples": self.samples, "lr": lr, **line})
+
+    def _diverged(self, what: str) -> GateError:
+        return GateError(
+            f"{what} at step {self.step}",
+            f"the last good checkpoint is kept in {self.run_folder}; lower train.lr or set train.precision=fp32",
+        )
 
     def _evaluate(self) -> bool:
         """Exact accuracy on the head of the test part; saves, marks the best; True: good enough to stop."""
@@ -279,6 +282,8 @@ class Trainer:
         return exact >= options.stop_at
 
     def _save(self, metrics: dict[str, float]) -> Path:
+        if not all(bool(p.isfinite().all()) for p in self.params.values()):
+            raise self._diverged("a weight is not finite")
         info = CheckpointInfo(
             task=self.recipe.task,
             spec=self.model.spec,
@@ -326,8 +331,6 @@ def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 def start(recipe: Recipe, run: Path, *, resume: bool, report: Report = _ignore) -> Trainer:
     """Prepare the run folder and a trainer; refuses a folder that holds another run unless resuming."""
-    from hrm_edge.model.weights import checkpoints
-
     if not resume and checkpoints(run):
         raise UserError(f"{run} holds a run already", "add --resume to go on with it, or choose another --out")
     trainer = Trainer(recipe, run, resume=resume, report=report)
