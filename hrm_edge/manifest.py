@@ -12,6 +12,8 @@ from hrm_edge.files import read_json, sha256, write_json
 from hrm_edge.spec import ModelSpec
 
 MANIFEST = "manifest.json"
+STEP_FILE = "step.onnx"  # one ACT step; inputs and outputs are spec.step_io's
+STATE_FILE = "state.safetensors"  # z_h_init, z_l_init [D] and, where P > 0, puzzle_table, all float32
 SCHEMA_VERSION = 1
 
 Precision = Literal["fp32", "fp16", "int8"]
