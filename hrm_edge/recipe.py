@@ -107,9 +107,7 @@ class Recipe(_Section):
     def spec(self, *, vocab: int, seq_len: int, grid: tuple[int, int, int, int] | None, puzzles: int = 1) -> ModelSpec:
         """The model of this recipe for a task's vocabulary, length and board."""
         try:
-            return variant_spec(
-                self.variant, vocab=vocab, seq_len=seq_len, grid=grid, puzzles=puzzles, **self.model
-            )
+            return variant_spec(self.variant, vocab=vocab, seq_len=seq_len, grid=grid, puzzles=puzzles, **self.model)
         except ValidationError as error:
             first = error.errors()[0]
             key = ".".join(["model", *map(str, first["loc"])])

@@ -137,9 +137,7 @@ def _state(model: HRM) -> dict[str, NDArray[np.float32]]:
     return state
 
 
-def _describe(
-    model: HRM, scales: dict[str, float], options: Quantization, seen: CheckSet | None
-) -> dict[str, Any]:
+def _describe(model: HRM, scales: dict[str, float], options: Quantization, seen: CheckSet | None) -> dict[str, Any]:
     assert seen is not None
     return {
         "scheme": "symmetric int8, zero point 0; weights per output channel, activations per tensor",
