@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 from collections.abc import Sequence
@@ -152,10 +153,8 @@ def _parse_override(item: str) -> tuple[str, Any]:
     except yaml.YAMLError as error:
         raise UserError(f"--set {item}: the value is not valid YAML", "quote it") from error
     if isinstance(value, str):  # YAML 1.1 reads 1e-4 as text
-        try:
+        with contextlib.suppress(ValueError):
             value = float(value)
-        except ValueError:
-            pass
     return key.strip(), value
 
 

@@ -130,7 +130,8 @@ def judge(table: list[Parity], lost_points: float | None, precision: Precision, 
         held["logits_sqnr_db"] = floor
         if not last.logits_sqnr_db >= floor:
             failures.append(
-                f"SQNR of the logits is {last.logits_sqnr_db:.1f} dB after {last.steps} steps, the limit is {floor:g} dB"
+                f"SQNR of the logits is {last.logits_sqnr_db:.1f} dB after {last.steps} steps, "
+                f"the limit is {floor:g} dB"
             )
     if lost_points is not None:
         held["accuracy_drop_points"] = limits.accuracy_drop_points

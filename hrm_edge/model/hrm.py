@@ -60,11 +60,11 @@ class HRM(nn.Module):
             self._init_grid()
         self.H_level = Level(spec, spec.h_layers)
         self.L_level = Level(spec, spec.l_layers)
+        self.h_to_l: nn.Module = nn.Identity()
+        self.l_to_h: nn.Module = nn.Identity()
         if spec.connections:
             self.h_to_l = Linear(spec.hidden, spec.hidden, bias=True)
             self.l_to_h = Linear(spec.hidden, spec.hidden, bias=True)
-        else:
-            self.h_to_l = self.l_to_h = nn.Identity()
         self.q_head = Linear((2 if spec.halt_head == "pooled" else 1) * spec.hidden, spec.q_outputs, bias=True)
         self.lm_head = Linear(spec.hidden, spec.vocab, spec.bias)
         with torch.no_grad():
@@ -122,11 +122,11 @@ class HRM(nn.Module):
         if puzzle is not None:
             x = torch.cat([puzzle.to(x.dtype).unflatten(1, (spec.puzzle_tokens, spec.hidden)), x], dim=1)
         if spec.positions == "learned":
-            x = x + self.embed_pos.embedding_weight
+            x = x + self.embed_pos.get_parameter("embedding_weight")
             terms += 1
         x = x * math.sqrt(spec.hidden / terms)  # every term has unit variance, and so has the sum
         if spec.positions == "sinusoidal":
-            x = x + self.embed_pos.table[: spec.total_len]
+            x = x + self.embed_pos.get_buffer("table")[: spec.total_len]
         return x.to(dtype)
 
     def update_l(self, z_h: Tensor, z_l: Tensor, x: Tensor, rope: Rope | None) -> Tensor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import torch
@@ -45,7 +45,7 @@ class AdamATan2(torch.optim.Optimizer):
             if not self.state[p]:
                 self.state[p] = {"step": torch.zeros(()), "m": torch.zeros_like(p), "v": torch.zeros_like(p)}
         states = [self.state[p] for p in params]
-        grads, m, v = [p.grad for p in params], [s["m"] for s in states], [s["v"] for s in states]
+        grads, m, v = [p.grad for p in params if p.grad is not None], [s["m"] for s in states], [s["v"] for s in states]
         (b1, b2), lr = group["betas"], group["lr"]
         torch._foreach_add_([s["step"] for s in states], 1)
         t = states[0]["step"].item()
@@ -92,13 +92,13 @@ def lr_factor(step: int, options: Train) -> float:
 class Ema:
     """Exponential moving average of the trainable tensors, with the usual warm-up min(decay, (1+t)/(10+t))."""
 
-    def __init__(self, params: dict[str, Tensor], decay: float) -> None:
+    def __init__(self, params: Mapping[str, Tensor], decay: float) -> None:
         self.decay = decay
         self.updates = 0
         self.average = {name: p.detach().clone() for name, p in params.items()}
 
     @torch.no_grad()
-    def update(self, params: dict[str, Tensor]) -> None:
+    def update(self, params: Mapping[str, Tensor]) -> None:
         decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
         self.updates += 1
         torch._foreach_lerp_(list(self.average.values()), [p.detach() for p in params.values()], 1 - decay)
