@@ -62,7 +62,7 @@ MAY_USE: dict[str, set[str]] = {
     "tasks": {"numpy"},
     "session": {"numpy"},
     "solve": {"numpy"},
-    "runtime": {"numpy", "onnxruntime", "tensorrt", "tensorrt_rtx", "cuda"},
+    "runtime": {"numpy", "onnxruntime", "safetensors", "tensorrt", "tensorrt_rtx", "cuda"},
     "plugin": {"numpy", "tensorrt", "cuda"},
     "vision": {"numpy", "cv2"},
     "bench": {"numpy", "pydantic", "rich"},

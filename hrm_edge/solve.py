@@ -1,0 +1,273 @@
+"""The only step loop: slots, halting, refill, further views of what is not solved yet. Numpy only.
+
+Axes: N puzzles, B slots, S cells, V vocabulary, Q halting outputs.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hrm_edge.errors import UserError
+from hrm_edge.session import FRESH, Carry, Session, wants_to_halt
+from hrm_edge.tasks.base import Bools, Task, Tokens, Views
+
+Halt = Literal["rules", "head", "fixed"]
+"""When a slot stops: its answer obeys the rules; the model's halting head says so; after max_steps (as published)."""
+
+HaltedBy = Literal["rules", "head", "limit"]
+Progress = Callable[[int, int], None]
+"""Called with (puzzles done, puzzles verified) whenever one of these has changed."""
+
+_REASONS: tuple[HaltedBy, ...] = ("limit", "head", "rules")
+_LIMIT, _HEAD, _RULES = range(3)
+
+
+@dataclass(frozen=True, eq=False)
+class Solution:
+    """What came of one puzzle."""
+
+    givens: Tokens  # [S]
+    answer: Tokens  # [S]; the first view's where nothing was verified
+    verified: bool
+    """The answer keeps the givens and obeys the rules. Where this is False the puzzle is not solved."""
+    steps: int
+    """ACT steps spent on it, all views together."""
+    views: int
+    """Views tried; 1 is the puzzle as given."""
+    latency_s: float
+    """Seconds it held a slot, all views together; waiting in the queue does not count."""
+    halted_by: HaltedBy
+    """What ended its last view."""
+    trace: Tokens | None
+    """Decoded prediction after each step [steps, S], in the puzzle's own frame, if asked for."""
+
+
+@dataclass(frozen=True, eq=False)
+class Solutions:
+    """:class:`Solution` of N puzzles as arrays, in the order of the puzzles; indexing gives one."""
+
+    givens: Tokens  # [N, S]
+    answers: Tokens  # [N, S]
+    verified: Bools  # [N]
+    steps: NDArray[np.int32]  # [N]
+    views: NDArray[np.int32]  # [N]
+    latency_s: NDArray[np.float64]  # [N]
+    halted_by: list[HaltedBy]  # N
+    traces: list[Tokens] | None  # N times [steps, S]
+
+    def __len__(self) -> int:
+        return len(self.answers)
+
+    def __getitem__(self, index: int) -> Solution:
+        return Solution(
+            givens=self.givens[index],
+            answer=self.answers[index],
+            verified=bool(self.verified[index]),
+            steps=int(self.steps[index]),
+            views=int(self.views[index]),
+            latency_s=float(self.latency_s[index]),
+            halted_by=self.halted_by[index],
+            trace=None if self.traces is None else self.traces[index],
+        )
+
+    def __iter__(self) -> Iterator[Solution]:
+        return (self[index] for index in range(len(self)))
+
+
+def solve(
+    session: Session,
+    task: Task,
+    givens: Tokens,
+    *,
+    puzzle_ids: NDArray[np.int32] | None = None,
+    halt: Halt = "rules",
+    max_steps: int | None = None,
+    views: int = 1,
+    slots: int = 64,
+    seed: int = 0,
+    on_progress: Progress | None = None,
+    trace: bool = False,
+) -> Solutions:
+    """Answer ``givens`` uint8 [N, S] with at most ``slots`` puzzles in the batch at a time.
+
+    A slot that halts takes the next puzzle from the queue at once; when the queue is empty the batch shrinks, so the
+    cost follows the work that is left. A puzzle that is not verified when its slot halts is queued again under a
+    random symmetry, its answer being turned back before it is checked, until ``views`` views were tried. The symmetry
+    depends on ``seed``, the puzzle's index and the number of the view only: slots do not change results.
+
+    ``puzzle_ids`` int32 [N]: rows of the model's puzzle table (default: 0, the blank one). ``max_steps``: ACT steps of
+    one view (default: the model's own). ``halt``, ``trace``: see :data:`Halt`, :class:`Solution`.
+    Raises ``UserError`` when the model is not for this task or has no such puzzle ids.
+    """
+    givens = np.asarray(givens, dtype=np.uint8)
+    ids = np.zeros(len(givens), np.int32) if puzzle_ids is None else np.asarray(puzzle_ids, dtype=np.int32)
+    steps = session.spec.max_steps if max_steps is None else max_steps
+    if min(steps, views, slots) < 1:
+        raise ValueError(f"max_steps={steps}, views={views} and slots={slots} must be at least 1")
+    check_fits(session, task)
+    _check_input(session, task, givens, ids)
+    loop = _Loop(session, task, givens, ids, halt, steps, views, seed, on_progress, trace)
+    return loop.run(min(slots, session.max_batch, len(givens)))
+
+
+def check_fits(session: Session, task: Task) -> None:
+    """Raise ``UserError`` unless the model was made for the task's board and vocabulary."""
+    spec = session.spec
+    if (spec.seq_len, spec.vocab) != (task.seq_len, task.vocab):
+        raise UserError(
+            f"the model is for {spec.seq_len} cells and {spec.vocab} tokens, "
+            f"{task.name} has {task.seq_len} cells and {task.vocab} tokens",
+            f"use a model trained on {task.name}",
+        )
+
+
+def _check_input(session: Session, task: Task, givens: Tokens, ids: NDArray[np.int32]) -> None:
+    if givens.ndim != 2 or givens.shape[1] != task.seq_len or ids.shape != givens.shape[:1]:
+        raise ValueError(f"givens {givens.shape} and puzzle_ids {ids.shape} are not [N, {task.seq_len}] and [N]")
+    if givens.size and int(givens.max()) >= task.vocab:
+        raise ValueError(f"token {givens.max()} is beyond the vocabulary of {task.vocab}")
+    spec = session.spec
+    if spec.puzzle_dim and len(ids) and not (ids.min() >= 0 and ids.max() < spec.puzzles):
+        raise UserError(
+            f"puzzle id {ids.max() if ids.max() >= spec.puzzles else ids.min()} is not in the model's table of "
+            f"{spec.puzzles}",
+            "use the data folder that the model was trained on",
+        )
+
+
+class _Loop:
+    """State of one ``solve``: the queue, the slots, the results so far."""
+
+    def __init__(
+        self, session: Session, task: Task, givens: Tokens, ids: NDArray[np.int32], halt: Halt, max_steps: int,
+        views: int, seed: int, on_progress: Progress | None, trace: bool,
+    ) -> None:  # fmt: skip
+        self.session, self.task, self.givens, self.ids = session, task, givens, ids
+        self.halt, self.max_steps, self.max_views, self.seed = halt, max_steps, views, seed
+        self.on_progress = on_progress
+        count = len(givens)
+        # the queue: puzzles not begun yet, in order, then further views in the order they were asked for
+        self.begun = 0
+        self.again: deque[tuple[int, int]] = deque()  # (puzzle, view)
+        # the results
+        self.answers = np.zeros_like(givens)
+        self.verified = np.zeros(count, np.bool_)
+        self.total_steps = np.zeros(count, np.int32)
+        self.views = np.zeros(count, np.int32)
+        self.latency_s = np.zeros(count, np.float64)
+        self.reasons = np.zeros(count, np.int8)
+        self.traces: list[list[Tokens]] | None = [[] for _ in range(count)] if trace else None
+        self.done = 0
+
+    def run(self, slots: int) -> Solutions:
+        self._empty_slots(slots)
+        carry = self._refill(None)
+        while len(self.item):
+            carry, logits, q = self.session.step(self.tokens, self.ids[self.item], carry)
+            self.steps += 1
+            self._judge(logits, q)
+            if self.vacant.any():
+                carry = self._refill(carry)
+        return Solutions(
+            givens=self.givens,
+            answers=self.answers,
+            verified=self.verified,
+            steps=self.total_steps,
+            views=self.views,
+            latency_s=self.latency_s,
+            halted_by=[_REASONS[reason] for reason in self.reasons],
+            traces=None if self.traces is None else [np.stack(steps) for steps in self.traces],
+        )
+
+    # -- slots --------------------------------------------------------------------------------------------------
+
+    def _empty_slots(self, slots: int) -> None:
+        self.vacant = np.ones(slots, np.bool_)
+        self.item = np.zeros(slots, np.int64)
+        self.view = np.zeros(slots, np.int64)
+        self.steps = np.zeros(slots, np.int64)
+        self.started = np.zeros(slots, np.float64)
+        self.tokens = np.zeros((slots, self.givens.shape[1]), np.uint8)  # the puzzles as their views show them
+        self.back = self.task.identity_views(slots)  # from a slot's view to the puzzle's own frame
+
+    def _next(self) -> tuple[int, int] | None:
+        if self.begun < len(self.givens):
+            self.begun += 1
+            return self.begun - 1, 0
+        return self.again.popleft() if self.again else None
+
+    def _refill(self, carry: Carry | None) -> Carry:
+        """Give every vacant slot the next puzzle; drop the slots for which there is none."""
+        rows = np.arange(len(self.item))
+        for slot in np.flatnonzero(self.vacant):
+            job = self._next()
+            if job is None:
+                break
+            self._admit(int(slot), *job)
+            rows[slot] = FRESH
+        if self.vacant.any():
+            keep = ~self.vacant
+            rows, self.vacant = rows[keep], self.vacant[keep]
+            self.item, self.view, self.steps = self.item[keep], self.view[keep], self.steps[keep]
+            self.started, self.tokens = self.started[keep], self.tokens[keep]
+            self.back = Views(self.back.cells[keep], self.back.labels[keep])
+        if not len(rows):
+            return carry
+        return self.session.initial_carry(len(rows)) if carry is None else self.session.gather(carry, rows)
+
+    def _admit(self, slot: int, item: int, view: int) -> None:
+        self.started[slot] = time.perf_counter()
+        puzzle = self.givens[item : item + 1]
+        if view:
+            there = self.task.random_views(1, np.random.default_rng((self.seed, item, view)))
+            puzzle, back = there.apply(puzzle), there.inverse()
+        else:
+            back = self.task.identity_views(1)
+        self.tokens[slot] = puzzle[0]
+        self.back.cells[slot], self.back.labels[slot] = back.cells[0], back.labels[0]
+        self.item[slot], self.view[slot], self.steps[slot], self.vacant[slot] = item, view, 0, False
+
+    # -- halting ------------------------------------------------------------------------------------------------
+
+    def _judge(self, logits: NDArray[np.float32], q: NDArray[np.float32]) -> None:
+        """Decode, decide which slots halt, and record those."""
+        answers = logits.argmax(axis=-1).astype(np.uint8)  # [B, S]; givens are not put back: the model must keep them
+        if self.view.any():
+            answers = self.back.apply(answers)
+        if self.traces is not None:
+            for item, answer in zip(self.item, answers, strict=True):
+                self.traces[item].append(answer)
+        reason = np.full(len(answers), _LIMIT, np.int8)
+        if self.halt == "rules":
+            reason[self.task.verify(self.givens[self.item], answers)] = _RULES
+        elif self.halt == "head":
+            reason[wants_to_halt(q)] = _HEAD
+        halted = np.flatnonzero((reason != _LIMIT) | (self.steps >= self.max_steps))
+        if len(halted):
+            self._record(halted, answers[halted], reason[halted])
+
+    def _record(self, slots: NDArray[np.int64], answers: Tokens, reason: NDArray[np.int8]) -> None:
+        """Book the halted ``slots`` [K] with their answers [K, S]; queue what deserves another view."""
+        item, view = self.item[slots], self.view[slots]
+        solved = self.task.verify(self.givens[item], answers)  # whatever halted it: the rules have the last word
+        settled = solved | (view + 1 >= self.max_views)
+        kept = solved | (view == 0)
+        self.answers[item[kept]] = answers[kept]
+        self.verified[item] = solved
+        self.total_steps[item] += self.steps[slots].astype(np.int32)
+        self.views[item] = view + 1
+        self.latency_s[item] += time.perf_counter() - self.started[slots]
+        self.reasons[item] = reason
+        self.vacant[slots] = True
+        self.again.extend(zip(item[~settled].tolist(), (view[~settled] + 1).tolist(), strict=True))
+        if settled.any():
+            self.done += int(settled.sum())
+            if self.on_progress is not None:
+                self.on_progress(self.done, int(self.verified.sum()))
