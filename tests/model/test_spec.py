@@ -21,6 +21,7 @@ from hrm_edge.spec import (
 )
 
 GRID = (9, 9, 3, 3)
+EVERYTHING = {"positions": "learned", "grid_positions": True, "puzzle_dim": 5, "puzzles": 3}
 
 
 @pytest.mark.parametrize(("vocab", "parameters"), [(14, 27_278_338), (11, 27_275_266)])
