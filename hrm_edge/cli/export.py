@@ -73,7 +73,8 @@ def _show(console: object, manifest: Manifest, out: Path) -> None:
 
     assert isinstance(console, Console)
     table = Table(title=f"{out}: {manifest.spec.variant} {manifest.precision} against torch fp32")
-    for column in ("steps", "puzzles", "logits max abs", "median puzzle", "SQNR dB", "carry cosine (worst)", "same answers"):
+    columns = ("steps", "puzzles", "logits max abs", "median puzzle", "SQNR dB", "worst carry cosine", "same answers")
+    for column in columns:
         table.add_column(column, justify="right")
     for row in manifest.parity:
         table.add_row(
