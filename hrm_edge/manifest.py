@@ -64,6 +64,9 @@ class Manifest(BaseModel):
     opset: int
     max_batch: int = Field(description="largest batch the graph was checked for; the batch axis itself is dynamic")
     parity: list[Parity] = []
+    accuracy_lost_points: float | None = Field(
+        default=None, description="exact accuracy of torch minus that of the artifact, on the check set"
+    )
     gate: Gate
     quantization: dict[str, Any] | None = None
     provenance: dict[str, Any] = {}

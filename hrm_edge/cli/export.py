@@ -88,7 +88,7 @@ def _show(console: object, manifest: Manifest, out: Path) -> None:
         )
     console.print(table)
     size = sum(entry.bytes for entry in manifest.files.values())
-    lost = manifest.provenance["accuracy_lost_points"]
+    lost = manifest.accuracy_lost_points
     accuracy = "not compared (no answers)" if lost is None else f"{lost:+.2f} points lost"
     console.print(
         f"size {size / 1e6:.2f} MB, exact accuracy {accuracy}, checked on {manifest.provenance['checked_on']}"

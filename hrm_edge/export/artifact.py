@@ -15,12 +15,13 @@ from safetensors.numpy import save_file
 
 from hrm_edge import __version__
 from hrm_edge.data.dataset import Dataset
+from hrm_edge.data.layout import is_data_folder
 from hrm_edge.data.puzzles import load_puzzles
 from hrm_edge.errors import UserError
 from hrm_edge.export.graph import OPSET, StepGraph
 from hrm_edge.export.parity import CheckSet, judge, measure
 from hrm_edge.files import atomic_folder
-from hrm_edge.manifest import STATE_FILE, STEP_FILE, Manifest, Precision, write_manifest
+from hrm_edge.manifest import STATE_FILE, STEP_FILE, Gate, Manifest, Precision, write_manifest
 from hrm_edge.model.hrm import HRM
 from hrm_edge.model.session import TorchSession
 from hrm_edge.model.weights import CheckpointInfo
@@ -31,6 +32,7 @@ from hrm_edge.runtime.ort import OrtSession
 from hrm_edge.tasks import get_task
 
 MAX_BATCH = 1024
+MOST_PUZZLES = 10_000  # read of a data folder's part: more would only cost memory
 RANDOM_TOKENS = "random tokens"
 
 Tell = Callable[[str], None]
@@ -52,12 +54,8 @@ def puzzle_sets(path: Path | None, task_name: str, model: HRM, limits: Limits) -
         random = np.random.default_rng(0).integers(1, spec.vocab, (64, spec.seq_len)).astype(np.uint8)
         return None, CheckSet(random, None, np.zeros(64, np.int32), RANDOM_TOKENS)
     task = get_task(task_name)
-    if (path / "train").is_dir():
-        train, test = Dataset.open(path, "train", task=task), Dataset.open(path, "test", task=task)
-        calibration, check = (
-            CheckSet(d.inputs, d.labels, d.example_puzzle_ids(len(d.inputs)), f"{path.name}/{part}")
-            for d, part in ((train, "train"), (test, "test"))
-        )
+    if is_data_folder(path):
+        calibration, check = (_part_of(Dataset(path, split, task)) for split in ("train", "test"))
     else:
         puzzles = load_puzzles(path, task=task)
         half = len(puzzles.inputs) // 2
@@ -70,6 +68,12 @@ def puzzle_sets(path: Path | None, task_name: str, model: HRM, limits: Limits) -
     if not len(check.inputs):
         raise UserError(f"{path} has no puzzles to check the export on", "give a larger set with --calibration")
     return calibration, check.head(limits.puzzles)
+
+
+def _part_of(data: Dataset) -> CheckSet:
+    rows = np.arange(min(len(data), MOST_PUZZLES))
+    inputs, labels = data.examples(rows)
+    return CheckSet(inputs, labels, data.identifiers(rows), f"{data.folder.name}/{data.split}")
 
 
 def export(
@@ -105,8 +109,6 @@ def export(
         onnx.save(graph, folder / STEP_FILE)
         save_file(_state(model), folder / STATE_FILE)
         tell(f"comparing with torch on {len(check.inputs)} puzzles, {steps} steps each")
-        session = OrtSession(folder, spec, precision=precision)
-        table, lost = measure(TorchSession(model), session, check, steps)
         manifest = Manifest(
             name=out.name,
             task=info.task,
@@ -114,17 +116,18 @@ def export(
             spec=spec,
             opset=OPSET,
             max_batch=MAX_BATCH,
-            parity=table,
-            gate=judge(table, lost, precision, limits),
+            gate=Gate(passed=False, limits={}, failures=["not measured"]),
             quantization=_describe(model, scales, quantization, seen) if scales else None,
             provenance={
                 "checkpoint": {"step": info.step, "samples": info.samples, "recipe_hash": info.recipe_hash},
                 "checked_on": check.source,
-                "accuracy_lost_points": lost,
                 "versions": {"hrm_edge": __version__, "torch": str(torch.__version__), "onnx": onnx.__version__},
                 "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
             },
         )
+        table, lost = measure(TorchSession(model), OrtSession(folder, manifest), check, steps)
+        gate = judge(table, lost, precision, limits)
+        manifest = manifest.model_copy(update={"parity": table, "accuracy_lost_points": lost, "gate": gate})
         write_manifest(folder, manifest)
     return manifest
 

@@ -18,7 +18,7 @@ class Feed:
     """Draws exactly as many puzzles as slots have halted; its state is small, JSON, and restores bit for bit."""
 
     def __init__(self, dataset: Dataset, task: Task, augment: Augment, seed: int) -> None:
-        self.sampler = Sampler(dataset, seed=seed)
+        self.sampler = Sampler(dataset, seed)
         self.task = task
         self.augment = augment
         self.rng = np.random.default_rng([seed, 1])

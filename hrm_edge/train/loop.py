@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from hrm_edge import __version__
@@ -110,8 +111,8 @@ class Trainer:
         self.task = get_task(recipe.task)
         if not recipe.data:
             raise UserError("recipe key 'data' is empty", "name a built data folder: --set data=DIR")
-        self.data = Dataset.open(Path(recipe.data), "train", task=self.task)
-        self.test = Dataset.open(Path(recipe.data), "test", task=self.task)
+        self.data = Dataset(recipe.data, "train", self.task)
+        self.test = Dataset(recipe.data, "test", self.task)
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         torch.manual_seed(recipe.seed)
         self.model = HRM(self._spec()).to(self.device)
@@ -256,22 +257,22 @@ class Trainer:
         if self.ema is not None:
             tensors.update(self.ema.average)
         load_weights(model, tensors, "the run's weights")
-        count = min(options.puzzles, len(self.test.inputs))
-        labels = self.test.labels[:count]
+        rows = np.arange(min(options.puzzles, len(self.test)))
+        inputs, labels = self.test.examples(rows)
         begun = time.monotonic()
         answers = solve(
             TorchSession(model, dtype=self.dtype),
             self.task,
-            self.test.inputs[:count],
-            puzzle_ids=self.test.example_puzzle_ids(count),
+            inputs,
+            puzzle_ids=self.test.identifiers(rows),
             halt=options.halt,
             max_steps=options.max_steps or spec.max_steps,
-            slots=min(256, count),
+            slots=256,
         )
         exact = float((answers.answers == labels).all(-1).mean())
         cells = float((answers.answers == labels).mean())
         self.accuracy = exact
-        metrics = {"exact_accuracy": exact, "cell_accuracy": cells, "puzzles": float(count)}
+        metrics = {"exact_accuracy": exact, "cell_accuracy": cells, "puzzles": float(len(rows))}
         self._log({"kind": "eval", "step": self.step, "samples": self.samples, "seconds": self.seconds,
                    "eval_seconds": time.monotonic() - begun, **metrics})  # fmt: skip
         folder = self._save(metrics)

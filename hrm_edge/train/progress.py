@@ -22,7 +22,7 @@ class Progress:
         spec = trainer.model.spec
         self.console.print(
             f"{recipe.task} · {spec.variant}, {parameter_table(spec)['trainable']:,} parameters · "
-            f"{len(trainer.data.inputs):,} training examples · {recipe.train.precision} on {trainer.device} · "
+            f"{len(trainer.data):,} training examples · {recipe.train.precision} on {trainer.device} · "
             f"checkpoints in {trainer.run_folder}"
         )
         self.bar = progress.Progress(
