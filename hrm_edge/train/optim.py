@@ -101,4 +101,5 @@ class Ema:
     def update(self, params: Mapping[str, Tensor]) -> None:
         decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
         self.updates += 1
-        torch._foreach_lerp_(list(self.average.values()), [p.detach() for p in params.values()], 1 - decay)
+        averages = [self.average[name] for name in params]
+        torch._foreach_lerp_(averages, [p.detach() for p in params.values()], 1 - decay)
