@@ -1,1 +1,1 @@
-"""Training data: sources, generator, builders, the memory-mapped dataset."""
+"""Training data: sources, generator, builders, the memory-mapped dataset. Modules import their compilers lazily."""

@@ -1,7 +1,7 @@
 """Counts and finds the solutions of a Sudoku: bitmask candidates, naked and hidden singles, then a guess.
 
 The functions of the search take flat sequences of integers and use nothing but indexing and integer arithmetic. Here
-they run on Python lists, which needs no compiler on the edge; ``hrm_edge.data.solver`` compiles the very same
+they run on Python lists, which needs no compiler on the edge; ``hrm_edge.data.compiled`` compiles the very same
 functions with numba for arrays.
 
 A *level* of ``board`` is ``2 * S + 3 * side + 2`` integers: candidates of each open cell as bits (0 once placed), the
@@ -153,6 +153,37 @@ def choose(board: Ints, at: int, side: int, hint: Ints) -> None:
     hint[1] = board[at + at_cell] & -board[at + at_cell]
 
 
+def branch(board: Ints, at: int, step: int, cell: int, bit: int, pending: Ints) -> None:
+    """Copy the level at ``at`` to the next one with ``bit`` queued for ``cell``; this one keeps the other branch."""
+    for index in range(step):
+        board[at + step + index] = board[at + index]
+    board[at + step - 1] = cell
+    board[at + cell] ^= bit
+    board[at + step + cell] = bit
+    pending[0] = cell
+
+
+def other_branch(board: Ints, at: int, step: int, pending: Ints) -> int:
+    """Queue what the branch left behind at ``at`` forces; the number of queued cells."""
+    cell = board[at + step - 1]
+    left = board[at + cell]
+    if left & (left - 1):
+        return 0
+    pending[0] = cell
+    return 1
+
+
+def read_level(board: Ints, at: int, side: int, found: Ints, start: int) -> None:
+    """The placed digits of a solved level as tokens into ``found[start : start + S]``."""
+    cells = side * side
+    for cell in range(cells):
+        token, rest = 1, board[at + cells + cell]
+        while rest:
+            rest >>= 1
+            token += 1
+        found[start + cell] = token
+
+
 def search(
     board: Ints, pending: Ints, count: int, peers: Ints, cell_units: Ints, units: Ints, side: int,
     limit: int, max_nodes: int, found: Ints, hint: Ints,
@@ -172,37 +203,21 @@ def search(
                 return solutions, guesses, nodes, True
             nodes += 1
             choose(board, at, side, hint)
-            cell, bit = hint[0], hint[1]
-            for index in range(step):
-                board[at + step + index] = board[at + index]
-            board[at + step - 1] = cell
-            board[at + cell] ^= bit  # the other branch, for when this one is done
+            branch(board, at, step, hint[0], hint[1], pending)
             level += 1
-            board[at + step + cell] = bit
-            pending[0] = cell
             count = 1
             continue
         if left == 0:
             if solutions == 0:
                 guesses = nodes
-            for cell in range(cells):
-                token, rest = 1, board[at + cells + cell]
-                while rest:
-                    rest >>= 1
-                    token += 1
-                found[solutions * cells + cell] = token
+            read_level(board, at, side, found, solutions * cells)
             solutions += 1
             if solutions == limit:
                 return solutions, guesses, nodes, False
         if level == 0:
             return solutions, (guesses if solutions else nodes), nodes, False
         level -= 1
-        count = 0
-        cell = board[level * step + step - 1]
-        other = board[level * step + cell]
-        if other & (other - 1) == 0:
-            pending[0] = cell
-            count = 1
+        count = other_branch(board, level * step, step, pending)
 
 
 def solutions(

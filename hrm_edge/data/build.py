@@ -1,0 +1,277 @@
+"""``data build`` for Sudoku: a source becomes a data folder; the same arguments and seed give the same bytes.
+
+Axes: N puzzles, S cells.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hrm_edge.data.canonical import classes, has_canonical, keys
+from hrm_edge.data.generator import Generated, Wanted, generate
+from hrm_edge.data.layout import PartWriter, write_identifiers
+from hrm_edge.data.solver import solve_many
+from hrm_edge.data.sources import PuzzleFile, folder_files, hub_files, read_puzzles
+from hrm_edge.errors import UserError
+from hrm_edge.files import atomic_folder
+from hrm_edge.tasks.base import Tokens
+from hrm_edge.tasks.sudoku import BLANK, Sudoku
+from hrm_edge.tasks.sudoku_search import require_unique
+
+HUB, GENERATE = "hub", "generate"
+DEFAULT_COUNT = 10_000
+DEFAULT_TEST = 1_000
+HELD_OUT, HELD_OUT_REMAINDER = 8, 2  # one 4x4 class in 8 is for testing; remainder 2 has some of every clue count
+_PIECE = 1 << 15  # puzzles solved, compared or written at a time
+_TEST_SEED, _TRAIN_SEED, _CHOICE_SEED, _VIEW_SEED = range(4)
+
+Progress = Callable[[str, int, int], None]
+"""Called with (what is being done, how much is done, of how much)."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """What to build; ``None`` is the source's default."""
+
+    source: str = GENERATE
+    """``hub``, ``generate``, or a path: a file of puzzles, or a folder with the hub's train.csv and test.csv."""
+    subsample: int | None = None
+    """Training puzzles drawn from a file."""
+    augment: int = 0
+    """Random symmetries of every training puzzle besides itself; it and they are one group."""
+    seed: int = 0
+    count: int | None = None
+    """Training puzzles to generate."""
+    test_count: int | None = None
+    wanted: Wanted | None = None
+    processes: int = 1
+
+
+@dataclass(frozen=True)
+class PartSummary:
+    """One built part: groups, examples, and per puzzle before augmentation its clues and our solver's guesses."""
+
+    groups: int
+    examples: int
+    clues: tuple[int, float, int]  # fewest, mean, most
+    guesses: float | None  # mean; None for files, whose puzzles are not rated
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What ``build`` did."""
+
+    parts: dict[str, PartSummary]
+    solved: int
+    """Puzzles without an answer that were solved."""
+    dropped: int
+    """Puzzles left out of training because a symmetry turns them into a test puzzle."""
+
+
+@dataclass(frozen=True)
+class _Puzzles:
+    inputs: Tokens
+    labels: Tokens
+    guesses: NDArray[np.int64] | None = None
+
+
+def default_wanted(task: Sudoku) -> Wanted:
+    """Puzzles as hard as they come; at 4x4, where all minimal ones are 36 classes, 4 to 8 clues (2,234 classes)."""
+    return Wanted(clues=(4, 8)) if task.side == 4 else Wanted()
+
+
+def build(task: Sudoku, out: Path | str, options: Options, progress: Progress | None = None) -> Summary:
+    """Build the data folder ``out``, whole or not at all.
+
+    Test puzzles: the hub's own; else ``test_count`` of the file's or generated ones, and then no training puzzle is
+    equivalent to one of them under any symmetry (boards beyond 9x9: equal to one). At 4x4 a whole symmetry class is
+    either for training or for testing, one in eight by its checksum.
+    """
+    report = progress or (lambda what, done, total: None)
+    _check(options)
+    with atomic_folder(out) as folder:  # first of all: an --out that cannot be written is told before the work
+        train, test, solved, dropped = _collect(task, options, report)
+        if not len(train.inputs):
+            raise UserError("no training puzzles are left", "give more puzzles, or a smaller --test-count")
+        rng = np.random.default_rng([options.seed, _VIEW_SEED])
+        parts = {"train": _write(folder, "train", task, train, options.augment, rng, report)}
+        if len(test.inputs):
+            parts["test"] = _write(folder, "test", task, test, 0, rng, report)
+        write_identifiers(folder)
+    return Summary(parts, solved, dropped)
+
+
+def _check(options: Options) -> None:
+    generated = options.source == GENERATE
+    for name, value, least in (
+        ("--augment", options.augment, 0),
+        ("--seed", options.seed, 0),
+        ("--count", options.count, 1),
+        ("--test-count", options.test_count, 0),
+        ("--subsample", options.subsample, 1),
+        ("--processes", options.processes, 1),
+    ):
+        if value is not None and value < least:
+            raise UserError(f"{name} {value} is too small", f"give {least} or more")
+    if generated and options.subsample is not None:
+        raise UserError("--subsample draws from a file, not from --source generate", "say how many with --count")
+    if not generated and (options.count is not None or options.wanted is not None):
+        raise UserError(
+            "--count, --clues, --minimal, --difficulty and the guesses belong to --source generate",
+            "leave them out, or use --subsample to draw from the source",
+        )
+
+
+def _collect(task: Sudoku, options: Options, report: Progress) -> tuple[_Puzzles, _Puzzles, int, int]:
+    """(train, test, solved, dropped)."""
+    if options.source == GENERATE:
+        return *_generated(task, options, report), 0, 0
+    rng = np.random.default_rng([options.seed, _CHOICE_SEED])
+    if options.source != HUB and not Path(options.source).is_dir():
+        return _split(task, read_puzzles(options.source, task), options, rng, report)
+    files = hub_files(task) if options.source == HUB else folder_files(Path(options.source))
+    chosen, solved = [], 0
+    for split, count in (("train", options.subsample), ("test", options.test_count)):
+        report(f"reading {files[split].name}", 0, 1)
+        file = read_puzzles(files[split], task)
+        rows = np.arange(len(file))
+        if count is not None:
+            rows = np.sort(_draw(rng, file, count, "--subsample" if split == "train" else "--test-count"))
+        puzzles, new = _answered(file, rows, report)
+        chosen.append(puzzles)
+        solved += new
+    return chosen[0], chosen[1], solved, 0
+
+
+def _generated(task: Sudoku, options: Options, report: Progress) -> tuple[_Puzzles, _Puzzles]:
+    wanted = options.wanted or default_wanted(task)
+    train_count = DEFAULT_COUNT if options.count is None else options.count
+    test_count = DEFAULT_TEST if options.test_count is None else options.test_count
+    tested: set[bytes] = set()
+
+    def for_test(found: Generated) -> NDArray[np.bool_]:
+        if task.side > 4:
+            return np.ones(len(found.inputs), bool)
+        return np.array([zlib.crc32(name.tobytes()) % HELD_OUT == HELD_OUT_REMAINDER for name in found.classes], bool)
+
+    def for_train(found: Generated) -> NDArray[np.bool_]:
+        if task.side > 4:
+            return np.array([name.tobytes() not in tested for name in found.classes], bool)
+        return ~for_test(found)
+
+    def run(what: str, count: int, tag: int, accept: Callable[[Generated], NDArray[np.bool_]]) -> Generated:
+        seed = int(np.random.SeedSequence([options.seed, tag]).generate_state(1, np.uint64)[0])
+        return generate(
+            task, count, seed, wanted, processes=options.processes, accept=accept,
+            progress=lambda done: report(what, done, count),
+        )  # fmt: skip
+
+    test = run("generating test puzzles", test_count, _TEST_SEED, for_test)
+    tested.update(name.tobytes() for name in test.classes)
+    train = run("generating training puzzles", train_count, _TRAIN_SEED, for_train)
+    return _Puzzles(train.inputs, train.labels, train.guesses), _Puzzles(test.inputs, test.labels, test.guesses)
+
+
+def _split(
+    task: Sudoku, file: PuzzleFile, options: Options, rng: np.random.Generator, report: Progress
+) -> tuple[_Puzzles, _Puzzles, int, int]:
+    """A single file's test and training puzzles, in the file's order, no class in both."""
+    test_count = min(DEFAULT_TEST, len(file) // 10) if options.test_count is None else options.test_count
+    order = rng.permutation(len(file))
+    if test_count >= len(file):
+        raise UserError(
+            f"--test-count {test_count} leaves none of the {len(file)} puzzles of {file.path} for training",
+            "give a smaller one",
+        )
+    test_rows, rest = order[:test_count], order[test_count:]
+    tested = set(_names(task, file.inputs[test_rows]))
+    wanted = len(rest) if options.subsample is None else options.subsample
+    kept: list[NDArray[np.int64]] = []
+    found = dropped = 0
+    for start in range(0, len(rest), _PIECE):
+        rows = rest[start : start + _PIECE]
+        if tested:
+            free = np.array([name not in tested for name in _names(task, file.inputs[rows])], bool)
+            rows = rows[free]
+            dropped += int((~free).sum())
+        kept.append(rows[: wanted - found])
+        found += len(kept[-1])
+        report("comparing with the test puzzles", found, wanted)
+        if found == wanted:
+            break
+    if options.subsample is not None and found < wanted:
+        raise UserError(
+            f"--subsample {wanted}: {file.path} has {found} training puzzles besides the {test_count} test puzzles",
+            "give a smaller --subsample or --test-count",
+        )
+    train, solved = _answered(file, np.sort(np.concatenate(kept)), report)
+    test, solved_test = _answered(file, np.sort(test_rows), report)
+    return train, test, solved + solved_test, dropped
+
+
+def _names(task: Sudoku, tokens: Tokens) -> list[bytes]:
+    """What may not be in both parts: the symmetry class, or beyond 9x9 the puzzle itself."""
+    names = classes(task, tokens) if has_canonical(task) else keys(tokens)
+    return [name.tobytes() for name in names]
+
+
+def _draw(rng: np.random.Generator, file: PuzzleFile, count: int, flag: str) -> NDArray[np.int64]:
+    if count > len(file):
+        raise UserError(f"{flag} {count}: {file.path} has only {len(file)} puzzles", "give a smaller number")
+    return rng.permutation(len(file))[:count]
+
+
+def _answered(file: PuzzleFile, rows: NDArray[np.int64], report: Progress) -> tuple[_Puzzles, int]:
+    """The puzzles ``rows`` of a file with their answers, solved where the file has none; and how many were solved."""
+    inputs = file.inputs[rows]
+    if file.labels is not None:
+        return _Puzzles(inputs, file.labels[rows]), 0
+    labels = np.empty_like(inputs)
+    for start in range(0, len(rows), _PIECE):
+        piece = inputs[start : start + _PIECE]
+        found = solve_many(file.task, piece)
+        for bad in np.nonzero(found.counts != 1)[0][:1]:
+            try:
+                require_unique(file.task, piece[bad], max_nodes=1 << 62)  # says which cell can be what
+            except UserError as error:
+                raise UserError(f"{file.where(int(rows[start + bad]))}: {error.what}", error.mend) from error
+        labels[start : start + _PIECE] = found.answers
+        report("solving", start + len(piece), len(rows))
+    return _Puzzles(inputs, labels), len(rows)
+
+
+def _write(
+    folder: Path, split: str, task: Sudoku, puzzles: _Puzzles, augment: int, rng: np.random.Generator, report: Progress
+) -> PartSummary:
+    groups, size = len(puzzles.inputs), augment + 1
+    step = max(1, _PIECE // size)  # depends on nothing but the arguments, as the order of random draws must
+    with PartWriter(folder, split, task, groups, size) as writer:
+        for start in range(0, groups, step):
+            originals = puzzles.inputs[start : start + step], puzzles.labels[start : start + step]
+            rows = len(originals[0])
+            if augment:
+                views = task.random_views(rows * augment, rng)
+                pair = [
+                    np.concatenate(
+                        [tokens[:, None], views.apply(tokens.repeat(augment, axis=0)).reshape(rows, augment, -1)],
+                        axis=1,
+                    ).reshape(rows * size, -1)
+                    for tokens in originals
+                ]
+            else:
+                pair = list(originals)
+            writer.add(pair[0], pair[1])
+            report(f"writing {split}", start + rows, groups)
+    clues = (puzzles.inputs > BLANK).sum(axis=1)
+    return PartSummary(
+        groups,
+        groups * size,
+        (int(clues.min()), float(clues.mean()), int(clues.max())),
+        None if puzzles.guesses is None else float(puzzles.guesses.mean()),
+    )

@@ -1,0 +1,63 @@
+"""Which puzzles are the same but for a symmetry: canonical forms, and checks that two sets share none.
+
+Axes: N puzzles, S cells.
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hrm_edge.errors import UserError
+from hrm_edge.tasks.base import Tokens
+from hrm_edge.tasks.sudoku import Sudoku
+
+MAX_SIDE = 9
+"""Largest side of a canonical form: a 16x16 board has 8 million column orders."""
+
+
+def has_canonical(task: Sudoku) -> bool:
+    """Can this task's puzzles be brought to a canonical form?"""
+    return task.side <= MAX_SIDE
+
+
+def canonical(task: Sudoku, tokens: Tokens) -> Tokens:
+    """The canonical form of tokens [N, S] or [S]: equal for two puzzles exactly when a symmetry links them.
+
+    It is the lexicographically smallest of all relabelled, transposed and shuffled grids; 3,359,232 x 9! at 9x9.
+    """
+    if not has_canonical(task):
+        raise UserError(f"no canonical form for {task.name}", f"boards up to {MAX_SIDE}x{MAX_SIDE} have one")
+    from hrm_edge.data.compiled_canonical import canonical as compiled  # the compiler is an extra
+
+    rows = np.array(np.atleast_2d(tokens), dtype=np.uint8, order="C")
+    out = np.empty_like(rows)
+    square = task.box_rows == task.box_cols
+    compiled(rows, _column_orders(task), square, task.side, task.box_rows, task.box_cols, out)
+    return out.reshape(np.shape(tokens))
+
+
+def classes(task: Sudoku, tokens: Tokens) -> NDArray[np.void]:
+    """One comparable value per puzzle of [N, S] (for ``np.isin``, ``np.unique``): the bytes of its canonical form."""
+    return keys(canonical(task, tokens))
+
+
+def keys(tokens: Tokens) -> NDArray[np.void]:
+    """One comparable value per row of [N, S]."""
+    rows = np.ascontiguousarray(tokens, dtype=np.uint8)
+    return rows.view(np.dtype((np.void, rows.shape[1])))[:, 0]
+
+
+@functools.cache
+def _column_orders(task: Sudoku) -> NDArray[np.int64]:
+    """All orders of the columns that keep stacks together, [O, side]; O = 1296 at 9x9."""
+    stacks = [range(start, start + task.box_cols) for start in range(0, task.side, task.box_cols)]
+    orders = [
+        sum(inner, ())
+        for outer in itertools.permutations(stacks)
+        for inner in itertools.product(*(itertools.permutations(stack) for stack in outer))
+    ]
+    return np.array(orders)

@@ -1,0 +1,120 @@
+"""A built data folder as batches: memory-mapped, seeded, resumable, shared between processes.
+
+Axes: B batch, S cells, N examples, G groups.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hrm_edge.data.layout import Metadata, Part, read_part
+from hrm_edge.errors import UserError
+from hrm_edge.tasks.base import Task, Tokens
+
+Batch = tuple[Tokens, Tokens, NDArray[np.int32]]
+
+
+class Dataset:
+    """One part of a data folder; ``len`` is its number of examples."""
+
+    def __init__(self, folder: Path | str, split: str = "train", task: Task | None = None) -> None:
+        self.folder, self.split = Path(folder), split
+        self.part: Part = read_part(folder, split, task)
+
+    @property
+    def metadata(self) -> Metadata:
+        """What ``dataset.json`` says."""
+        return self.part.metadata
+
+    @property
+    def groups(self) -> int:
+        """G: an epoch draws one puzzle of each."""
+        return len(self.part.group_indices) - 1
+
+    def __len__(self) -> int:
+        return len(self.part)
+
+    def examples(self, rows: NDArray[np.int64]) -> tuple[Tokens, Tokens]:
+        """Inputs and labels uint8 [B, S] of the examples ``rows`` [B]."""
+        return self.part.inputs[rows].astype(np.uint8), self.part.labels[rows].astype(np.uint8)
+
+    def identifiers(self, rows: NDArray[np.int64]) -> NDArray[np.int32]:
+        """Puzzle identifiers int32 [B] of the examples ``rows`` [B]."""
+        puzzles = np.searchsorted(self.part.puzzle_indices, rows, side="right") - 1
+        return self.part.puzzle_identifiers[puzzles].astype(np.int32)
+
+
+class Sampler:
+    """An endless stream of examples: every epoch shuffles the groups and draws one random puzzle of each.
+
+    All examples of a drawn puzzle are used, in random order; what is taken runs across the ends of epochs. The stream
+    depends on ``seed``, ``rank`` and ``world`` alone, whatever the sizes of the single draws. Of every epoch's
+    examples rank r has each ``world``-th, so the ranks share none.
+    """
+
+    def __init__(self, dataset: Dataset, seed: int, *, rank: int = 0, world: int = 1) -> None:
+        if not 0 <= rank < world <= dataset.groups:
+            raise UserError(
+                f"{dataset.folder}/{dataset.split} has {dataset.groups} groups: rank {rank} of {world} has none",
+                "use a larger data set or fewer processes",
+            )
+        self.dataset, self.seed, self.rank, self.world = dataset, seed, rank, world
+        self.epoch, self.position = 0, 0
+        self._order = self._epoch_order(0)
+
+    def take(self, count: int) -> Batch:
+        """The next ``count`` = B examples: (inputs uint8 [B, S], labels uint8 [B, S], puzzle identifiers int32 [B])."""
+        rows = self._rows(count)
+        return (*self.dataset.examples(rows), self.dataset.identifiers(rows))
+
+    def state(self) -> dict[str, int]:
+        """The position as plain numbers; ``restore`` goes on with the very next example."""
+        names = ("seed", "rank", "world", "epoch", "position")
+        return {**{name: getattr(self, name) for name in names}, "groups": self.dataset.groups}
+
+    def restore(self, state: dict[str, int]) -> None:
+        """Go to a saved position; ``UserError`` when it is of other data or another number of ranks."""
+        if state["groups"] != self.dataset.groups:
+            raise UserError(
+                f"{self.dataset.folder} has {self.dataset.groups} groups, the saved run had {state['groups']}",
+                "resume with the data folder the run was started with",
+            )
+        if (state["rank"], state["world"]) != (self.rank, self.world):
+            raise UserError(
+                f"this is rank {self.rank} of {self.world}, the saved one was {state['rank']} of {state['world']}",
+                f"resume with --nproc {state['world']}",
+            )
+        self.seed, self.epoch, self.position = state["seed"], state["epoch"], state["position"]
+        self._order = self._epoch_order(self.epoch)
+
+    def _rows(self, count: int) -> NDArray[np.int64]:
+        pieces = [np.zeros(0, np.int64)]
+        while count:
+            piece = self._order[self.position : self.position + count]
+            pieces.append(piece)
+            count -= len(piece)
+            self.position += len(piece)
+            if self.position == len(self._order):
+                self.epoch, self.position = self.epoch + 1, 0
+                self._order = self._epoch_order(self.epoch)
+        return np.concatenate(pieces)
+
+    def _epoch_order(self, epoch: int) -> NDArray[np.int64]:
+        """This rank's examples of an epoch in order [n]."""
+        rng = np.random.default_rng([self.seed, epoch])
+        part = self.dataset.part
+        starts = part.group_indices[:-1].astype(np.int64)
+        sizes = np.diff(part.group_indices).astype(np.int64)
+        order = rng.permutation(len(sizes))
+        puzzles = (starts + np.floor(rng.random(len(sizes)) * sizes).astype(np.int64))[order]
+        first = part.puzzle_indices[puzzles].astype(np.int64)
+        lengths = part.puzzle_indices[puzzles + 1].astype(np.int64) - first
+        if (lengths == 1).all():
+            return first[self.rank :: self.world]
+        owner = np.repeat(np.arange(len(puzzles)), lengths)
+        within = np.arange(len(owner)) - np.repeat(np.cumsum(lengths) - lengths, lengths)
+        shuffled = np.lexsort((rng.random(len(owner)), owner))  # random order inside each puzzle
+        return (first[owner] + within)[shuffled][self.rank :: self.world]

@@ -1,0 +1,215 @@
+"""The published folder layout: ``{train,test}/all__*.npy`` with ``dataset.json``, and ``identifiers.json``.
+
+A group holds puzzles, a puzzle holds examples. ``group_indices`` [G + 1] are offsets into the puzzles,
+``puzzle_indices`` [P + 1] offsets into the examples, ``puzzle_identifiers`` [P] rows of the puzzle table, ``inputs``
+and ``labels`` [N, S] tokens. We add the key ``task`` to ``dataset.json``; folders without it are read too.
+
+Axes: N examples, S cells, P puzzles, G groups.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from hrm_edge.errors import UserError
+from hrm_edge.files import os_error, read_json, write_json
+from hrm_edge.tasks import get_task, task_names
+from hrm_edge.tasks.base import Task, Tokens
+
+SPLITS = ("train", "test")
+ARRAYS = ("inputs", "labels", "puzzle_identifiers", "puzzle_indices", "group_indices")
+METADATA = "dataset.json"
+IDENTIFIERS = "identifiers.json"
+BLANK_IDENTIFIER = "<blank>"
+_REBUILD = "build the folder again with 'hrm-edge data build', or give another --data"
+_SCAN_ROWS = 1 << 16  # rows checked at a time
+
+
+class Metadata(BaseModel):
+    """``dataset.json``; keys of other toolkits are let through."""
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+
+    pad_id: int = 0
+    ignore_label_id: int | None = 0
+    blank_identifier_id: int = 0
+    vocab_size: int = Field(ge=2, le=256)
+    seq_len: int = Field(ge=1)
+    num_puzzle_identifiers: int = Field(ge=1)
+    total_groups: int = Field(ge=0)
+    mean_puzzle_examples: float = Field(ge=0)
+    sets: list[str] = ["all"]
+    total_puzzles: int | None = None
+    task: str | None = None
+
+
+@dataclass(frozen=True)
+class Part:
+    """The train or test part of a data folder; the arrays stay on the disk until they are read."""
+
+    metadata: Metadata
+    inputs: Tokens
+    labels: Tokens
+    puzzle_identifiers: NDArray[np.int32]
+    puzzle_indices: NDArray[np.int32]
+    group_indices: NDArray[np.int32]
+
+    def __len__(self) -> int:
+        return len(self.inputs)
+
+
+def task_of(metadata: Metadata) -> str | None:
+    """Name of the task a folder belongs to: the key ``task``, else what its sizes tell, else None."""
+    if metadata.task is not None:
+        return metadata.task
+    for name in task_names():
+        task = get_task(name)
+        if (task.vocab, task.seq_len) == (metadata.vocab_size, metadata.seq_len):
+            return name
+    return None
+
+
+def is_data_folder(path: Path | str) -> bool:
+    """Does ``path`` look like a built folder (as against a hub's CSV files)?"""
+    return any((Path(path) / split / METADATA).exists() for split in SPLITS)
+
+
+def read_part(folder: Path | str, split: str, task: Task | None = None) -> Part:
+    """Open ``folder/split``, memory-mapped and checked.
+
+    Raises ``UserError`` for a missing or torn file, arrays that contradict each other, tokens outside the vocabulary,
+    and a folder of another task than ``task``.
+    """
+    root = Path(folder) / split
+    if not root.is_dir():
+        raise UserError(f"{folder} has no part '{split}'", _REBUILD)
+    try:
+        metadata = Metadata.model_validate(read_json(root / METADATA))
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise UserError(f"{root / METADATA}: {'.'.join(map(str, first['loc']))}: {first['msg']}", _REBUILD) from error
+    if task is not None:
+        _check_task(root, metadata, task)
+    arrays = {name: _open(root / f"all__{name}.npy") for name in ARRAYS}
+    _check_shapes(root, metadata, arrays)
+    for name in ("inputs", "labels"):
+        _check_tokens(root / f"all__{name}.npy", arrays[name], metadata.vocab_size)
+    return Part(metadata, **arrays)
+
+
+def _check_task(root: Path, metadata: Metadata, task: Task) -> None:
+    found = task_of(metadata)
+    sizes = (metadata.vocab_size, metadata.seq_len)
+    if (found or task.name) != task.name or sizes != (task.vocab, task.seq_len):
+        what = found or f"vocabulary {sizes[0]}, {sizes[1]} cells"
+        raise UserError(
+            f"{root.parent} is a data folder of another task: expected {task.name}, found {what}",
+            "give the data folder that belongs to the model, or build one with 'hrm-edge data build'",
+        )
+
+
+def _open(path: Path) -> NDArray[Any]:
+    try:
+        array = np.load(path, mmap_mode="r", allow_pickle=False)
+    except OSError as error:
+        raise os_error(error, path) from error
+    except (ValueError, EOFError) as error:
+        raise UserError(f"{path} is no whole .npy file: {error}", _REBUILD) from error
+    if array.dtype.kind not in "iu":
+        raise UserError(f"{path} holds {array.dtype}, not integers", _REBUILD)
+    return array
+
+
+def _check_shapes(root: Path, metadata: Metadata, arrays: dict[str, NDArray[Any]]) -> None:
+    examples, cells = len(arrays["inputs"]), metadata.seq_len
+    puzzles, groups = len(arrays["puzzle_indices"]) - 1, len(arrays["group_indices"]) - 1
+    wanted = {
+        "inputs": (examples, cells),
+        "labels": (examples, cells),
+        "puzzle_identifiers": (puzzles,),
+        "puzzle_indices": (puzzles + 1,),
+        "group_indices": (metadata.total_groups + 1,),
+    }
+    for name, shape in wanted.items():
+        if arrays[name].shape != shape:
+            raise UserError(f"{root}/all__{name}.npy has shape {arrays[name].shape}, expected {shape}", _REBUILD)
+    for name, end, things in (("puzzle_indices", examples, "examples"), ("group_indices", puzzles, "puzzles")):
+        offsets = arrays[name]
+        if offsets[0] != 0 or offsets[-1] != end or (np.diff(offsets) < 1).any():
+            raise UserError(f"{root}/all__{name}.npy are no offsets from 0 to the {end} {things}", _REBUILD)
+    identifiers = arrays["puzzle_identifiers"]
+    if groups and not 0 <= identifiers.min() <= identifiers.max() < metadata.num_puzzle_identifiers:
+        raise UserError(
+            f"{root}/all__puzzle_identifiers.npy goes beyond {metadata.num_puzzle_identifiers} identifiers",
+            _REBUILD,
+        )
+
+
+def _check_tokens(path: Path, array: NDArray[Any], vocab: int) -> None:
+    for start in range(0, len(array), _SCAN_ROWS):
+        rows = array[start : start + _SCAN_ROWS]
+        if rows.min() < 0 or rows.max() >= vocab:
+            row = start + int(((rows < 0) | (rows >= vocab)).any(axis=1).argmax())
+            raise UserError(f"{path}: example {row} has a token outside the vocabulary of {vocab}", _REBUILD)
+
+
+class PartWriter:
+    """Writes ``folder/split`` group by group, every puzzle having one example.
+
+    The arrays are streamed, not memory-mapped: they may be larger than the memory, and a full disk is an ``OSError``
+    instead of a signal.
+    """
+
+    def __init__(self, folder: Path, split: str, task: Task, groups: int, puzzles_per_group: int) -> None:
+        self.root, self.task = Path(folder) / split, task
+        self.groups, self.size, self.filled = groups, puzzles_per_group, 0
+        self.root.mkdir(parents=True, exist_ok=True)
+        self.streams: list[BinaryIO] = []
+
+    def __enter__(self) -> PartWriter:
+        shape = (self.groups * self.size, self.task.seq_len)
+        for name in ("inputs", "labels"):
+            stream = open(self.root / f"all__{name}.npy", "wb")
+            self.streams.append(stream)
+            np.lib.format.write_array_header_1_0(stream, {"descr": "|u1", "fortran_order": False, "shape": shape})
+        return self
+
+    def add(self, inputs: Tokens, labels: Tokens) -> None:
+        """Append whole groups: tokens uint8 [n * puzzles_per_group, S]."""
+        for stream, array in zip(self.streams, (inputs, labels), strict=True):
+            stream.write(np.ascontiguousarray(array, dtype=np.uint8).data)
+        self.filled += len(inputs)
+
+    def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None:
+        for stream in self.streams:
+            stream.close()
+        if kind is None:
+            self._finish()
+
+    def _finish(self) -> None:
+        puzzles = self.groups * self.size
+        assert self.filled == puzzles, "every group was announced"
+        np.save(self.root / "all__puzzle_identifiers.npy", np.zeros(puzzles, np.int32))
+        np.save(self.root / "all__puzzle_indices.npy", np.arange(puzzles + 1).astype(np.int32))
+        np.save(self.root / "all__group_indices.npy", (np.arange(self.groups + 1) * self.size).astype(np.int32))
+        metadata = Metadata(
+            vocab_size=self.task.vocab,
+            seq_len=self.task.seq_len,
+            num_puzzle_identifiers=1,
+            total_groups=self.groups,
+            mean_puzzle_examples=1.0,
+            total_puzzles=puzzles,
+            task=self.task.name,
+        )
+        write_json(self.root / METADATA, metadata.model_dump())
+
+
+def write_identifiers(folder: Path, names: list[str] | None = None) -> None:
+    """``identifiers.json``: the name of every row of the puzzle table, the blank one first."""
+    write_json(folder / IDENTIFIERS, [BLANK_IDENTIFIER] if names is None else names)
