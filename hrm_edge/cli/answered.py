@@ -11,6 +11,7 @@ from hrm_edge.cli.options import progress_bar
 from hrm_edge.errors import UserError
 from hrm_edge.report import Data
 from hrm_edge.tasks.base import Tokens
+from hrm_edge.tasks.samples import sample_file
 from hrm_edge.tasks.sudoku import Sudoku
 from hrm_edge.tasks.sudoku_search import require_unique
 
@@ -25,6 +26,14 @@ class Answered:
     givens: Tokens
     labels: Tokens
     data: Data
+
+
+def sample_of(task: Sudoku) -> str:
+    """Path of the package's own puzzles of ``task``; ``UserError`` where it has none."""
+    path = sample_file(task.name)
+    if path is None:
+        raise UserError(f"the package has no puzzles of {task.name}", "name a set: --data PATH")
+    return str(path)
 
 
 def answered_puzzles(path: str, task: Sudoku, limit: int | None) -> Answered:
