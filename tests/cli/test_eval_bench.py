@@ -130,7 +130,13 @@ def test_missing_things(run, mini, inside, verb):
     done = run(verb, mini / "model", "--data", "nothing.csv")
     assert (done.code, done.out) == (2, "")
     assert "nothing.csv: No such file or directory" in done.err
-    assert "Missing option '--data'" in run(verb, mini / "model").err
+
+
+def test_eval_needs_data_and_bench_has_the_packages_own(run, mini):
+    assert "Missing option '--data'" in run("eval", mini / "model").err
+    done = run("bench", mini / "model", "--duration", "0.1s", "--json", "-")
+    assert done.code == 0
+    assert json.loads(done.out)["data"]["puzzles"] == 256
 
 
 @pytest.mark.parametrize("verb", VERBS)
