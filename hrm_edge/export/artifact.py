@@ -11,7 +11,7 @@ import numpy as np
 import onnx
 import torch
 from numpy.typing import NDArray
-from safetensors.numpy import save_file
+from safetensors.numpy import save
 
 from hrm_edge import __version__
 from hrm_edge.data.dataset import Dataset
@@ -111,7 +111,7 @@ def export(
         tell("writing the graph")
         graph = StepGraph(spec, weights, half=precision == "fp16", activation_scales=scales).build()
         onnx.save(graph, folder / STEP_FILE)
-        save_file(_state(model), folder / STATE_FILE)
+        (folder / STATE_FILE).write_bytes(save(_state(model)))  # not save_file: a full disk must be an OSError
         tell(f"comparing with torch on {len(check.inputs)} puzzles, {steps} steps each")
         manifest = Manifest(
             name=out.name,
