@@ -33,7 +33,8 @@ class Parity(BaseModel):
 
     steps: int
     puzzles: int
-    logits_max_abs: float
+    logits_max_abs: float = Field(description="largest difference over all puzzles")
+    logits_median_abs: float = Field(description="median over puzzles of a puzzle's largest difference")
     logits_sqnr_db: float
     carry_cosine: float
     same_answers: float = Field(description="share of puzzles whose whole decoded answer is the same")
@@ -63,6 +64,9 @@ class Manifest(BaseModel):
     opset: int
     max_batch: int = Field(description="largest batch the graph was checked for; the batch axis itself is dynamic")
     parity: list[Parity] = []
+    accuracy_lost_points: float | None = Field(
+        default=None, description="exact accuracy of torch minus that of the artifact, on the check set"
+    )
     gate: Gate
     quantization: dict[str, Any] | None = None
     provenance: dict[str, Any] = {}

@@ -128,7 +128,15 @@ def write_singles_artifact(
         rows = np.arange(spec.puzzles, dtype=np.float32)[:, None]
         tensors["puzzle_table"] = rows + np.arange(spec.puzzle_dim, dtype=np.float32) / 100
     save_file(tensors if state is None else state, folder / STATE_FILE)
-    parity = Parity(steps=16, puzzles=8, logits_max_abs=0.0, logits_sqnr_db=90.0, carry_cosine=1.0, same_answers=1.0)
+    parity = Parity(
+        steps=16,
+        puzzles=8,
+        logits_max_abs=0.0,
+        logits_median_abs=0.0,
+        logits_sqnr_db=90.0,
+        carry_cosine=1.0,
+        same_answers=1.0,
+    )
     gate = Gate(passed=gate_passed, limits={"same_answers": 0.99}, failures=[] if gate_passed else ["too bad"])
     write_manifest(
         folder,

@@ -9,6 +9,7 @@ Axes: N puzzles, S cells.
 from __future__ import annotations
 
 import multiprocessing
+import signal
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -116,11 +117,13 @@ def generate(
     processes: int = 1,
     accept: Callable[[Generated], NDArray[np.bool_]] | None = None,
     progress: Callable[[int], None] | None = None,
+    give_up: int = GIVE_UP,
 ) -> Generated:
     """``count`` different wanted puzzles of a seed, the same whatever the number of processes.
 
     No two are equal; from 6x6 to 9x9 no two are equivalent either. ``accept`` gives a mask [n] of the candidates to
-    keep; ``progress`` is called with the number found so far. Raises ``UserError`` when such puzzles run out.
+    keep; ``progress`` is called with the number found so far. Raises ``UserError`` when such puzzles run out, which
+    ``give_up`` candidates in a row without a new one are taken for.
     """
     wanted.check(task)
     seen: set[bytes] = set()
@@ -140,9 +143,9 @@ def generate(
             progress(found)
         if found == count:
             break
-        if (number - last) * CHUNK > GIVE_UP:
+        if (number - last) * CHUNK > give_up:
             raise UserError(
-                f"found only {found} of {count} such puzzles: {GIVE_UP} tries in a row brought no new one",
+                f"found only {found} of {count} such puzzles: {give_up} tries in a row brought no new one",
                 "ask for fewer (--count, --test-count), or widen --clues, --difficulty or the guesses",
             )
     return Generated(*(np.concatenate(arrays) for arrays in zip(*parts, strict=True)))
@@ -156,7 +159,8 @@ def _chunks(task: Sudoku, seed: int, wanted: Wanted, processes: int) -> Iterator
             yield candidates(task, seed, number * CHUNK, CHUNK, wanted)
             number += 1
     # spawned, not forked: the parent may hold threads of a matrix library
-    with ProcessPoolExecutor(processes, mp_context=multiprocessing.get_context("spawn")) as pool:
+    spawn = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(processes, spawn, signal.signal, (signal.SIGINT, signal.SIG_IGN)) as pool:
         ahead: deque[Future[Generated]] = deque()
         number = 0
         try:

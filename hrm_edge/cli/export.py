@@ -1,0 +1,95 @@
+"""``hrm-edge export``: a checkpoint becomes an artifact that runs without torch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from hrm_edge.manifest import Manifest
+
+
+@click.command()
+@click.argument("model", type=click.Path(path_type=Path))
+@click.option("--out", type=click.Path(path_type=Path), required=True, help="New folder for the artifact.")
+@click.option("--fp32", "precision", flag_value="fp32", default="fp32", help="Float32 (the default).")
+@click.option("--fp16", "precision", flag_value="fp16", help="Float16 weights, products and carry.")
+@click.option("--int8", "precision", flag_value="int8", help="INT8 products by explicit Q/DQ; needs --calibration.")
+@click.option(
+    "--calibration",
+    type=click.Path(path_type=Path, exists=True),
+    help="Built data folder (its train part calibrates, its test part checks) or a puzzle file (halved).",
+)
+@click.option("--backend", type=click.Choice(["onnx"]), default="onnx", show_default=True, help="What to build.")
+def export(model: Path, out: Path, precision: str, calibration: Path | None, backend: str) -> None:
+    """Export MODEL, a run or checkpoint folder of 'hrm-edge train', as an artifact.
+
+    The artifact holds one ACT step as ONNX, its initial state, and a manifest with a hash of every file and the
+    parity with torch after 1, 4 and all steps. Where the export misses the limits of its recipe, the artifact is
+    marked, and the command ends with exit code 1.
+
+    \b
+    hrm-edge export runs/nano --out artifacts/nano-int8 --int8 --calibration data/sudoku
+    """
+    from typing import cast
+
+    from rich.console import Console
+
+    from hrm_edge.errors import GateError, UserError
+    from hrm_edge.export.artifact import export as run
+    from hrm_edge.manifest import Precision
+    from hrm_edge.model.weights import load_model
+    from hrm_edge.recipe import load_recipe
+    from hrm_edge.train.checkpoint import RECIPE_FILE
+
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise UserError(f"--out: {out} already exists", "choose another folder, or remove it first")
+    network, info, folder = load_model(model)
+    recipe = load_recipe(folder / RECIPE_FILE)
+    console = Console(stderr=True)
+    with console.status("exporting") as status:
+        manifest = run(
+            network,
+            info,
+            out,
+            precision=cast(Precision, precision),
+            calibration=calibration,
+            quantization=recipe.quantization,
+            limits=recipe.limits,
+            tell=lambda message: status.update(message),
+        )
+    _show(Console(), manifest, out)
+    if not manifest.gate.passed:
+        raise GateError("; ".join(manifest.gate.failures), f"{out} is marked; see its manifest.json")
+    data = f" --data {calibration}" if calibration else " --data PUZZLES"
+    click.echo(f"Next: hrm-edge bench {out}{data}")
+
+
+def _show(console: object, manifest: Manifest, out: Path) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    assert isinstance(console, Console)
+    table = Table(title=f"{out}: {manifest.spec.variant} {manifest.precision} against torch fp32")
+    columns = ("steps", "puzzles", "logits max abs", "median puzzle", "SQNR dB", "worst carry cosine", "same answers")
+    for column in columns:
+        table.add_column(column, justify="right")
+    for row in manifest.parity:
+        table.add_row(
+            str(row.steps),
+            str(row.puzzles),
+            f"{row.logits_max_abs:.2e}",
+            f"{row.logits_median_abs:.2e}",
+            f"{row.logits_sqnr_db:.1f}",
+            f"{row.carry_cosine:.6f}",
+            f"{row.same_answers:.2%}",
+        )
+    console.print(table)
+    size = sum(entry.bytes for entry in manifest.files.values())
+    lost = manifest.accuracy_lost_points
+    accuracy = "not compared (no answers)" if lost is None else f"{lost:+.2f} points lost"
+    console.print(
+        f"size {size / 1e6:.2f} MB, exact accuracy {accuracy}, checked on {manifest.provenance['checked_on']}"
+    )

@@ -1,0 +1,265 @@
+"""One ACT step as an ONNX graph, written node by node from the weights.
+
+Written directly and not traced: every shape is a constant (only the batch is -1), scales of embeddings and of
+attention are folded into weights, and Q/DQ pairs stand exactly where the quantization policy wants them. That it is
+the same function as ``hrm_edge.model.hrm`` is measured at every export.
+
+Axes: B batch, S cells, P puzzle tokens, T = P + S, D hidden, H heads, Dh head size, F inner, V vocabulary.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import TensorProto, helper, numpy_helper
+
+from hrm_edge import __version__
+from hrm_edge.quant.calibrate import quantize_weight
+from hrm_edge.spec import SINUSOIDAL_ROWS, ModelSpec, step_io
+
+OPSET = 18  # LayerNormalization is native, and TensorRT 10.3 (JetPack 6.2) reads all of it
+IR_VERSION = 9
+RMS_EPS = 1e-5
+
+Array = NDArray[np.generic]
+
+
+class StepGraph:
+    """Builds the graph of one step; :meth:`build` gives the model."""
+
+    def __init__(
+        self,
+        spec: ModelSpec,
+        weights: Mapping[str, NDArray[np.float32]],
+        *,
+        half: bool = False,
+        activation_scales: Mapping[str, float] | None = None,
+    ) -> None:
+        """``activation_scales`` by layer name: those layers become INT8; ``half``: fp16 weights, state and products."""
+        self.spec = spec
+        self.weights = weights
+        self.float = np.dtype(np.float16 if half else np.float32)
+        self.half = half
+        self.scales = activation_scales or {}
+        self.nodes: list[onnx.NodeProto] = []
+        self.initializers: dict[str, onnx.TensorProto] = {}
+        self.dequantized: dict[str, str] = {}
+        self.count = 0
+
+    # -- building blocks --------------------------------------------------------------------------------------
+
+    def op(self, kind: str, *inputs: str, out: str | None = None, **attributes: object) -> str:
+        """Append a node with one output and return the output's name."""
+        return self.ops(kind, inputs, 1, [out] if out else None, **attributes)[0]
+
+    def ops(
+        self, kind: str, inputs: tuple[str, ...], outputs: int, names: list[str] | None = None, **attributes: object
+    ) -> list[str]:
+        self.count += 1
+        names = names or [f"{kind.lower()}_{self.count}" + (f"_{i}" if outputs > 1 else "") for i in range(outputs)]
+        self.nodes.append(helper.make_node(kind, list(inputs), names, name=f"{kind}_{self.count}", **attributes))
+        return names
+
+    def constant(self, name: str, value: Array) -> str:
+        """An initializer, stored once under its name."""
+        if name not in self.initializers:
+            self.initializers[name] = numpy_helper.from_array(np.asarray(value, order="C"), name)
+        return name
+
+    def float_constant(self, name: str, value: NDArray[np.float32]) -> str:
+        return self.constant(name, value.astype(self.float))
+
+    def shape(self, *dims: int) -> str:
+        return self.constant("shape_" + "_".join(map(str, dims)).replace("-1", "B"), np.array(dims, np.int64))
+
+    def linear(self, x: str, name: str, *, row_scale: NDArray[np.float32] | None = None) -> str:
+        """x W^T + b; ``row_scale`` [out] multiplies the outputs and is folded into the weights."""
+        weight = self.weights[f"{name}.weight"]
+        if row_scale is not None:
+            weight = weight * row_scale[:, None]
+        if name in self.scales:
+            y = self.op("MatMul", self._quantized(x, name), self._int8_weight(name, weight))
+        else:
+            y = self.op("MatMul", x, self.float_constant(f"{name}.weight", weight.T))
+        if f"{name}.bias" in self.weights:
+            bias = self.weights[f"{name}.bias"]
+            y = self.op("Add", y, self.float_constant(f"{name}.bias", bias if row_scale is None else bias * row_scale))
+        return y
+
+    def _quantized(self, x: str, name: str) -> str:
+        scale = self.float_constant(f"{name}.input_scale", np.float32(self.scales[name]))
+        zero = self.constant("int8_zero", np.int8(0))
+        return self.op("DequantizeLinear", self.op("QuantizeLinear", x, scale, zero), scale, zero)
+
+    def _int8_weight(self, name: str, weight: NDArray[np.float32]) -> str:
+        if name not in self.dequantized:
+            values, scale = quantize_weight(weight)
+            stored = self.constant(f"{name}.weight_int8", values.T)
+            scales = self.float_constant(f"{name}.weight_scale", scale)
+            zeros = self.constant(f"int8_zeros_{len(scale)}", np.zeros(len(scale), np.int8))
+            self.dequantized[name] = self.op("DequantizeLinear", stored, scales, zeros, axis=1)
+        return self.dequantized[name]
+
+    def norm(self, x: str, name: str) -> str:
+        if self.spec.norm == "layer":
+            weight = self.float_constant(f"{name}.weight", self.weights[f"{name}.weight"])
+            bias = self.float_constant(f"{name}.bias", self.weights[f"{name}.bias"])
+            return self.op("LayerNormalization", x, weight, bias, axis=-1, epsilon=RMS_EPS)
+        # in float32; the product with ones completes the pattern that ONNX Runtime fuses into one kernel
+        wide = self.op("Cast", x, to=TensorProto.FLOAT) if self.half else x
+        square = self.op("Pow", wide, self.constant("two", np.float32(2)))
+        mean = self.op("ReduceMean", square, self.constant("last_axis", np.array([-1], np.int64)), keepdims=1)
+        root = self.op("Sqrt", self.op("Add", mean, self.constant("rms_eps", np.float32(RMS_EPS))))
+        normal = self.op("Div", wide, root)
+        if self.half:
+            normal = self.op("Cast", normal, to=TensorProto.FLOAT16)
+        return self.op("Mul", normal, self.float_constant("ones", np.ones(self.spec.hidden, np.float32)))
+
+    # -- the model --------------------------------------------------------------------------------------------
+
+    def attention(self, x: str, name: str) -> str:
+        spec = self.spec
+        t, d, h, dh = spec.total_len, spec.hidden, spec.heads, spec.head_dim
+        scale = np.ones(3 * d, np.float32)
+        scale[:d] = 1.0 / math.sqrt(dh)  # rotation is linear, so the scale of QK^T may sit in Q's rows
+        qkv = self.linear(x, f"{name}.qkv_proj", row_scale=scale)
+        heads = self.op("Reshape", qkv, self.shape(-1, t, 3 * h, dh))
+        if spec.positions == "rope":
+            sizes = self.constant("qk_v_heads", np.array([2 * h, h], np.int64))
+            both, v = self.ops("Split", (heads, sizes), 2, axis=2)
+            q, k = self.ops("Split", (self._rotated(both),), 2, axis=2, num_outputs=2)
+        else:
+            q, k, v = self.ops("Split", (heads,), 3, axis=2, num_outputs=3)
+        q = self.op("Transpose", q, perm=[0, 2, 1, 3])  # [B, H, T, Dh]
+        k = self.op("Transpose", k, perm=[0, 2, 3, 1])  # [B, H, Dh, T]
+        v = self.op("Transpose", v, perm=[0, 2, 1, 3])
+        weights = self.op("Softmax", self.op("MatMul", q, k), axis=-1)
+        out = self.op("Transpose", self.op("MatMul", weights, v), perm=[0, 2, 1, 3])
+        return self.linear(self.op("Reshape", out, self.shape(-1, t, d)), f"{name}.o_proj")
+
+    def _rotated(self, x: str) -> str:
+        """Rotary positions on x [B, T, heads, Dh], "rotate half" layout."""
+        spec = self.spec
+        frequency = 1.0 / spec.rope_theta ** (np.arange(0, spec.head_dim, 2, dtype=np.float32) / spec.head_dim)
+        angle = np.outer(np.arange(spec.total_len, dtype=np.float32), frequency).astype(np.float32)
+        both = np.concatenate([angle, angle], axis=-1)[:, None, :]
+        first, second = self.ops("Split", (x,), 2, axis=3, num_outputs=2)
+        turned = self.op("Concat", self.op("Neg", second), first, axis=3)
+        straight = self.op("Mul", x, self.float_constant("rope_cos", np.cos(both)))
+        return self.op("Add", straight, self.op("Mul", turned, self.float_constant("rope_sin", np.sin(both))))
+
+    def mlp(self, x: str, name: str) -> str:
+        if self.spec.mlp == "swiglu":
+            gate, up = self.ops("Split", (self.linear(x, f"{name}.gate_up_proj"),), 2, axis=2, num_outputs=2)
+            inner = self.op("Mul", self.op("Mul", gate, self.op("Sigmoid", gate)), up)
+        else:
+            y = self.linear(x, f"{name}.up_proj")
+            erf = self.op("Erf", self.op("Div", y, self.float_constant("sqrt_2", np.float32(math.sqrt(2.0)))))
+            shifted = self.op("Add", erf, self.float_constant("one", np.float32(1)))
+            inner = self.op("Mul", self.op("Mul", y, shifted), self.float_constant("half", np.float32(0.5)))
+        return self.linear(inner, f"{name}.down_proj")
+
+    def level(self, name: str, layers: int, state: str, injection: str) -> str:
+        x = self.op("Add", state, injection)
+        if self.spec.norm == "layer":
+            x = self.norm(x, f"{name}.norm")
+        for index in range(layers):
+            block = f"{name}.layers.{index}"
+            x = self.norm(self.op("Add", x, self.attention(x, f"{block}.self_attn")), f"{block}.attn_norm")
+            x = self.norm(self.op("Add", x, self.mlp(x, f"{block}.mlp")), f"{block}.mlp_norm")
+        return x
+
+    def embedding(self) -> str:
+        """tokens, puzzle → input injection [B, T, D]; scales are folded into the tables."""
+        spec, weights = self.spec, self.weights
+        terms = 1 + 3 * spec.grid_positions + (spec.positions == "learned")
+        scale = np.float32(math.sqrt(spec.hidden / terms))
+        table = self.float_constant("embedding", weights["embed_tokens.embedding_weight"] * scale)
+        x = self.op("Gather", table, "tokens", axis=0)
+        position = np.zeros((spec.total_len, spec.hidden), np.float32)
+        if spec.grid_positions:
+            position[spec.puzzle_tokens :] += scale * self._grid_positions()
+        if spec.positions == "learned":
+            position += scale * weights["embed_pos.embedding_weight"]
+        if spec.positions == "sinusoidal":
+            assert len(weights["embed_pos.table"]) == SINUSOIDAL_ROWS
+            position += weights["embed_pos.table"][: spec.total_len]
+        if spec.puzzle_tokens:
+            puzzle = self.op("Reshape", "puzzle", self.shape(-1, spec.puzzle_tokens, spec.hidden))
+            scaled = self.op("Mul", puzzle, self.float_constant("puzzle_scale", scale))
+            x = self.op("Concat", scaled, x, axis=1)
+        return self.op("Add", x, self.float_constant("positions", position)) if position.any() else x
+
+    def _grid_positions(self) -> NDArray[np.float32]:
+        assert self.spec.grid is not None
+        rows, columns, box_rows, box_columns = self.spec.grid
+        row, column = np.divmod(np.arange(rows * columns), columns)
+        box = (row // box_rows) * (columns // box_columns) + column // box_columns
+        total = np.zeros((rows * columns, self.spec.hidden), np.float32)
+        for name, ids in (("row", row), ("column", column), ("box", box)):
+            total += self.weights[f"embed_{name}.embedding_weight"][ids]
+        return total
+
+    def heads(self, z_h: str, z_l: str) -> None:
+        spec = self.spec
+        cells = z_h
+        if spec.puzzle_tokens:
+            begin, end = (self.constant(n, np.array([i], np.int64)) for n, i in
+                          (("cells_begin", spec.puzzle_tokens), ("cells_end", spec.total_len)))  # fmt: skip
+            cells = self.op("Slice", z_h, begin, end, self.constant("axis_1", np.array([1], np.int64)))
+        self._as_float32(self.linear(cells, "lm_head"), "logits")
+        if spec.halt_head == "pooled":
+            both = self.op("Concat", z_h, z_l, axis=2)
+            pooled = self.op("ReduceMean", both, self.constant("axis_1", np.array([1], np.int64)), keepdims=0)
+        else:
+            pooled = self.op("Gather", z_h, self.constant("first", np.int64(0)), axis=1)
+        self._as_float32(self.linear(pooled, "q_head"), "q")
+
+    def _as_float32(self, x: str, name: str) -> None:
+        if self.half:
+            self.op("Cast", x, out=name, to=TensorProto.FLOAT)
+        else:
+            self.nodes[-1].output[0] = name
+
+    def build(self) -> onnx.ModelProto:
+        """The checked model of one step, with named inputs and outputs per ``step_io``."""
+        spec = self.spec
+        x = self.embedding()
+        z_h, z_l = "z_h", "z_l"
+        for _ in range(spec.h_cycles):
+            for _ in range(spec.l_cycles):
+                from_h = self.linear(z_h, "h_to_l") if spec.connections else z_h
+                z_l = self.level("L_level", spec.l_layers, z_l, self.op("Add", from_h, x))
+            from_l = self.linear(z_l, "l_to_h") if spec.connections else z_l
+            z_h = self.level("H_level", spec.h_layers, z_h, from_l)
+        self.heads(z_h, z_l)
+        self.op("Identity", z_h, out="z_h_next")
+        self.op("Identity", z_l, out="z_l_next")
+        types = {"int32": TensorProto.INT32, "float32": TensorProto.FLOAT}
+        types["carry"] = TensorProto.FLOAT16 if self.half else TensorProto.FLOAT
+        table = {
+            name: helper.make_tensor_value_info(name, types[dtype], list(shape))
+            for name, (dtype, shape) in step_io(spec).items()
+        }
+        outputs = ["z_h_next", "z_l_next", "logits", "q"]
+        inputs = [name for name in table if name not in outputs]
+        graph = helper.make_graph(
+            self.nodes,
+            f"hrm_{spec.variant}_step",
+            [table[n] for n in inputs],
+            [table[n] for n in outputs],
+            list(self.initializers.values()),
+        )
+        model = helper.make_model(
+            graph,
+            opset_imports=[helper.make_opsetid("", OPSET)],
+            ir_version=IR_VERSION,
+            producer_name="hrm-edge",
+            producer_version=__version__,
+        )
+        onnx.checker.check_model(model, full_check=True)
+        return model

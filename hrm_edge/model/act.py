@@ -1,0 +1,127 @@
+"""Adaptive computation time in training: slots that carry their state over optimizer steps.
+
+Axes: B slots, S cells, T positions, D hidden, V vocabulary. One optimizer step per ACT step (deep supervision); the
+carry is detached in between (HRM, arXiv 2506.21734, sections 2 and appendix; TRM's halt-only head where Q = 1).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from hrm_edge.model.hrm import HRM
+from hrm_edge.model.losses import IGNORE, StepLoss, step_loss
+
+Forward = Callable[[Tensor, "Tensor | None", Tensor, Tensor], tuple[Tensor, Tensor, Tensor, Tensor]]
+
+
+@dataclass
+class TrainCarry:
+    """State of B slots. A halted slot takes a new puzzle before the next step."""
+
+    z_h: Tensor  # [B, T, D]
+    z_l: Tensor  # [B, T, D]
+    steps: Tensor  # [B] int32, ACT steps done on the present puzzle
+    halted: Tensor  # [B] bool
+    inputs: Tensor  # [B, S] int32
+    labels: Tensor  # [B, S] int32
+    puzzle_ids: Tensor  # [B] int32
+
+    def tensors(self) -> dict[str, Tensor]:
+        return dict(vars(self))
+
+
+def fresh_carry(model: HRM, batch: int, dtype: torch.dtype) -> TrainCarry:
+    """All slots halted, so that the first ``admit`` fills every one of them."""
+    device = model.H_init.device
+    z_h, z_l = model.initial_state(batch, dtype)
+    cells = torch.zeros(batch, model.spec.seq_len, dtype=torch.int32, device=device)
+    return TrainCarry(
+        z_h.clone(),
+        z_l.clone(),
+        steps=torch.zeros(batch, dtype=torch.int32, device=device),
+        halted=torch.ones(batch, dtype=torch.bool, device=device),
+        inputs=cells,
+        labels=torch.full_like(cells, IGNORE),
+        puzzle_ids=torch.zeros(batch, dtype=torch.int32, device=device),
+    )
+
+
+def admit(model: HRM, carry: TrainCarry, inputs: Tensor, labels: Tensor, puzzle_ids: Tensor) -> TrainCarry:
+    """Halted slots take their row of the new batch [B, ...] and start over; the others keep their puzzle."""
+    halted = carry.halted
+    row, cube = halted.unsqueeze(-1), halted.view(-1, 1, 1)
+    z_h, z_l = model.initial_state(len(halted), carry.z_h.dtype)
+    return TrainCarry(
+        torch.where(cube, z_h, carry.z_h),
+        torch.where(cube, z_l, carry.z_l),
+        steps=torch.where(halted, 0, carry.steps),
+        halted=torch.zeros_like(halted),
+        inputs=torch.where(row, inputs, carry.inputs),
+        labels=torch.where(row, labels, carry.labels),
+        puzzle_ids=torch.where(halted, puzzle_ids, carry.puzzle_ids),
+    )
+
+
+@dataclass
+class ActStep:
+    """What one training step of the loop gives: ``carry`` detached, ``puzzle`` the leaf to read a gradient from."""
+
+    carry: TrainCarry
+    loss: StepLoss
+    logits: Tensor
+    q: Tensor
+    puzzle: Tensor | None
+    q_continue_target: Tensor | None
+
+
+def halt_decision(
+    q: Tensor, steps: Tensor, max_steps: int, exploration: float, generator: torch.Generator | None
+) -> Tensor:
+    """Which slots stop [B]: at max_steps, or when the head says so.
+
+    With probability ``exploration`` a slot must first reach a uniform minimum in [2, max_steps].
+    """
+    wants = q[:, 0] > q[:, 1] if q.shape[1] == 2 else q[:, 0] > 0
+    halted = (steps >= max_steps) | wants
+    if exploration > 0 and max_steps > 1:
+        draw = torch.rand(len(steps), generator=generator, device=steps.device) < exploration
+        minimum = torch.randint(2, max_steps + 1, steps.shape, generator=generator, device=steps.device)
+        halted &= steps >= torch.where(draw, minimum, 0)
+    return halted
+
+
+def act_step(
+    model: HRM,
+    carry: TrainCarry,
+    *,
+    loss: str,
+    exploration: float,
+    generator: torch.Generator | None = None,
+    forward: Forward | None = None,
+) -> ActStep:
+    """One ACT step with gradient on an admitted carry; ``forward`` may be a compiled ``model``.
+
+    Training halts early as the head learns to; evaluation has its own loop in ``hrm_edge.solve``.
+    """
+    spec = model.spec
+    step = model if forward is None else forward
+    puzzle = model.puzzle_vectors(carry.puzzle_ids)
+    if puzzle is not None:
+        puzzle.requires_grad_(True)
+    z_h, z_l, logits, q = step(carry.inputs, puzzle, carry.z_h, carry.z_l)
+    z_h, z_l = z_h.detach(), z_l.detach()
+    steps = carry.steps + 1
+    with torch.no_grad():
+        halted = halt_decision(q, steps, spec.max_steps, exploration, generator)
+        target = None
+        if spec.q_outputs == 2:
+            q_next = step(carry.inputs, puzzle, z_h, z_l)[3]
+            best = torch.where(steps >= spec.max_steps, q_next[:, 0], q_next.max(-1).values)
+            target = best.sigmoid()
+    losses = step_loss(logits, q, carry.labels, kind=loss, q_continue_target=target)
+    after = TrainCarry(z_h, z_l, steps, halted, carry.inputs, carry.labels, carry.puzzle_ids)
+    return ActStep(after, losses, logits, q, puzzle, target)

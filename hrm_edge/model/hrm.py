@@ -1,0 +1,168 @@
+"""The model: one ACT step of the Hierarchical Reasoning Model (arXiv 2506.21734), for every variant.
+
+Axes: B batch, S cells, P puzzle tokens, T = P + S, D hidden, V vocabulary, Q halting outputs.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from hrm_edge.model.layers import Embedding, Level, Linear, Rope, truncated_normal_
+from hrm_edge.ops.attention import rope_tables
+from hrm_edge.spec import SINUSOIDAL_ROWS, ModelSpec
+
+Q_BIAS = -5.0  # a fresh model does not halt
+
+
+def sinusoidal_table(rows: int, dim: int) -> Tensor:
+    """[rows, dim]: sin in even, cos in odd columns (Attention Is All You Need, section 3.5)."""
+    angles = torch.arange(rows).unsqueeze(1) * torch.exp(torch.arange(0, dim, 2) * (-math.log(10000.0) / dim))
+    return torch.stack([angles.sin(), angles.cos()], dim=-1).flatten(1)
+
+
+class _SinusoidalTable(nn.Module):
+    table: Tensor
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.register_buffer("table", sinusoidal_table(SINUSOIDAL_ROWS, dim))
+
+
+class _PuzzleTable(nn.Module):
+    """One vector per puzzle identifier; a buffer, because its own sparse optimizer trains it."""
+
+    weights: Tensor
+
+    def __init__(self, puzzles: int, dim: int) -> None:
+        super().__init__()
+        self.register_buffer("weights", torch.zeros(puzzles, dim))
+
+
+class HRM(nn.Module):
+    """Weights and one step. The loop over steps is the caller's (``hrm_edge.solve``, ``hrm_edge.train``)."""
+
+    H_init: Tensor
+    L_init: Tensor
+
+    def __init__(self, spec: ModelSpec) -> None:
+        super().__init__()
+        self.spec = spec
+        self.grad_l_updates = 1
+        self.embed_tokens = Embedding(spec.vocab, spec.hidden)
+        if spec.positions == "learned":
+            self.embed_pos: nn.Module = Embedding(spec.total_len, spec.hidden)
+        elif spec.positions == "sinusoidal":
+            self.embed_pos = _SinusoidalTable(spec.hidden)
+        if spec.grid_positions:
+            self._init_grid()
+        self.H_level = Level(spec, spec.h_layers)
+        self.L_level = Level(spec, spec.l_layers)
+        self.h_to_l: nn.Module = nn.Identity()
+        self.l_to_h: nn.Module = nn.Identity()
+        if spec.connections:
+            self.h_to_l = Linear(spec.hidden, spec.hidden, bias=True)
+            self.l_to_h = Linear(spec.hidden, spec.hidden, bias=True)
+        self.q_head = Linear((2 if spec.halt_head == "pooled" else 1) * spec.hidden, spec.q_outputs, bias=True)
+        self.lm_head = Linear(spec.hidden, spec.vocab, spec.bias)
+        with torch.no_grad():
+            self.q_head.weight.zero_()
+            assert self.q_head.bias is not None
+            self.q_head.bias.fill_(Q_BIAS)
+        if spec.puzzle_dim:
+            self.puzzle_emb = _PuzzleTable(spec.puzzles, spec.puzzle_dim)
+        self._init_states()
+        if spec.positions == "rope":
+            cos, sin = rope_tables(spec.total_len, spec.head_dim, spec.rope_theta)
+            self.register_buffer("rope_cos", cos, persistent=False)
+            self.register_buffer("rope_sin", sin, persistent=False)
+
+    def _init_grid(self) -> None:
+        assert self.spec.grid is not None
+        rows, columns, box_rows, box_columns = self.spec.grid
+        cell = torch.arange(rows * columns)
+        row, column = cell // columns, cell % columns
+        box = (row // box_rows) * (columns // box_columns) + column // box_columns
+        for name, ids in (("row", row), ("column", column), ("box", box)):
+            self.add_module(f"embed_{name}", Embedding(int(ids.max()) + 1, self.spec.hidden))
+            self.register_buffer(f"ids_{name}", ids, persistent=False)
+
+    def _init_states(self) -> None:
+        zero = self.spec.positions == "sinusoidal"  # the reduced variant's state dict has no initial states
+        for name in ("H_init", "L_init"):
+            state = torch.zeros(self.spec.hidden)
+            self.register_buffer(name, state if zero else truncated_normal_(state, 1.0), persistent=not zero)
+
+    def rope(self) -> Rope | None:
+        return (self.get_buffer("rope_cos"), self.get_buffer("rope_sin")) if self.spec.positions == "rope" else None
+
+    def initial_state(self, batch: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        """(z_h, z_l), each [B, T, D]: the two fixed vectors at every position."""
+        shape = (batch, self.spec.total_len, self.spec.hidden)
+        return self.H_init.to(dtype).expand(shape), self.L_init.to(dtype).expand(shape)
+
+    def puzzle_vectors(self, puzzle_ids: Tensor) -> Tensor | None:
+        """Rows of the puzzle table for ids [B], zero-padded to [B, P*D]; None where the model has no table."""
+        if not self.spec.puzzle_dim:
+            return None
+        rows = self.puzzle_emb.weights[puzzle_ids]
+        return nn.functional.pad(rows, (0, self.spec.puzzle_tokens * self.spec.hidden - self.spec.puzzle_dim))
+
+    def embed(self, tokens: Tensor, puzzle: Tensor | None, dtype: torch.dtype) -> Tensor:
+        """tokens [B, S], puzzle [B, P*D] → the input injection [B, T, D] of every L update, scaled by sqrt(D)."""
+        spec = self.spec
+        x = self.embed_tokens(tokens)
+        terms = 1
+        if spec.grid_positions:
+            for name in ("row", "column", "box"):
+                x = x + self.get_submodule(f"embed_{name}")(self.get_buffer(f"ids_{name}"))
+            terms += 3
+        if puzzle is not None:
+            x = torch.cat([puzzle.to(x.dtype).unflatten(1, (spec.puzzle_tokens, spec.hidden)), x], dim=1)
+        if spec.positions == "learned":
+            x = x + self.embed_pos.get_parameter("embedding_weight")
+            terms += 1
+        x = x * math.sqrt(spec.hidden / terms)  # every term has unit variance, and so has the sum
+        if spec.positions == "sinusoidal":
+            x = x + self.embed_pos.get_buffer("table")[: spec.total_len]
+        return x.to(dtype)
+
+    def update_l(self, z_h: Tensor, z_l: Tensor, x: Tensor, rope: Rope | None) -> Tensor:
+        return self.L_level(z_l, self.h_to_l(z_h) + x, rope)
+
+    def update_h(self, z_h: Tensor, z_l: Tensor, rope: Rope | None) -> Tensor:
+        return self.H_level(z_h, self.l_to_h(z_l), rope)
+
+    def heads(self, z_h: Tensor, z_l: Tensor) -> tuple[Tensor, Tensor]:
+        """(logits [B, S, V], q [B, Q]), both float32."""
+        logits = self.lm_head(z_h[:, self.spec.puzzle_tokens :]).float()
+        if self.spec.halt_head == "pooled":
+            pooled = torch.cat([z_h, z_l], dim=-1).float().mean(1)
+        else:
+            pooled = z_h[:, 0].float()
+        return logits, self.q_head(pooled)
+
+    def forward(
+        self, tokens: Tensor, puzzle: Tensor | None, z_h: Tensor, z_l: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """One ACT step: → (z_h, z_l [B, T, D], logits [B, S, V], q [B, Q]).
+
+        h_cycles times: l_cycles L updates, then one H update. A gradient flows only through the last
+        ``grad_l_updates`` L updates and the last H update: 1 is HRM's one-step gradient (section 2 of the paper),
+        l_cycles the whole last cycle (TRM, arXiv 2510.04871).
+        """
+        spec, rope = self.spec, self.rope()
+        x = self.embed(tokens, puzzle, z_h.dtype)
+        with torch.no_grad():
+            for cycle in range(spec.h_cycles):
+                last = cycle == spec.h_cycles - 1
+                for _ in range(spec.l_cycles - (self.grad_l_updates if last else 0)):
+                    z_l = self.update_l(z_h, z_l, x, rope)
+                if not last:
+                    z_h = self.update_h(z_h, z_l, rope)
+        for _ in range(self.grad_l_updates):
+            z_l = self.update_l(z_h, z_l, x, rope)
+        z_h = self.update_h(z_h, z_l, rope)
+        return z_h, z_l, *self.heads(z_h, z_l)

@@ -1,0 +1,140 @@
+"""Blocks of the family. Axes: B batch, T positions, D hidden, F inner."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from hrm_edge.ops.attention import packed_attention
+from hrm_edge.spec import ModelSpec
+
+RMS_EPS = 1e-5
+Rope = tuple[Tensor, Tensor]
+
+# std of a standard normal cut at +-2 sigma: drawing with std/this gives a truncated draw whose std is the true one
+_TRUNCATED_STD = 0.8796256610342398
+
+
+def truncated_normal_(tensor: Tensor, std: float, generator: torch.Generator | None = None) -> Tensor:
+    """Fill with a normal cut at two sigma, corrected so that ``std`` is the true standard deviation."""
+    wide = std / _TRUNCATED_STD
+    with torch.no_grad():
+        return nn.init.trunc_normal_(tensor, std=wide, a=-2 * wide, b=2 * wide, generator=generator)
+
+
+class Linear(nn.Module):
+    """y = x W^T + b computed in x's dtype; the master weight [out, in] stays in its own."""
+
+    def __init__(self, inputs: int, outputs: int, bias: bool) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(truncated_normal_(torch.empty(outputs, inputs), 1.0 / math.sqrt(inputs)))
+        self.bias = nn.Parameter(torch.zeros(outputs)) if bias else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        bias = None if self.bias is None else self.bias.to(x.dtype)
+        return F.linear(x, self.weight.to(x.dtype), bias)
+
+
+class Embedding(nn.Module):
+    """A table [rows, D] looked up by integer ids."""
+
+    def __init__(self, rows: int, dim: int) -> None:
+        super().__init__()
+        self.embedding_weight = nn.Parameter(truncated_normal_(torch.empty(rows, dim), 1.0 / math.sqrt(dim)))
+
+    def forward(self, ids: Tensor) -> Tensor:
+        return F.embedding(ids, self.embedding_weight)
+
+
+class RMSNorm(nn.Module):
+    """x / sqrt(mean(x^2) + 1e-5) over D, computed in float32, without a weight."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        wide = x.float()
+        return (wide * torch.rsqrt(wide.square().mean(-1, keepdim=True) + RMS_EPS)).to(x.dtype)
+
+
+class LayerNorm(nn.Module):
+    """LayerNorm over D with weight and bias, computed in float32."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(dim))
+        self.bias = nn.Parameter(torch.zeros(dim))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.layer_norm(x.float(), self.weight.shape, self.weight, self.bias).to(x.dtype)
+
+
+def make_norm(spec: ModelSpec) -> nn.Module:
+    return RMSNorm() if spec.norm == "rms" else LayerNorm(spec.hidden)
+
+
+class Attention(nn.Module):
+    """Full self-attention with one packed projection."""
+
+    def __init__(self, spec: ModelSpec) -> None:
+        super().__init__()
+        self.heads = spec.heads
+        self.qkv_proj = Linear(spec.hidden, 3 * spec.hidden, spec.bias)
+        self.o_proj = Linear(spec.hidden, spec.hidden, spec.bias)
+
+    def forward(self, x: Tensor, rope: Rope | None) -> Tensor:
+        return self.o_proj(packed_attention(self.qkv_proj(x), self.heads, rope))
+
+
+class SwiGLU(nn.Module):
+    """down(silu(gate(x)) * up(x)); gate and up are one packed matrix, gate first (arXiv 2002.05202)."""
+
+    def __init__(self, spec: ModelSpec) -> None:
+        super().__init__()
+        self.gate_up_proj = Linear(spec.hidden, 2 * spec.inner, spec.bias)
+        self.down_proj = Linear(spec.inner, spec.hidden, spec.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        gate, up = self.gate_up_proj(x).chunk(2, dim=-1)
+        return self.down_proj(F.silu(gate) * up)
+
+
+class GeluMLP(nn.Module):
+    """down(gelu(up(x)))."""
+
+    def __init__(self, spec: ModelSpec) -> None:
+        super().__init__()
+        self.up_proj = Linear(spec.hidden, spec.inner, spec.bias)
+        self.down_proj = Linear(spec.inner, spec.hidden, spec.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.down_proj(F.gelu(self.up_proj(x)))
+
+
+class Block(nn.Module):
+    """Post-norm: x = norm(x + attention(x)); x = norm(x + mlp(x))."""
+
+    def __init__(self, spec: ModelSpec) -> None:
+        super().__init__()
+        self.self_attn = Attention(spec)
+        self.mlp: nn.Module = SwiGLU(spec) if spec.mlp == "swiglu" else GeluMLP(spec)
+        self.attn_norm, self.mlp_norm = make_norm(spec), make_norm(spec)
+
+    def forward(self, x: Tensor, rope: Rope | None) -> Tensor:
+        x = self.attn_norm(x + self.self_attn(x, rope))
+        return self.mlp_norm(x + self.mlp(x))
+
+
+class Level(nn.Module):
+    """One of the two recurrent modules: state + injection (normalized where the spec has LayerNorm), then blocks."""
+
+    def __init__(self, spec: ModelSpec, layers: int) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(Block(spec) for _ in range(layers))
+        self.norm: nn.Module = LayerNorm(spec.hidden) if spec.norm == "layer" else nn.Identity()
+
+    def forward(self, state: Tensor, injection: Tensor, rope: Rope | None) -> Tensor:
+        x = self.norm(state + injection)
+        for layer in self.layers:
+            x = layer(x, rope)
+        return x

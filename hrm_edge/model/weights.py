@@ -1,0 +1,126 @@
+"""Checkpoint folders: written whole, verified on open; safetensors and JSON only.
+
+A run folder holds ``checkpoints/step-00000100/`` … and ``best.json``; a checkpoint folder holds ``model.safetensors``
+(weights and buffers), ``ema.safetensors`` (averaged weights) and ``checkpoint.json``, written last with every hash.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from pydantic import BaseModel, ConfigDict, ValidationError
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from hrm_edge.errors import UserError
+from hrm_edge.files import read_json
+from hrm_edge.manifest import FileEntry, verify_files
+from hrm_edge.model.hrm import HRM
+from hrm_edge.model.session import TorchSession
+from hrm_edge.spec import ModelSpec, buffer_shapes, parameter_shapes
+
+CHECKPOINT = "checkpoint.json"
+MODEL_FILE = "model.safetensors"
+EMA_FILE = "ema.safetensors"
+BEST = "best.json"
+CHECKPOINTS = "checkpoints"
+SCHEMA_VERSION = 1
+
+
+class CheckpointInfo(BaseModel):
+    """``checkpoint.json``."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    kind: Literal["hrm-edge checkpoint"] = "hrm-edge checkpoint"
+    schema_version: int = SCHEMA_VERSION
+    task: str
+    spec: ModelSpec
+    recipe_hash: str
+    step: int
+    samples: int
+    metrics: dict[str, float] = {}
+    files: dict[str, FileEntry] = {}
+
+
+def read_checkpoint(folder: Path) -> CheckpointInfo:
+    """Read and verify one checkpoint folder."""
+    path = folder / CHECKPOINT
+    again = "copy it again, or go on from another checkpoint of the run"
+    if not path.is_file():
+        raise UserError(f"{folder} is no checkpoint: {CHECKPOINT} is missing", again)
+    try:
+        info = CheckpointInfo.model_validate(read_json(path))
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise UserError(f"{path}: {'.'.join(map(str, first['loc']))}: {first['msg']}", again) from error
+    verify_files(folder, info.files, again=again)
+    return info
+
+
+def checkpoints(run: Path) -> list[Path]:
+    """All checkpoint folders of a run, oldest first."""
+    found = (run / CHECKPOINTS).glob("step-*") if (run / CHECKPOINTS).is_dir() else ()
+    return sorted(p for p in found if (p / CHECKPOINT).is_file())
+
+
+def find_checkpoint(path: Path | str) -> Path:
+    """The checkpoint that ``path`` stands for: itself, or a run's best one, else its newest."""
+    path = Path(path)
+    if (path / CHECKPOINT).is_file():
+        return path
+    if (path / BEST).is_file():
+        best = path / CHECKPOINTS / str(read_json(path / BEST).get("checkpoint", ""))
+        if (best / CHECKPOINT).is_file():
+            return best
+    newest = checkpoints(path)
+    if not newest:
+        raise UserError(f"{path} holds no checkpoint", "give a run or checkpoint folder of 'hrm-edge train'")
+    return newest[-1]
+
+
+def load_tensors(path: Path) -> dict[str, Tensor]:
+    """Tensors of a safetensors file; a torn one is a ``UserError``."""
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise UserError(f"{path} cannot be read: {error}", "the file is torn: copy it again") from error
+
+
+def load_weights(model: HRM, tensors: dict[str, Tensor], source: Path | str) -> None:
+    """Copy tensors into the model; a missing, extra or misshapen one is a ``UserError`` that names it."""
+    wanted = {**parameter_shapes(model.spec), **buffer_shapes(model.spec)}
+    variant = f"a {model.spec.variant} model"
+    mend = "the checkpoint is of another variant or size: check the recipe's variant and model keys"
+    for name, shape in wanted.items():
+        if name not in tensors:
+            raise UserError(f"{source} has no tensor '{name}', which {variant} needs", mend)
+        if tuple(tensors[name].shape) != shape:
+            found = list(tensors[name].shape)
+            raise UserError(f"{source}: '{name}' is {found}, {variant} needs {list(shape)}", mend)
+    if extra := sorted(set(tensors) - set(wanted)):
+        raise UserError(f"{source} has tensor '{extra[0]}', which {variant} does not have", mend)
+    model.load_state_dict(tensors, strict=True)
+
+
+def load_model(path: Path | str) -> tuple[HRM, CheckpointInfo, Path]:
+    """A model in float32 with a checkpoint's averaged weights where it has them: (model, info, folder)."""
+    folder = find_checkpoint(path)
+    info = read_checkpoint(folder)
+    tensors = load_tensors(folder / MODEL_FILE)
+    if EMA_FILE in info.files:
+        tensors.update(load_tensors(folder / EMA_FILE))
+    model = HRM(info.spec)
+    load_weights(model, tensors, folder)
+    return model.eval(), info, folder
+
+
+def load_session(path: Path | str) -> tuple[TorchSession, dict[str, Any]]:
+    """A float32 session on a checkpoint, and what it is: task, step, folder."""
+    model, info, folder = load_model(path)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    about = {"task": info.task, "step": info.step, "samples": info.samples, "path": str(folder)}
+    return TorchSession(model.to(device)), about

@@ -1,0 +1,113 @@
+"""Activation scales from the inputs of every linear layer over all steps of the recurrence.
+
+Axes: N puzzles, S cells.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from hrm_edge.errors import UserError
+from hrm_edge.model.hrm import HRM
+from hrm_edge.model.layers import Linear
+from hrm_edge.model.session import TorchSession
+from hrm_edge.quant.policy import int8_layers
+from hrm_edge.recipe import Quantization
+
+INT8_MAX = 127
+BINS = 4096
+MINIMUM_PUZZLES = 16
+BATCH = 64
+
+Observer = Callable[[str, Tensor], None]
+
+
+@contextmanager
+def _observed(layers: dict[str, Linear], observe: Observer) -> Iterator[None]:
+    def hook_of(name: str) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
+        return lambda module, inputs: observe(name, inputs[0])
+
+    handles = [layer.register_forward_pre_hook(hook_of(name)) for name, layer in layers.items()]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def run_recurrence(model: HRM, tokens: NDArray[np.uint8], puzzle_ids: NDArray[np.int32], steps: int) -> None:
+    """All ``steps`` steps on puzzles [N, S]; nobody halts, so that late states are seen as often as early ones."""
+    session = TorchSession(model)
+    for begin in range(0, len(tokens), BATCH):
+        part = slice(begin, begin + BATCH)
+        carry = session.initial_carry(len(tokens[part]))
+        for _ in range(steps):
+            carry, _, _ = session.step(tokens[part], puzzle_ids[part], carry)
+
+
+def activation_scales(
+    model: HRM,
+    tokens: NDArray[np.uint8],
+    puzzle_ids: NDArray[np.int32],
+    options: Quantization,
+    steps: int,
+) -> dict[str, float]:
+    """Scale (value of one INT8 step) of the input of every layer that the policy quantizes.
+
+    tokens [N, S], puzzle_ids [N]. Symmetric: scale = bound / 127, the bound being the largest magnitude or, with the
+    percentile observer, the magnitude that ``percentile`` % of all values stay below.
+    """
+    if len(tokens) < MINIMUM_PUZZLES:
+        raise UserError(
+            f"the calibration set has {len(tokens)} puzzles, at least {MINIMUM_PUZZLES} are needed",
+            "give a larger one with --calibration",
+        )
+    layers = int8_layers(model)
+    bounds = dict.fromkeys(layers, 0.0)
+
+    def see_max(name: str, x: Tensor) -> None:
+        bounds[name] = max(bounds[name], x.abs().max().item())
+
+    with _observed(layers, see_max):
+        run_recurrence(model, tokens, puzzle_ids, steps)
+    if options.observer == "percentile" and options.percentile < 100:
+        bounds = _percentiles(model, layers, bounds, tokens, puzzle_ids, options.percentile, steps)
+    return {name: max(bound, 1e-8) / INT8_MAX for name, bound in bounds.items()}
+
+
+def _percentiles(
+    model: HRM,
+    layers: dict[str, Linear],
+    tops: dict[str, float],
+    tokens: NDArray[np.uint8],
+    puzzle_ids: NDArray[np.int32],
+    percentile: float,
+    steps: int,
+) -> dict[str, float]:
+    """Second pass: histograms of magnitudes up to the known largest one, and their percentile."""
+    counts = {name: torch.zeros(BINS, dtype=torch.float64) for name in layers}
+
+    def see(name: str, x: Tensor) -> None:
+        counts[name] += torch.histc(x.detach().abs().float().cpu(), bins=BINS, min=0.0, max=tops[name] or 1.0).double()
+
+    with _observed(layers, see):
+        run_recurrence(model, tokens, puzzle_ids, steps)
+    bounds = {}
+    for name, count in counts.items():
+        below = count.cumsum(0) / count.sum()
+        index = int(torch.searchsorted(below, torch.tensor(percentile / 100.0, dtype=torch.float64)))
+        bounds[name] = tops[name] * min(index + 1, BINS) / BINS
+    return bounds
+
+
+def quantize_weight(weight: NDArray[np.float32]) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
+    """Symmetric INT8 of a matrix [out, in]: (values [out, in] in [-127, 127], scale per output channel [out])."""
+    scale = np.maximum(np.abs(weight).max(axis=1), 1e-8).astype(np.float32) / np.float32(INT8_MAX)
+    values = np.clip(np.rint(weight / scale[:, None]), -INT8_MAX, INT8_MAX).astype(np.int8)
+    return values, scale

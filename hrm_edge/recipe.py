@@ -1,0 +1,201 @@
+"""Recipes: YAML plus ``--set a.b=value`` to one frozen, closed configuration; an unknown key is an error."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from hrm_edge.errors import UserError, nearest
+from hrm_edge.files import os_error
+from hrm_edge.spec import VARIANTS, ModelSpec, variant_spec
+
+# set by the task or the variant, never by hand
+_DERIVED = {"variant", "vocab", "seq_len", "grid", "puzzles"}
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Augment(_Section):
+    """What happens to a puzzle each time it is drawn."""
+
+    symmetries: bool = False
+    """A random symmetry of the task's grid."""
+    extra_clues: tuple[int, int] = (0, 0)
+    """A uniform number in this range of solution cells is added to the givens (a curriculum; Sudoku only)."""
+    extra_clues_end: tuple[int, int] | None = None
+    """Where the range has moved to, linearly, by the last step; absent: it stays."""
+
+
+class Train(_Section):
+    batch: int = Field(default=384, ge=1)
+    steps: int = Field(default=10_000, ge=1, description="optimizer steps; one ACT step of every slot each")
+    optimizer: Literal["adam_atan2", "adamw"] = "adam_atan2"
+    lr: float = Field(default=1e-4, gt=0)
+    lr_min_ratio: float = Field(default=1.0, ge=0, le=1, description="cosine decay ends at this share of lr")
+    warmup: int = Field(default=2000, ge=0)
+    betas: tuple[float, float] = (0.9, 0.95)
+    weight_decay: float = Field(default=1.0, ge=0)
+    grad_clip: float = Field(default=0.0, ge=0, description="0: none")
+    puzzle_lr: float = Field(default=1e-4, gt=0, description="sparse SignSGD of the puzzle table")
+    puzzle_weight_decay: float = Field(default=1.0, ge=0)
+    loss: Literal["stablemax", "softmax"] = "stablemax"
+    gradient: Literal["one_step", "last_cycle"] = Field(
+        default="one_step", description="through the last L and H update (HRM), or the whole last H cycle (TRM)"
+    )
+    halt_exploration: float = Field(default=0.1, ge=0, le=1)
+    ema: float = Field(default=0.999, ge=0, lt=1, description="decay of the weight average; 0: none")
+    precision: Literal["fp32", "bf16"] = "bf16"
+    compile: bool = True
+
+
+class Evaluate(_Section):
+    """Evaluation during training, on the head of the test part, with the averaged weights."""
+
+    every: int = Field(default=500, ge=1, description="optimizer steps")
+    puzzles: int = Field(default=256, ge=1)
+    halt: Literal["head", "rules", "fixed"] = "fixed"
+    max_steps: int | None = Field(default=None, ge=1, description="default: the model's max_steps")
+    stop_at: float = Field(default=2.0, gt=0, description="stop once this exact accuracy is reached; above 1: never")
+
+
+class Checkpoints(_Section):
+    every: int = Field(default=500, ge=1, description="optimizer steps")
+    keep: int = Field(default=2, ge=1, description="newest ones kept, beside the best")
+
+
+class Quantization(_Section):
+    """INT8: symmetric, zero point 0, weights per output channel, activations per tensor."""
+
+    observer: Literal["max", "percentile"] = "percentile"
+    percentile: float = Field(default=99.99, gt=50, le=100)
+    calibration_puzzles: int = Field(default=128, ge=1)
+
+
+class Limits(_Section):
+    """What an export must hold, else it fails its own gate (exit code 1)."""
+
+    logits_median_abs_fp32: float = 1e-4
+    same_answers_fp32: float = 0.98
+    sqnr_db_fp16: float = 30.0
+    sqnr_db_int8: float = 20.0
+    accuracy_drop_points: float = 0.5
+    puzzles: int = Field(default=256, ge=1, description="puzzles that parity and accuracy are measured on")
+
+
+class Recipe(_Section):
+    """One training run and what follows from it."""
+
+    task: str
+    variant: str
+    seed: int = 0
+    data: str = Field(default="", description="built data folder")
+    model: dict[str, Any] = {}
+    augment: Augment = Augment()
+    train: Train = Train()
+    evaluate: Evaluate = Evaluate()
+    checkpoints: Checkpoints = Checkpoints()
+    quantization: Quantization = Quantization()
+    limits: Limits = Limits()
+
+    def spec(self, *, vocab: int, seq_len: int, grid: tuple[int, int, int, int] | None, puzzles: int = 1) -> ModelSpec:
+        """The model of this recipe for a task's vocabulary, length and board."""
+        try:
+            return variant_spec(self.variant, vocab=vocab, seq_len=seq_len, grid=grid, puzzles=puzzles, **self.model)
+        except ValidationError as error:
+            first = error.errors()[0]
+            key = ".".join(["model", *map(str, first["loc"])])
+            raise UserError(f"recipe key '{key}': {first['msg']}", "change it in the recipe or with --set") from error
+
+    def hash(self) -> str:
+        """SHA-256 of the resolved recipe: equal exactly where every option is equal."""
+        return hashlib.sha256(json.dumps(self.model_dump(mode="json"), sort_keys=True).encode()).hexdigest()
+
+    def dump(self) -> str:
+        """The resolved recipe as YAML."""
+        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False)
+
+
+def load_recipe(path: Path | str, overrides: Sequence[str] = ()) -> Recipe:
+    """Read ``path``, apply ``key.sub=value`` overrides in order, validate; every error names its file or flag."""
+    path = Path(path)
+    try:
+        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        if isinstance(error, OSError):
+            raise os_error(error, path) from error
+        raise UserError(f"{path} is no text file", "a recipe is a YAML file") from error
+    except yaml.YAMLError as error:
+        raise UserError(f"{path} is not valid YAML: {error}", "mend the line it names") from error
+    if not isinstance(raw, dict):
+        raise UserError(f"{path} holds no keys", "a recipe needs at least 'task' and 'variant'")
+    origin: dict[str, str] = {}
+    for item in overrides:
+        key, value = _parse_override(item)
+        _put(raw, key, value, item)
+        origin[key] = f"--set {item}"
+    return _validate(raw, path, origin)
+
+
+def _parse_override(item: str) -> tuple[str, Any]:
+    key, separator, text = item.partition("=")
+    if not separator or not key.strip():
+        raise UserError(f"--set {item}: no '=' found", "write it as --set train.lr=1e-4")
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise UserError(f"--set {item}: the value is not valid YAML", "quote it") from error
+    if isinstance(value, str):  # YAML 1.1 reads 1e-4 as text
+        with contextlib.suppress(ValueError):
+            value = float(value)
+    return key.strip(), value
+
+
+def _put(raw: dict[str, Any], key: str, value: Any, item: str) -> None:
+    *parents, last = key.split(".")
+    place = raw
+    for parent in parents:
+        place = place.setdefault(parent, {})
+        if not isinstance(place, dict):
+            raise UserError(f"--set {item}: '{parent}' is a value, not a section", "check the key")
+    place[last] = value
+
+
+def _validate(raw: dict[str, Any], path: Path, origin: dict[str, str]) -> Recipe:
+    try:
+        recipe = Recipe.model_validate(raw)
+    except ValidationError as error:
+        raise _explain(error, path, origin) from error
+    if recipe.variant not in VARIANTS:
+        raise UserError(f"{path}: unknown variant '{recipe.variant}'", nearest(recipe.variant, VARIANTS))
+    allowed = set(ModelSpec.model_fields) - _DERIVED
+    for key in recipe.model:
+        if key not in allowed:
+            where = origin.get(f"model.{key}", str(path))
+            raise UserError(f"{where}: unknown recipe key 'model.{key}'", nearest(key, allowed))
+    return recipe
+
+
+def _explain(error: ValidationError, path: Path, origin: dict[str, str]) -> UserError:
+    first = error.errors()[0]
+    loc = [str(part) for part in first["loc"]]
+    key = ".".join(loc)
+    where = origin.get(key, str(path))
+    if first["type"] == "extra_forbidden":
+        section: type[BaseModel] = Recipe
+        for part in loc[:-1]:
+            annotation = section.model_fields[part].annotation
+            if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+                section = annotation
+        return UserError(f"{where}: unknown recipe key '{key}'", nearest(loc[-1], section.model_fields))
+    if first["type"] == "missing":
+        return UserError(f"{where}: recipe key '{key}' is missing", "add it to the recipe")
+    return UserError(f"{where}: recipe key '{key}': {first['msg']}", f"it is {first['input']!r} now")

@@ -1,0 +1,52 @@
+"""Puzzles for the slots: drawn from the data set, made easier by the curriculum, seen under a random symmetry."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from hrm_edge.data.dataset import Dataset, Sampler
+from hrm_edge.recipe import Augment
+from hrm_edge.tasks.base import Task
+from hrm_edge.tasks.sudoku import Sudoku, reveal
+
+
+class Feed:
+    """Draws exactly as many puzzles as slots have halted; its state is small, JSON, and restores bit for bit."""
+
+    def __init__(self, dataset: Dataset, task: Task, augment: Augment, seed: int) -> None:
+        self.sampler = Sampler(dataset, seed)
+        self.task = task
+        self.augment = augment
+        self.rng = np.random.default_rng([seed, 1])
+
+    def take(self, count: int, progress: float) -> tuple[Tensor, Tensor, Tensor]:
+        """``count`` puzzles: (inputs [count, S], labels [count, S], puzzle_ids [count]), all int32.
+
+        ``progress`` in [0, 1] is the share of the training done, which moves the curriculum.
+        """
+        inputs, labels, ids = self.sampler.take(count)
+        low, high = self._extra_clues(progress)
+        if high > 0 and isinstance(self.task, Sudoku):
+            inputs = reveal(inputs, labels, self.rng.integers(low, high + 1, count), self.rng)
+        if self.augment.symmetries:
+            views = self.task.random_views(count, self.rng)
+            inputs, labels = views.apply(inputs), views.apply(labels)
+        as_tensor = [torch.from_numpy(a.astype(np.int32)) for a in (inputs, labels, ids)]
+        return as_tensor[0], as_tensor[1], as_tensor[2]
+
+    def _extra_clues(self, progress: float) -> tuple[int, int]:
+        start, end = self.augment.extra_clues, self.augment.extra_clues_end or self.augment.extra_clues
+        low, high = (round(a + (b - a) * progress) for a, b in zip(start, end, strict=True))
+        return low, high
+
+    def state(self) -> dict[str, Any]:
+        """JSON-ready state of the sampler and of the random generator."""
+        return {"sampler": self.sampler.state(), "rng": self.rng.bit_generator.state}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        self.sampler.restore(state["sampler"])
+        self.rng.bit_generator.state = state["rng"]

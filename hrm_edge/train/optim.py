@@ -1,0 +1,105 @@
+"""Optimizers of the recipes that torch does not have, and the learning rate schedule."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from hrm_edge.recipe import Train
+
+
+class AdamATan2(torch.optim.Optimizer):
+    """Adam with atan2 in place of the division by sqrt(v) + epsilon: no epsilon, scale-free (arXiv 2407.05872).
+
+    p *= 1 - lr*wd; m = lerp(m, g, 1-b1); v = b2*v + (1-b2)*g^2;
+    p -= lr / (1 - b1^t) * atan2(m, sqrt(v) / sqrt(1 - b2^t)).
+    """
+
+    def __init__(
+        self,
+        params: Iterable[Tensor],
+        lr: float = 1e-4,
+        betas: tuple[float, float] = (0.9, 0.95),
+        weight_decay: float = 0.0,
+    ) -> None:
+        super().__init__(params, {"lr": lr, "betas": betas, "weight_decay": weight_decay})
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        for group in self.param_groups:
+            params = [p for p in group["params"] if p.grad is not None]
+            if params:
+                self._update(group, params)
+        return loss
+
+    def _update(self, group: dict[str, Any], params: list[Tensor]) -> None:
+        for p in params:
+            if not self.state[p]:
+                self.state[p] = {"step": torch.zeros(()), "m": torch.zeros_like(p), "v": torch.zeros_like(p)}
+        states = [self.state[p] for p in params]
+        grads, m, v = [p.grad for p in params if p.grad is not None], [s["m"] for s in states], [s["v"] for s in states]
+        (b1, b2), lr = group["betas"], group["lr"]
+        torch._foreach_add_([s["step"] for s in states], 1)
+        t = states[0]["step"].item()
+        if group["weight_decay"]:
+            torch._foreach_mul_(params, 1 - lr * group["weight_decay"])
+        torch._foreach_lerp_(m, grads, 1 - b1)
+        torch._foreach_mul_(v, b2)
+        torch._foreach_addcmul_(v, grads, grads, 1 - b2)
+        scale = torch._foreach_sqrt(v)
+        torch._foreach_div_(scale, math.sqrt(1 - b2**t))
+        for p, first, second in zip(params, m, scale, strict=True):
+            p.add_(torch.atan2(first, second), alpha=-lr / (1 - b1**t))
+
+
+@torch.no_grad()
+def sparse_sign_sgd_(weights: Tensor, ids: Tensor, grads: Tensor, *, lr: float, weight_decay: float) -> None:
+    """Update rows ``ids`` [K] of the puzzle table [N, dim] in place; gradients [K, dim] are summed per id first.
+
+    On the rows named only: w *= 1 - lr*wd; w -= lr * sign(g).
+    """
+    unique, where = ids.long().unique(return_inverse=True)
+    total = torch.zeros(len(unique), grads.shape[1], dtype=grads.dtype, device=grads.device)
+    total.index_add_(0, where, grads)
+    rows = weights[unique] * (1 - lr * weight_decay) - lr * total.sign().to(weights.dtype)
+    weights[unique] = rows
+
+
+def make_optimizer(options: Train, params: Iterable[Tensor]) -> torch.optim.Optimizer:
+    """The recipe's optimizer over the trainable tensors."""
+    if options.optimizer == "adamw":
+        return torch.optim.AdamW(params, lr=options.lr, betas=options.betas, weight_decay=options.weight_decay)
+    return AdamATan2(params, lr=options.lr, betas=options.betas, weight_decay=options.weight_decay)
+
+
+def lr_factor(step: int, options: Train) -> float:
+    """Share of lr at optimizer step ``step`` (from 0): linear warm-up, then cosine to lr_min_ratio at the last step."""
+    if step < options.warmup:
+        return (step + 1) / options.warmup
+    progress = (step - options.warmup) / max(1, options.steps - options.warmup)
+    low = options.lr_min_ratio
+    return low + (1 - low) * 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
+
+
+class Ema:
+    """Exponential moving average of the trainable tensors, with the usual warm-up min(decay, (1+t)/(10+t))."""
+
+    def __init__(self, params: Mapping[str, Tensor], decay: float) -> None:
+        self.decay = decay
+        self.updates = 0
+        self.average = {name: p.detach().clone() for name, p in params.items()}
+
+    @torch.no_grad()
+    def update(self, params: Mapping[str, Tensor]) -> None:
+        decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
+        self.updates += 1
+        averages = [self.average[name] for name in params]
+        torch._foreach_lerp_(averages, [p.detach() for p in params.values()], 1 - decay)

@@ -1,0 +1,71 @@
+"""What a person sees of a training run: a live bar on a terminal, plain lines elsewhere, a table at the end."""
+
+from __future__ import annotations
+
+from types import TracebackType
+from typing import Any
+
+from rich import progress
+from rich.console import Console
+from rich.table import Table
+
+from hrm_edge.recipe import Recipe
+from hrm_edge.spec import parameter_table
+from hrm_edge.train.loop import Outcome, Trainer
+
+
+class Progress:
+    """Shows the log lines of a run on stderr; use as a context manager around ``Trainer.run``."""
+
+    def __init__(self, recipe: Recipe, trainer: Trainer) -> None:
+        self.recipe, self.console = recipe, Console(stderr=True)
+        spec = trainer.model.spec
+        self.console.print(
+            f"{recipe.task} · {spec.variant}, {parameter_table(spec)['trainable']:,} parameters · "
+            f"{len(trainer.data):,} training examples · {recipe.train.precision} on {trainer.device} · "
+            f"checkpoints in {trainer.run_folder}"
+        )
+        self.bar = progress.Progress(
+            progress.TextColumn("step"),
+            progress.MofNCompleteColumn(),
+            progress.BarColumn(),
+            progress.TextColumn("{task.fields[figures]}"),
+            progress.TimeElapsedColumn(),
+            progress.TextColumn("ETA"),
+            progress.TimeRemainingColumn(),
+            console=self.console,
+            disable=not self.console.is_terminal,
+        )
+        self.row = self.bar.add_task("", total=recipe.train.steps, completed=trainer.step, figures="compiling")
+        self.exact = ""
+
+    def __enter__(self) -> Progress:
+        self.bar.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.bar.stop()
+
+    def show(self, line: dict[str, Any]) -> None:
+        """Take one log line of the trainer."""
+        if line["kind"] == "train":
+            figures = f"loss {line['loss']:.3f} · {line['samples_per_s']:.0f} samples/s{self.exact}"
+            self.bar.update(self.row, completed=line["step"], figures=figures)
+            return
+        self.exact = f" · exact {line['exact_accuracy']:.1%}"
+        self.console.print(
+            f"step {line['step']}: exact accuracy {line['exact_accuracy']:.2%} on {line['puzzles']:.0f} unseen puzzles "
+            f"(cells {line['cell_accuracy']:.2%}), {line['samples']:,} samples, {line['seconds']:.0f} s"
+        )
+
+    def table(self, outcome: Outcome) -> None:
+        """The result of the run."""
+        table = Table(title=f"{outcome.run}")
+        for column in ("steps", "samples", "training time", "samples/s", "exact accuracy, last"):
+            table.add_column(column, justify="right")
+        exact = "not evaluated" if outcome.exact_accuracy is None else f"{outcome.exact_accuracy:.2%}"
+        rate = outcome.samples / outcome.seconds if outcome.seconds else 0.0
+        table.add_row(str(outcome.step), f"{outcome.samples:,}", f"{outcome.seconds:.0f} s", f"{rate:.0f}", exact)
+        self.console.print(table)

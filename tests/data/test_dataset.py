@@ -1,0 +1,91 @@
+"""The sampler: one puzzle of each group an epoch, seeded, resumable, shared by ranks."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from hrm_edge.data.dataset import Dataset, Sampler
+from hrm_edge.errors import UserError
+from hrm_edge.tasks.sudoku import Sudoku
+
+
+@pytest.fixture
+def data(mini_folder: Path) -> Dataset:
+    return Dataset(mini_folder, "train", Sudoku(2, 2))
+
+
+def rows_of(data: Dataset, inputs: np.ndarray) -> np.ndarray:
+    """The example of each taken puzzle (all 120 differ but for a few)."""
+    return np.array([np.nonzero((data.part.inputs == row).all(axis=1))[0][0] for row in inputs])
+
+
+def test_an_epoch_has_one_puzzle_of_every_group(data: Dataset) -> None:
+    assert (data.groups, len(data)) == (40, 120)
+    sampler = Sampler(data, 0)
+    epochs = []
+    for _ in range(8):
+        inputs, labels, ids = sampler.take(40)
+        assert (inputs.dtype, labels.dtype, ids.dtype, ids.shape) == (np.uint8, np.uint8, np.int32, (40,))
+        assert Sudoku(2, 2).verify(inputs, labels).all()
+        epochs.append(rows_of(data, inputs))
+        assert sorted(epochs[-1] // 3) == list(range(40))
+    assert len({tuple(rows) for rows in epochs}) == 8
+    assert {row % 3 for rows in epochs for row in rows} == {0, 1, 2}
+
+
+def test_stream_depends_on_the_seed_alone(data: Dataset) -> None:
+    whole = Sampler(data, 3).take(130)[0]
+    sampler = Sampler(data, 3)
+    pieces = np.concatenate([sampler.take(count)[0] for count in (1, 50, 0, 70, 9)])
+    assert (pieces == whole).all()
+    assert not (Sampler(data, 4).take(130)[0] == whole).all()
+
+
+def test_restore_goes_on_with_the_next_example(data: Dataset) -> None:
+    sampler = Sampler(data, 5)
+    sampler.take(57)
+    state = json.loads(json.dumps(sampler.state()))
+    expected = sampler.take(90)
+    other = Sampler(data, 99)
+    other.take(3)
+    other.restore(state)
+    assert all((a == b).all() for a, b in zip(other.take(90), expected, strict=True))
+    with pytest.raises(UserError, match="has 40 groups, the saved run had 41"):
+        sampler.restore({**state, "groups": 41})
+    with pytest.raises(UserError, match="rank 0 of 1, the saved one was 1 of 2"):
+        sampler.restore({**state, "rank": 1, "world": 2})
+
+
+def test_ranks_share_an_epoch_without_overlap(data: Dataset) -> None:
+    ranks = [Sampler(data, 6, rank=rank, world=4) for rank in range(4)]
+    for _ in range(2):
+        rows = np.concatenate([rows_of(data, sampler.take(10)[0]) for sampler in ranks])
+        assert sorted(rows // 3) == list(range(40))
+    with pytest.raises(UserError, match="rank 0 of 41 has none"):
+        Sampler(data, 0, rank=0, world=41)
+
+
+def test_puzzles_of_several_examples(mini_folder: Path, tmp_path: Path) -> None:
+    """As ARC has them: every example of a drawn puzzle is used, with its puzzle's identifier."""
+    folder = shutil.copytree(mini_folder, tmp_path / "copy")
+    train = folder / "train"
+    np.save(train / "all__puzzle_indices.npy", np.array([0, 50, 80, 120], np.int32))
+    np.save(train / "all__group_indices.npy", np.array([0, 2, 3], np.int32))
+    np.save(train / "all__puzzle_identifiers.npy", np.array([1, 2, 3], np.int32))
+    metadata = json.loads((train / "dataset.json").read_text())
+    (train / "dataset.json").write_text(json.dumps({**metadata, "total_groups": 2, "num_puzzle_identifiers": 4}))
+    data = Dataset(folder, "train")
+    assert data.identifiers(np.array([0, 49, 50, 79, 80, 119])).tolist() == [1, 1, 2, 2, 3, 3]
+    lengths = set()
+    for seed in range(8):
+        sampler = Sampler(data, seed)
+        lengths.add(len(sampler._order))
+        ids = sampler.take(len(sampler._order))[2]
+        assert set(ids.tolist()) in ({1, 3}, {2, 3})
+        assert (ids == 3).sum() == 40
+    assert lengths == {90, 70}

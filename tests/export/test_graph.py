@@ -1,0 +1,192 @@
+"""The written graph is the torch model, for every option of the family, at every batch size."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+from numpy.typing import NDArray
+from onnx import numpy_helper
+
+from hrm_edge.export.graph import StepGraph
+from hrm_edge.model.hrm import HRM
+from hrm_edge.quant.calibrate import activation_scales, quantize_weight, run_recurrence
+from hrm_edge.quant.policy import int8_layers
+from hrm_edge.recipe import Quantization
+from hrm_edge.spec import ModelSpec, step_io, variant_spec
+
+Feeds = dict[str, NDArray[np.generic]]
+SMALL = {"hidden": 32, "heads": 2, "h_layers": 1, "l_layers": 2}
+SPECS = {
+    "full": variant_spec("full", vocab=11, seq_len=81, **{**SMALL, "puzzle_dim": 40, "puzzles": 3}),
+    "full without puzzle": variant_spec("full", vocab=11, seq_len=81, **{**SMALL, "puzzle_dim": 0}),
+    "learned positions": variant_spec("full", vocab=11, seq_len=81, **SMALL, positions="learned"),
+    "reduced": variant_spec("reduced", vocab=11, seq_len=81, **SMALL),
+    "nano": variant_spec("nano", vocab=11, seq_len=81, grid=(9, 9, 3, 3), **SMALL),
+    "nano 2x3 boxes": variant_spec("nano", vocab=8, seq_len=36, grid=(6, 6, 2, 3), **SMALL),
+    "reduced, 3x3 cycles": variant_spec("reduced", vocab=6, seq_len=16, **SMALL, h_cycles=3, l_cycles=3),
+}
+
+
+def make(spec: ModelSpec) -> HRM:
+    torch.manual_seed(0)
+    model = HRM(spec).eval()
+    with torch.no_grad():
+        model.q_head.weight.normal_()  # zero in a fresh model: a wrong q would not show
+        if spec.puzzle_dim:
+            model.puzzle_emb.weights.normal_()
+    return model
+
+
+def weights(model: HRM) -> dict[str, NDArray[np.float32]]:
+    return {name: tensor.numpy() for name, tensor in {**dict(model.named_buffers()), **model.state_dict()}.items()}
+
+
+def open_graph(graph: onnx.ModelProto) -> onnxruntime.InferenceSession:
+    return onnxruntime.InferenceSession(graph.SerializeToString(), providers=["CPUExecutionProvider"])
+
+
+def tokens_of(spec: ModelSpec, batch: int) -> NDArray[np.int32]:
+    return np.random.default_rng(batch).integers(1, spec.vocab, (batch, spec.seq_len)).astype(np.int32)
+
+
+def differences(model: HRM, graph: onnx.ModelProto, batch: int, steps: int) -> list[tuple[float, float]]:
+    """(largest logits, largest q difference) to torch after each of ``steps`` steps, both running freely."""
+    spec, session = model.spec, open_graph(graph)
+    tokens, ids = tokens_of(spec, batch), torch.arange(batch) % spec.puzzles
+    z_h, z_l = model.initial_state(batch, torch.float32)
+    puzzle = model.puzzle_vectors(ids)
+    feeds: Feeds = {"tokens": tokens, "z_h": z_h.numpy(), "z_l": z_l.numpy()}
+    if puzzle is not None:
+        feeds["puzzle"] = puzzle.numpy()
+    found = []
+    for _ in range(steps):
+        with torch.no_grad():
+            z_h, z_l, logits, q = model(torch.from_numpy(tokens), puzzle, z_h, z_l)
+        feeds["z_h"], feeds["z_l"], onnx_logits, onnx_q = session.run(["z_h_next", "z_l_next", "logits", "q"], feeds)
+        assert onnx_logits.shape == (batch, spec.seq_len, spec.vocab)
+        assert onnx_q.shape == (batch, spec.q_outputs)
+        found.append((float(np.abs(logits.numpy() - onnx_logits).max()), float(np.abs(q.numpy() - onnx_q).max())))
+    return found
+
+
+@pytest.mark.parametrize("name", SPECS)
+def test_float_graph_is_the_torch_model(name: str) -> None:
+    model = make(SPECS[name])
+    graph = StepGraph(model.spec, weights(model)).build()
+    for batch in (1, 3):
+        first, second = differences(model, graph, batch, 2)
+        assert max(first) < 1e-4
+        assert max(second) < 1e-3  # the weights are random, so the recurrence enlarges rounding
+
+
+def test_reduced_stays_within_1e_4_after_all_steps() -> None:
+    model = make(variant_spec("reduced", vocab=11, seq_len=81))
+    logits, q = differences(model, StepGraph(model.spec, weights(model)).build(), 2, 16)[-1]
+    assert logits < 1e-4
+    assert q < 1e-4
+
+
+@pytest.mark.parametrize("name", SPECS)
+def test_graph_has_the_contracts_inputs_and_no_shape_arithmetic(name: str) -> None:
+    spec = SPECS[name]
+    graph = StepGraph(spec, weights(make(spec))).build()
+    named = {value.name: value for value in [*graph.graph.input, *graph.graph.output]}
+    assert set(named) == set(step_io(spec))
+    for tensor, (_, shape) in step_io(spec).items():
+        dims = named[tensor].type.tensor_type.shape.dim
+        assert [d.dim_param or d.dim_value for d in dims] == list(shape)
+    kinds = Counter(node.op_type for node in graph.graph.node)
+    assert not kinds.keys() & {"Shape", "Size", "Expand", "Loop", "If", "ConstantOfShape"}
+
+
+@pytest.fixture(scope="module")
+def quantized() -> tuple[HRM, dict[str, float], onnx.ModelProto]:
+    model = make(SPECS["reduced"])
+    tokens = tokens_of(model.spec, 32).astype(np.uint8)
+    scales = activation_scales(model, tokens, np.zeros(32, np.int32), Quantization(), 4)
+    return model, scales, StepGraph(model.spec, weights(model), activation_scales=scales).build()
+
+
+def test_int8_graph_is_symmetric_with_per_channel_weights(
+    quantized: tuple[HRM, dict[str, float], onnx.ModelProto],
+) -> None:
+    model, scales, graph = quantized
+    assert set(scales) == set(int8_layers(model))
+    constants = {i.name: numpy_helper.to_array(i) for i in graph.graph.initializer}
+    seen = 0
+    for node in graph.graph.node:
+        if node.op_type not in ("QuantizeLinear", "DequantizeLinear"):
+            continue
+        zero = constants[node.input[2]]
+        assert zero.dtype == np.int8
+        assert not zero.any()
+        if node.op_type == "DequantizeLinear" and node.input[0] in constants:
+            values, scale = constants[node.input[0]], constants[node.input[1]]
+            assert values.dtype == np.int8
+            assert scale.shape == (values.shape[1],)
+            assert next(a.i for a in node.attribute if a.name == "axis") == 1
+            seen += 1
+    assert seen == len(scales)  # each weight once, however often the cycles use it
+
+
+def test_int8_graph_follows_the_float_model(quantized: tuple[HRM, dict[str, float], onnx.ModelProto]) -> None:
+    model, _, graph = quantized
+    found = differences(model, graph, 4, 4)
+    with torch.no_grad():
+        z_h, z_l = model.initial_state(4, torch.float32)
+        logits = model(torch.from_numpy(tokens_of(model.spec, 4)), None, z_h, z_l)[2]
+    assert 0 < found[0][0] < 0.2 * float(logits.abs().max())
+
+
+def test_calibration_sees_every_step() -> None:
+    """A layer whose input grows with the steps gets its scale from the last one, not from the first."""
+    model = make(SPECS["reduced"])
+    tokens, ids = tokens_of(model.spec, 16).astype(np.uint8), np.zeros(16, np.int32)
+    seen: dict[int, float] = {}
+    layer = model.get_submodule("l_to_h")
+    handle = layer.register_forward_pre_hook(lambda _, inputs: seen.update({len(seen): float(inputs[0].abs().max())}))
+    run_recurrence(model, tokens, ids, 3)
+    handle.remove()
+    assert len(seen) == 3 * model.spec.h_cycles
+    options = Quantization(observer="max")
+    short = activation_scales(model, tokens, ids, options, 1)
+    long = activation_scales(model, tokens, ids, options, 4)
+    assert all(long[name] >= short[name] for name in short)
+    assert any(long[name] > short[name] for name in short)
+
+
+def test_percentile_observer_cuts_the_tail_and_max_does_not() -> None:
+    model = make(SPECS["reduced"])
+    tokens, ids = tokens_of(model.spec, 16).astype(np.uint8), np.zeros(16, np.int32)
+    top = activation_scales(model, tokens, ids, Quantization(observer="max"), 2)
+    cut = activation_scales(model, tokens, ids, Quantization(percentile=99.0), 2)
+    assert all(cut[name] < top[name] for name in top)
+
+
+def test_weight_quantization_is_within_half_a_step() -> None:
+    weight = np.random.default_rng(0).normal(size=(7, 33)).astype(np.float32)
+    weight[3] = 0
+    values, scale = quantize_weight(weight)
+    assert values.min() >= -127  # -128 would make the range lopsided
+    assert np.abs(values * scale[:, None] - weight).max() <= 0.5 * scale.max() * (1 + 1e-5)
+    assert not values[3].any()
+
+
+def test_fp16_graph_keeps_float32_logits() -> None:
+    model = make(SPECS["reduced"])
+    graph = StepGraph(model.spec, weights(model), half=True).build()
+    session = open_graph(graph)
+    z = np.zeros((2, model.spec.total_len, model.spec.hidden), np.float16)
+    tokens = tokens_of(model.spec, 2)
+    logits, q = session.run(["logits", "q"], {"tokens": tokens, "z_h": z, "z_l": z})
+    with torch.no_grad():
+        expected = model(torch.from_numpy(tokens), None, torch.zeros(z.shape), torch.zeros(z.shape))[2].numpy()
+    assert logits.dtype == q.dtype == np.float32
+    noise = float(np.square(expected - logits).sum() / np.square(expected).sum())
+    assert -10 * math.log10(noise) > 40

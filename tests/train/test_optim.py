@@ -1,0 +1,101 @@
+"""Optimizers against their formulas in float64, the schedule, the average."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from hrm_edge.recipe import Train
+from hrm_edge.train.optim import AdamATan2, Ema, lr_factor, make_optimizer, sparse_sign_sgd_
+
+GOLDEN = Path(__file__).parent.parent / "golden" / "optim_and_loss.npz"
+
+
+def test_adam_atan2_is_its_formula_in_float64() -> None:
+    rng = np.random.default_rng(0)
+    p = rng.normal(size=(6, 4))
+    m, v = np.zeros_like(p), np.zeros_like(p)
+    lr, (b1, b2), decay = 0.003, (0.9, 0.95), 0.1
+    param = torch.nn.Parameter(torch.from_numpy(p.copy()))
+    optimizer = AdamATan2([param], lr=lr, betas=(b1, b2), weight_decay=decay)
+    for t in range(1, 8):
+        g = rng.normal(size=p.shape)
+        p = p * (1 - lr * decay)
+        m = b1 * m + (1 - b1) * g
+        v = b2 * v + (1 - b2) * g * g
+        p = p - lr / (1 - b1**t) * np.arctan2(m, np.sqrt(v) / math.sqrt(1 - b2**t))
+        param.grad = torch.from_numpy(g)
+        optimizer.step()
+        np.testing.assert_allclose(param.detach().numpy(), p, rtol=1e-12, atol=1e-14)
+
+
+def test_adam_atan2_follows_the_published_run() -> None:
+    """The published one keeps its scalars in float32, which is visible at 1e-9."""
+    with np.load(GOLDEN) as golden:
+        hyper = json.loads(str(golden["adam_atan2/hyper_json"]))
+        param = torch.nn.Parameter(torch.from_numpy(golden["adam_atan2/param0"].copy()))
+        optimizer = AdamATan2([param], lr=hyper["lr"], betas=tuple(hyper["betas"]), weight_decay=hyper["weight_decay"])
+        for t in range(6):
+            param.grad = torch.from_numpy(golden[f"adam_atan2/grad{t}"])
+            optimizer.step()
+            np.testing.assert_allclose(param.detach().numpy(), golden[f"adam_atan2/param{t + 1}"], rtol=0, atol=5e-9)
+
+
+def test_adam_atan2_does_not_care_about_the_scale_of_gradients() -> None:
+    def after(scale: float) -> torch.Tensor:
+        param = torch.nn.Parameter(torch.ones(5, dtype=torch.float64))
+        optimizer = AdamATan2([param], lr=0.1)
+        for t in range(3):
+            param.grad = scale * torch.linspace(-1, 1 + t, 5, dtype=torch.float64)
+            optimizer.step()
+        return param.detach()
+
+    torch.testing.assert_close(after(1.0), after(1e-6))
+
+
+def test_sparse_sign_sgd_touches_only_the_rows_named_and_sums_repeats() -> None:
+    weights = torch.arange(12.0).view(4, 3)
+    before = weights.clone()
+    grads = torch.tensor([[1.0, -3.0, 0.0], [-2.0, 1.0, 0.0]])
+    sparse_sign_sgd_(weights, torch.tensor([2, 2]), grads, lr=0.5, weight_decay=0.1)
+    torch.testing.assert_close(weights[[0, 1, 3]], before[[0, 1, 3]], rtol=0, atol=0)
+    expected = before[2] * (1 - 0.05) - 0.5 * torch.tensor([-1.0, -1.0, 0.0])
+    torch.testing.assert_close(weights[2], expected)
+
+
+def test_schedule_warms_up_and_decays_to_its_floor() -> None:
+    options = Train(steps=100, warmup=10, lr_min_ratio=0.1)
+    factors = [lr_factor(step, options) for step in range(101)]
+    assert factors[0] == pytest.approx(0.1)
+    assert factors[9] == factors[10] == pytest.approx(1.0)
+    assert factors[55] == pytest.approx(0.55)
+    assert factors[100] == pytest.approx(0.1)
+    assert factors[10:] == sorted(factors[10:], reverse=True)
+    constant = Train(steps=100, warmup=0, lr_min_ratio=1.0)
+    assert {lr_factor(step, constant) for step in range(100)} == {1.0}
+
+
+def test_average_starts_at_the_weights_and_follows_them() -> None:
+    weights = {"w": torch.zeros(1)}
+    average = Ema(weights, decay=0.9)
+    weights["w"] = torch.ones(1)
+    for _ in range(200):
+        average.update(weights)
+    assert average.average["w"].item() == pytest.approx(1.0, abs=1e-6)
+    weights["w"] = torch.zeros(1)
+    average.update(weights)
+    assert average.average["w"].item() == pytest.approx(0.9, abs=1e-6)
+
+
+@pytest.mark.parametrize(("name", "kind"), [("adam_atan2", AdamATan2), ("adamw", torch.optim.AdamW)])
+def test_recipe_names_the_optimizer(name: str, kind: type) -> None:
+    optimizer = make_optimizer(
+        Train.model_validate({"optimizer": name, "lr": 0.5}), [torch.nn.Parameter(torch.ones(1))]
+    )
+    assert type(optimizer) is kind
+    assert optimizer.param_groups[0]["lr"] == 0.5
