@@ -106,7 +106,7 @@ def score(votes: Votes, asked: Sequence[Question], attempts: Sequence[int] = (1,
     for allowed in attempts:
         shares = [np.mean([_answered(votes, one, allowed) for one in several]) for several in by_task.values()]
         pass_at[allowed] = float(np.mean(shares)) if shares else 0.0
-        solved[allowed] = sum(share == 1 for share in shares)
+        solved[allowed] = int(sum(share == 1 for share in shares))
     return Score(pass_at, solved, len(by_task), len(known))
 
 
@@ -130,7 +130,7 @@ def submission(votes: Votes, asked: Sequence[Question]) -> dict[str, list[dict[s
 
 
 def _key(grid: Grid) -> _Key:
-    return (*grid.shape, np.ascontiguousarray(grid).tobytes())  # type: ignore[return-value]
+    return (*grid.shape, np.ascontiguousarray(grid).tobytes())
 
 
 def _grid(key: _Key) -> Grid:

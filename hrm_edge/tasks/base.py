@@ -59,6 +59,10 @@ class Task(Protocol):
     def seq_len(self) -> int:
         """Number of cells S."""
 
+    @property
+    def grid(self) -> tuple[int, int, int, int]:
+        """(rows, columns, rows of a box, columns of a box), what ``ModelSpec.grid`` takes."""
+
     def parse(self, text: str) -> Tokens:
         """One puzzle as text to tokens [S]; raises ``UserError`` when it is malformed or breaks the rules."""
 
