@@ -162,8 +162,8 @@ class Arc:
         grid = decode(tokens, *corner(tokens))
         return "" if grid is None else "|".join("".join(map(str, row)) for row in grid.tolist())
 
-    def pretty(self, tokens: Tokens) -> str:
-        """The grid on a canvas [S] as rows of digits, colour 0 as a dot."""
+    def pretty(self, tokens: Tokens, givens: Tokens | None = None) -> str:
+        """The grid on a canvas [S] as rows of digits, colour 0 as a dot; an answer keeps none of its ``givens``."""
         return self.format(tokens).replace("|", "\n").replace("0", ".") or "(no grid)"
 
     def verify(self, givens: Tokens, answers: Tokens) -> Bools:

@@ -69,8 +69,8 @@ class Task(Protocol):
     def format(self, tokens: Tokens) -> str:
         """Tokens [S] to one line of text (blank = '0')."""
 
-    def pretty(self, tokens: Tokens) -> str:
-        """Tokens [S] to a picture of several lines for a terminal."""
+    def pretty(self, tokens: Tokens, givens: Tokens | None = None) -> str:
+        """Tokens [S] to a picture of several lines for a terminal; with ``givens`` [S] these or the others are bold."""
 
     def verify(self, givens: Tokens, answers: Tokens) -> Bools:
         """Per row of [N, S]: does the answer keep every given and obey all rules? Never repairs anything."""

@@ -96,9 +96,17 @@ class Maze:
         """Tokens [S] to one line of S characters ``# SGo``; padding becomes ``?``."""
         return "".join(("?" + CHARACTERS)[token] for token in tokens.tolist())
 
-    def pretty(self, tokens: Tokens) -> str:
-        """Tokens [S] to a picture of R + 2 lines: a border, walls as blocks, the path dotted."""
-        board = [[SHOWN.get(token, "? ") for token in row] for row in tokens.reshape(self.rows, self.columns).tolist()]
+    def pretty(self, tokens: Tokens, givens: Tokens | None = None) -> str:
+        """Tokens [S] to a picture of R + 2 lines: a border, walls as blocks, the path dotted.
+
+        What is not as in ``givens`` [S] is bold (ANSI): there the path is what should stand out.
+        """
+        cells = [SHOWN.get(token, "? ") for token in tokens.tolist()]
+        if givens is not None:
+            cells = [
+                f"\x1b[1m{cell}\x1b[0m" if new else cell for cell, new in zip(cells, tokens != givens, strict=True)
+            ]
+        board = [cells[start : start + self.columns] for start in range(0, self.seq_len, self.columns)]
         bar = "─" * (2 * self.columns)
         return "\n".join([f"┌{bar}┐", *("│" + "".join(row) + "│" for row in board), f"└{bar}┘"])
 
