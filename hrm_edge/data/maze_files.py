@@ -133,7 +133,7 @@ def _check_answers(path: Path, task: Maze, inputs: Tokens, labels: Tokens, where
 
 def _arrays(path: Path, task: Maze) -> MazeFile:
     try:
-        with np.load(path, allow_pickle=False) as arrays:
+        with open(path, "rb") as stream, np.load(stream, allow_pickle=False) as arrays:
             inputs, labels = _array(path, task, arrays, "inputs"), _array(path, task, arrays, "labels")
     except OSError as error:
         raise os_error(error, path) from error

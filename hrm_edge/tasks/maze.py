@@ -147,12 +147,12 @@ class Maze:
         degree = sum(np.roll(on_path, move, axis=(1, 2)).astype(np.int8) for move in DIRECTIONS)
         fits = np.where(board == PATH, degree == 2, ~on_path | (degree == 1)).all(axis=(1, 2))
         # With these degrees the cells are one path from S to G, and perhaps loops: walk it and count.
-        flat, line = on_path.reshape(count, -1), self.columns + 2
+        flat, line = self._flat(on_path), self.columns + 2
         steps = np.array([row * line + column for row, column in DIRECTIONS])
         rows = np.nonzero(fits)[0]
-        here = np.argmax((board == START).reshape(count, -1), axis=1)[rows]
+        here = np.argmax(self._flat(board == START), axis=1)[rows]
         before, cells, total = here.copy(), np.ones(len(rows), np.int64), flat.sum(axis=1)[rows]
-        goal = np.argmax((board == GOAL).reshape(count, -1), axis=1)[rows]
+        goal = np.argmax(self._flat(board == GOAL), axis=1)[rows]
         while (walking := here != goal).any():
             around = here[walking, None] + steps  # [n, 4]
             onward = flat[rows[walking, None], around] & (around != before[walking, None])
@@ -167,6 +167,10 @@ class Maze:
         """[N, S] to [N, R + 2, C + 2] with a border of ``fill``, so that no neighbour is beyond the edge."""
         board = cells.reshape(-1, self.rows, self.columns)
         return np.pad(board, ((0, 0), (1, 1), (1, 1)), constant_values=fill)
+
+    def _flat(self, boards: NDArray) -> NDArray:
+        """[N, R + 2, C + 2] to [N, cells]."""
+        return boards.reshape(len(boards), (self.rows + 2) * (self.columns + 2))
 
     def distances(self, givens: Tokens) -> NDArray[np.int32]:
         """Moves from every cell to the goal [N, S], as far as the start's; -1 where the search did not come.
@@ -198,11 +202,11 @@ class Maze:
         Each maze must have a way from S to G.
         """
         answers = np.array(givens, np.uint8)
-        moves = self._framed(self.distances(givens), -1).reshape(len(answers), -1)
+        moves = self._flat(self._framed(self.distances(givens), -1))
         line = self.columns + 2
         steps = np.array([row * line + column for row, column in DIRECTIONS])
         rows = np.arange(len(answers))
-        here = np.argmax(self._framed(answers == START, False).reshape(len(answers), -1), axis=1)
+        here = np.argmax(self._flat(self._framed(answers == START, False)), axis=1)
         while len(rows):
             around = here[:, None] + steps
             onward = moves[rows[:, None], around] == moves[rows, here][:, None] - 1
