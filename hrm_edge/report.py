@@ -207,12 +207,12 @@ def _latency(latency: Latency) -> str:
 
 def rows(report: Report) -> list[Row]:
     """The report for people: (what, value with its unit), most important first."""
-    model, engine = report.model, report.engine
+    model, engine, data = report.model, report.engine, report.data
     about = f"{model.variant}, {model.precision}, {model.parameters:,} parameters, {_size(model.size_bytes)}"
     found: list[Row] = [
         ("model", f"{model.name}: {about}"),
-        ("data", f"{report.data.path}: {report.count} {report.data.task} puzzles, answers by {report.data.answers}"),
-        ("halting", f"{report.halt}, at most {report.max_steps} steps a view, {report.views} view(s)"),
+        ("data", f"{data.path}: {report.count} {data.task} puzzles, answers from the {data.answers}"),
+        ("halting", f"{report.halt}, steps per view at most {report.max_steps}, views at most {report.views}"),
         ("exact accuracy", _accuracy(report)),
         ("verified", f"{report.verified} of {report.count}, {report.false_verified} of them wrong"),
         ("steps per puzzle", f"mean {report.mean_steps:.2f}"),

@@ -12,6 +12,7 @@ from hrm_edge.errors import UserError
 from hrm_edge.report import Data
 from hrm_edge.tasks.base import Task, Tokens
 from hrm_edge.tasks.maze import Maze
+from hrm_edge.tasks.samples import sample_file
 from hrm_edge.tasks.sudoku import Sudoku
 from hrm_edge.tasks.sudoku_search import require_unique
 
@@ -26,6 +27,14 @@ class Answered:
     givens: Tokens
     labels: Tokens
     data: Data
+
+
+def sample_of(task: Task) -> str:
+    """Path of the package's own puzzles of ``task``; ``UserError`` where it has none."""
+    path = sample_file(task.name)
+    if path is None:
+        raise UserError(f"the package has no puzzles of {task.name}", "name a set: --data PATH")
+    return str(path)
 
 
 def answered_puzzles(path: str, task: Task, limit: int | None) -> Answered:

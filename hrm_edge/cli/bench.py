@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("model")
-@click.option("--data", required=True, help="Built data folder, or a CSV or text file of puzzles.")
+@click.option("--data", help="Built data folder, or a CSV or text file.  [default: 256 puzzles of the package]")
 @click.option("--limit", type=click.IntRange(1), help="Only the first so many puzzles.")
 @click.option(
     "--scenario",
@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 @click.option("--json", "json_file", type=OutputFile(), help="Write the report as JSON; - is stdout.")
 @click.option("--markdown", "markdown_file", type=OutputFile(), help="Write the report as Markdown; - is stdout.")
 def bench(
-    model: str, data: str, limit: int | None, scenario: Scenario, duration: float, views: int, halt: Halt,
+    model: str, data: str | None, limit: int | None, scenario: Scenario, duration: float, views: int, halt: Halt,
     max_steps: int | None, slots: int | None, threads: int | None, seed: int, power: PowerChoice,
     json_file: str | None, markdown_file: str | None,
 ) -> None:  # fmt: skip
@@ -57,7 +57,7 @@ def bench(
     """
     from hrm_edge.bench.run import bench as run
     from hrm_edge.bench.scenarios import Solver
-    from hrm_edge.cli.answered import answered_puzzles
+    from hrm_edge.cli.answered import answered_puzzles, sample_of
     from hrm_edge.cli.options import progress_bar, show_report
     from hrm_edge.cli.resolve import resolve_model
     from hrm_edge.errors import UserError
@@ -65,7 +65,7 @@ def bench(
     if scenario == "single-stream" and slots is not None:
         raise UserError("--slots is for --scenario offline", "single-stream has one puzzle at a time: leave it out")
     resolved = resolve_model(model, threads)
-    puzzles = answered_puzzles(data, resolved.task, limit)
+    puzzles = answered_puzzles(data or sample_of(resolved.task), resolved.task, limit)
     session = resolved.session
     batch = 1 if scenario == "single-stream" else slots or 64
     solver = Solver(session, resolved.task, halt, max_steps or session.spec.max_steps, views, batch, seed)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+from pydantic import ValidationError
 
 from hrm_edge.errors import UserError
 from hrm_edge.files import read_json
@@ -129,5 +130,10 @@ def checkpoint_spec(path: Path) -> tuple[ModelSpec, dict[str, Any]]:
         best = read_json(path / BEST_FILE)["checkpoint"] if (path / BEST_FILE).is_file() else found[-1].name
         folder = path / CHECKPOINTS_FOLDER / best
     about = read_json(folder / CHECKPOINT_FILE)
-    about.pop("files", None)
-    return ModelSpec.model_validate(about.pop("spec")), {"path": str(folder), **about}
+    try:
+        spec = ModelSpec.model_validate(about.pop("spec"))
+        about.pop("files")
+    except (AttributeError, KeyError, TypeError, ValidationError) as error:
+        mend = "copy the checkpoint again, or choose another one of the run"
+        raise UserError(f"{folder / CHECKPOINT_FILE} describes no model", mend) from error
+    return spec, {"path": str(folder), **about}

@@ -62,10 +62,10 @@ def solve(
     unsolved = len(found) - int(found.verified.sum())
     if unsolved:
         steps = max_steps or resolved.session.spec.max_steps
-        what = f"{unsolved} of {len(found)} puzzles not solved within {views} views of {steps} steps"
+        what = f"{unsolved} of {len(found)} puzzles not solved (views tried: {views}, steps of each: {steps})"
         raise GateError(what, f"try more: --views {4 * views}, or a stronger model")
     if not as_json:
-        data = "PUZZLES" if puzzle not in sources and sources == [LITERAL] else puzzle
+        data = "PUZZLES" if sources == [LITERAL] else puzzle
         click.echo(f"Next: hrm-edge eval {model} --data {data}")
 
 

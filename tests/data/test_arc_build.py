@@ -165,7 +165,7 @@ def test_command_line_and_subsample(tmp_path: Path, capsys: pytest.CaptureFixtur
 
 
 def test_votes_over_a_built_folder(folder: Path) -> None:
-    """A model that answers every question but the last task's unaugmented one, and answers that wrongly twice."""
+    """A model that is always right has every vote, and its submission holds the published answers."""
     part, names = read_questions(folder)
     asked = questions(names, part.inputs, part.labels)
     assert [question.task for question in asked] == [task.name for task in read_all([ARC]) if task.asked
@@ -216,7 +216,7 @@ def test_folders_of_both_published_tools_load(folder: Path, tmp_path: Path) -> N
     votes.add(names, part.inputs, part.labels, np.zeros(len(part)))
     assert score(votes, questions(names, part.inputs, part.labels)).pass_at[1] == 1.0
     (copy / "identifiers.json").write_text(json.dumps(trm[1:]))
-    with pytest.raises(UserError, match="91 names, not 92|names, not"):
+    with pytest.raises(UserError, match="91 names, not 92"):
         read_questions(copy)
 
 
