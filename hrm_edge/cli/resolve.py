@@ -16,7 +16,7 @@ from hrm_edge.report import Model
 from hrm_edge.session import Session
 from hrm_edge.spec import VARIANTS, ModelSpec, parameter_table, weight_bytes
 from hrm_edge.tasks import get_task
-from hrm_edge.tasks.sudoku import Sudoku
+from hrm_edge.tasks.base import Task
 
 CHECKPOINT_FILE = "checkpoint.json"  # a checkpoint folder's, hrm_edge.model.weights writes it
 BEST_FILE = "best.json"  # a run folder's
@@ -28,7 +28,7 @@ class Resolved:
     """A loaded model and what reports say about it."""
 
     session: Session
-    task: Sudoku
+    task: Task
     model: Model
     manifest: Manifest | None
     """Of an artifact."""

@@ -10,8 +10,7 @@ import click
 
 if TYPE_CHECKING:
     from hrm_edge.solve import Solution
-    from hrm_edge.tasks.base import Tokens
-    from hrm_edge.tasks.sudoku import Sudoku
+    from hrm_edge.tasks.base import Task, Tokens
 
 LITERAL = "argument"  # the source of a puzzle that was typed, not read from a file
 
@@ -70,7 +69,7 @@ def solve(
         click.echo(f"Next: hrm-edge eval {model} --data {data}")
 
 
-def _read(puzzle: str, task: Sudoku, model: str) -> tuple[Tokens, list[str]]:
+def _read(puzzle: str, task: Task, model: str) -> tuple[Tokens, list[str]]:
     """Givens [N, S] of a literal puzzle or of a file, and where each is from."""
     from hrm_edge.data.puzzles import load_puzzles
     from hrm_edge.errors import UserError
@@ -90,7 +89,7 @@ def _read(puzzle: str, task: Sudoku, model: str) -> tuple[Tokens, list[str]]:
         raise UserError(f"{error.what}\n  ({model} solves {task.name})", error.mend) from error
 
 
-def _result(task: Sudoku, solution: Solution, source: str) -> dict[str, Any]:
+def _result(task: Task, solution: Solution, source: str) -> dict[str, Any]:
     return {
         "source": source,
         "puzzle": task.format(solution.givens),
@@ -102,7 +101,7 @@ def _result(task: Sudoku, solution: Solution, source: str) -> dict[str, Any]:
     }
 
 
-def _text(task: Sudoku, solution: Solution, source: str) -> str:
+def _text(task: Task, solution: Solution, source: str) -> str:
     """The grid and how it was found, or that there is none: a wrong grid is never shown."""
     name = "" if source == LITERAL else f"{source}: "
     cost = (
