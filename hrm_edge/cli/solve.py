@@ -17,7 +17,7 @@ LITERAL = "argument"  # the source of a puzzle that was typed, not read from a f
 
 @click.command()
 @click.argument("puzzle")
-@click.option("--model", help="Artifact or checkpoint folder.")
+@click.option("--model", help="Artifact or checkpoint folder, or a shipped model.  [default: one for 9x9 Sudoku]")
 @click.option("--views", type=click.IntRange(1), default=64, show_default=True, help="Symmetries tried per puzzle.")
 @click.option("--max-steps", type=click.IntRange(1), help="ACT steps per view.  [default: the model's]")
 @click.option("--threads", type=click.IntRange(1), help="Threads of one step (artifacts).")
@@ -34,12 +34,15 @@ def solve(
     \b
     hrm-edge solve 0030400000020100 --model artifacts/mini
     """
+    from hrm_edge import zoo
     from hrm_edge.cli.answered import only_solution
     from hrm_edge.cli.options import print_json, progress_bar
     from hrm_edge.cli.resolve import resolve_model
     from hrm_edge.errors import GateError, UserError
     from hrm_edge.solve import solve as run
 
+    if model is None:
+        model = zoo.default_for("sudoku")
     if model is None:
         raise UserError("no model given, and this version ships none", "name a folder: --model ARTIFACT")
     resolved = resolve_model(model, threads)
