@@ -27,6 +27,7 @@ from hrm_edge.model.session import TorchSession
 from hrm_edge.model.weights import CheckpointInfo
 from hrm_edge.quant.calibrate import activation_scales
 from hrm_edge.quant.policy import exceptions, int8_layers
+from hrm_edge.quant.smooth import smoothed
 from hrm_edge.recipe import Limits, Quantization
 from hrm_edge.runtime.ort import OrtSession
 from hrm_edge.tasks import get_task
@@ -101,12 +102,15 @@ def export(
     spec, steps = model.spec, model.spec.max_steps
     seen, check = puzzle_sets(calibration, info.task, limits)
     scales: dict[str, float] | None = None
+    written = model
     if precision == "int8":
         assert seen is not None
         chosen = seen.head(quantization.calibration_puzzles)
         tell(f"calibrating on {len(chosen.inputs)} puzzles, {steps} steps each")
-        scales = activation_scales(model, chosen.inputs, chosen.puzzle_ids, quantization, steps)
-    weights: dict[str, NDArray[np.float32]] = {n: t.numpy() for n, t in model.state_dict().items()}
+        if quantization.smooth:
+            written = smoothed(model, chosen.inputs, chosen.puzzle_ids, quantization.smooth, steps)
+        scales = activation_scales(written, chosen.inputs, chosen.puzzle_ids, quantization, steps)
+    weights: dict[str, NDArray[np.float32]] = {n: t.numpy() for n, t in written.state_dict().items()}
     with atomic_folder(out) as folder:
         tell("writing the graph")
         graph = StepGraph(spec, weights, half=precision == "fp16", activation_scales=scales).build()
@@ -148,6 +152,7 @@ def _describe(model: HRM, scales: dict[str, float], options: Quantization, seen:
     return {
         "scheme": "symmetric int8, zero point 0; weights per output channel, activations per tensor",
         "observer": options.observer,
+        "smooth": options.smooth,
         "percentile": options.percentile if options.observer == "percentile" else None,
         "calibration": {"source": seen.source, "puzzles": min(options.calibration_puzzles, len(seen.inputs)),
                         "steps": model.spec.max_steps},
