@@ -75,12 +75,12 @@ MAY_USE: dict[str, set[str]] = {
     "data": {"numpy", "numba", "pydantic", "rich", "huggingface_hub"},
     "train": {"numpy", "torch", "safetensors", "pydantic", "rich"},
     "quant": {"numpy", "torch", "onnx", "pydantic", "rich"},
-    "export": {"numpy", "torch", "safetensors", "onnx", "onnxscript", "onnxruntime", "pydantic", "rich"},
+    "export": {"numpy", "torch", "safetensors", "onnx", "onnxruntime", "pydantic", "rich"},
     "cli": {"click", "rich", "numpy", "pydantic"},
 }
 # The command line imports these only inside functions: its edge verbs must run where there is no torch.
 LAZY_IN_CLI = HOST
-BLOCKED_ON_EDGE = ("torch", "onnx", "onnxscript", "numba", "huggingface_hub")
+BLOCKED_ON_EDGE = ("torch", "onnx", "numba", "huggingface_hub")
 
 MAX_FILE_LINES = 400
 MAX_FUNCTION_LINES = 60

@@ -55,7 +55,6 @@ EXTRAS = {  # a package that may be missing → the extra that brings it
     "numba": "data",
     "huggingface_hub": "hub",
     "onnx": "export",
-    "onnxscript": "export",
     "cv2": "vision",
     "cuda": "gpu",
     "tensorrt_rtx": "rtx",

@@ -147,7 +147,7 @@ FAILURES = [
     (MemoryError(), 2, "Error: not enough memory\n"),
     (RuntimeError("CUDA out of memory. Tried 2 GiB\nmore"), 2, "Error: not enough memory: CUDA out of memory. Tried"),
     (ModuleNotFoundError("x", name="torch"), 2, "Error: this command needs torch\n  pip install 'hrm-edge[train]'\n"),
-    (ModuleNotFoundError("x", name="onnxscript.ir"), 2, "Error: this command needs onnxscript\n"),
+    (ModuleNotFoundError("x", name="onnx.helper"), 2, "Error: this command needs onnx\n"),
 ]
 
 
