@@ -19,10 +19,10 @@ from typing import Any
 from hrm_edge import __version__
 from hrm_edge.errors import HrmEdgeError, UserError
 from hrm_edge.files import atomic_folder, sha256
-from hrm_edge.ops.tuning import BASE_SM, DTYPES, HEAD_DIMS, SMS, Config, read_table
+from hrm_edge.ops.tuning import BASE_SM, SMS, Config, read_table
+from hrm_edge.plugin.contract import ABI, DTYPES, HEAD_DIMS
 
-ABI = 1  # of the launch: the parameters below, in this order
-PARAMETERS = ("qkv", "cos", "sin", "out", "length", "heads", "rope_stride", "global_scratch", "profile_scratch")
+PARAMETERS = ("qkv", "cos", "sin", "length", "heads", "rope_stride", "out", "global_scratch", "profile_scratch")
 SYMBOL = "attention_kernel"
 # PTX is translated by the driver, and JetPack 6.2's is CUDA 12.6 (PTX 8.5): the oldest that Triton's code needs
 PTX_VERSION = 80
@@ -55,7 +55,7 @@ def compile_variant(sm: int, variant: Variant) -> Any:
     from hrm_edge.ops.kernel import attention_kernel
 
     element = f"*{_TRITON_TYPES[variant.dtype]}"
-    types = (element, "*fp32", "*fp32", element, "i32", "i32", "i32")
+    types = (element, "*fp32", "*fp32", "i32", "i32", "i32", element)
     signature = dict(zip(PARAMETERS, types, strict=False))
     config = variant.config
     constants = {"D": variant.head_dim, "ROPE": variant.rope, "BLOCK_M": config.block_m, "BLOCK_N": config.block_n}
@@ -63,7 +63,7 @@ def compile_variant(sm: int, variant: Variant) -> Any:
         fn=attention_kernel,
         signature={**signature, **dict.fromkeys(constants, "constexpr")},
         constexprs=constants,
-        attrs={(index,): [["tt.divisibility", 16]] for index in range(4)},  # the plugins check the pointers
+        attrs={(index,): [["tt.divisibility", 16]] for index in (0, 1, 2, 6)},  # the plugins check the pointers
     )
     options = {"num_warps": config.warps, "num_stages": config.stages}
     if sm == BASE_SM:
@@ -130,7 +130,8 @@ def build(out: Path, sms: tuple[int, ...], dtypes: tuple[str, ...], head_dims: t
                         "sha256": sha256(path),
                     }
                 )
-        document = {"abi": ABI, "version": __version__, "triton": triton.__version__, "base": BASE_SM, "kernels": rows}
+        document = {"abi": ABI, "version": __version__, "triton": triton.__version__, "symbol": SYMBOL, "kernels": rows}
+        document["base"] = BASE_SM
         (folder / "kernels.json").write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
         (folder / "kernels.inc").write_text(render_inc(document), encoding="utf-8")
     return document

@@ -14,9 +14,9 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from hrm_edge.ops.fused import LEAST_SM, fused_attention
+from hrm_edge.ops.fused import fused_attention
 from hrm_edge.ops.reference import Rope, rope_tables, unfused_attention
-from hrm_edge.ops.tuning import DTYPES, HEAD_DIMS, MAX_LENGTH
+from hrm_edge.plugin.contract import DTYPES, HEAD_DIMS, LEAST_SM, MAX_LENGTH
 
 __all__ = ["Rope", "attention_path", "fused_is_chosen", "packed_attention", "rope_tables"]
 

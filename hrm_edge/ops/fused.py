@@ -15,9 +15,9 @@ from torch import Tensor
 
 from hrm_edge.errors import UserError
 from hrm_edge.ops.reference import reference_attention, unfused_attention
-from hrm_edge.ops.tuning import DTYPES, HEAD_DIMS, MAX_LENGTH, Config, choose
+from hrm_edge.ops.tuning import Config, choose
+from hrm_edge.plugin.contract import DTYPES, HEAD_DIMS, LEAST_SM, MAX_LENGTH
 
-LEAST_SM = 80  # asynchronous copies and bfloat16 products begin with Ampere
 SCHEMA = "(Tensor qkv, int heads, Tensor? cos, Tensor? sin) -> Tensor"
 MEND = "use hrm_edge.ops.attention.packed_attention, which takes torch's own kernels there"
 

@@ -20,15 +20,16 @@ def attention_kernel(
     qkv,
     cos,
     sin,
-    out,
     length,
     heads,
     rope_stride,
+    out,
     D: tl.constexpr,
     ROPE: tl.constexpr,
     BLOCK_M: tl.constexpr,
     BLOCK_N: tl.constexpr,
 ):
+    # Inputs, scalars, outputs: the order that TensorRT's quick-deployable plugins launch with, too.
     # qkv [B, S, 3*H*D], out [B, S, H*D], both dense; cos, sin [S, D/2] fp32, rows rope_stride apart, unread without
     # ROPE. One program: BLOCK_M query rows of one head of one sequence; neighbours share their K and V in the cache.
     LOG2_E: tl.constexpr = 1.4426950408889634
@@ -53,10 +54,10 @@ def attention_kernel(
     if ROPE:
         q1 = tl.load(q_base + m[:, None] * row + half[None, :], mask=m_in, other=0.0).to(tl.float32)
         q2 = tl.load(q_base + m[:, None] * row + half[None, :] + HALF, mask=m_in, other=0.0).to(tl.float32)
-        c = tl.load(cos + m[:, None] * rope_stride + half[None, :], mask=m_in, other=0.0)
-        s = tl.load(sin + m[:, None] * rope_stride + half[None, :], mask=m_in, other=0.0)
-        q_first = (q1 * c - q2 * s).to(qkv.dtype.element_ty)
-        q_second = (q2 * c + q1 * s).to(qkv.dtype.element_ty)
+        q_cos = tl.load(cos + m[:, None] * rope_stride + half[None, :], mask=m_in, other=0.0)
+        q_sin = tl.load(sin + m[:, None] * rope_stride + half[None, :], mask=m_in, other=0.0)
+        q_first = (q1 * q_cos - q2 * q_sin).to(qkv.dtype.element_ty)
+        q_second = (q2 * q_cos + q1 * q_sin).to(qkv.dtype.element_ty)
     else:
         q = tl.load(q_base + m[:, None] * row + dims[None, :], mask=m_in, other=0.0)
 
@@ -69,10 +70,10 @@ def attention_kernel(
         if ROPE:
             k1 = tl.load(k_base + n[:, None] * row + half[None, :], mask=n_in, other=0.0).to(tl.float32)
             k2 = tl.load(k_base + n[:, None] * row + half[None, :] + HALF, mask=n_in, other=0.0).to(tl.float32)
-            c = tl.load(cos + n[:, None] * rope_stride + half[None, :], mask=n_in, other=0.0)
-            s = tl.load(sin + n[:, None] * rope_stride + half[None, :], mask=n_in, other=0.0)
-            k_first = (k1 * c - k2 * s).to(qkv.dtype.element_ty)
-            k_second = (k2 * c + k1 * s).to(qkv.dtype.element_ty)
+            k_cos = tl.load(cos + n[:, None] * rope_stride + half[None, :], mask=n_in, other=0.0)
+            k_sin = tl.load(sin + n[:, None] * rope_stride + half[None, :], mask=n_in, other=0.0)
+            k_first = (k1 * k_cos - k2 * k_sin).to(qkv.dtype.element_ty)
+            k_second = (k2 * k_cos + k1 * k_sin).to(qkv.dtype.element_ty)
             scores = tl.dot(q_first, tl.trans(k_first), input_precision="ieee")
             scores = tl.dot(q_second, tl.trans(k_second), scores, input_precision="ieee")
         else:
@@ -106,10 +107,10 @@ def launch(kernel: object, qkv: Tensor, heads: int, rope: tuple[Tensor, Tensor] 
         qkv,
         cos,
         sin,
-        out,
         length,
         heads,
         cos.stride(0) if rope is not None else 0,
+        out,
         D=packed // (3 * heads),
         ROPE=rope is not None,
         BLOCK_M=config.block_m,

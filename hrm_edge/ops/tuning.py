@@ -16,9 +16,6 @@ from pathlib import Path
 from hrm_edge.errors import UserError
 
 TABLE = Path(__file__).with_name("tuning.json")
-DTYPES = ("float16", "bfloat16", "float32")
-HEAD_DIMS = (32, 64)
-MAX_LENGTH = 1024
 BASE_SM = 80
 SMS = (87, 89, 90, 110, 120)  # Orin, Ada, Hopper, Thor, Blackwell RTX; others run the base
 
