@@ -78,11 +78,12 @@ def file_entries(folder: Path, names: list[str]) -> dict[str, FileEntry]:
     return {n: FileEntry(sha256=sha256(folder / n), bytes=(folder / n).stat().st_size) for n in names}
 
 
-def write_manifest(folder: Path, manifest: Manifest) -> None:
-    """Write the manifest last, with hashes of every other file in the folder."""
+def write_manifest(folder: Path, manifest: Manifest) -> Manifest:
+    """Write the manifest last, with hashes of every other file in the folder; returns it as written."""
     names = sorted(p.name for p in folder.iterdir() if p.is_file() and p.name != MANIFEST)
     full = manifest.model_copy(update={"files": file_entries(folder, names)})
     write_json(folder / MANIFEST, full.model_dump(mode="json"))
+    return full
 
 
 def verify_files(folder: Path, files: dict[str, FileEntry], *, again: str) -> None:

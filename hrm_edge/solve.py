@@ -56,11 +56,16 @@ class Solutions:
     givens: Tokens  # [N, S]
     answers: Tokens  # [N, S]
     verified: Bools  # [N]
-    steps: NDArray[np.int32]  # [N]
+    steps_by_view: NDArray[np.int32]  # [N, views allowed]; 0 where a view was not needed
     views: NDArray[np.int32]  # [N]
     latency_s: NDArray[np.float64]  # [N]
     halted_by: list[HaltedBy]  # N
     traces: list[Tokens] | None  # N times [steps, S]
+
+    @property
+    def steps(self) -> NDArray[np.int32]:
+        """ACT steps of all views together [N]."""
+        return self.steps_by_view.sum(axis=1, dtype=np.int32)
 
     def __len__(self) -> int:
         return len(self.answers)
@@ -70,7 +75,7 @@ class Solutions:
             givens=self.givens[index],
             answer=self.answers[index],
             verified=bool(self.verified[index]),
-            steps=int(self.steps[index]),
+            steps=int(self.steps_by_view[index].sum()),
             views=int(self.views[index]),
             latency_s=float(self.latency_s[index]),
             halted_by=self.halted_by[index],
@@ -159,7 +164,7 @@ class _Loop:
         # the results
         self.answers = np.zeros_like(givens)
         self.verified = np.zeros(count, np.bool_)
-        self.total_steps = np.zeros(count, np.int32)
+        self.steps_by_view = np.zeros((count, views), np.int32)
         self.views = np.zeros(count, np.int32)
         self.latency_s = np.zeros(count, np.float64)
         self.reasons = np.zeros(count, np.int8)
@@ -179,7 +184,7 @@ class _Loop:
             givens=self.givens,
             answers=self.answers,
             verified=self.verified,
-            steps=self.total_steps,
+            steps_by_view=self.steps_by_view,
             views=self.views,
             latency_s=self.latency_s,
             halted_by=[_REASONS[reason] for reason in self.reasons],
@@ -261,7 +266,7 @@ class _Loop:
         kept = solved | (view == 0)
         self.answers[item[kept]] = answers[kept]
         self.verified[item] = solved
-        self.total_steps[item] += self.steps[slots].astype(np.int32)
+        self.steps_by_view[item, view] = self.steps[slots]
         self.views[item] = view + 1
         self.latency_s[item] += time.perf_counter() - self.started[slots]
         self.reasons[item] = reason

@@ -246,3 +246,16 @@ def flops_per_step(spec: ModelSpec) -> int:
     h_updates, l_updates = spec.h_cycles, spec.h_cycles * spec.l_cycles
     connections = 2 * d * d * t * (h_updates + l_updates) if spec.connections else 0
     return sum(spec.block_passes) * block + connections + heads
+
+
+def weight_bytes(spec: ModelSpec) -> dict[str, int]:
+    """Bytes of the trainable tensors per precision; a graph's own overhead and state tables come on top.
+
+    INT8 holds the blocks' matrices as int8 with a float32 scale per output channel, all else as float32.
+    """
+    shapes = parameter_shapes(spec)
+    blocks = {name: shape for name, shape in shapes.items() if ".layers." in name and len(shape) == 2}
+    total = sum(map(math.prod, shapes.values()))
+    matrices = sum(map(math.prod, blocks.values()))
+    channels = sum(shape[0] for shape in blocks.values())
+    return {"fp32": 4 * total, "fp16": 2 * total, "int8": matrices + 4 * channels + 4 * (total - matrices)}

@@ -27,7 +27,7 @@ once() {
 }
 
 once data "1/6 Build the data: generated puzzles with one solution each" \
-    hrm-edge data build mini-sudoku --out $OUT/data --source generate --seed 0
+    hrm-edge data build mini-sudoku --out $OUT/data --source generate --seed 0 --test-count 2000
 resume=()
 [[ -e $OUT/run ]] && resume=(--resume)
 once run "2/6 Train on the CPU" hrm-edge train $RECIPE --set data=$OUT/data --out $OUT/run "${resume[@]}"

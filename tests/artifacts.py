@@ -6,6 +6,7 @@ It is recurrent (z_h holds the digits found so far), counts its steps in z_l, an
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 from typing import Any
 
@@ -149,16 +150,21 @@ def write_singles_artifact(
 
 
 def singles_puzzles(task: Sudoku, count: int, *, solvable: bool = True, seed: int = 0) -> tuple[Tokens, Tokens]:
-    """``count`` proper puzzles [N, S] and their answers [N, S]; ``solvable``: whether naked singles solve them."""
-    givens: list[Tokens] = []
-    answers: list[Tokens] = []
-    while len(givens) < count:
-        seed += 1
-        blanks = (task.seq_len * (6 if solvable else 11)) // 16
-        for puzzle in puzzles(task, 50, blanks=blanks, seed=seed):
-            number, answer, _ = solutions(task, puzzle, 2)
-            if number == 1 and (rounds_needed(task, puzzle) is not None) == solvable and len(givens) < count:
-                assert answer is not None
-                givens.append(puzzle)
-                answers.append(answer)
-    return np.stack(givens), np.stack(answers)
+    """``count`` proper puzzles [N, S] and their answers [N, S]; ``solvable``: whether naked singles solve them.
+
+    Naked singles solve every minimal 4x4 puzzle that was tried: ask for others at 9x9 only.
+    """
+    rng = np.random.default_rng(seed)
+    found: list[tuple[Tokens, Tokens]] = []
+    for answer in itertools.cycle(puzzles(task, count, blanks=0, seed=seed)):
+        if len(found) == count:
+            break
+        puzzle = answer.copy()
+        for cell in rng.permutation(task.seq_len):
+            fewer = puzzle.copy()
+            fewer[cell] = BLANK
+            if solutions(task, fewer, 2)[0] == 1 and (not solvable or rounds_needed(task, fewer) is not None):
+                puzzle = fewer
+        if (rounds_needed(task, puzzle) is not None) == solvable:
+            found.append((puzzle, answer))
+    return np.stack([pair[0] for pair in found]), np.stack([pair[1] for pair in found])

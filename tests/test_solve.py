@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import time
 
 import numpy as np
 import pytest
@@ -59,14 +60,15 @@ def outcome(found):
     halt=st.sampled_from(HALTS),
     early_claims=st.booleans(),
     hopeless=st.sampled_from([0.0, 0.3, 1.0]),
+    longest=st.sampled_from([2, 6]),
 )
-@settings(max_examples=120)
+@settings(max_examples=200)
 def test_any_number_of_slots_does_what_one_puzzle_at_a_time_does(
-    count, slots, max_steps, views, seed, halt, early_claims, hopeless
+    count, slots, max_steps, views, seed, halt, early_claims, hopeless, longest
 ):
     """Order, every puzzle exactly once, exact steps, views turned back, no mixing (the carry asserts it)."""
     givens = puzzles(MINI, count, blanks=6, seed=seed)
-    model = session(early_claims=early_claims, hopeless=hopeless)
+    model = session(early_claims=early_claims, hopeless=hopeless, longest=longest)
     expected = one_by_one(model, givens, halt, max_steps, views, seed)
     found = solve(model, MINI, givens, halt=halt, max_steps=max_steps, views=views, slots=slots, seed=seed)
     assert outcome(found) == expected
@@ -74,6 +76,30 @@ def test_any_number_of_slots_does_what_one_puzzle_at_a_time_does(
     assert max(model.batches) == min(slots, count)
     assert (found.givens == givens).all()
     assert (found.latency_s > 0).all()
+
+
+@pytest.mark.parametrize(("count", "slots"), list(itertools.product(range(3, 12), range(2, 6))))
+def test_the_last_puzzles_of_the_queue_keep_their_carries(count, slots):
+    """Slots that halt together when the queue holds fewer puzzles than that: some are refilled, some dropped."""
+    givens = puzzles(MINI, count, blanks=6, seed=count)
+    model = session(longest=3, hopeless=0.0)
+    found = solve(model, MINI, givens, slots=slots)
+    assert found.steps.tolist() == [model.needed(puzzle) for puzzle in givens]
+
+
+def test_latency_is_the_time_in_slots_of_all_views():
+    class Slow(ScriptedSession):
+        def step(self, tokens, puzzle_ids, carry):
+            time.sleep(0.001)
+            return super().step(tokens, puzzle_ids, carry)
+
+    givens = puzzles(MINI, 6, blanks=6)
+    found = solve(Slow(MINI, SPEC, hopeless=1.0), MINI, givens, views=4, max_steps=3, slots=2)
+    assert found.steps.tolist() == [12] * 6
+    assert (found.latency_s >= 0.012).all()
+    began = time.perf_counter()
+    alone = solve(Slow(MINI, SPEC, hopeless=1.0), MINI, givens, views=4, max_steps=3, slots=1)
+    assert alone.latency_s.sum() <= time.perf_counter() - began  # waiting in the queue is not in it
 
 
 @pytest.mark.parametrize("halt", HALTS)

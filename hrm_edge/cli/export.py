@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 @click.option(
     "--calibration",
     type=click.Path(path_type=Path, exists=True),
-    help="Built data folder (its train part calibrates, its test part checks) or a puzzle file (halved).",
+    help="Built data folder (its train part calibrates, its test part checks) or a puzzle file (halved); "
+    "without it the package's own puzzles check.",
 )
 @click.option("--backend", type=click.Choice(["onnx"]), default="onnx", show_default=True, help="What to build.")
 def export(model: Path, out: Path, precision: str, calibration: Path | None, backend: str) -> None:
@@ -63,8 +64,7 @@ def export(model: Path, out: Path, precision: str, calibration: Path | None, bac
     _show(Console(), manifest, out)
     if not manifest.gate.passed:
         raise GateError("; ".join(manifest.gate.failures), f"{out} is marked; see its manifest.json")
-    data = f" --data {calibration}" if calibration else " --data PUZZLES"
-    click.echo(f"Next: hrm-edge bench {out}{data}")
+    click.echo(f"Next: hrm-edge bench {out}" + (f" --data {calibration}" if calibration else ""))
 
 
 def _show(console: object, manifest: Manifest, out: Path) -> None:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import errno
 import importlib
-import importlib.util
 import os
 import sys
 import traceback
@@ -40,7 +39,7 @@ class Verb:
     summary: str
 
 
-_ROAD = {  # in the order of the road
+VERBS = {  # in the order of the road
     "info": Verb("hrm_edge.cli.info:info", "Show a model's or recipe's parameters, FLOPs per step and manifest."),
     "data": Verb("hrm_edge.cli.data:data", "Build data sets from a file, a hub or the puzzle generator."),
     "train": Verb("hrm_edge.cli.train:train", "Train a recipe into a checkpoint."),
@@ -49,7 +48,6 @@ _ROAD = {  # in the order of the road
     "bench": Verb("hrm_edge.cli.bench:bench", "Measure latency, throughput and accuracy in one report."),
     "solve": Verb("hrm_edge.cli.solve:solve", "Solve puzzles and verify the answers by the rules."),
 }
-VERBS = {name: verb for name, verb in _ROAD.items() if importlib.util.find_spec(verb.target.partition(":")[0])}
 
 EXTRAS = {  # a package that may be missing → the extra that brings it
     "torch": "train",
@@ -79,9 +77,8 @@ class LazyGroup(click.Group):
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        if VERBS:
-            with formatter.section("Commands"):
-                formatter.write_dl([(name, verb.summary) for name, verb in VERBS.items()])
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, verb.summary) for name, verb in VERBS.items()])
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]

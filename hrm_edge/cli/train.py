@@ -2,31 +2,15 @@
 
 from __future__ import annotations
 
-import re
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
-from typing import Any
 
 import click
 
-_UNITS = {"s": 1, "m": 60, "h": 3600}
-
-
-class Duration(click.ParamType):
-    """``90s``, ``30m``, ``2h`` or ``1h30m`` to seconds."""
-
-    name = "duration"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        if isinstance(value, float):
-            return value
-        parts = re.findall(r"(\d+(?:\.\d+)?)([smh])", value)
-        if not parts or "".join(n + u for n, u in parts) != value:
-            self.fail(f"'{value}' is no duration: write 90s, 30m, 2h or 1h30m", param, ctx)
-        return float(sum(float(number) * _UNITS[unit] for number, unit in parts))
+from hrm_edge.cli.options import Duration
 
 
 @contextmanager

@@ -16,7 +16,7 @@ from safetensors.numpy import save_file
 from hrm_edge import __version__
 from hrm_edge.data.dataset import Dataset
 from hrm_edge.data.layout import is_data_folder
-from hrm_edge.data.puzzles import load_puzzles
+from hrm_edge.data.puzzles import PuzzleSet, load_puzzles
 from hrm_edge.errors import UserError
 from hrm_edge.export.graph import OPSET, StepGraph
 from hrm_edge.export.parity import CheckSet, judge, measure
@@ -30,10 +30,10 @@ from hrm_edge.quant.policy import exceptions, int8_layers
 from hrm_edge.recipe import Limits, Quantization
 from hrm_edge.runtime.ort import OrtSession
 from hrm_edge.tasks import get_task
+from hrm_edge.tasks.samples import sample_file
 
 MAX_BATCH = 1024
 MOST_PUZZLES = 10_000  # read of a data folder's part: more would only cost memory
-RANDOM_TOKENS = "random tokens"
 
 Tell = Callable[[str], None]
 
@@ -42,32 +42,36 @@ def _silent(message: str) -> None:
     """The default for ``tell``."""
 
 
-def puzzle_sets(path: Path | None, task_name: str, model: HRM, limits: Limits) -> tuple[CheckSet | None, CheckSet]:
+def puzzle_sets(path: Path | None, task_name: str, limits: Limits) -> tuple[CheckSet | None, CheckSet]:
     """(calibration set or None, check set), disjoint.
 
     A built folder's train part calibrates and its test part checks; of a puzzle file the first half calibrates and
-    the second checks. Without a path there is no calibration, and numbers are compared on seeded random tokens,
-    which suffices for the parity of floats.
+    the second checks. Without a path there is no calibration, and the package's own puzzles check.
     """
-    spec = model.spec
-    if path is None:
-        random = np.random.default_rng(0).integers(1, spec.vocab, (64, spec.seq_len)).astype(np.uint8)
-        return None, CheckSet(random, None, np.zeros(64, np.int32), RANDOM_TOKENS)
     task = get_task(task_name)
+    if path is None:
+        sample = sample_file(task_name)
+        if sample is None:
+            raise UserError(f"the package has no puzzles of {task_name} to check on", "name a set: --calibration PATH")
+        return None, _checks_of(load_puzzles(sample, task), slice(None), "the package's own puzzles").head(
+            limits.puzzles
+        )
     if is_data_folder(path):
         calibration, check = (_part_of(Dataset(path, split, task)) for split in ("train", "test"))
     else:
         puzzles = load_puzzles(path, task=task)
-        half = len(puzzles.inputs) // 2
-        ids = np.zeros(len(puzzles.inputs), np.int32)
-        labels = puzzles.labels
-        calibration = CheckSet(puzzles.inputs[:half], None, ids[:half], f"{path.name}, first half")
-        check = CheckSet(
-            puzzles.inputs[half:], None if labels is None else labels[half:], ids[half:], f"{path.name}, second half"
-        )
+        half = len(puzzles) // 2
+        calibration = _checks_of(puzzles, slice(half), f"{path.name}, first half")
+        check = _checks_of(puzzles, slice(half, None), f"{path.name}, second half")
     if not len(check.inputs):
         raise UserError(f"{path} has no puzzles to check the export on", "give a larger set with --calibration")
     return calibration, check.head(limits.puzzles)
+
+
+def _checks_of(puzzles: PuzzleSet, rows: slice, source: str) -> CheckSet:
+    inputs = puzzles.inputs[rows]
+    labels = None if puzzles.labels is None else puzzles.labels[rows]
+    return CheckSet(inputs, labels, np.zeros(len(inputs), np.int32), source)
 
 
 def _part_of(data: Dataset) -> CheckSet:
@@ -95,7 +99,7 @@ def export(
     if precision == "int8" and calibration is None:
         raise UserError("INT8 needs real puzzles to calibrate on", "name a data folder or file: --calibration PATH")
     spec, steps = model.spec, model.spec.max_steps
-    seen, check = puzzle_sets(calibration, info.task, model, limits)
+    seen, check = puzzle_sets(calibration, info.task, limits)
     scales: dict[str, float] | None = None
     if precision == "int8":
         assert seen is not None
@@ -128,8 +132,7 @@ def export(
         table, lost = measure(TorchSession(model), OrtSession(folder, manifest), check, steps)
         gate = judge(table, lost, precision, limits)
         manifest = manifest.model_copy(update={"parity": table, "accuracy_lost_points": lost, "gate": gate})
-        write_manifest(folder, manifest)
-    return manifest
+        return write_manifest(folder, manifest)
 
 
 def _state(model: HRM) -> dict[str, NDArray[np.float32]]:

@@ -29,7 +29,7 @@ def test_an_artifact_solves(tmp_path, task, precision):
     assert len(set(needed)) > 1
     assert (manifest.task, manifest.precision, session.backend) == (task.name, precision, "onnxruntime-cpu")
     for halt in ("rules", "head"):
-        found = solve(session, task, givens, halt=halt, slots=5)
+        found = solve(session, task, givens, halt=halt, slots=5, max_steps=task.seq_len)
         assert (found.answers == answers).all()
         assert found.verified.all()
         assert found.steps.tolist() == needed

@@ -1,0 +1,1 @@
+"""Latency, throughput and accuracy of a session on one machine, in one report."""

@@ -1,0 +1,50 @@
+"""Answers against the right ones. Axes: N puzzles, S cells."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from hrm_edge.report import Answers, AtViews, wilson_95
+from hrm_edge.solve import Solutions
+from hrm_edge.tasks.base import Bools, Tokens
+
+VIEW_MARKS = (1, 4, 16, 64)
+
+
+def score(found: Solutions, labels: Tokens, *, views: int | None = None) -> Answers:
+    """Count ``found`` against ``labels`` [N, S], as if the solver had stopped after ``views`` views (default: all).
+
+    A puzzle that needed more views counts as unsolved: its earlier answers broke the rules, which no label does.
+    """
+    in_time: Bools = np.ones(len(found), np.bool_) if views is None else found.views <= views
+    verified = found.verified & in_time
+    exact = (found.answers == labels).all(axis=1) & in_time
+    steps = found.steps_by_view[:, :views].sum(axis=1)
+    count = len(found)
+    return Answers(
+        count=count,
+        exact_accuracy=float(exact.mean()) if count else 0.0,
+        exact_accuracy_interval_95=wilson_95(int(exact.sum()), count),
+        verified=int(verified.sum()),
+        false_verified=int((verified & ~exact).sum()),
+        mean_steps=float(steps.mean()) if count else 0.0,
+    )
+
+
+def score_by_views(found: Solutions, labels: Tokens, views: int) -> list[AtViews]:
+    """:func:`score` after 1, 4, 16 and 64 views, as far as they were allowed, and after all of them."""
+    marks = sorted({*(mark for mark in VIEW_MARKS if mark <= views), views})
+    return [AtViews(views=mark, **score(found, labels, views=mark).model_dump()) for mark in marks]
+
+
+def steps_histogram(found: Solutions) -> dict[int, int]:
+    """ACT steps → number of puzzles that took so many."""
+    steps, counts = np.unique(found.steps, return_counts=True)
+    return {int(k): int(n) for k, n in zip(steps, counts, strict=True)}
+
+
+def answer_fields(found: Solutions, labels: Tokens) -> dict[str, Any]:
+    """The fields of a report that tell what came of the puzzles."""
+    return {**score(found, labels).model_dump(), "steps_histogram": steps_histogram(found)}

@@ -1,0 +1,134 @@
+"""``hrm-edge info``: parameters, FLOPs and bytes of a variant, recipe, checkpoint or artifact; no torch needed."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from hrm_edge.spec import ModelSpec
+
+SUDOKU_VOCAB, SUDOKU_CELLS = 11, 81
+
+
+@click.command()
+@click.argument("model")
+@click.option("--vocab", type=click.IntRange(2, 256), help="Tokens; for a variant's name only.  [default: 11]")
+@click.option("--seq-len", type=click.IntRange(1, 4096), help="Cells; for a variant's name only.  [default: 81]")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def info(model: str, vocab: int | None, seq_len: int | None, as_json: bool) -> None:
+    """Show the parameters, FLOPs per ACT step and bytes of MODEL.
+
+    MODEL is a variant (full, reduced, nano), a recipe, a run or checkpoint folder, or an artifact folder.
+
+    \b
+    hrm-edge info full --vocab 14 --json
+    """
+    from hrm_edge.cli.options import print_json
+    from hrm_edge.errors import UserError
+    from hrm_edge.spec import VARIANTS, flops_per_step, parameter_table, weight_bytes
+
+    if model not in VARIANTS and (vocab is not None or seq_len is not None):
+        raise UserError("--vocab and --seq-len are for a variant's name", f"leave them out: {model} has its own")
+    kind, spec, about, following = _find(model, vocab or SUDOKU_VOCAB, seq_len or SUDOKU_CELLS)
+    document = {
+        "name": model,
+        "kind": kind,
+        "parameters": parameter_table(spec),
+        "flops_per_step": flops_per_step(spec),
+        "bytes": weight_bytes(spec),
+        "spec": spec.model_dump(mode="json"),
+        **about,
+    }
+    if as_json:
+        print_json(document)
+    else:
+        _print(document)
+        click.echo(f"Next: {following}")
+
+
+def _find(model: str, vocab: int, seq_len: int) -> tuple[str, ModelSpec, dict[str, Any], str]:
+    """Kind of thing, its spec, what else the JSON says about it, the next command."""
+    from hrm_edge.cli.resolve import checkpoint_spec, is_checkpoint, unknown_model
+    from hrm_edge.errors import nearest
+    from hrm_edge.manifest import MANIFEST, read_manifest
+    from hrm_edge.spec import VARIANTS
+
+    path = Path(model)
+    if model in VARIANTS:
+        spec = _variant(model, vocab, seq_len)
+        return "variant", spec, {}, "hrm-edge train RECIPE, with a recipe of recipes/"
+    if path.suffix in (".yaml", ".yml"):
+        return "recipe", _recipe(path), {}, f"hrm-edge train {model}"
+    if (path / MANIFEST).is_file():
+        manifest = read_manifest(path)
+        about = {"manifest": manifest.model_dump(mode="json")}
+        return "artifact", manifest.spec, about, f"hrm-edge bench {model} --data DATA"
+    if is_checkpoint(path):
+        spec, checkpoint = checkpoint_spec(path)
+        following = f"hrm-edge export {model} --out ARTIFACT --int8 --calibration DATA"
+        return "checkpoint", spec, {"checkpoint": checkpoint}, following
+    raise unknown_model(model, f", a recipe (.yaml), or a variant ({nearest(model, VARIANTS)})")
+
+
+def _variant(name: str, vocab: int, seq_len: int) -> ModelSpec:
+    from pydantic import ValidationError
+
+    from hrm_edge.errors import UserError
+    from hrm_edge.spec import variant_spec
+
+    try:
+        return variant_spec(name, vocab=vocab, seq_len=seq_len, grid=_board(seq_len))
+    except ValidationError as error:
+        mend = "use a square board, e.g. --seq-len 81"
+        raise UserError(f"{name}: {error.errors()[0]['msg']}", mend) from error
+
+
+def _board(seq_len: int) -> tuple[int, int, int, int] | None:
+    """A square board with the squarest boxes; None where the cells do not make one."""
+    side = math.isqrt(seq_len)
+    if side * side != seq_len:
+        return None
+    box_rows = max(rows for rows in range(1, math.isqrt(side) + 1) if side % rows == 0)
+    return side, side, box_rows, side // box_rows
+
+
+def _recipe(path: Path) -> ModelSpec:
+    from hrm_edge.recipe import load_recipe
+    from hrm_edge.tasks import get_task
+
+    recipe = load_recipe(path)
+    task = get_task(recipe.task)
+    return recipe.spec(vocab=task.vocab, seq_len=task.seq_len, grid=task.grid)
+
+
+def _print(document: dict[str, Any]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    spec, parameters = document["spec"], document["parameters"]
+    table = Table(
+        "part", "parameters", title=f"{document['name']} ({document['kind']})", title_justify="left", box=None
+    )
+    table.columns[1].justify = "right"
+    for row in parameters["table"]:
+        table.add_row(row["name"], f"{row['count']:,}")
+    table.add_section()
+    table.add_row(f"trainable, {parameters['tensors']} tensors", f"{parameters['trainable']:,}", style="bold")
+    table.add_row("in the state dict", f"{parameters['state_dict']:,}")
+    console = Console(highlight=False)
+    console.print(table)
+    console.print(
+        f"hidden {spec['hidden']}, heads {spec['heads']}, layers {spec['h_layers']} H + {spec['l_layers']} L, "
+        f"cycles {spec['h_cycles']} x {spec['l_cycles']}, vocabulary {spec['vocab']}, cells {spec['seq_len']}"
+    )
+    console.print(f"{document['flops_per_step'] / 1e9:.3f} GFLOP per ACT step, at most {spec['max_steps']} steps")
+    console.print("weights: " + ", ".join(f"{name} {size / 1e6:.2f} MB" for name, size in document["bytes"].items()))
+    if "manifest" in document:
+        manifest = document["manifest"]
+        size = sum(entry["bytes"] for entry in manifest["files"].values())
+        gate = "passed" if manifest["gate"]["passed"] else "failed: " + "; ".join(manifest["gate"]["failures"])
+        console.print(f"artifact: {manifest['task']}, {manifest['precision']}, {size / 1e6:.2f} MB; export gate {gate}")

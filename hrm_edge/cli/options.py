@@ -1,0 +1,106 @@
+"""What several verbs share on the command line: parameter types, the JSON destination, progress."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from hrm_edge.errors import UserError
+from hrm_edge.files import os_error
+
+if TYPE_CHECKING:
+    from hrm_edge.report import Report
+
+STDOUT = "-"
+_UNITS_S = {"s": 1, "m": 60, "h": 3600}
+
+
+class Duration(click.ParamType):
+    """``90s``, ``30m``, ``2h`` or ``1h30m`` to seconds."""
+
+    name = "duration"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        if isinstance(value, float):
+            return value
+        parts = re.findall(r"(\d+(?:\.\d+)?)([smh])", value)
+        if not parts or "".join(number + unit for number, unit in parts) != value:
+            self.fail(f"'{value}' is no duration: write 90s, 30m, 2h or 1h30m", param, ctx)
+        return float(sum(float(number) * _UNITS_S[unit] for number, unit in parts))
+
+
+class OutputFile(click.ParamType):
+    """A file to be written when the work is done; refused now where it cannot be. ``-`` is stdout."""
+
+    name = "file"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        flag = param.opts[0] if param is not None else "the output"
+        path = Path(value)
+        if value == STDOUT:
+            return STDOUT
+        mend = f"choose another file with {flag}"
+        if path.is_dir():
+            raise UserError(f"{flag} {path}: it is a folder", mend)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=path.parent):
+                pass
+        except OSError as error:
+            raise UserError(f"{flag} {os_error(error, path).what}", mend) from error
+        return str(path)
+
+
+@contextlib.contextmanager
+def progress_bar(title: str, total: float) -> Iterator[Callable[[float], None]]:
+    """A bar on stderr while the block runs (nothing where stderr is no terminal); call it with what is done."""
+    from rich.console import Console
+    from rich.progress import Progress
+
+    console = Console(stderr=True)
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task(title, total=total)
+        yield lambda done: bar.update(task, completed=done)
+
+
+def show_report(report: Report, json_file: str | None, markdown_file: str | None, following: str) -> None:
+    """Write the files, print the tables (to stderr where the JSON has stdout) and the next command last."""
+    from rich.console import Console
+
+    from hrm_edge.files import write_json, write_text
+    from hrm_edge.report import markdown, tables
+
+    document = report.model_dump(mode="json")
+    on_stderr = STDOUT in (json_file, markdown_file)
+    if json_file == STDOUT:
+        print_json(document)
+    elif json_file is not None:
+        write_json(json_file, document)
+    if markdown_file == STDOUT:
+        click.echo(markdown(report), nl=False)
+    elif markdown_file is not None:
+        write_text(markdown_file, markdown(report))
+    console = Console(stderr=on_stderr, highlight=False)
+    if not console.is_terminal:
+        console = Console(stderr=on_stderr, highlight=False, width=160)
+    for table in tables(report):
+        console.print(table)
+    for file in (json_file, markdown_file):
+        if file not in (None, STDOUT):
+            click.echo(f"Report: {file}", err=on_stderr)
+    click.echo(f"Next: {following}", err=on_stderr)
+
+
+def print_json(document: Any) -> None:
+    """One JSON document on stdout."""
+    import json
+
+    json.dump(document, sys.stdout, indent=2, allow_nan=False)
+    sys.stdout.write("\n")

@@ -1,0 +1,139 @@
+"""From what a user calls a model to a session: an artifact folder, or a checkpoint or run folder."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import click
+from pydantic import ValidationError
+
+from hrm_edge.errors import UserError
+from hrm_edge.files import read_json
+from hrm_edge.manifest import MANIFEST, STEP_FILE, Manifest
+from hrm_edge.report import Model
+from hrm_edge.session import Session
+from hrm_edge.spec import VARIANTS, ModelSpec, parameter_table, weight_bytes
+from hrm_edge.tasks import get_task
+from hrm_edge.tasks.sudoku import Sudoku
+
+CHECKPOINT_FILE = "checkpoint.json"  # a checkpoint folder's, hrm_edge.model.weights writes it
+BEST_FILE = "best.json"  # a run folder's
+CHECKPOINTS_FOLDER = "checkpoints"
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """A loaded model and what reports say about it."""
+
+    session: Session
+    task: Sudoku
+    model: Model
+    manifest: Manifest | None
+    """Of an artifact."""
+
+    @property
+    def parity(self) -> list[dict[str, Any]]:
+        return [] if self.manifest is None else [p.model_dump(mode="json") for p in self.manifest.parity]
+
+
+def resolve_model(name: str, threads: int | None = None) -> Resolved:
+    """Load a model by folder; ``threads`` of one step (artifacts only; None: the backend's default).
+
+    Raises ``UserError`` saying what was tried, or what is wrong with the folder.
+    """
+    path = Path(name)
+    if (path / MANIFEST).is_file():
+        return _artifact(path, threads)
+    if is_checkpoint(path):
+        return _checkpoint(path, threads)
+    raise unknown_model(name)
+
+
+def is_checkpoint(path: Path) -> bool:
+    """Whether ``path`` is a checkpoint folder or a run folder with checkpoints."""
+    return (path / CHECKPOINT_FILE).is_file() or (path / CHECKPOINTS_FOLDER).is_dir()
+
+
+def unknown_model(name: str, also: str = "") -> UserError:
+    """Nothing is called ``name``; ``also`` names further things that the verb takes."""
+    path = Path(name)
+    takes = f"a model is an artifact folder (with {MANIFEST}) or a run or checkpoint folder of 'hrm-edge train'{also}"
+    if path.is_dir():
+        missing = f"{MANIFEST}, {CHECKPOINT_FILE} nor {CHECKPOINTS_FOLDER}/"
+        return UserError(
+            f"{name} is no model: the folder has neither {missing}", f"{takes}; an export cut off has none"
+        )
+    if path.exists():
+        return UserError(f"{name} is no model: it is a file", takes)
+    if name in VARIANTS:
+        return UserError(f"'{name}' is a variant without weights", takes)
+    return UserError(f"no model '{name}': there is no such folder", takes)
+
+
+def _artifact(path: Path, threads: int | None) -> Resolved:
+    from hrm_edge.runtime import open_artifact
+
+    session, manifest = open_artifact(path, threads)
+    if not manifest.gate.passed:
+        click.echo(f"Warning: {path} failed its export gate: {'; '.join(manifest.gate.failures)}", err=True)
+    model = Model(
+        name=manifest.name,
+        path=str(path),
+        kind="artifact",
+        task=manifest.task,
+        variant=manifest.spec.variant,
+        precision=manifest.precision,
+        parameters=parameter_table(manifest.spec)["trainable"],
+        size_bytes=sum(entry.bytes for entry in manifest.files.values()),
+        sha256=manifest.files[STEP_FILE].sha256,
+        gate_passed=manifest.gate.passed,
+    )
+    return Resolved(session, get_task(manifest.task), model, manifest)
+
+
+def _checkpoint(path: Path, threads: int | None) -> Resolved:
+    if threads is not None:
+        raise UserError(f"--threads: {path} is a checkpoint, which torch runs", "leave it out, or export the model")
+    try:
+        from hrm_edge.model.weights import load_session
+    except ModuleNotFoundError as error:
+        if error.name != "torch":
+            raise
+        mend = "pip install 'hrm-edge[train]', or export it where torch is and copy the artifact here"
+        raise UserError(f"{path} is a checkpoint, which needs torch", mend) from error
+    session, about = load_session(path)
+    spec = session.spec
+    model = Model(
+        name=path.name,
+        path=str(about["path"]),
+        kind="checkpoint",
+        task=about["task"],
+        variant=spec.variant,
+        precision="fp32",
+        parameters=parameter_table(spec)["trainable"],
+        size_bytes=weight_bytes(spec)["fp32"],
+        sha256=None,
+        gate_passed=None,
+    )
+    return Resolved(session, get_task(about["task"]), model, None)
+
+
+def checkpoint_spec(path: Path) -> tuple[ModelSpec, dict[str, Any]]:
+    """Spec and description of a checkpoint, or of a run's best one, read without torch."""
+    folder = path
+    if not (path / CHECKPOINT_FILE).is_file():
+        found = sorted(p.parent for p in (path / CHECKPOINTS_FOLDER).glob(f"*/{CHECKPOINT_FILE}"))
+        if not found:
+            raise UserError(f"{path} holds no checkpoint", "the run was stopped before its first: train on")
+        best = read_json(path / BEST_FILE)["checkpoint"] if (path / BEST_FILE).is_file() else found[-1].name
+        folder = path / CHECKPOINTS_FOLDER / best
+    about = read_json(folder / CHECKPOINT_FILE)
+    try:
+        spec = ModelSpec.model_validate(about.pop("spec"))
+        about.pop("files")
+    except (AttributeError, KeyError, TypeError, ValidationError) as error:
+        mend = "copy the checkpoint again, or choose another one of the run"
+        raise UserError(f"{folder / CHECKPOINT_FILE} describes no model", mend) from error
+    return spec, {"path": str(folder), **about}
