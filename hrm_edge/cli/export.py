@@ -24,7 +24,8 @@ if TYPE_CHECKING:
     "without it the package's own puzzles check.",
 )
 @click.option("--backend", type=click.Choice(["onnx"]), default="onnx", show_default=True, help="What to build.")
-def export(model: Path, out: Path, precision: str, calibration: Path | None, backend: str) -> None:
+@click.option("--plugin", is_flag=True, help="Attention as one node for the TensorRT plugin; other runtimes run it too.")
+def export(model: Path, out: Path, precision: str, calibration: Path | None, backend: str, plugin: bool) -> None:
     """Export MODEL, a run or checkpoint folder of 'hrm-edge train', as an artifact.
 
     The artifact holds one ACT step as ONNX, its initial state, and a manifest with a hash of every file and the
@@ -59,6 +60,7 @@ def export(model: Path, out: Path, precision: str, calibration: Path | None, bac
             calibration=calibration,
             quantization=recipe.quantization,
             limits=recipe.limits,
+            plugin=plugin,
             tell=lambda message: status.update(message),
         )
     _show(Console(), manifest, out)

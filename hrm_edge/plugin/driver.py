@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import functools
-from ctypes import POINTER, byref, c_char_p, c_int, c_int32, c_uint, c_void_p
+from ctypes import POINTER, byref, c_char_p, c_int, c_int32, c_uint, c_ulonglong, c_void_p
 
 from hrm_edge.errors import UserError
 
@@ -25,10 +25,11 @@ class DriverError(UserError):
 
 
 class Driver:
-    """Bound functions of libcuda; raises ``UserError`` where there is no driver."""
+    """Bound functions of libcuda (CUDA 12 and newer); raises ``UserError`` where there is no driver."""
 
     _SIGNATURES = {
         "cuCtxGetCurrent": [POINTER(c_void_p)],
+        "cuCtxGetId": [c_void_p, POINTER(c_ulonglong)],
         "cuCtxGetDevice": [POINTER(c_int)],
         "cuDeviceGetAttribute": [POINTER(c_int), c_int, c_int],
         "cuModuleLoadData": [POINTER(c_void_p), c_char_p],
@@ -43,7 +44,9 @@ class Driver:
         except OSError as error:
             raise UserError(f"no CUDA driver: {error}", "the plugin runs on a machine with an NVIDIA GPU") from error
         for name, arguments in self._SIGNATURES.items():
-            function = getattr(self._library, name)
+            function = getattr(self._library, name, None)
+            if function is None:
+                raise UserError(f"{library} has no {name}", "the plugin needs a driver of CUDA 12 or newer")
             function.argtypes, function.restype = arguments, c_int
 
     def _call(self, name: str, *arguments: object) -> None:
@@ -52,12 +55,13 @@ class Driver:
             raise DriverError(name, code)
 
     def context(self) -> int:
-        """The current context, as a key; TensorRT has one current whenever it calls a plugin."""
-        handle = c_void_p()
+        """Id of the current context, which is not used again; TensorRT has one current whenever it calls a plugin."""
+        handle, number = c_void_p(), c_ulonglong()
         self._call("cuCtxGetCurrent", byref(handle))
         if not handle.value:
             raise UserError("no CUDA context is current", "set the device first")
-        return handle.value
+        self._call("cuCtxGetId", handle, byref(number))
+        return number.value
 
     def sm(self) -> int:
         """Compute capability of the current device, 87 for 8.7."""

@@ -84,6 +84,8 @@ def plugin_classes(trt: Any) -> tuple[type, type]:
             self.plugin_name, self.plugin_version, self.plugin_namespace = NAME, VERSION, NAMESPACE
             self.num_outputs = 1
             self.heads, self.launcher = heads, launcher
+            # PluginField points into these arrays and does not keep them alive
+            self.values = {"heads": np.array([heads], np.int32), "abi": np.array([ABI], np.int32)}
             self.ready: tuple[tuple[int, ...], Kernel, int] | None = None
 
         def get_capability_interface(self, kind: Any) -> Any:
@@ -93,9 +95,8 @@ def plugin_classes(trt: Any) -> tuple[type, type]:
             return type(self)(self.heads, self.launcher)
 
         def get_fields_to_serialize(self) -> Any:
-            fields = {"heads": self.heads, "abi": ABI}
             return trt.PluginFieldCollection(
-                [trt.PluginField(n, np.array([v], np.int32), trt.PluginFieldType.INT32) for n, v in fields.items()]
+                [trt.PluginField(name, value, trt.PluginFieldType.INT32) for name, value in self.values.items()]
             )
 
         def supports_format_combination(self, position: int, tensors: Any, inputs: int) -> bool:
@@ -155,8 +156,9 @@ def plugin_classes(trt: Any) -> tuple[type, type]:
         def __init__(self, launcher: Launcher) -> None:
             trt.IPluginCreatorV3One.__init__(self)
             self.name, self.plugin_version, self.plugin_namespace = NAME, VERSION, NAMESPACE
+            self.empty = np.array([], np.int32)
             self.field_names = trt.PluginFieldCollection(
-                [trt.PluginField("heads", np.array([], np.int32), trt.PluginFieldType.INT32)]
+                [trt.PluginField("heads", self.empty, trt.PluginFieldType.INT32)]
             )
             self.launcher = launcher
 
