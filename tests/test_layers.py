@@ -45,7 +45,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "demo": BASE | CORE | {"runtime", "vision"},
     "doctor": BASE,
     # host
-    "ops": {"errors"},
+    "ops": {"errors", "files", "plugin"},
     "model": BASE | {"session", "ops"},
     "data": BASE,
     "train": BASE | CORE | {"model", "data"},
@@ -68,7 +68,7 @@ MAY_USE: dict[str, set[str]] = {
     "bench": {"numpy", "pydantic", "rich"},
     "demo": {"numpy", "cv2", "rich"},
     "doctor": {"rich"},
-    "ops": {"torch"},
+    "ops": {"numpy", "torch", "triton", "tensorrt", "torch_tensorrt"},
     "model": {"numpy", "torch", "safetensors", "pydantic"},
     "data": {"numpy", "numba", "pydantic", "rich", "huggingface_hub"},
     "train": {"numpy", "torch", "safetensors", "pydantic", "rich"},

@@ -24,7 +24,9 @@ if TYPE_CHECKING:
     "without it the package's own puzzles check.",
 )
 @click.option("--backend", type=click.Choice(["onnx"]), default="onnx", show_default=True, help="What to build.")
-@click.option("--plugin", is_flag=True, help="Attention as one node for the TensorRT plugin; other runtimes run it too.")
+@click.option(
+    "--plugin", is_flag=True, help="Attention as one node for the TensorRT plugin; other runtimes run it too."
+)
 def export(model: Path, out: Path, precision: str, calibration: Path | None, backend: str, plugin: bool) -> None:
     """Export MODEL, a run or checkpoint folder of 'hrm-edge train', as an artifact.
 

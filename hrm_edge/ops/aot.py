@@ -43,8 +43,11 @@ class Variant:
         return f"{_TRITON_TYPES[self.dtype]}_d{self.head_dim}_{'rope' if self.rope else 'plain'}_{self.config.name}"
 
 
-def compile_variant(sm: int, variant: Variant) -> Any:
-    """Triton's compiled kernel, with ``asm["ptx"]``, ``asm["cubin"]`` and ``metadata``; the base gets portable PTX."""
+def compile_variant(sm: int, variant: Variant, drop: tuple[str, ...] = ()) -> Any:
+    """Triton's compiled kernel, with ``asm["ptx"]``, ``asm["cubin"]`` and ``metadata``; the base gets portable PTX.
+
+    Parameters named in ``drop`` are left out of the launch (they must be ones that the variant does not read).
+    """
     try:
         import triton
         from triton import knobs
@@ -58,7 +61,8 @@ def compile_variant(sm: int, variant: Variant) -> Any:
     types = (element, "*fp32", "*fp32", "i32", "i32", "i32", element)
     signature = dict(zip(PARAMETERS, types, strict=False))
     config = variant.config
-    constants = {"D": variant.head_dim, "ROPE": variant.rope, "BLOCK_M": config.block_m, "BLOCK_N": config.block_n}
+    sizes = {"D": variant.head_dim, "ROPE": variant.rope, "BLOCK_M": config.block_m, "BLOCK_N": config.block_n}
+    constants = {**dict.fromkeys(drop), **sizes}
     source = ASTSource(
         fn=attention_kernel,
         signature={**signature, **dict.fromkeys(constants, "constexpr")},
@@ -71,16 +75,16 @@ def compile_variant(sm: int, variant: Variant) -> Any:
     with knobs.compilation.scope():
         knobs.compilation.disable_line_info = True  # half of a cubin's size, and paths of the machine that built it
         kernel = triton.compile(source, target=GPUTarget("cuda", sm, 32), options=options)
-    _check_abi(kernel, variant)
+    _check_abi(kernel, variant, len(PARAMETERS) - len(drop))
     return kernel
 
 
-def _check_abi(kernel: Any, variant: Variant) -> None:
+def _check_abi(kernel: Any, variant: Variant, wanted: int) -> None:
     """The launchers pass PARAMETERS and no scratch memory: a Triton that wants other things must not get through."""
     header = re.search(rf"\.entry {SYMBOL}\((.*?)\)", kernel.asm["ptx"], re.DOTALL)
     count = len(re.findall(r"\.param", header.group(1))) if header else 0
     meta = kernel.metadata
-    if count != len(PARAMETERS) or meta.global_scratch_size or meta.profile_scratch_size or meta.num_ctas != 1:
+    if count != wanted or meta.global_scratch_size or meta.profile_scratch_size or meta.num_ctas != 1:
         raise UserError(
             f"this Triton compiles {variant.name} to {count} parameters or with scratch memory",
             f"the launchers expect {', '.join(PARAMETERS)}: install the pinned Triton",
@@ -140,7 +144,7 @@ def build(out: Path, sms: tuple[int, ...], dtypes: tuple[str, ...], head_dims: t
 def render_inc(document: dict[str, Any]) -> str:
     """The same table for the C++ plugin: HRM_BLOB(id, file), then HRM_KERNEL(...) in the order they are tried."""
     files = list(dict.fromkeys(row["file"] for row in document["kernels"]))
-    lines = [f"HRM_META({document['abi']}, \"{document['version']}\", {document['base']})"]
+    lines = [f'HRM_META({document["abi"]}, "{document["version"]}", {document["base"]})']
     lines += [f'HRM_BLOB({index}, "{name}")' for index, name in enumerate(files)]
     for row in document["kernels"]:
         values = [files.index(row["file"]), row["sm"], DTYPES.index(row["dtype"]), row["head_dim"], int(row["rope"])]

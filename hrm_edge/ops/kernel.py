@@ -16,7 +16,7 @@ from hrm_edge.ops.tuning import Config
 
 
 @triton.jit
-def attention_kernel(
+def attention_kernel(  # type: ignore[no-untyped-def]
     qkv,
     cos,
     sin,
@@ -99,7 +99,9 @@ def grid(batch: int, heads: int, length: int, block_m: int) -> tuple[int]:
     return (batch * heads * -(-length // block_m),)
 
 
-def launch(kernel: object, qkv: Tensor, heads: int, rope: tuple[Tensor, Tensor] | None, out: Tensor, config: Config) -> None:
+def launch(
+    kernel: object, qkv: Tensor, heads: int, rope: tuple[Tensor, Tensor] | None, out: Tensor, config: Config
+) -> None:
     """Run ``kernel`` (compiled or interpreted) on dense qkv [B, S, 3*H*D] into dense out [B, S, H*D]."""
     batch, length, packed = qkv.shape
     cos, sin = rope if rope is not None else (qkv, qkv)  # never read, but the signature is one

@@ -1,4 +1,4 @@
-"""Attention on the packed projection in plain torch: what the fused kernel is checked against, and what runs without it.
+"""Attention on the packed projection in plain torch: the fused kernel is checked against it, and it runs without one.
 
 Axes: B batch, T positions, H heads, Dh head size.
 """

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import functools
 from ctypes import POINTER, byref, c_char_p, c_int, c_int32, c_uint, c_ulonglong, c_void_p
+from typing import Any, ClassVar
 
 from hrm_edge.errors import UserError
 
@@ -27,7 +28,7 @@ class DriverError(UserError):
 class Driver:
     """Bound functions of libcuda (CUDA 12 and newer); raises ``UserError`` where there is no driver."""
 
-    _SIGNATURES = {
+    _SIGNATURES: ClassVar[dict[str, list[Any]]] = {
         "cuCtxGetCurrent": [POINTER(c_void_p)],
         "cuCtxGetId": [c_void_p, POINTER(c_ulonglong)],
         "cuCtxGetDevice": [POINTER(c_int)],

@@ -150,7 +150,7 @@ def plugin_classes(trt: Any) -> tuple[type, type]:
             if shape[0]:
                 self.launcher.launch(kernel, function, shape[0] * self.heads, values, stream)
 
-    class Creator(trt.IPluginCreatorV3One):  # type: ignore[misc]
+    class Creator(trt.IPluginCreatorV3One):
         """Makes layers from the node's fields when an engine is built, and from its own when one is loaded."""
 
         def __init__(self, launcher: Launcher) -> None:

@@ -103,8 +103,18 @@ def test_the_table_is_whole_and_says_what_is_measured() -> None:
     assert choose(86, "float16", 64, 82, 8) == choose(BASE_SM, "float16", 64, 82, 8)
 
 
-def test_rows_are_tried_in_order_and_dead_ones_are_not_compiled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    row = {"dtype": None, "head_dim": None, "max_length": None, "max_sequences": None, "block_n": 32, "warps": 4, "stages": 2}
+def test_rows_are_tried_in_order_and_dead_ones_are_not_compiled(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    row = {
+        "dtype": None,
+        "head_dim": None,
+        "max_length": None,
+        "max_sequences": None,
+        "block_n": 32,
+        "warps": 4,
+        "stages": 2,
+    }
     rows = [{**row, "max_length": 128, "block_m": 16}, {**row, "head_dim": 64, "block_m": 32}, {**row, "block_m": 64}]
     path = tmp_path / "table.json"
     path.write_text(json.dumps({"sm": {"80": {"measured": True, "source": "a test", "rows": rows}}}))

@@ -11,16 +11,14 @@ from torch import Tensor
 from hrm_edge.errors import UserError
 from hrm_edge.model.hrm import HRM
 from hrm_edge.ops.attention import attention_path, fused_is_chosen, packed_attention, rope_tables
-from hrm_edge.ops.fused import fused_attention, interpreted
+from hrm_edge.ops.fused import interpreted
 from hrm_edge.ops.reference import unfused_attention
 from hrm_edge.ops.tuning import Config
 from hrm_edge.spec import variant_spec
 
 OP = torch.ops.hrm_edge.fused_attention
 SMALL = Config(16, 16, 4, 1)
-needs_triton = pytest.mark.skipif(
-    importlib.util.find_spec("triton") is None, reason="pip install 'hrm-edge[fused]'"
-)
+needs_triton = pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="pip install 'hrm-edge[fused]'")
 
 
 def inputs(length: int = 9, heads: int = 2, dim: int = 32, dtype: torch.dtype = torch.float32) -> tuple[Tensor, ...]:

@@ -47,7 +47,9 @@ def test_heads_are_kept_apart() -> None:
     assert error <= allowed
 
 
-@pytest.mark.parametrize("config", sorted({row.config for t in read_table().values() for row in t.rows}, key=str), ids=str)
+@pytest.mark.parametrize(
+    "config", sorted({row.config for t in read_table().values() for row in t.rows}, key=str), ids=str
+)
 def test_every_configuration_of_the_table(config: Config) -> None:
     error, allowed = worst_error(Case(97, 32, 1, "float16", True), config, ("random",))
     assert error <= allowed
