@@ -70,110 +70,128 @@ def check_shapes(heads: int, qkv: Sequence[int], tables: Sequence[Sequence[int]]
             raise UserError(f"a rope table is {list(table)}", f"it must be [{qkv[1]}, {head_dim // 2}]")
 
 
+class Layer:
+    """What a layer does, apart from TensorRT's base classes, which ``plugin_classes`` adds.
+
+    TensorRT reports what a method raises as a failure of the layer.
+    """
+
+    trt: Any  # TensorRT's module
+    bases: tuple[type, ...]  # its interfaces
+
+    def __init__(self, heads: int, launcher: Launcher) -> None:
+        for base in self.bases:
+            base.__init__(self)  # type: ignore[misc]
+        self.plugin_name, self.plugin_version, self.plugin_namespace = NAME, VERSION, NAMESPACE
+        self.num_outputs = 1
+        self.heads, self.launcher = heads, launcher
+        kinds = self.trt.DataType
+        self.dtypes = dict(zip((kinds.HALF, kinds.BF16, kinds.FLOAT), DTYPES, strict=True))
+        # PluginField points into these arrays and does not keep them alive
+        self.values = {"heads": np.array([heads], np.int32), "abi": np.array([ABI], np.int32)}
+        self.ready: tuple[tuple[int, ...], Kernel, int] | None = None
+
+    def get_capability_interface(self, kind: Any) -> Any:
+        return self
+
+    def clone(self) -> Any:
+        return type(self)(self.heads, self.launcher)
+
+    def get_fields_to_serialize(self) -> Any:
+        kind = self.trt.PluginFieldType.INT32
+        return self.trt.PluginFieldCollection([self.trt.PluginField(n, v, kind) for n, v in self.values.items()])
+
+    def supports_format_combination(self, position: int, tensors: Any, inputs: int) -> bool:
+        tensor = tensors[position].desc
+        if tensor.format != self.trt.TensorFormat.LINEAR:
+            return False
+        if position == 0:
+            return tensor.type in self.dtypes
+        return bool(tensor.type == (self.trt.DataType.FLOAT if position < inputs else tensors[0].desc.type))
+
+    def get_output_data_types(self, inputs: Any) -> list[Any]:
+        return [inputs[0]]
+
+    def get_output_shapes(self, inputs: Any, shape_inputs: Any, builder: Any) -> list[Any]:
+        out = self.trt.DimsExprs(inputs[0])
+        third = self.trt.DimensionOperation.FLOOR_DIV
+        out[2] = builder.operation(third, inputs[0][2], builder.constant(3))
+        return [out]
+
+    def configure_plugin(self, inputs: Any, outputs: Any) -> None:
+        for shapes in ([tuple(t.min) for t in inputs], [tuple(t.max) for t in inputs]):
+            check_shapes(self.heads, shapes[0], shapes[1:])
+
+    def on_shape_change(self, inputs: Any, outputs: Any) -> None:
+        """Load the kernel: here, because a module must not be loaded while a stream is captured."""
+        shapes = [tuple(tensor.dims) for tensor in inputs]
+        check_shapes(self.heads, shapes[0], shapes[1:])
+        batch, length, packed = shapes[0]
+        dtype, head_dim = self.dtypes[inputs[0].type], packed // (3 * self.heads)
+        self.ready = (
+            shapes[0],
+            *self.launcher.load(dtype, head_dim, len(inputs) == 3, length, batch * self.heads),
+        )
+
+    def attach_to_context(self, context: Any) -> Any:
+        return self.clone()
+
+    def set_tactic(self, tactic: int) -> None:
+        """There is one."""
+
+    def enqueue(
+        self, inputs: Any, outputs: Any, addresses: Any, out_addresses: Any, workspace: int, stream: int
+    ) -> None:
+        shape = tuple(inputs[0].dims)
+        if self.ready is None or self.ready[0] != shape:
+            raise UserError(f"called with {shape} before it was told of this shape")
+        _, kernel, function = self.ready
+        rope = len(addresses) == 3
+        pointers = [*addresses, *([] if rope else [addresses[0]] * 2), out_addresses[0]]
+        if any(pointer % ALIGNMENT for pointer in pointers):
+            raise UserError(f"a tensor is not aligned to {ALIGNMENT} bytes", "use a buffer of its own")
+        stride = shape[2] // (3 * self.heads) // 2 if rope else 0
+        values = [*pointers[:3], shape[1], self.heads, stride, pointers[3]]
+        if shape[0]:
+            self.launcher.launch(kernel, function, shape[0] * self.heads, values, stream)
+
+
+class Maker:
+    """What a creator does: layers from a node's fields when an engine is built, from their own when one is read."""
+
+    trt: Any
+    bases: tuple[type, ...]
+    layer: type[Layer]
+
+    def __init__(self, launcher: Launcher) -> None:
+        for base in self.bases:
+            base.__init__(self)  # type: ignore[misc]
+        self.name, self.plugin_version, self.plugin_namespace = NAME, VERSION, NAMESPACE
+        self.empty = np.array([], np.int32)
+        self.field_names = self.trt.PluginFieldCollection(
+            [self.trt.PluginField("heads", self.empty, self.trt.PluginFieldType.INT32)]
+        )
+        self.launcher = launcher
+
+    def create_plugin(self, name: str, fields: Any, phase: Any) -> Any:
+        values = {field.name: field.data for field in fields}
+        found = {n: int(values[n][0]) for n in ("heads", "abi") if n in values and len(values[n]) == 1}
+        if found.get("heads", 0) < 1:
+            log.error("%s: `heads` must be one int32 above 0", name)
+            return None
+        if phase == self.trt.TensorRTPhase.RUNTIME and found.get("abi") != ABI:
+            log.error("the engine has ABI %s of the plugin, this is %s: build it again", found.get("abi"), ABI)
+            return None
+        return self.layer(found["heads"], self.launcher)
+
+
 def plugin_classes(trt: Any) -> tuple[type, type]:
     """(plugin, creator) classes derived from those of ``trt``."""
-    bases = (trt.IPluginV3, trt.IPluginV3OneCore, trt.IPluginV3OneBuild, trt.IPluginV3OneRuntime)
-    names = dict(zip((trt.DataType.HALF, trt.DataType.BF16, trt.DataType.FLOAT), DTYPES, strict=True))
-
-    class FusedAttention(*bases):  # type: ignore[misc]
-        """One layer. TensorRT reports what a method raises as a failure of the layer."""
-
-        def __init__(self, heads: int, launcher: Launcher) -> None:
-            for base in bases:
-                base.__init__(self)
-            self.plugin_name, self.plugin_version, self.plugin_namespace = NAME, VERSION, NAMESPACE
-            self.num_outputs = 1
-            self.heads, self.launcher = heads, launcher
-            # PluginField points into these arrays and does not keep them alive
-            self.values = {"heads": np.array([heads], np.int32), "abi": np.array([ABI], np.int32)}
-            self.ready: tuple[tuple[int, ...], Kernel, int] | None = None
-
-        def get_capability_interface(self, kind: Any) -> Any:
-            return self
-
-        def clone(self) -> Any:
-            return type(self)(self.heads, self.launcher)
-
-        def get_fields_to_serialize(self) -> Any:
-            return trt.PluginFieldCollection(
-                [trt.PluginField(name, value, trt.PluginFieldType.INT32) for name, value in self.values.items()]
-            )
-
-        def supports_format_combination(self, position: int, tensors: Any, inputs: int) -> bool:
-            tensor = tensors[position].desc
-            if tensor.format != trt.TensorFormat.LINEAR:
-                return False
-            if position == 0:
-                return tensor.type in names
-            return bool(tensor.type == (trt.DataType.FLOAT if position < inputs else tensors[0].desc.type))
-
-        def get_output_data_types(self, inputs: Any) -> list[Any]:
-            return [inputs[0]]
-
-        def get_output_shapes(self, inputs: Any, shape_inputs: Any, builder: Any) -> list[Any]:
-            out = trt.DimsExprs(inputs[0])
-            out[2] = builder.operation(trt.DimensionOperation.FLOOR_DIV, inputs[0][2], builder.constant(3))
-            return [out]
-
-        def configure_plugin(self, inputs: Any, outputs: Any) -> None:
-            for shapes in ([tuple(t.min) for t in inputs], [tuple(t.max) for t in inputs]):
-                check_shapes(self.heads, shapes[0], shapes[1:])
-
-        def on_shape_change(self, inputs: Any, outputs: Any) -> None:
-            # the kernel is loaded here: a module must not be loaded while a stream is captured
-            shapes = [tuple(tensor.dims) for tensor in inputs]
-            check_shapes(self.heads, shapes[0], shapes[1:])
-            batch, length, packed = shapes[0]
-            kernel, function = self.launcher.load(
-                names[inputs[0].type], packed // (3 * self.heads), len(inputs) == 3, length, batch * self.heads
-            )
-            self.ready = (shapes[0], kernel, function)
-
-        def attach_to_context(self, context: Any) -> Any:
-            return self.clone()
-
-        def set_tactic(self, tactic: int) -> None:
-            """There is one."""
-
-        def enqueue(
-            self, inputs: Any, outputs: Any, addresses: Any, out_addresses: Any, workspace: int, stream: int
-        ) -> None:
-            shape = tuple(inputs[0].dims)
-            if self.ready is None or self.ready[0] != shape:
-                raise UserError(f"called with {shape} before it was told of this shape")
-            _, kernel, function = self.ready
-            pointers = [*addresses, *([addresses[0]] * 2 if len(addresses) == 1 else []), out_addresses[0]]
-            if any(pointer % ALIGNMENT for pointer in pointers):
-                raise UserError(f"a tensor is not aligned to {ALIGNMENT} bytes", "use a buffer of its own")
-            stride = shape[2] // (3 * self.heads) // 2 if len(addresses) == 3 else 0
-            values = [*pointers[:3], shape[1], self.heads, stride, pointers[3]]
-            if shape[0]:
-                self.launcher.launch(kernel, function, shape[0] * self.heads, values, stream)
-
-    class Creator(trt.IPluginCreatorV3One):
-        """Makes layers from the node's fields when an engine is built, and from its own when one is loaded."""
-
-        def __init__(self, launcher: Launcher) -> None:
-            trt.IPluginCreatorV3One.__init__(self)
-            self.name, self.plugin_version, self.plugin_namespace = NAME, VERSION, NAMESPACE
-            self.empty = np.array([], np.int32)
-            self.field_names = trt.PluginFieldCollection(
-                [trt.PluginField("heads", self.empty, trt.PluginFieldType.INT32)]
-            )
-            self.launcher = launcher
-
-        def create_plugin(self, name: str, fields: Any, phase: Any) -> Any:
-            values = {field.name: field.data for field in fields}
-            found = {n: int(values[n][0]) for n in ("heads", "abi") if n in values and len(values[n]) == 1}
-            if found.get("heads", 0) < 1:
-                log.error("%s: `heads` must be one int32 above 0", name)
-                return None
-            if phase == trt.TensorRTPhase.RUNTIME and found.get("abi") != ABI:
-                log.error("the engine has ABI %s of the plugin, this is %s: build it again", found.get("abi"), ABI)
-                return None
-            return FusedAttention(found["heads"], self.launcher)
-
-    return FusedAttention, Creator
+    layer_bases = (trt.IPluginV3, trt.IPluginV3OneCore, trt.IPluginV3OneBuild, trt.IPluginV3OneRuntime)
+    layer = type("FusedAttention", (Layer, *layer_bases), {"trt": trt, "bases": layer_bases})
+    maker_bases = (trt.IPluginCreatorV3One,)
+    maker = type("Creator", (Maker, *maker_bases), {"trt": trt, "bases": maker_bases, "layer": layer})
+    return layer, maker
 
 
 _registered: dict[str, Any] = {}  # TensorRT does not own Python creators: they must outlive their engines
