@@ -78,6 +78,7 @@ class Quantization(_Section):
     observer: Literal["max", "percentile"] = "percentile"
     percentile: float = Field(default=99.99, gt=50, le=100)
     calibration_puzzles: int = Field(default=128, ge=1)
+    smooth: float = Field(default=0.5, ge=0, lt=1, description="SmoothQuant strength; 0: off")
 
 
 class Limits(_Section):

@@ -5,19 +5,18 @@ from __future__ import annotations
 from hrm_edge.data.build import default_wanted
 from hrm_edge.data.generator import generate
 from hrm_edge.files import write_text
-from hrm_edge.tasks import get_task
 from hrm_edge.tasks.samples import SAMPLES
+from hrm_edge.tasks.sudoku import Sudoku
 
 COUNT = 256
 SEED = 2026  # no recipe uses it
 
 
 def main() -> None:
-    for name in ("sudoku", "mini-sudoku"):
-        task = get_task(name)
+    for task in (Sudoku(3, 3), Sudoku(2, 2)):
         puzzles = generate(task, COUNT, SEED, default_wanted(task))
         rows = (f"{task.format(q)},{task.format(a)}\n" for q, a in zip(puzzles.inputs, puzzles.labels, strict=True))
-        write_text(SAMPLES / f"{name}.csv", "question,answer\n" + "".join(rows))
+        write_text(SAMPLES / f"{task.name}.csv", "question,answer\n" + "".join(rows))
 
 
 if __name__ == "__main__":

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import re
 import shlex
+import subprocess
+import sys
 from pathlib import Path
 
 import click
@@ -138,3 +140,8 @@ def test_links_resolve(path):
 def test_every_recipe_opens_with_its_command(path):
     header = path.read_text(encoding="utf-8").partition("\n\n")[0]
     assert f"hrm-edge train recipes/{path.name}" in header
+
+
+def test_tables_of_figures_are_rendered_from_results_files():
+    checked = subprocess.run([sys.executable, "scripts/tables.py", "--check"], cwd=ROOT, check=False)
+    assert checked.returncode == 0, "README.md is out of date: run python scripts/tables.py"

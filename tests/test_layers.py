@@ -17,7 +17,7 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "hrm_edge"
 
-BASE = {"errors", "files", "spec", "recipe", "manifest", "report", "tasks"}
+BASE = {"errors", "files", "spec", "recipe", "manifest", "report", "tasks", "zoo"}
 CORE = {"session", "solve"}
 EDGE = {"runtime", "plugin", "vision", "bench", "demo", "doctor"}
 HOST = {"model", "ops", "data", "train", "quant", "export"}
@@ -33,6 +33,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "recipe": {"errors", "files", "spec"},
     "manifest": {"errors", "files", "spec"},
     "report": {"errors", "files"},
+    "zoo": {"errors", "files", "manifest"},
     "tasks": {"errors"},
     # core
     "session": {"spec"},
@@ -58,6 +59,7 @@ MAY_USE: dict[str, set[str]] = {
     "spec": {"pydantic"},
     "recipe": {"pydantic", "yaml"},
     "manifest": {"pydantic"},
+    "zoo": {"pydantic"},
     "report": {"pydantic", "rich"},
     "tasks": {"numpy"},
     "session": {"numpy"},

@@ -10,7 +10,8 @@ import numpy as np
 from hrm_edge.cli.options import progress_bar
 from hrm_edge.errors import UserError
 from hrm_edge.report import Data
-from hrm_edge.tasks.base import Tokens
+from hrm_edge.tasks.base import Task, Tokens
+from hrm_edge.tasks.maze import Maze
 from hrm_edge.tasks.samples import sample_file
 from hrm_edge.tasks.sudoku import Sudoku
 from hrm_edge.tasks.sudoku_search import require_unique
@@ -28,7 +29,7 @@ class Answered:
     data: Data
 
 
-def sample_of(task: Sudoku) -> str:
+def sample_of(task: Task) -> str:
     """Path of the package's own puzzles of ``task``; ``UserError`` where it has none."""
     path = sample_file(task.name)
     if path is None:
@@ -36,7 +37,7 @@ def sample_of(task: Sudoku) -> str:
     return str(path)
 
 
-def answered_puzzles(path: str, task: Sudoku, limit: int | None) -> Answered:
+def answered_puzzles(path: str, task: Task, limit: int | None) -> Answered:
     """The first ``limit`` puzzles of ``path``, with the file's answers or, where it has none, the solver's.
 
     Raises ``UserError`` naming the puzzle that has no solution or several of them.
@@ -52,7 +53,7 @@ def answered_puzzles(path: str, task: Sudoku, limit: int | None) -> Answered:
     return Answered(found.inputs, labels, data)
 
 
-def solved_labels(puzzles: PuzzleSet, task: Sudoku) -> Tokens:
+def solved_labels(puzzles: PuzzleSet, task: Task) -> Tokens:
     """The only solution of every puzzle [N, S], by search."""
     labels = np.zeros_like(puzzles.inputs)
     with progress_bar("looking up the answers", len(puzzles)) as progress:
@@ -62,8 +63,13 @@ def solved_labels(puzzles: PuzzleSet, task: Sudoku) -> Tokens:
     return labels
 
 
-def only_solution(task: Sudoku, givens: Tokens, source: str) -> Tokens:
-    """The only solution [S] of ``givens`` [S]; ``UserError`` naming ``source`` where there is none, or another."""
+def only_solution(task: Task, givens: Tokens, source: str) -> Tokens:
+    """The only solution [S] of ``givens`` [S], of a maze a shortest path; ``UserError`` naming ``source`` where there
+    is none, or another."""
+    if isinstance(task, Maze):
+        return task.label(givens[None])[0]
+    if not isinstance(task, Sudoku):
+        raise UserError(f"{source}: no rule tells the answer of a {task.name} puzzle", "give a set with answers")
     try:
         answer = require_unique(task, givens)
     except UserError as error:

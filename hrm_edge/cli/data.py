@@ -1,12 +1,13 @@
-"""``hrm-edge data``: data sets from a hub, a file or the generator."""
+"""``hrm-edge data``: data sets from a hub, a file, an archive or a generator."""
 
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
 import click
 from rich.console import Console
@@ -15,39 +16,49 @@ from rich.table import Table
 
 from hrm_edge.errors import UserError
 from hrm_edge.tasks import get_task
+from hrm_edge.tasks.arc import Arc
+from hrm_edge.tasks.base import Task
+from hrm_edge.tasks.maze import Maze
 from hrm_edge.tasks.sudoku import Sudoku
 
 if TYPE_CHECKING:
     from hrm_edge.data.build import Progress as Report
-    from hrm_edge.data.build import Summary
     from hrm_edge.data.generator import Wanted
+
+_COMMON = ("source", "seed", "augment", "subsample", "processes")
+_FLAGS = {  # kind of task → the options it takes
+    "sudoku": (*_COMMON, "count", "test_count", "clues", "minimal", "difficulty", "min_guesses", "max_guesses"),
+    "maze": (*_COMMON, "count", "test_count", "min_path"),
+    "arc": _COMMON,
+}
 
 
 @click.group()
 def data() -> None:
-    """Build data sets from a file, a hub or the puzzle generator."""
+    """Build data sets from a file, a hub, an archive or a generator."""
 
 
 @data.command()
-@click.argument("task", metavar="{sudoku|mini-sudoku|sudoku-RxC}")
+@click.argument("task", metavar="{sudoku|mini-sudoku|sudoku-RxC|maze|maze-RxC|arc}")
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder to make; it must not exist yet.")
 @click.option(
     "--source",
-    default="generate",
-    show_default=True,
+    multiple=True,
     metavar="hub|generate|PATH",
-    help="hub: Sudoku-Extreme from Hugging Face. generate: new puzzles. PATH: a CSV (header question,answer[,source,"
-    "rating], answers may be missing), a text file with one puzzle a line, either gzipped, or a folder with the "
-    "hub's train.csv and test.csv.",
+    help="hub: Sudoku-Extreme or Maze-Hard from Hugging Face. generate: new puzzles. PATH: a CSV (header question,"
+    "answer[,source,rating], answers may be missing), a text file with one puzzle a line, either gzipped, or a folder "
+    "with the hub's train.csv and test.csv; mazes also as .npz. arc: an archive or folder, given once for each.  "
+    "[default: generate]",
 )
 @click.option("--seed", type=int, default=0, show_default=True, help="The same seed and options give the same bytes.")
-@click.option(
-    "--augment", type=int, default=0, show_default=True, help="Random symmetries added to each training puzzle."
-)
+@click.option("--augment", type=int, metavar="N", help="Random symmetries added to each training puzzle.  "
+    "[default: 0; arc 1000]")  # fmt: skip
 @click.option("--test-count", type=int, metavar="N", help="Test puzzles; no symmetry turns one into a training puzzle. "
     "[default: 1000; of a file at most a tenth; of the hub all]")  # fmt: skip
-@click.option("--subsample", type=int, metavar="N", help="Draw N training puzzles from the hub or PATH.")
-@click.option("--count", type=int, metavar="N", help="Training puzzles to generate.  [default: 10000]")
+@click.option("--subsample", type=int, metavar="N", help="Draw N training puzzles from the hub or PATH (arc: tasks).")
+@click.option("--count", type=int, metavar="N", help="Training puzzles to generate.  [default: 10000; maze 1000]")
+@click.option("--min-path", type=int, metavar="N", help="Of generated mazes: fewest moves of the shortest path.  "
+    "[default: 112 at 30x30]")  # fmt: skip
 @click.option("--clues", metavar="N|LOW-HIGH", help="Clues of generated puzzles.  [default: as few as each grid "
     "allows; mini-sudoku 4-8]")  # fmt: skip
 @click.option("--minimal", is_flag=True, help="Generate only puzzles that need every one of their clues.")
@@ -56,13 +67,9 @@ def data() -> None:
 @click.option("--min-guesses", type=int, metavar="N", help="The same as a number.")
 @click.option("--max-guesses", type=int, metavar="N", help="The same as a number.")
 @click.option(
-    "--processes", type=int, default=1, show_default=True, help="Processes that generate; not part of the result."
+    "--processes", type=int, default=1, show_default=True, help="Processes that work; not part of the result."
 )
-def build(
-    task: str, out: Path, source: str, seed: int, augment: int, test_count: int | None, subsample: int | None,
-    count: int | None, clues: str | None, minimal: bool, difficulty: str | None, min_guesses: int | None,
-    max_guesses: int | None, processes: int,
-) -> None:  # fmt: skip
+def build(task: str, out: Path, **flags: Any) -> None:
     """Build the data folder OUT: train/ and test/ in the published layout.
 
     \b
@@ -70,22 +77,101 @@ def build(
     hrm-edge data build sudoku --out build/hard --difficulty hard --processes 4
     hrm-edge data build sudoku --out build/mine --source puzzles.csv --test-count 500
     hrm-edge data build sudoku --out build/extreme --source hub --subsample 1000 --augment 1000
+    hrm-edge data build maze --out build/maze --count 1000 --augment 7
+    hrm-edge data build arc --out build/arc-1 --source arc-agi-1.tar.gz --source concept-arc.tar.gz
     """
+    board = get_task(task)
+    kind = "maze" if isinstance(board, Maze) else "arc" if isinstance(board, Arc) else "sudoku"
+    given = {name: value for name, value in flags.items() if value is not None and value is not False and value != ()}
+    for name in given:
+        if name not in _FLAGS[kind]:
+            known = ", ".join(f"--{flag.replace('_', '-')}" for flag in _FLAGS[kind])
+            raise UserError(f"--{name.replace('_', '-')} is no option of {board.name}", f"it takes {known}")
+    if isinstance(board, Arc):
+        built = _arc(out, given)
+    else:
+        sources = given.pop("source", ("generate",))
+        if len(sources) > 1:
+            raise UserError(f"{board.name} is built from one --source, not {len(sources)}", "give one of them")
+        given["source"] = sources[0]
+        built = _maze(board, out, given) if isinstance(board, Maze) else _sudoku(cast("Sudoku", board), out, given)
+    _show(board, out, built)
+
+
+@dataclass(frozen=True)
+class _Built:
+    """What is shown of a build: a table with a row a part, and sentences below it."""
+
+    columns: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    notes: Sequence[str]
+    recipe: str
+
+
+def _sudoku(task: Sudoku, out: Path, given: dict[str, Any]) -> _Built:
     from hrm_edge.data.build import Options
     from hrm_edge.data.build import build as build_folder
 
-    board = get_task(task)
-    options = Options(
-        source=source, subsample=subsample, augment=augment, seed=seed, count=count, test_count=test_count,
-        wanted=_wanted(board, clues, minimal, difficulty, min_guesses, max_guesses), processes=processes,
-    )  # fmt: skip
+    wanted = _wanted(task, *(given.pop(name, None) for name in _FLAGS["sudoku"][-5:]))
     with _progress() as report:
-        summary = build_folder(board, out, options, report)
-    _show(board, out, summary)
+        summary = build_folder(task, out, Options(wanted=wanted, **given), report)
+    rows = []
+    for split, part in summary.parts.items():
+        fewest, mean, most = part.clues
+        guesses = "-" if part.guesses is None else f"mean {part.guesses:.2f}"
+        rows.append((split, f"{part.groups:,}", f"{part.examples:,}", f"{fewest}-{most}, mean {mean:.1f}", guesses))
+    notes = _notes("puzzles", summary.solved, summary.dropped)
+    return _Built(("part", "puzzles", "examples", "clues", "guesses"), rows, notes, f"recipes/{task.name}_nano.yaml")
+
+
+def _maze(task: Maze, out: Path, given: dict[str, Any]) -> _Built:
+    from hrm_edge.data.maze import Options
+    from hrm_edge.data.maze import build as build_folder
+
+    if "min_path" in given:
+        given["min_length"] = given.pop("min_path")
+    with _progress() as report:
+        summary = build_folder(task, out, Options(**given), report)
+    rows = []
+    for split, part in summary.parts.items():
+        fewest, mean, most = part.moves
+        moves = f"{fewest}-{most}, mean {mean:.1f}"
+        rows.append((split, f"{part.groups:,}", f"{part.examples:,}", moves, f"{part.walls:.0%}"))
+    return _Built(
+        ("part", "mazes", "examples", "moves", "walls"),
+        rows,
+        _notes("mazes", summary.solved, summary.dropped),
+        "RECIPE",
+    )
+
+
+def _arc(out: Path, given: dict[str, Any]) -> _Built:
+    from hrm_edge.data.arc import Options
+    from hrm_edge.data.arc import build as build_folder
+
+    sources = given.pop("source", ())
+    if not sources or set(sources) & {"generate", "hub"}:
+        raise UserError(
+            "arc is built from the archives of its repositories",
+            "download those of fchollet/ARC-AGI and victorvikram/ConceptARC, or of arcprize/ARC-AGI-2, and give each "
+            "as --source",
+        )
+    with _progress() as report:
+        summary = build_folder(out, Options(tuple(sources), **given), report)
+    rows = [(split, f"{p.groups:,}", f"{p.puzzles:,}", f"{p.examples:,}") for split, p in summary.parts.items()]
+    notes = [f"{summary.short:,} tasks have fewer different augmentations than that."] if summary.short else []
+    return _Built(("part", "tasks", "puzzles", "examples"), rows, notes, "RECIPE")
+
+
+def _notes(things: str, solved: int, dropped: int) -> list[str]:
+    notes = [f"{solved:,} {things} had no answer and were solved."] if solved else []
+    if dropped:
+        notes.append(f"{dropped:,} {things} equivalent to one for testing were left out of training.")
+    return notes
 
 
 def _wanted(
-    task: Sudoku, clues: str | None, minimal: bool, difficulty: str | None, least: int | None, most: int | None
+    task: Sudoku, clues: str | None, minimal: bool | None, difficulty: str | None, least: int | None, most: int | None
 ) -> Wanted | None:
     """What the flags ask of generated puzzles; None when they ask nothing."""
     from hrm_edge.data.generator import Wanted
@@ -98,7 +184,7 @@ def _wanted(
     if task.side == 4 and (difficulty is not None or least):
         raise UserError(f"{task.name} puzzles never need a guess", "leave out --difficulty and --min-guesses")
     guesses = named(difficulty) if difficulty is not None else (least or 0, most)
-    return Wanted(clues=_clue_range(clues), minimal=minimal, guesses=guesses)
+    return Wanted(clues=_clue_range(clues), minimal=bool(minimal), guesses=guesses)
 
 
 def _clue_range(text: str | None) -> tuple[int, int] | None:
@@ -130,19 +216,14 @@ def _progress() -> Iterator[Report]:
         yield report
 
 
-def _show(task: Sudoku, out: Path, summary: Summary) -> None:
+def _show(task: Task, out: Path, built: _Built) -> None:
     console = Console(highlight=False, soft_wrap=True)
     table = Table(title=f"{task.name} in {out}", title_justify="left")
-    for name in ("part", "puzzles", "examples", "clues", "guesses"):
+    for name in built.columns:
         table.add_column(name, justify="left" if name == "part" else "right")
-    for split, part in summary.parts.items():
-        fewest, mean, most = part.clues
-        guesses = "-" if part.guesses is None else f"mean {part.guesses:.2f}"
-        table.add_row(split, f"{part.groups:,}", f"{part.examples:,}", f"{fewest}-{most}, mean {mean:.1f}", guesses)
+    for row in built.rows:
+        table.add_row(*row)
     console.print(table)
-    if summary.solved:
-        console.print(f"{summary.solved:,} puzzles had no answer and were solved.")
-    if summary.dropped:
-        console.print(f"{summary.dropped:,} puzzles equivalent to a test puzzle were left out of training.")
-    recipe = f"recipes/{task.name}_nano.yaml"
-    console.print(f"Next: hrm-edge train {recipe} --set {shlex.quote(f'data={out}')}")
+    for note in built.notes:
+        console.print(note)
+    console.print(f"Next: hrm-edge train {built.recipe} --set {shlex.quote(f'data={out}')}")

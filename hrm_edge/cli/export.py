@@ -23,11 +23,24 @@ if TYPE_CHECKING:
     help="Built data folder (its train part calibrates, its test part checks) or a puzzle file (halved); "
     "without it the package's own puzzles check.",
 )
+@click.option(
+    "--max-steps",
+    type=click.IntRange(1),
+    help="ACT steps that the artifact is calibrated, checked and by default run for.  [default: the recipe's]",
+)
 @click.option("--backend", type=click.Choice(["onnx"]), default="onnx", show_default=True, help="What to build.")
 @click.option(
     "--plugin", is_flag=True, help="Attention as one node for the TensorRT plugin; other runtimes run it too."
 )
-def export(model: Path, out: Path, precision: str, calibration: Path | None, backend: str, plugin: bool) -> None:
+def export(
+    model: Path,
+    out: Path,
+    precision: str,
+    calibration: Path | None,
+    max_steps: int | None,
+    backend: str,
+    plugin: bool,
+) -> None:
     """Export MODEL, a run or checkpoint folder of 'hrm-edge train', as an artifact.
 
     The artifact holds one ACT step as ONNX, its initial state, and a manifest with a hash of every file and the
@@ -52,6 +65,8 @@ def export(model: Path, out: Path, precision: str, calibration: Path | None, bac
         raise UserError(f"--out: {out} already exists", "choose another folder, or remove it first")
     network, info, folder = load_model(model)
     recipe = load_recipe(folder / RECIPE_FILE)
+    if max_steps is not None:
+        network.spec = network.spec.model_copy(update={"max_steps": max_steps})
     console = Console(stderr=True)
     with console.status("exporting") as status:
         manifest = run(

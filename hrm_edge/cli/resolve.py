@@ -9,6 +9,7 @@ from typing import Any
 import click
 from pydantic import ValidationError
 
+from hrm_edge import zoo
 from hrm_edge.errors import UserError
 from hrm_edge.files import read_json
 from hrm_edge.manifest import MANIFEST, STEP_FILE, Manifest
@@ -16,7 +17,7 @@ from hrm_edge.report import Model
 from hrm_edge.session import Session
 from hrm_edge.spec import VARIANTS, ModelSpec, parameter_table, weight_bytes
 from hrm_edge.tasks import get_task
-from hrm_edge.tasks.sudoku import Sudoku
+from hrm_edge.tasks.base import Task
 
 CHECKPOINT_FILE = "checkpoint.json"  # a checkpoint folder's, hrm_edge.model.weights writes it
 BEST_FILE = "best.json"  # a run folder's
@@ -28,7 +29,7 @@ class Resolved:
     """A loaded model and what reports say about it."""
 
     session: Session
-    task: Sudoku
+    task: Task
     model: Model
     manifest: Manifest | None
     """Of an artifact."""
@@ -39,13 +40,15 @@ class Resolved:
 
 
 def resolve_model(name: str, threads: int | None = None) -> Resolved:
-    """Load a model by folder; ``threads`` of one step (artifacts only; None: the backend's default).
+    """Load a model by folder or shipped name; ``threads`` of one step (artifacts only; None: the backend's default).
 
     Raises ``UserError`` saying what was tried, or what is wrong with the folder.
     """
     path = Path(name)
+    if not path.exists():
+        path = zoo.folder_of(name) or path
     if (path / MANIFEST).is_file():
-        return _artifact(path, threads)
+        return _artifact(path, name, threads)
     if is_checkpoint(path):
         return _checkpoint(path, threads)
     raise unknown_model(name)
@@ -69,10 +72,11 @@ def unknown_model(name: str, also: str = "") -> UserError:
         return UserError(f"{name} is no model: it is a file", takes)
     if name in VARIANTS:
         return UserError(f"'{name}' is a variant without weights", takes)
-    return UserError(f"no model '{name}': there is no such folder", takes)
+    shipped = f"; shipped: {', '.join(zoo.names())}" if zoo.names() else ""
+    return UserError(f"no model '{name}': there is no such folder", takes + shipped)
 
 
-def _artifact(path: Path, threads: int | None) -> Resolved:
+def _artifact(path: Path, called: str, threads: int | None) -> Resolved:
     from hrm_edge.runtime import open_artifact
 
     session, manifest = open_artifact(path, threads)
@@ -80,7 +84,7 @@ def _artifact(path: Path, threads: int | None) -> Resolved:
         click.echo(f"Warning: {path} failed its export gate: {'; '.join(manifest.gate.failures)}", err=True)
     model = Model(
         name=manifest.name,
-        path=str(path),
+        path=called,
         kind="artifact",
         task=manifest.task,
         variant=manifest.spec.variant,

@@ -10,15 +10,14 @@ import click
 
 if TYPE_CHECKING:
     from hrm_edge.solve import Solution
-    from hrm_edge.tasks.base import Tokens
-    from hrm_edge.tasks.sudoku import Sudoku
+    from hrm_edge.tasks.base import Task, Tokens
 
 LITERAL = "argument"  # the source of a puzzle that was typed, not read from a file
 
 
 @click.command()
 @click.argument("puzzle")
-@click.option("--model", help="Artifact or checkpoint folder.")
+@click.option("--model", help="Artifact or checkpoint folder, or a shipped model.  [default: one for 9x9 Sudoku]")
 @click.option("--views", type=click.IntRange(1), default=64, show_default=True, help="Symmetries tried per puzzle.")
 @click.option("--max-steps", type=click.IntRange(1), help="ACT steps per view.  [default: the model's]")
 @click.option("--threads", type=click.IntRange(1), help="Threads of one step (artifacts).")
@@ -35,12 +34,15 @@ def solve(
     \b
     hrm-edge solve 0030400000020100 --model artifacts/mini
     """
+    from hrm_edge import zoo
     from hrm_edge.cli.answered import only_solution
     from hrm_edge.cli.options import print_json, progress_bar
     from hrm_edge.cli.resolve import resolve_model
     from hrm_edge.errors import GateError, UserError
     from hrm_edge.solve import solve as run
 
+    if model is None:
+        model = zoo.default_for("sudoku")
     if model is None:
         raise UserError("no model given, and this version ships none", "name a folder: --model ARTIFACT")
     resolved = resolve_model(model, threads)
@@ -70,7 +72,7 @@ def solve(
         click.echo(f"Next: hrm-edge eval {model} --data {data}")
 
 
-def _read(puzzle: str, task: Sudoku, model: str) -> tuple[Tokens, list[str]]:
+def _read(puzzle: str, task: Task, model: str) -> tuple[Tokens, list[str]]:
     """Givens [N, S] of a literal puzzle or of a file, and where each is from."""
     from hrm_edge.data.puzzles import load_puzzles
     from hrm_edge.errors import UserError
@@ -90,7 +92,7 @@ def _read(puzzle: str, task: Sudoku, model: str) -> tuple[Tokens, list[str]]:
         raise UserError(f"{error.what}\n  ({model} solves {task.name})", error.mend) from error
 
 
-def _result(task: Sudoku, solution: Solution, source: str) -> dict[str, Any]:
+def _result(task: Task, solution: Solution, source: str) -> dict[str, Any]:
     return {
         "source": source,
         "puzzle": task.format(solution.givens),
@@ -102,7 +104,7 @@ def _result(task: Sudoku, solution: Solution, source: str) -> dict[str, Any]:
     }
 
 
-def _text(task: Sudoku, solution: Solution, source: str) -> str:
+def _text(task: Task, solution: Solution, source: str) -> str:
     """The grid and how it was found, or that there is none: a wrong grid is never shown."""
     name = "" if source == LITERAL else f"{source}: "
     cost = (

@@ -251,7 +251,7 @@ def _write(
 ) -> PartSummary:
     groups, size = len(puzzles.inputs), augment + 1
     step = max(1, _PIECE // size)  # depends on nothing but the arguments, as the order of random draws must
-    with PartWriter(folder, split, task, groups, size) as writer:
+    with PartWriter(folder, split, task) as writer:
         for start in range(0, groups, step):
             originals = puzzles.inputs[start : start + step], puzzles.labels[start : start + step]
             rows = len(originals[0])
@@ -266,7 +266,7 @@ def _write(
                 ]
             else:
                 pair = list(originals)
-            writer.add(pair[0], pair[1])
+            writer.add(pair[0], pair[1], groups=np.full(rows, size, np.int32))
             report(f"writing {split}", start + rows, groups)
     clues = (puzzles.inputs > BLANK).sum(axis=1)
     return PartSummary(

@@ -160,56 +160,93 @@ def _check_tokens(path: Path, array: NDArray[Any], vocab: int) -> None:
 
 
 class PartWriter:
-    """Writes ``folder/split`` group by group, every puzzle having one example.
+    """Writes ``folder/split`` group by group; how many there are need not be known before.
 
     The arrays are streamed, not memory-mapped: they may be larger than the memory, and a full disk is an ``OSError``
-    instead of a signal.
+    instead of a signal. ``identifiers``: rows of the puzzle table, the blank one included.
     """
 
-    def __init__(self, folder: Path, split: str, task: Task, groups: int, puzzles_per_group: int) -> None:
-        self.root, self.task = Path(folder) / split, task
-        self.groups, self.size, self.filled = groups, puzzles_per_group, 0
+    def __init__(self, folder: Path, split: str, task: Task, identifiers: int = 1) -> None:
+        self.root, self.task, self.identifiers = Path(folder) / split, task, identifiers
         self.root.mkdir(parents=True, exist_ok=True)
+        self.examples = 0
         self.streams: list[BinaryIO] = []
+        self.ids, self.puzzles, self.groups = (np.zeros(0, np.int32) for _ in range(3))
 
     def __enter__(self) -> PartWriter:
-        shape = (self.groups * self.size, self.task.seq_len)
         for name in ("inputs", "labels"):
             stream = open(self.root / f"all__{name}.npy", "wb")
             self.streams.append(stream)
-            np.lib.format.write_array_header_1_0(stream, {"descr": "|u1", "fortran_order": False, "shape": shape})
+        self._write_headers()
         return self
 
-    def add(self, inputs: Tokens, labels: Tokens) -> None:
-        """Append whole groups: tokens uint8 [n * puzzles_per_group, S]."""
+    def _write_headers(self) -> None:
+        """numpy pads a header so that the first axis can grow: written again at the end, it is as long as now."""
+        for stream in self.streams:
+            stream.seek(0)
+            shape = (self.examples, self.task.seq_len)
+            np.lib.format.write_array_header_1_0(stream, {"descr": "|u1", "fortran_order": False, "shape": shape})
+
+    def add(
+        self,
+        inputs: Tokens,
+        labels: Tokens,
+        *,
+        groups: NDArray[np.int32],
+        puzzles: NDArray[np.int32] | None = None,
+        identifiers: NDArray[np.int32] | None = None,
+    ) -> None:
+        """Append whole groups: tokens uint8 [n, S] of their examples in order.
+
+        ``groups``: puzzles in each group; ``puzzles``: examples in each puzzle (default: one); ``identifiers``: of
+        each puzzle (default: the blank one).
+        """
         for stream, array in zip(self.streams, (inputs, labels), strict=True):
             stream.write(np.ascontiguousarray(array, dtype=np.uint8).data)
-        self.filled += len(inputs)
+        count = int(groups.sum())
+        puzzles = np.ones(count, np.int32) if puzzles is None else puzzles
+        identifiers = np.zeros(count, np.int32) if identifiers is None else identifiers
+        assert len(inputs) == len(labels) == puzzles.sum() and len(puzzles) == len(identifiers) == count  # noqa: PT018
+        self.examples += len(inputs)
+        self.groups = np.append(self.groups, groups)
+        self.puzzles = np.append(self.puzzles, puzzles)
+        self.ids = np.append(self.ids, identifiers)
 
     def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None:
+        if kind is None:
+            self._write_headers()
         for stream in self.streams:
             stream.close()
         if kind is None:
             self._finish()
 
     def _finish(self) -> None:
-        puzzles = self.groups * self.size
-        assert self.filled == puzzles, "every group was announced"
-        np.save(self.root / "all__puzzle_identifiers.npy", np.zeros(puzzles, np.int32))
-        np.save(self.root / "all__puzzle_indices.npy", np.arange(puzzles + 1).astype(np.int32))
-        np.save(self.root / "all__group_indices.npy", (np.arange(self.groups + 1) * self.size).astype(np.int32))
+        np.save(self.root / "all__puzzle_identifiers.npy", self.ids.astype(np.int32))
+        for name, sizes in (("puzzle", self.puzzles), ("group", self.groups)):
+            np.save(self.root / f"all__{name}_indices.npy", np.append(0, np.cumsum(sizes)).astype(np.int32))
         metadata = Metadata(
             vocab_size=self.task.vocab,
             seq_len=self.task.seq_len,
-            num_puzzle_identifiers=1,
-            total_groups=self.groups,
-            mean_puzzle_examples=1.0,
-            total_puzzles=puzzles,
+            num_puzzle_identifiers=self.identifiers,
+            total_groups=len(self.groups),
+            mean_puzzle_examples=self.examples / max(1, len(self.puzzles)),
+            total_puzzles=len(self.puzzles),
             task=self.task.name,
         )
         write_json(self.root / METADATA, metadata.model_dump())
 
 
 def write_identifiers(folder: Path, names: list[str] | None = None) -> None:
-    """``identifiers.json``: the name of every row of the puzzle table, the blank one first."""
-    write_json(folder / IDENTIFIERS, [BLANK_IDENTIFIER] if names is None else names)
+    """``identifiers.json``: the name of every row of the puzzle table; the blank one is put before ``names``."""
+    write_json(folder / IDENTIFIERS, [BLANK_IDENTIFIER, *(names or [])])
+
+
+def read_identifiers(folder: Path | str, metadata: Metadata) -> list[str]:
+    """``identifiers.json`` of a data folder; ``UserError`` when it does not name every row of the puzzle table."""
+    path = Path(folder) / IDENTIFIERS
+    names = read_json(path)
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise UserError(f"{path} is no list of names", _REBUILD)
+    if len(names) != metadata.num_puzzle_identifiers:
+        raise UserError(f"{path} has {len(names)} names, not {metadata.num_puzzle_identifiers}", _REBUILD)
+    return names

@@ -11,11 +11,13 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from hrm_edge.data import maze_files
 from hrm_edge.data.layout import is_data_folder, read_part, task_of
 from hrm_edge.data.sources import folder_files, read_puzzles
 from hrm_edge.errors import UserError
 from hrm_edge.tasks import get_task
 from hrm_edge.tasks.base import Task, Tokens
+from hrm_edge.tasks.maze import Maze
 from hrm_edge.tasks.sudoku import Sudoku
 
 
@@ -64,7 +66,10 @@ def load_puzzles(path: Path | str, task: Task | None = None) -> PuzzleSet:
             task or get_task(str(name)), np.array(part.inputs, np.uint8), np.array(part.labels, np.uint8), sources
         )
     if path.is_dir():
-        path = folder_files(path)["test"]
+        path = (maze_files.folder_files if isinstance(task, Maze) else folder_files)(path)["test"]
+    if isinstance(task, Maze):
+        mazes = maze_files.read_mazes(path, task)
+        return PuzzleSet(task, mazes.inputs, mazes.labels, mazes.sources)
     if task is not None and not isinstance(task, Sudoku):
         raise UserError(f"{path}: puzzles of {task.name} do not come in such files", "give a built data folder")
     file = read_puzzles(path, task)

@@ -20,14 +20,13 @@ from numpy.typing import NDArray
 
 from hrm_edge.errors import UserError
 from hrm_edge.files import os_error
-from hrm_edge.tasks import get_task
-from hrm_edge.tasks.base import Tokens
+from hrm_edge.tasks.base import Task, Tokens
 from hrm_edge.tasks.sudoku import BLANK, DIGITS, FIRST_DIGIT, Sudoku, geometry
 
-HUB_DATASET = "sapientinc/sudoku-extreme"
+HUB_DATASETS = {"sudoku": "sapientinc/sudoku-extreme", "maze": "sapientinc/maze-30x30-hard-1k"}
 HUB_FILES = {"train": "train.csv", "test": "test.csv"}
 _PIECE = 1 << 16  # rows in memory as text at a time: the hub's file has 3.8 million
-_TASK_OF_LENGTH = {16: "mini-sudoku", 36: "sudoku-2x3", 81: "sudoku", 144: "sudoku-3x4", 256: "sudoku-4x4"}
+_BOXES_OF_LENGTH = {16: (2, 2), 36: (2, 3), 81: (3, 3), 144: (3, 4), 256: (4, 4)}
 _BAD = 255  # in the table of characters: no cell
 
 
@@ -75,7 +74,7 @@ def read_puzzles(path: Path | str, task: Sudoku | None = None) -> PuzzleFile:
     lines: list[int] = []
     sources: list[str] = []
     ratings: list[float] = []
-    with _open_text(path) as stream:
+    with open_text(path) as stream:
         rows = _rows(path, stream)
         while piece := list(itertools.islice(rows, _PIECE)):
             task = task or _task_of(path, piece[0])
@@ -99,24 +98,23 @@ def read_puzzles(path: Path | str, task: Sudoku | None = None) -> PuzzleFile:
     )
 
 
-def hub_files(task: Sudoku) -> dict[str, Path]:
+def hub_files(task: Task) -> dict[str, Path]:
     """Download (or find in the hub's cache) the published CSV files: split → path. Needs the extra ``hub``."""
-    if task != Sudoku(3, 3):
+    if task.name not in HUB_DATASETS:
         raise UserError(
             f"the hub has no data set of {task.name}", f"use --source generate, or --source PATH of {task.name} puzzles"
         )
+    dataset = HUB_DATASETS[task.name]
     try:
         from huggingface_hub import hf_hub_download
     except ImportError as error:
         raise UserError("--source hub needs huggingface_hub", "pip install 'hrm-edge[hub]'") from error
     try:
-        return {
-            split: Path(hf_hub_download(HUB_DATASET, name, repo_type="dataset")) for split, name in HUB_FILES.items()
-        }
+        return {split: Path(hf_hub_download(dataset, name, repo_type="dataset")) for split, name in HUB_FILES.items()}
     except Exception as error:
         reason = f"{type(error).__name__}: {error}".partition("\n")[0]
         raise UserError(
-            f"{HUB_DATASET} could not be downloaded: {reason}",
+            f"{dataset} could not be downloaded: {reason}",
             "check the network, or download train.csv and test.csv elsewhere and give their folder as --source",
         ) from error
 
@@ -135,7 +133,7 @@ def folder_files(folder: Path) -> dict[str, Path]:
 
 
 @contextlib.contextmanager
-def _open_text(path: Path) -> Iterator[Iterator[str]]:
+def open_text(path: Path) -> Iterator[Iterator[str]]:
     """The lines of a text file, gzipped or not; what is wrong with the file is a ``UserError``."""
     try:
         opener = gzip.open if path.suffix == ".gz" else open
@@ -194,10 +192,10 @@ def _csv_rows(path: Path, names: list[str], reader: Any, offset: int) -> Iterato
 
 def _task_of(path: Path, row: _Row) -> Sudoku:
     length = len("".join(row.question.split()))
-    if length not in _TASK_OF_LENGTH:
-        known = ", ".join(f"{cells} ({name})" for cells, name in _TASK_OF_LENGTH.items())
+    if length not in _BOXES_OF_LENGTH:
+        known = ", ".join(f"{cells} ({Sudoku(*boxes).name})" for cells, boxes in _BOXES_OF_LENGTH.items())
         raise UserError(f"{path}, line {row.line}: {length} characters are no puzzle", f"a puzzle has {known} cells")
-    return get_task(_TASK_OF_LENGTH[length])
+    return Sudoku(*_BOXES_OF_LENGTH[length])
 
 
 def _rating(path: Path, row: _Row) -> float:

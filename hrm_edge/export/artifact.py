@@ -11,7 +11,7 @@ import numpy as np
 import onnx
 import torch
 from numpy.typing import NDArray
-from safetensors.numpy import save_file
+from safetensors.numpy import save
 
 from hrm_edge import __version__
 from hrm_edge.data.dataset import Dataset
@@ -28,6 +28,7 @@ from hrm_edge.model.weights import CheckpointInfo
 from hrm_edge.plugin.contract import NAME, NAMESPACE, VERSION
 from hrm_edge.quant.calibrate import activation_scales
 from hrm_edge.quant.policy import exceptions, int8_layers
+from hrm_edge.quant.smooth import smoothed
 from hrm_edge.recipe import Limits, Quantization
 from hrm_edge.runtime.ort import OrtSession
 from hrm_edge.tasks import get_task
@@ -103,17 +104,20 @@ def export(
     spec, steps = model.spec, model.spec.max_steps
     seen, check = puzzle_sets(calibration, info.task, limits)
     scales: dict[str, float] | None = None
+    written = model
     if precision == "int8":
         assert seen is not None
         chosen = seen.head(quantization.calibration_puzzles)
         tell(f"calibrating on {len(chosen.inputs)} puzzles, {steps} steps each")
-        scales = activation_scales(model, chosen.inputs, chosen.puzzle_ids, quantization, steps)
-    weights: dict[str, NDArray[np.float32]] = {n: t.numpy() for n, t in model.state_dict().items()}
+        if quantization.smooth:
+            written = smoothed(model, chosen.inputs, chosen.puzzle_ids, quantization.smooth, steps)
+        scales = activation_scales(written, chosen.inputs, chosen.puzzle_ids, quantization, steps)
+    weights: dict[str, NDArray[np.float32]] = {n: t.numpy() for n, t in written.state_dict().items()}
     with atomic_folder(out) as folder:
         tell("writing the graph")
         graph = StepGraph(spec, weights, half=precision == "fp16", activation_scales=scales, plugin=plugin).build()
         onnx.save(graph, folder / STEP_FILE)
-        save_file(_state(model), folder / STATE_FILE)
+        (folder / STATE_FILE).write_bytes(save(_state(model)))  # not save_file: a full disk must be an OSError
         tell(f"comparing with torch on {len(check.inputs)} puzzles, {steps} steps each")
         manifest = Manifest(
             name=out.name,
@@ -151,6 +155,7 @@ def _describe(model: HRM, scales: dict[str, float], options: Quantization, seen:
     return {
         "scheme": "symmetric int8, zero point 0; weights per output channel, activations per tensor",
         "observer": options.observer,
+        "smooth": options.smooth,
         "percentile": options.percentile if options.observer == "percentile" else None,
         "calibration": {"source": seen.source, "puzzles": min(options.calibration_puzzles, len(seen.inputs)),
                         "steps": model.spec.max_steps},

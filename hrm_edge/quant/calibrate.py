@@ -81,6 +81,21 @@ def activation_scales(
     return {name: max(bound, 1e-8) / INT8_MAX for name, bound in bounds.items()}
 
 
+def channel_peaks(
+    model: HRM, tokens: NDArray[np.uint8], puzzle_ids: NDArray[np.int32], steps: int
+) -> dict[str, Tensor]:
+    """Largest magnitude [in] of every input channel of every layer that the policy quantizes."""
+    layers = int8_layers(model)
+    peaks = {name: torch.zeros(layer.weight.shape[1]) for name, layer in layers.items()}
+
+    def see(name: str, x: Tensor) -> None:
+        peaks[name] = torch.maximum(peaks[name], x.detach().abs().flatten(0, -2).amax(0).cpu())
+
+    with _observed(layers, see):
+        run_recurrence(model, tokens, puzzle_ids, steps)
+    return peaks
+
+
 def _percentiles(
     model: HRM,
     layers: dict[str, Linear],

@@ -59,14 +59,18 @@ class Task(Protocol):
     def seq_len(self) -> int:
         """Number of cells S."""
 
+    @property
+    def grid(self) -> tuple[int, int, int, int]:
+        """(rows, columns, rows of a box, columns of a box), what ``ModelSpec.grid`` takes."""
+
     def parse(self, text: str) -> Tokens:
         """One puzzle as text to tokens [S]; raises ``UserError`` when it is malformed or breaks the rules."""
 
     def format(self, tokens: Tokens) -> str:
         """Tokens [S] to one line of text (blank = '0')."""
 
-    def pretty(self, tokens: Tokens) -> str:
-        """Tokens [S] to a picture of several lines for a terminal."""
+    def pretty(self, tokens: Tokens, givens: Tokens | None = None) -> str:
+        """Tokens [S] to a picture of several lines for a terminal; with ``givens`` [S] these or the others are bold."""
 
     def verify(self, givens: Tokens, answers: Tokens) -> Bools:
         """Per row of [N, S]: does the answer keep every given and obey all rules? Never repairs anything."""

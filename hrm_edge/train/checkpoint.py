@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 from hrm_edge.errors import UserError
@@ -82,7 +82,8 @@ def save_checkpoint(
 
 
 def _save(tensors: dict[str, Tensor], path: Path) -> None:
-    save_file({name: t.detach().cpu().contiguous().clone() for name, t in tensors.items()}, path)
+    # through bytes: a full disk is then an OSError, which the caller turns into a message
+    path.write_bytes(save({name: t.detach().cpu().contiguous().clone() for name, t in tensors.items()}))
 
 
 def mark_best(run: Path, checkpoint: Path, metrics: dict[str, float]) -> None:

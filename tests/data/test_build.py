@@ -167,7 +167,7 @@ def test_errors_leave_nothing_behind(
 
 
 def test_full_disk(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    def add(*_: object) -> None:
+    def add(*_: object, **__: object) -> None:
         raise OSError(errno.ENOSPC, "full")
 
     monkeypatch.setattr("hrm_edge.data.layout.PartWriter.add", add)

@@ -30,7 +30,7 @@ def holes(task: Sudoku, rng: np.random.Generator, share: float = 0.5) -> Tokens:
 
 
 def test_names_and_sizes() -> None:
-    assert task_names() == ["mini-sudoku", "sudoku"]
+    assert task_names() == ["arc", "maze", "mini-sudoku", "sudoku"]
     for name, side in (("sudoku", 9), ("mini-sudoku", 4), ("sudoku-2x3", 6), ("sudoku-4x4", 16)):
         task = get_task(name)
         assert (task.name, task.side, task.vocab, task.seq_len) == (name, side, side + 2, side * side)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import resource
 import signal
 import subprocess
 import sys
@@ -211,6 +212,22 @@ def test_ctrl_c_saves_and_exits_130_with_the_way_on(recipe_file: Path, tmp_path:
     )  # fmt: skip
     assert again.returncode == 0, again.stderr
     assert load_model(checkpoints(run)[-1])[1].step > step
+
+
+def test_a_full_disk_ends_with_a_message_and_keeps_what_was_whole(recipe_file: Path, tmp_path: Path) -> None:
+    def no_large_files() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))  # any write beyond fails as on a full disk
+
+    run = tmp_path / "run"
+    done = subprocess.run(
+        command(str(recipe_file), "--out", str(run)),
+        cwd=ROOT, capture_output=True, text=True, timeout=90, check=False, preexec_fn=no_large_files,
+    )  # fmt: skip
+    assert done.returncode == 2, done.stderr
+    assert "File too large" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert checkpoints(run) == []
+    assert list((run / "checkpoints").iterdir()) == []  # nothing half-written
 
 
 def test_kill_leaves_only_whole_checkpoints(recipe_file: Path, tmp_path: Path) -> None:

@@ -1,0 +1,257 @@
+"""``data build arc``: tasks and their augmentations become a data folder; the same arguments give the same bytes.
+
+A group is a task, a puzzle one augmentation of it with an identifier of its own, an example one pair of grids. Axes:
+N examples, K puzzles of a task (itself first), E pairs of a task, S = 900 cells.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+import zlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hrm_edge.data.arc_files import ArcTask, Pair, read_all
+from hrm_edge.data.layout import Part, PartWriter, read_identifiers, read_part, write_identifiers
+from hrm_edge.data.parallel import in_order
+from hrm_edge.errors import UserError
+from hrm_edge.files import atomic_folder
+from hrm_edge.tasks import dihedral
+from hrm_edge.tasks.arc import COLOURS, END, FIRST_COLOUR, SIDE, Arc, Augmentation, random_augmentation
+from hrm_edge.tasks.base import Tokens
+
+DEFAULT_AUGMENT = 1000
+RETRIES = 5
+"""Draws per wanted augmentation before a task is left with fewer, as published: some tasks do not have so many."""
+_CHOICE_SEED = 0
+
+Progress = Callable[[str, int, int], None]
+"""Called with (what is being done, how much is done, of how much)."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """What to build."""
+
+    sources: tuple[str, ...]
+    """Archives or folders."""
+    augment: int = DEFAULT_AUGMENT
+    """Augmentations of every task besides itself."""
+    seed: int = 0
+    subsample: int | None = None
+    """Tasks drawn from the sources."""
+    processes: int = 1
+
+
+@dataclass(frozen=True)
+class PartSummary:
+    """One built part."""
+
+    groups: int
+    puzzles: int
+    examples: int
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What ``build`` did."""
+
+    parts: dict[str, PartSummary]
+    short: int
+    """Tasks that have fewer different augmentations than were asked for."""
+
+
+@dataclass(frozen=True)
+class TaskPuzzles:
+    """A task and its augmentations, encoded: K puzzles of the same pairs."""
+
+    names: list[str]
+    """Identifiers [K]."""
+    train: tuple[Tokens, Tokens]
+    """Inputs and labels [K * E, S] for training."""
+    test: tuple[Tokens, Tokens] | None
+    """The same of the questions; labels are all padding where the answer is not known."""
+
+
+def build(out: Path | str, options: Options, progress: Progress | None = None) -> Summary:
+    """Build the data folder ``out``, whole or not at all, as the published build divides it.
+
+    Training: the demonstration pairs of every task, and the test pairs of tasks that are not asked. Test: the test
+    pairs of evaluation tasks. In training every pair but one of each puzzle lies at a random place of the canvas.
+    """
+    report = progress or (lambda what, done, total: None)
+    _check(options)
+    with atomic_folder(out) as folder:
+        tasks = _draw(read_all(list(options.sources)), options)
+        _check_space(folder, tasks, options.augment)
+        names: list[str] = []
+        short = 0
+        with PartWriter(folder, "train", Arc()) as train, PartWriter(folder, "test", Arc()) as test:
+            work = partial(augmented, count=options.augment, seed=options.seed)
+            for done, puzzles in enumerate(in_order(work, tasks, options.processes), start=1):
+                identifiers = np.arange(len(puzzles.names)).astype(np.int32) + len(names) + 1  # 0 is the blank one
+                _add(train, puzzles.train, identifiers)
+                if puzzles.test is not None:
+                    _add(test, puzzles.test, identifiers)
+                names += puzzles.names
+                short += len(puzzles.names) <= options.augment
+                report("augmenting tasks", done, len(tasks))
+            train.identifiers = test.identifiers = len(names) + 1
+        if not len(test.groups):
+            shutil.rmtree(test.root)
+        write_identifiers(folder, names)
+    writers = {"train": train, "test": test} if len(test.groups) else {"train": train}
+    return Summary(
+        {name: PartSummary(len(w.groups), len(w.puzzles), w.examples) for name, w in writers.items()},
+        short,
+    )
+
+
+def _check(options: Options) -> None:
+    for name, value, least in (
+        ("--augment", options.augment, 0),
+        ("--seed", options.seed, 0),
+        ("--subsample", options.subsample, 1),
+        ("--processes", options.processes, 1),
+    ):
+        if value is not None and value < least:
+            raise UserError(f"{name} {value} is too small", f"give {least} or more")
+
+
+def _draw(tasks: list[ArcTask], options: Options) -> list[ArcTask]:
+    if options.subsample is None:
+        return tasks
+    if options.subsample > len(tasks):
+        raise UserError(f"--subsample {options.subsample}: the sources have {len(tasks)} tasks", "give fewer")
+    rng = np.random.default_rng([options.seed, _CHOICE_SEED])
+    return [tasks[row] for row in np.sort(rng.permutation(len(tasks))[: options.subsample])]
+
+
+def _check_space(folder: Path, tasks: list[ArcTask], augment: int) -> None:
+    needed = sum(len(task.pairs) for task in tasks) * (augment + 1) * 2 * SIDE * SIDE
+    free = shutil.disk_usage(folder).free
+    if needed > free:
+        raise UserError(
+            f"the data folder needs {needed / 1e9:.1f} GB, its disk has {free / 1e9:.1f} GB free",
+            "choose another --out, or fewer augmentations with --augment",
+        )
+
+
+def _add(writer: PartWriter, pairs: tuple[Tokens, Tokens], identifiers: NDArray[np.int32]) -> None:
+    count = len(identifiers)
+    writer.add(
+        *pairs,
+        groups=np.array([count], np.int32),
+        puzzles=np.full(count, len(pairs[0]) // count, np.int32),
+        identifiers=identifiers,
+    )
+
+
+def augmented(task: ArcTask, count: int, seed: int) -> TaskPuzzles:
+    """A task and ``count`` different augmentations of it, or as many as ``RETRIES`` draws for each bring.
+
+    They depend on the seed and the task's name alone.
+    """
+    rng = np.random.default_rng([seed, zlib.crc32(task.name.encode())])
+    chosen = different(task, count, rng)
+    names = [task.name] + [augmentation.identifier(task.name) for augmentation in chosen[1:]]
+    train = _encoded(task.train if task.asked else task.pairs, chosen, rng)
+    test = _encoded(task.test, chosen, None) if task.asked else None
+    return TaskPuzzles(names, train, test)
+
+
+def different(task: ArcTask, count: int, rng: np.random.Generator) -> list[Augmentation]:
+    """The identity, then up to ``count`` random augmentations, no two of which give the task the same pairs."""
+    flat = [_flattened(task.pairs, which) for which in range(dihedral.COUNT)]
+    chosen = [Augmentation()]
+    seen = {_fingerprint(flat[0], chosen[0])}
+    for _ in range(RETRIES * count):
+        if len(chosen) > count:
+            break
+        augmentation = random_augmentation(rng)
+        fingerprint = _fingerprint(flat[augmentation.which], augmentation)
+        if fingerprint not in seen:
+            seen.add(fingerprint)
+            chosen.append(augmentation)
+    return chosen
+
+
+def _flattened(pairs: Sequence[Pair], which: int) -> list[tuple[bytes, bytes]]:
+    """(shapes, cells) of every pair under a symmetry."""
+    turned = [[dihedral.transform(grid, which) for grid in pair if grid is not None] for pair in pairs]
+    return [(bytes(n for grid in pair for n in grid.shape), b"".join(g.tobytes() for g in pair)) for pair in turned]
+
+
+def _fingerprint(pairs: list[tuple[bytes, bytes]], augmentation: Augmentation) -> bytes:
+    """Equal exactly where the recoloured pairs are, in whatever order."""
+    table = bytes(augmentation.colours).ljust(256, b"\0")
+    cells = sorted(shapes + cells.translate(table) for shapes, cells in pairs)
+    return hashlib.blake2b(b"".join(cells), digest_size=16).digest()
+
+
+def _encoded(
+    pairs: Sequence[Pair], chosen: list[Augmentation], rng: np.random.Generator | None
+) -> tuple[Tokens, Tokens]:
+    """Inputs and labels [K * E, S] of the pairs under every augmentation, moved about the canvas where ``rng`` is."""
+    canvases = [[_wide(pair, which) for pair in pairs] for which in range(dihedral.COUNT)]
+    colours = np.zeros((len(chosen), 256), np.uint8)  # token → token
+    colours[:, :FIRST_COLOUR] = np.arange(FIRST_COLOUR)
+    colours[:, FIRST_COLOUR : FIRST_COLOUR + COLOURS] = np.array([one.colours for one in chosen]) + FIRST_COLOUR
+    moves = _moves(pairs, chosen, rng)  # [K, E, 2]
+    encoded = np.empty((2, len(chosen), len(pairs), SIDE, SIDE), np.uint8)
+    for puzzle, augmentation in enumerate(chosen):
+        for index, wide in enumerate(canvases[augmentation.which]):
+            row, column = SIDE - moves[puzzle, index]
+            window = wide[:, row : row + SIDE, column : column + SIDE]  # [2, 30, 30]
+            encoded[:, puzzle, index] = colours[puzzle][window]
+    inputs, labels = encoded.reshape(2, -1, SIDE * SIDE)
+    return inputs, labels
+
+
+def _wide(pair: Pair, which: int) -> NDArray[np.uint8]:
+    """Input and output [2, 61, 61] with the grids' top left cell at (30, 30), markers included: a window of it is a
+    canvas on which they lie anywhere."""
+    wide = np.zeros((2, 2 * SIDE + 1, 2 * SIDE + 1), np.uint8)
+    for side, grid in zip(wide, pair, strict=True):
+        if grid is not None:
+            turned = dihedral.transform(grid, which)
+            height, width = turned.shape
+            side[SIDE + height, SIDE : SIDE + width] = END
+            side[SIDE : SIDE + height, SIDE + width] = END
+            side[SIDE : SIDE + height, SIDE : SIDE + width] = turned + FIRST_COLOUR
+    return wide
+
+
+def _moves(pairs: Sequence[Pair], chosen: list[Augmentation], rng: np.random.Generator | None) -> NDArray[np.int64]:
+    """(row, column) [K, E, 2] of the grids' top left cells: input and output of a pair alike."""
+    moves = np.zeros((len(chosen), len(pairs), 2), np.int64)
+    if rng is None:
+        return moves
+    sizes = np.array([np.max([grid.shape for grid in pair if grid is not None], axis=0) for pair in pairs])  # [E, 2]
+    turned = np.array([dihedral.transform(np.zeros((1, 2)), one.which).shape == (2, 1) for one in chosen])
+    room = SIDE - np.where(turned[:, None, None], sizes[:, ::-1], sizes)  # [K, E, 2]
+    moves = rng.integers(room + 1)
+    moves[np.arange(len(chosen)), rng.integers(len(pairs), size=len(chosen))] = 0
+    return moves
+
+
+def example_names(folder: Path | str, part: Part) -> list[str]:
+    """The identifier of every example of a part, by name."""
+    names = read_identifiers(folder, part.metadata)
+    ids = part.puzzle_identifiers.repeat(np.diff(part.puzzle_indices))
+    return [names[identifier] for identifier in ids.tolist()]
+
+
+def read_questions(folder: Path | str) -> tuple[Part, list[str]]:
+    """The test part of a built or published folder, and the identifier of each example by name.
+
+    ``hrm_edge.tasks.arc_votes`` makes of them the questions, the votes and the submission.
+    """
+    part = read_part(folder, "test", Arc())
+    return part, example_names(folder, part)

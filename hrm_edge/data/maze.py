@@ -1,0 +1,271 @@
+"""``data build maze``: generated mazes or a file's become a data folder; the same arguments give the same bytes.
+
+Axes: N mazes, S cells, K symmetries.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from hrm_edge.data.layout import PartWriter, write_identifiers
+from hrm_edge.data.maze_files import MazeFile, folder_files, read_mazes
+from hrm_edge.data.parallel import in_order
+from hrm_edge.data.sources import hub_files
+from hrm_edge.errors import UserError
+from hrm_edge.files import atomic_folder
+from hrm_edge.tasks.base import Tokens
+from hrm_edge.tasks.maze import WALL, Maze
+
+HUB, GENERATE = "hub", "generate"
+DEFAULT_COUNT = DEFAULT_TEST = 1000  # as Maze-Hard has
+LENGTH_30 = 112
+"""Moves of the shortest path of generated 30 x 30 mazes, at least: however one counts it, in moves or in marked
+cells, it exceeds 110."""
+WALL_SHARE = (0.28, 0.45)
+"""Of the cells, as in Maze-Hard; mazes with a long way have 37 % on average."""
+TRIES = 1 << 14  # candidates of a job: part of the meaning of a seed only through their order
+GIVE_UP = 1 << 21  # candidates in a row without a new maze
+_PIECE = 256  # mazes labelled and written at a time
+_TEST_SEED, _TRAIN_SEED, _CHOICE_SEED, _VIEW_SEED = range(4)
+
+Progress = Callable[[str, int, int], None]
+"""Called with (what is being done, how much is done, of how much)."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """What to build; ``None`` is the source's default."""
+
+    source: str = GENERATE
+    """``hub``, ``generate``, or a path: a file of mazes, or a folder with train.csv and test.csv (or .npz)."""
+    augment: int = 0
+    """Other symmetries of every training maze besides itself, 7 at most; it and they are one group."""
+    seed: int = 0
+    count: int | None = None
+    """Training mazes to generate."""
+    test_count: int | None = None
+    subsample: int | None = None
+    """Training mazes drawn from a file."""
+    min_length: int | None = None
+    """Fewest moves of the shortest path of generated mazes."""
+    processes: int = 1
+
+
+@dataclass(frozen=True)
+class PartSummary:
+    """One built part: groups, examples, and of its mazes before augmentation the moves and the share of walls."""
+
+    groups: int
+    examples: int
+    moves: tuple[int, float, int]  # fewest, mean, most
+    walls: float
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What ``build`` did."""
+
+    parts: dict[str, PartSummary]
+    solved: int
+    """Mazes without an answer that were solved."""
+    dropped: int
+    """Mazes left out of training because a symmetry turns them into a test maze."""
+
+
+@dataclass(frozen=True)
+class _Mazes:
+    inputs: Tokens
+    labels: Tokens
+
+
+def default_length(task: Maze) -> int:
+    """Fewest moves of generated mazes: ``LENGTH_30``, less on smaller boards by their area, more on larger by side."""
+    area = task.seq_len / 900
+    return max(1, round(LENGTH_30 * min(area, area**0.5)))
+
+
+def classes(task: Maze, mazes: Tokens) -> list[bytes]:
+    """Of each maze [N, S] a name that its symmetries share and no other maze has."""
+    views = mazes[:, task.symmetries()]  # [N, K, S]
+    return [min(view.tobytes() for view in views[row]) for row in range(len(mazes))]
+
+
+def candidates(task: Maze, seed: int, min_length: int, first: int) -> Tokens:
+    """The mazes [n, S] among candidates number ``first`` … ``first + TRIES - 1`` of a seed."""
+    from hrm_edge.data.compiled_maze import search_mazes  # the compiler is an extra
+
+    low, high = (min(round(share * task.seq_len), task.seq_len - 2) for share in WALL_SHARE)
+    mazes = np.zeros((TRIES, task.seq_len), np.uint8)
+    found, _ = search_mazes(np.uint64(seed), first, TRIES, task.rows, task.columns, low, high, min_length, mazes)
+    return mazes[:found].copy()
+
+
+def generate(
+    task: Maze, count: int, seed: int, *, min_length: int | None = None, processes: int = 1,
+    avoid: set[bytes] | None = None, progress: Callable[[int], None] | None = None,
+) -> Tokens:  # fmt: skip
+    """``count`` mazes [count, S] of a seed whose shortest path has ``min_length`` moves or more.
+
+    No two are symmetries of one another or of a class in ``avoid``. The result is the same whatever the number of
+    processes. Raises ``UserError`` when such mazes run out.
+    """
+    length = default_length(task) if min_length is None else min_length
+    seen = set(avoid or ())
+    found: list[Tokens] = []
+    fruitless = 0
+    pieces: Iterator[Tokens] = in_order(
+        partial(candidates, task, seed, length), (number * TRIES for number in itertools.count()), processes
+    )
+    while len(found) < count:
+        piece = next(pieces)
+        before = len(found)
+        for maze, name in zip(piece, classes(task, piece), strict=True):
+            if name not in seen and len(found) < count:
+                seen.add(name)
+                found.append(maze)
+        fruitless = 0 if len(found) > before else fruitless + TRIES
+        if fruitless >= GIVE_UP:
+            raise UserError(
+                f"found only {len(found)} of {count} such mazes: {fruitless} tries in a row brought no new one",
+                "ask for fewer (--count, --test-count), or for shorter paths (--min-path)",
+            )
+        if progress is not None:
+            progress(len(found))
+    return np.stack(found) if found else np.zeros((0, task.seq_len), np.uint8)
+
+
+def build(task: Maze, out: Path | str, options: Options, progress: Progress | None = None) -> Summary:
+    """Build the data folder ``out``, whole or not at all; no training maze is a symmetry of a test maze.
+
+    The parts of the hub's data set and of a folder with train and test files are taken as they are.
+    """
+    report = progress or (lambda what, done, total: None)
+    _check(task, options)
+    with atomic_folder(out) as folder:
+        train, test, solved, dropped = _collect(task, options, report)
+        if not len(train.inputs):
+            raise UserError("no training mazes are left", "give more mazes, or a smaller --test-count")
+        parts = {"train": _write(folder, "train", task, train, options, report)}
+        if len(test.inputs):
+            parts["test"] = _write(folder, "test", task, test, Options(), report)
+        write_identifiers(folder)
+    return Summary(parts, solved, dropped)
+
+
+def _check(task: Maze, options: Options) -> None:
+    for name, value, least in (
+        ("--augment", options.augment, 0),
+        ("--seed", options.seed, 0),
+        ("--count", options.count, 1),
+        ("--test-count", options.test_count, 0),
+        ("--subsample", options.subsample, 1),
+        ("--min-path", options.min_length, 1),
+        ("--processes", options.processes, 1),
+    ):
+        if value is not None and value < least:
+            raise UserError(f"{name} {value} is too small", f"give {least} or more")
+    most = len(task.symmetries()) - 1
+    if options.augment > most:
+        raise UserError(f"--augment {options.augment}: {task.name} has {most} other symmetries", f"give 0 to {most}")
+    generated = options.source == GENERATE
+    if generated and options.subsample is not None:
+        raise UserError("--subsample draws from a file, not from --source generate", "say how many with --count")
+    if not generated and (options.count is not None or options.min_length is not None):
+        raise UserError("--count and --min-path belong to --source generate", "use --subsample to draw from the source")
+
+
+def _collect(task: Maze, options: Options, report: Progress) -> tuple[_Mazes, _Mazes, int, int]:
+    """(train, test, solved, dropped)."""
+    if options.source == GENERATE:
+        return *_generated(task, options, report), 0, 0
+    rng = np.random.default_rng([options.seed, _CHOICE_SEED])
+    path = Path(options.source)
+    if options.source != HUB and not path.is_dir():
+        report(f"reading {path.name}", 0, 1)
+        return _split(read_mazes(path, task), options, rng)
+    paths = hub_files(task) if options.source == HUB else folder_files(path)
+    chosen, solved = [], 0
+    for split, count in (("train", options.subsample), ("test", options.test_count)):
+        report(f"reading {paths[split].name}", 0, 1)
+        file = read_mazes(paths[split], task)
+        order = rng.permutation(len(file))
+        flag = "--subsample" if split == "train" else "--test-count"
+        rows = np.arange(len(file)) if count is None else np.sort(order[: _at_most(file, count, flag)])
+        chosen.append(_Mazes(file.inputs[rows], file.labels[rows]))
+        solved += file.solved
+    return chosen[0], chosen[1], solved, 0
+
+
+def _at_most(file: MazeFile, count: int, flag: str) -> int:
+    if count > len(file):
+        raise UserError(f"{flag} {count}: {file.path} has only {len(file)} mazes", "give a smaller number")
+    return count
+
+
+def _generated(task: Maze, options: Options, report: Progress) -> tuple[_Mazes, _Mazes]:
+    def run(what: str, count: int, tag: int, avoid: set[bytes]) -> _Mazes:
+        seed = int(np.random.SeedSequence([options.seed, tag]).generate_state(1, np.uint64)[0])
+        mazes = generate(
+            task, count, seed, min_length=options.min_length, processes=options.processes, avoid=avoid,
+            progress=lambda done: report(what, done, count),
+        )  # fmt: skip
+        return _Mazes(mazes, task.label(mazes))
+
+    test_count = DEFAULT_TEST if options.test_count is None else options.test_count
+    test = run("generating test mazes", test_count, _TEST_SEED, set())
+    train_count = DEFAULT_COUNT if options.count is None else options.count
+    train = run("generating training mazes", train_count, _TRAIN_SEED, set(classes(task, test.inputs)))
+    return train, test
+
+
+def _split(file: MazeFile, options: Options, rng: np.random.Generator) -> tuple[_Mazes, _Mazes, int, int]:
+    """A single file's test and training mazes, in the file's order, no class in both."""
+    test_count = min(DEFAULT_TEST, len(file) // 10) if options.test_count is None else options.test_count
+    if test_count >= len(file):
+        raise UserError(
+            f"--test-count {test_count} leaves none of the {len(file)} mazes of {file.path} for training",
+            "give a smaller one",
+        )
+    order = rng.permutation(len(file))
+    names = classes(file.task, file.inputs)
+    tested = {names[row] for row in order[:test_count]}
+    rest = np.array([row for row in order[test_count:] if names[row] not in tested], np.int64)
+    if options.subsample is not None and options.subsample > len(rest):
+        raise UserError(
+            f"--subsample {options.subsample}: {file.path} has {len(rest)} training mazes besides the test mazes",
+            "give a smaller --subsample or --test-count",
+        )
+    train_rows, test_rows = np.sort(rest[: options.subsample]), np.sort(order[:test_count])
+    train, test = (_Mazes(file.inputs[rows], file.labels[rows]) for rows in (train_rows, test_rows))
+    return train, test, file.solved, len(file) - test_count - len(rest)
+
+
+def _write(folder: Path, split: str, task: Maze, mazes: _Mazes, options: Options, report: Progress) -> PartSummary:
+    """Write a part. Where all labels are the first shortest path in our order, those of the symmetries are too, so
+    that a label stays a function of its maze; else they are the symmetries of the labels."""
+    rng = np.random.default_rng([options.seed, _VIEW_SEED])
+    every, groups, size = task.symmetries(), len(mazes.inputs), options.augment + 1
+    by_rule = size > 1 and bool((task.label(mazes.inputs) == mazes.labels).all())
+    with PartWriter(folder, split, task) as writer:
+        for start in range(0, groups, _PIECE):
+            rows = np.arange(start, min(start + _PIECE, groups))
+            order = np.argsort(rng.random((len(rows), len(every) - 1)), axis=1)[:, : size - 1]
+            chosen = np.concatenate([np.zeros((len(rows), 1), np.int64), order + 1], axis=1)  # itself comes first
+            views = task.views(every[chosen.ravel()])
+            inputs = views.apply(mazes.inputs[rows].repeat(size, axis=0))
+            labels = task.label(inputs) if by_rule else views.apply(mazes.labels[rows].repeat(size, axis=0))
+            writer.add(inputs, labels, groups=np.full(len(rows), size, np.int32))
+            report(f"writing {split}", start + len(rows), groups)
+    moves = task.length(mazes.labels)
+    return PartSummary(
+        groups,
+        groups * size,
+        (int(moves.min()), float(moves.mean()), int(moves.max())),
+        float((mazes.inputs == WALL).mean()),
+    )

@@ -1,0 +1,54 @@
+"""Moves outliers of activations into weights before quantization, without changing the function.
+
+SmoothQuant (arXiv 2211.10438): x W = (x / s)(s W) with one s per input channel. Here the division by s is folded into
+the linear map that makes x, so it costs nothing: the rows of ``up`` in SwiGLU (silu(gate) * up is linear in up), and
+the rows of V in attention (its output is linear in V). The inputs of the other matrices are normalized states that
+the residual shares; they stay as they are.
+
+Axes: D hidden, F inner, C input channels of a layer.
+"""
+
+from __future__ import annotations
+
+import copy
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from hrm_edge.model.hrm import HRM
+from hrm_edge.quant.calibrate import channel_peaks
+
+
+def _balance(peaks: Tensor, weight: Tensor, strength: float) -> Tensor:
+    """s [C] = peak(x)^strength / peak(w)^(1 - strength) of weight [out, C]; 1 where a channel is never used."""
+    columns = weight.abs().amax(0)
+    s = peaks**strength / columns.clamp(min=1e-8) ** (1 - strength)
+    return torch.where((peaks > 0) & (columns > 0), s.clamp(1e-3, 1e3), torch.ones_like(s))
+
+
+@torch.no_grad()
+def smoothed(model: HRM, tokens: NDArray[np.uint8], puzzle_ids: NDArray[np.int32], strength: float, steps: int) -> HRM:
+    """A copy of ``model`` that computes the same function and whose down and output projections see fewer outliers.
+
+    tokens [N, S], puzzle_ids [N]: calibration puzzles, run for ``steps`` steps. ``strength`` in (0, 1): how much of
+    the range moves from the activations to the weights.
+    """
+    peaks = channel_peaks(model, tokens, puzzle_ids, steps)
+    other = copy.deepcopy(model)
+    hidden = model.spec.hidden
+    for name, into in peaks.items():
+        weight = other.get_parameter(f"{name}.weight")
+        if name.endswith("mlp.down_proj") and model.spec.mlp == "swiglu":
+            source, first = name.replace("down_proj", "gate_up_proj"), model.spec.inner
+        elif name.endswith("self_attn.o_proj"):
+            source, first = name.replace("o_proj", "qkv_proj"), 2 * hidden
+        else:
+            continue
+        s = _balance(into, weight, strength)
+        weight.mul_(s)
+        other.get_parameter(f"{source}.weight")[first:].div_(s.unsqueeze(1))
+        if model.spec.bias:
+            other.get_parameter(f"{source}.bias")[first:].div_(s)
+    return other

@@ -1,0 +1,137 @@
+"""How ARC answers are judged: undo the augmentations, vote, two attempts a question, the official submission file.
+
+Axes: N answers, S = 900 cells.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from hrm_edge.tasks.arc import Grid, decode, split_identifier
+from hrm_edge.tasks.base import Tokens
+
+ATTEMPTS = 2
+"""Attempts a question has in ARC Prize."""
+NO_ANSWER = ((0,),)
+"""What the submission holds where no answer was readable: the official format demands a grid."""
+
+_Key = tuple[int, int, bytes]
+
+
+class Question(NamedTuple):
+    """One test pair of a task, as it is without augmentation."""
+
+    task: str
+    input: Grid
+    output: Grid | None
+    """None where it is not known."""
+
+
+class Candidate(NamedTuple):
+    """An answer that got votes."""
+
+    grid: Grid
+    votes: int
+    halt: float
+    """Mean halting score of those that gave it."""
+
+
+@dataclass(frozen=True)
+class Score:
+    """ARC Prize's measure: per task the share of its questions answered, averaged over tasks."""
+
+    pass_at: dict[int, float]
+    """Attempts allowed → score in [0, 1]."""
+    solved: dict[int, int]
+    """Attempts allowed → tasks with all their questions answered."""
+    tasks: int
+    questions: int
+
+
+def questions(identifiers: Sequence[str], inputs: Tokens, labels: Tokens) -> list[Question]:
+    """The questions of a test part in its order: the examples [N, S] of puzzles without augmentation."""
+    found = []
+    for identifier, given, label in zip(identifiers, inputs, labels, strict=True):
+        task, augmentation = split_identifier(identifier)
+        grid = decode(given)
+        if task == identifier and grid is not None:
+            found.append(Question(task, augmentation.invert(grid), decode(label)))
+    return found
+
+
+class Votes:
+    """Answers to augmented questions, counted for the questions they come from."""
+
+    def __init__(self) -> None:
+        self._tally: defaultdict[tuple[str, _Key], dict[_Key, list[float]]] = defaultdict(dict)
+
+    def add(self, identifiers: Sequence[str], inputs: Tokens, answers: Tokens, halt: ArrayLike) -> None:
+        """Count N answers [N, S] to questions ``inputs`` [N, S] of the puzzles ``identifiers``.
+
+        ``halt`` [N]: halting score of each, the higher the surer. An answer without a readable grid has no vote.
+        """
+        for identifier, given, answer, score in zip(identifiers, inputs, answers, np.asarray(halt), strict=True):
+            task, augmentation = split_identifier(identifier)
+            question, grid = decode(given), decode(answer)
+            if question is None or grid is None:
+                continue
+            tally = self._tally[task, _key(augmentation.invert(question))]
+            entry = tally.setdefault(_key(augmentation.invert(grid)), [0.0, 0.0])
+            entry[0] += 1
+            entry[1] += float(score)
+
+    def ranked(self, question: Question) -> list[Candidate]:
+        """Answers to a question, best first: most votes, then the higher mean halting score.
+
+        What is equal even then is ordered by its cells, so that the order of ``add`` does not matter.
+        """
+        tally = self._tally.get((question.task, _key(question.input)), {})
+        found = [(-count, -total / count, key) for key, (count, total) in tally.items()]
+        return [Candidate(_grid(key), int(-count), -halt) for count, halt, key in sorted(found)]
+
+
+def score(votes: Votes, asked: Sequence[Question], attempts: Sequence[int] = (1, ATTEMPTS)) -> Score:
+    """Judge the questions whose output is known, each with its best 1, 2, … answers."""
+    known = [question for question in asked if question.output is not None]
+    by_task: defaultdict[str, list[Question]] = defaultdict(list)
+    for question in known:
+        by_task[question.task].append(question)
+    pass_at, solved = {}, {}
+    for allowed in attempts:
+        shares = [np.mean([_answered(votes, one, allowed) for one in several]) for several in by_task.values()]
+        pass_at[allowed] = float(np.mean(shares)) if shares else 0.0
+        solved[allowed] = int(sum(share == 1 for share in shares))
+    return Score(pass_at, solved, len(by_task), len(known))
+
+
+def _answered(votes: Votes, question: Question, allowed: int) -> bool:
+    assert question.output is not None
+    return any(np.array_equal(found.grid, question.output) for found in votes.ranked(question)[:allowed])
+
+
+def submission(votes: Votes, asked: Sequence[Question]) -> dict[str, list[dict[str, list[list[int]]]]]:
+    """The official file as a JSON value: task → one {"attempt_1", "attempt_2"} per question, in their order.
+
+    Where there is one answer only, both attempts are it; where there is none, they are ``NO_ANSWER``.
+    """
+    found: dict[str, list[dict[str, list[list[int]]]]] = {}
+    for question in asked:
+        grids = [candidate.grid.tolist() for candidate in votes.ranked(question)[:ATTEMPTS]]
+        grids = grids or [[list(row) for row in NO_ANSWER]]
+        attempts = {f"attempt_{number}": grids[min(number, len(grids)) - 1] for number in range(1, ATTEMPTS + 1)}
+        found.setdefault(question.task, []).append(attempts)
+    return found
+
+
+def _key(grid: Grid) -> _Key:
+    return (*grid.shape, np.ascontiguousarray(grid).tobytes())
+
+
+def _grid(key: _Key) -> Grid:
+    return np.frombuffer(key[2], np.uint8).reshape(key[:2])

@@ -1,0 +1,239 @@
+"""Mazes of any size: tokens, rules, symmetries, text. Numpy only.
+
+Axes: N mazes, R rows, C columns, S = R·C cells, V vocabulary. Token ids are the published ones: 0 pad, then the
+characters ``# SGo`` (wall, open, start, goal, path). A length counts moves: a path of ``n`` cells has n - 1.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hrm_edge.errors import UserError
+from hrm_edge.tasks import dihedral
+from hrm_edge.tasks.base import Bools, Tokens, Views
+
+CHARACTERS = "# SGo"
+WALL, OPEN, START, GOAL, PATH = range(1, 6)
+SHOWN = {WALL: "██", OPEN: "  ", START: "S ", GOAL: "G ", PATH: "· "}
+DIRECTIONS = ((1, 0), (0, -1), (0, 1), (-1, 0))
+"""(row, column) of a move, in the order down, left, right, up: among shortest paths the label is the first in this
+order. The labels of Maze-Hard follow the same rule, so a label is a function of its maze."""
+MAX_CELLS = 4096
+
+
+@dataclass(frozen=True)
+class Maze:
+    """Mazes of ``rows`` x ``columns`` cells; 30 x 30 is Maze-Hard's."""
+
+    rows: int = 30
+    columns: int = 30
+
+    def __post_init__(self) -> None:
+        if min(self.rows, self.columns) < 1 or not 2 <= self.seq_len <= MAX_CELLS:
+            raise UserError(
+                f"a maze cannot have {self.rows}x{self.columns} cells",
+                f"rows x columns must be 2 to {MAX_CELLS}, e.g. maze-10x10",
+            )
+
+    @property
+    def name(self) -> str:
+        """``maze`` (30 x 30), else ``maze-RxC``."""
+        return "maze" if (self.rows, self.columns) == (30, 30) else f"maze-{self.rows}x{self.columns}"
+
+    @property
+    def vocab(self) -> int:
+        """V = 6: pad and five kinds of cells."""
+        return len(CHARACTERS) + 1
+
+    @property
+    def seq_len(self) -> int:
+        """S = R·C."""
+        return self.rows * self.columns
+
+    @property
+    def grid(self) -> tuple[int, int, int, int]:
+        """(rows, columns, rows of a box, columns of a box): the whole maze is one box."""
+        return self.rows, self.columns, self.rows, self.columns
+
+    # -- text ---------------------------------------------------------------------------------------------------
+
+    def parse(self, text: str) -> Tokens:
+        """A maze as text to tokens uint8 [S]: ``# SGo``, line breaks between rows are skipped; a space is a cell.
+
+        Raises ``UserError`` for another character, a wrong number of cells, and a maze that nothing can solve.
+        """
+        characters = text.replace("\r", "").replace("\n", "")
+        for cell, character in enumerate(characters):
+            if character not in CHARACTERS:
+                row, column = divmod(cell, self.columns)
+                where = f"row {row + 1}, column {column + 1}" if cell < self.seq_len else f"place {cell + 1}"
+                raise UserError(
+                    f"bad character {character!r} in {where}: no cell of a maze",
+                    "a cell is '#' (wall), ' ' (open), 'S' (start), 'G' (goal) or 'o' (path)",
+                )
+        if len(characters) != self.seq_len:
+            raise UserError(
+                f"read {len(characters)} cells, a {self.name} has {self.seq_len} ({self.rows} rows of {self.columns})",
+                "give every cell a character: spaces count, so do not strip them",
+            )
+        tokens = np.array([CHARACTERS.index(character) + 1 for character in characters]).astype(np.uint8)
+        self.check_givens(tokens)
+        return tokens
+
+    def check_givens(self, tokens: Tokens) -> None:
+        """Raise ``UserError`` unless tokens [S] have one start, one goal, and a way between them."""
+        for token, what in ((START, "S (start)"), (GOAL, "G (goal)")):
+            count = int((tokens == token).sum())
+            if count != 1:
+                raise UserError(f"the maze has {count} cells {what}", "a maze has exactly one of each")
+        if self.shortest(tokens[None])[0] < 0:
+            raise UserError("no way leads from S to G in this maze", "check its walls against the original")
+
+    def format(self, tokens: Tokens) -> str:
+        """Tokens [S] to one line of S characters ``# SGo``; padding becomes ``?``."""
+        return "".join(("?" + CHARACTERS)[token] for token in tokens.tolist())
+
+    def pretty(self, tokens: Tokens, givens: Tokens | None = None) -> str:
+        """Tokens [S] to a picture of R + 2 lines: a border, walls as blocks, the path dotted.
+
+        What is not as in ``givens`` [S] is bold (ANSI): there the path is what should stand out.
+        """
+        cells = [SHOWN.get(token, "? ") for token in tokens.tolist()]
+        if givens is not None:
+            cells = [
+                f"\x1b[1m{cell}\x1b[0m" if new else cell for cell, new in zip(cells, tokens != givens, strict=True)
+            ]
+        board = [cells[start : start + self.columns] for start in range(0, self.seq_len, self.columns)]
+        bar = "─" * (2 * self.columns)
+        return "\n".join([f"┌{bar}┐", *("│" + "".join(row) + "│" for row in board), f"└{bar}┘"])
+
+    # -- rules --------------------------------------------------------------------------------------------------
+
+    def verify(self, givens: Tokens, answers: Tokens) -> Bools:
+        """Does each answer mark one way from S to G and change nothing else? Repairs nothing.
+
+        Only open cells may have become path. The marks must be readable as one path without its order being told:
+        S and G touch one marked cell each (or one another), every marked cell touches two of the path, all are
+        connected. Cells touch along their sides. [N, S] tokens to bool [N]; any leading axes, so [S] gives one bool.
+        """
+        givens, answers = np.asarray(givens), np.asarray(answers)
+        lead = np.broadcast_shapes(givens.shape[:-1], answers.shape[:-1])
+        givens = np.broadcast_to(givens, (*lead, self.seq_len)).reshape(-1, self.seq_len)
+        answers = np.broadcast_to(answers, (*lead, self.seq_len)).reshape(-1, self.seq_len)
+        kept = ((answers == givens) | ((givens == OPEN) & (answers == PATH))).all(axis=1)
+        ends = ((givens == START).sum(axis=1) == 1) & ((givens == GOAL).sum(axis=1) == 1)
+        good = kept & ends
+        good[good] = self._is_path(answers[good])
+        return np.asarray(good.reshape(lead))
+
+    def optimal(self, givens: Tokens, answers: Tokens) -> Bools:
+        """Is each answer a right one and no longer than the shortest? [N, S] tokens to bool [N]."""
+        good = np.array(self.verify(givens, answers))
+        good[good] = self.length(answers[good]) == self.shortest(givens[good])
+        return good
+
+    def length(self, answers: Tokens) -> NDArray[np.int64]:
+        """Moves [N] of the path marked in right answers [N, S]."""
+        return np.asarray((answers == PATH).sum(axis=1) + 1)
+
+    def _is_path(self, answers: Tokens) -> Bools:
+        """Whether START, GOAL and PATH cells of [N, S] (one start and one goal each) are a chordless path."""
+        count = len(answers)
+        on_path = self._framed(answers >= START, False)  # [N, R + 2, C + 2]
+        board = self._framed(answers, 0)
+        degree = sum(np.roll(on_path, move, axis=(1, 2)).astype(np.int8) for move in DIRECTIONS)
+        fits = np.where(board == PATH, degree == 2, ~on_path | (degree == 1)).all(axis=(1, 2))
+        # With these degrees the cells are one path from S to G, and perhaps loops: walk it and count.
+        flat, line = self._flat(on_path), self.columns + 2
+        steps = np.array([row * line + column for row, column in DIRECTIONS])
+        rows = np.nonzero(fits)[0]
+        here = np.argmax(self._flat(board == START), axis=1)[rows]
+        before, cells, total = here.copy(), np.ones(len(rows), np.int64), flat.sum(axis=1)[rows]
+        goal = np.argmax(self._flat(board == GOAL), axis=1)[rows]
+        while (walking := here != goal).any():
+            around = here[walking, None] + steps  # [n, 4]
+            onward = flat[rows[walking, None], around] & (around != before[walking, None])
+            before[walking] = here[walking]
+            here[walking] = around[np.arange(len(around)), onward.argmax(axis=1)]
+            cells[walking] += 1
+        result = np.zeros(count, np.bool_)
+        result[rows] = cells == total
+        return result
+
+    def _framed(self, cells: NDArray, fill: int) -> NDArray:
+        """[N, S] to [N, R + 2, C + 2] with a border of ``fill``, so that no neighbour is beyond the edge."""
+        board = cells.reshape(-1, self.rows, self.columns)
+        return np.pad(board, ((0, 0), (1, 1), (1, 1)), constant_values=fill)
+
+    def _flat(self, boards: NDArray) -> NDArray:
+        """[N, R + 2, C + 2] to [N, cells]."""
+        return boards.reshape(len(boards), (self.rows + 2) * (self.columns + 2))
+
+    def distances(self, givens: Tokens) -> NDArray[np.int32]:
+        """Moves from every cell to the goal [N, S], as far as the start's; -1 where the search did not come.
+
+        Breadth first, all mazes at once; mazes [N, S] with one start and one goal each.
+        """
+        free = self._framed(givens > WALL, False)
+        reached, start = self._framed(givens == GOAL, False), self._framed(givens == START, False)
+        moves = np.where(reached, 0, -1).astype(np.int32)
+        front, length = reached, 0
+        while True:
+            waiting = ~(reached & start).any(axis=(1, 2))
+            front = np.logical_or.reduce([np.roll(front, move, axis=(1, 2)) for move in DIRECTIONS])
+            front &= free & ~reached & waiting[:, None, None]
+            if not front.any():
+                break
+            length += 1
+            moves[front] = length
+            reached = reached | front
+        return np.asarray(moves[:, 1:-1, 1:-1].reshape(-1, self.seq_len))
+
+    def shortest(self, givens: Tokens) -> NDArray[np.int64]:
+        """Moves [N] of the shortest way from S to G in mazes [N, S]; -1 where there is none."""
+        return np.where(givens == START, self.distances(givens), 0).sum(axis=1).astype(np.int64)
+
+    def label(self, givens: Tokens) -> Tokens:
+        """Mazes [N, S] with the shortest path marked that is first in the order of ``DIRECTIONS``.
+
+        Each maze must have a way from S to G.
+        """
+        answers = np.array(givens, np.uint8)
+        moves = self._flat(self._framed(self.distances(givens), -1))
+        line = self.columns + 2
+        steps = np.array([row * line + column for row, column in DIRECTIONS])
+        rows = np.arange(len(answers))
+        here = np.argmax(self._flat(self._framed(answers == START, False)), axis=1)
+        while len(rows):
+            around = here[:, None] + steps
+            onward = moves[rows[:, None], around] == moves[rows, here][:, None] - 1
+            here = around[np.arange(len(rows)), onward.argmax(axis=1)]
+            going = moves[rows, here] > 0
+            rows, here = rows[going], here[going]
+            row, column = np.divmod(here, line)
+            answers[rows, (row - 1) * self.columns + column - 1] = PATH
+        return answers
+
+    # -- symmetries ---------------------------------------------------------------------------------------------
+
+    def symmetries(self) -> NDArray[np.int64]:
+        """Cells of all symmetries [K, S] as in ``Views.cells``: the eight of a square, four of another rectangle."""
+        board = np.arange(self.seq_len, dtype=np.int64).reshape(self.rows, self.columns)
+        kinds = range(dihedral.COUNT) if self.rows == self.columns else dihedral.SAME_SHAPE
+        return np.stack([dihedral.transform(board, kind).ravel() for kind in kinds])
+
+    def views(self, cells: NDArray[np.int64]) -> Views:
+        """Views of these cells [N, S]; tokens keep their meaning."""
+        return Views(cells, np.tile(np.arange(self.vocab, dtype=np.uint8), (len(cells), 1)))
+
+    def random_views(self, count: int, rng: np.random.Generator) -> Views:
+        """Uniform draws of a rotation or reflection."""
+        every = self.symmetries()
+        return self.views(every[rng.integers(len(every), size=count)])
+
+    def identity_views(self, count: int) -> Views:
+        """``count`` views that change nothing."""
+        return self.views(np.tile(np.arange(self.seq_len, dtype=np.int64), (count, 1)))

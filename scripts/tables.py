@@ -1,0 +1,84 @@
+"""Render the README's tables from benchmarks/results: figures are never typed.
+
+python scripts/tables.py            # rewrite README.md
+python scripts/tables.py --check    # exit code 1 where it is out of date (tests/test_docs.py does this)
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+from hrm_edge.files import read_json, write_text
+
+ROOT = Path(__file__).resolve().parent.parent
+RESULTS = ROOT / "benchmarks" / "results"
+BEGIN, END = "<!-- {}: scripts/tables.py -->", "<!-- end -->"
+
+
+def reports(kind: str) -> list[tuple[Path, dict[str, Any]]]:
+    """Every report of a kind with its file, ordered by file."""
+    found = [(path, read_json(path)) for path in sorted(RESULTS.glob("*/*.json"))]
+    return [(path, report) for path, report in found if report.get("kind") == kind]
+
+
+def link(path: Path) -> str:
+    """A Markdown link to a results file: the source of the row."""
+    return f"[{path.parent.name}, {read_json(path)['created'][:10]}]({path.relative_to(ROOT)})"
+
+
+def accuracy() -> str:
+    """Exact accuracy of shipped and quick-start models per set and number of views."""
+    lines = ["| model | puzzles of | count | views | exactly right (95 %) | wrong, called solved | machine, date |"]
+    lines.append("|---|---|---|---|---|---|---|")
+    for path, report in reports("hrm-edge eval"):
+        model = f"{report['model']['name']} {report['model']['precision']}"
+        for row in report["by_views"]:
+            low, high = row["exact_accuracy_interval_95"]
+            share = f"{row['exact_accuracy']:.1%} ({low:.1%} to {high:.1%})"
+            name = Path(report["data"]["path"]).stem
+            cells = (model, name, row["count"], row["views"], share, row["false_verified"], link(path))
+            lines.append("| " + " | ".join(map(str, cells)) + " |")
+    return "\n".join(lines)
+
+
+def latency() -> str:
+    """Single-stream latency per model."""
+    lines = [
+        "| model | precision | size | ms per puzzle p50 / p90 / p99 | ms per step p50 | exactly right | machine, date |"
+    ]
+    lines.append("|---|---|---|---|---|---|---|")
+    for path, report in reports("hrm-edge bench"):
+        ms, model = report["latency_ms"], report["model"]
+        cells = (
+            model["name"], model["precision"], f"{model['size_bytes'] / 1e6:.2f} MB",
+            f"{ms['p50']:.2f} / {ms['p90']:.2f} / {ms['p99']:.2f}", f"{report['step_latency_ms']['p50']:.2f}",
+            f"{report['exact_accuracy']:.1%} of {report['count']}", link(path),
+        )  # fmt: skip
+        lines.append("| " + " | ".join(map(str, cells)) + " |")
+    return "\n".join(lines)
+
+
+def rendered(text: str) -> str:
+    """README text with both tables replaced."""
+    for name, table in (("accuracy", accuracy()), ("latency", latency())):
+        begin = BEGIN.format(name)
+        before, _, rest = text.partition(begin)
+        _, _, after = rest.partition(END)
+        text = f"{before}{begin}\n{table}\n{END}{after}"
+    return text
+
+
+def main() -> int:
+    readme = ROOT / "README.md"
+    text = readme.read_text(encoding="utf-8")
+    fresh = rendered(text)
+    if "--check" in sys.argv:
+        return int(fresh != text)
+    write_text(readme, fresh)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
