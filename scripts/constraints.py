@@ -23,6 +23,8 @@ TORCH = "2.13.0"  # moved by hand: the newest torch that the export tests have p
 ONLY_310 = ["exceptiongroup", "tomli"]
 # Published as source packages, which pip cannot resolve for another Python.
 BY_HAND = {
+    "tensorrt-lean-cu13-bindings": "11.4.0.106",
+    "tensorrt-lean-cu13-libs": "11.4.0.106",
     "tensorrt-rtx": "1.7.1.116",
     "tensorrt-rtx-cu13": "1.7.1.116",
     "tensorrt-rtx-cu13-bindings": "1.7.1.116",

@@ -29,8 +29,17 @@ if TYPE_CHECKING:
     help="ACT steps that the artifact is calibrated, checked and by default run for.  [default: the recipe's]",
 )
 @click.option("--backend", type=click.Choice(["onnx"]), default="onnx", show_default=True, help="What to build.")
+@click.option(
+    "--plugin", is_flag=True, help="Attention as one node for the TensorRT plugin; other runtimes run it too."
+)
 def export(
-    model: Path, out: Path, precision: str, calibration: Path | None, max_steps: int | None, backend: str
+    model: Path,
+    out: Path,
+    precision: str,
+    calibration: Path | None,
+    max_steps: int | None,
+    backend: str,
+    plugin: bool,
 ) -> None:
     """Export MODEL, a run or checkpoint folder of 'hrm-edge train', as an artifact.
 
@@ -68,6 +77,7 @@ def export(
             calibration=calibration,
             quantization=recipe.quantization,
             limits=recipe.limits,
+            plugin=plugin,
             tell=lambda message: status.update(message),
         )
     _show(Console(), manifest, out)

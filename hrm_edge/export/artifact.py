@@ -25,6 +25,7 @@ from hrm_edge.manifest import STATE_FILE, STEP_FILE, Gate, Manifest, Precision, 
 from hrm_edge.model.hrm import HRM
 from hrm_edge.model.session import TorchSession
 from hrm_edge.model.weights import CheckpointInfo
+from hrm_edge.plugin.contract import NAME, NAMESPACE, VERSION
 from hrm_edge.quant.calibrate import activation_scales
 from hrm_edge.quant.policy import exceptions, int8_layers
 from hrm_edge.quant.smooth import smoothed
@@ -90,11 +91,12 @@ def export(
     calibration: Path | None = None,
     quantization: Quantization | None = None,
     limits: Limits | None = None,
+    plugin: bool = False,
     tell: Tell = _silent,
 ) -> Manifest:
     """Write the artifact folder ``out`` and return its manifest; a missed limit is marked in it, not raised.
 
-    INT8 needs ``calibration``. ``model`` is in float32, as ``load_model`` gives it.
+    INT8 needs ``calibration``. ``plugin``: see :class:`StepGraph`. ``model`` is in float32, as ``load_model`` gives it.
     """
     quantization, limits = quantization or Quantization(), limits or Limits()
     if precision == "int8" and calibration is None:
@@ -113,7 +115,7 @@ def export(
     weights: dict[str, NDArray[np.float32]] = {n: t.numpy() for n, t in written.state_dict().items()}
     with atomic_folder(out) as folder:
         tell("writing the graph")
-        graph = StepGraph(spec, weights, half=precision == "fp16", activation_scales=scales).build()
+        graph = StepGraph(spec, weights, half=precision == "fp16", activation_scales=scales, plugin=plugin).build()
         onnx.save(graph, folder / STEP_FILE)
         (folder / STATE_FILE).write_bytes(save(_state(model)))  # not save_file: a full disk must be an OSError
         tell(f"comparing with torch on {len(check.inputs)} puzzles, {steps} steps each")
@@ -130,6 +132,7 @@ def export(
                 "checkpoint": {"step": info.step, "samples": info.samples, "recipe_hash": info.recipe_hash},
                 "checked_on": check.source,
                 "versions": {"hrm_edge": __version__, "torch": str(torch.__version__), "onnx": onnx.__version__},
+                "plugin": {"name": NAME, "version": VERSION, "namespace": NAMESPACE} if plugin else None,
                 "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
             },
         )

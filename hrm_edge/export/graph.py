@@ -18,6 +18,9 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from hrm_edge import __version__
+from hrm_edge.export import plugin_node
+from hrm_edge.plugin.contract import NAME as PLUGIN
+from hrm_edge.plugin.contract import NAMESPACE
 from hrm_edge.quant.calibrate import quantize_weight
 from hrm_edge.spec import SINUSOIDAL_ROWS, ModelSpec, step_io
 
@@ -38,9 +41,17 @@ class StepGraph:
         *,
         half: bool = False,
         activation_scales: Mapping[str, float] | None = None,
+        plugin: bool = False,
     ) -> None:
-        """``activation_scales`` by layer name: those layers become INT8; ``half``: fp16 weights, state and products."""
+        """``activation_scales`` by layer name: those layers become INT8; ``half``: fp16 weights, state and products.
+
+        ``plugin``: attention is one custom node per layer, with a body of standard operators in the file; raises
+        ``UserError`` where the plugin does not serve the model.
+        """
+        if plugin:
+            plugin_node.check_spec(spec)
         self.spec = spec
+        self.plugin = plugin
         self.weights = weights
         self.float = np.dtype(np.float16 if half else np.float32)
         self.half = half
@@ -124,6 +135,9 @@ class StepGraph:
     def attention(self, x: str, name: str) -> str:
         spec = self.spec
         t, d, h, dh = spec.total_len, spec.hidden, spec.heads, spec.head_dim
+        if self.plugin:
+            qkv = self.linear(x, f"{name}.qkv_proj")
+            return self.linear(self._plugin_attention(qkv), f"{name}.o_proj")
         scale = np.ones(3 * d, np.float32)
         scale[:d] = 1.0 / math.sqrt(dh)  # rotation is linear, so the scale of QK^T may sit in Q's rows
         qkv = self.linear(x, f"{name}.qkv_proj", row_scale=scale)
@@ -140,6 +154,13 @@ class StepGraph:
         weights = self.op("Softmax", self.op("MatMul", q, k), axis=-1)
         out = self.op("Transpose", self.op("MatMul", weights, v), perm=[0, 2, 1, 3])
         return self.linear(self.op("Reshape", out, self.shape(-1, t, d)), f"{name}.o_proj")
+
+    def _plugin_attention(self, qkv: str) -> str:
+        inputs = [qkv]
+        if self.spec.positions == "rope":
+            tables = plugin_node.rope_halves(self.spec)  # float32 in every precision
+            inputs += [self.constant(n, t) for n, t in zip(("rope_cos", "rope_sin"), tables, strict=True)]
+        return self.op(PLUGIN, *inputs, domain=NAMESPACE, **plugin_node.attributes(self.spec))
 
     def _rotated(self, x: str) -> str:
         """Rotary positions on x [B, T, heads, Dh], "rotate half" layout."""
@@ -254,9 +275,11 @@ class StepGraph:
             [table[n] for n in outputs],
             list(self.initializers.values()),
         )
+        domains = {"": OPSET, **({NAMESPACE: 1} if self.plugin else {})}
         model = helper.make_model(
             graph,
-            opset_imports=[helper.make_opsetid("", OPSET)],
+            functions=[plugin_node.attention_function(spec, OPSET, self.half)] if self.plugin else [],
+            opset_imports=[helper.make_opsetid(domain, version) for domain, version in domains.items()],
             ir_version=IR_VERSION,
             producer_name="hrm-edge",
             producer_version=__version__,

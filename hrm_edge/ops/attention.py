@@ -1,49 +1,76 @@
-"""The attention seam: one signature for the reference and for every fused kernel.
+"""The attention seam: one signature for torch's own kernels and for the fused one.
 
 Axes: B batch, T positions, H heads, Dh head size.
 """
 
 from __future__ import annotations
 
+import contextlib
+import functools
+import importlib.util
+from collections.abc import Iterator
+from typing import Literal
+
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
+from hrm_edge.ops.fused import fused_attention
+from hrm_edge.ops.reference import Rope, rope_tables, unfused_attention
+from hrm_edge.ops.tuning import read_table
+from hrm_edge.plugin.contract import DTYPES, HEAD_DIMS, LEAST_SM, MAX_LENGTH
 
-def rope_tables(length: int, head_dim: int, theta: float) -> tuple[Tensor, Tensor]:
-    """cos and sin [T, Dh] of rotary positions in the "rotate half" layout (RoFormer, arXiv 2104.09864)."""
-    frequencies = 1.0 / theta ** (torch.arange(0, head_dim, 2, dtype=torch.float32) / head_dim)
-    angles = torch.outer(torch.arange(length, dtype=torch.float32), frequencies)
-    both = torch.cat([angles, angles], dim=-1)
-    return both.cos(), both.sin()
+__all__ = ["Rope", "attention_path", "fused_is_chosen", "packed_attention", "rope_tables"]
 
+Path = Literal["auto", "fused", "unfused"]
 
-def _rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    first, second = x.chunk(2, dim=-1)
-    return x * cos + torch.cat([-second, first], dim=-1) * sin
+_path: Path = "auto"
 
 
-def _slow_sdpa(qkv: Tensor) -> bool:
-    # torch's CPU kernel for bf16: at S=81, Dh=32 forward and backward take 6 times as long as the plain products
-    return qkv.device.type == "cpu" and qkv.dtype == torch.bfloat16
+@contextlib.contextmanager
+def attention_path(path: Path) -> Iterator[None]:
+    """Force one implementation in tests, benchmarks and exports; "fused" on a CPU runs the operator's reference."""
+    global _path
+    old, _path = _path, path
+    try:
+        yield
+    finally:
+        _path = old
 
 
-def _explicit(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2)
-    return scores.softmax(-1) @ v
+@functools.cache
+def _gpu_serves(index: int) -> bool:
+    major, minor = torch.cuda.get_device_capability(index)
+    sm = 10 * major + minor
+    tuned = read_table().get(sm)
+    return sm >= LEAST_SM and tuned is not None and tuned.measured and importlib.util.find_spec("triton") is not None
 
 
-def packed_attention(qkv: Tensor, heads: int, rope: tuple[Tensor, Tensor] | None) -> Tensor:
+def fused_is_chosen(qkv: Tensor, heads: int) -> bool:
+    """Whether ``packed_attention`` takes the fused kernel: on a GPU where it was measured, with Triton, for its shapes.
+
+    Elsewhere torch's own kernels compute the same function. A GPU without measured rows in the tuning table keeps
+    them: the kernel is proven in numbers there, not in speed. ``scripts/autotune.py`` writes the rows.
+    """
+    if _path != "auto":
+        return _path == "fused"
+    return (
+        qkv.is_cuda
+        and str(qkv.dtype).removeprefix("torch.") in DTYPES
+        and qkv.shape[-1] // (3 * heads) in HEAD_DIMS
+        and qkv.shape[1] <= MAX_LENGTH
+        and _gpu_serves(qkv.get_device())
+    )
+
+
+def packed_attention(qkv: Tensor, heads: int, rope: Rope | None) -> Tensor:
     """softmax(Q K^T / sqrt(Dh)) V over all positions, no mask.
 
-    qkv [B, T, 3*H*Dh] holds all heads' Q, then all K, then all V; rope is (cos, sin) [T, Dh] or None.
-    Returns [B, T, H*Dh] in qkv's dtype.
+    qkv [B, T, 3*H*Dh] holds all heads' Q, then all K, then all V; rope is (cos, sin) [T, Dh], as ``rope_tables``
+    makes them, or None. Returns [B, T, H*Dh] in qkv's dtype.
     """
-    batch, length, packed = qkv.shape
-    head_dim = packed // (3 * heads)
-    q, k, v = qkv.view(batch, length, 3, heads, head_dim).permute(2, 0, 3, 1, 4).unbind(0)  # [B, H, T, Dh]
-    if rope is not None:
-        cos, sin = (table.to(qkv.dtype) for table in rope)
-        q, k = _rotate(q, cos, sin), _rotate(k, cos, sin)
-    out = _explicit(q, k, v) if _slow_sdpa(qkv) else F.scaled_dot_product_attention(q, k, v)
-    return out.transpose(1, 2).reshape(batch, length, heads * head_dim)
+    if not fused_is_chosen(qkv, heads):
+        return unfused_attention(qkv, heads, rope)
+    if rope is None:
+        return fused_attention(qkv, heads, None, None)
+    cos, sin = (table[:, : table.shape[1] // 2].float() for table in rope)  # the halves are equal; a view, no copy
+    return fused_attention(qkv, heads, cos, sin)

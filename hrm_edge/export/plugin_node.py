@@ -1,0 +1,101 @@
+"""``hrm_edge::FusedAttention`` in an ONNX file: the node for TensorRT's plugin, and its body in standard operators.
+
+The body (a model-local function) is what ONNX Runtime runs. TensorRT's parser would take it too: give it the file
+through ``hrm_edge.plugin.onnx_file.without_functions`` and it asks for the plugin.
+
+Axes: B batch, T positions, H heads, Dh head size.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import TensorProto, helper, numpy_helper
+
+from hrm_edge.errors import UserError
+from hrm_edge.plugin.contract import HEAD_DIMS, MAX_LENGTH, NAME, NAMESPACE, VERSION
+from hrm_edge.spec import ModelSpec
+
+
+def check_spec(spec: ModelSpec) -> None:
+    """Raise ``UserError`` where the plugin has no kernel for the model's attention."""
+    mend = "export without --plugin"
+    if spec.head_dim not in HEAD_DIMS:
+        raise UserError(f"--plugin: the model's head size is {spec.head_dim}, the kernels have {HEAD_DIMS}", mend)
+    if spec.total_len > MAX_LENGTH:
+        raise UserError(f"--plugin: {spec.total_len} positions, the kernels take {MAX_LENGTH}", mend)
+
+
+def attributes(spec: ModelSpec) -> dict[str, Any]:
+    """Of the node; TensorRT's parser reads the last two to find the plugin."""
+    return {"heads": spec.heads, "plugin_version": VERSION, "plugin_namespace": NAMESPACE}
+
+
+def rope_halves(spec: ModelSpec) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """cos and sin, float32 [T, Dh/2], one column per pair of dimensions (RoFormer, arXiv 2104.09864)."""
+    frequency = 1.0 / spec.rope_theta ** (np.arange(0, spec.head_dim, 2, dtype=np.float32) / spec.head_dim)
+    angle = np.outer(np.arange(spec.total_len, dtype=np.float32), frequency).astype(np.float32)
+    return np.cos(angle), np.sin(angle)
+
+
+def attention_function(spec: ModelSpec, opset: int, half: bool) -> onnx.FunctionProto:
+    """softmax(Q K^T / sqrt(Dh)) V of packed qkv [B, T, 3*H*Dh], for this model's sizes and float type."""
+    heads, dim = spec.heads, spec.head_dim
+    rope = spec.positions == "rope"
+    real = np.float16 if half else np.float32
+    nodes = [
+        _constant("packed_shape", np.array([0, 0, 3 * heads, dim], np.int64)),
+        _constant("flat_shape", np.array([0, 0, heads * dim], np.int64)),
+        _constant("scale", np.array(1.0 / math.sqrt(dim), real)),
+        helper.make_node("Reshape", ["qkv", "packed_shape"], ["packed"]),
+        helper.make_node("Split", ["packed"], ["q", "k", "v"], axis=2, num_outputs=3),
+    ]
+    if rope:
+        to = TensorProto.FLOAT16 if half else TensorProto.FLOAT
+        nodes.append(_constant("heads_axis", np.array([1], np.int64)))
+        for table in ("cos", "sin"):
+            nodes.append(helper.make_node("Cast", [table], [f"{table}_real"], to=to))
+            nodes.append(helper.make_node("Unsqueeze", [f"{table}_real", "heads_axis"], [f"{table}_3d"]))
+        nodes += [*_rotate("q"), *_rotate("k")]
+    q, k = ("q_turned", "k_turned") if rope else ("q", "k")
+    nodes += [
+        helper.make_node("Mul", [q, "scale"], ["q_scaled"]),
+        helper.make_node("Transpose", ["q_scaled"], ["q_heads"], perm=[0, 2, 1, 3]),
+        helper.make_node("Transpose", [k], ["k_heads"], perm=[0, 2, 3, 1]),
+        helper.make_node("Transpose", ["v"], ["v_heads"], perm=[0, 2, 1, 3]),
+        helper.make_node("MatMul", ["q_heads", "k_heads"], ["scores"]),
+        helper.make_node("Softmax", ["scores"], ["weights"], axis=-1),
+        helper.make_node("MatMul", ["weights", "v_heads"], ["mixed"]),
+        helper.make_node("Transpose", ["mixed"], ["by_position"], perm=[0, 2, 1, 3]),
+        helper.make_node("Reshape", ["by_position", "flat_shape"], ["out"]),
+    ]
+    return helper.make_function(
+        NAMESPACE,
+        NAME,
+        ["qkv", "cos", "sin"] if rope else ["qkv"],
+        ["out"],
+        nodes,
+        [helper.make_opsetid("", opset)],
+        attributes=list(attributes(spec)),
+    )
+
+
+def _constant(name: str, value: NDArray[Any]) -> onnx.NodeProto:
+    return helper.make_node("Constant", [], [name], value=numpy_helper.from_array(value, name))
+
+
+def _rotate(x: str) -> list[onnx.NodeProto]:
+    """[B, T, H, Dh] → the same, the halves of Dh turned against each other by the position's angles."""
+    first, second = f"{x}_first", f"{x}_second"
+    products = {"fc": (first, "cos_3d"), "ss": (second, "sin_3d"), "sc": (second, "cos_3d"), "fs": (first, "sin_3d")}
+    return [
+        helper.make_node("Split", [x], [first, second], axis=3, num_outputs=2),
+        *(helper.make_node("Mul", list(pair), [f"{x}_{name}"]) for name, pair in products.items()),
+        helper.make_node("Sub", [f"{x}_fc", f"{x}_ss"], [f"{x}_turned_first"]),
+        helper.make_node("Add", [f"{x}_sc", f"{x}_fs"], [f"{x}_turned_second"]),
+        helper.make_node("Concat", [f"{x}_turned_first", f"{x}_turned_second"], [f"{x}_turned"], axis=3),
+    ]

@@ -1,0 +1,134 @@
+"""``torch.ops.hrm_edge.fused_attention``: the fused kernel as an operator of torch, with gradient and shapes.
+
+On a GPU it is the Triton kernel, on a CPU the plain reference; what neither serves is a ``UserError`` that says so.
+Axes: B batch, S positions, H heads, Dh head size.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from hrm_edge.errors import UserError
+from hrm_edge.ops.reference import reference_attention, unfused_attention
+from hrm_edge.ops.tuning import Config, choose
+from hrm_edge.plugin.contract import DTYPES, HEAD_DIMS, LEAST_SM, MAX_LENGTH
+
+SCHEMA = "(Tensor qkv, int heads, Tensor? cos, Tensor? sin) -> Tensor"
+MEND = "use hrm_edge.ops.attention.packed_attention, which takes torch's own kernels there"
+
+_interpret: Config | None = None
+
+
+def check_inputs(qkv: Tensor, heads: int, cos: Tensor | None, sin: Tensor | None) -> None:
+    """Raise ``UserError`` unless the operator computes this call; float64 is served on a CPU only."""
+    name = str(qkv.dtype).removeprefix("torch.")
+    if name not in DTYPES and not (name == "float64" and qkv.device.type == "cpu"):
+        raise UserError(f"fused_attention: qkv is {name}, the kernel computes {', '.join(DTYPES)}", MEND)
+    if qkv.dim() != 3 or heads < 1 or qkv.shape[2] % (3 * heads):
+        raise UserError(
+            f"fused_attention: qkv {tuple(qkv.shape)} is not [B, S, 3*heads*Dh] with heads={heads}", "check `heads`"
+        )
+    head_dim = qkv.shape[2] // (3 * heads)
+    if head_dim not in HEAD_DIMS:
+        raise UserError(f"fused_attention: head size {head_dim}, the kernel has {HEAD_DIMS}", MEND)
+    if not 1 <= qkv.shape[1] <= MAX_LENGTH:
+        raise UserError(f"fused_attention: {qkv.shape[1]} positions, the kernel takes 1 to {MAX_LENGTH}", MEND)
+    if (cos is None) != (sin is None):
+        raise UserError("fused_attention: cos without sin", "give both or neither")
+    for table in (cos, sin):
+        if table is None:
+            continue
+        wanted = (qkv.shape[1], head_dim // 2)
+        if tuple(table.shape) != wanted or table.device != qkv.device or table.stride(1) != 1:
+            raise UserError(
+                f"fused_attention: a rope table is {tuple(table.shape)} on {table.device}",
+                f"give {wanted}, rows dense, on {qkv.device}",
+            )
+        if table.dtype != torch.promote_types(qkv.dtype, torch.float32):
+            raise UserError(f"fused_attention: a rope table is {table.dtype}", "give float32, whatever qkv is")
+    if cos is not None and sin is not None and cos.stride(0) != sin.stride(0):
+        raise UserError("fused_attention: cos and sin have different strides", "make both contiguous")
+
+
+@torch.library.custom_op("hrm_edge::fused_attention", mutates_args=(), device_types="cpu", schema=SCHEMA)
+def fused_attention(qkv: Tensor, heads: int, cos: Tensor | None, sin: Tensor | None) -> Tensor:
+    """softmax(Q K^T / sqrt(Dh)) V of packed qkv [B, S, 3*H*Dh] → [B, S, H*Dh] in qkv's dtype.
+
+    cos, sin: float32 [S, Dh/2] of the rotary embedding in the "rotate half" layout, or both None. Float16, bfloat16
+    and float32 with float32 accumulation; Dh 32 or 64; S up to 1,024. Differentiable once in qkv.
+    """
+    check_inputs(qkv, heads, cos, sin)
+    rope = None if cos is None or sin is None else (cos, sin)
+    if _interpret is None:
+        return reference_attention(qkv, heads, rope).contiguous()
+    from hrm_edge.ops.interpret import run_interpreted
+
+    out = _output(qkv)
+    run_interpreted(qkv.contiguous(), heads, rope, out, _interpret)
+    return out
+
+
+def _output(qkv: Tensor) -> Tensor:
+    return qkv.new_empty((qkv.shape[0], qkv.shape[1], qkv.shape[2] // 3))
+
+
+@fused_attention.register_kernel("cuda")
+def _on_gpu(qkv: Tensor, heads: int, cos: Tensor | None, sin: Tensor | None) -> Tensor:
+    check_inputs(qkv, heads, cos, sin)
+    try:
+        from hrm_edge.ops.kernel import attention_kernel, launch
+    except ImportError as error:
+        raise UserError("the fused kernel needs Triton", "pip install 'hrm-edge[fused]'") from error
+    major, minor = torch.cuda.get_device_capability(qkv.device)
+    sm = 10 * major + minor
+    if sm < LEAST_SM:
+        raise UserError(f"the fused kernel needs compute capability 8.0, this GPU has {major}.{minor}", MEND)
+    batch, length, packed = qkv.shape
+    dtype = str(qkv.dtype).removeprefix("torch.")
+    config = choose(sm, dtype, packed // (3 * heads), length, batch * heads)
+    out = _output(qkv)
+    if batch:
+        with torch.cuda.device(qkv.device):
+            rope = None if cos is None or sin is None else (cos, sin)
+            launch(attention_kernel, qkv.contiguous(), heads, rope, out, config)
+    return out
+
+
+@fused_attention.register_fake
+def _shapes(qkv: Tensor, heads: int, cos: Tensor | None, sin: Tensor | None) -> Tensor:
+    check_inputs(qkv, heads, cos, sin)
+    return _output(qkv)
+
+
+def _save(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    qkv, ctx.heads, cos, sin = inputs
+    ctx.save_for_backward(qkv, cos, sin)
+
+
+def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None]:
+    """Recompute by torch's own kernels, which keep no S x S matrix on a GPU, and differentiate those."""
+    qkv, cos, sin = ctx.saved_tensors
+    rope = None if cos is None else (torch.cat([cos, cos], -1), torch.cat([sin, sin], -1))
+    with torch.enable_grad():
+        again = qkv.detach().requires_grad_()
+        (found,) = torch.autograd.grad(unfused_attention(again, ctx.heads, rope), again, grad)
+    return found, None, None, None
+
+
+fused_attention.register_autograd(_backward, setup_context=_save)
+
+
+@contextlib.contextmanager
+def interpreted(config: Config) -> Iterator[None]:
+    """Within, the operator runs the Triton kernel on CPU tensors in Triton's interpreter (tests)."""
+    global _interpret
+    old, _interpret = _interpret, config
+    try:
+        yield
+    finally:
+        _interpret = old

@@ -1,0 +1,122 @@
+"""The one source of the fused attention kernel, in Triton: compiled on a GPU, ahead of time, or interpreted on a CPU.
+
+Online softmax over key tiles (FlashAttention-2, arXiv 2307.08691) on the packed projection as it lies in memory, the
+rotary embedding applied to tiles of Q and K on their way in. Nothing but the result is written.
+
+Axes: B batch, S positions, H heads, D head size.
+"""
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from hrm_edge.ops.tuning import Config
+
+
+@triton.jit
+def attention_kernel(  # type: ignore[no-untyped-def]
+    qkv,
+    cos,
+    sin,
+    length,
+    heads,
+    rope_stride,
+    out,
+    D: tl.constexpr,
+    ROPE: tl.constexpr,
+    BLOCK_M: tl.constexpr,
+    BLOCK_N: tl.constexpr,
+):
+    # Inputs, scalars, outputs: the order that TensorRT's quick-deployable plugins launch with, too.
+    # qkv [B, S, 3*H*D], out [B, S, H*D], both dense; cos, sin [S, D/2] fp32, rows rope_stride apart, unread without
+    # ROPE. One program: BLOCK_M query rows of one head of one sequence; neighbours share their K and V in the cache.
+    LOG2_E: tl.constexpr = 1.4426950408889634
+    HALF: tl.constexpr = D // 2
+    tiles = (length + BLOCK_M - 1) // BLOCK_M
+    tile = tl.program_id(0) % tiles
+    sequence = tl.program_id(0) // tiles
+    batch = (sequence // heads).to(tl.int64)
+    head = sequence % heads
+    row = 3 * heads * D
+    q_base = qkv + batch * length * row + head * D
+    k_base = q_base + heads * D
+    v_base = k_base + heads * D
+    scale = LOG2_E / tl.sqrt(D * 1.0)
+
+    dims = tl.arange(0, D)
+    half = tl.arange(0, HALF)
+    m = tile * BLOCK_M + tl.arange(0, BLOCK_M)
+    m_in = m[:, None] < length
+    # The rotation pairs d with d + D/2. Halves that stay apart need no shuffle: QK^T is the sum of two products.
+    # Rotated values are rounded to the input's type, as a rotation outside of the kernel rounds them.
+    if ROPE:
+        q1 = tl.load(q_base + m[:, None] * row + half[None, :], mask=m_in, other=0.0).to(tl.float32)
+        q2 = tl.load(q_base + m[:, None] * row + half[None, :] + HALF, mask=m_in, other=0.0).to(tl.float32)
+        q_cos = tl.load(cos + m[:, None] * rope_stride + half[None, :], mask=m_in, other=0.0)
+        q_sin = tl.load(sin + m[:, None] * rope_stride + half[None, :], mask=m_in, other=0.0)
+        q_first = (q1 * q_cos - q2 * q_sin).to(qkv.dtype.element_ty)
+        q_second = (q2 * q_cos + q1 * q_sin).to(qkv.dtype.element_ty)
+    else:
+        q = tl.load(q_base + m[:, None] * row + dims[None, :], mask=m_in, other=0.0)
+
+    highest = tl.full((BLOCK_M,), float("-inf"), tl.float32)
+    total = tl.full((BLOCK_M,), 0.0, tl.float32)
+    acc = tl.full((BLOCK_M, D), 0.0, tl.float32)
+    for start in range(0, length, BLOCK_N):
+        n = start + tl.arange(0, BLOCK_N)
+        n_in = n[:, None] < length
+        if ROPE:
+            k1 = tl.load(k_base + n[:, None] * row + half[None, :], mask=n_in, other=0.0).to(tl.float32)
+            k2 = tl.load(k_base + n[:, None] * row + half[None, :] + HALF, mask=n_in, other=0.0).to(tl.float32)
+            k_cos = tl.load(cos + n[:, None] * rope_stride + half[None, :], mask=n_in, other=0.0)
+            k_sin = tl.load(sin + n[:, None] * rope_stride + half[None, :], mask=n_in, other=0.0)
+            k_first = (k1 * k_cos - k2 * k_sin).to(qkv.dtype.element_ty)
+            k_second = (k2 * k_cos + k1 * k_sin).to(qkv.dtype.element_ty)
+            scores = tl.dot(q_first, tl.trans(k_first), input_precision="ieee")
+            scores = tl.dot(q_second, tl.trans(k_second), scores, input_precision="ieee")
+        else:
+            k = tl.load(k_base + n[:, None] * row + dims[None, :], mask=n_in, other=0.0)
+            scores = tl.dot(q, tl.trans(k), input_precision="ieee")
+        # A tile starts inside the sequence, so each row of scores has a finite entry and `peak` is never -inf.
+        scores = tl.where(n[None, :] < length, scores * scale, float("-inf"))
+        peak = tl.maximum(highest, tl.max(scores, 1))
+        weights = tl.exp2(scores - peak[:, None])
+        shrink = tl.exp2(highest - peak)
+        total = total * shrink + tl.sum(weights, 1)
+        v = tl.load(v_base + n[:, None] * row + dims[None, :], mask=n_in, other=0.0)
+        acc = tl.dot(weights.to(v.dtype), v, acc * shrink[:, None], input_precision="ieee")
+        highest = peak
+
+    o_base = out + batch * length * heads * D + head * D
+    result = (acc / total[:, None]).to(out.dtype.element_ty)
+    tl.store(o_base + m[:, None] * (heads * D) + dims[None, :], result, mask=m_in)
+
+
+def grid(batch: int, heads: int, length: int, block_m: int) -> tuple[int]:
+    """Programs of one launch; a single axis, because the others end at 65,535."""
+    return (batch * heads * -(-length // block_m),)
+
+
+def launch(
+    kernel: object, qkv: Tensor, heads: int, rope: tuple[Tensor, Tensor] | None, out: Tensor, config: Config
+) -> None:
+    """Run ``kernel`` (compiled or interpreted) on dense qkv [B, S, 3*H*D] into dense out [B, S, H*D]."""
+    batch, length, packed = qkv.shape
+    cos, sin = rope if rope is not None else (qkv, qkv)  # never read, but the signature is one
+    kernel[grid(batch, heads, length, config.block_m)](  # type: ignore[index]
+        qkv,
+        cos,
+        sin,
+        length,
+        heads,
+        cos.stride(0) if rope is not None else 0,
+        out,
+        D=packed // (3 * heads),
+        ROPE=rope is not None,
+        BLOCK_M=config.block_m,
+        BLOCK_N=config.block_n,
+        num_warps=config.warps,
+        num_stages=config.stages,
+    )

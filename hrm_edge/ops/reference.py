@@ -1,0 +1,66 @@
+"""Attention on the packed projection in plain torch: the fused kernel is checked against it, and it runs without one.
+
+Axes: B batch, T positions, H heads, Dh head size.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+Rope = tuple[Tensor, Tensor]
+
+
+def rope_tables(length: int, head_dim: int, theta: float) -> Rope:
+    """cos and sin [T, Dh] of rotary positions in the "rotate half" layout (RoFormer, arXiv 2104.09864)."""
+    frequencies = 1.0 / theta ** (torch.arange(0, head_dim, 2, dtype=torch.float32) / head_dim)
+    angles = torch.outer(torch.arange(length, dtype=torch.float32), frequencies)
+    both = torch.cat([angles, angles], dim=-1)
+    return both.cos(), both.sin()
+
+
+def _rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    first, second = x.chunk(2, dim=-1)
+    return x * cos + torch.cat([-second, first], dim=-1) * sin
+
+
+def _split(qkv: Tensor, heads: int) -> tuple[Tensor, ...]:
+    """q, k, v [B, H, T, Dh] of qkv [B, T, 3*H*Dh]."""
+    batch, length, packed = qkv.shape
+    return qkv.view(batch, length, 3, heads, packed // (3 * heads)).permute(2, 0, 3, 1, 4).unbind(0)
+
+
+def _merge(x: Tensor) -> Tensor:
+    return x.transpose(1, 2).flatten(2)  # [B, T, H*Dh]
+
+
+def _slow_sdpa(qkv: Tensor) -> bool:
+    # torch's CPU kernel for bf16: at S=81, Dh=32 forward and backward take 6 times as long as the plain products
+    return qkv.device.type == "cpu" and qkv.dtype == torch.bfloat16
+
+
+def unfused_attention(qkv: Tensor, heads: int, rope: Rope | None) -> Tensor:
+    """softmax(Q K^T / sqrt(Dh)) V by torch's own kernels, all in qkv's dtype; rope is (cos, sin) [T, Dh] or None."""
+    q, k, v = _split(qkv, heads)
+    if rope is not None:
+        cos, sin = (table.to(qkv.dtype) for table in rope)
+        q, k = _rotate(q, cos, sin), _rotate(k, cos, sin)
+    if _slow_sdpa(qkv):
+        scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2)
+        return _merge(scores.softmax(-1) @ v)
+    return _merge(F.scaled_dot_product_attention(q, k, v))
+
+
+def reference_attention(qkv: Tensor, heads: int, rope: Rope | None) -> Tensor:
+    """The same with float32 inside (float64 for float64) and rounded where the kernel rounds: rotated Q and K, result.
+
+    rope is (cos, sin) [T, Dh/2], one column per pair of dimensions.
+    """
+    wide = torch.promote_types(qkv.dtype, torch.float32)
+    q, k, v = (x.to(wide) for x in _split(qkv, heads))
+    if rope is not None:
+        cos, sin = (torch.cat([table, table], dim=-1).to(wide) for table in rope)
+        q, k = (_rotate(x, cos, sin).to(qkv.dtype).to(wide) for x in (q, k))
+    scores = (q @ k.transpose(-1, -2)) * q.shape[-1] ** -0.5
+    return _merge(scores.softmax(-1) @ v).to(qkv.dtype)

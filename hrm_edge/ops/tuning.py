@@ -1,0 +1,109 @@
+"""Which tile sizes the fused kernel runs with: a table per GPU architecture, as data beside this file.
+
+``tuning.json`` holds per SM a list of rows, each a condition (``dtype``, ``head_dim``, ``max_length``,
+``max_sequences`` = batch * heads; null: any) and a configuration; the first row that fits decides. ``measured`` says
+whether ``scripts/autotune.py`` wrote an SM's rows on such a GPU or they are the defaults. ``80`` is the base: its PTX
+serves every architecture that has no rows of its own.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from hrm_edge.errors import UserError
+from hrm_edge.files import write_text
+
+TABLE = Path(__file__).with_name("tuning.json")
+BASE_SM = 80
+SMS = (87, 89, 90, 110, 120)  # Orin, Ada, Hopper, Thor, Blackwell RTX; others run the base
+
+
+@dataclass(frozen=True)
+class Config:
+    """Tile sizes of queries and keys, warps per program, and depth of the pipeline of loads."""
+
+    block_m: int
+    block_n: int
+    warps: int
+    stages: int
+
+    @property
+    def name(self) -> str:
+        return f"m{self.block_m}n{self.block_n}w{self.warps}s{self.stages}"
+
+
+@dataclass(frozen=True)
+class Row:
+    """A configuration and when it holds; None: always."""
+
+    config: Config
+    dtype: str | None = None
+    head_dim: int | None = None
+    max_length: int | None = None
+    max_sequences: int | None = None
+
+    def serves(self, dtype: str, head_dim: int) -> bool:
+        return self.dtype in (None, dtype) and self.head_dim in (None, head_dim)
+
+    def fits(self, dtype: str, head_dim: int, length: int, sequences: int) -> bool:
+        return (
+            self.serves(dtype, head_dim)
+            and (self.max_length is None or length <= self.max_length)
+            and (self.max_sequences is None or sequences <= self.max_sequences)
+        )
+
+
+@dataclass(frozen=True)
+class SmTable:
+    """Rows of one architecture in the order they are tried, and where they come from."""
+
+    measured: bool
+    source: str
+    rows: tuple[Row, ...]
+
+
+@functools.cache
+def read_table(path: Path = TABLE) -> dict[int, SmTable]:
+    """SM → rows. Raises ``UserError`` where a file is no such table."""
+    try:
+        raw = json.loads(path.read_text(encoding="utf-8"))
+        return {int(sm): _sm_table(table) for sm, table in raw["sm"].items()}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{path}: not a tuning table: {error}", "write it with scripts/autotune.py") from error
+
+
+def _sm_table(raw: dict) -> SmTable:
+    rows = []
+    for row in raw["rows"]:
+        config = Config(*(int(row[key]) for key in ("block_m", "block_n", "warps", "stages")))
+        rows.append(Row(config, *(row[key] for key in ("dtype", "head_dim", "max_length", "max_sequences"))))
+    return SmTable(bool(raw["measured"]), str(raw["source"]), tuple(rows))
+
+
+def write_table(tables: dict[int, SmTable], path: Path = TABLE) -> None:
+    """Write what :func:`read_table` reads, one line per row."""
+    blocks = []
+    for sm, table in sorted(tables.items()):
+        rows = [{key: value for key, value in asdict(row).items() if key != "config"} | asdict(row.config)
+                for row in table.rows]  # fmt: skip
+        head = f'{{"measured": {json.dumps(table.measured)}, "source": {json.dumps(table.source)}, "rows": ['
+        blocks.append(f'    "{sm}": {head}\n' + ",\n".join(f"      {json.dumps(row)}" for row in rows) + "\n    ]}")
+    write_text(path, '{\n  "schema": 1,\n  "sm": {\n' + ",\n".join(blocks) + "\n  }\n}\n")
+    read_table.cache_clear()
+    choose.cache_clear()
+
+
+@functools.lru_cache(maxsize=1024)
+def choose(sm: int, dtype: str, head_dim: int, length: int, sequences: int, path: Path = TABLE) -> Config:
+    """The configuration for a call on architecture ``sm`` (90 for 9.0); one without rows takes the base's."""
+    table = read_table(path)
+    for row in table.get(sm, table[BASE_SM]).rows:
+        if row.fits(dtype, head_dim, length, sequences):
+            return row.config
+    raise UserError(
+        f"{path.name}: no row for sm_{sm}, {dtype}, head size {head_dim}, length {length}",
+        "its last row per type should have no limits; write the table with scripts/autotune.py",
+    )

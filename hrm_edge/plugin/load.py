@@ -1,0 +1,122 @@
+"""Find and load the plugin library, before an engine that needs it is read, and say what is wrong if that fails."""
+
+from __future__ import annotations
+
+import ctypes
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from hrm_edge import __version__
+from hrm_edge.errors import UserError
+from hrm_edge.files import sha256
+from hrm_edge.plugin.contract import ABI, NAME, NAMESPACE, VERSION
+
+LIBRARY = "libhrm_edge_plugin.so"
+SOURCES = Path(__file__).with_name("cpp")
+HOW_TO_BUILD = (
+    "build it: python -m hrm_edge.ops.aot --out kernels (any machine with Triton), then "
+    f"cmake -S {SOURCES} -B build -DHRM_KERNELS_DIR=$PWD/kernels && cmake --build build"
+)
+
+
+@dataclass(frozen=True)
+class PluginInfo:
+    """What an engine's sidecar says of the plugin that it needs; compared before the engine is read."""
+
+    library: str  # file name
+    sha256: str
+    abi: int
+    package: str  # hrm-edge that compiled the kernels
+    tensorrt_headers: str  # major.minor
+    sms: tuple[int, ...]
+    name: str = NAME
+    version: str = VERSION
+    namespace: str = NAMESPACE
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def search_path(beside: Path | None = None) -> list[Path]:
+    """Folders that are searched, in order: beside the engine, in the package, where cmake builds and installs."""
+    package = Path(__file__).parent
+    folders = [package / "lib", package / "build", Path.cwd() / "build", Path("/usr/local/lib")]
+    return [*([beside] if beside is not None else []), *folders]
+
+
+def find_library(path: Path | str | None = None, beside: Path | None = None) -> Path:
+    """The library at ``path`` (a file, or a folder that holds it), or the first one on the search path."""
+    if path is not None:
+        wanted = Path(path)
+        wanted = wanted / LIBRARY if wanted.is_dir() else wanted
+        if not wanted.is_file():
+            raise UserError(f"{wanted}: no such plugin library", HOW_TO_BUILD)
+        return wanted
+    for folder in search_path(beside):
+        if (folder / LIBRARY).is_file():
+            return folder / LIBRARY
+    where = ", ".join(map(str, search_path(beside)))
+    raise UserError(f"{LIBRARY} is in none of {where}", HOW_TO_BUILD)
+
+
+def describe(library: Path) -> PluginInfo:
+    """Ask a library what it is, before TensorRT sees it."""
+    try:
+        ask = ctypes.CDLL(str(library.resolve())).hrm_edge_plugin_info
+    except OSError as error:
+        raise UserError(f"{library} cannot be loaded: {error}", "build it on this machine") from error
+    except AttributeError as error:
+        raise UserError(f"{library} is no plugin library of hrm-edge", HOW_TO_BUILD) from error
+    ask.restype = ctypes.c_char_p
+    abi, package, headers, sms = ask().decode().split(" ")
+    return PluginInfo(
+        library.name, sha256(library), int(abi), package, headers, tuple(int(sm) for sm in sms.split(","))
+    )
+
+
+def check(info: PluginInfo, expected: dict[str, Any] | None = None) -> None:
+    """Raise ``UserError`` unless the library serves this hrm-edge and, where given, the engine's sidecar."""
+    if info.abi != ABI:
+        raise UserError(
+            f"{info.library} has ABI {info.abi}, hrm-edge {__version__} needs {ABI}", "build the plugin again"
+        )
+    for field in ("name", "version", "namespace", "abi"):
+        ours, wanted = info.as_dict()[field], (expected or {}).get(field)
+        if wanted is not None and wanted != ours:
+            raise UserError(
+                f"the engine needs plugin {field} {wanted!r}, {info.library} has {ours!r}",
+                "build the engine again, or load the library that it was built with",
+            )
+
+
+def load_plugin(
+    trt: Any, path: Path | str | None = None, *, beside: Path | None = None, expected: dict[str, Any] | None = None
+) -> PluginInfo:
+    """Load the library into ``trt``'s plugin registry and return what it is; ``expected`` is the sidecar's record.
+
+    ``trt`` is the TensorRT module that will build or read the engine; ``beside`` a folder that is searched first.
+    """
+    library = find_library(path, beside)
+    info = describe(library)
+    check(info, expected)
+    registry = trt.get_plugin_registry()
+    if registry.get_creator(NAME, VERSION, NAMESPACE) is not None:
+        return info  # loaded earlier, or the Python plugin is registered: either reads the engine
+    if registry.load_library(str(library.resolve())) is None:
+        raise UserError(f"TensorRT {trt.__version__} did not take {library}", HOW_TO_BUILD)
+    if registry.get_creator(NAME, VERSION, NAMESPACE) is None:
+        raise UserError(f"{library} was loaded, but {NAMESPACE}::{NAME} is not in the registry", HOW_TO_BUILD)
+    return info
+
+
+def explain(message: str) -> UserError | None:
+    """What TensorRT's plugin errors mean, or None where ``message`` is about something else."""
+    low = message.lower()
+    if "plugin not found" in low or ("getplugincreator could not find" in low) or "no importer registered" in low:
+        return UserError(
+            f"TensorRT does not know a plugin that the model uses (ours is {NAMESPACE}::{NAME}, version {VERSION})",
+            f"load {LIBRARY} before the model: hrm_edge.plugin.load.load_plugin, or trtexec --dynamicPlugins; "
+            f"{HOW_TO_BUILD}",
+        )
+    return None
