@@ -122,9 +122,13 @@ def test_a_bad_line_of_a_file_is_named(run, mini, tmp_path):
     assert "p.txt:13: the puzzle has several solutions" in done.err
 
 
-def test_no_model(run):
-    done = run("solve", "0030400000020100")
-    assert done.code == 2
-    assert "no model given, and this version ships none" in done.err
-    assert "--model ARTIFACT" in done.err
+def test_the_shipped_model_is_the_default(run):
+    """The first of Norvig's easy puzzles: naked singles suffice."""
+    givens = "003020600900305001001806400008102900700000008006708200002609500800203009005010300"
+    done = run("solve", givens, "--json")
+    assert done.code == 0
+    (result,) = json.loads(done.out)["results"]
+    assert result["verified"]
+    assert all(g in ("0", a) for g, a in zip(givens, result["answer"], strict=True))
+    assert "(sudoku-nano solves sudoku)" in run("solve", "0030400000020100").err
     assert "no model 'x'" in run("solve", "0030400000020100", "--model", "x").err
