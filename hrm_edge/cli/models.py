@@ -26,18 +26,15 @@ def models(as_json: bool) -> None:
         card = zoo.card(name)
         console.print(f"[bold]{name}[/]: {card.task}, {card.variant}, {card.precision}, {card.parameters:,} parameters")
         console.print(f"  {card.training}; {card.samples:,} samples of {card.data}; {card.date}")
-        table = Table("puzzles of", "count", "views", "exact accuracy", "95 %", "wrong, called solved")
+        table = Table()
+        table.add_column("puzzles of", no_wrap=True)
+        for column in ("count", "views", "exactly right (95 %)", "false"):
+            table.add_column(column, justify="right", no_wrap=True)
         for row in card.accuracy:
             low, high = row.interval_95
-            interval = f"{low:.1%} to {high:.1%}"
-            table.add_row(
-                row.data,
-                str(row.puzzles),
-                str(row.views),
-                f"{row.exact_accuracy:.2%}",
-                interval,
-                str(row.false_verified),
-            )
+            exact = f"{row.exact_accuracy:.1%} ({low:.1%} to {high:.1%})"
+            table.add_row(row.data, str(row.puzzles), str(row.views), exact, str(row.false_verified))
         console.print(table)
+        console.print("  false: wrong answers called solved")
         console.print(f"  fails on: {card.fails_on}")
     click.echo("Next: hrm-edge solve PUZZLE")
