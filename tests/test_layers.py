@@ -41,7 +41,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     # edge
     "runtime": {"errors", "files", "spec", "manifest", "session"},
     "plugin": {"errors", "files"},
-    "vision": {"errors", "tasks"},
+    "vision": {"errors", "files", "tasks"},
     "bench": BASE | CORE | {"runtime"},
     "demo": BASE | CORE | {"runtime", "vision"},
     "doctor": BASE,
@@ -66,7 +66,7 @@ MAY_USE: dict[str, set[str]] = {
     "solve": {"numpy"},
     "runtime": {"numpy", "safetensors", "onnxruntime", "tensorrt", "tensorrt_rtx", "cuda"},
     "plugin": {"numpy", "tensorrt", "cuda"},
-    "vision": {"numpy", "cv2"},
+    "vision": {"numpy", "cv2", "onnxruntime"},
     "bench": {"numpy", "pydantic", "rich"},
     "demo": {"numpy", "cv2", "rich"},
     "doctor": {"rich"},
