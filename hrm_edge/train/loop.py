@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from hrm_edge import __version__
@@ -25,6 +24,7 @@ from hrm_edge.recipe import Recipe
 from hrm_edge.solve import solve
 from hrm_edge.spec import ModelSpec
 from hrm_edge.tasks import get_task
+from hrm_edge.tasks.base import PAD_TOKEN, exact
 from hrm_edge.train.checkpoint import (
     OPTIMIZER_FILE,
     RECIPE_FILE,
@@ -249,7 +249,7 @@ class Trainer:
         )
 
     def _evaluate(self) -> bool:
-        """Exact accuracy on the head of the test part; saves, marks the best; True: good enough to stop."""
+        """Exact accuracy on some of the test part; saves, marks the best; True: good enough to stop."""
         options = self.recipe.evaluate
         spec = self.model.spec
         model = HRM(spec).to(self.device)
@@ -257,7 +257,7 @@ class Trainer:
         if self.ema is not None:
             tensors.update(self.ema.average)
         load_weights(model, tensors, "the run's weights")
-        rows = np.arange(min(options.puzzles, len(self.test)))
+        rows = self.test.spread(options.puzzles)
         inputs, labels = self.test.examples(rows)
         begun = time.monotonic()
         answers = solve(
@@ -269,18 +269,19 @@ class Trainer:
             max_steps=options.max_steps or spec.max_steps,
             slots=256,
         )
-        exact = float((answers.answers == labels).all(-1).mean())
-        cells = float((answers.answers == labels).mean())
-        self.accuracy = exact
-        metrics = {"exact_accuracy": exact, "cell_accuracy": cells, "puzzles": float(len(rows))}
+        right = float(exact(answers.answers, labels).mean())
+        known = labels != PAD_TOKEN
+        cells = float(((answers.answers == labels) & known).sum() / max(1, known.sum()))
+        self.accuracy = right
+        metrics = {"exact_accuracy": right, "cell_accuracy": cells, "puzzles": float(len(rows))}
         self._log({"kind": "eval", "step": self.step, "samples": self.samples, "seconds": self.seconds,
                    "eval_seconds": time.monotonic() - begun, **metrics})  # fmt: skip
         folder = self._save(metrics)
         best = best_metrics(self.run_folder)
-        if (exact, cells) >= (best.get("exact_accuracy", -1.0), best.get("cell_accuracy", -1.0)):
+        if (right, cells) >= (best.get("exact_accuracy", -1.0), best.get("cell_accuracy", -1.0)):
             mark_best(self.run_folder, folder, metrics)
             prune(self.run_folder, self.recipe.checkpoints.keep)
-        return exact >= options.stop_at
+        return right >= options.stop_at
 
     def _save(self, metrics: dict[str, float]) -> Path:
         if not all(bool(p.isfinite().all()) for p in self.params.values()):
