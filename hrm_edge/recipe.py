@@ -65,6 +65,9 @@ class Evaluate(_Section):
     halt: Literal["head", "rules", "fixed"] = "fixed"
     max_steps: int | None = Field(default=None, ge=1, description="default: the model's max_steps")
     stop_at: float = Field(default=2.0, gt=0, description="stop once this exact accuracy is reached; above 1: never")
+    patience: int = Field(
+        default=0, ge=0, description="stop after so many evaluations in a row that were worse than the best; 0: never"
+    )
 
 
 class Checkpoints(_Section):
@@ -123,6 +126,28 @@ class Recipe(_Section):
     def dump(self) -> str:
         """The resolved recipe as YAML."""
         return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False)
+
+
+def changed_keys(before: dict[str, Any], now: Recipe) -> str:
+    """The keys in which a recipe differs from one dumped ``before``, with both values; empty where none does.
+
+    A key that the older dump lacks counts as its default.
+    """
+    with contextlib.suppress(ValidationError):
+        before = Recipe.model_validate(before).model_dump(mode="json")
+    was, is_ = _flat(before), _flat(now.model_dump(mode="json"))
+    keys = [key for key in sorted({*was, *is_}) if was.get(key) != is_.get(key)]
+    return ", ".join(f"{key} (was {was.get(key)!r}, is {is_.get(key)!r})" for key in keys)
+
+
+def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        if isinstance(value, dict):
+            flat.update(_flat(value, f"{prefix}{key}."))
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat
 
 
 def load_recipe(path: Path | str, overrides: Sequence[str] = ()) -> Recipe:

@@ -75,7 +75,7 @@ MAY_USE: dict[str, set[str]] = {
     "ops": {"numpy", "torch", "triton", "tensorrt", "torch_tensorrt"},
     "model": {"numpy", "torch", "safetensors", "pydantic"},
     "data": {"numpy", "numba", "pydantic", "rich", "huggingface_hub"},
-    "train": {"numpy", "torch", "safetensors", "pydantic", "rich"},
+    "train": {"numpy", "torch", "safetensors", "pydantic", "rich", "wandb"},
     "quant": {"numpy", "torch", "onnx", "pydantic", "rich"},
     "export": {"numpy", "torch", "safetensors", "onnx", "onnxruntime", "pydantic", "rich"},
     "cli": {"click", "rich", "numpy", "pydantic"},

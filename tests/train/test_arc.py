@@ -57,15 +57,15 @@ def test_a_symmetry_that_the_identifier_does_not_name_is_refused(data: Path) -> 
 
 def test_it_trains_its_puzzle_table_and_resumes_bit_for_bit(data: Path, tmp_path: Path) -> None:
     whole = start(recipe(data), tmp_path / "whole", resume=False)
-    assert whole.model.puzzle_emb.weights.shape == (1 + 5 * 5, 16)
+    assert whole.learner.model.puzzle_emb.weights.shape == (1 + 5 * 5, 16)
     whole.run()
-    assert whole.model.puzzle_emb.weights.any(dim=1).sum() > 1
+    assert whole.learner.model.puzzle_emb.weights.any(dim=1).sum() > 1
     first = start(recipe(data), tmp_path / "parts", resume=False)
-    first.run(stop=lambda: first.step >= 2)
+    first.run(stop=lambda: first.learner.step >= 2)
     second = start(recipe(data), tmp_path / "parts", resume=True)
     second.run()
-    for name, tensor in whole.model.state_dict().items():
-        assert torch.equal(tensor, second.model.state_dict()[name]), name
+    for name, tensor in whole.learner.model.state_dict().items():
+        assert torch.equal(tensor, second.learner.model.state_dict()[name]), name
 
 
 def test_evaluation_in_training_sees_every_task(data: Path) -> None:
