@@ -12,12 +12,14 @@ import contextlib
 import ctypes
 import datetime
 import fcntl
+import inspect
 import os
 import re
 import signal
 import socket
 import struct
 import sys
+import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TypeVar
@@ -34,7 +36,7 @@ DEFAULT_TIMEOUT_S = 600.0
 T = TypeVar("T")
 
 _LOST = re.compile(
-    r"gloo|nccl|connection (closed|reset|refused)|broken pipe|timed? ?out|socket|peer|store", re.IGNORECASE
+    r"gloo|nccl|cuda error|connection (closed|reset|refused)|broken pipe|timed? ?out|socket|peer|store", re.IGNORECASE
 )
 
 
@@ -71,7 +73,7 @@ class World:
         if self.size == 1:
             return [value]
         every = [torch.zeros(1, dtype=torch.int64) for _ in range(self.size)]
-        dist.all_gather(every, torch.tensor([value]))
+        dist.all_gather(every, torch.tensor([value], dtype=torch.int64))
         return [int(one) for one in every]
 
     def sum(self, tensor: Tensor) -> Tensor:
@@ -104,8 +106,10 @@ class World:
         if self.size == 1:
             return model
         # Buffers are the same everywhere: fixed, or the puzzle table, which every rank updates with all gradients.
+        keys = inspect.signature(DistributedDataParallel).parameters
+        key = "forward_sync_buffers" if "forward_sync_buffers" in keys else "broadcast_buffers"  # before torch 2.13
         devices = [self.device] if self.device.type == "cuda" else None
-        return DistributedDataParallel(model, device_ids=devices, broadcast_buffers=False)
+        return DistributedDataParallel(model, device_ids=devices, **{key: False})
 
     def together(self, action: Callable[[], T]) -> T:
         """Do ``action`` on every rank; where it fails on one, that one raises its error and the others end silently."""
@@ -172,6 +176,7 @@ def joined(timeout: float = DEFAULT_TIMEOUT_S) -> Iterator[World]:
 
 
 def _meet(backend: str, rank: int, size: int, timeout: float) -> None:
+    begun = time.monotonic()
     where = f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}"
     try:
         if backend == "mpi":
@@ -184,8 +189,9 @@ def _meet(backend: str, rank: int, size: int, timeout: float) -> None:
             raise UserError(f"port {where} is in use", "choose another MASTER_PORT, the same on all hosts") from error
         if not _LOST.search(text):
             raise
+        reason = text.partition("\n")[0][:200]
         raise LostPeers(
-            f"rank {rank}: not all {size} ranks came to {where} within {timeout:g} s",
+            f"rank {rank} waited {time.monotonic() - begun:.0f} s for {size} ranks to meet at {where}: {reason}",
             "start the command on every host; check that the hosts reach this address and port (firewall, name)",
         ) from error
 

@@ -11,6 +11,7 @@ import datetime
 import errno
 import logging
 import os
+import signal
 import socket
 import sys
 import uuid
@@ -24,11 +25,12 @@ from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, SignalEx
 from torch.distributed.elastic.rendezvous import RendezvousParameters
 from torch.distributed.elastic.rendezvous.api import RendezvousClosedError, RendezvousError, RendezvousTimeoutError
 
-from hrm_edge.errors import EXIT_GATE, EXIT_INTERRUPTED, EXIT_OK, EXIT_USER, UserError
+from hrm_edge.errors import EXIT_INTERRUPTED, EXIT_OK, UserError
 from hrm_edge.train.distributed import DEFAULT_TIMEOUT_S, EXIT_LOST, address_towards
 
 DEFAULT_PORT = 29400  # torchrun's
-_FINAL = {EXIT_GATE, EXIT_USER, EXIT_INTERRUPTED}  # said to the user already: starting again would say it again
+# A worker that ended by itself has said why, and would say it again; one that was killed or lost the others has not.
+_AGAIN = {EXIT_LOST, *(-number for number in signal.valid_signals())}
 
 
 @dataclass(frozen=True)
@@ -55,7 +57,7 @@ class _Agent(LocalElasticAgent):
 
     def _monitor_workers(self, worker_group: WorkerGroup) -> RunResult:
         result = super()._monitor_workers(worker_group)
-        if any(failure.exitcode in _FINAL for failure in result.failures.values()):
+        if any(failure.exitcode not in _AGAIN for failure in result.failures.values()):
             self._remaining_restarts = 0
         return result
 
@@ -92,14 +94,12 @@ def _exit_code(result: RunResult, hosts: Hosts) -> int:
     if not codes:
         return EXIT_OK
     for code in codes:
-        if code in _FINAL:
-            return code
-    if EXIT_LOST in codes or min(codes) < 0:
-        raise UserError(
-            f"a process was lost (exit codes {codes}) and {hosts.max_restarts} restarts are used up",
-            "the last checkpoint is kept: go on with --resume",
-        )
-    return int(codes[0])
+        if code not in _AGAIN:
+            return int(code)
+    raise UserError(
+        f"a process was lost (exit codes {codes}) and {hosts.max_restarts} restarts are used up",
+        "the last checkpoint is kept: go on with --resume",
+    )
 
 
 def _run(arguments: list[str], hosts: Hosts) -> RunResult:
