@@ -71,7 +71,7 @@ MAY_USE: dict[str, set[str]] = {
     "demo": {"numpy", "cv2", "rich"},
     "doctor": {"rich"},
     "ops": {"numpy", "torch", "triton", "tensorrt", "torch_tensorrt"},
-    "model": {"numpy", "torch", "safetensors", "pydantic"},
+    "model": {"numpy", "torch", "safetensors", "pydantic", "yaml"},
     "data": {"numpy", "numba", "pydantic", "rich", "huggingface_hub"},
     "train": {"numpy", "torch", "safetensors", "pydantic", "rich"},
     "quant": {"numpy", "torch", "onnx", "pydantic", "rich"},
