@@ -22,7 +22,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -108,8 +108,8 @@ class World:
         # Buffers are the same everywhere: fixed, or the puzzle table, which every rank updates with all gradients.
         keys = inspect.signature(DistributedDataParallel).parameters
         key = "forward_sync_buffers" if "forward_sync_buffers" in keys else "broadcast_buffers"  # before torch 2.13
-        devices = [self.device] if self.device.type == "cuda" else None
-        return DistributedDataParallel(model, device_ids=devices, **{key: False})
+        options: dict[str, Any] = {key: False, "device_ids": [self.device] if self.device.type == "cuda" else None}
+        return DistributedDataParallel(model, **options)
 
     def together(self, action: Callable[[], T]) -> T:
         """Do ``action`` on every rank; where it fails on one, that one raises its error and the others end silently."""
