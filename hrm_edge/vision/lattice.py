@@ -118,7 +118,10 @@ def _offsets(horizontal: Floats, side: int, powers: tuple[tuple[int, int], ...])
     near = near * (1 - 0.03 * np.abs(shifts))
     strength = near.max(axis=2).ravel()
     seen = strength > _SEEN
-    found = np.where(seen, shifts[near.argmax(axis=2)].ravel(), 0.0)
+    best = shifts[near.argmax(axis=2)][..., None]
+    weights = near**2 * (np.abs(shifts - best) <= 2)  # the middle of the ridge, finer than a pixel
+    centre = (weights * shifts).sum(axis=2) / np.maximum(weights.sum(axis=2), 1e-9)
+    found = np.where(seen, centre.ravel(), 0.0)
     base = np.where(seen, strength, 1e-3)  # the unseen hold the fit near the expected place
     x = np.tile(places / side * 2 - 1, side + 1)
     y = np.repeat(np.arange(side + 1) / side * 2 - 1, len(places))
