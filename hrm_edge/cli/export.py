@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from hrm_edge.cli.engine import artifact_folder, check_flags, engine_options, export_engine, export_through
+from hrm_edge.cli.options import task_option
 
 if TYPE_CHECKING:
     from hrm_edge.manifest import Manifest
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     type=click.IntRange(1),
     help="ACT steps that the artifact is calibrated, checked and by default run for.  [default: the recipe's]",
 )
+@task_option
 @click.option(
     "--backend",
     type=click.Choice(["onnx", "tensorrt"]),
@@ -47,11 +49,14 @@ def export(
     precision: str | None,
     calibration: Path | None,
     max_steps: int | None,
+    task_name: str | None,
     backend: str,
     plugin: bool,
     **engine: Any,
 ) -> None:
-    """Export MODEL, a run or checkpoint folder of 'hrm-edge train', as an artifact; for engines, an artifact too.
+    """Export MODEL, a run or checkpoint folder of 'hrm-edge train' or a published state-dict file, as an artifact.
+
+    Engines are built from an artifact as well, or from a shipped model.
 
     The artifact holds one ACT step as ONNX, its initial state, and a manifest with a hash of every file and the
     parity with torch after 1, 4 and all steps. Where the export misses the limits of its recipe, the artifact is
@@ -70,7 +75,7 @@ def export(
     artifact = artifact_folder(model)
     if artifact is not None:
         own = {"--fp32, --fp16 or --int8": precision, "--calibration": calibration, "--max-steps": max_steps,
-               "--plugin": plugin or None}  # fmt: skip
+               "--plugin": plugin or None, "--task": task_name}  # fmt: skip
         for flag, value in own.items():
             if value is not None:
                 raise UserError(f"{flag}: {model} is an artifact, which has this settled", "export the checkpoint")
@@ -80,7 +85,7 @@ def export(
         return
 
     def write(folder: Path) -> None:
-        _export_checkpoint(model, folder, precision or "fp32", calibration, max_steps, plugin)
+        _export_checkpoint(model, folder, task_name, precision or "fp32", calibration, max_steps, plugin)
 
     if backend == "tensorrt":
         export_through(out, write, engine)
@@ -90,21 +95,24 @@ def export(
 
 
 def _export_checkpoint(
-    model: Path, out: Path, precision: str, calibration: Path | None, max_steps: int | None, plugin: bool
-) -> None:
+    model: Path, out: Path, task_name: str | None, precision: str, calibration: Path | None,
+    max_steps: int | None, plugin: bool,
+) -> None:  # fmt: skip
     from typing import cast
 
     from rich.console import Console
 
+    from hrm_edge.cli.resolve import tell_assumed
     from hrm_edge.errors import GateError
     from hrm_edge.export.artifact import export as run
     from hrm_edge.manifest import Precision
-    from hrm_edge.model.weights import load_model
-    from hrm_edge.recipe import load_recipe
+    from hrm_edge.model.load import load_model
+    from hrm_edge.recipe import Limits, Quantization, load_recipe
     from hrm_edge.train.checkpoint import RECIPE_FILE
 
-    network, info, folder = load_model(model)
-    recipe = load_recipe(folder / RECIPE_FILE)
+    network, info, found = load_model(model, task_name)
+    tell_assumed(str(found), info.origin())
+    recipe = load_recipe(found / RECIPE_FILE) if found.is_dir() else None  # a published file has none
     if max_steps is not None:
         network.spec = network.spec.model_copy(update={"max_steps": max_steps})
     console = Console(stderr=True)
@@ -115,8 +123,8 @@ def _export_checkpoint(
             out,
             precision=cast(Precision, precision),
             calibration=calibration,
-            quantization=recipe.quantization,
-            limits=recipe.limits,
+            quantization=recipe.quantization if recipe else Quantization(),
+            limits=recipe.limits if recipe else Limits(),
             plugin=plugin,
             tell=lambda message: status.update(message),
         )

@@ -88,7 +88,7 @@ def logger_for(api: Api, messages: Messages) -> Any:
     base: Any = api.module.ILogger
     serious = (base.INTERNAL_ERROR, base.ERROR)
 
-    class Logger(base):  # type: ignore[misc]
+    class Logger(base):
         def __init__(self) -> None:
             base.__init__(self)
 

@@ -124,7 +124,7 @@ def progress_monitor(api: Api) -> Any:
     if base is None:
         return None
 
-    class Monitor(base):  # type: ignore[misc]
+    class Monitor(base):
         def __init__(self) -> None:
             base.__init__(self)
             self.steps: dict[str, int] = {}
