@@ -53,8 +53,8 @@ class Cuda(Protocol):
 
     def synchronize(self) -> None: ...
 
-    def record(self, work: Launch) -> Launch:
-        """What ``work`` queues, as one graph: it is recorded, not run; the result launches it."""
+    def record(self, work: Launch) -> Launch | None:
+        """What ``work`` queues, as one graph: recorded, not run; the result launches it. None: there are no graphs."""
 
 
 class CudaPython:
@@ -116,7 +116,7 @@ class CudaPython:
 
 
 class PyCuda:
-    """By PyCUDA, which has no graphs: what would be one is queued call by call."""
+    """By PyCUDA, which has no graphs."""
 
     name = "pycuda"
 
@@ -151,8 +151,8 @@ class PyCuda:
     def synchronize(self) -> None:
         self._stream.synchronize()
 
-    def record(self, work: Launch) -> Launch:
-        return work
+    def record(self, work: Launch) -> Launch | None:
+        return None
 
 
 class Torch:

@@ -64,11 +64,15 @@ class Slots:
 
 
 class TrtCarry:
-    """z_h and z_l of ``batch`` slots, on the device; good for one use."""
+    """z_h and z_l of ``batch`` slots, on the device; good for one use, after which its buffers serve the next."""
 
-    def __init__(self, slots: Slots, batch: int) -> None:
+    def __init__(self, slots: Slots, batch: int, idle: list[Slots]) -> None:
         slots.serial += 1
-        self.slots, self.batch, self.serial = slots, batch, slots.serial
+        self.slots, self.batch, self.serial, self._idle = slots, batch, slots.serial, idle
+
+    def __del__(self) -> None:
+        if self.serial == self.slots.serial:  # nobody will use it: the end of a solve
+            self._idle.append(self.slots)
 
     def use(self) -> Slots:
         if self.serial != self.slots.serial:
@@ -163,7 +167,7 @@ class TrtSession:
             raise ValueError(f"batch {batch} is not in 1..{self.max_batch}, the range the engine was built for")
         slots = self._slots(batch)
         self._fill(slots, slots.carry[slots.front], np.full(batch, FRESH), slots)
-        return TrtCarry(slots, batch)
+        return TrtCarry(slots, batch, self._idle)
 
     def gather(self, carry: TrtCarry, rows: NDArray[np.int64]) -> TrtCarry:
         source = carry.use()
@@ -171,14 +175,14 @@ class TrtSession:
             target = self._slots(len(rows))
             self._fill(target, target.carry[target.front], rows, source)
             self._idle.append(source)
-            return TrtCarry(target, len(rows))
+            return TrtCarry(target, len(rows), self._idle)
         moved = (rows != FRESH) & (rows != np.arange(len(rows)))
         if moved.any():
             self._fill(source, source.carry[1 - source.front], rows, source)
             source.front = 1 - source.front
         else:  # the usual refill: what stays is where it shall be
             self._fill(source, source.carry[source.front], rows, source)
-        return TrtCarry(source, len(rows))
+        return TrtCarry(source, len(rows), self._idle)
 
     def _fill(self, target: Slots, to: dict[str, Memory], rows: NDArray[np.int64], source: Slots) -> None:
         """Copy rows of ``source``'s carry, or the initial state, into ``to``, on the device."""
@@ -202,7 +206,7 @@ class TrtSession:
         self._launch(slots, padded(carry.batch, slots.capacity))
         slots.front = 1 - slots.front
         self.cuda.synchronize()
-        following = TrtCarry(slots, carry.batch)
+        following = TrtCarry(slots, carry.batch, self._idle)
         return following, DeviceLogits(self.cuda, slots, carry.batch), slots.host["q"][: carry.batch].copy()
 
     def _give(self, slots: Slots, name: str, values: NDArray[Any]) -> None:
@@ -221,9 +225,10 @@ class TrtSession:
         self._bind(slots, batch)
         self._enqueue(slots, batch)  # TensorRT settles its shapes in a first call, which must not be recorded
         capturable = getattr(self._context, "is_stream_capturable", None)
-        if capturable is not None and not capturable(self.cuda.handle):
-            return
-        slots.launches[key] = self.cuda.record(lambda: self._enqueue(slots, batch))
+        if capturable is None or capturable(self.cuda.handle):
+            graph = self.cuda.record(lambda: self._enqueue(slots, batch))
+            if graph is not None:
+                slots.launches[key] = graph
 
     def _bind(self, slots: Slots, batch: int) -> None:
         front, back = slots.carry[slots.front], slots.carry[1 - slots.front]
