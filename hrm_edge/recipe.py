@@ -63,6 +63,7 @@ class Evaluate(_Section):
     every: int = Field(default=500, ge=1, description="optimizer steps")
     puzzles: int = Field(default=256, ge=1)
     halt: Literal["head", "rules", "fixed"] = "fixed"
+    views: int = Field(default=1, ge=1, description="symmetries tried until an answer obeys the rules; not for arc")
     max_steps: int | None = Field(default=None, ge=1, description="default: the model's max_steps")
     stop_at: float = Field(default=2.0, gt=0, description="stop once this exact accuracy is reached; above 1: never")
 
@@ -182,7 +183,19 @@ def _validate(raw: dict[str, Any], path: Path, origin: dict[str, str]) -> Recipe
         if key not in allowed:
             where = origin.get(f"model.{key}", str(path))
             raise UserError(f"{where}: unknown recipe key 'model.{key}'", nearest(key, allowed))
+    if recipe.task == "arc":
+        _check_arc(recipe, path, origin)
     return recipe
+
+
+def _check_arc(recipe: Recipe, path: Path, origin: dict[str, str]) -> None:
+    """A puzzle's row of the table stands for one symmetry of a task: under another it would be another puzzle."""
+    for key, on in (("augment.symmetries", recipe.augment.symmetries), ("evaluate.views", recipe.evaluate.views > 1)):
+        if on:
+            raise UserError(
+                f"{origin.get(key, str(path))}: recipe key '{key}': an ARC puzzle has its symmetry from its identifier",
+                "leave it out: 'hrm-edge data build arc --augment N' makes the symmetries, 'hrm-edge eval' votes",
+            )
 
 
 def _explain(error: ValidationError, path: Path, origin: dict[str, str]) -> UserError:
