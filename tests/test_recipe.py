@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -101,7 +102,10 @@ PUBLISHED = {
 @pytest.mark.parametrize("variant", ["full", "reduced"])
 def test_recipes_of_the_paper_build_the_specified_models(name: str, variant: str) -> None:
     task_name, *parameters = PUBLISHED[name]
-    recipe = load_recipe(RECIPES / f"{name}_{variant}.yaml")
+    path = RECIPES / f"{name}_{variant}.yaml"
+    heading = re.findall(r"^# (\w+):", path.read_text().partition("\n\n")[0], re.MULTILINE)
+    assert {"Command", "Data", "Hardware", "Time", "Accuracy"} <= set(heading)
+    recipe = load_recipe(path)
     task = get_task(task_name)
     assert (recipe.task, recipe.variant) == (task_name, variant)
     spec = recipe.spec(vocab=task.vocab, seq_len=task.seq_len, grid=task.grid, puzzles=3)

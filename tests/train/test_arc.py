@@ -55,7 +55,7 @@ def test_it_trains_its_puzzle_table_and_resumes_bit_for_bit(data: Path, tmp_path
     whole.run()
     assert whole.learner.model.puzzle_emb.weights.any(dim=1).sum() > 1
     first = start(recipe(data), tmp_path / "parts", resume=False)
-    first.run(stop=lambda: first.step >= 2)
+    first.run(stop=lambda: first.learner.step >= 2)
     second = start(recipe(data), tmp_path / "parts", resume=True)
     second.run()
     for name, tensor in whole.learner.model.state_dict().items():
