@@ -77,6 +77,7 @@ def bench(
         report = run(
             solver, puzzles.givens, puzzles.labels, model=resolved.model, data=puzzles.data, threads=threads,
             scenario=scenario, duration_s=duration, power=power, parity=resolved.parity, progress=progress,
+            puzzle_ids=puzzles.puzzle_ids,
         )  # fmt: skip
     example = resolved.task.format(puzzles.givens[0])
     show_report(report, json_file, markdown_file, f"hrm-edge solve {example} --model {model}")

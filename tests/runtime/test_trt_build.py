@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
+import torch
 from onnx import helper
 
 from hrm_edge import zoo
@@ -23,6 +24,7 @@ from hrm_edge.cli.main import main
 from hrm_edge.errors import UserError
 from hrm_edge.export.graph import StepGraph
 from hrm_edge.manifest import MANIFEST, STEP_FILE, Manifest, read_manifest, write_manifest
+from hrm_edge.model.hrm import HRM
 from hrm_edge.runtime.trt import api as api_module
 from hrm_edge.runtime.trt import build as build_module
 from hrm_edge.runtime.trt.api import Messages, find_api, logger_for
@@ -30,6 +32,7 @@ from hrm_edge.runtime.trt.build import Wishes, build_engine, run_worker
 from hrm_edge.runtime.trt.device import Gpu
 from hrm_edge.runtime.trt.identity import PLAN_FILE, SIDECAR_FILE, BatchRange, Options, read_engine
 from hrm_edge.runtime.trt.worker import Request
+from hrm_edge.spec import variant_spec
 from hrm_edge.tasks.sudoku import Sudoku
 from tests.artifacts import singles_graph, singles_spec, write_singles_artifact
 

@@ -62,9 +62,8 @@ MOVED: dict[str, tuple[dict[str, Any], str]] = {
     "tensorrt": ({"version": "11.4.1.2"}, "tensorrt: built for 10.3.0.30, here is 11.4.1.2"),
     "build number": ({"version": "10.3.0.26"}, "tensorrt: built for 10.3.0.30, here is 10.3.0.26"),
     "gpu": (
-        {"gpu": Gpu("NVIDIA RTX 4090", 89, 128, "12.6", 24 << 30)},
-        "device: built for Orin, here is NVIDIA RTX 4090; sm_count: built for 8, here is 128; "
-        "sm: built for [87], here is 89",
+        {"gpu": Gpu("RTX 4090", 89, 128, "12.6", 24 << 30)},
+        "device: built for Orin, here is RTX 4090; sm_count: built for 8, here is 128; sm: built for [87], here is 89",
     ),
     "same chip, fewer cores": (
         {"gpu": dataclasses.replace(ORIN, sm_count=4)},
