@@ -17,10 +17,10 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "hrm_edge"
 
-BASE = {"errors", "files", "spec", "recipe", "manifest", "report", "tasks", "zoo"}
+BASE = {"device", "errors", "files", "spec", "recipe", "manifest", "report", "tasks", "zoo"}
 CORE = {"session", "solve"}
 EDGE = {"runtime", "plugin", "vision", "bench", "demo", "doctor"}
-HOST = {"model", "ops", "data", "train", "quant", "export"}
+HOST = {"model", "ops", "data", "train", "quant", "export", "digits"}
 
 # A file or folder of the package → the others that it may import (itself and __init__ always).
 MAY_IMPORT: dict[str, set[str]] = {
@@ -32,16 +32,17 @@ MAY_IMPORT: dict[str, set[str]] = {
     "spec": {"errors"},
     "recipe": {"errors", "files", "spec"},
     "manifest": {"errors", "files", "spec"},
-    "report": {"errors", "files"},
+    "device": {"errors", "files"},
+    "report": {"device", "errors", "files"},
     "zoo": {"errors", "files", "manifest"},
     "tasks": {"errors"},
     # core
     "session": {"spec"},
     "solve": {"errors", "spec", "tasks", "session"},
     # edge
-    "runtime": {"errors", "files", "spec", "manifest", "session"},
+    "runtime": {"errors", "files", "spec", "manifest", "session", "plugin"},
     "plugin": {"errors", "files"},
-    "vision": {"errors", "tasks"},
+    "vision": {"errors", "files", "tasks"},
     "bench": BASE | CORE | {"runtime"},
     "demo": BASE | CORE | {"runtime", "vision"},
     "doctor": BASE,
@@ -49,6 +50,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "ops": {"errors", "files", "plugin"},
     "model": BASE | {"session", "ops"},
     "data": BASE,
+    "digits": BASE | {"vision"},
     "train": BASE | CORE | {"model", "data"},
     "quant": BASE | {"model", "data"},
     "export": BASE | CORE | {"model", "data", "quant", "plugin", "runtime"},
@@ -60,20 +62,32 @@ MAY_USE: dict[str, set[str]] = {
     "recipe": {"pydantic", "yaml"},
     "manifest": {"pydantic"},
     "zoo": {"pydantic"},
+    "device": {"pydantic"},
     "report": {"pydantic", "rich"},
     "tasks": {"numpy"},
     "session": {"numpy"},
     "solve": {"numpy"},
-    "runtime": {"numpy", "safetensors", "onnxruntime", "tensorrt", "tensorrt_rtx", "cuda"},
+    "runtime": {
+        "numpy",
+        "safetensors",
+        "pydantic",
+        "onnxruntime",
+        "openvino",
+        "tensorrt",
+        "tensorrt_rtx",
+        "cuda",
+        "pycuda",
+    },
     "plugin": {"numpy", "tensorrt", "cuda"},
-    "vision": {"numpy", "cv2"},
+    "vision": {"numpy", "cv2", "onnxruntime"},
     "bench": {"numpy", "pydantic", "rich"},
     "demo": {"numpy", "cv2", "rich"},
     "doctor": {"rich"},
     "ops": {"numpy", "torch", "triton", "tensorrt", "torch_tensorrt"},
-    "model": {"numpy", "torch", "safetensors", "pydantic"},
+    "model": {"numpy", "torch", "safetensors", "pydantic", "yaml"},
     "data": {"numpy", "numba", "pydantic", "rich", "huggingface_hub"},
-    "train": {"numpy", "torch", "safetensors", "pydantic", "rich"},
+    "train": {"numpy", "torch", "safetensors", "pydantic", "rich", "wandb"},
+    "digits": {"numpy", "torch", "onnx", "cv2", "PIL", "pydantic"},
     "quant": {"numpy", "torch", "onnx", "pydantic", "rich"},
     "export": {"numpy", "torch", "safetensors", "onnx", "onnxruntime", "pydantic", "rich"},
     "cli": {"click", "rich", "numpy", "pydantic"},

@@ -58,6 +58,7 @@ EXTRAS = {  # a package that may be missing → the extra that brings it
     "cv2": "vision",
     "cuda": "gpu",
     "tensorrt_rtx": "rtx",
+    "openvino": "openvino",
 }
 
 

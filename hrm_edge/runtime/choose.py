@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from hrm_edge.manifest import Manifest
-from hrm_edge.runtime import open_step
+from hrm_edge.runtime import CpuBackend, open_step
 from hrm_edge.runtime.host import HostSession
 
 ROUNDS = 5
@@ -23,7 +23,7 @@ STEPS = 3  # of one candidate at a time; the first of them finds cold caches and
 class Candidate:
     """One way to run the step, and what a step took."""
 
-    backend: str
+    backend: CpuBackend
     threads: int
     session: HostSession
     step_ms: float
@@ -40,10 +40,12 @@ def candidates(folder: Path, manifest: Manifest, threads: int | None = None, *, 
     """
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     counts = [threads] if threads else sorted({1, cores})
-    backends = ["onnxruntime"] + ["openvino"] * (importlib.util.find_spec("openvino") is not None)
+    backends: list[CpuBackend] = ["onnxruntime"]
+    if importlib.util.find_spec("openvino") is not None:
+        backends.append("openvino")
     ways = [(backend, count) for backend in backends for count in counts]
     sessions = {way: open_step(folder, manifest, way[1], way[0]) for way in ways}
-    taken: dict[tuple[str, int], list[float]] = {way: [] for way in ways}
+    taken: dict[tuple[CpuBackend, int], list[float]] = {way: [] for way in ways}
     for _ in range(ROUNDS):
         for way, session in sessions.items():
             taken[way] += step_seconds(session, batch)
@@ -51,9 +53,13 @@ def candidates(folder: Path, manifest: Manifest, threads: int | None = None, *, 
     return sorted(found, key=lambda candidate: candidate.step_ms)
 
 
-def fastest(folder: Path, manifest: Manifest, threads: int | None = None) -> Candidate:
-    """The first of :func:`candidates` for one puzzle at a time."""
-    return candidates(folder, manifest, threads)[0]
+def fastest(folder: Path, manifest: Manifest, threads: int | None = None) -> HostSession:
+    """The session of the first of :func:`candidates` for one puzzle at a time; it says how it was chosen."""
+    best, *others = candidates(folder, manifest, threads)
+    best.session.chosen = (
+        f"{best}, {best.step_ms:.2f} ms a step (" + ", ".join(f"{other} {other.step_ms:.2f}" for other in others) + ")"
+    )
+    return best.session
 
 
 def step_seconds(session: HostSession, batch: int) -> list[float]:

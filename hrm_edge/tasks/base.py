@@ -40,8 +40,17 @@ class Views:
         """The views that undo these: ``views.inverse().apply(views.apply(x)) == x``."""
         return Views(np.argsort(self.cells, axis=1), np.argsort(self.labels, axis=1).astype(np.uint8))
 
-    def __getitem__(self, rows: NDArray[np.int64]) -> Views:
+    def __getitem__(self, rows: NDArray[np.int64] | slice) -> Views:
         return Views(self.cells[rows], self.labels[rows])
+
+
+def exact(answers: Tokens, labels: Tokens) -> Bools:
+    """Per row of [N, S]: is every cell as its label says? Padding in a label is no cell; a row of nothing else is not.
+
+    Only ARC has padding: its grids are smaller than the canvas.
+    """
+    known = labels != PAD_TOKEN
+    return np.asarray(((answers == labels) | ~known).all(axis=-1) & known.any(axis=-1))
 
 
 class Task(Protocol):

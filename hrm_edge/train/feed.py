@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from hrm_edge.data.dataset import Dataset, Sampler
+from hrm_edge.model.losses import IGNORE
 from hrm_edge.recipe import Augment
 from hrm_edge.tasks.base import Task
 from hrm_edge.tasks.sudoku import Sudoku, reveal
@@ -23,19 +24,27 @@ class Feed:
         self.augment = augment
         self.rng = np.random.default_rng([seed, 1])
 
-    def take(self, count: int, progress: float) -> tuple[Tensor, Tensor, Tensor]:
-        """``count`` puzzles: (inputs [count, S], labels [count, S], puzzle_ids [count]), all int32.
+    def take(self, count: int, progress: float, share: slice = slice(None)) -> tuple[Tensor, Tensor, Tensor]:
+        """Of the next ``count`` puzzles of all ranks those of ``share``, N of them.
 
+        (inputs [N, S], labels [N, S], puzzle_ids [N]), all int32. Every rank draws the random numbers of all, so that
+        a puzzle looks the same however many ranks there are; only its own puzzles are read and changed.
+
+        Labels that the data set leaves out, such as the canvas around an ARC grid, are ``IGNORE``.
         ``progress`` in [0, 1] is the share of the training done, which moves the curriculum.
         """
-        inputs, labels, ids = self.sampler.take(count)
+        inputs, labels, ids = self.sampler.take(count, share)
         low, high = self._extra_clues(progress)
         if high > 0 and isinstance(self.task, Sudoku):
-            inputs = reveal(inputs, labels, self.rng.integers(low, high + 1, count), self.rng)
+            clues, order = self.rng.integers(low, high + 1, count), self.rng.random((count, self.task.seq_len))
+            inputs = reveal(inputs, labels, clues[share], order[share])
         if self.augment.symmetries:
-            views = self.task.random_views(count, self.rng)
+            views = self.task.random_views(count, self.rng)[share]
             inputs, labels = views.apply(inputs), views.apply(labels)
         as_tensor = [torch.from_numpy(a.astype(np.int32)) for a in (inputs, labels, ids)]
+        unlabelled = self.sampler.dataset.metadata.ignore_label_id
+        if unlabelled is not None:
+            as_tensor[1].masked_fill_(as_tensor[1] == unlabelled, IGNORE)
         return as_tensor[0], as_tensor[1], as_tensor[2]
 
     def _extra_clues(self, progress: float) -> tuple[int, int]:

@@ -2,57 +2,43 @@
 
 from __future__ import annotations
 
-import json
+import contextlib
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import torch
 
 from hrm_edge import __version__
 from hrm_edge.data.dataset import Dataset
-from hrm_edge.errors import GateError, UserError
+from hrm_edge.errors import EXIT_USER, GateError, HrmEdgeError, UserError
 from hrm_edge.files import write_text
-from hrm_edge.model.act import ActStep, act_step, admit, fresh_carry
-from hrm_edge.model.hrm import HRM
-from hrm_edge.model.session import TorchSession
-from hrm_edge.model.weights import EMA_FILE, MODEL_FILE, CheckpointInfo, checkpoints, load_weights
-from hrm_edge.recipe import Recipe
-from hrm_edge.solve import solve
+from hrm_edge.model.weights import CheckpointInfo, checkpoints
+from hrm_edge.recipe import Recipe, changed_keys
 from hrm_edge.spec import ModelSpec
 from hrm_edge.tasks import get_task
-from hrm_edge.train.checkpoint import (
-    OPTIMIZER_FILE,
-    RECIPE_FILE,
-    Restored,
-    best_metrics,
-    flatten_optimizer,
-    mark_best,
-    prune,
-    restore_optimizer,
-    save_checkpoint,
-)
+from hrm_edge.train.checkpoint import RECIPE_FILE, Best, Restored, Snapshot, mark_best, prune, save_checkpoint
+from hrm_edge.train.distributed import Elsewhere, World, alone
+from hrm_edge.train.evaluation import evaluate
 from hrm_edge.train.feed import Feed
-from hrm_edge.train.optim import Ema, lr_factor, make_optimizer, sparse_sign_sgd_
+from hrm_edge.train.folder import held, was_restarted
+from hrm_edge.train.learner import Learner
+from hrm_edge.train.loggers import Line, Logs
+from hrm_edge.train.window import Window
+from hrm_edge.train.writer import Writer
 
-LOG_FILE = "metrics.jsonl"
 LOG_EVERY = 20  # optimizer steps between log lines
+_GO_ON, _TIME, _STOP, _FAILED = range(4)  # what a rank says after each step; the highest holds for all
 
-Report = Callable[[dict[str, Any]], None]
+Report = Callable[[Line], None]
 """Takes each log line: kind ``train`` or ``eval``, and its figures."""
-
-
-def _ignore(line: dict[str, Any]) -> None:
-    """The default report: nothing beyond the log file."""
 
 
 @dataclass
 class Outcome:
-    """How a run ended."""
+    """How a run ended; ``interrupted``: by ``stop()`` of any rank; ``reason``: why before its last step, if so."""
 
     run: Path
     step: int
@@ -60,76 +46,35 @@ class Outcome:
     exact_accuracy: float | None
     finished: bool
     seconds: float
-
-
-@dataclass
-class _Window:
-    """Sums since the last log line, kept as tensors so that a GPU need not be waited for every step."""
-
-    started: float = field(default_factory=time.monotonic)
-    rows: int = 0
-    sums: torch.Tensor | None = None
-
-    def add(self, batch: int, step: ActStep) -> None:
-        loss, carry = step.loss, step.carry
-        halted = carry.halted
-        sums = torch.stack(
-            [
-                loss.total.detach().double(),
-                loss.lm.double(),
-                loss.q_halt.double(),
-                loss.cell_accuracy.double(),
-                loss.right.sum().double(),
-                halted.sum().double(),
-                carry.steps[halted].sum().double(),
-                loss.right[halted].sum().double(),
-            ]
-        )
-        self.sums = sums if self.sums is None else self.sums + sums
-        self.rows += batch
-
-    def line(self) -> dict[str, float]:
-        assert self.sums is not None
-        total, lm, q_halt, cells, right, halted, steps, right_halted = self.sums.tolist()
-        return {
-            "loss": total / self.rows,
-            "lm_loss": lm / self.rows,
-            "q_halt_loss": q_halt / self.rows,
-            "cell_accuracy": cells / self.rows,
-            "right_now": right / self.rows,
-            "halted_right": right_halted / max(1.0, halted),
-            "mean_steps": steps / max(1.0, halted),
-            "samples_per_s": self.rows / (time.monotonic() - self.started),
-        }
+    best: Best | None
+    interrupted: bool = False
+    reason: str = ""
 
 
 class Trainer:
-    """State of one run on one process; :meth:`run` drives it."""
+    """One rank of one run: a learner, its data, its folder; :meth:`run` drives it. Rank 0 writes."""
 
-    def __init__(self, recipe: Recipe, run: Path, *, resume: bool, report: Report = _ignore) -> None:
-        self.recipe, self.run_folder, self.report = recipe, run, report
+    def __init__(self, recipe: Recipe, run: Path, world: World, *, resume: bool, wandb: str = "") -> None:
+        self.recipe, self.run_folder, self.world = recipe, run, world
         self.task = get_task(recipe.task)
         if not recipe.data:
             raise UserError("recipe key 'data' is empty", "name a built data folder: --set data=DIR")
-        self.data = Dataset(recipe.data, "train", self.task)
-        self.test = Dataset(recipe.data, "test", self.task)
-        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        torch.manual_seed(recipe.seed)
-        self.model = HRM(self._spec()).to(self.device)
-        self.model.grad_l_updates = self.model.spec.l_cycles if recipe.train.gradient == "last_cycle" else 1
-        self.dtype = torch.bfloat16 if recipe.train.precision == "bf16" else torch.float32
-        self.params = dict(self.model.named_parameters())
-        self.optimizer = make_optimizer(recipe.train, self.params.values())
-        self.ema = Ema(self.params, recipe.train.ema) if recipe.train.ema else None
-        self.feed = Feed(self.data, self.task, recipe.augment, recipe.seed)
-        self.generator = torch.Generator(self.device).manual_seed(recipe.seed)
-        self.carry = fresh_carry(self.model, recipe.train.batch, self.dtype)
-        self.step = self.samples = 0
+        check_batch(recipe, world.size)
+        scan = world.local_rank == 0
+        self.data = Dataset(recipe.data, "train", self.task, scan=scan)
+        self.test = Dataset(recipe.data, "test", self.task, scan=scan)
+        if len(self.test) < world.size:
+            raise UserError(f"{recipe.data}/test has {len(self.test)} examples for {world.size} processes",
+                            "build it with more test examples")  # fmt: skip
+        self.learner = Learner(recipe, self._spec(), Feed(self.data, self.task, recipe.augment, recipe.seed), world)
+        self.logs, self.writer = Logs(run, wandb), Writer()
         self.seconds = 0.0  # of training, over all sessions of the run
         self.accuracy: float | None = None
+        self.best: Best | None = None
+        self.worse = 0  # evaluations in a row that were worse than the best
+        self.note = ""  # about how it goes on, for a person
         if resume:
             self._restore(Restored(run))
-        self.forward = torch.compile(self.model.forward, dynamic=False) if recipe.train.compile else self.model.forward
 
     def _spec(self) -> ModelSpec:
         meta = self.data.metadata
@@ -138,202 +83,219 @@ class Trainer:
             vocab=meta.vocab_size, seq_len=meta.seq_len, grid=grid, puzzles=meta.num_puzzle_identifiers
         )
 
-    def _restore(self, from_: Restored) -> None:
-        saved = from_.loop
-        if from_.info.recipe_hash != self.recipe.hash():
+    def _restore(self, saved: Restored) -> None:
+        if changed := changed_keys(saved.loop["recipe"], self.recipe):
             raise UserError(
-                f"--resume: the recipe differs from the one of {from_.folder}: {self._changed(saved['recipe'])}",
+                f"--resume: the recipe differs from the one of {saved.folder}: {changed}",
                 "resume with the same recipe and --set options, or start anew in another --out",
             )
-        load_weights(self.model, from_.tensors(MODEL_FILE), from_.folder)
-        if self.ema is not None:
-            self.ema.average = {n: t.to(self.device) for n, t in from_.tensors(EMA_FILE).items()}
-            self.ema.updates = saved["ema_updates"]
-        restore_optimizer(self.optimizer, list(self.params), from_.tensors(OPTIMIZER_FILE))
-        self.carry = from_.carry(self.device)
-        self.feed.restore(saved["feed"])
-        self.generator.set_state(torch.tensor(saved["generator"], dtype=torch.uint8))
-        self.step, self.samples, self.seconds = from_.info.step, from_.info.samples, saved["seconds"]
-
-    def _changed(self, before: dict[str, Any]) -> str:
-        now = _flat(self.recipe.model_dump(mode="json"))
-        was = _flat(before)
-        keys = [k for k in sorted({*now, *was}) if now.get(k) != was.get(k)]
-        return ", ".join(f"{k} (was {was.get(k)!r}, is {now.get(k)!r})" for k in keys)
-
-    # -- one optimizer step -----------------------------------------------------------------------------------
-
-    def train_step(self) -> ActStep:
-        """Refill halted slots, one ACT step with gradient, one optimizer step."""
-        options = self.recipe.train
-        self._refill()
-        for group in self.optimizer.param_groups:
-            group["lr"] = options.lr * lr_factor(self.step, options)
-        step = act_step(
-            self.model,
-            self.carry,
-            loss=options.loss,
-            exploration=options.halt_exploration,
-            generator=self.generator,
-            forward=self.forward,
-        )
-        (step.loss.total / options.batch).backward()
-        if options.grad_clip:
-            torch.nn.utils.clip_grad_norm_(self.params.values(), options.grad_clip)
-        self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
-        if step.puzzle is not None and step.puzzle.grad is not None:
-            factor = lr_factor(self.step, options)
-            width = self.model.spec.puzzle_dim
-            sparse_sign_sgd_(
-                self.model.puzzle_emb.weights,
-                self.carry.puzzle_ids,
-                step.puzzle.grad[:, :width],
-                lr=options.puzzle_lr * factor,
-                weight_decay=options.puzzle_weight_decay,
+        self.learner.restore(saved)
+        loop = saved.loop
+        self.seconds, self.worse = loop["seconds"], loop.get("worse", 0)
+        self.best = Best(**loop["best"]) if loop.get("best") else None
+        ranks = loop.get("ranks", 1)
+        self.note = f"resumed at step {saved.info.step}"
+        if ranks != self.world.size:
+            self.note += (
+                f" on {self.world.size} ranks, saved on {ranks}: the same puzzles and draws in the same order, but "
+                "sums are added in another order, so results agree to rounding, not bit for bit"
             )
-        if self.ema is not None:
-            self.ema.update(self.params)
-        self.carry = step.carry
-        self.step += 1
-        self.samples += options.batch
-        return step
-
-    def _refill(self) -> None:
-        halted = self.carry.halted.nonzero().squeeze(1)
-        drawn = self.feed.take(len(halted), self.step / self.recipe.train.steps)
-        rows = []
-        for old, new in zip((self.carry.inputs, self.carry.labels, self.carry.puzzle_ids), drawn, strict=True):
-            full = old.clone()
-            full[halted] = new.to(self.device)
-            rows.append(full)
-        self.carry = admit(self.model, self.carry, rows[0], rows[1], rows[2])
 
     # -- the loop ---------------------------------------------------------------------------------------------
 
-    def run(self, *, time_limit: float | None = None, stop: Callable[[], bool] = lambda: False) -> Outcome:
-        """Train to the recipe's last step, to ``time_limit`` seconds, or until ``stop()``; always ends saved."""
+    def run(
+        self,
+        *,
+        time_limit: float | None = None,
+        stop: Callable[[], bool] = lambda: False,
+        report: Report = lambda line: None,
+    ) -> Outcome:
+        """Train to the recipe's last step, to ``time_limit`` seconds, or until ``stop()``; always ends saved.
+
+        Raises ``GateError`` when the loss is no number any more, ``UserError`` when a checkpoint cannot be written,
+        ``LostPeers`` when another rank is gone. The last whole checkpoint is kept in every case.
+        """
+        with self.world.watched(), contextlib.ExitStack() as stack:
+            self.world.together(lambda: self._open(stack, report) if self.world.rank == 0 else None)
+            try:
+                outcome = self._train(time_limit, stop)
+            except BaseException as error:
+                self._end_writing(error)
+                raise
+            self.world.together(self.writer.wait)  # no rank leaves before all is written
+        return outcome
+
+    def _open(self, stack: contextlib.ExitStack, report: Report) -> None:
+        stack.enter_context(held(self.run_folder))
+        write_text(self.run_folder / RECIPE_FILE, self.recipe.dump())
+        if self.best is not None:  # a kill may have come between the checkpoint and this mark
+            mark_best(self.run_folder, self.best)
+        self.logs.open(self.learner.step, self.recipe.model_dump(mode="json"), report)
+        stack.callback(self.logs.close)
+
+    def _end_writing(self, error: BaseException) -> None:
+        """Wait for the checkpoint that is being written, and tell when it fails after ``error``."""
+        try:
+            self.writer.wait()
+        except HrmEdgeError as failure:
+            what = error.what if isinstance(error, HrmEdgeError) else repr(error)
+            raise UserError(f"{failure.what} (when ending after: {what})", failure.mend) from error
+
+    def _train(self, time_limit: float | None, stop: Callable[[], bool]) -> Outcome:
         started, before = time.monotonic(), self.seconds
-        window = _Window()
-        recipe = self.recipe
-        finished = self.step >= recipe.train.steps
+        window = Window()
+        recipe, learner = self.recipe, self.learner
+        reason, verdict = "", _GO_ON
+        finished = learner.step >= recipe.train.steps
         while not finished:
-            step = self.train_step()
-            window.add(recipe.train.batch, step)
+            window.add(recipe.train.batch, learner.train_step())
             self.seconds = before + time.monotonic() - started
-            finished = self.step >= recipe.train.steps
-            if self.step % LOG_EVERY == 0 or finished:
+            finished = learner.step >= recipe.train.steps
+            if learner.step % LOG_EVERY == 0 or finished:
                 self._log_window(window)
-                window = _Window()
-            if self.step % recipe.evaluate.every == 0 or finished:
-                finished |= self._evaluate()
-                window = _Window()
-            elif self.step % recipe.checkpoints.every == 0:
+                window = Window()
+            if learner.step % recipe.evaluate.every == 0 or finished:
+                reason = self._evaluate()
+                finished |= bool(reason)
+                window = Window()
+            elif learner.step % recipe.checkpoints.every == 0:
                 self._save({})
-            if not finished and (stop() or (time_limit is not None and time.monotonic() - started >= time_limit)):
+            ends = time_limit is not None and time.monotonic() - started >= time_limit
+            verdict = self._agree(_STOP if stop() else _TIME if ends else _GO_ON)
+            if verdict != _GO_ON and not finished:
                 self._save({})
                 break
-        return Outcome(self.run_folder, self.step, self.samples, self.accuracy, finished, self.seconds)
+        return Outcome(
+            self.run_folder,
+            learner.step,
+            learner.samples,
+            self.accuracy,
+            finished,
+            self.seconds,
+            self.best,
+            interrupted=verdict == _STOP and not finished,
+            reason=reason,
+        )
 
-    def _log_window(self, window: _Window) -> None:
-        line = window.line()
+    def _agree(self, vote: int) -> int:
+        """What all ranks do now, by the highest vote. Raises what the writer met since the last step."""
+        if self.writer.failed():
+            vote = _FAILED
+        verdict = max(self.world.exchange(vote))
+        if verdict == _FAILED:
+            self.writer.wait()
+            raise Elsewhere(EXIT_USER)
+        return verdict
+
+    def _log_window(self, window: Window) -> None:
+        line = window.line(self.world)
         if not math.isfinite(line["loss"]):
             raise self._diverged(f"the loss is {line['loss']}")
-        lr = self.optimizer.param_groups[0]["lr"]
-        self._log({"kind": "train", "step": self.step, "samples": self.samples, "lr": lr, **line})
+        self._log("train", {"lr": self.learner.optimizer.param_groups[0]["lr"], **line})
 
     def _diverged(self, what: str) -> GateError:
         return GateError(
-            f"{what} at step {self.step}",
+            f"{what} at step {self.learner.step}",
             f"the last good checkpoint is kept in {self.run_folder}; lower train.lr or set train.precision=fp32",
         )
 
-    def _evaluate(self) -> bool:
-        """Exact accuracy on the head of the test part; saves, marks the best; True: good enough to stop."""
-        options = self.recipe.evaluate
-        spec = self.model.spec
-        model = HRM(spec).to(self.device)
-        tensors = dict(self.model.state_dict())
-        if self.ema is not None:
-            tensors.update(self.ema.average)
-        load_weights(model, tensors, "the run's weights")
-        rows = np.arange(min(options.puzzles, len(self.test)))
-        inputs, labels = self.test.examples(rows)
+    def _evaluate(self) -> str:
+        """Measure, save, mark the best; a reason to stop the run here, or nothing."""
+        options, learner = self.recipe.evaluate, self.learner
         begun = time.monotonic()
-        answers = solve(
-            TorchSession(model, dtype=self.dtype),
+        metrics = evaluate(
+            learner.model.spec,
+            learner.weights(),
+            self.test,
             self.task,
-            inputs,
-            puzzle_ids=self.test.identifiers(rows),
-            halt=options.halt,
-            max_steps=options.max_steps or spec.max_steps,
-            slots=256,
+            options,
+            world=self.world,
+            dtype=learner.dtype,
         )
-        exact = float((answers.answers == labels).all(-1).mean())
-        cells = float((answers.answers == labels).mean())
-        self.accuracy = exact
-        metrics = {"exact_accuracy": exact, "cell_accuracy": cells, "puzzles": float(len(rows))}
-        self._log({"kind": "eval", "step": self.step, "samples": self.samples, "seconds": self.seconds,
-                   "eval_seconds": time.monotonic() - begun, **metrics})  # fmt: skip
-        folder = self._save(metrics)
-        best = best_metrics(self.run_folder)
-        if (exact, cells) >= (best.get("exact_accuracy", -1.0), best.get("cell_accuracy", -1.0)):
-            mark_best(self.run_folder, folder, metrics)
-            prune(self.run_folder, self.recipe.checkpoints.keep)
-        return exact >= options.stop_at
+        self.accuracy = metrics["exact_accuracy"]
+        self._log("eval", {"seconds": self.seconds, "eval_seconds": time.monotonic() - begun, **metrics})
+        is_best = self.best is None or self.best.beaten_by(metrics)
+        if is_best:
+            self.best = Best(learner.step, metrics)
+        assert self.best is not None
+        # Before anything is solved at all, cells go up and down: that is no decline.
+        self.worse = self.worse + 1 if not is_best and self.best.metrics["exact_accuracy"] > 0 else 0
+        self._save(metrics)
+        if self.accuracy >= options.stop_at:
+            return f"evaluate.stop_at reached: exact accuracy {self.accuracy:.2%}"
+        if options.patience and self.worse >= options.patience:
+            return f"evaluate.patience: {self.worse} evaluations worse than step {self.best.step}, which is kept"
+        return ""
 
-    def _save(self, metrics: dict[str, float]) -> Path:
-        if not all(bool(p.isfinite().all()) for p in self.params.values()):
+    def _save(self, metrics: dict[str, float]) -> None:
+        """Copy the state now, write it beside the training; ``metrics`` of an evaluation of this very step."""
+        learner, best, keep = self.learner, self.best, self.recipe.checkpoints.keep
+        if not learner.is_finite():
             raise self._diverged("a weight is not finite")
         info = CheckpointInfo(
             task=self.recipe.task,
-            spec=self.model.spec,
+            spec=learner.model.spec,
             recipe_hash=self.recipe.hash(),
-            step=self.step,
-            samples=self.samples,
+            step=learner.step,
+            samples=learner.samples,
             metrics=metrics,
         )
         loop = {
             "recipe": self.recipe.model_dump(mode="json"),
-            "feed": self.feed.state(),
-            "generator": self.generator.get_state().tolist(),
-            "ema_updates": self.ema.updates if self.ema else 0,
+            **learner.values(),
             "seconds": self.seconds,
+            "best": best._asdict() if best is not None else None,
+            "worse": self.worse,
             "versions": {"hrm_edge": __version__, "torch": torch.__version__},
         }
-        folder = save_checkpoint(
-            self.run_folder,
-            info,
-            weights=self.model.state_dict(),
-            ema=self.ema.average if self.ema else None,
-            optimizer=flatten_optimizer(self.optimizer, list(self.params)),
-            carry=self.carry,
-            loop=loop,
-            recipe=self.recipe.dump(),
+        moment = Snapshot(info, learner.tensors(), loop, self.recipe.dump())
+
+        def write() -> None:
+            save_checkpoint(self.run_folder, moment)
+            if best is not None and best.step == moment.info.step:
+                mark_best(self.run_folder, best)
+            prune(self.run_folder, keep)
+
+        if self.world.rank == 0:
+            self.writer.submit(write)
+
+    def _log(self, kind: str, figures: dict[str, float]) -> None:
+        self.logs.write({"kind": kind, "step": self.learner.step, "samples": self.learner.samples, **figures})
+
+
+def check_batch(recipe: Recipe, ranks: int) -> None:
+    """Raise ``UserError`` unless the recipe's batch can be shared out equally."""
+    if recipe.train.batch % ranks:
+        near = max(ranks, round(recipe.train.batch / ranks) * ranks)
+        raise UserError(
+            f"train.batch is {recipe.train.batch}, which {ranks} processes cannot share equally",
+            f"use --set train.batch={near}, or another number of processes",
         )
-        prune(self.run_folder, self.recipe.checkpoints.keep)
-        return folder
-
-    def _log(self, line: dict[str, Any]) -> None:
-        with open(self.run_folder / LOG_FILE, "a", encoding="utf-8") as stream:
-            stream.write(json.dumps({k: round(v, 6) if isinstance(v, float) else v for k, v in line.items()}) + "\n")
-        self.report(line)
 
 
-def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in tree.items():
-        if isinstance(value, dict):
-            flat.update(_flat(value, f"{prefix}{key}."))
-        else:
-            flat[f"{prefix}{key}"] = value
-    return flat
+def start(recipe: Recipe, run: Path, *, resume: bool, world: World | None = None, wandb: str = "") -> Trainer:
+    """A trainer on every rank; refuses a folder that holds another run unless resuming.
 
+    A job whose launcher starts its workers again goes on from its own newest checkpoint unasked. ``world``: the ranks
+    that train together (default: this process alone). ``wandb``: a W&B project to log to.
+    """
+    world = world or alone()
+    with world.watched():
+        found = checkpoints(run)
+        newest = int(found[-1].name.rpartition("-")[2]) if found else -1
+        steps = world.exchange(newest)
+        resume |= bool(world.exchange(was_restarted(run))[0])
 
-def start(recipe: Recipe, run: Path, *, resume: bool, report: Report = _ignore) -> Trainer:
-    """Prepare the run folder and a trainer; refuses a folder that holds another run unless resuming."""
-    if not resume and checkpoints(run):
-        raise UserError(f"{run} holds a run already", "add --resume to go on with it, or choose another --out")
-    trainer = Trainer(recipe, run, resume=resume, report=report)
-    write_text(run / RECIPE_FILE, recipe.dump())
+        def prepare() -> Trainer:
+            if len(set(steps)) > 1:
+                raise UserError(
+                    f"the processes find different checkpoints in {run}: steps {steps} (-1: none)",
+                    "--out has to be a folder that all hosts share",
+                )
+            if not resume and found:
+                raise UserError(f"{run} holds a run already", "add --resume to go on with it, or choose another --out")
+            return Trainer(recipe, run, world, resume=resume, wandb=wandb)
+
+        trainer = world.together(prepare)
+        trainer.learner.connect()
     return trainer

@@ -1,0 +1,57 @@
+"""Exact accuracy during training, on puzzles spread evenly over the test part."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from hrm_edge.data.dataset import Dataset
+from hrm_edge.model.hrm import HRM
+from hrm_edge.model.session import TorchSession
+from hrm_edge.model.weights import load_weights
+from hrm_edge.recipe import Evaluate
+from hrm_edge.solve import solve
+from hrm_edge.spec import ModelSpec
+from hrm_edge.tasks.base import PAD_TOKEN, Task, exact
+from hrm_edge.train.distributed import World
+
+SLOTS = 256
+
+
+def evaluate(
+    spec: ModelSpec,
+    weights: dict[str, Tensor],
+    data: Dataset,
+    task: Task,
+    options: Evaluate,
+    *,
+    world: World,
+    dtype: torch.dtype,
+) -> dict[str, float]:
+    """``exact_accuracy`` and ``cell_accuracy`` of ``options.puzzles`` examples, and how many they were.
+
+    The ranks share the examples out; each gets the figures of all.
+    """
+    model = HRM(spec).to(world.device)
+    load_weights(model, weights, "the run's weights")
+    rows = data.spread(options.puzzles)[world.rank :: world.size]
+    inputs, labels = data.examples(rows)
+    solutions = solve(
+        TorchSession(model, dtype=dtype),
+        task,
+        inputs,
+        puzzle_ids=data.identifiers(rows),
+        halt=options.halt,
+        views=options.views,
+        max_steps=options.max_steps or spec.max_steps,
+        slots=SLOTS,
+    )
+    known = labels != PAD_TOKEN
+    hits = (solutions.answers == labels) & known
+    mine = [exact(solutions.answers, labels).sum(), hits.sum(), known.sum(), len(rows)]
+    right, cells_right, cells, puzzles = world.sum(torch.tensor(mine, dtype=torch.int64)).tolist()
+    return {
+        "exact_accuracy": right / puzzles,
+        "cell_accuracy": cells_right / max(1, cells),
+        "puzzles": float(puzzles),
+    }
