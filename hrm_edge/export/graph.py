@@ -175,8 +175,8 @@ class StepGraph:
         rows = np.concatenate([qk[:, 0].ravel(), qk[:, 1].ravel(), np.arange(2 * d, 3 * d)])
         qkv = self.linear(x, f"{name}.qkv_proj", rows=rows, row_scale=self._query_scale()[rows])
         first, second, v = self.ops("Split", (qkv,), 3, axis=2, num_outputs=3)
-        cos, sin = (np.tile(table, (1, 2 * h)) for table in plugin_node.rope_halves(spec))  # [T, D]
-        cos, sin = self.float_constant("rope_cos", cos), self.float_constant("rope_sin", sin)
+        tables = zip(("rope_cos", "rope_sin"), plugin_node.rope_halves(spec), strict=True)
+        cos, sin = (self.float_constant(n, np.tile(table, (1, 2 * h))) for n, table in tables)  # [T, D] each
         turned_first = self.op("Sub", self.op("Mul", first, cos), self.op("Mul", second, sin))
         turned_second = self.op("Add", self.op("Mul", second, cos), self.op("Mul", first, sin))
         halves = self.op("Concat", turned_first, turned_second, axis=2)

@@ -76,8 +76,10 @@ def _read(path: Path) -> tuple[Any, Any]:
     try:
         return core, core.read_model(path)
     except RuntimeError as error:
-        first = next((line for line in str(error).splitlines() if line.strip()), "no reason given")
+        # most lines are places in its source; the cause is the one on operators, else the last
+        lines = [line.strip(" -") for line in str(error).strip().splitlines()]
+        reason = next((line for line in lines if line.startswith("No conversion rule")), lines[-1])
         raise UserError(
-            f"{path}: openvino {openvino.__version__} refuses it: {first}",
+            f"{path}: openvino {openvino.__version__.partition('-')[0]} refuses it: {reason}",
             "run it with --backend onnxruntime, or try a newer openvino",
         ) from error
