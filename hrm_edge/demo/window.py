@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from pathlib import Path
@@ -13,6 +14,7 @@ from hrm_edge.demo.view import View
 from hrm_edge.errors import UserError
 from hrm_edge.files import atomic_file
 from hrm_edge.vision import overlay
+from hrm_edge.vision.images import Image
 
 TITLE = "hrm-edge: live Sudoku"
 _QUIT = (27, ord("q"))
@@ -22,17 +24,18 @@ _WAIT_S = 0.03
 
 def check_window() -> None:
     """Raise ``UserError`` where this OpenCV cannot open a window, or there is no display to open it on."""
+    in_browser = "see the demo in a browser: --web 8000"
+    if not any(os.environ.get(name) for name in ("DISPLAY", "WAYLAND_DISPLAY")):  # some builds abort the program then
+        raise UserError("no window can be opened: there is no display", in_browser)
     try:
         cv2.namedWindow(TITLE, cv2.WINDOW_NORMAL | cv2.WINDOW_KEEPRATIO)
     except cv2.error as error:
         if "The function is not implemented" in str(error):
             raise UserError(
                 "this OpenCV has no windows (opencv-python-headless)",
-                "see the demo in a browser: --web 8000; or: pip install --force-reinstall opencv-python",
+                f"{in_browser}; or: pip install --force-reinstall opencv-python",
             ) from error
-        raise UserError(
-            "no window can be opened: there is no display", "see the demo in a browser: --web 8000"
-        ) from error
+        raise UserError("no window can be opened on this display", in_browser) from error
 
 
 def run_window(demo: Demo) -> None:
@@ -58,7 +61,7 @@ def run_window(demo: Demo) -> None:
         cv2.destroyAllWindows()
 
 
-def _with_text(view: View) -> overlay.Image:
+def _with_text(view: View) -> Image:
     assert view.image is not None
     image = view.image.copy()
     overlay.draw_text(image, view.state.text, (255, 255, 255))

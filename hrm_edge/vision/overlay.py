@@ -55,7 +55,7 @@ def _stamp(image: Image, coverage: Gray, corners: Floats, color: Color) -> None:
     high = np.minimum(np.ceil(corners.max(axis=0)).astype(int) + 1, (width, height))
     if (high <= low).any():
         return
-    square = np.array([[0, 0], [_GLYPH, 0], [_GLYPH, _GLYPH], [0, _GLYPH]], np.float32)
+    square = np.array([[0, 0], [1, 0], [1, 1], [0, 1]], np.float32) * _GLYPH - np.float32(0.5)
     into = cv2.getPerspectiveTransform(square, corners - low.astype(np.float32))
     smaller = float(np.sqrt(max(1.0, cv2.contourArea(corners)))) / _GLYPH
     if smaller < 0.5:  # warping alone would skip pixels of the strokes

@@ -12,7 +12,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from hrm_edge.errors import UserError, nearest
+from hrm_edge.errors import UserError
 from hrm_edge.vision.frames import STILL_INTERVAL_S, Source
 from hrm_edge.vision.images import SUFFIXES, Image, image_files, load_image
 
@@ -40,7 +40,7 @@ def open_source(text: str, size: Size, dev: Path = Path("/dev")) -> Source:
         return Source(f"CSI camera {sensor}", lambda: _csi(sensor, size))
     if match := re.match(r"([a-z][a-z0-9+.-]*)://", text, re.IGNORECASE):
         if match[1].lower() not in SCHEMES:
-            raise UserError(f"--camera {text}: cannot read {match[1]}:// URLs", nearest(match[1].lower(), SCHEMES))
+            raise UserError(f"--camera {text}: cannot read {match[1]}:// URLs", f"known: {', '.join(SCHEMES)}")
         return Source(_without_password(text), lambda: _url(text))
     path = Path(text)
     if path.is_dir():

@@ -3,6 +3,7 @@ import { Board, Thought, drawBars } from "./board.js";
 
 const $ = (id) => document.getElementById(id);
 const digits = (text) => (text ? [...text].map(Number) : null);
+const LONGEST_S = 30; // a replay takes no longer than this
 const LONG_SIDE = 960; // pixels of a frame sent by this device's camera
 
 let socket = null, state = null, thought = null, fetching = false, wakeLock = null;
@@ -105,17 +106,18 @@ function render() {
 
 function play(on) {
   playing = on;
-  clearInterval(timer);
+  clearTimeout(timer);
   $("play").toggleAttribute("data-on", on);
   $("play").setAttribute("aria-label", on ? "Pause" : "Play");
-  if (on) {
-    timer = setInterval(() => {
-      if (!thought || !thought.steps) return;
-      if (step < thought.steps - 1) step++;
-      else if (finished()) play(false);
-      render();
-    }, 1000 / Number($("speed").value));
-  }
+  if (on) timer = setTimeout(tick, Math.min(1 / Number($("speed").value), LONGEST_S / Math.max(1, thought ? thought.steps : 1)) * 1000);
+}
+
+function tick() {
+  if (!thought || step < thought.steps - 1 || !finished()) {
+    if (thought && step < thought.steps - 1) step++;
+    play(true);
+  } else play(false);
+  render();
 }
 
 function toggle() {
@@ -138,8 +140,8 @@ function figures() {
   const rows = [
     ["Camera", f.camera_fps.toFixed(0), "fps"], ["Processed", f.loop_fps.toFixed(0), "fps"],
     ["Locate, p50", ...ms("locate")], ["Read, p50", ...ms("read")], ["Draw, p50", ...ms("draw")],
-    ["First seen to answer", f.answer_after_ms === null ? "–" : (f.answer_after_ms / 1000).toFixed(2), f.answer_after_ms === null ? "" : "s"],
-    ["Frames dropped", f.dropped, `of ${f.received}`], ["Reconnects", f.reconnects, ""],
+    ["Seen to answered", f.answer_after_ms === null ? "–" : (f.answer_after_ms / 1000).toFixed(2), f.answer_after_ms === null ? "" : "s"],
+    ["Dropped", f.dropped, `of ${f.received}`], ["Reconnects", f.reconnects, ""],
     ["Power", power.watts === null ? "–" : power.watts.toFixed(1), power.watts === null ? "no meter" : "W", power.meter], ["Viewers", viewers, ""],
   ];
   const list = $("list");
@@ -251,7 +253,7 @@ const keys = {
   c: () => $("camera").click(), p: () => $("choose").click(), s: () => $("snapshot").click(), t: () => $("theme").click(),
 };
 document.addEventListener("keydown", (event) => {
-  const busy = event.target.closest("input, select, button, a") && (event.key === " " || event.key.startsWith("Arrow") || ["Home", "End"].includes(event.key));
+  const busy = event.target.closest("input, select, button, a") && (event.key === " " || event.key.length > 1);
   const action = keys[event.key.length > 1 ? event.key : event.key.toLowerCase()];
   if (!action || busy || event.ctrlKey || event.metaKey || event.altKey) return;
   event.preventDefault();
