@@ -20,7 +20,7 @@ PACKAGE = ROOT / "hrm_edge"
 BASE = {"device", "errors", "files", "spec", "recipe", "manifest", "report", "tasks", "zoo"}
 CORE = {"session", "solve"}
 EDGE = {"runtime", "plugin", "vision", "bench", "demo", "doctor"}
-HOST = {"model", "ops", "data", "train", "quant", "export"}
+HOST = {"model", "ops", "data", "train", "quant", "export", "digits"}
 
 # A file or folder of the package → the others that it may import (itself and __init__ always).
 MAY_IMPORT: dict[str, set[str]] = {
@@ -50,6 +50,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "ops": {"errors", "files", "plugin"},
     "model": BASE | {"session", "ops"},
     "data": BASE,
+    "digits": BASE | {"vision"},
     "train": BASE | CORE | {"model", "data"},
     "quant": BASE | {"model", "data"},
     "export": BASE | CORE | {"model", "data", "quant", "plugin", "runtime"},
@@ -73,9 +74,10 @@ MAY_USE: dict[str, set[str]] = {
     "demo": {"numpy", "cv2", "starlette", "uvicorn"},
     "doctor": {"rich"},
     "ops": {"numpy", "torch", "triton", "tensorrt", "torch_tensorrt"},
-    "model": {"numpy", "torch", "safetensors", "pydantic"},
+    "model": {"numpy", "torch", "safetensors", "pydantic", "yaml"},
     "data": {"numpy", "numba", "pydantic", "rich", "huggingface_hub"},
-    "train": {"numpy", "torch", "safetensors", "pydantic", "rich"},
+    "train": {"numpy", "torch", "safetensors", "pydantic", "rich", "wandb"},
+    "digits": {"numpy", "torch", "onnx", "cv2", "PIL", "pydantic"},
     "quant": {"numpy", "torch", "onnx", "pydantic", "rich"},
     "export": {"numpy", "torch", "safetensors", "onnx", "onnxruntime", "pydantic", "rich"},
     "cli": {"click", "rich", "numpy", "pydantic"},
