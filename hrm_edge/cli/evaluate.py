@@ -9,13 +9,10 @@ import click
 from hrm_edge.cli.options import OutputFile, backend_option, task_option
 
 if TYPE_CHECKING:
-<<<<<<< HEAD
-    from hrm_edge.runtime import Backend
-=======
     from hrm_edge.bench.scenarios import Solver
     from hrm_edge.cli.resolve import Resolved
     from hrm_edge.report import EvalReport
->>>>>>> main
+    from hrm_edge.runtime import Backend
     from hrm_edge.solve import Halt
 
 
@@ -43,15 +40,9 @@ if TYPE_CHECKING:
 @click.option("--json", "json_file", type=OutputFile(), help="Write the report as JSON; - is stdout.")
 @click.option("--markdown", "markdown_file", type=OutputFile(), help="Write the report as Markdown; - is stdout.")
 def evaluate(
-<<<<<<< HEAD
-    model: str, data: str, task_name: str | None, limit: int | None, views: int, halt: Halt, max_steps: int | None,
-    slots: int, backend: Backend | None, threads: int | None, seed: int, json_file: str | None,
-    markdown_file: str | None,
-=======
     model: str, data: str, task_name: str | None, limit: int | None, views: int | None, halt: Halt,
-    max_steps: int | None, slots: int, threads: int | None, seed: int, submission: str | None,
+    max_steps: int | None, slots: int, backend: Backend | None, threads: int | None, seed: int, submission: str | None,
     json_file: str | None, markdown_file: str | None,
->>>>>>> main
 ) -> None:  # fmt: skip
     """Measure the exact accuracy of MODEL: an artifact, a checkpoint, or a published state-dict file.
 
@@ -72,18 +63,7 @@ def evaluate(
     from hrm_edge.errors import UserError
     from hrm_edge.tasks.arc import Arc
 
-<<<<<<< HEAD
     resolved = resolve_model(model, threads, task_name, backend)
-    puzzles = answered_puzzles(data, resolved.task, limit)
-    session = resolved.session
-    solver = Solver(session, resolved.task, halt, max_steps or session.spec.max_steps, views, slots, seed)
-    with progress_bar("solving", len(puzzles.givens)) as progress:
-        report = run(
-            solver, puzzles.givens, puzzles.labels, model=resolved.model, data=puzzles.data, threads=threads,
-            on_progress=lambda done, verified: progress(done),
-        )  # fmt: skip
-=======
-    resolved = resolve_model(model, threads, task_name)
     task, session = resolved.task, resolved.session
     is_arc = isinstance(task, Arc)
     if submission is not None and not is_arc:
@@ -96,7 +76,6 @@ def evaluate(
         report = _arc(resolved, solver, data, limit, views, threads, submission)
     else:
         report = _rules(resolved, Solver(session, task, halt, steps, views or 1, slots, seed), data, limit, threads)
->>>>>>> main
     following = f"hrm-edge bench {model} --data {data}"
     if resolved.manifest is None:
         following = f"hrm-edge export {model} --out ARTIFACT --int8 --calibration {data}"
