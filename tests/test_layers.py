@@ -40,7 +40,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "session": {"spec"},
     "solve": {"errors", "spec", "tasks", "session"},
     # edge
-    "runtime": {"errors", "files", "spec", "manifest", "session"},
+    "runtime": {"errors", "files", "spec", "manifest", "session", "plugin"},
     "plugin": {"errors", "files"},
     "vision": {"errors", "files", "tasks"},
     "bench": BASE | CORE | {"runtime"},
@@ -67,7 +67,7 @@ MAY_USE: dict[str, set[str]] = {
     "tasks": {"numpy"},
     "session": {"numpy"},
     "solve": {"numpy"},
-    "runtime": {"numpy", "safetensors", "onnxruntime", "tensorrt", "tensorrt_rtx", "cuda"},
+    "runtime": {"numpy", "safetensors", "pydantic", "onnxruntime", "tensorrt", "tensorrt_rtx", "cuda", "pycuda"},
     "plugin": {"numpy", "tensorrt", "cuda"},
     "vision": {"numpy", "cv2", "onnxruntime"},
     "bench": {"numpy", "pydantic", "rich"},
