@@ -81,7 +81,7 @@ MAY_USE: dict[str, set[str]] = {
     "plugin": {"numpy", "tensorrt", "cuda"},
     "vision": {"numpy", "cv2", "onnxruntime"},
     "bench": {"numpy", "pydantic", "rich"},
-    "demo": {"numpy", "cv2", "rich"},
+    "demo": {"numpy", "cv2", "starlette", "uvicorn"},
     "doctor": {"rich"},
     "ops": {"numpy", "torch", "triton", "tensorrt", "torch_tensorrt"},
     "model": {"numpy", "torch", "safetensors", "pydantic", "yaml"},
