@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from hrm_edge.cli.options import task_option
+from hrm_edge.cli.options import backend_option, task_option
 
 if TYPE_CHECKING:
     from hrm_edge.cli.pictures import Picture
     from hrm_edge.cli.resolve import Resolved
+    from hrm_edge.runtime import Backend
     from hrm_edge.solve import Solution, Solutions
     from hrm_edge.tasks.base import Task, Tokens
 
@@ -26,19 +27,14 @@ LITERAL = "argument"  # the source of a puzzle that was typed, not read from a f
 @task_option
 @click.option("--views", type=click.IntRange(1), default=64, show_default=True, help="Symmetries tried per puzzle.")
 @click.option("--max-steps", type=click.IntRange(1), help="ACT steps per view.  [default: the model's]")
-@click.option("--threads", type=click.IntRange(1), help="Threads of one step (artifacts).")
+@backend_option
+@click.option("--threads", type=click.IntRange(1), help="Threads of one step (ONNX Runtime).")
 @click.option("--seed", type=int, default=0, show_default=True, help="Chooses the symmetries.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def solve(
-    puzzle: str,
-    model: str | None,
-    task_name: str | None,
-    views: int,
-    max_steps: int | None,
-    threads: int | None,
-    seed: int,
-    as_json: bool,
-) -> None:
+    puzzle: str, model: str | None, task_name: str | None, views: int, max_steps: int | None,
+    backend: Backend | None, threads: int | None, seed: int, as_json: bool,
+) -> None:  # fmt: skip
     """Solve PUZZLE: its cells row by row (0 or . is a blank), a file with one puzzle a line, a picture, or a folder
     of pictures.
 
@@ -61,7 +57,7 @@ def solve(
     if model is None:
         raise UserError("no model given, and this version ships none", "name a folder: --model ARTIFACT")
     paths = picture_paths(puzzle)
-    resolved = resolve_model(model, threads, task_name)
+    resolved = resolve_model(model, threads, task_name, backend)
     task = resolved.task
     if isinstance(task, Arc):
         raise UserError(

@@ -37,7 +37,9 @@ class Font:
     """Nine masks, trimmed; the tallest is about ``HEIGHT`` pixels high."""
 
 
-def find_fonts(patterns: Sequence[str], ) -> list[Font]:
+def find_fonts(
+    patterns: Sequence[str],
+) -> list[Font]:
     """The installed fonts whose file name (without suffix) matches a pattern, by name.
 
     Raises ``UserError`` naming the patterns that nothing matches.

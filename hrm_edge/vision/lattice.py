@@ -52,7 +52,9 @@ class Rectified:
         self.to_picture = cv2.getPerspectiveTransform(square(SPAN, MARGIN), quad)
         size = SPAN + 2 * MARGIN + 1
         flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
-        flat = cv2.warpPerspective(gray, self.to_picture, (size, size), flags=flags, borderMode=cv2.BORDER_REPLICATE)
+        self._flat = flat = cv2.warpPerspective(
+            gray, self.to_picture, (size, size), flags=flags, borderMode=cv2.BORDER_REPLICATE
+        )
         self.vertical = _lines(flat.T)
         """Darkness of vertical lines by (column, row): transposed, so that both directions are handled alike."""
         self.horizontal = _lines(flat)
@@ -63,6 +65,16 @@ class Rectified:
         seen = np.stack([_seen(ridge, side, reach).mean(axis=1) for ridge in (self.vertical, self.horizontal)])
         weakest = np.sort(seen, axis=1)[:, :3].mean()
         return float(0.5 * seen.mean() + 0.5 * weakest)
+
+    def marks(self) -> tuple[int, int]:
+        """Separate dark marks: of the size of digits in a 9x9 grid, and of the size they would have in one of 3x3."""
+        smooth = cv2.GaussianBlur(self._flat, (5, 5), 0)
+        dark = cv2.morphologyEx(smooth, cv2.MORPH_BLACKHAT, np.ones((17, 17), np.uint8))
+        _, ink = cv2.threshold(dark, 0, 255, cv2.THRESH_BINARY | cv2.THRESH_OTSU)
+        _, _, stats, _ = cv2.connectedComponentsWithStats(ink)
+        wide, high = stats[1:, cv2.CC_STAT_WIDTH], stats[1:, cv2.CC_STAT_HEIGHT]
+        tall = np.maximum(wide, high)
+        return int(((tall >= 6) & (tall <= 16)).sum()), int(((tall >= 19) & (tall <= 42) & (wide <= 40)).sum())
 
 
 def _places(side: int) -> NDArray[np.float64]:

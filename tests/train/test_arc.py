@@ -11,7 +11,6 @@ import torch
 
 from hrm_edge.data.arc import Options, build
 from hrm_edge.data.dataset import Dataset
-from hrm_edge.errors import UserError
 from hrm_edge.model.losses import IGNORE
 from hrm_edge.recipe import Augment, Recipe
 from hrm_edge.tasks.arc import Arc
@@ -48,11 +47,6 @@ def test_the_canvas_around_a_grid_is_no_label(data: Path) -> None:
     assert (labels.numpy() == np.where(raw == 0, IGNORE, raw.astype(np.int32))).all()
     assert (labels == IGNORE).any(dim=1).all(), "every sample grid is smaller than the canvas"
     assert (ids > 0).all()
-
-
-def test_a_symmetry_that_the_identifier_does_not_name_is_refused(data: Path) -> None:
-    with pytest.raises(UserError, match=r"'augment\.symmetries': an ARC puzzle has its symmetry from its identifier"):
-        Feed(Dataset(data, "train", Arc()), Arc(), Augment(symmetries=True), seed=0)
 
 
 def test_it_trains_its_puzzle_table_and_resumes_bit_for_bit(data: Path, tmp_path: Path) -> None:
