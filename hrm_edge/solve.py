@@ -9,7 +9,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +22,11 @@ Halt = Literal["rules", "head", "fixed"]
 """When a slot stops: its answer obeys the rules; the model's halting head says so; after max_steps (as published)."""
 
 HaltedBy = Literal["rules", "head", "limit"]
+Stage = Literal["encode", "step", "decode", "halt check"]
+"""Filling slots and turning views; the session's step; logits to answers; the rules and what follows from them."""
+STAGES: tuple[Stage, ...] = ("encode", "step", "decode", "halt check")
+
+T = TypeVar("T")
 Progress = Callable[[int, int], None]
 """Called with (puzzles done, puzzles verified) whenever one of these has changed."""
 
@@ -61,6 +66,8 @@ class Solutions:
     latency_s: NDArray[np.float64]  # [N]
     halted_by: list[HaltedBy]  # N
     traces: list[Tokens] | None  # N times [steps, S]
+    stage_s: dict[Stage, float]
+    """Seconds that the whole call spent in each stage."""
 
     @property
     def steps(self) -> NDArray[np.int32]:
@@ -170,16 +177,24 @@ class _Loop:
         self.reasons = np.zeros(count, np.int8)
         self.traces: list[list[Tokens]] | None = [[] for _ in range(count)] if trace else None
         self.done = 0
+        self.stage_s: dict[Stage, float] = dict.fromkeys(STAGES, 0.0)
+
+    def _timed(self, stage: Stage, work: Callable[..., T], *arguments: object) -> T:
+        began = time.perf_counter()
+        result = work(*arguments)
+        self.stage_s[stage] += time.perf_counter() - began
+        return result
 
     def run(self, slots: int) -> Solutions:
         self._empty_slots(slots)
-        carry = self._refill(None)
+        carry = self._timed("encode", self._refill, None)
         while len(self.item):
-            carry, logits, q = self.session.step(self.tokens, self.ids[self.item], carry)
+            carry, logits, q = self._timed("step", self.session.step, self.tokens, self.ids[self.item], carry)
             self.steps += 1
-            self._judge(logits, q)
+            answers = self._timed("decode", self._decode, logits)
+            self._timed("halt check", self._judge, answers, q)
             if self.vacant.any():
-                carry = self._refill(carry)
+                carry = self._timed("encode", self._refill, carry)
         return Solutions(
             givens=self.givens,
             answers=self.answers,
@@ -189,6 +204,7 @@ class _Loop:
             latency_s=self.latency_s,
             halted_by=[_REASONS[reason] for reason in self.reasons],
             traces=None if self.traces is None else [np.stack(steps) for steps in self.traces],
+            stage_s=self.stage_s,
         )
 
     # -- slots --------------------------------------------------------------------------------------------------
@@ -241,14 +257,18 @@ class _Loop:
 
     # -- halting ------------------------------------------------------------------------------------------------
 
-    def _judge(self, logits: NDArray[np.float32], q: NDArray[np.float32]) -> None:
-        """Decode, decide which slots halt, and record those."""
+    def _decode(self, logits: NDArray[np.float32]) -> Tokens:
+        """Answers [B, S] in the puzzles' own frames."""
         answers = logits.argmax(axis=-1).astype(np.uint8)  # [B, S]; givens are not put back: the model must keep them
         if self.view.any():
             answers = self.back.apply(answers)
         if self.traces is not None:
             for item, answer in zip(self.item, answers, strict=True):
                 self.traces[item].append(answer)
+        return answers
+
+    def _judge(self, answers: Tokens, q: NDArray[np.float32]) -> None:
+        """Decide which slots halt, and record those."""
         reason = np.full(len(answers), _LIMIT, np.int8)
         if self.halt == "rules":
             reason[self.task.verify(self.givens[self.item], answers)] = _RULES
