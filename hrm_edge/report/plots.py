@@ -23,6 +23,7 @@ _STYLE: dict[str, Any] = {
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.grid": True,
+    "axes.axisbelow": True,
     "grid.color": "#d8dee4",
     "grid.linewidth": 0.6,
     "axes.titlesize": 10,
@@ -31,6 +32,8 @@ _STYLE: dict[str, Any] = {
     "legend.frameon": False,
     "legend.fontsize": 8,
 }
+
+_HOLLOW: dict[str, Any] = {"marker": "o", "linestyle": "", "markerfacecolor": "none", "markeredgecolor": COLOURS[5]}
 
 Draw = Callable[[Any], None]
 
@@ -186,17 +189,17 @@ def roofline(reports: Sequence[BenchReport]) -> str | None:
             axes.plot([x], [line.measured_flop_per_s], "o", color=colour, label=f"measured: {short(report)}")
         first = lines[0]
         if first.peak_flop_per_s and first.peak_bytes_per_s:
-            _roof(axes, low, high, first.peak_flop_per_s, first.peak_bytes_per_s, COLOURS[0], "-", "this machine")
+            name = "this machine" + (", float32" if first.peaks_from.startswith("float32") else "")
+            _roof(axes, low, high, first.peak_flop_per_s, first.peak_bytes_per_s, COLOURS[0], "-", name)
         precision = known[0].model.precision
         for key in PREDICTED:
             board = boards()[key]
             peak, moved = board.peak_ops(precision), board.dram_gb_s * 1e9
-            _roof(axes, low, high, peak, moved, COLOURS[5], ":", board.name.removeprefix("Jetson "))
+            name = board.name.removeprefix("Jetson ")
+            _roof(axes, low, high, peak, moved, COLOURS[5], ":", name, above=key != PREDICTED[0])
             x = intensities[0]
-            axes.plot(
-                [x], [min(peak, x * moved)], "o", markerfacecolor="none", markeredgecolor=COLOURS[5], markersize=6
-            )
-        axes.plot([], [], "o", markerfacecolor="none", markeredgecolor=COLOURS[5], label="prediction, not measured")
+            axes.plot([x], [min(peak, x * moved)], **_HOLLOW)
+        axes.plot([], [], **_HOLLOW, label="prediction, not measured")
         axes.set_xscale("log")
         axes.set_yscale("log")
         axes.set_xlim(low, high)
@@ -207,12 +210,22 @@ def roofline(reports: Sequence[BenchReport]) -> str | None:
     return svg("Roofline", draw)
 
 
-def _roof(axes: Any, low: float, high: float, flops: float, moved: float, colour: str, style: str, name: str) -> None:
+def _roof(
+    axes: Any,
+    low: float,
+    high: float,
+    flops: float,
+    moved: float,
+    colour: str,
+    style: str,
+    name: str,
+    above: bool = True,
+) -> None:
     ridge = flops / moved
     xs = [low, ridge, high] if low < ridge < high else [low, high]
     axes.plot(xs, [min(flops, x * moved) for x in xs], style, color=colour, linewidth=1.1)
-    axes.annotate(name, (high, min(flops, high * moved)), (-2, 3), textcoords="offset points", ha="right", fontsize=7,
-                  color=colour)  # fmt: skip
+    axes.annotate(name, (high, min(flops, high * moved)), (-2, 3 if above else -9), textcoords="offset points",
+                  ha="right", fontsize=7, color=colour)  # fmt: skip
 
 
 def _colours(reports: Sequence[BenchReport]) -> list[str]:

@@ -102,7 +102,8 @@ def power_rows(report: BenchReport) -> list[Row]:
     """Power and energy, or why there are none."""
     power = report.power
     if power.power_w_mean is None:
-        return [("power", f"– {power.reason}"), ("energy", f"– {report.energy_reason}")]
+        same = report.energy_reason == power.reason
+        return [("power", f"– {power.reason}"), ("energy", "– see power" if same else f"– {report.energy_reason}")]
     error = "" if power.power_w_standard_error is None else f" ± {power.power_w_standard_error:.2g} (standard error)"
     net = "" if power.power_w_net is None else f", net of rest {power.power_w_net:.4g} W"
     samples = f"{power.samples}, largest gap {power.largest_gap_s or 0:.3g} s"

@@ -77,14 +77,10 @@ class JtopMeter:
     def _follow(self) -> None:
         try:
             while not self._stop.is_set() and self._client.ok():
-                self.take(self._client.power, self._clock())
+                self._latest.put(Reading(self._clock(), rails_of(self._client.power)))
             self._latest.end("the jtop service ended the connection")
         except Exception as error:  # noqa: BLE001 - a broken service must end in the report, not in this thread
             self._latest.end(explain(error))
-
-    def take(self, power: Mapping[str, Any], at_s: float) -> None:
-        """Keep what the service said at ``at_s``."""
-        self._latest.put(Reading(at_s, rails_of(power)))
 
     def read(self) -> Reading:
         return self._latest.get()

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import subprocess
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from hrm_edge.bench.power.meter import Clock, Latest, Reading, SensorError, scope_of
@@ -47,28 +48,52 @@ def parse_tegrastats(line: str) -> TegraLine:
     )
 
 
+Stream = tuple[Iterable[str], Callable[[], None]]
+"""Lines as they come, and what ends them."""
+
+
+def start_program(command: Sequence[str]) -> Stream:
+    """Run ``command`` and follow its output. Raises ``SensorError`` where it does not start."""
+    try:
+        process = subprocess.Popen(
+            list(command), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, text=True,
+            errors="replace",
+        )  # fmt: skip
+    except OSError as error:
+        raise SensorError(f"{command[0]} does not start: {error.strerror}") from error
+    assert process.stdout is not None
+    stdout = process.stdout
+
+    def stop() -> None:
+        process.terminate()
+        try:
+            process.wait(2)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+        stdout.close()
+
+    return stdout, stop
+
+
 class TegrastatsMeter:
-    """Runs the program and keeps its newest line; the mean it prints is since its start, so it is not used."""
+    """Follows the program and keeps its newest line; the mean it prints is since its start, so it is not used."""
 
     name = "tegrastats"
     period_s = PERIOD_S
 
-    def __init__(self, clock: Clock, rail: str | None = None, command: Sequence[str] = ("tegrastats",)) -> None:
-        """Start ``command`` and wait for its first line with rails.
+    def __init__(
+        self, clock: Clock, rail: str | None = None, start: Callable[[Sequence[str]], Stream] = start_program
+    ) -> None:
+        """Start the program and wait for its first line with rails; ``rail``: measure this one alone.
 
-        ``rail``: measure this one alone. Raises ``SensorError`` where the program has no rails or no known total, and
-        ``UserError`` where it has no such rail.
+        Raises ``SensorError`` where the program has no rails or no known total, ``UserError`` for an unknown rail.
         """
-        self.sensor = f"{' '.join(command)} --interval {round(1e3 * PERIOD_S)}"
+        command = ("tegrastats", "--interval", str(round(1e3 * PERIOD_S)))
+        self.sensor = " ".join(command)
         self._clock, self._latest = clock, Latest()
         self._hottest, self._gpu = -273.0, (0.0, 0)
-        try:
-            self._process = subprocess.Popen(
-                [*command, "--interval", str(round(1e3 * PERIOD_S))],
-                stdout=subprocess.PIPE, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, text=True, errors="replace",
-            )  # fmt: skip
-        except OSError as error:
-            raise SensorError(f"{command[0]} does not start: {error.strerror}") from error
+        self._lines, self._stop = start(command)
         self._thread = threading.Thread(target=self._follow, name="tegrastats", daemon=True)
         self._thread.start()
         try:
@@ -78,12 +103,12 @@ class TegrastatsMeter:
             raise
 
     def _follow(self) -> None:
-        assert self._process.stdout is not None
-        for line in self._process.stdout:
-            self.take(line, self._clock())
+        with contextlib.suppress(ValueError):  # the pipe was closed under us
+            for line in self._lines:
+                self._take(line, self._clock())
         self._latest.end("tegrastats ended")
 
-    def take(self, line: str, at_s: float) -> None:
+    def _take(self, line: str, at_s: float) -> None:
         """Keep a line that came at ``at_s``; one without rails is none."""
         found = parse_tegrastats(line)
         if found.rails_w:
@@ -101,12 +126,5 @@ class TegrastatsMeter:
         return [*said, f"tegrastats: mean GPU load {total / count:.0%}"] if count else said
 
     def close(self) -> None:
-        self._process.terminate()
-        try:
-            self._process.wait(2)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
+        self._stop()
         self._thread.join(2)
-        if self._process.stdout is not None:
-            self._process.stdout.close()
