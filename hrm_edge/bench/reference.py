@@ -19,10 +19,11 @@ def against(session: Session, reference: Session, givens: Tokens, steps: int) ->
     found = []
     for step in range(1, steps + 1):
         ours, logits, _ = session.step(tokens, ids, ours)
-        theirs, right, _ = reference.step(tokens, ids, theirs)
+        theirs, reference_logits, _ = reference.step(tokens, ids, theirs)
         if step in (1, 4, steps):
+            found_logits, right = logits[:], reference_logits[:]
             signal = float(np.square(right, dtype=np.float64).sum())
-            noise = float(np.square(right.astype(np.float64) - logits).sum())
-            same = float((right.argmax(-1) == logits.argmax(-1)).all(-1).mean())
+            noise = float(np.square(right.astype(np.float64) - found_logits).sum())
+            same = float((right.argmax(-1) == found_logits.argmax(-1)).all(-1).mean())
             found.append(ReferenceAt(steps=step, logits_sqnr_db=decibels(signal, noise), same_answers=same))
     return found

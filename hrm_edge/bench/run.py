@@ -15,7 +15,7 @@ from hrm_edge.bench.power.energy import idle_power, measure
 from hrm_edge.bench.power.sampler import Sampler
 from hrm_edge.bench.reference import MOST_PUZZLES, against
 from hrm_edge.bench.roofline import roofline
-from hrm_edge.bench.scenarios import MIN_QUERIES, SCENARIOS, Measured, Plan, Progress, Solver
+from hrm_edge.bench.scenarios import MIN_QUERIES, SCENARIOS, Ids, Measured, Plan, Progress, Solver
 from hrm_edge.bench.timing import warm_up
 from hrm_edge.device.identity import Device, describe_device, package_version
 from hrm_edge.device.state import read_state, warnings_after, warnings_before
@@ -75,17 +75,17 @@ class Ask:
 
 def evaluate(
     solver: Solver, givens: Tokens, labels: Tokens, *, model: Model, data: Data, threads: int | None,
-    on_progress: SolveProgress | None = None,
+    puzzle_ids: Ids | None = None, on_progress: SolveProgress | None = None,
 ) -> EvalReport:  # fmt: skip
-    """Answer ``givens`` [N, S], N > 0, and compare with ``labels`` [N, S]."""
+    """Answer ``givens`` [N, S], N > 0, of the puzzles [N], and compare with ``labels`` [N, S]."""
     began = time.perf_counter()
-    found = solver(givens, on_progress=on_progress)
+    found = solver(givens, puzzle_ids, on_progress=on_progress)
     duration = time.perf_counter() - began
     return EvalReport(
-        **_common(solver, model, data, threads, describe_device()),
-        **answer_fields(found, labels),
+        **common_fields(solver, model, data, threads),
+        **answer_fields(found, labels, solver.task),
         mean_views=float(found.views.mean()),
-        by_views=score_by_views(found, labels, solver.views),
+        by_views=score_by_views(found, labels, solver.views, solver.task),
         duration_s=duration,
         throughput_per_s=len(found) / duration,
     )
@@ -93,9 +93,10 @@ def evaluate(
 
 def bench(
     solver: Solver, givens: Tokens, labels: Tokens, *, subject: Subject, ask: Ask, progress: Progress,
-    tell: Callable[[str], None] = lambda message: None,
+    puzzle_ids: Ids | None = None, tell: Callable[[str], None] = lambda message: None,
 ) -> BenchReport:  # fmt: skip
-    """Measure one scenario on ``givens`` [N, S], N > 0; the same answers are scored against ``labels`` [N, S].
+    """Measure one scenario on ``givens`` [N, S], N > 0, of the puzzles [N]; the same answers are scored against
+    ``labels`` [N, S].
 
     Raises ``UserError`` where the meter that was asked for is not there, or with ``ask.strict`` the machine not ready.
     """
@@ -110,14 +111,14 @@ def bench(
     with _sampling(chosen) as sampler:
         idle = _rest(sampler, ask.idle_s, tell)
         warm = warm_up(solver.session, givens[: min(solver.slots, solver.session.max_batch)])
-        measured = SCENARIOS[ask.scenario](solver, givens, ask.plan, progress)
+        measured = SCENARIOS[ask.scenario](solver, givens, ask.plan, progress, puzzle_ids)
     after = read_state(ask.system)
     power = _power(chosen, sampler, measured, idle)
     warnings += [*warnings_after(before, after), *_doubts(measured, warm, power)]
     device = describe_device(ask.system)
     return BenchReport(
-        **_common(solver, subject.model, subject.data, subject.threads, device),
-        **answer_fields(measured.solutions, labels[: len(measured.solutions)]),
+        **common_fields(solver, subject.model, subject.data, subject.threads, device),
+        **answer_fields(measured.solutions, labels[: len(measured.solutions)], solver.task),
         **_figures(measured),
         **_energies(power, measured),
         **_compared(solver, givens, subject),
@@ -255,18 +256,22 @@ def _roofline(solver: Solver, model: Model, measured: Measured, device: Device, 
     )
 
 
-def _common(solver: Solver, model: Model, data: Data, threads: int | None, device: Device) -> dict[str, Any]:
+def common_fields(
+    solver: Solver, model: Model, data: Data, threads: int | None, device: Device | None = None
+) -> dict[str, Any]:
+    """The fields that every report has besides what came of the puzzles."""
     backend = solver.session.backend
     package = backend.partition("-")[0]
     engine = Engine(
-        backend=backend, version=package_version(package) or "unknown", threads=threads,
+        backend=backend, version=package_version(package) or "unknown",
+        threads=getattr(solver.session, "threads", threads),
         slots=min(solver.slots, solver.session.max_batch),
     )  # fmt: skip
     return {
         "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "model": model,
         "engine": engine,
-        "device": device,
+        "device": device or describe_device(),
         "data": data,
         "halt": solver.halt,
         "max_steps": solver.max_steps,

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from hrm_edge.bench.timing import TimedSession
 from hrm_edge.report import Pace
@@ -21,6 +22,7 @@ from hrm_edge.solve import STAGES, Halt, Solutions, solve
 from hrm_edge.solve import Progress as SolveProgress
 from hrm_edge.tasks.base import Task, Tokens
 
+Ids = NDArray[np.int32]
 Progress = Callable[[float], None]
 """Called with the share of the measurement that is done."""
 
@@ -41,12 +43,14 @@ class Solver:
     seed: int
 
     def __call__(
-        self, givens: Tokens, *, session: Session | None = None, on_progress: SolveProgress | None = None
-    ) -> Solutions:
-        """Solve ``givens`` [N, S]; ``session`` stands in for the solver's own one, to time it."""
+        self, givens: Tokens, puzzle_ids: Ids | None = None, *, session: Session | None = None,
+        on_progress: SolveProgress | None = None,
+    ) -> Solutions:  # fmt: skip
+        """Solve ``givens`` [N, S] of the puzzles [N] (None: the blank one); ``session`` stands in for the solver's own
+        one, to time it."""
         return solve(
-            session or self.session, self.task, givens, halt=self.halt, max_steps=self.max_steps, views=self.views,
-            slots=self.slots, seed=self.seed, on_progress=on_progress,
+            session or self.session, self.task, givens, puzzle_ids=puzzle_ids, halt=self.halt,
+            max_steps=self.max_steps, views=self.views, slots=self.slots, seed=self.seed, on_progress=on_progress,
         )  # fmt: skip
 
 
@@ -86,8 +90,8 @@ class Measured:
 class _Log:
     """Queries as they are answered one by one."""
 
-    def __init__(self, solver: Solver, givens: Tokens, progress: Progress) -> None:
-        self.solver, self.givens, self.progress = solver, givens, progress
+    def __init__(self, solver: Solver, givens: Tokens, puzzle_ids: Ids | None) -> None:
+        self.solver, self.givens, self.ids = solver, givens, ids_of(givens, puzzle_ids)
         self.timed = TimedSession(solver.session)
         self.first: list[Solutions] = []
         self.latency_s: list[float] = []
@@ -99,7 +103,7 @@ class _Log:
     def ask(self, since: float) -> float:
         """Answer the next puzzle of the set, going round; its latency counts from ``since``. Returns the time now."""
         index = len(self.latency_s) % len(self.givens)
-        answer = self.solver(self.givens[index : index + 1], session=self.timed)
+        answer = self.solver(self.givens[index : index + 1], self.ids[index : index + 1], session=self.timed)
         now = time.monotonic()
         self.latency_s.append(now - since)
         self.answered_at_s.append(now - self.began)
@@ -117,12 +121,14 @@ class _Log:
         )  # fmt: skip
 
 
-def single_stream(solver: Solver, givens: Tokens, plan: Plan, progress: Progress) -> Measured:
-    """Go round ``givens`` [N, S] one by one for the plan's seconds and at least 64 queries.
+def single_stream(
+    solver: Solver, givens: Tokens, plan: Plan, progress: Progress, puzzle_ids: Ids | None = None
+) -> Measured:
+    """Go round ``givens`` [N, S] of the puzzles [N] one by one for the plan's seconds and at least 64 queries.
 
     The latency is that of the whole call, from the puzzle to the verified answer.
     """
-    log = _Log(solver, givens, progress)
+    log = _Log(solver, givens, puzzle_ids)
     now = log.began
     while now - log.began < plan.duration_s or len(log.latency_s) < MIN_QUERIES:
         log.ask(time.monotonic())
@@ -131,12 +137,12 @@ def single_stream(solver: Solver, givens: Tokens, plan: Plan, progress: Progress
     return log.measured(now)
 
 
-def camera(solver: Solver, givens: Tokens, plan: Plan, progress: Progress) -> Measured:
+def camera(solver: Solver, givens: Tokens, plan: Plan, progress: Progress, puzzle_ids: Ids | None = None) -> Measured:
     """A puzzle of ``givens`` [N, S] with every frame; while one is being solved the frames that come are dropped.
 
     Each answer's latency counts from its frame, so the wait for the solver is in it.
     """
-    log = _Log(solver, givens, progress)
+    log = _Log(solver, givens, puzzle_ids)
     period, taken = 1.0 / plan.frames_per_s, -1
     now = log.began
     while now - log.began < plan.duration_s or len(log.latency_s) < MIN_QUERIES:
@@ -153,16 +159,16 @@ def camera(solver: Solver, givens: Tokens, plan: Plan, progress: Progress) -> Me
     return log.measured(now, pace)
 
 
-def offline(solver: Solver, givens: Tokens, plan: Plan, progress: Progress) -> Measured:
+def offline(solver: Solver, givens: Tokens, plan: Plan, progress: Progress, puzzle_ids: Ids | None = None) -> Measured:
     """Answer a queue through the slots, again and again until the plan's seconds are over.
 
     The queue is ``givens`` [N, S] or, where these would take longer, as many of the first of them as a trial says fit
     into the time (at least 4 times the slots). The latency is that of a puzzle in its slot.
     """
-    slots = min(solver.slots, solver.session.max_batch, len(givens))
+    ids, slots = ids_of(givens, puzzle_ids), min(solver.slots, solver.session.max_batch, len(givens))
     trial_began = time.monotonic()
     trial = givens[: MIN_ROUNDS * slots]
-    solver(trial)
+    solver(trial, ids[: len(trial)])
     rate = len(trial) / (time.monotonic() - trial_began)
     queue = givens[: max(len(trial), int(rate * plan.duration_s))]
     timed = TimedSession(solver.session)
@@ -170,7 +176,7 @@ def offline(solver: Solver, givens: Tokens, plan: Plan, progress: Progress) -> M
     answered: list[float] = []
     began = now = time.monotonic()
     while not rounds or now - began < plan.duration_s:
-        found = solver(queue, session=timed)
+        found = solver(queue, ids[: len(queue)], session=timed)
         rounds.append(found)
         before, now = now, time.monotonic()
         answered += np.linspace(before - began, now - began, len(found) + 1)[1:].tolist()  # evenly: slots overlap
@@ -181,11 +187,16 @@ def offline(solver: Solver, givens: Tokens, plan: Plan, progress: Progress) -> M
     return Measured(rounds[0], latencies, answered, verified, stages, timed, began, now)
 
 
-SCENARIOS: dict[Scenario, Callable[[Solver, Tokens, Plan, Progress], Measured]] = {
+SCENARIOS: dict[Scenario, Callable[[Solver, Tokens, Plan, Progress, Ids | None], Measured]] = {
     "single-stream": single_stream,
     "offline": offline,
     "camera": camera,
 }
+
+
+def ids_of(givens: Tokens, puzzle_ids: Ids | None) -> Ids:
+    """The puzzles' rows of the model's table [N]; by default the blank one."""
+    return np.zeros(len(givens), np.int32) if puzzle_ids is None else puzzle_ids
 
 
 def joined(parts: Iterable[Solutions]) -> Solutions:
@@ -198,6 +209,7 @@ def joined(parts: Iterable[Solutions]) -> Solutions:
         steps_by_view=np.concatenate([part.steps_by_view for part in parts]),
         views=np.concatenate([part.views for part in parts]),
         latency_s=np.concatenate([part.latency_s for part in parts]),
+        q_halt=np.concatenate([part.q_halt for part in parts]),
         halted_by=[reason for part in parts for reason in part.halted_by],
         traces=None,
         stage_s={stage: sum(part.stage_s[stage] for part in parts) for stage in STAGES},

@@ -6,12 +6,13 @@ from typing import Any
 
 import click
 
-from hrm_edge.cli.options import Duration, OutputFile
+from hrm_edge.cli.options import Duration, OutputFile, backend_option, task_option
 
 
 @click.command()
 @click.argument("models", metavar="MODEL", nargs=-1, required=True)
 @click.option("--data", help="Built data folder, or a CSV or text file.  [default: 256 puzzles of the package]")
+@task_option
 @click.option("--limit", type=click.IntRange(1), help="Only the first so many puzzles.")
 @click.option(
     "--scenario",
@@ -35,7 +36,8 @@ from hrm_edge.cli.options import Duration, OutputFile
 )
 @click.option("--max-steps", type=click.IntRange(1), help="ACT steps per view.  [default: the model's]")
 @click.option("--slots", type=click.IntRange(1), help="Offline: puzzles in the batch at most.  [default: 64]")
-@click.option("--threads", type=click.IntRange(1), help="Threads of one step (artifacts).")
+@backend_option
+@click.option("--threads", type=click.IntRange(1), help="Threads of one step (ONNX Runtime).")
 @click.option("--seed", type=int, default=0, show_default=True, help="Chooses the symmetries.")
 @click.option(
     "--power", default="auto", show_default=True,
@@ -58,8 +60,8 @@ def bench(
     context: click.Context, /, models: tuple[str, ...], compare: bool, sweep: str | None, max_regression: float | None,
     calibration: str | None, **chosen: Any,
 ) -> None:  # fmt: skip
-    """Measure MODEL, an artifact or a checkpoint, on this machine: latency, throughput, power, accuracy of the same
-    answers.
+    """Measure MODEL, an artifact, a checkpoint or a published state-dict file, on this machine: latency, throughput,
+    power, accuracy of the same answers.
 
     Single-stream asks at least 64 puzzles (MLPerf's least) and its headline is the p90 latency.
 

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from hrm_edge.bench.run import Subject
     from hrm_edge.report import BenchReport, ColdStart, Data
     from hrm_edge.report.schema import Protocol, Scenario
+    from hrm_edge.runtime import Backend
     from hrm_edge.solve import Halt
 
 
@@ -29,6 +30,7 @@ class Options:
     """What the command line says; see its help."""
 
     data: str | None
+    task_name: str | None
     limit: int | None
     scenario: Scenario
     duration: float
@@ -38,6 +40,7 @@ class Options:
     halt: Halt
     max_steps: int | None
     slots: int | None
+    backend: Backend | None
     threads: int | None
     seed: int
     power: str
@@ -72,7 +75,7 @@ def measure(context: click.Context, model: str, options: Options) -> tuple[Bench
         raise UserError(
             "--slots is for --scenario offline", f"{options.scenario} has one puzzle at a time: leave it out"
         )
-    resolved = resolve_model(model, options.threads)
+    resolved = resolve_model(model, options.threads, options.task_name, options.backend)
     loaded_s = process_age_s()
     session, task = resolved.session, resolved.task
     batch = options.slots or 64 if options.scenario == "offline" else 1
@@ -90,7 +93,7 @@ def measure(context: click.Context, model: str, options: Options) -> tuple[Bench
     with progress_bar(options.scenario, 1.0) as progress:
         report = bench(
             solver, puzzles.givens, puzzles.labels, subject=subject, ask=ask, progress=progress,
-            tell=lambda message: click.echo(message, err=True),
+            puzzle_ids=puzzles.puzzle_ids,             tell=lambda message: click.echo(message, err=True),
         )  # fmt: skip
     return report, task.format(puzzles.givens[0])
 

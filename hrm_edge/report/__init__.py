@@ -4,6 +4,8 @@ from hrm_edge.report.figures import decibels, latency_ms, wilson_95
 from hrm_edge.report.power import Gap, IdlePower, Power, RailPower
 from hrm_edge.report.schema import (
     Answers,
+    ArcAtViews,
+    ArcVotes,
     AtViews,
     BenchReport,
     ColdStart,
@@ -21,7 +23,7 @@ from hrm_edge.report.schema import (
 )
 
 __all__ = [
-    "Answers", "AtViews", "BenchReport", "ColdStart", "Data", "Engine", "EvalReport", "Gap", "IdlePower", "Latency",
-    "Model", "Pace", "Power", "RailPower", "Reference", "ReferenceAt", "Report", "Sweep", "WarmUp", "decibels",
-    "latency_ms", "wilson_95",
+    "Answers", "ArcAtViews", "ArcVotes", "AtViews", "BenchReport", "ColdStart", "Data", "Engine",
+    "EvalReport", "Gap", "IdlePower", "Latency", "Model", "Pace", "Power", "RailPower", "Reference",
+    "ReferenceAt", "Report", "Sweep", "WarmUp", "decibels", "latency_ms", "wilson_95",
 ]  # fmt: skip

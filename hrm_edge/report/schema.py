@@ -68,8 +68,9 @@ class Answers(Closed):
     exact_accuracy: float = Field(description="share whose whole answer is the right one")
     exact_accuracy_interval_95: tuple[float, float] = Field(description="Wilson score interval")
     verified: int = Field(description="puzzles whose answer obeys the rules and keeps the givens")
-    false_verified: int = Field(description="verified puzzles whose answer is not the right one")
+    false_verified: int = Field(description="verified puzzles whose answer is not right; of mazes: no shortest path")
     mean_steps: float = Field(description="ACT steps per puzzle, all views together")
+    optimal: int | None = Field(default=None, description="mazes whose path is right and a shortest one; else null")
 
 
 class AtViews(Answers):
@@ -91,11 +92,31 @@ class _Report(Answers):
     steps_histogram: dict[int, int] = Field(description="ACT steps → puzzles")
 
 
+class ArcAtViews(Closed):
+    """ARC Prize's measure after voting over so many augmentations of every task."""
+
+    views: int
+    pass_at_1: float = Field(description="share of a task's questions answered at the first attempt, mean over tasks")
+    pass_at_2: float
+    solved_at_1: int = Field(description="tasks with all their questions answered")
+    solved_at_2: int
+
+
+class ArcVotes(Closed):
+    """What voting made of the answers to augmented questions."""
+
+    tasks: int = Field(description="whose answers are known")
+    questions: int
+    asked: int = Field(description="questions, those without a known answer included")
+    by_views: list[ArcAtViews] = Field(description="empty where no answer is known")
+
+
 class EvalReport(_Report):
-    """``hrm-edge eval``."""
+    """``hrm-edge eval``; of ARC the counts are of augmented questions with known answers, ``arc`` tells the score."""
 
     schema_version: Literal[1] = EVAL_SCHEMA
     kind: Literal["hrm-edge eval"] = "hrm-edge eval"
+    arc: ArcVotes | None = None
     mean_views: float
     by_views: list[AtViews]
     duration_s: float

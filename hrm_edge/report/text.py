@@ -42,8 +42,7 @@ def rows(report: Report) -> list[Row]:
         ("model", f"{model.name}: {about}"),
         ("data", f"{data.path}: {report.count} {data.task} puzzles, answers from the {data.answers}"),
         ("halting", f"{report.halt}, steps per view at most {report.max_steps}, views at most {report.views}"),
-        ("exact accuracy", _accuracy(report)),
-        ("verified", f"{report.verified} of {report.count}, {report.false_verified} of them wrong"),
+        *_answer_rows(report),
         ("steps per puzzle", f"mean {report.mean_steps:.2f}"),
     ]
     if isinstance(report, BenchReport):
@@ -55,6 +54,21 @@ def rows(report: Report) -> list[Row]:
     device = report.device
     found.append(("device", f"{device.machine or device.cpu}, {device.cores} cores, {_size(device.memory_bytes)}"))
     return found
+
+
+def _answer_rows(report: Report) -> list[Row]:
+    arc = report.arc if isinstance(report, EvalReport) else None
+    if arc is not None:
+        found = [("pass@1, pass@2", f"{_percent(at.pass_at_1)}, {_percent(at.pass_at_2)}") for at in arc.by_views[-1:]]
+        known = f"{arc.questions} questions of {arc.tasks} tasks" if arc.questions else "not known"
+        found.append(("answers", f"{known}, {arc.asked} asked"))
+        return [*found, ("augmented, exact", f"{_accuracy(report)} of {report.count} before voting")]
+    wrong = f"{report.false_verified} of them wrong"
+    found = [("exact accuracy", _accuracy(report))]
+    if report.optimal is not None:
+        found.append(("valid and optimal", f"{report.optimal} of {report.count}"))
+        wrong = f"{report.false_verified} of them longer than the shortest path"
+    return [*found, ("verified", f"{report.verified} of {report.count}, {wrong}")]
 
 
 def _bench_rows(report: BenchReport) -> list[Row]:
@@ -160,15 +174,22 @@ def _state_rows(report: BenchReport) -> list[Row]:
 
 
 def _view_rows(report: Report) -> list[tuple[str, ...]]:
-    if not isinstance(report, EvalReport) or len(report.by_views) < 2:
+    """A heading and a row for each number of views; empty where there was one."""
+    if not isinstance(report, EvalReport):
+        return []
+    if report.arc is not None:
+        shares = [(at, _percent(at.pass_at_1), _percent(at.pass_at_2)) for at in report.arc.by_views]
+        cells = [(f"{at.views}", *two, f"{at.solved_at_1}", f"{at.solved_at_2}") for at, *two in shares]
+        return [("views", "pass@1", "pass@2", "tasks solved at 1", "at 2"), *cells] if len(cells) > 1 else []
+    if len(report.by_views) < 2:
         return []
     return [
-        (str(at.views), _accuracy(at), str(at.verified), str(at.false_verified), f"{at.mean_steps:.2f}")
-        for at in report.by_views
+        ("views", "exact accuracy", "verified", "of them wrong", "mean steps"),
+        *(
+            (str(at.views), _accuracy(at), str(at.verified), str(at.false_verified), f"{at.mean_steps:.2f}")
+            for at in report.by_views
+        ),
     ]
-
-
-_VIEW_COLUMNS = ("views", "exact accuracy", "verified", "of them wrong", "mean steps")
 
 
 def tables(report: Report) -> list[Table]:
@@ -185,8 +206,8 @@ def tables(report: Report) -> list[Table]:
             loud.add_row(f"[red]{escape(warning)}[/red]")
         found.append(loud)
     if view_rows := _view_rows(report):
-        views = Table(*_VIEW_COLUMNS, title="by views", title_justify="left", box=None, padding=(0, 2, 0, 0))
-        for cells in view_rows:
+        views = Table(*view_rows[0], title="by views", title_justify="left", box=None, padding=(0, 2, 0, 0))
+        for cells in view_rows[1:]:
             views.add_row(*cells)
         found.append(views)
     return found
@@ -199,7 +220,7 @@ def markdown(report: Report) -> str:
         lines += [f"> **Warning:** {warning}" + "  " for warning in report.warnings] + [""]
     lines += markdown_table((" ", " "), rows(report))
     if view_rows := _view_rows(report):
-        lines += ["", *markdown_table(_VIEW_COLUMNS, view_rows)]
+        lines += ["", *markdown_table(view_rows[0], view_rows[1:])]
     return "\n".join([*lines, "", f"Made {report.created}, schema {report.schema_version}."]) + "\n"
 
 

@@ -51,7 +51,7 @@ def test_single_stream_lasts_as_long_as_asked():
     seen = []
     measured = single_stream(solver(), givens, Plan(0.3), seen.append)
     assert measured.duration_s >= 0.3
-    assert len(measured.latency_s) > MIN_QUERIES
+    assert len(measured.latency_s) >= MIN_QUERIES
     assert seen == sorted(seen)
     assert seen[-1] == 1.0
 

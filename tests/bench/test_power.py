@@ -158,7 +158,7 @@ def test_jtops_totals_that_are_none(monkeypatch):
 
 @pytest.mark.parametrize(
     ("failure", "mend"),
-    [("The jtop.service is not active. Please run:\nsudo systemctl restart jtop.service", "sudo systemctl restart jtop"),
+    [("The jtop.service is not active. Please run:\nsudo systemctl restart jtop.service", "systemctl restart jtop"),
      ("Mismatch version jtop service: [4.1] and client: [7.2]", "both one version"),
      ("I can't access jtop.service.\nPlease logout or reboot this board.", "usermod -aG jtop"), ("boom", "boom")],
 )  # fmt: skip
