@@ -44,7 +44,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "vision": {"errors", "tasks"},
     "bench": BASE | CORE | {"runtime"},
     "demo": BASE | CORE | {"runtime", "vision"},
-    "doctor": BASE,
+    "doctor": BASE | {"device"},
     # host
     "ops": {"errors", "files", "plugin"},
     "model": BASE | {"session", "ops"},
@@ -69,7 +69,7 @@ MAY_USE: dict[str, set[str]] = {
     "vision": {"numpy", "cv2"},
     "bench": {"numpy", "pydantic", "rich"},
     "demo": {"numpy", "cv2", "rich"},
-    "doctor": {"rich"},
+    "doctor": {"pydantic", "yaml"},
     "ops": {"numpy", "torch", "triton", "tensorrt", "torch_tensorrt"},
     "model": {"numpy", "torch", "safetensors", "pydantic"},
     "data": {"numpy", "numba", "pydantic", "rich", "huggingface_hub"},
