@@ -13,6 +13,8 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 from rich.table import Table
 
+from hrm_edge.device.identity import Device
+
 SCHEMA_VERSION = 1
 Z_95 = 1.959963984540054  # two-sided 95 % quantile of the normal distribution
 
@@ -53,20 +55,6 @@ class Engine(_Closed):
     version: str
     threads: int | None = Field(description="of one step; null: the backend's default")
     slots: int = Field(description="puzzles in the batch at most")
-
-
-class Device(_Closed):
-    """The machine, as the operating system tells it."""
-
-    machine: str | None = Field(description="board or product name; null where the system has none")
-    cpu: str
-    cores: int = Field(description="logical cores this process may use")
-    memory_bytes: int
-    os: str
-    kernel: str
-    architecture: str
-    python: str
-    versions: dict[str, str] = Field(description="of the packages that decide speed and results")
 
 
 class Data(_Closed):

@@ -8,7 +8,7 @@ import numpy as np
 
 from hrm_edge.report import Answers, AtViews, wilson_95
 from hrm_edge.solve import Solutions
-from hrm_edge.tasks.base import Bools, Tokens
+from hrm_edge.tasks.base import Bools, Tokens, exact
 
 VIEW_MARKS = (1, 4, 16, 64)
 
@@ -20,15 +20,15 @@ def score(found: Solutions, labels: Tokens, *, views: int | None = None) -> Answ
     """
     in_time: Bools = np.ones(len(found), np.bool_) if views is None else found.views <= views
     verified = found.verified & in_time
-    exact = (found.answers == labels).all(axis=1) & in_time
+    right = exact(found.answers, labels) & in_time
     steps = found.steps_by_view[:, :views].sum(axis=1)
     count = len(found)
     return Answers(
         count=count,
-        exact_accuracy=float(exact.mean()) if count else 0.0,
-        exact_accuracy_interval_95=wilson_95(int(exact.sum()), count),
+        exact_accuracy=float(right.mean()) if count else 0.0,
+        exact_accuracy_interval_95=wilson_95(int(right.sum()), count),
         verified=int(verified.sum()),
-        false_verified=int((verified & ~exact).sum()),
+        false_verified=int((verified & ~right).sum()),
         mean_steps=float(steps.mean()) if count else 0.0,
     )
 

@@ -7,8 +7,8 @@ from datetime import datetime, timezone
 from typing import Any, Literal
 
 from hrm_edge.bench.accuracy import answer_fields, score_by_views
-from hrm_edge.bench.device import describe_device, package_version
 from hrm_edge.bench.scenarios import SCENARIOS, Progress, Scenario, Solver
+from hrm_edge.device.identity import describe_device, package_version
 from hrm_edge.report import BenchReport, Data, Engine, EvalReport, Model, Power, latency_ms
 from hrm_edge.solve import Progress as SolveProgress
 from hrm_edge.tasks.base import Tokens

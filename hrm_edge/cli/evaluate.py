@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from hrm_edge.cli.options import OutputFile
+from hrm_edge.cli.options import OutputFile, task_option
 
 if TYPE_CHECKING:
     from hrm_edge.solve import Halt
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 @click.command("eval")
 @click.argument("model")
 @click.option("--data", required=True, help="Built data folder, or a CSV or text file of puzzles.")
+@task_option
 @click.option("--limit", type=click.IntRange(1), help="Only the first so many puzzles.")
 @click.option("--views", type=click.IntRange(1), default=1, show_default=True, help="Symmetries tried per puzzle.")
 @click.option(
@@ -31,10 +32,10 @@ if TYPE_CHECKING:
 @click.option("--json", "json_file", type=OutputFile(), help="Write the report as JSON; - is stdout.")
 @click.option("--markdown", "markdown_file", type=OutputFile(), help="Write the report as Markdown; - is stdout.")
 def evaluate(
-    model: str, data: str, limit: int | None, views: int, halt: Halt, max_steps: int | None, slots: int,
-    threads: int | None, seed: int, json_file: str | None, markdown_file: str | None,
+    model: str, data: str, task_name: str | None, limit: int | None, views: int, halt: Halt, max_steps: int | None,
+    slots: int, threads: int | None, seed: int, json_file: str | None, markdown_file: str | None,
 ) -> None:  # fmt: skip
-    """Measure the exact accuracy of MODEL, an artifact or a checkpoint.
+    """Measure the exact accuracy of MODEL: an artifact, a checkpoint, or a published state-dict file.
 
     With --views N a puzzle whose answer breaks the rules is tried again under up to N - 1 random symmetries, and the
     report tells the accuracy after 1, 4, 16, 64 and N views.
@@ -48,7 +49,7 @@ def evaluate(
     from hrm_edge.cli.options import progress_bar, show_report
     from hrm_edge.cli.resolve import resolve_model
 
-    resolved = resolve_model(model, threads)
+    resolved = resolve_model(model, threads, task_name)
     puzzles = answered_puzzles(data, resolved.task, limit)
     session = resolved.session
     solver = Solver(session, resolved.task, halt, max_steps or session.spec.max_steps, views, slots, seed)

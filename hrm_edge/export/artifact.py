@@ -23,6 +23,7 @@ from hrm_edge.export.parity import CheckSet, judge, measure
 from hrm_edge.files import atomic_folder
 from hrm_edge.manifest import STATE_FILE, STEP_FILE, Gate, Manifest, Precision, write_manifest
 from hrm_edge.model.hrm import HRM
+from hrm_edge.model.published import PublishedInfo
 from hrm_edge.model.session import TorchSession
 from hrm_edge.model.weights import CheckpointInfo
 from hrm_edge.plugin.contract import NAME, NAMESPACE, VERSION
@@ -84,7 +85,7 @@ def _part_of(data: Dataset) -> CheckSet:
 
 def export(
     model: HRM,
-    info: CheckpointInfo,
+    info: CheckpointInfo | PublishedInfo,
     out: Path,
     *,
     precision: Precision,
@@ -129,7 +130,7 @@ def export(
             gate=Gate(passed=False, limits={}, failures=["not measured"]),
             quantization=_describe(model, scales, quantization, seen) if scales else None,
             provenance={
-                "checkpoint": {"step": info.step, "samples": info.samples, "recipe_hash": info.recipe_hash},
+                "checkpoint": info.origin(),
                 "checked_on": check.source,
                 "versions": {"hrm_edge": __version__, "torch": str(torch.__version__), "onnx": onnx.__version__},
                 "plugin": {"name": NAME, "version": VERSION, "namespace": NAMESPACE} if plugin else None,
