@@ -116,7 +116,9 @@ def _about(facts: Facts) -> list[tuple[str, str]]:
     driver = f"; driver {facts.cuda.driver}" if facts.cuda.driver else ""
     rows.append(("GPU", f"{gpus}{driver}; CUDA {facts.cuda.toolkit or facts.cuda.of_driver or 'not found'}"))
     python = facts.python
-    shared = {True: ", sees apt's packages", False: ", apart from apt's packages", None: ""}[python.system_site_packages]
+    shared = {True: ", sees apt's packages", False: ", apart from apt's packages", None: ""}[
+        python.system_site_packages
+    ]
     where = f"virtual environment {python.venv}{shared}" if python.in_venv else "no virtual environment"
     rows.append(("Python", f"{python.version}, {where}"))
     versions = [f"{name} {package.version}" for name, package in facts.packages.items()]
@@ -124,7 +126,8 @@ def _about(facts: Facts) -> list[tuple[str, str]]:
     if power.mode or power.modes:
         locked = {True: "locked", False: "free", None: "not shown"}[power.clocks_locked]
         rows.append(("power mode", f"{power.mode or 'not readable'} of {', '.join(power.modes)}; clocks {locked}"))
-    rows.append(("power sensors", ", ".join(power.sensors) or "none that we know: reports say 'not measured'"))
+    meters = [f"{meter.name} ({', '.join(meter.rails)})" for meter in power.meters if meter.problem is None]
+    rows.append(("power meters", "; ".join(meters) or "none that works: reports say 'not measured'"))
     parts = (
         ("memory", memory.memory_bytes), ("free", memory.memory_available_bytes), ("swap", memory.swap_bytes),
         ("disk free at home", memory.home_free_bytes),

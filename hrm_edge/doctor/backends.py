@@ -6,8 +6,6 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from hrm_edge.doctor.facts import Facts
 
-NO_FP8 = "fp32, fp16, int8"
-
 
 class Backend(BaseModel):
     """One way of running an artifact."""
@@ -51,7 +49,10 @@ def _tensorrt(facts: Facts) -> Backend:
         return Backend(name="tensorrt", works=False, precisions=[], why=why or "")
     gpu = facts.gpus[0]
     return Backend(
-        name="tensorrt", works=True, precisions=["fp32", "fp16", "int8"], why=f"{found.version} on {gpu.name}, SM {gpu.sm}"
+        name="tensorrt",
+        works=True,
+        precisions=["fp32", "fp16", "int8"],
+        why=f"{found.version} on {gpu.name}, SM {gpu.sm}",
     )
 
 

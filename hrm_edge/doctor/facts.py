@@ -67,12 +67,20 @@ class Jtop(_Closed):
     in_group: bool
 
 
+class Meter(_Closed):
+    """One way to measure power."""
+
+    name: str
+    rails: list[str]
+    problem: str | None = Field(description="why it cannot be used; null where it can")
+    mend: str | None
+
+
 class Power(_Closed):
     mode: str | None
     modes: list[str]
     clocks_locked: bool | None
-    sensors: list[str] = Field(description="hardware monitors that measure power: ina3221, ina238, RAPL, NVML")
-    unreadable: list[str] = Field(description="sensor files that this user may not read")
+    meters: list[Meter] = Field(description="the best first")
 
 
 class Resources(_Closed):

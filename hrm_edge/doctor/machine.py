@@ -126,7 +126,7 @@ class Machine:
     user: str = field(default_factory=_own_name)
     groups: frozenset[str] = field(default_factory=_own_groups)
     is_root: bool = field(default_factory=lambda: os.geteuid() == 0)
-    home: Path = field(default_factory=lambda: Path(os.path.expanduser("~")))
+    home: Path = field(default_factory=lambda: Path("~").expanduser())
     free_bytes: Callable[[Path], int | None] = _free_bytes
     can_use: Callable[[Path], bool] = lambda path: os.access(path, os.R_OK | os.W_OK)
 

@@ -9,6 +9,8 @@ from pathlib import Path
 
 from hrm_edge.device.clocks import clocks, power_mode, power_modes
 from hrm_edge.device.identity import is_jetson, l4t_release, memory_field
+from hrm_edge.device.matrix import load_matrix
+from hrm_edge.device.sensors import power_sources
 from hrm_edge.doctor.facts import (
     Board,
     Camera,
@@ -17,13 +19,13 @@ from hrm_edge.doctor.facts import (
     Gpu,
     Jtop,
     Kind,
+    Meter,
     Power,
     Python,
     Resources,
     TensorRT,
 )
 from hrm_edge.doctor.machine import Machine
-from hrm_edge.doctor.matrix import load_matrix
 
 PACKAGES = ("numpy", "torch", "torch-tensorrt", "tensorrt-rtx", "cuda-python", "jetson-stats", "opencv-python-headless")
 TENSORRT_PIP = ("tensorrt", "tensorrt-cu12", "tensorrt-cu13", "tensorrt-cu12-bindings", "tensorrt-cu13-bindings")
@@ -148,6 +150,12 @@ def _leading(version: str | None) -> str | None:
     return found[0] if found else None
 
 
+def _is_nvidia_display(machine: Machine, device: Path) -> bool:
+    """PCI vendor 10de, class 03 (display)."""
+    kind = machine.system.line(device / "class") or ""
+    return machine.system.line(device / "vendor") == "0x10de" and kind.startswith("0x03")
+
+
 def _cuda(machine: Machine, debs: dict[str, str]) -> Cuda:
     try:
         version = json.loads(machine.text("/usr/local/cuda/version.json"))["cuda"]["version"]
@@ -159,12 +167,7 @@ def _cuda(machine: Machine, debs: dict[str, str]) -> Cuda:
         r"Kernel Module\b[^\n]*?\s(\d+\.\d+(?:\.\d+)?)", machine.text("/proc/driver/nvidia/version")
     )
     of_driver = re.search(r"CUDA (?:UMD )?Version:\s*([\d.]+)", smi)
-    bus = machine.system.glob("/sys/bus/pci/devices/*")
-    cards = [
-        path
-        for path in bus
-        if machine.system.line(path / "vendor") == "0x10de" and (machine.system.line(path / "class") or "")[:4] == "0x03"
-    ]
+    cards = [path for path in machine.system.glob("/sys/bus/pci/devices/*") if _is_nvidia_display(machine, path)]
     return Cuda(
         toolkit=_leading(version) if isinstance(version, str) else None,
         driver=driver[1] if driver else None,
@@ -213,28 +216,15 @@ def _resources(machine: Machine) -> Resources:
 def _power(machine: Machine) -> Power:
     system = machine.system
     found = clocks(system)
-    sensors, unreadable = [], []
-    for name in system.glob("/sys/class/hwmon/hwmon*/name"):
-        kind = system.line(name)
-        if kind in ("ina3221", "ina238"):
-            sensors.append(kind)
-            files = [*name.parent.glob("in*_input"), *name.parent.glob("power*_input")]
-            unreadable += [_under(machine, file) for file in files if system.line(file) is None]
-    for counter in system.glob("/sys/class/powercap/intel-rapl:?/energy_uj"):
-        sensors.append("rapl")
-        if system.line(counter) is None:
-            unreadable.append(_under(machine, counter))
     return Power(
         mode=power_mode(system),
         modes=list(power_modes(system).values()),
         clocks_locked=all(clock.locked for clock in found) if found else None,
-        sensors=sorted(set(sensors)),
-        unreadable=unreadable,
+        meters=[
+            Meter(name=source.name, rails=list(source.rails), problem=source.problem, mend=source.mend)
+            for source in power_sources(system)
+        ],
     )
-
-
-def _under(machine: Machine, path: Path) -> str:
-    return f"/{path.relative_to(machine.system.root)}"
 
 
 def _cameras(machine: Machine) -> Iterator[Camera]:

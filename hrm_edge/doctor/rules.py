@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
+from hrm_edge.device.matrix import Release, load_matrix, starts_with
 from hrm_edge.doctor.facts import Facts
 from hrm_edge.doctor.findings import Finding, fail, note, warn
-from hrm_edge.doctor.matrix import load_matrix, starts_with
 
 NEEDED_BYTES = 256 << 20  # ONNX Runtime, the largest shipped model and Python: 150 MB were measured
 NEEDED_DISK = 1 << 30
@@ -15,14 +15,15 @@ SETUP = "jetson/setup.sh"
 
 def rules(facts: Facts) -> list[Finding]:
     """Every finding about ``facts``, in no order of weight."""
-    groups = (_default_road, _jetpack, _tensorrt, _virtualenv, _gpu, _container, _memory, _rights, _power, _jtop, _torch)
-    return [finding for group in groups for finding in group(facts)]
+    return [finding for look in _LOOKS for finding in look(facts)]
 
 
 def _default_road(facts: Facts) -> Iterator[Finding]:
     if tuple(map(int, facts.python.version.split(".")[:2])) < (3, 10):
         yield fail(
-            "python-old", f"Python {facts.python.version} is too old: 3.10 or newer is needed", "python3.10 -m venv .venv"
+            "python-old",
+            f"Python {facts.python.version} is too old: 3.10 or newer is needed",
+            "python3.10 -m venv .venv",
         )
     if facts.onnxruntime.error:
         broken = "is not installed" if "ModuleNotFound" in facts.onnxruntime.error else "does not load"
@@ -67,13 +68,14 @@ def _jetpack(facts: Facts) -> Iterator[Finding]:
             f"unknown board: model {board.model!r}, SoC {board.soc or 'not named'}: nothing is assumed about its GPU",
             "use ONNX Runtime on the CPU, and tell us the output of 'hrm-edge doctor --json'",
         )
-    release = load_matrix().release_of(board.l4t) if board.l4t else None
+    release = _release(facts)
     if release is None:
         return
     if facts.tensorrt.apt and not any(starts_with(facts.tensorrt.apt, version) for version in release.tensorrt):
+        right = " or ".join(release.tensorrt)
         yield warn(
             "tensorrt-mismatch",
-            f"TensorRT {facts.tensorrt.apt} is not the one of JetPack {release.jetpack} ({' or '.join(release.tensorrt)})",
+            f"TensorRT {facts.tensorrt.apt} is not the one of JetPack {release.jetpack} ({right})",
             "sudo apt-get install --reinstall tensorrt",
         )
     if facts.cuda.toolkit and not starts_with(facts.cuda.toolkit, release.cuda):
@@ -165,7 +167,9 @@ def _gpu(facts: Facts) -> Iterator[Finding]:
         rtx = facts.packages.get("tensorrt-rtx")
         if rtx is None:
             yield note(
-                "gpu-engine", "the GPU is idle: no TensorRT for this Python", f"{facts.python.executable} -m pip install tensorrt"
+                "gpu-engine",
+                "the GPU is idle: no TensorRT for this Python",
+                f"{facts.python.executable} -m pip install tensorrt",
             )
 
 
@@ -219,22 +223,20 @@ def _rights(facts: Facts) -> Iterator[Finding]:
 
 def _power(facts: Facts) -> Iterator[Finding]:
     power = facts.power
-    if power.unreadable:
-        yield warn(
-            "power-rights",
-            f"the power sensor's files may not be read: {power.unreadable[0]}",
-            f"sudo chmod a+r {' '.join(power.unreadable)}  (until the next boot; jetson/README.md has a udev rule)",
-        )
+    mendable = [meter for meter in power.meters if meter.problem and meter.mend]
+    if mendable and not any(meter.problem is None for meter in power.meters):  # one that works is enough
+        best = mendable[0]
+        yield warn(f"power-{best.name}", f"no power meter works: {best.problem}", best.mend or "")
     if facts.kind != "jetson":
         return
-    best = next((mode for mode in power.modes if mode.startswith("MAXN")), None)
+    fastest = next((mode for mode in power.modes if mode.startswith("MAXN")), None)
     if power.mode is None and facts.container is None:
         yield note("power-mode", "the power mode cannot be read", "sudo nvpmodel -q")
-    elif best and power.mode and power.mode != best:
+    elif fastest and power.mode and power.mode != fastest:
         yield note(
             "power-mode",
-            f"power mode {power.mode}; the fastest of {', '.join(power.modes)} is {best}",
-            f"hrm-edge bench MODEL --power-mode {best}  (for one run; 'sudo nvpmodel -m ID' stays)",
+            f"power mode {power.mode}; the fastest of {', '.join(power.modes)} is {fastest}",
+            f"hrm-edge bench MODEL --power-mode {fastest}  (for one run; 'sudo nvpmodel -m ID' stays)",
         )
     if power.clocks_locked is False:
         yield note(
@@ -249,7 +251,11 @@ def _jtop(facts: Facts) -> Iterator[Finding]:
     if jtop.package and not jtop.service:
         yield warn("jtop-service", "jetson-stats is installed, its service does not run", "sudo systemctl restart jtop")
     elif jtop.package and not jtop.in_group:
-        yield warn("jtop-group", f"{facts.user} is not in the group jtop", f"sudo usermod -aG jtop {facts.user}; then log out and in")
+        yield warn(
+            "jtop-group",
+            f"{facts.user} is not in the group jtop",
+            f"sudo usermod -aG jtop {facts.user}; then log out and in",
+        )
 
 
 def _torch(facts: Facts) -> Iterator[Finding]:
@@ -271,9 +277,14 @@ def _torch(facts: Facts) -> Iterator[Finding]:
         )
 
 
-def _release(facts: Facts):  # type: ignore[no-untyped-def]
+def _release(facts: Facts) -> Release | None:
     return load_matrix().release_of(facts.board.l4t) if facts.board and facts.board.l4t else None
 
 
 def _mib(size: int) -> str:
     return f"{size / (1 << 30):.1f} GiB" if size >= 1 << 30 else f"{size >> 20} MiB"
+
+
+_LOOKS: tuple[Callable[[Facts], Iterator[Finding]], ...] = (
+    _default_road, _jetpack, _tensorrt, _virtualenv, _gpu, _container, _memory, _rights, _power, _jtop, _torch,
+)  # fmt: skip

@@ -90,7 +90,18 @@ def venv(system_site: bool) -> dict[str, str]:
     return {f"{VENV}/pyvenv.cfg": f"home = /usr/bin\ninclude-system-site-packages = {flag}\nversion = 3.10.12\n"}
 
 
+def rails(*names: str) -> dict[str, str]:
+    """An INA3221 whose channels all read 5 V and 1 A."""
+    files = {}
+    for number, name in enumerate(names, 1):
+        files[f"{INA3221}/in{number}_label"] = f"{name}\n"
+        files[f"{INA3221}/in{number}_input"] = "5000\n"
+        files[f"{INA3221}/curr{number}_input"] = "1000\n"
+    return files
+
+
 GROUPS = "root:x:0:\nvideo:x:44:ada\nrender:x:104:ada\ni2c:x:108:ada\n"
+INA3221 = "sys/bus/i2c/drivers/ina3221/1-0040/hwmon/hwmon1"
 CPU_CLOCK = "sys/devices/system/cpu/cpufreq/policy0"
 
 
@@ -117,9 +128,7 @@ def orin_nano_jp62() -> Tree:
         "sys/class/video4linux/video0/index": "0\n",
         f"{CPU_CLOCK}/scaling_min_freq": "729600\n",
         f"{CPU_CLOCK}/scaling_max_freq": "1510400\n",
-        "sys/class/hwmon/hwmon1/name": "ina3221\n",
-        "sys/class/hwmon/hwmon1/in1_label": "VDD_IN\n",
-        "sys/class/hwmon/hwmon1/in1_input": "5096\n",
+        **rails("VDD_IN"),
         **venv(True),
     }  # fmt: skip
     imports = {"onnxruntime": ORT, "tensorrt": Import(version="10.3.0")}
@@ -142,6 +151,7 @@ def agx_orin_jp72() -> Tree:
             cuda_cudart_13_2="13.2.75-1",
         ),
         "dev/nvidiactl": "",
+        **rails("VDD_GPU_SOC", "VDD_CPU_CV", "VIN_SYS_5V0"),
         f"{CPU_CLOCK}/scaling_min_freq": "2201600\n",
         f"{CPU_CLOCK}/scaling_max_freq": "2201600\n",
         **venv(True),
@@ -166,8 +176,7 @@ def thor_jp71() -> Tree:
             python3="3.12.3-0ubuntu2", libnvinfer10="10.13.3.9-1+cuda13.0", python3_libnvinfer="10.13.3.9-1+cuda13.0"
         ),
         "dev/nvidiactl": "",
-        "sys/class/hwmon/hwmon5/name": "ina238\n",
-        "sys/class/hwmon/hwmon5/power1_input": "23125000\n",
+        "sys/bus/i2c/drivers/ina238/2-0044/hwmon/hwmon4/power1_input": "23125000\n",
         **venv(True),
     }
     imports = {"onnxruntime": ORT, "tensorrt": Import(version="10.13.3.9")}
@@ -184,7 +193,7 @@ def rtx_desktop() -> Tree:
         "etc/os-release": 'PRETTY_NAME="Ubuntu 24.04.3 LTS"\n',
         "etc/group": GROUPS,
         "proc/meminfo": meminfo(62.0, 8.0),
-        "proc/driver/nvidia/version": "NVRM version: NVIDIA UNIX Open Kernel Module for x86_64  580.95.05  Release Build\n",
+        "proc/driver/nvidia/version": "NVRM version: NVIDIA UNIX x86_64 Kernel Module  580.95.05  Release Build\n",
         "sys/bus/pci/devices/0000:01:00.0/vendor": "0x10de\n",
         "sys/bus/pci/devices/0000:01:00.0/class": "0x030000\n",
         "dev/nvidiactl": "",
@@ -224,7 +233,9 @@ def jetson_container() -> Tree:
         "etc/os-release": 'PRETTY_NAME="Ubuntu 22.04.5 LTS"\n',
         "proc/meminfo": meminfo(7.4, 3.7),
     }
-    return Tree(files, user="root", groups=frozenset({"root"}), python=Interpreter("/usr/bin/python3", (3, 10), "/usr", "/usr"))
+    return Tree(
+        files, user="root", groups=frozenset({"root"}), python=Interpreter("/usr/bin/python3", (3, 10), "/usr", "/usr")
+    )
 
 
 def wsl2() -> Tree:

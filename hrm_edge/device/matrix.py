@@ -46,6 +46,12 @@ class Matrix(_Closed):
         return next((r for r in self.releases if any(starts_with(l4t, branch) for branch in r.l4t)), None)
 
 
+def jetpack_of(l4t: str | None) -> str | None:
+    """The JetPack that ships an L4T release, None where no row has it."""
+    release = load_matrix().release_of(l4t) if l4t else None
+    return release.jetpack if release else None
+
+
 def starts_with(version: str, leading: str) -> bool:
     """Whether ``version`` begins with all parts of ``leading``: 10.3.0.30 with 10.3, but 10.30 does not."""
     return version == leading or version.startswith(f"{leading}.")
