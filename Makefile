@@ -57,7 +57,7 @@ format: $(VENV)/.installed-dev ## mend what the linter and the formatter can
 	$(BIN)/ruff format .
 
 wheelhouse: $(VENV)/.installed-dev ## the edge part's wheels for boards without internet, in build/wheelhouse
-	$(BIN)/python scripts/wheelhouse.py --out build/wheelhouse --extra vision
+	$(BIN)/python scripts/wheelhouse.py --out build/wheelhouse --extra web
 
 clean: ## remove what was built (not the environment)
 	rm -rf build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis

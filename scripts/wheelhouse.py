@@ -1,6 +1,6 @@
 """Gather the edge part and its exact wheels for boards without internet. `make wheelhouse` runs it.
 
-    python scripts/wheelhouse.py [--out DIR] [--machine aarch64] [--python 3.10 --python 3.12] [--extra vision]…
+    python scripts/wheelhouse.py [--out DIR] [--machine aarch64] [--python 3.10 --python 3.12] [--extra web]…
 
 DIR gets this project's own wheel, the pinned wheels of constraints.txt for every Python named, one
 ``requirements-cp310.txt`` with hashes for each Python, ``wheels.md`` (sizes, licences) and ``setup.sh``, which installs
@@ -145,7 +145,7 @@ def table(wheels: dict[str, list[Wheel]]) -> str:
 @click.option("--out", default="build/wheelhouse", show_default=True, type=click.Path(path_type=Path))
 @click.option("--machine", default="aarch64", show_default=True, type=click.Choice(["aarch64", "x86_64"]))
 @click.option("--python", "pythons", multiple=True, default=["3.10", "3.12"], show_default=True)
-@click.option("--extra", "extras", multiple=True, help="An extra of the project to add, such as vision.")
+@click.option("--extra", "extras", multiple=True, help="An extra of the project to add, such as web.")
 def main(out: Path, machine: str, pythons: tuple[str, ...], extras: tuple[str, ...]) -> None:
     """Gather the edge part's wheels into a folder."""
     out.mkdir(parents=True, exist_ok=True)

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from hrm_edge.doctor import Diagnosis
     from hrm_edge.doctor.facts import Facts
 
+EASY = "002968470000017200090002016783106020021079053540000061015820007000005000074031009"  # one step is enough
 _STYLES = {"fail": "bold red", "warn": "yellow", "note": "cyan"}
 
 
@@ -45,9 +46,8 @@ def doctor(as_json: bool) -> None:
 
 
 def try_road() -> str:
-    """Solve the first puzzle of the package with the shipped model on ONNX Runtime; returns how it went."""
+    """Solve an easy puzzle with the shipped model on ONNX Runtime; returns how it went."""
     from hrm_edge import zoo
-    from hrm_edge.cli.answered import answered_puzzles, sample_of
     from hrm_edge.cli.resolve import resolve_model
     from hrm_edge.errors import UserError
     from hrm_edge.solve import solve
@@ -56,12 +56,12 @@ def try_road() -> str:
     if name is None:
         raise UserError("this installation holds no model", "pip install --force-reinstall hrm-edge")
     resolved = resolve_model(name)
-    puzzle = answered_puzzles(sample_of(resolved.task), resolved.task, 1)
+    givens = resolved.task.parse(EASY)[None]
     began = time.perf_counter()
-    (answer,) = solve(resolved.session, resolved.task, puzzle.givens, halt="rules", views=64)
+    (answer,) = solve(resolved.session, resolved.task, givens, halt="rules", views=64)
     elapsed_ms = 1e3 * (time.perf_counter() - began)
     if not answer.verified:
-        raise UserError(f"{name} did not solve the package's own puzzle", "pip install --force-reinstall hrm-edge")
+        raise UserError(f"{name} did not solve an easy puzzle", "pip install --force-reinstall hrm-edge")
     return f"{name} solved a puzzle in {elapsed_ms:.0f} ms and {answer.steps} steps, verified by the rules"
 
 
