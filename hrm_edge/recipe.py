@@ -58,7 +58,7 @@ class Train(_Section):
 
 
 class Evaluate(_Section):
-    """Evaluation during training, on the head of the test part, with the averaged weights."""
+    """Evaluation during training, on puzzles spread evenly over the test part, with the averaged weights."""
 
     every: int = Field(default=500, ge=1, description="optimizer steps")
     puzzles: int = Field(default=256, ge=1)

@@ -13,6 +13,8 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 from rich.table import Table
 
+from hrm_edge.device.identity import Device
+
 SCHEMA_VERSION = 1
 Z_95 = 1.959963984540054  # two-sided 95 % quantile of the normal distribution
 
@@ -55,20 +57,6 @@ class Engine(_Closed):
     slots: int = Field(description="puzzles in the batch at most")
 
 
-class Device(_Closed):
-    """The machine, as the operating system tells it."""
-
-    machine: str | None = Field(description="board or product name; null where the system has none")
-    cpu: str
-    cores: int = Field(description="logical cores this process may use")
-    memory_bytes: int
-    os: str
-    kernel: str
-    architecture: str
-    python: str
-    versions: dict[str, str] = Field(description="of the packages that decide speed and results")
-
-
 class Data(_Closed):
     """Which puzzles were answered."""
 
@@ -85,8 +73,9 @@ class Answers(_Closed):
     exact_accuracy: float = Field(description="share whose whole answer is the right one")
     exact_accuracy_interval_95: tuple[float, float] = Field(description="Wilson score interval")
     verified: int = Field(description="puzzles whose answer obeys the rules and keeps the givens")
-    false_verified: int = Field(description="verified puzzles whose answer is not the right one")
+    false_verified: int = Field(description="verified puzzles whose answer is not right; of mazes: no shortest path")
     mean_steps: float = Field(description="ACT steps per puzzle, all views together")
+    optimal: int | None = Field(default=None, description="mazes whose path is right and a shortest one; else null")
 
 
 class AtViews(Answers):
@@ -109,10 +98,30 @@ class _Report(Answers):
     steps_histogram: dict[int, int] = Field(description="ACT steps → puzzles")
 
 
+class ArcAtViews(_Closed):
+    """ARC Prize's measure after voting over so many augmentations of every task."""
+
+    views: int
+    pass_at_1: float = Field(description="share of a task's questions answered at the first attempt, mean over tasks")
+    pass_at_2: float
+    solved_at_1: int = Field(description="tasks with all their questions answered")
+    solved_at_2: int
+
+
+class ArcVotes(_Closed):
+    """What voting made of the answers to augmented questions."""
+
+    tasks: int = Field(description="whose answers are known")
+    questions: int
+    asked: int = Field(description="questions, those without a known answer included")
+    by_views: list[ArcAtViews] = Field(description="empty where no answer is known")
+
+
 class EvalReport(_Report):
-    """``hrm-edge eval``."""
+    """``hrm-edge eval``; of ARC the counts are of augmented questions with known answers, ``arc`` tells the score."""
 
     kind: Literal["hrm-edge eval"] = "hrm-edge eval"
+    arc: ArcVotes | None = None
     mean_views: float
     by_views: list[AtViews]
     duration_s: float
@@ -213,8 +222,7 @@ def rows(report: Report) -> list[Row]:
         ("model", f"{model.name}: {about}"),
         ("data", f"{data.path}: {report.count} {data.task} puzzles, answers from the {data.answers}"),
         ("halting", f"{report.halt}, steps per view at most {report.max_steps}, views at most {report.views}"),
-        ("exact accuracy", _accuracy(report)),
-        ("verified", f"{report.verified} of {report.count}, {report.false_verified} of them wrong"),
+        *_answer_rows(report),
         ("steps per puzzle", f"mean {report.mean_steps:.2f}"),
     ]
     if isinstance(report, BenchReport):
@@ -226,6 +234,21 @@ def rows(report: Report) -> list[Row]:
     device = report.device
     found.append(("device", f"{device.machine or device.cpu}, {device.cores} cores, {_size(device.memory_bytes)}"))
     return found
+
+
+def _answer_rows(report: Report) -> list[Row]:
+    arc = report.arc if isinstance(report, EvalReport) else None
+    if arc is not None:
+        found = [("pass@1, pass@2", f"{_percent(at.pass_at_1)}, {_percent(at.pass_at_2)}") for at in arc.by_views[-1:]]
+        known = f"{arc.questions} questions of {arc.tasks} tasks" if arc.questions else "not known"
+        found.append(("answers", f"{known}, {arc.asked} asked"))
+        return [*found, ("augmented, exact", f"{_accuracy(report)} of {report.count} before voting")]
+    wrong = f"{report.false_verified} of them wrong"
+    found = [("exact accuracy", _accuracy(report))]
+    if report.optimal is not None:
+        found.append(("valid and optimal", f"{report.optimal} of {report.count}"))
+        wrong = f"{report.false_verified} of them longer than the shortest path"
+    return [*found, ("verified", f"{report.verified} of {report.count}, {wrong}")]
 
 
 def _bench_rows(report: BenchReport) -> list[Row]:
@@ -249,15 +272,22 @@ def _bench_rows(report: BenchReport) -> list[Row]:
 
 
 def _view_rows(report: Report) -> list[tuple[str, ...]]:
-    if not isinstance(report, EvalReport) or len(report.by_views) < 2:
+    """A heading and a row for each number of views; empty where there was one."""
+    if not isinstance(report, EvalReport):
+        return []
+    if report.arc is not None:
+        shares = [(at, _percent(at.pass_at_1), _percent(at.pass_at_2)) for at in report.arc.by_views]
+        cells = [(f"{at.views}", *two, f"{at.solved_at_1}", f"{at.solved_at_2}") for at, *two in shares]
+        return [("views", "pass@1", "pass@2", "tasks solved at 1", "at 2"), *cells] if len(cells) > 1 else []
+    if len(report.by_views) < 2:
         return []
     return [
-        (str(at.views), _accuracy(at), str(at.verified), str(at.false_verified), f"{at.mean_steps:.2f}")
-        for at in report.by_views
+        ("views", "exact accuracy", "verified", "of them wrong", "mean steps"),
+        *(
+            (str(at.views), _accuracy(at), str(at.verified), str(at.false_verified), f"{at.mean_steps:.2f}")
+            for at in report.by_views
+        ),
     ]
-
-
-_VIEW_COLUMNS = ("views", "exact accuracy", "verified", "of them wrong", "mean steps")
 
 
 def tables(report: Report) -> list[Table]:
@@ -269,8 +299,8 @@ def tables(report: Report) -> list[Table]:
         main.add_row(*row)
     found = [main]
     if view_rows := _view_rows(report):
-        views = Table(*_VIEW_COLUMNS, title="by views", title_justify="left", box=None, padding=(0, 2, 0, 0))
-        for cells in view_rows:
+        views = Table(*view_rows[0], title="by views", title_justify="left", box=None, padding=(0, 2, 0, 0))
+        for cells in view_rows[1:]:
             views.add_row(*cells)
         found.append(views)
     return found
@@ -281,8 +311,8 @@ def markdown(report: Report) -> str:
     lines = [f"# {report.kind}: {report.model.name}", "", "| | |", "|---|---|"]
     lines += [f"| {_cell(what)} | {_cell(value)} |" for what, value in rows(report)]
     if view_rows := _view_rows(report):
-        lines += ["", "| " + " | ".join(_VIEW_COLUMNS) + " |", "|" + "---|" * len(_VIEW_COLUMNS)]
-        lines += ["| " + " | ".join(map(_cell, cells)) + " |" for cells in view_rows]
+        rendered = ["| " + " | ".join(map(_cell, cells)) + " |" for cells in view_rows]
+        lines += ["", rendered[0], "|" + "---|" * len(view_rows[0]), *rendered[1:]]
     return "\n".join([*lines, "", f"Made {report.created}, schema {report.schema_version}."]) + "\n"
 
 

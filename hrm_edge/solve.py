@@ -59,6 +59,7 @@ class Solutions:
     steps_by_view: NDArray[np.int32]  # [N, views allowed]; 0 where a view was not needed
     views: NDArray[np.int32]  # [N]
     latency_s: NDArray[np.float64]  # [N]
+    q_halt: NDArray[np.float32]  # [N], the halting head's first output after the answer's last step
     halted_by: list[HaltedBy]  # N
     traces: list[Tokens] | None  # N times [steps, S]
 
@@ -69,6 +70,20 @@ class Solutions:
 
     def __len__(self) -> int:
         return len(self.answers)
+
+    def subset(self, rows: NDArray[np.int64]) -> Solutions:
+        """The solutions of the puzzles ``rows`` [n], in that order."""
+        return Solutions(
+            givens=self.givens[rows],
+            answers=self.answers[rows],
+            verified=self.verified[rows],
+            steps_by_view=self.steps_by_view[rows],
+            views=self.views[rows],
+            latency_s=self.latency_s[rows],
+            q_halt=self.q_halt[rows],
+            halted_by=[self.halted_by[row] for row in rows.tolist()],
+            traces=None if self.traces is None else [self.traces[row] for row in rows.tolist()],
+        )
 
     def __getitem__(self, index: int) -> Solution:
         return Solution(
@@ -167,6 +182,7 @@ class _Loop:
         self.steps_by_view = np.zeros((count, views), np.int32)
         self.views = np.zeros(count, np.int32)
         self.latency_s = np.zeros(count, np.float64)
+        self.q_halt = np.zeros(count, np.float32)
         self.reasons = np.zeros(count, np.int8)
         self.traces: list[list[Tokens]] | None = [[] for _ in range(count)] if trace else None
         self.done = 0
@@ -187,6 +203,7 @@ class _Loop:
             steps_by_view=self.steps_by_view,
             views=self.views,
             latency_s=self.latency_s,
+            q_halt=self.q_halt,
             halted_by=[_REASONS[reason] for reason in self.reasons],
             traces=None if self.traces is None else [np.stack(steps) for steps in self.traces],
         )
@@ -256,15 +273,17 @@ class _Loop:
             reason[wants_to_halt(q)] = _HEAD
         halted = np.flatnonzero((reason != _LIMIT) | (self.steps >= self.max_steps))
         if len(halted):
-            self._record(halted, answers[halted], reason[halted])
+            self._record(halted, answers[halted], reason[halted], q[halted, 0])
 
-    def _record(self, slots: NDArray[np.int64], answers: Tokens, reason: NDArray[np.int8]) -> None:
+    def _record(
+        self, slots: NDArray[np.int64], answers: Tokens, reason: NDArray[np.int8], q_halt: NDArray[np.float32]
+    ) -> None:
         """Book the halted ``slots`` [K] with their answers [K, S]; queue what deserves another view."""
         item, view = self.item[slots], self.view[slots]
         solved = self.task.verify(self.givens[item], answers)  # whatever halted it: the rules have the last word
         settled = solved | (view + 1 >= self.max_views)
         kept = solved | (view == 0)
-        self.answers[item[kept]] = answers[kept]
+        self.answers[item[kept]], self.q_halt[item[kept]] = answers[kept], q_halt[kept]
         self.verified[item] = solved
         self.steps_by_view[item, view] = self.steps[slots]
         self.views[item] = view + 1

@@ -17,7 +17,7 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "hrm_edge"
 
-BASE = {"errors", "files", "spec", "recipe", "manifest", "report", "tasks", "zoo"}
+BASE = {"device", "errors", "files", "spec", "recipe", "manifest", "report", "tasks", "zoo"}
 CORE = {"session", "solve"}
 EDGE = {"runtime", "plugin", "vision", "bench", "demo", "doctor"}
 HOST = {"model", "ops", "data", "train", "quant", "export"}
@@ -32,7 +32,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "spec": {"errors"},
     "recipe": {"errors", "files", "spec"},
     "manifest": {"errors", "files", "spec"},
-    "report": {"errors", "files"},
+    "device": {"errors", "files"},
+    "report": {"device", "errors", "files"},
     "zoo": {"errors", "files", "manifest"},
     "tasks": {"errors"},
     # core
@@ -41,7 +42,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     # edge
     "runtime": {"errors", "files", "spec", "manifest", "session"},
     "plugin": {"errors", "files"},
-    "vision": {"errors", "tasks"},
+    "vision": {"errors", "files", "tasks"},
     "bench": BASE | CORE | {"runtime"},
     "demo": BASE | CORE | {"runtime", "vision"},
     "doctor": BASE,
@@ -60,18 +61,19 @@ MAY_USE: dict[str, set[str]] = {
     "recipe": {"pydantic", "yaml"},
     "manifest": {"pydantic"},
     "zoo": {"pydantic"},
+    "device": {"pydantic"},
     "report": {"pydantic", "rich"},
     "tasks": {"numpy"},
     "session": {"numpy"},
     "solve": {"numpy"},
     "runtime": {"numpy", "safetensors", "onnxruntime", "tensorrt", "tensorrt_rtx", "cuda"},
     "plugin": {"numpy", "tensorrt", "cuda"},
-    "vision": {"numpy", "cv2"},
+    "vision": {"numpy", "cv2", "onnxruntime"},
     "bench": {"numpy", "pydantic", "rich"},
     "demo": {"numpy", "cv2", "rich"},
     "doctor": {"rich"},
     "ops": {"numpy", "torch", "triton", "tensorrt", "torch_tensorrt"},
-    "model": {"numpy", "torch", "safetensors", "pydantic"},
+    "model": {"numpy", "torch", "safetensors", "pydantic", "yaml"},
     "data": {"numpy", "numba", "pydantic", "rich", "huggingface_hub"},
     "train": {"numpy", "torch", "safetensors", "pydantic", "rich"},
     "quant": {"numpy", "torch", "onnx", "pydantic", "rich"},

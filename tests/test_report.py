@@ -9,12 +9,12 @@ import pytest
 from pydantic import ValidationError
 from rich.console import Console
 
+from hrm_edge.device.identity import Device
 from hrm_edge.files import read_json, write_json
 from hrm_edge.report import (
     AtViews,
     BenchReport,
     Data,
-    Device,
     Engine,
     EvalReport,
     Model,

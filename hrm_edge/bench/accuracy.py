@@ -8,35 +8,43 @@ import numpy as np
 
 from hrm_edge.report import Answers, AtViews, wilson_95
 from hrm_edge.solve import Solutions
-from hrm_edge.tasks.base import Bools, Tokens
+from hrm_edge.tasks.base import Bools, Task, Tokens, exact
+from hrm_edge.tasks.maze import Maze
 
 VIEW_MARKS = (1, 4, 16, 64)
 
 
-def score(found: Solutions, labels: Tokens, *, views: int | None = None) -> Answers:
+def score(found: Solutions, labels: Tokens, task: Task | None = None, *, views: int | None = None) -> Answers:
     """Count ``found`` against ``labels`` [N, S], as if the solver had stopped after ``views`` views (default: all).
 
     A puzzle that needed more views counts as unsolved: its earlier answers broke the rules, which no label does.
+    A maze has many shortest paths and its label is one of them: of ``task`` Maze each of them is right.
     """
     in_time: Bools = np.ones(len(found), np.bool_) if views is None else found.views <= views
     verified = found.verified & in_time
-    exact = (found.answers == labels).all(axis=1) & in_time
+    right = exact(found.answers, labels) & in_time
+    optimal = task.optimal(found.givens, found.answers) & in_time if isinstance(task, Maze) else None
     steps = found.steps_by_view[:, :views].sum(axis=1)
     count = len(found)
     return Answers(
         count=count,
-        exact_accuracy=float(exact.mean()) if count else 0.0,
-        exact_accuracy_interval_95=wilson_95(int(exact.sum()), count),
+        exact_accuracy=float(right.mean()) if count else 0.0,
+        exact_accuracy_interval_95=wilson_95(int(right.sum()), count),
         verified=int(verified.sum()),
-        false_verified=int((verified & ~exact).sum()),
+        false_verified=int((verified & ~(right if optimal is None else right | optimal)).sum()),
         mean_steps=float(steps.mean()) if count else 0.0,
+        optimal=None if optimal is None else int(optimal.sum()),
     )
 
 
-def score_by_views(found: Solutions, labels: Tokens, views: int) -> list[AtViews]:
+def score_by_views(found: Solutions, labels: Tokens, views: int, task: Task | None = None) -> list[AtViews]:
     """:func:`score` after 1, 4, 16 and 64 views, as far as they were allowed, and after all of them."""
-    marks = sorted({*(mark for mark in VIEW_MARKS if mark <= views), views})
-    return [AtViews(views=mark, **score(found, labels, views=mark).model_dump()) for mark in marks]
+    return [AtViews(views=mark, **score(found, labels, task, views=mark).model_dump()) for mark in marks_to(views)]
+
+
+def marks_to(views: int) -> list[int]:
+    """The numbers of views that a report tells the accuracy of: 1, 4, 16 and 64 below ``views``, and that itself."""
+    return sorted({*(mark for mark in VIEW_MARKS if mark <= views), views})
 
 
 def steps_histogram(found: Solutions) -> dict[int, int]:
@@ -45,6 +53,6 @@ def steps_histogram(found: Solutions) -> dict[int, int]:
     return {int(k): int(n) for k, n in zip(steps, counts, strict=True)}
 
 
-def answer_fields(found: Solutions, labels: Tokens) -> dict[str, Any]:
+def answer_fields(found: Solutions, labels: Tokens, task: Task | None = None) -> dict[str, Any]:
     """The fields of a report that tell what came of the puzzles."""
-    return {**score(found, labels).model_dump(), "steps_histogram": steps_histogram(found)}
+    return {**score(found, labels, task).model_dump(), "steps_histogram": steps_histogram(found)}

@@ -7,8 +7,8 @@ from datetime import datetime, timezone
 from typing import Any, Literal
 
 from hrm_edge.bench.accuracy import answer_fields, score_by_views
-from hrm_edge.bench.device import describe_device, package_version
-from hrm_edge.bench.scenarios import SCENARIOS, Progress, Scenario, Solver
+from hrm_edge.bench.scenarios import SCENARIOS, Ids, Progress, Scenario, Solver
+from hrm_edge.device.identity import describe_device, package_version
 from hrm_edge.report import BenchReport, Data, Engine, EvalReport, Model, Power, latency_ms
 from hrm_edge.solve import Progress as SolveProgress
 from hrm_edge.tasks.base import Tokens
@@ -22,17 +22,17 @@ _NO_POWER: dict[PowerChoice, str] = {
 
 def evaluate(
     solver: Solver, givens: Tokens, labels: Tokens, *, model: Model, data: Data, threads: int | None,
-    on_progress: SolveProgress | None = None,
+    puzzle_ids: Ids | None = None, on_progress: SolveProgress | None = None,
 ) -> EvalReport:  # fmt: skip
-    """Answer ``givens`` [N, S], N > 0, and compare with ``labels`` [N, S]."""
+    """Answer ``givens`` [N, S], N > 0, of the puzzles [N], and compare with ``labels`` [N, S]."""
     began = time.perf_counter()
-    found = solver(givens, on_progress=on_progress)
+    found = solver(givens, puzzle_ids, on_progress=on_progress)
     duration = time.perf_counter() - began
     return EvalReport(
-        **_common(solver, model, data, threads),
-        **answer_fields(found, labels),
+        **common_fields(solver, model, data, threads),
+        **answer_fields(found, labels, solver.task),
         mean_views=float(found.views.mean()),
-        by_views=score_by_views(found, labels, solver.views),
+        by_views=score_by_views(found, labels, solver.views, solver.task),
         duration_s=duration,
         throughput_per_s=len(found) / duration,
     )
@@ -41,13 +41,15 @@ def evaluate(
 def bench(
     solver: Solver, givens: Tokens, labels: Tokens, *, model: Model, data: Data, threads: int | None,
     scenario: Scenario, duration_s: float, power: PowerChoice, parity: list[dict[str, Any]], progress: Progress,
+    puzzle_ids: Ids | None = None,
 ) -> BenchReport:  # fmt: skip
-    """Measure one scenario on ``givens`` [N, S], N > 0; the same answers are scored against ``labels`` [N, S]."""
-    measured = SCENARIOS[scenario](solver, givens, duration_s, progress)
+    """Measure one scenario on ``givens`` [N, S], N > 0, of the puzzles [N]; the same answers are scored against
+    ``labels`` [N, S]."""
+    measured = SCENARIOS[scenario](solver, givens, duration_s, progress, puzzle_ids)
     queries = len(measured.latency_s)
     return BenchReport(
-        **_common(solver, model, data, threads),
-        **answer_fields(measured.solutions, labels[: len(measured.solutions)]),
+        **common_fields(solver, model, data, threads),
+        **answer_fields(measured.solutions, labels[: len(measured.solutions)], solver.task),
         scenario=scenario,
         queries=queries,
         duration_s=measured.duration_s,
@@ -64,7 +66,8 @@ def bench(
     )
 
 
-def _common(solver: Solver, model: Model, data: Data, threads: int | None) -> dict[str, Any]:
+def common_fields(solver: Solver, model: Model, data: Data, threads: int | None) -> dict[str, Any]:
+    """The fields that every report has besides what came of the puzzles."""
     backend = solver.session.backend
     package = backend.partition("-")[0]
     engine = Engine(

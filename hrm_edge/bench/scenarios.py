@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from hrm_edge.bench.timing import TimedSession, warm_up
 from hrm_edge.report import WarmUp
@@ -21,6 +22,7 @@ from hrm_edge.solve import Progress as SolveProgress
 from hrm_edge.tasks.base import Task, Tokens
 
 Scenario = Literal["single-stream", "offline"]
+Ids = NDArray[np.int32]
 Progress = Callable[[float], None]
 """Called with the share of the measurement that is done."""
 
@@ -41,12 +43,14 @@ class Solver:
     seed: int
 
     def __call__(
-        self, givens: Tokens, *, session: Session | None = None, on_progress: SolveProgress | None = None
-    ) -> Solutions:
-        """Solve ``givens`` [N, S]; ``session`` stands in for the solver's own one, to time it."""
+        self, givens: Tokens, puzzle_ids: Ids | None = None, *, session: Session | None = None,
+        on_progress: SolveProgress | None = None,
+    ) -> Solutions:  # fmt: skip
+        """Solve ``givens`` [N, S] of the puzzles [N] (None: the blank one); ``session`` stands in for the solver's own
+        one, to time it."""
         return solve(
-            session or self.session, self.task, givens, halt=self.halt, max_steps=self.max_steps, views=self.views,
-            slots=self.slots, seed=self.seed, on_progress=on_progress,
+            session or self.session, self.task, givens, puzzle_ids=puzzle_ids, halt=self.halt,
+            max_steps=self.max_steps, views=self.views, slots=self.slots, seed=self.seed, on_progress=on_progress,
         )  # fmt: skip
 
 
@@ -66,11 +70,14 @@ class Measured:
     warm_up: WarmUp
 
 
-def single_stream(solver: Solver, givens: Tokens, duration_s: float, progress: Progress) -> Measured:
-    """Go round ``givens`` [N, S] one by one for ``duration_s`` seconds and at least 64 queries.
+def single_stream(
+    solver: Solver, givens: Tokens, duration_s: float, progress: Progress, puzzle_ids: Ids | None = None
+) -> Measured:
+    """Go round ``givens`` [N, S] of the puzzles [N] one by one for ``duration_s`` seconds and at least 64 queries.
 
     The latency is that of the whole call, from the puzzle to the verified answer.
     """
+    ids = np.zeros(len(givens), np.int32) if puzzle_ids is None else puzzle_ids
     warm = warm_up(solver.session, givens[:1])
     timed = TimedSession(solver.session)
     found: list[Solutions] = []
@@ -80,7 +87,7 @@ def single_stream(solver: Solver, givens: Tokens, duration_s: float, progress: P
     now = began
     while now - began < duration_s or len(latencies) < MIN_QUERIES:
         index = len(latencies) % len(givens)
-        answer = solver(givens[index : index + 1], session=timed)
+        answer = solver(givens[index : index + 1], ids[index : index + 1], session=timed)
         after = time.perf_counter()
         latencies.append(after - now)
         verified += int(answer.verified.sum())
@@ -91,17 +98,20 @@ def single_stream(solver: Solver, givens: Tokens, duration_s: float, progress: P
     return Measured(joined(found), latencies, verified, timed.step_s, timed.batches, now - began, warm)
 
 
-def offline(solver: Solver, givens: Tokens, duration_s: float, progress: Progress) -> Measured:
+def offline(
+    solver: Solver, givens: Tokens, duration_s: float, progress: Progress, puzzle_ids: Ids | None = None
+) -> Measured:
     """Answer a queue through the slots, again and again until ``duration_s`` seconds are over.
 
     The queue is ``givens`` [N, S] or, where these would take longer, as many of the first of them as a trial says fit
     into the time (at least 4 times the slots). The latency is that of a puzzle in its slot.
     """
+    ids = np.zeros(len(givens), np.int32) if puzzle_ids is None else puzzle_ids
     slots = min(solver.slots, solver.session.max_batch, len(givens))
     warm = warm_up(solver.session, givens[:slots])
     trial_began = time.perf_counter()
     trial = givens[: MIN_ROUNDS * slots]
-    solver(trial)
+    solver(trial, ids[: len(trial)])
     rate = len(trial) / (time.perf_counter() - trial_began)
     queue = givens[: max(len(trial), int(rate * duration_s))]
     timed = TimedSession(solver.session)
@@ -109,7 +119,7 @@ def offline(solver: Solver, givens: Tokens, duration_s: float, progress: Progres
     latencies: list[float] = []
     verified, began = 0, time.perf_counter()
     while first is None or time.perf_counter() - began < duration_s:
-        found = solver(queue, session=timed)
+        found = solver(queue, ids[: len(queue)], session=timed)
         latencies += found.latency_s.tolist()
         verified += int(found.verified.sum())
         first = found if first is None else first
@@ -118,7 +128,7 @@ def offline(solver: Solver, givens: Tokens, duration_s: float, progress: Progres
     return Measured(first, latencies, verified, timed.step_s, timed.batches, took, warm)
 
 
-SCENARIOS: dict[Scenario, Callable[[Solver, Tokens, float, Progress], Measured]] = {
+SCENARIOS: dict[Scenario, Callable[[Solver, Tokens, float, Progress, Ids | None], Measured]] = {
     "single-stream": single_stream,
     "offline": offline,
 }
@@ -134,6 +144,7 @@ def joined(parts: Iterable[Solutions]) -> Solutions:
         steps_by_view=np.concatenate([part.steps_by_view for part in parts]),
         views=np.concatenate([part.views for part in parts]),
         latency_s=np.concatenate([part.latency_s for part in parts]),
+        q_halt=np.concatenate([part.q_halt for part in parts]),
         halted_by=[reason for part in parts for reason in part.halted_by],
         traces=None,
     )

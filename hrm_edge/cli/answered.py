@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 from hrm_edge.cli.options import progress_bar
 from hrm_edge.errors import UserError
@@ -22,10 +23,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class Answered:
-    """Givens and labels uint8 [N, S], and how the report names them."""
+    """Givens and labels uint8 [N, S], their rows of the puzzle table [N], and how the report names them."""
 
     givens: Tokens
     labels: Tokens
+    puzzle_ids: NDArray[np.int32]
     data: Data
 
 
@@ -50,7 +52,8 @@ def answered_puzzles(path: str, task: Task, limit: int | None) -> Answered:
     labels = solved_labels(found, task) if found.labels is None else found.labels
     answers_from = "solver" if found.labels is None else "data"
     data = Data.model_validate({"path": path, "task": task.name, "puzzles": len(found), "answers": answers_from})
-    return Answered(found.inputs, labels, data)
+    ids = np.zeros(len(found), np.int32) if found.puzzle_ids is None else found.puzzle_ids
+    return Answered(found.inputs, labels, ids, data)
 
 
 def solved_labels(puzzles: PuzzleSet, task: Task) -> Tokens:

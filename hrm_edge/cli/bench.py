@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from hrm_edge.cli.options import Duration, OutputFile
+from hrm_edge.cli.options import Duration, OutputFile, task_option
 
 if TYPE_CHECKING:
     from hrm_edge.bench.run import PowerChoice
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 @click.command()
 @click.argument("model")
 @click.option("--data", help="Built data folder, or a CSV or text file.  [default: 256 puzzles of the package]")
+@task_option
 @click.option("--limit", type=click.IntRange(1), help="Only the first so many puzzles.")
 @click.option(
     "--scenario",
@@ -44,11 +45,12 @@ if TYPE_CHECKING:
 @click.option("--json", "json_file", type=OutputFile(), help="Write the report as JSON; - is stdout.")
 @click.option("--markdown", "markdown_file", type=OutputFile(), help="Write the report as Markdown; - is stdout.")
 def bench(
-    model: str, data: str | None, limit: int | None, scenario: Scenario, duration: float, views: int, halt: Halt,
-    max_steps: int | None, slots: int | None, threads: int | None, seed: int, power: PowerChoice,
-    json_file: str | None, markdown_file: str | None,
+    model: str, data: str | None, task_name: str | None, limit: int | None, scenario: Scenario, duration: float,
+    views: int, halt: Halt, max_steps: int | None, slots: int | None, threads: int | None, seed: int,
+    power: PowerChoice, json_file: str | None, markdown_file: str | None,
 ) -> None:  # fmt: skip
-    """Measure MODEL, an artifact or a checkpoint, on this machine: latency, throughput, accuracy of the same answers.
+    """Measure MODEL, an artifact, a checkpoint or a published state-dict file, on this machine: latency, throughput,
+    accuracy of the same answers.
 
     Single-stream asks at least 64 puzzles (MLPerf's least) and its headline is the p90 latency.
 
@@ -64,7 +66,7 @@ def bench(
 
     if scenario == "single-stream" and slots is not None:
         raise UserError("--slots is for --scenario offline", "single-stream has one puzzle at a time: leave it out")
-    resolved = resolve_model(model, threads)
+    resolved = resolve_model(model, threads, task_name)
     puzzles = answered_puzzles(data or sample_of(resolved.task), resolved.task, limit)
     session = resolved.session
     batch = 1 if scenario == "single-stream" else slots or 64
@@ -73,6 +75,7 @@ def bench(
         report = run(
             solver, puzzles.givens, puzzles.labels, model=resolved.model, data=puzzles.data, threads=threads,
             scenario=scenario, duration_s=duration, power=power, parity=resolved.parity, progress=progress,
+            puzzle_ids=puzzles.puzzle_ids,
         )  # fmt: skip
     example = resolved.task.format(puzzles.givens[0])
     show_report(report, json_file, markdown_file, f"hrm-edge solve {example} --model {model}")

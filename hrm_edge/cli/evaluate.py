@@ -1,4 +1,4 @@
-"""``hrm-edge eval``: exact accuracy of a model on a set of puzzles."""
+"""``hrm-edge eval``: exact accuracy of a model on a set of puzzles, ARC Prize's score on ARC."""
 
 from __future__ import annotations
 
@@ -6,17 +6,23 @@ from typing import TYPE_CHECKING
 
 import click
 
-from hrm_edge.cli.options import OutputFile
+from hrm_edge.cli.options import OutputFile, task_option
 
 if TYPE_CHECKING:
+    from hrm_edge.bench.scenarios import Solver
+    from hrm_edge.cli.resolve import Resolved
+    from hrm_edge.report import EvalReport
     from hrm_edge.solve import Halt
 
 
 @click.command("eval")
 @click.argument("model")
 @click.option("--data", required=True, help="Built data folder, or a CSV or text file of puzzles.")
-@click.option("--limit", type=click.IntRange(1), help="Only the first so many puzzles.")
-@click.option("--views", type=click.IntRange(1), default=1, show_default=True, help="Symmetries tried per puzzle.")
+@task_option
+@click.option("--limit", type=click.IntRange(1), help="Only the first so many puzzles (arc: tasks).")
+@click.option(
+    "--views", type=click.IntRange(1), help="Symmetries tried per puzzle.  [default: 1; arc: all that the folder has]"
+)
 @click.option(
     "--halt",
     type=click.Choice(["rules", "head", "fixed"]),
@@ -28,36 +34,89 @@ if TYPE_CHECKING:
 @click.option("--slots", type=click.IntRange(1), default=64, show_default=True, help="Puzzles in the batch at most.")
 @click.option("--threads", type=click.IntRange(1), help="Threads of one step (artifacts).")
 @click.option("--seed", type=int, default=0, show_default=True, help="Chooses the symmetries.")
+@click.option("--submission", type=OutputFile(), help="arc: write the answers in ARC Prize's format.")
 @click.option("--json", "json_file", type=OutputFile(), help="Write the report as JSON; - is stdout.")
 @click.option("--markdown", "markdown_file", type=OutputFile(), help="Write the report as Markdown; - is stdout.")
 def evaluate(
-    model: str, data: str, limit: int | None, views: int, halt: Halt, max_steps: int | None, slots: int,
-    threads: int | None, seed: int, json_file: str | None, markdown_file: str | None,
+    model: str, data: str, task_name: str | None, limit: int | None, views: int | None, halt: Halt,
+    max_steps: int | None, slots: int, threads: int | None, seed: int, submission: str | None,
+    json_file: str | None, markdown_file: str | None,
 ) -> None:  # fmt: skip
-    """Measure the exact accuracy of MODEL, an artifact or a checkpoint.
+    """Measure the exact accuracy of MODEL: an artifact, a checkpoint, or a published state-dict file.
 
     With --views N a puzzle whose answer breaks the rules is tried again under up to N - 1 random symmetries, and the
-    report tells the accuracy after 1, 4, 16, 64 and N views.
+    report tells the accuracy after 1, 4, 16, 64 and N views. Of mazes it also tells how many answers are a valid and
+    shortest path, since the label is one of many.
+
+    ARC answers cannot be checked by rules: each augmentation of a question in the data folder is answered once, the
+    answers are turned back and vote, and the two with most votes are the attempts: pass@1, pass@2.
 
     \b
     hrm-edge eval artifacts/nano --data puzzles.csv --views 16
+    hrm-edge eval runs/arc-1_reduced --data data/arc-1 --submission submission.json
     """
-    from hrm_edge.bench.run import evaluate as run
     from hrm_edge.bench.scenarios import Solver
-    from hrm_edge.cli.answered import answered_puzzles
-    from hrm_edge.cli.options import progress_bar, show_report
+    from hrm_edge.cli.options import STDOUT, show_report
     from hrm_edge.cli.resolve import resolve_model
+    from hrm_edge.errors import UserError
+    from hrm_edge.tasks.arc import Arc
 
-    resolved = resolve_model(model, threads)
-    puzzles = answered_puzzles(data, resolved.task, limit)
-    session = resolved.session
-    solver = Solver(session, resolved.task, halt, max_steps or session.spec.max_steps, views, slots, seed)
-    with progress_bar("solving", len(puzzles.givens)) as progress:
-        report = run(
-            solver, puzzles.givens, puzzles.labels, model=resolved.model, data=puzzles.data, threads=threads,
-            on_progress=lambda done, verified: progress(done),
-        )  # fmt: skip
+    resolved = resolve_model(model, threads, task_name)
+    task, session = resolved.task, resolved.session
+    is_arc = isinstance(task, Arc)
+    if submission is not None and not is_arc:
+        raise UserError(f"--submission is for arc, {model} is for {task.name}", "leave it out")
+    if submission == STDOUT:
+        raise UserError("--submission -: stdout is for reports", "name a file")
+    steps = max_steps or session.spec.max_steps
+    if is_arc:
+        solver = Solver(session, task, "fixed" if halt == "rules" else halt, steps, 1, slots, seed)
+        report = _arc(resolved, solver, data, limit, views, threads, submission)
+    else:
+        report = _rules(resolved, Solver(session, task, halt, steps, views or 1, slots, seed), data, limit, threads)
     following = f"hrm-edge bench {model} --data {data}"
     if resolved.manifest is None:
         following = f"hrm-edge export {model} --out ARTIFACT --int8 --calibration {data}"
     show_report(report, json_file, markdown_file, following)
+
+
+def _rules(resolved: Resolved, solver: Solver, data: str, limit: int | None, threads: int | None) -> EvalReport:
+    """Of tasks whose rules can check an answer."""
+    from hrm_edge.bench.run import evaluate as run
+    from hrm_edge.cli.answered import answered_puzzles
+    from hrm_edge.cli.options import progress_bar
+
+    puzzles = answered_puzzles(data, resolved.task, limit)
+    with progress_bar("solving", len(puzzles.givens)) as progress:
+        return run(
+            solver, puzzles.givens, puzzles.labels, model=resolved.model, data=puzzles.data, threads=threads,
+            puzzle_ids=puzzles.puzzle_ids, on_progress=lambda done, verified: progress(done),
+        )  # fmt: skip
+
+
+def _arc(
+    resolved: Resolved, solver: Solver, data: str, limit: int | None, views: int | None, threads: int | None,
+    submission: str | None,
+) -> EvalReport:  # fmt: skip
+    """Of ARC, by votes; writes the submission file."""
+    import json
+
+    from hrm_edge.bench.arc import evaluate_arc
+    from hrm_edge.cli.options import progress_bar
+    from hrm_edge.data.arc import read_questions
+    from hrm_edge.files import write_text
+    from hrm_edge.report import Data
+
+    asked = read_questions(data, limit)
+    most = int(asked.view.max()) + 1
+    chosen = min(views or most, most)
+    total = int((asked.view < chosen).sum())
+    about = Data(path=data, task=resolved.task.name, puzzles=total, answers="data")
+    with progress_bar("answering", total) as progress:
+        report, answers = evaluate_arc(
+            solver, asked, chosen, model=resolved.model, data=about, threads=threads,
+            on_progress=lambda done, verified: progress(done),
+        )  # fmt: skip
+    if submission is not None:
+        write_text(submission, json.dumps(answers) + "\n")
+    return report

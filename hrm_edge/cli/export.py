@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from hrm_edge.cli.options import task_option
+
 if TYPE_CHECKING:
     from hrm_edge.manifest import Manifest
 
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
     type=click.IntRange(1),
     help="ACT steps that the artifact is calibrated, checked and by default run for.  [default: the recipe's]",
 )
+@task_option
 @click.option("--backend", type=click.Choice(["onnx"]), default="onnx", show_default=True, help="What to build.")
 @click.option(
     "--plugin", is_flag=True, help="Attention as one node for the TensorRT plugin; other runtimes run it too."
@@ -38,10 +41,11 @@ def export(
     precision: str,
     calibration: Path | None,
     max_steps: int | None,
+    task_name: str | None,
     backend: str,
     plugin: bool,
 ) -> None:
-    """Export MODEL, a run or checkpoint folder of 'hrm-edge train', as an artifact.
+    """Export MODEL, a run or checkpoint folder of 'hrm-edge train' or a published state-dict file, as an artifact.
 
     The artifact holds one ACT step as ONNX, its initial state, and a manifest with a hash of every file and the
     parity with torch after 1, 4 and all steps. Where the export misses the limits of its recipe, the artifact is
@@ -54,17 +58,19 @@ def export(
 
     from rich.console import Console
 
+    from hrm_edge.cli.resolve import tell_assumed
     from hrm_edge.errors import GateError, UserError
     from hrm_edge.export.artifact import export as run
     from hrm_edge.manifest import Precision
-    from hrm_edge.model.weights import load_model
-    from hrm_edge.recipe import load_recipe
+    from hrm_edge.model.load import load_model
+    from hrm_edge.recipe import Limits, Quantization, load_recipe
     from hrm_edge.train.checkpoint import RECIPE_FILE
 
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UserError(f"--out: {out} already exists", "choose another folder, or remove it first")
-    network, info, folder = load_model(model)
-    recipe = load_recipe(folder / RECIPE_FILE)
+    network, info, found = load_model(model, task_name)
+    tell_assumed(str(found), info.origin())
+    recipe = load_recipe(found / RECIPE_FILE) if found.is_dir() else None  # a published file has none
     if max_steps is not None:
         network.spec = network.spec.model_copy(update={"max_steps": max_steps})
     console = Console(stderr=True)
@@ -75,8 +81,8 @@ def export(
             out,
             precision=cast(Precision, precision),
             calibration=calibration,
-            quantization=recipe.quantization,
-            limits=recipe.limits,
+            quantization=recipe.quantization if recipe else Quantization(),
+            limits=recipe.limits if recipe else Limits(),
             plugin=plugin,
             tell=lambda message: status.update(message),
         )

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from hrm_edge.cli.options import task_option
+
 if TYPE_CHECKING:
     from hrm_edge.spec import ModelSpec
 
@@ -18,11 +20,13 @@ SUDOKU_VOCAB, SUDOKU_CELLS = 11, 81
 @click.argument("model")
 @click.option("--vocab", type=click.IntRange(2, 256), help="Tokens; for a variant's name only.  [default: 11]")
 @click.option("--seq-len", type=click.IntRange(1, 4096), help="Cells; for a variant's name only.  [default: 81]")
+@task_option
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def info(model: str, vocab: int | None, seq_len: int | None, as_json: bool) -> None:
+def info(model: str, vocab: int | None, seq_len: int | None, task_name: str | None, as_json: bool) -> None:
     """Show the parameters, FLOPs per ACT step and bytes of MODEL.
 
-    MODEL is a variant (full, reduced, nano), a recipe, a run or checkpoint folder, or an artifact folder.
+    MODEL is a variant (full, reduced, nano), a recipe, a run or checkpoint folder, an artifact folder, or a published
+    state-dict file (.pt, .safetensors), with all_config.yaml beside it or not.
 
     \b
     hrm-edge info full --vocab 14 --json
@@ -33,7 +37,7 @@ def info(model: str, vocab: int | None, seq_len: int | None, as_json: bool) -> N
 
     if model not in VARIANTS and (vocab is not None or seq_len is not None):
         raise UserError("--vocab and --seq-len are for a variant's name", f"leave them out: {model} has its own")
-    kind, spec, about, following = _find(model, vocab or SUDOKU_VOCAB, seq_len or SUDOKU_CELLS)
+    kind, spec, about, following = _find(model, vocab or SUDOKU_VOCAB, seq_len or SUDOKU_CELLS, task_name)
     document = {
         "name": model,
         "kind": kind,
@@ -50,14 +54,27 @@ def info(model: str, vocab: int | None, seq_len: int | None, as_json: bool) -> N
         click.echo(f"Next: {following}")
 
 
-def _find(model: str, vocab: int, seq_len: int) -> tuple[str, ModelSpec, dict[str, Any], str]:
+def _find(model: str, vocab: int, seq_len: int, task: str | None) -> tuple[str, ModelSpec, dict[str, Any], str]:
     """Kind of thing, its spec, what else the JSON says about it, the next command."""
-    from hrm_edge.cli.resolve import checkpoint_spec, is_checkpoint, unknown_model
+    from hrm_edge.cli.resolve import (
+        checkpoint_spec,
+        is_checkpoint,
+        is_published,
+        published_spec,
+        refuse_task,
+        tell_assumed,
+        unknown_model,
+    )
     from hrm_edge.errors import nearest
     from hrm_edge.manifest import MANIFEST, read_manifest
     from hrm_edge.spec import VARIANTS
 
     path = Path(model)
+    if model not in VARIANTS and path.suffix not in (".yaml", ".yml") and is_published(path):
+        spec, published = published_spec(path, task)
+        tell_assumed(model, published)
+        return "published", spec, {"checkpoint": published}, f"hrm-edge eval {model} --data DATA"
+    refuse_task(model, task)
     if model in VARIANTS:
         spec = _variant(model, vocab, seq_len)
         return "variant", spec, {}, "hrm-edge train RECIPE, with a recipe of recipes/"

@@ -22,6 +22,14 @@ STDOUT = "-"
 _UNITS_S = {"s": 1, "m": 60, "h": 3600}
 
 
+task_option = click.option(
+    "--task",
+    "task_name",
+    metavar="NAME",
+    help="Of a published file that does not tell it: sudoku, maze, arc.",
+)
+
+
 class Duration(click.ParamType):
     """``90s``, ``30m``, ``2h`` or ``1h30m`` to seconds."""
 

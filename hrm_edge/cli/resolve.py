@@ -1,7 +1,9 @@
-"""From what a user calls a model to a session: an artifact folder, or a checkpoint or run folder."""
+"""From what a user calls a model to a session: an artifact, a checkpoint or run folder, or a published file."""
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +24,7 @@ from hrm_edge.tasks.base import Task
 CHECKPOINT_FILE = "checkpoint.json"  # a checkpoint folder's, hrm_edge.model.weights writes it
 BEST_FILE = "best.json"  # a run folder's
 CHECKPOINTS_FOLDER = "checkpoints"
+PUBLISHED_CONFIG = "all_config.yaml"  # beside a published state-dict file, hrm_edge.model.published reads it
 
 
 @dataclass(frozen=True)
@@ -39,8 +42,9 @@ class Resolved:
         return [] if self.manifest is None else [p.model_dump(mode="json") for p in self.manifest.parity]
 
 
-def resolve_model(name: str, threads: int | None = None) -> Resolved:
-    """Load a model by folder or shipped name; ``threads`` of one step (artifacts only; None: the backend's default).
+def resolve_model(name: str, threads: int | None = None, task: str | None = None) -> Resolved:
+    """Load a model by folder, file or shipped name; ``threads`` of one step (artifacts only; None: the backend's
+    default); ``task`` of a published file that does not tell it.
 
     Raises ``UserError`` saying what was tried, or what is wrong with the folder.
     """
@@ -48,9 +52,10 @@ def resolve_model(name: str, threads: int | None = None) -> Resolved:
     if not path.exists():
         path = zoo.folder_of(name) or path
     if (path / MANIFEST).is_file():
+        refuse_task(path, task)
         return _artifact(path, name, threads)
-    if is_checkpoint(path):
-        return _checkpoint(path, threads)
+    if is_checkpoint(path) or is_published(path):
+        return _checkpoint(path, threads, task)
     raise unknown_model(name)
 
 
@@ -59,21 +64,39 @@ def is_checkpoint(path: Path) -> bool:
     return (path / CHECKPOINT_FILE).is_file() or (path / CHECKPOINTS_FOLDER).is_dir()
 
 
+def is_published(path: Path) -> bool:
+    """Whether ``path`` may be a published state-dict file, or is a folder as it was downloaded."""
+    return path.is_file() or (path / PUBLISHED_CONFIG).is_file()
+
+
+def refuse_task(path: Path | str, task: str | None) -> None:
+    """``UserError`` where --task was given for a model that says its own."""
+    if task is not None:
+        raise UserError(f"--task is for a published state-dict file, {path} says its own", "leave it out")
+
+
+def tell_assumed(path: str, about: dict[str, Any]) -> None:
+    """Say on stderr what of a published model had to be assumed."""
+    if about.get("assumed"):
+        click.echo(f"Note: no {PUBLISHED_CONFIG} beside {path}, taken as published: {about['assumed']}", err=True)
+
+
 def unknown_model(name: str, also: str = "") -> UserError:
     """Nothing is called ``name``; ``also`` names further things that the verb takes."""
     path = Path(name)
-    takes = f"a model is an artifact folder (with {MANIFEST}) or a run or checkpoint folder of 'hrm-edge train'{also}"
+    takes = (
+        f"a model is an artifact folder (with {MANIFEST}), a run or checkpoint folder of 'hrm-edge train', "
+        f"or a published state-dict file{also}"
+    )
     if path.is_dir():
-        missing = f"{MANIFEST}, {CHECKPOINT_FILE} nor {CHECKPOINTS_FOLDER}/"
+        missing = f"{MANIFEST}, {CHECKPOINT_FILE}, {CHECKPOINTS_FOLDER}/ nor {PUBLISHED_CONFIG}"
         return UserError(
             f"{name} is no model: the folder has neither {missing}", f"{takes}; an export cut off has none"
         )
-    if path.exists():
-        return UserError(f"{name} is no model: it is a file", takes)
     if name in VARIANTS:
         return UserError(f"'{name}' is a variant without weights", takes)
     shipped = f"; shipped: {', '.join(zoo.names())}" if zoo.names() else ""
-    return UserError(f"no model '{name}': there is no such folder", takes + shipped)
+    return UserError(f"no model '{name}': there is no such folder or file", takes + shipped)
 
 
 def _artifact(path: Path, called: str, threads: int | None) -> Resolved:
@@ -97,17 +120,13 @@ def _artifact(path: Path, called: str, threads: int | None) -> Resolved:
     return Resolved(session, get_task(manifest.task), model, manifest)
 
 
-def _checkpoint(path: Path, threads: int | None) -> Resolved:
+def _checkpoint(path: Path, threads: int | None, task: str | None) -> Resolved:
     if threads is not None:
         raise UserError(f"--threads: {path} is a checkpoint, which torch runs", "leave it out, or export the model")
-    try:
-        from hrm_edge.model.weights import load_session
-    except ModuleNotFoundError as error:
-        if error.name != "torch":
-            raise
-        mend = "pip install 'hrm-edge[train]', or export it where torch is and copy the artifact here"
-        raise UserError(f"{path} is a checkpoint, which needs torch", mend) from error
-    session, about = load_session(path)
+    with _torch_for(path):
+        from hrm_edge.model.load import load_session
+    session, about = load_session(path, task)
+    tell_assumed(about["path"], about)
     spec = session.spec
     model = Model(
         name=path.name,
@@ -122,6 +141,26 @@ def _checkpoint(path: Path, threads: int | None) -> Resolved:
         gate_passed=None,
     )
     return Resolved(session, get_task(about["task"]), model, None)
+
+
+@contextlib.contextmanager
+def _torch_for(path: Path) -> Iterator[None]:
+    """Around the import of the torch side: without torch, ``UserError``."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        if error.name != "torch":
+            raise
+        mend = "pip install 'hrm-edge[train]', or export it where torch is and copy the artifact here"
+        raise UserError(f"{path} is a checkpoint, which needs torch", mend) from error
+
+
+def published_spec(path: Path, task: str | None) -> tuple[ModelSpec, dict[str, Any]]:
+    """Spec and description of a published file or its folder, all its tensors checked against them."""
+    with _torch_for(path):
+        from hrm_edge.model.load import load_model
+    model, info, file = load_model(path, task)
+    return model.spec, {"path": str(file), "task": info.task, **info.origin()}
 
 
 def checkpoint_spec(path: Path) -> tuple[ModelSpec, dict[str, Any]]:

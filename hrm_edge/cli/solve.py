@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from hrm_edge.cli.options import task_option
+
 if TYPE_CHECKING:
     from hrm_edge.solve import Solution
     from hrm_edge.tasks.base import Task, Tokens
@@ -17,14 +19,22 @@ LITERAL = "argument"  # the source of a puzzle that was typed, not read from a f
 
 @click.command()
 @click.argument("puzzle")
-@click.option("--model", help="Artifact or checkpoint folder, or a shipped model.  [default: one for 9x9 Sudoku]")
+@click.option("--model", help="Model folder, published file or shipped model.  [default: one for 9x9 Sudoku]")
+@task_option
 @click.option("--views", type=click.IntRange(1), default=64, show_default=True, help="Symmetries tried per puzzle.")
 @click.option("--max-steps", type=click.IntRange(1), help="ACT steps per view.  [default: the model's]")
 @click.option("--threads", type=click.IntRange(1), help="Threads of one step (artifacts).")
 @click.option("--seed", type=int, default=0, show_default=True, help="Chooses the symmetries.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def solve(
-    puzzle: str, model: str | None, views: int, max_steps: int | None, threads: int | None, seed: int, as_json: bool
+    puzzle: str,
+    model: str | None,
+    task_name: str | None,
+    views: int,
+    max_steps: int | None,
+    threads: int | None,
+    seed: int,
+    as_json: bool,
 ) -> None:
     """Solve PUZZLE: its cells row by row (0 or . is a blank), or a file with one puzzle a line.
 
@@ -40,13 +50,19 @@ def solve(
     from hrm_edge.cli.resolve import resolve_model
     from hrm_edge.errors import GateError, UserError
     from hrm_edge.solve import solve as run
+    from hrm_edge.tasks.arc import Arc
 
     if model is None:
         model = zoo.default_for("sudoku")
     if model is None:
         raise UserError("no model given, and this version ships none", "name a folder: --model ARTIFACT")
-    resolved = resolve_model(model, threads)
+    resolved = resolve_model(model, threads, task_name)
     task = resolved.task
+    if isinstance(task, Arc):
+        raise UserError(
+            f"{model} is for ARC, where a grid alone does not say what to do with it",
+            f"build a data folder of the tasks and run: hrm-edge eval {model} --data DATA --submission FILE",
+        )
     givens, sources = _read(puzzle, task, model)
     with progress_bar("checking", len(givens)) as progress:
         for row, source in enumerate(sources):

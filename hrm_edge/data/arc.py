@@ -18,12 +18,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hrm_edge.data.arc_files import ArcTask, Pair, read_all
-from hrm_edge.data.layout import Part, PartWriter, read_identifiers, read_part, write_identifiers
+from hrm_edge.data.layout import PartWriter, read_identifiers, read_part, write_identifiers
 from hrm_edge.data.parallel import in_order
 from hrm_edge.errors import UserError
 from hrm_edge.files import atomic_folder
 from hrm_edge.tasks import dihedral
 from hrm_edge.tasks.arc import COLOURS, END, FIRST_COLOUR, SIDE, Arc, Augmentation, random_augmentation
+from hrm_edge.tasks.arc_votes import Asked
 from hrm_edge.tasks.base import Tokens
 
 DEFAULT_AUGMENT = 1000
@@ -241,17 +242,24 @@ def _moves(pairs: Sequence[Pair], chosen: list[Augmentation], rng: np.random.Gen
     return moves
 
 
-def example_names(folder: Path | str, part: Part) -> list[str]:
-    """The identifier of every example of a part, by name."""
-    names = read_identifiers(folder, part.metadata)
-    ids = part.puzzle_identifiers.repeat(np.diff(part.puzzle_indices))
-    return [names[identifier] for identifier in ids.tolist()]
+def read_questions(folder: Path | str, limit: int | None = None) -> Asked:
+    """The test part of a built or published folder: its first ``limit`` tasks (None: all) with all augmentations.
 
-
-def read_questions(folder: Path | str) -> tuple[Part, list[str]]:
-    """The test part of a built or published folder, and the identifier of each example by name.
-
-    ``hrm_edge.tasks.arc_votes`` makes of them the questions, the votes and the submission.
+    ``hrm_edge.tasks.arc_votes`` makes of it the questions, the votes and the submission.
     """
     part = read_part(folder, "test", Arc())
-    return part, example_names(folder, part)
+    names = read_identifiers(folder, part.metadata)
+    puzzles = int(part.group_indices[: len(part.group_indices) if limit is None else limit + 1][-1])
+    sizes = np.diff(part.puzzle_indices[: puzzles + 1])
+    ids = part.puzzle_identifiers[:puzzles].repeat(sizes).astype(np.int32)
+    groups = np.diff(part.group_indices)
+    number = np.arange(len(part.puzzle_identifiers)) - part.group_indices[:-1].repeat(groups)  # within its task
+    rows = slice(len(ids))
+    return Asked(
+        [names[identifier] for identifier in ids.tolist()],
+        ids,
+        number[:puzzles].repeat(sizes),
+        np.array(part.inputs[rows], np.uint8),
+        np.array(part.labels[rows], np.uint8),
+        part.metadata.num_puzzle_identifiers,
+    )

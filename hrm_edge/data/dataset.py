@@ -37,6 +37,11 @@ class Dataset:
     def __len__(self) -> int:
         return len(self.part)
 
+    def spread(self, count: int) -> NDArray[np.int64]:
+        """At most ``count`` examples at even distances: the head of an ARC part is one task's augmentations."""
+        chosen = min(count, len(self))
+        return np.arange(chosen, dtype=np.int64) * len(self) // max(1, chosen)
+
     def examples(self, rows: NDArray[np.int64]) -> tuple[Tokens, Tokens]:
         """Inputs and labels uint8 [B, S] of the examples ``rows`` [B]."""
         return self.part.inputs[rows].astype(np.uint8), self.part.labels[rows].astype(np.uint8)

@@ -63,6 +63,10 @@ class Part:
     def __len__(self) -> int:
         return len(self.inputs)
 
+    def identifiers(self) -> NDArray[np.int32]:
+        """The puzzle identifier of every example [N]."""
+        return self.puzzle_identifiers.repeat(np.diff(self.puzzle_indices)).astype(np.int32)
+
 
 def task_of(metadata: Metadata) -> str | None:
     """Name of the task a folder belongs to: the key ``task``, else what its sizes tell, else None."""

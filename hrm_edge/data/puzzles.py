@@ -34,6 +34,8 @@ class PuzzleSet:
     """Where each is from: the file's column ``source``, else ``file:line`` or ``test:example``."""
     ratings: NDArray[np.float64] | None = None
     """Difficulty [N] where the file has it (column ``rating`` or ``ser``)."""
+    puzzle_ids: NDArray[np.int32] | None = None
+    """Rows [N] of the model's puzzle table; None: the blank one."""
 
     def __len__(self) -> int:
         return len(self.inputs)
@@ -47,6 +49,7 @@ class PuzzleSet:
             None if self.labels is None else self.labels[rows],
             self.sources[rows],
             None if self.ratings is None else self.ratings[rows],
+            None if self.puzzle_ids is None else self.puzzle_ids[rows],
         )
 
 
@@ -63,7 +66,11 @@ def load_puzzles(path: Path | str, task: Task | None = None) -> PuzzleSet:
             raise UserError(f"{path} does not say what task it is of", "build it with 'hrm-edge data build'")
         sources = [f"test:{row}" for row in range(len(part))]
         return PuzzleSet(
-            task or get_task(str(name)), np.array(part.inputs, np.uint8), np.array(part.labels, np.uint8), sources
+            task or get_task(str(name)),
+            np.array(part.inputs, np.uint8),
+            np.array(part.labels, np.uint8),
+            sources,
+            puzzle_ids=part.identifiers(),
         )
     if path.is_dir():
         path = (maze_files.folder_files if isinstance(task, Maze) else folder_files)(path)["test"]

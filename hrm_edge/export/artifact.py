@@ -23,6 +23,7 @@ from hrm_edge.export.parity import CheckSet, judge, measure
 from hrm_edge.files import atomic_folder
 from hrm_edge.manifest import STATE_FILE, STEP_FILE, Gate, Manifest, Precision, write_manifest
 from hrm_edge.model.hrm import HRM
+from hrm_edge.model.published import PublishedInfo
 from hrm_edge.model.session import TorchSession
 from hrm_edge.model.weights import CheckpointInfo
 from hrm_edge.plugin.contract import NAME, NAMESPACE, VERSION
@@ -78,13 +79,15 @@ def _checks_of(puzzles: PuzzleSet, rows: slice, source: str) -> CheckSet:
 
 def _part_of(data: Dataset) -> CheckSet:
     rows = np.arange(min(len(data), MOST_PUZZLES))
+    if data.metadata.num_puzzle_identifiers > 1:  # ARC: the head of a part is one task under its augmentations
+        rows = np.random.default_rng(0).permutation(data.spread(MOST_PUZZLES))
     inputs, labels = data.examples(rows)
     return CheckSet(inputs, labels, data.identifiers(rows), f"{data.folder.name}/{data.split}")
 
 
 def export(
     model: HRM,
-    info: CheckpointInfo,
+    info: CheckpointInfo | PublishedInfo,
     out: Path,
     *,
     precision: Precision,
@@ -129,7 +132,7 @@ def export(
             gate=Gate(passed=False, limits={}, failures=["not measured"]),
             quantization=_describe(model, scales, quantization, seen) if scales else None,
             provenance={
-                "checkpoint": {"step": info.step, "samples": info.samples, "recipe_hash": info.recipe_hash},
+                "checkpoint": info.origin(),
                 "checked_on": check.source,
                 "versions": {"hrm_edge": __version__, "torch": str(torch.__version__), "onnx": onnx.__version__},
                 "plugin": {"name": NAME, "version": VERSION, "namespace": NAMESPACE} if plugin else None,

@@ -14,6 +14,7 @@ from hrm_edge.manifest import Gate, Parity, Precision
 from hrm_edge.model.session import TorchSession
 from hrm_edge.recipe import Limits
 from hrm_edge.runtime.ort import OrtSession
+from hrm_edge.tasks.base import exact
 
 BATCH = 64
 
@@ -111,8 +112,8 @@ def _add(
     answers_a, answers_b = reference.argmax(-1), found.argmax(-1)
     sums.same += int((answers_a == answers_b).all(-1).sum())
     if labels is not None:
-        sums.right_reference += int((answers_a == labels).all(-1).sum())
-        sums.right_found += int((answers_b == labels).all(-1).sum())
+        sums.right_reference += int(exact(answers_a, labels).sum())
+        sums.right_found += int(exact(answers_b, labels).sum())
 
 
 def judge(table: list[Parity], lost_points: float | None, precision: Precision, limits: Limits) -> Gate:

@@ -78,20 +78,26 @@ class ActStep:
     q_continue_target: Tensor | None
 
 
-def halt_decision(
-    q: Tensor, steps: Tensor, max_steps: int, exploration: float, generator: torch.Generator | None
-) -> Tensor:
-    """Which slots stop [B]: at max_steps, or when the head says so.
+def draw_minimum_steps(
+    batch: int, max_steps: int, exploration: float, generator: torch.Generator | None = None
+) -> Tensor | None:
+    """Steps that each slot must do before it may halt, int64 [batch]: exploration of the halting head.
 
-    With probability ``exploration`` a slot must first reach a uniform minimum in [2, max_steps].
+    With probability ``exploration`` uniform in [2, max_steps], else 0; None where nothing is explored.
     """
+    if exploration <= 0 or max_steps <= 1:
+        return None
+    device = generator.device if generator is not None else None
+    explores = torch.rand(batch, generator=generator, device=device) < exploration
+    minimum = torch.randint(2, max_steps + 1, (batch,), generator=generator, device=device)
+    return torch.where(explores, minimum, 0)
+
+
+def halt_decision(q: Tensor, steps: Tensor, max_steps: int, minimum_steps: Tensor | None = None) -> Tensor:
+    """Which slots stop, bool [B]: at max_steps, or when the head says so and ``minimum_steps`` [B] are done."""
     wants = q[:, 0] > q[:, 1] if q.shape[1] == 2 else q[:, 0] > 0
     halted = (steps >= max_steps) | wants
-    if exploration > 0 and max_steps > 1:
-        draw = torch.rand(len(steps), generator=generator, device=steps.device) < exploration
-        minimum = torch.randint(2, max_steps + 1, steps.shape, generator=generator, device=steps.device)
-        halted &= steps >= torch.where(draw, minimum, 0)
-    return halted
+    return halted if minimum_steps is None else halted & (steps >= minimum_steps)
 
 
 def act_step(
@@ -99,11 +105,12 @@ def act_step(
     carry: TrainCarry,
     *,
     loss: str,
-    exploration: float,
-    generator: torch.Generator | None = None,
+    minimum_steps: Tensor | None = None,
     forward: Forward | None = None,
 ) -> ActStep:
     """One ACT step with gradient on an admitted carry; ``forward`` may be a compiled ``model``.
+
+    ``minimum_steps`` [B] are those of :func:`draw_minimum_steps`.
 
     Training halts early as the head learns to; evaluation has its own loop in ``hrm_edge.solve``.
     """
@@ -116,7 +123,7 @@ def act_step(
     z_h, z_l = z_h.detach(), z_l.detach()
     steps = carry.steps + 1
     with torch.no_grad():
-        halted = halt_decision(q, steps, spec.max_steps, exploration, generator)
+        halted = halt_decision(q, steps, spec.max_steps, minimum_steps)
         target = None
         if spec.q_outputs == 2:
             q_next = step(carry.inputs, puzzle, z_h, z_l)[3]

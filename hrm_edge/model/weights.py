@@ -9,7 +9,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
 from pydantic import BaseModel, ConfigDict, ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file
@@ -19,7 +18,6 @@ from hrm_edge.errors import UserError
 from hrm_edge.files import read_json
 from hrm_edge.manifest import FileEntry, verify_files
 from hrm_edge.model.hrm import HRM
-from hrm_edge.model.session import TorchSession
 from hrm_edge.spec import ModelSpec, buffer_shapes, parameter_shapes
 
 CHECKPOINT = "checkpoint.json"
@@ -44,6 +42,10 @@ class CheckpointInfo(BaseModel):
     samples: int
     metrics: dict[str, float] = {}
     files: dict[str, FileEntry] = {}
+
+    def origin(self) -> dict[str, Any]:
+        """What provenance says of the weights."""
+        return {"step": self.step, "samples": self.samples, "recipe_hash": self.recipe_hash}
 
 
 def read_checkpoint(folder: Path) -> CheckpointInfo:
@@ -90,11 +92,15 @@ def load_tensors(path: Path) -> dict[str, Tensor]:
         raise UserError(f"{path} cannot be read: {error}", "the file is torn: copy it again") from error
 
 
-def load_weights(model: HRM, tensors: dict[str, Tensor], source: Path | str) -> None:
+def load_weights(
+    model: HRM,
+    tensors: dict[str, Tensor],
+    source: Path | str,
+    mend: str = "the checkpoint is of another variant or size: check the recipe's variant and model keys",
+) -> None:
     """Copy tensors into the model; a missing, extra or misshapen one is a ``UserError`` that names it."""
     wanted = {**parameter_shapes(model.spec), **buffer_shapes(model.spec)}
     variant = f"a {model.spec.variant} model"
-    mend = "the checkpoint is of another variant or size: check the recipe's variant and model keys"
     for name, shape in wanted.items():
         if name not in tensors:
             raise UserError(f"{source} has no tensor '{name}', which {variant} needs", mend)
@@ -104,23 +110,3 @@ def load_weights(model: HRM, tensors: dict[str, Tensor], source: Path | str) -> 
     if extra := sorted(set(tensors) - set(wanted)):
         raise UserError(f"{source} has tensor '{extra[0]}', which {variant} does not have", mend)
     model.load_state_dict(tensors, strict=True)
-
-
-def load_model(path: Path | str) -> tuple[HRM, CheckpointInfo, Path]:
-    """A model in float32 with a checkpoint's averaged weights where it has them: (model, info, folder)."""
-    folder = find_checkpoint(path)
-    info = read_checkpoint(folder)
-    tensors = load_tensors(folder / MODEL_FILE)
-    if EMA_FILE in info.files:
-        tensors.update(load_tensors(folder / EMA_FILE))
-    model = HRM(info.spec)
-    load_weights(model, tensors, folder)
-    return model.eval(), info, folder
-
-
-def load_session(path: Path | str) -> tuple[TorchSession, dict[str, Any]]:
-    """A float32 session on a checkpoint, and what it is: task, step, folder."""
-    model, info, folder = load_model(path)
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    about = {"task": info.task, "step": info.step, "samples": info.samples, "path": str(folder)}
-    return TorchSession(model.to(device)), about

@@ -10,18 +10,16 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors import SafetensorError
-from safetensors.numpy import load_file
 
 from hrm_edge.errors import UserError
 from hrm_edge.manifest import STATE_FILE, STEP_FILE, Manifest
+from hrm_edge.runtime.state import AGAIN, read_state
 from hrm_edge.session import FRESH, StepResult
 from hrm_edge.spec import STEP_INPUTS, STEP_OUTPUTS, ModelSpec, step_io
 
 OrtCarry = tuple[NDArray[Any], NDArray[Any]]  # z_h, z_l [B, T, D] float32 or float16, on the host
 
 _ORT_TYPES = {"int32": "tensor(int32)", "float32": "tensor(float)", "float16": "tensor(float16)"}
-_AGAIN = "export the model again with this version of hrm-edge"
 
 
 class OrtSession:
@@ -39,21 +37,19 @@ class OrtSession:
         self.dtype = np.dtype(np.float16 if manifest.precision == "fp16" else np.float32)
         self._session = _load(folder / STEP_FILE, threads)
         _check_graph(self._session, self.spec, self.dtype, folder / STEP_FILE)
-        state = _read_state(folder / STATE_FILE, self.spec)
-        self._start = tuple(state[name].astype(self.dtype) for name in ("z_h_init", "z_l_init"))  # [D] each
-        self._puzzle_table = state["puzzle_table"].astype(self.dtype) if self.spec.puzzle_dim else None
+        self._state = read_state(folder / STATE_FILE, self.spec, self.dtype)
 
     def initial_carry(self, batch: int) -> OrtCarry:
         """Every position of both levels starts from its level's vector."""
         shape = (batch, self.spec.total_len, self.spec.hidden)
-        z_h, z_l = (np.broadcast_to(start, shape).copy() for start in self._start)
+        z_h, z_l = (np.broadcast_to(start, shape).copy() for start in self._state.start)
         return z_h, z_l
 
     def gather(self, carry: OrtCarry, rows: NDArray[np.int64]) -> OrtCarry:
         fresh = rows == FRESH
         same = len(rows) == len(carry[0]) and bool((fresh | (rows == np.arange(len(rows)))).all())
         z_h, z_l = carry if same else (level[rows] for level in carry)  # row -1 is overwritten below
-        z_h[fresh], z_l[fresh] = self._start
+        z_h[fresh], z_l[fresh] = self._state.start
         return z_h, z_l
 
     def step(self, tokens: NDArray[np.uint8], puzzle_ids: NDArray[np.int32], carry: OrtCarry) -> StepResult:
@@ -62,17 +58,10 @@ class OrtSession:
                 f"batch {len(tokens)} is not in 1..{self.max_batch}, the range the artifact was checked for"
             )
         feeds: dict[str, NDArray[Any]] = {"tokens": tokens.astype(np.int32), "z_h": carry[0], "z_l": carry[1]}
-        if self._puzzle_table is not None:
-            feeds["puzzle"] = self._puzzle_vectors(puzzle_ids)
+        if self._state.puzzle_table is not None:
+            feeds["puzzle"] = self._state.puzzle_vectors(puzzle_ids)
         z_h, z_l, logits, q = self._session.run(STEP_OUTPUTS, feeds)
         return (z_h, z_l), logits, q
-
-    def _puzzle_vectors(self, puzzle_ids: NDArray[np.int32]) -> NDArray[Any]:
-        """Rows of the puzzle table, padded with zeros to [B, P * D]."""
-        assert self._puzzle_table is not None
-        vectors = np.zeros((len(puzzle_ids), self.spec.puzzle_tokens * self.spec.hidden), self.dtype)
-        vectors[:, : self.spec.puzzle_dim] = self._puzzle_table[puzzle_ids]
-        return vectors
 
 
 def _load(path: Path, threads: int | None) -> Any:
@@ -105,35 +94,18 @@ def _check_graph(session: Any, spec: ModelSpec, dtype: np.dtype[Any], path: Path
         wanted = [name for name in order if name in table]
         found = {node.name: node for node in nodes}
         for name in sorted(set(wanted) ^ set(found)):
-            raise UserError(f"{path} {'lacks the' if name in wanted else 'has an unknown'} {kind} '{name}'", _AGAIN)
+            raise UserError(f"{path} {'lacks the' if name in wanted else 'has an unknown'} {kind} '{name}'", AGAIN)
         for name in wanted:
             type_name, shape = table[name]
             type_name = dtype.name if type_name == "carry" else type_name
             node = found[name]
             if node.type != _ORT_TYPES[type_name]:
-                raise UserError(f"{path}: {kind} '{name}' is {node.type}, the manifest's model has {type_name}", _AGAIN)
+                raise UserError(f"{path}: {kind} '{name}' is {node.type}, the manifest's model has {type_name}", AGAIN)
             if isinstance(node.shape[0], int):
-                raise UserError(f"{path}: {kind} '{name}' has a fixed batch of {node.shape[0]}", _AGAIN)
+                raise UserError(f"{path}: {kind} '{name}' has a fixed batch of {node.shape[0]}", AGAIN)
             if tuple(node.shape[1:]) != shape[1:]:
                 raise UserError(
                     f"{path}: {kind} '{name}' is [B, {', '.join(map(str, node.shape[1:]))}], "
                     f"the manifest's model has [B, {', '.join(map(str, shape[1:]))}]",
-                    _AGAIN,
+                    AGAIN,
                 )
-
-
-def _read_state(path: Path, spec: ModelSpec) -> dict[str, NDArray[Any]]:
-    """The tensors of ``state.safetensors``, their shapes checked."""
-    try:
-        state = load_file(path)
-    except (SafetensorError, OSError) as error:
-        raise UserError(f"{path} cannot be read: {error}", _AGAIN) from error
-    wanted: dict[str, tuple[int, ...]] = {"z_h_init": (spec.hidden,), "z_l_init": (spec.hidden,)}
-    if spec.puzzle_dim:
-        wanted["puzzle_table"] = (spec.puzzles, spec.puzzle_dim)
-    for name, shape in wanted.items():
-        found = state[name].shape if name in state else None
-        if found != shape:
-            is_now = "is missing" if found is None else f"is {list(found)}"
-            raise UserError(f"{path}: '{name}' {is_now}, the manifest's model needs {list(shape)}", _AGAIN)
-    return dict(state)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from hrm_edge.tasks.arc import Grid, decode, split_identifier
 from hrm_edge.tasks.base import Tokens
@@ -22,6 +22,29 @@ NO_ANSWER = ((0,),)
 """What the submission holds where no answer was readable: the official format demands a grid."""
 
 _Key = tuple[int, int, bytes]
+
+
+@dataclass(frozen=True)
+class Asked:
+    """The augmented questions of a test part."""
+
+    identifiers: list[str]
+    """Of the puzzle of each, by name [N]."""
+    puzzle_ids: NDArray[np.int32]
+    """The same as rows of the puzzle table [N]."""
+    view: NDArray[np.int64]
+    """Number of the puzzle among those of its task [N]; the task itself is 0."""
+    inputs: Tokens
+    labels: Tokens
+    table: int
+    """Rows of the puzzle table that the part was built for."""
+
+    def __len__(self) -> int:
+        return len(self.identifiers)
+
+    def questions(self) -> list[Question]:
+        """See :func:`questions`."""
+        return questions(self.identifiers, self.inputs, self.labels)
 
 
 class Question(NamedTuple):

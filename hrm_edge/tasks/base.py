@@ -44,6 +44,15 @@ class Views:
         return Views(self.cells[rows], self.labels[rows])
 
 
+def exact(answers: Tokens, labels: Tokens) -> Bools:
+    """Per row of [N, S]: is every cell as its label says? Padding in a label is no cell; a row of nothing else is not.
+
+    Only ARC has padding: its grids are smaller than the canvas.
+    """
+    known = labels != PAD_TOKEN
+    return np.asarray(((answers == labels) | ~known).all(axis=-1) & known.any(axis=-1))
+
+
 class Task(Protocol):
     """A puzzle family; numpy only, so that it runs on the edge."""
 

@@ -9,7 +9,10 @@ import torch
 from torch import Tensor
 
 from hrm_edge.data.dataset import Dataset, Sampler
+from hrm_edge.errors import UserError
+from hrm_edge.model.losses import IGNORE
 from hrm_edge.recipe import Augment
+from hrm_edge.tasks.arc import Arc
 from hrm_edge.tasks.base import Task
 from hrm_edge.tasks.sudoku import Sudoku, reveal
 
@@ -18,6 +21,11 @@ class Feed:
     """Draws exactly as many puzzles as slots have halted; its state is small, JSON, and restores bit for bit."""
 
     def __init__(self, dataset: Dataset, task: Task, augment: Augment, seed: int) -> None:
+        if augment.symmetries and isinstance(task, Arc):
+            raise UserError(
+                "recipe key 'augment.symmetries': an ARC puzzle has its symmetry from its identifier",
+                "leave it out: 'hrm-edge data build arc --augment N' makes the symmetries",
+            )
         self.sampler = Sampler(dataset, seed)
         self.task = task
         self.augment = augment
@@ -26,6 +34,7 @@ class Feed:
     def take(self, count: int, progress: float) -> tuple[Tensor, Tensor, Tensor]:
         """``count`` puzzles: (inputs [count, S], labels [count, S], puzzle_ids [count]), all int32.
 
+        Labels that the data set leaves out, such as the canvas around an ARC grid, are ``IGNORE``.
         ``progress`` in [0, 1] is the share of the training done, which moves the curriculum.
         """
         inputs, labels, ids = self.sampler.take(count)
@@ -36,6 +45,9 @@ class Feed:
             views = self.task.random_views(count, self.rng)
             inputs, labels = views.apply(inputs), views.apply(labels)
         as_tensor = [torch.from_numpy(a.astype(np.int32)) for a in (inputs, labels, ids)]
+        unlabelled = self.sampler.dataset.metadata.ignore_label_id
+        if unlabelled is not None:
+            as_tensor[1].masked_fill_(as_tensor[1] == unlabelled, IGNORE)
         return as_tensor[0], as_tensor[1], as_tensor[2]
 
     def _extra_clues(self, progress: float) -> tuple[int, int]:

@@ -19,10 +19,10 @@ class Progress:
 
     def __init__(self, recipe: Recipe, trainer: Trainer) -> None:
         self.recipe, self.console = recipe, Console(stderr=True)
-        spec = trainer.model.spec
+        spec = trainer.learner.model.spec
         self.console.print(
             f"{recipe.task} · {spec.variant}, {parameter_table(spec)['trainable']:,} parameters · "
-            f"{len(trainer.data):,} training examples · {recipe.train.precision} on {trainer.device} · "
+            f"{len(trainer.data):,} training examples · {recipe.train.precision} on {trainer.learner.device} · "
             f"checkpoints in {trainer.run_folder}"
         )
         self.bar = progress.Progress(
@@ -36,7 +36,7 @@ class Progress:
             console=self.console,
             disable=not self.console.is_terminal,
         )
-        self.row = self.bar.add_task("", total=recipe.train.steps, completed=trainer.step, figures="compiling")
+        self.row = self.bar.add_task("", total=recipe.train.steps, completed=trainer.learner.step, figures="compiling")
         self.exact = ""
 
     def __enter__(self) -> Progress:

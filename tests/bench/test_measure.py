@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 
 from hrm_edge.bench.accuracy import score, score_by_views, steps_histogram
-from hrm_edge.bench.device import describe_device, package_version
 from hrm_edge.bench.run import bench, evaluate
 from hrm_edge.bench.scenarios import MIN_QUERIES, Solver, offline, single_stream
 from hrm_edge.bench.timing import WINDOW_STEPS, TimedSession, warm_up
@@ -186,23 +185,3 @@ def test_reports_join_measurement_and_score():
     assert report.throughput_per_s == pytest.approx(report.queries / report.duration_s)
     assert report.solved_per_s <= report.throughput_per_s
     assert 1 <= report.mean_batch <= 8
-
-
-def test_device_from_the_systems_files(tmp_path):
-    (tmp_path / "proc/device-tree").mkdir(parents=True)
-    (tmp_path / "proc/device-tree/model").write_text("NVIDIA Jetson Orin Nano Developer Kit\0")
-    (tmp_path / "proc/cpuinfo").write_text("processor\t: 0\nmodel name\t: ARMv8 Processor rev 1 (v8l)\n")
-    found = describe_device(tmp_path)
-    assert found.machine == "NVIDIA Jetson Orin Nano Developer Kit"
-    assert found.cpu == "ARMv8 Processor rev 1 (v8l)"
-    bare = describe_device(tmp_path / "nothing")
-    assert bare.machine is None
-    assert bare.cpu != ""
-    assert bare.cores >= 1
-    assert bare.memory_bytes > 10**8
-    assert bare.versions["numpy"] == np.__version__
-
-
-def test_package_version():
-    assert package_version("numpy") == np.__version__
-    assert package_version("no-such-package-here") is None

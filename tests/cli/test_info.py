@@ -116,7 +116,7 @@ def test_it_needs_no_torch_and_answers_at_once(trained):
 
 
 REFUSALS = [
-    (["ful"], "no model 'ful': there is no such folder", "did you mean 'full'?"),
+    (["ful"], "no model 'ful': there is no such folder or file", "did you mean 'full'?"),
     (["nano", "--seq-len", "80"], "nano: Value error, grid_positions needs a task with a board", "--seq-len 81"),
     (["nano", "--vocab", "1"], "Invalid value for '--vocab': 1 is not in the range 2<=x<=256", ""),
     (["x.yaml"], "x.yaml: No such file or directory", ""),

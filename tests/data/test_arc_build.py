@@ -19,7 +19,7 @@ from hrm_edge.data.arc_files import read_all, read_tasks
 from hrm_edge.data.layout import read_identifiers, read_part
 from hrm_edge.errors import UserError
 from hrm_edge.tasks.arc import Arc, Grid, corner, decode, encode, split_identifier
-from hrm_edge.tasks.arc_votes import Votes, questions, score, submission
+from hrm_edge.tasks.arc_votes import Votes, score, submission
 
 SAMPLES = Path(__file__).parent / "arc"
 ARC, CONCEPT = str(SAMPLES / "ARC-AGI"), str(SAMPLES / "ConceptARC")
@@ -166,16 +166,24 @@ def test_command_line_and_subsample(tmp_path: Path, capsys: pytest.CaptureFixtur
 
 def test_votes_over_a_built_folder(folder: Path) -> None:
     """A model that is always right has every vote, and its submission holds the published answers."""
-    part, names = read_questions(folder)
-    asked = questions(names, part.inputs, part.labels)
+    part = read_questions(folder)
+    asked = part.questions()
     assert [question.task for question in asked] == [task.name for task in read_all([ARC]) if task.asked
                                                      for _ in task.test]  # fmt: skip
     votes = Votes()
-    votes.add(names, part.inputs, part.labels, np.zeros(len(part)))
+    votes.add(part.identifiers, part.inputs, part.labels, np.zeros(len(part)))
     assert score(votes, asked).pass_at == {1: 1.0, 2: 1.0}
     file = submission(votes, asked)
     published = json.loads((SAMPLES / "ARC-AGI/data/evaluation/6ea4a07e.json").read_text())
     assert [attempt["attempt_1"] for attempt in file["6ea4a07e"]] == [pair["output"] for pair in published["test"]]
+
+
+def test_the_first_tasks_with_all_their_augmentations(folder: Path) -> None:
+    part = read_questions(folder, 1)
+    assert {split_identifier(name)[0] for name in part.identifiers} == {EVALUATION[0]}
+    assert sorted(set(part.view.tolist())) == list(range(13))
+    assert (part.view == 0).sum() == len(part.questions())
+    assert len(read_questions(folder, 9)) == len(read_questions(folder)) > len(part)
 
 
 def test_questions_without_answers(tmp_path: Path) -> None:
@@ -185,9 +193,9 @@ def test_questions_without_answers(tmp_path: Path) -> None:
     del task["test"][0]["output"]
     path.write_text(json.dumps(task))
     build(tmp_path / "out", Options((str(source),), augment=3))
-    part, names = read_questions(tmp_path / "out")
-    assert (np.array(part.labels)[: len(task["test"]) * 4] == 0).all()
-    asked = questions(names, part.inputs, part.labels)
+    part = read_questions(tmp_path / "out")
+    assert (part.labels[: len(task["test"]) * 4] == 0).all()
+    asked = part.questions()
     assert asked[0].output is None
     assert (asked[0].input == np.array(task["test"][0]["input"])).all()
 
@@ -205,16 +213,15 @@ def test_folders_of_both_published_tools_load(folder: Path, tmp_path: Path) -> N
             path.write_text(json.dumps(metadata))
         part = read_part(copy, "test", Arc())
         assert part.metadata.total_puzzles == (26 if keep_total else None)
-        names = read_questions(copy)[1]
-        assert len(names) == len(part)
+        assert len(read_questions(copy)) == len(part)
     trm = [
         name.replace("_t", "|||t").replace("_0", "|||0") for name in json.loads((copy / "identifiers.json").read_text())
     ]
     (copy / "identifiers.json").write_text(json.dumps(trm))
-    part, names = read_questions(copy)
+    part = read_questions(copy)
     votes = Votes()
-    votes.add(names, part.inputs, part.labels, np.zeros(len(part)))
-    assert score(votes, questions(names, part.inputs, part.labels)).pass_at[1] == 1.0
+    votes.add(part.identifiers, part.inputs, part.labels, np.zeros(len(part)))
+    assert score(votes, part.questions()).pass_at[1] == 1.0
     (copy / "identifiers.json").write_text(json.dumps(trm[1:]))
     with pytest.raises(UserError, match="91 names, not 92"):
         read_questions(copy)

@@ -15,8 +15,8 @@ from hrm_edge.errors import GateError, UserError
 from hrm_edge.export.artifact import export
 from hrm_edge.export.parity import CheckSet, cosine, decibels, judge, measure
 from hrm_edge.manifest import Manifest, Parity, read_manifest
+from hrm_edge.model.load import load_model
 from hrm_edge.model.session import TorchSession
-from hrm_edge.model.weights import load_model
 from hrm_edge.recipe import Limits, Quantization, Recipe
 from hrm_edge.runtime import open_artifact
 from hrm_edge.solve import solve

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from hrm_edge.model.act import act_step, admit, fresh_carry, halt_decision
+from hrm_edge.model.act import act_step, admit, draw_minimum_steps, fresh_carry, halt_decision
 from hrm_edge.model.hrm import HRM
 from hrm_edge.model.losses import IGNORE, step_loss
 from hrm_edge.spec import variant_spec
@@ -27,7 +27,7 @@ def rows(count: int, value: int = 1) -> tuple[Tensor, Tensor, Tensor]:
 def test_only_halted_slots_take_new_puzzles_and_start_over() -> None:
     model = make()
     carry = admit(model, fresh_carry(model, 3, torch.float32), *rows(3, 1))
-    carry = act_step(model, carry, loss="softmax", exploration=0.0).carry
+    carry = act_step(model, carry, loss="softmax").carry
     carry.halted = torch.tensor([False, True, False])
     after = admit(model, carry, *rows(3, 2))
     assert after.inputs[:, 0].tolist() == [1, 2, 1]
@@ -39,19 +39,19 @@ def test_only_halted_slots_take_new_puzzles_and_start_over() -> None:
 def test_every_slot_halts_at_the_last_step_and_none_before_its_minimum() -> None:
     eager = torch.full((512, 1), 9.0)
     steps = torch.full((512,), 1, dtype=torch.int32)
-    generator = torch.Generator().manual_seed(0)
-    assert halt_decision(eager, steps, 4, 0.0, None).all()
-    explored = halt_decision(eager, steps, 4, 1.0, generator)
-    assert not explored.any()  # every minimum is at least 2
-    some = halt_decision(eager, steps + 1, 4, 1.0, generator)  # minimum uniform in {2, 3, 4}: a third may stop
+    minimum = draw_minimum_steps(512, 4, 1.0, torch.Generator().manual_seed(0))
+    assert halt_decision(eager, steps, 4).all()
+    assert not halt_decision(eager, steps, 4, minimum).any()  # every minimum is at least 2
+    some = halt_decision(eager, steps + 1, 4, minimum)  # minimum uniform in {2, 3, 4}: a third may stop
     assert 0.2 < some.float().mean() < 0.5
-    assert halt_decision(-eager, steps + 3, 4, 0.0, None).all()
-    assert not halt_decision(-eager, steps, 4, 0.0, None).any()
+    assert halt_decision(-eager, steps + 3, 4, minimum).all()
+    assert not halt_decision(-eager, steps, 4).any()
+    assert draw_minimum_steps(512, 4, 0.0) is None
 
 
 def test_two_outputs_compare_halt_with_continue() -> None:
     q = torch.tensor([[1.0, 2.0], [2.0, 1.0]])
-    assert halt_decision(q, torch.ones(2, dtype=torch.int32), 4, 0.0, None).tolist() == [False, True]
+    assert halt_decision(q, torch.ones(2, dtype=torch.int32), 4).tolist() == [False, True]
 
 
 @pytest.mark.parametrize("variant", ["full", "reduced", "nano"])
@@ -60,7 +60,7 @@ def test_carry_is_detached_and_every_parameter_learns(variant: str) -> None:
     with torch.no_grad():
         model.q_head.weight.normal_()
     carry = admit(model, fresh_carry(model, 4, torch.float32), *rows(4))
-    done = act_step(model, carry, loss="stablemax", exploration=0.1, generator=torch.Generator().manual_seed(0))
+    done = act_step(model, carry, loss="stablemax", minimum_steps=torch.tensor([0, 2, 3, 4]))
     done.loss.total.backward()
     assert not done.carry.z_h.requires_grad
     assert not done.carry.z_l.requires_grad
@@ -74,7 +74,7 @@ def test_gradient_reaches_as_far_as_asked() -> None:
         model = make(l_cycles=3)
         model.grad_l_updates = reach
         carry = admit(model, fresh_carry(model, 4, torch.float32), *rows(4))
-        done = act_step(model, carry, loss="softmax", exploration=0.0)
+        done = act_step(model, carry, loss="softmax")
         done.loss.total.backward()
         return done.logits.detach(), model.get_parameter("L_level.layers.0.mlp.down_proj.weight").grad
 

@@ -89,7 +89,7 @@ def test_training_steps_halting_targets_and_gradients(model: HRM, golden: Arrays
     for step in range(4):
         batch = [tensor(golden, f"train_batch{step}/{name}") for name in names]
         carry = admit(model, carry, batch[0], batch[1], batch[2])
-        done = act_step(model, carry, loss="stablemax", exploration=0.0)
+        done = act_step(model, carry, loss="stablemax")
         carry, at = done.carry, f"train/step{step}/"
         np.testing.assert_allclose(float(done.loss.total.detach()), golden[at + "loss"], rtol=1e-5)
         close(done.logits, golden[at + "logits"], 1e-5)

@@ -17,7 +17,8 @@ import torch
 
 from hrm_edge.data.build import Options, build
 from hrm_edge.errors import GateError, UserError
-from hrm_edge.model.weights import checkpoints, find_checkpoint, load_model, load_session
+from hrm_edge.model.load import load_model, load_session
+from hrm_edge.model.weights import checkpoints, find_checkpoint
 from hrm_edge.recipe import Recipe
 from hrm_edge.tasks import get_task
 from hrm_edge.train.loop import LOG_FILE, Trainer, start
@@ -49,10 +50,10 @@ def recipe(data: Path, **train: Any) -> Recipe:
 
 
 def state_of(trainer: Trainer) -> dict[str, torch.Tensor]:
-    tensors = {f"w/{n}": t for n, t in trainer.model.state_dict().items()}
-    tensors |= {f"c/{n}": t for n, t in trainer.carry.tensors().items()}
-    if trainer.ema:
-        tensors |= {f"e/{n}": t for n, t in trainer.ema.average.items()}
+    tensors = {f"w/{n}": t for n, t in trainer.learner.model.state_dict().items()}
+    tensors |= {f"c/{n}": t for n, t in trainer.learner.carry.tensors().items()}
+    if trainer.learner.ema:
+        tensors |= {f"e/{n}": t for n, t in trainer.learner.ema.average.items()}
     return tensors
 
 
@@ -70,9 +71,9 @@ def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(
     whole = start(chosen, tmp_path / "whole", resume=False)
     whole.run()
     first = start(chosen, tmp_path / "parts", resume=False)
-    first.run(stop=lambda: first.step >= 4)  # in mid-epoch, between two checkpoints, with a carry in flight
+    first.run(stop=lambda: first.learner.step >= 4)  # in mid-epoch, between two checkpoints, with a carry in flight
     second = start(chosen, tmp_path / "parts", resume=True)
-    assert second.step == 4
+    assert second.learner.step == 4
     outcome = second.run()
     assert outcome.finished
     assert_equal(state_of(whole), state_of(second))
@@ -82,11 +83,11 @@ def test_full_variant_with_puzzle_table_and_continue_head_trains_and_resumes(dat
     model = {"hidden": 16, "heads": 2, "h_layers": 1, "l_layers": 1, "puzzle_dim": 16, "max_steps": 3}
     chosen = recipe(data, steps=4).model_copy(update={"variant": "full", "model": model})
     whole = start(chosen, tmp_path / "whole", resume=False)
-    before = whole.model.puzzle_emb.weights.clone()
+    before = whole.learner.model.puzzle_emb.weights.clone()
     whole.run()
-    assert not torch.equal(before, whole.model.puzzle_emb.weights)
+    assert not torch.equal(before, whole.learner.model.puzzle_emb.weights)
     part = start(chosen, tmp_path / "part", resume=False)
-    part.run(stop=lambda: part.step >= 2)
+    part.run(stop=lambda: part.learner.step >= 2)
     again = start(chosen, tmp_path / "part", resume=True)
     again.run()
     assert_equal(state_of(whole), state_of(again))
@@ -151,9 +152,9 @@ def test_resume_without_a_run_is_refused(data: Path, tmp_path: Path) -> None:
 
 def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_good_checkpoint(data: Path, tmp_path: Path) -> None:
     trainer = start(recipe(data), tmp_path / "run", resume=False)
-    trainer.run(stop=lambda: trainer.step >= 3)
+    trainer.run(stop=lambda: trainer.learner.step >= 3)
     with torch.no_grad():
-        trainer.params["lm_head.weight"].fill_(float("nan"))
+        trainer.learner.params["lm_head.weight"].fill_(float("nan"))
     with pytest.raises(GateError, match="not finite at step 6\nthe last good checkpoint is kept"):
         trainer.run()
     assert [p.name for p in checkpoints(tmp_path / "run")] == ["step-00000003"]

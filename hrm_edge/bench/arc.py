@@ -1,0 +1,80 @@
+"""ARC: every augmentation of a question is answered, the answers vote, two attempts are scored.
+
+Axes: N augmented questions, S = 900 cells.
+"""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hrm_edge.bench.accuracy import answer_fields, marks_to
+from hrm_edge.bench.run import common_fields
+from hrm_edge.bench.scenarios import Solver
+from hrm_edge.errors import UserError
+from hrm_edge.report import ArcAtViews, ArcVotes, Data, EvalReport, Model
+from hrm_edge.solve import Progress, Solutions
+from hrm_edge.tasks.arc_votes import Asked, Question, Score, Votes, score, submission
+
+Submission = dict[str, list[dict[str, list[list[int]]]]]
+
+
+def evaluate_arc(
+    solver: Solver, asked: Asked, views: int, *, model: Model, data: Data, threads: int | None,
+    on_progress: Progress | None = None,
+) -> tuple[EvalReport, Submission]:  # fmt: skip
+    """Answer the first ``views`` augmentations of each question: (report, what the official submission file holds)."""
+    _check_table(solver, asked, data.path)
+    rows = np.flatnonzero(asked.view < views)
+    began = time.perf_counter()
+    found = solver(asked.inputs[rows], asked.puzzle_ids[rows], on_progress=on_progress)
+    duration = time.perf_counter() - began
+    asked_for = asked.questions()
+    votes, by_views = _vote(asked, asked_for, rows, found, views)
+    last = score(votes, asked_for)
+    known = asked.labels[rows].any(axis=1)
+    report = EvalReport(
+        **(common_fields(solver, model, data, threads) | {"views": views}),
+        **answer_fields(found.subset(np.flatnonzero(known)), asked.labels[rows][known]),
+        arc=ArcVotes(tasks=last.tasks, questions=last.questions, asked=len(asked_for), by_views=by_views),
+        mean_views=len(rows) / max(1, len(asked_for)),
+        by_views=[],
+        duration_s=duration,
+        throughput_per_s=len(rows) / duration,
+    )
+    return report, submission(votes, asked_for)
+
+
+def _check_table(solver: Solver, asked: Asked, path: str) -> None:
+    """A row of the puzzle table means a task: another folder's numbers would be other tasks."""
+    spec = solver.session.spec
+    if spec.puzzle_dim and spec.puzzles != asked.table:
+        raise UserError(
+            f"the model's puzzle table has {spec.puzzles} rows, {path} has {asked.table} identifiers",
+            "give the data folder that the model was trained on, or one built with the same options and seed",
+        )
+
+
+def _vote(
+    asked: Asked, asked_for: list[Question], rows: NDArray[np.int64], found: Solutions, views: int
+) -> tuple[Votes, list[ArcAtViews]]:
+    """All votes, and the score after 1, 4, 16, 64 and all views."""
+    votes, by_views = Votes(), []
+    surety = 1 / (1 + np.exp(-found.q_halt.astype(np.float64)))  # the published tie-break is by mean probability
+    counted = 0
+    for mark in marks_to(views):
+        new = np.flatnonzero((asked.view[rows] >= counted) & (asked.view[rows] < mark))
+        names = [asked.identifiers[row] for row in rows[new]]
+        votes.add(names, asked.inputs[rows[new]], found.answers[new], surety[new])
+        counted = mark
+        at = score(votes, asked_for)
+        if at.questions:
+            by_views.append(_at_views(mark, at))
+    return votes, by_views
+
+
+def _at_views(views: int, at: Score) -> ArcAtViews:
+    (first, second), (solved, solved_2) = at.pass_at.values(), at.solved.values()
+    return ArcAtViews(views=views, pass_at_1=first, pass_at_2=second, solved_at_1=solved, solved_at_2=solved_2)

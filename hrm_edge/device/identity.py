@@ -1,0 +1,117 @@
+"""What machine this is, from the operating system's own files; nothing here fails where one is missing."""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+from importlib import metadata
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from hrm_edge.device.boards import board_of, jetpack_of
+from hrm_edge.device.system import System
+
+PACKAGES = ("numpy", "onnxruntime", "openvino", "tensorrt", "torch")
+_MACHINE_FILES = ("/proc/device-tree/model", "/sys/class/dmi/id/product_name")  # boards; PCs
+_L4T = re.compile(r"R(\d+) \(release\), REVISION: ([\d.]+)")
+
+
+class Device(BaseModel):
+    """The machine, as the operating system tells it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    machine: str | None = Field(description="board or product name; null where the system has none")
+    board: str | None = Field(default=None, description="key in hrm_edge/device/boards.json, if it is there")
+    cpu: str
+    cores: int = Field(description="logical cores this process may use")
+    memory_bytes: int
+    os: str
+    kernel: str
+    architecture: str
+    python: str
+    l4t: str | None = Field(default=None, description="Linux for Tegra release of a Jetson")
+    jetpack: str | None = Field(default=None, description="JetPack that ships this L4T")
+    gpus: list[str] = Field(default=[], description="NVIDIA GPUs as nvidia-smi names them")
+    driver: str | None = Field(default=None, description="NVIDIA kernel driver")
+    versions: dict[str, str] = Field(description="of the packages that decide speed and results")
+
+
+def describe_device(system: System | None = None) -> Device:
+    """The machine this process runs on."""
+    system = system or System()
+    machine = next((name for file in _MACHINE_FILES if (name := system.line(file))), None)
+    l4t = l4t_release(system)
+    listed = system.run("nvidia-smi", "--query-gpu=name", "--format=csv,noheader") or ""
+    gpus = [line.strip() for line in listed.splitlines() if line.strip()]
+    return Device(
+        machine=machine,
+        board=next((board for name in (machine, *gpus) if (board := board_of(name))), None),
+        cpu=_cpu_model(system),
+        cores=len(os.sched_getaffinity(0)),
+        memory_bytes=memory_bytes(system),
+        os=_os_name(),
+        kernel=platform.release(),
+        architecture=platform.machine(),
+        python=platform.python_version(),
+        l4t=l4t,
+        jetpack=jetpack_of(l4t),
+        gpus=gpus,
+        driver=_driver(system),
+        versions={name: version for name in PACKAGES if (version := package_version(name)) is not None},
+    )
+
+
+def package_version(name: str) -> str | None:
+    """Version of an installed package, None where it is not installed; nothing is imported."""
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def is_jetson(system: System) -> bool:
+    """Whether this is an NVIDIA Jetson, by its device tree or its L4T release file."""
+    return "tegra" in (system.line("/proc/device-tree/compatible") or "") or l4t_release(system) is not None
+
+
+def l4t_release(system: System) -> str | None:
+    """``36.4.3`` from ``/etc/nv_tegra_release``; None on a machine that is no Jetson."""
+    found = _L4T.search(system.line("/etc/nv_tegra_release") or "")
+    return f"{found[1]}.{found[2]}" if found else None
+
+
+def memory_bytes(system: System) -> int:
+    """Main memory, 0 where the system does not say."""
+    return memory_field(system, "MemTotal") or 0
+
+
+def memory_field(system: System, name: str) -> int | None:
+    """A line of ``/proc/meminfo`` in bytes."""
+    for line in (system.line("/proc/meminfo") or "").splitlines():
+        key, _, value = line.partition(":")
+        if key == name and value.split():
+            return 1024 * int(value.split()[0])
+    return None
+
+
+def _cpu_model(system: System) -> str:
+    for line in (system.line("/proc/cpuinfo") or "").splitlines():
+        key, _, value = line.partition(":")
+        if key.strip() in ("model name", "Model", "Hardware"):  # x86; ARM kernels name the board or the chip
+            return value.strip()
+    return platform.processor() or platform.machine()
+
+
+def _driver(system: System) -> str | None:
+    """``NVRM version: NVIDIA UNIX x86_64 Kernel Module  580.65.06  …``."""
+    found = re.search(r"Kernel Module\b[^\n]*?\s(\d+\.\d+(?:\.\d+)?)", system.line("/proc/driver/nvidia/version") or "")
+    return found[1] if found else None
+
+
+def _os_name() -> str:
+    try:
+        return platform.freedesktop_os_release().get("PRETTY_NAME", platform.system())
+    except OSError:
+        return platform.system()

@@ -1,0 +1,176 @@
+"""Ways to measure power that this machine has, and for each one that it lacks the reason and what mends it.
+
+Only looked for here, never opened for long: ``hrm_edge.bench.power`` reads them, ``hrm-edge doctor`` lists them.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from hrm_edge.device.identity import is_jetson
+from hrm_edge.device.rails import total_of
+from hrm_edge.device.system import System
+
+INA3221 = "/sys/bus/i2c/drivers/ina3221*/*/hwmon/hwmon*/in*_label"
+INA238 = "/sys/bus/i2c/drivers/ina238*/*/hwmon/hwmon*/power1_input"
+RAPL = "/sys/class/powercap/intel-rapl:*"
+JTOP_SOCKET = "/run/jtop.sock"
+INA238_RAIL = "VIN"  # what the sensor on a Thor module measures; its hwmon node has no label
+NO_RAIL = ("NC", "sum of shunt voltages")  # channels that are not connected; the chip's own sum
+
+HWMON_MEND = (
+    'let users read it: echo \'SUBSYSTEM=="hwmon", ATTR{name}=="ina*", RUN+="/bin/chmod -R a+r /sys%p"\' | '
+    "sudo tee /etc/udev/rules.d/60-power.rules && sudo udevadm control --reload && sudo udevadm trigger"
+)
+RAPL_MEND = (
+    'let users read it: echo \'SUBSYSTEM=="powercap", RUN+="/bin/chmod a+r /sys%p/energy_uj"\' | '
+    "sudo tee /etc/udev/rules.d/60-power.rules && sudo udevadm control --reload && sudo udevadm trigger, "
+    "or run as root (CVE-2020-8694 is why it is closed)"
+)
+
+
+@dataclass(frozen=True)
+class RailFiles:
+    """One rail of an INA sensor: millivolts and milliamperes, or microwatts."""
+
+    name: str
+    millivolts: Path | None = None
+    milliamperes: Path | None = None
+    microwatts: Path | None = None
+
+    def watts(self, system: System) -> float:
+        """Power now, negative where the sensor's offset makes it so. Raises ``OSError`` or ``ValueError``."""
+        if self.microwatts is not None:
+            return int(system.read(self.microwatts)) / 1e6
+        assert self.millivolts is not None
+        assert self.milliamperes is not None
+        return int(system.read(self.millivolts)) * int(system.read(self.milliamperes)) / 1e6
+
+
+@dataclass(frozen=True)
+class Zone:
+    """A RAPL energy counter: microjoules that wrap at ``wrap_uj``."""
+
+    name: str
+    energy_uj: Path
+    wrap_uj: int
+
+
+@dataclass(frozen=True)
+class Source:
+    """One way to measure power."""
+
+    name: str
+    where: str
+    """The files, program or library it reads."""
+    rails: tuple[str, ...] = ()
+    problem: str | None = None
+    """Why it cannot be used; None where it can."""
+    mend: str | None = None
+
+
+def ina3221_rails(system: System) -> list[RailFiles]:
+    """Rails of every INA3221, by label."""
+    found = []
+    for label in system.glob(INA3221):
+        name, number = system.line(label), label.name.removeprefix("in").removesuffix("_label")
+        if name is not None and name not in NO_RAIL:
+            files = label.with_name(f"in{number}_input"), label.with_name(f"curr{number}_input")
+            found.append(RailFiles(name, *files))
+    return found
+
+
+def ina238_rails(system: System) -> list[RailFiles]:
+    """The module's input on a Thor; further sensors of the kind have numbers."""
+    return [
+        RailFiles(INA238_RAIL if number == 1 else f"{INA238_RAIL}_{number}", microwatts=file)
+        for number, file in enumerate(system.glob(INA238), 1)
+    ]
+
+
+def rapl_zones(system: System) -> list[Zone]:
+    """CPU packages and the memory beside them; cores and graphics lie inside a package and are not listed."""
+    found = []
+    for folder in system.glob(RAPL):
+        name, wrap = system.line(folder / "name"), system.integer(folder / "max_energy_range_uj")
+        parent = folder.name.split(":")[1]
+        if name is not None and wrap is not None and (name.startswith("package") or name == "dram"):
+            found.append(Zone(name if name != "dram" else f"dram-{parent}", folder / "energy_uj", wrap))
+    return found
+
+
+def power_sources(system: System) -> list[Source]:
+    """Every way to measure power, the best first: sensors of the whole board, then their front ends, GPU, CPU."""
+    return [look(system) for look in _LOOKS]
+
+
+def _hwmon(name: str, where: str, rails: list[RailFiles], system: System) -> Source:
+    if not rails:
+        return Source(name, where, problem=f"no {name.upper()} sensor on this machine")
+    try:
+        for rail in rails:
+            rail.watts(system)
+    except PermissionError as error:
+        return Source(name, where, problem=f"{error.filename or where} is not readable", mend=HWMON_MEND)
+    except (OSError, ValueError) as error:
+        return Source(name, where, problem=f"rail {rail.name} cannot be read: {error}", mend="see dmesg for the sensor")
+    names = tuple(rail.name for rail in rails)
+    if total_of(names) is None:
+        problem = f"no total is known for the rails {', '.join(names)}"
+        return Source(name, where, names, problem, f"choose one rail: --power {name}:{names[0]}")
+    return Source(name, where, names)
+
+
+def _ina3221(system: System) -> Source:
+    return _hwmon("ina3221", INA3221, ina3221_rails(system), system)
+
+
+def _ina238(system: System) -> Source:
+    return _hwmon("ina238", INA238, ina238_rails(system), system)
+
+
+def _tegrastats(system: System) -> Source:
+    if system.run("which", "tegrastats") is None:
+        where = "is not on the PATH" if is_jetson(system) else "is a Jetson's, this machine is none"
+        return Source("tegrastats", "tegrastats", problem=f"tegrastats {where}")
+    return Source("tegrastats", "tegrastats")
+
+
+def _jtop(system: System) -> Source:
+    if not is_jetson(system):
+        return Source("jtop", "jtop", problem="jtop is for a Jetson, this machine is none")
+    if importlib.util.find_spec("jtop") is None:
+        return Source("jtop", "jtop", problem="jtop is not installed", mend="sudo pip install jetson-stats && reboot")
+    socket = system.path(JTOP_SOCKET)
+    if not socket.exists():
+        mend = "sudo systemctl restart jtop.service (and see 'systemctl status jtop')"
+        return Source("jtop", JTOP_SOCKET, problem="the jtop service is not running", mend=mend)
+    return Source("jtop", JTOP_SOCKET)
+
+
+def _nvml(system: System) -> Source:
+    if is_jetson(system):
+        return Source("nvml", "pynvml", problem="NVML has no power reading on a Jetson")
+    if system.line("/proc/driver/nvidia/version") is None:
+        return Source("nvml", "pynvml", problem="no NVIDIA driver on this machine")
+    if importlib.util.find_spec("pynvml") is None:
+        return Source("nvml", "pynvml", problem="pynvml is not installed", mend="pip install 'hrm-edge[power]'")
+    return Source("nvml", "pynvml")
+
+
+def _rapl(system: System) -> Source:
+    zones = rapl_zones(system)
+    if not zones:
+        return Source("rapl", RAPL, problem="the CPU shows no RAPL energy counters (virtual machines hide them)")
+    try:
+        for zone in zones:
+            system.read(zone.energy_uj)
+    except OSError as error:
+        return Source("rapl", RAPL, problem=f"{error.filename or RAPL} is not readable", mend=RAPL_MEND)
+    return Source("rapl", RAPL, tuple(zone.name for zone in zones))
+
+
+_LOOKS: tuple[Callable[[System], Source], ...] = (_ina238, _ina3221, _tegrastats, _jtop, _nvml, _rapl)

@@ -1,0 +1,141 @@
+"""How the machine stands at one moment, and what changed between two: mode, clocks, heat, throttling, memory."""
+
+from __future__ import annotations
+
+import os
+import time
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from hrm_edge.device.clocks import Clock, clocks, power_mode, power_modes
+from hrm_edge.device.identity import is_jetson, memory_field
+from hrm_edge.device.system import System
+
+HOT_C = 90.0  # Orin throttles from 99 °C by software, earlier by its fan curve's end
+BUSY_SHARE = 0.25  # of the cores: other programs' load before the measurement
+
+
+class DeviceState(BaseModel):
+    """What can change while a benchmark runs. Null: this machine does not tell."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    power_mode: str | None = Field(description="by name, as nvpmodel calls it")
+    power_modes: list[str] = Field(description="that this board has")
+    clocks: list[Clock]
+    clocks_locked: bool | None = Field(description="none can move; null: the machine shows no clock")
+    temperatures_c: dict[str, float]
+    over_current: dict[str, int] = Field(description="events since boot, of soctherm_oc")
+    throttled: dict[str, int] = Field(description="events since boot, of the CPU's own counters")
+    memory_available_bytes: int | None
+    swap_used_bytes: int | None
+    load_1m: float | None = Field(description="runnable processes, mean of a minute")
+    wall_s: float = Field(description="seconds since 1970, which may be set while we measure")
+    boot_s: float = Field(description="seconds since boot, suspension counted")
+    monotonic_s: float = Field(description="seconds since boot, suspension not counted")
+
+
+def read_state(system: System | None = None) -> DeviceState:
+    """Look at the machine now."""
+    system = system or System()
+    found = clocks(system)
+    total, free = memory_field(system, "SwapTotal"), memory_field(system, "SwapFree")
+    load = (system.line("/proc/loadavg") or "").split()
+    return DeviceState(
+        power_mode=power_mode(system),
+        power_modes=list(power_modes(system).values()),
+        clocks=found,
+        clocks_locked=all(clock.locked for clock in found) if found else None,
+        temperatures_c=_temperatures(system),
+        over_current=_over_current(system),
+        throttled=_throttled(system),
+        memory_available_bytes=memory_field(system, "MemAvailable"),
+        swap_used_bytes=total - free if total is not None and free is not None else None,
+        load_1m=float(load[0]) if load else None,
+        wall_s=time.time(),
+        boot_s=time.clock_gettime(time.CLOCK_BOOTTIME),
+        monotonic_s=time.monotonic(),
+    )
+
+
+def _temperatures(system: System) -> dict[str, float]:
+    found: dict[str, float] = {}
+    for zone in system.glob("/sys/class/thermal/thermal_zone*"):
+        name, value = system.line(zone / "type"), system.integer(zone / "temp")
+        if name is not None and value is not None and value > -100_000:  # a zone that is off reads -256 °C
+            found[name.removesuffix("-thermal")] = value / 1e3
+    return found
+
+
+def _over_current(system: System) -> dict[str, int]:
+    folders = [
+        path.parent for path in system.glob("/sys/class/hwmon/hwmon*/name") if system.line(path) == "soctherm_oc"
+    ]
+    counters = [file for folder in folders for file in sorted(folder.glob("oc*_event_cnt"))]
+    return {
+        file.name.removesuffix("_event_cnt"): count
+        for file in counters if (count := system.integer(file)) is not None
+    }  # fmt: skip
+
+
+def _throttled(system: System) -> dict[str, int]:
+    found: dict[str, int] = {}
+    for kind in ("core", "package"):
+        counts = [
+            system.integer(file)
+            for file in system.glob(f"/sys/devices/system/cpu/cpu*/thermal_throttle/{kind}_throttle_count")
+        ]
+        known = [count for count in counts if count is not None]
+        if known:
+            found[kind] = sum(known) if kind == "core" else max(known)
+    return found
+
+
+def warnings_before(state: DeviceState, system: System) -> list[str]:
+    """What makes a measurement that starts now worth less, each with the command that mends it."""
+    found = []
+    loose = [clock.name for clock in state.clocks if not clock.locked]
+    if loose and is_jetson(system):
+        found.append(f"clocks are not locked ({', '.join(loose)}): run 'sudo jetson_clocks' before the measurement")
+    elif loose and any(clock.governor not in ("performance", None) for clock in state.clocks):
+        found.append(
+            f"the CPU may change its clock (governor {state.clocks[0].governor}): "
+            "run 'sudo cpupower frequency-set -g performance' before the measurement"
+        )
+    if is_jetson(system) and state.power_mode is None:
+        found.append("the power mode cannot be read: run as a user who may call 'nvpmodel -q'")
+    hot = {name: value for name, value in state.temperatures_c.items() if value >= HOT_C}
+    found += [f"{name} is at {value:.0f} °C before the start: let it cool" for name, value in hot.items()]
+    if state.load_1m is not None and state.load_1m > BUSY_SHARE * len(os.sched_getaffinity(0)):
+        found.append(f"other programs are running (load {state.load_1m:.2f}): stop them before the measurement")
+    return found
+
+
+def warnings_after(before: DeviceState, after: DeviceState) -> list[str]:
+    """What happened to the machine while it was measured."""
+    found = []
+    for what, one, two in (
+        ("over-current", before.over_current, after.over_current), ("thermal", before.throttled, after.throttled),
+    ):  # fmt: skip
+        more = {name: two[name] - one[name] for name in sorted(set(one) & set(two)) if two[name] > one[name]}
+        found += [f"throttled: {count} {what} events of {name} during the measurement" for name, count in more.items()]
+    if before.power_mode != after.power_mode:
+        found.append(f"the power mode changed from {before.power_mode} to {after.power_mode} during the measurement")
+    if before.clocks_locked and not after.clocks_locked:
+        found.append("the clocks were unlocked during the measurement")
+    tops = {clock.name: clock.max_mhz for clock in before.clocks}
+    found += [
+        f"throttled: {clock.name}'s highest clock fell from {tops[clock.name]:.0f} to {clock.max_mhz:.0f} MHz"
+        for clock in after.clocks if clock.max_mhz < tops.get(clock.name, 0.0)
+    ]  # fmt: skip
+    found += [
+        f"{name} reached {value:.0f} °C during the measurement"
+        for name, value in after.temperatures_c.items() if value >= HOT_C
+    ]  # fmt: skip
+    elapsed = after.monotonic_s - before.monotonic_s
+    suspended, jumped = after.boot_s - before.boot_s - elapsed, after.wall_s - before.wall_s - elapsed
+    if suspended > 0.1:
+        found.append(f"the machine slept for {suspended:.1f} s during the measurement: the figures are worthless")
+    if abs(jumped - suspended) > 0.5:
+        found.append(f"the wall clock jumped by {jumped - suspended:+.1f} s (times here are of the monotonic clock)")
+    return found

@@ -1,0 +1,80 @@
+"""The one door to the machine: files below a root folder, and programs. Tests give another root and other programs."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+Programs = Callable[[Sequence[str]], "str | None"]
+"""A command's standard output, or None where it is not installed, fails or hangs."""
+
+PROGRAM_LIMIT_S = 5.0
+
+
+def run_program(command: Sequence[str]) -> str | None:
+    """Run ``command`` on this machine; see :data:`Programs`."""
+    try:
+        done = subprocess.run(
+            list(command), capture_output=True, text=True, errors="replace", timeout=PROGRAM_LIMIT_S, check=False,
+            stdin=subprocess.DEVNULL,
+        )  # fmt: skip
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout if done.returncode == 0 else None
+
+
+def no_programs(command: Sequence[str]) -> str | None:
+    """Programs of a machine that has none: for a root folder that is only a picture of a machine."""
+    return None
+
+
+@dataclass(frozen=True)
+class System:
+    """A machine as its files below ``root`` and its ``programs`` tell it. Nothing here raises for what is missing."""
+
+    root: Path = Path("/")
+    programs: Programs = run_program
+
+    def path(self, name: str) -> Path:
+        """``/sys/…`` below the root."""
+        return self.root / name.lstrip("/")
+
+    def glob(self, pattern: str) -> list[Path]:
+        """Paths that match an absolute ``pattern``, sorted by name with numbers in order."""
+        try:
+            found = list(self.root.glob(pattern.lstrip("/")))
+        except OSError:
+            return []
+        return sorted(found, key=_natural)
+
+    def read(self, path: str | Path) -> str:
+        """A file's text without NULs and outer white space. Raises ``OSError``."""
+        at = path if isinstance(path, Path) else self.path(path)
+        return at.read_text(encoding="utf-8", errors="replace").replace("\0", " ").strip()
+
+    def line(self, path: str | Path) -> str | None:
+        """:meth:`read`, or None where the file is missing, unreadable or empty."""
+        try:
+            return self.read(path) or None
+        except OSError:
+            return None
+
+    def integer(self, path: str | Path) -> int | None:
+        """A file's text as an integer, or None where it holds none."""
+        text = self.line(path)
+        try:
+            return None if text is None else int(text.split()[0])
+        except ValueError:
+            return None
+
+    def run(self, *command: str) -> str | None:
+        """A program's output; see :data:`Programs`."""
+        return self.programs(command)
+
+
+def _natural(path: Path) -> list[tuple[int, str]]:
+    """Sort key that puts ``cpu2`` before ``cpu10``."""
+    return [(int(piece), "") if piece.isdigit() else (-1, piece) for piece in re.split(r"(\d+)", str(path))]

@@ -1,0 +1,54 @@
+"""What a session needs beside the step, from ``state.safetensors``: the initial state and the puzzle table.
+
+Axes: B slots, P puzzle tokens, D hidden.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+from safetensors.numpy import load_file
+
+from hrm_edge.errors import UserError
+from hrm_edge.spec import ModelSpec
+
+AGAIN = "export the model again with this version of hrm-edge"
+
+
+@dataclass(frozen=True, eq=False)
+class State:
+    """In the float type of the carry."""
+
+    spec: ModelSpec
+    start: tuple[NDArray[Any], NDArray[Any]]  # what every position of z_h and z_l starts from, [D] each
+    puzzle_table: NDArray[Any] | None  # [puzzles, puzzle_dim]; None where P is 0
+
+    def puzzle_vectors(self, puzzle_ids: NDArray[np.int32]) -> NDArray[Any]:
+        """Rows of the puzzle table, padded with zeros to [B, P * D]."""
+        assert self.puzzle_table is not None
+        vectors = np.zeros((len(puzzle_ids), self.spec.puzzle_tokens * self.spec.hidden), self.puzzle_table.dtype)
+        vectors[:, : self.spec.puzzle_dim] = self.puzzle_table[puzzle_ids]
+        return vectors
+
+
+def read_state(path: Path, spec: ModelSpec, dtype: np.dtype[Any]) -> State:
+    """Read the tensors with their shapes checked; ``dtype`` is the carry's."""
+    try:
+        state = load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise UserError(f"{path} cannot be read: {error}", AGAIN) from error
+    wanted: dict[str, tuple[int, ...]] = {"z_h_init": (spec.hidden,), "z_l_init": (spec.hidden,)}
+    if spec.puzzle_dim:
+        wanted["puzzle_table"] = (spec.puzzles, spec.puzzle_dim)
+    for name, shape in wanted.items():
+        found = state[name].shape if name in state else None
+        if found != shape:
+            is_now = "is missing" if found is None else f"is {list(found)}"
+            raise UserError(f"{path}: '{name}' {is_now}, the manifest's model needs {list(shape)}", AGAIN)
+    table = state["puzzle_table"].astype(dtype) if spec.puzzle_dim else None
+    return State(spec, (state["z_h_init"].astype(dtype), state["z_l_init"].astype(dtype)), table)

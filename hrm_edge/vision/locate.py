@@ -1,0 +1,140 @@
+"""Where the grids of a picture are: quadrilaterals first, then the evidence of their lines decides.
+
+Pixel coordinates are (x, y), centres of pixels at whole numbers. "As seen" means in the picture, however the puzzle
+itself is turned: which of the four directions is up is known after reading (``hrm_edge.vision.read``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from hrm_edge.vision.lattice import Rectified, fit_mesh
+
+Image = NDArray[np.uint8]  # [h, w, 3] BGR
+Gray = NDArray[np.uint8]  # [h, w]
+Floats = NDArray[np.float32]
+
+WORK_SIDE = 640  # pixels of the longer side that grids are sought at: enough for a grid of a third of the picture
+SIDES = (9, 4, 6)  # cells along a side that are told apart; only 9 is read
+MIN_SCORE = 0.55  # of a grid: the share of its lines that are seen, less what is seen where no line should be
+SURE_SCORE = 0.85  # no need to look further
+_MIN_AREA = 0.012  # of the picture
+_OVERLAP = 0.3  # two grids whose intersection is more than this share of the smaller one are the same
+
+
+@dataclass(frozen=True, eq=False)
+class Grid:
+    """One grid in a picture."""
+
+    corners: Floats
+    """Outer corners [4, 2] in pixels, clockwise from the top left as seen."""
+    mesh: Floats
+    """Crossings of the lines [side + 1, side + 1, 2] in pixels, by row and column as seen; follows curved paper."""
+    score: float
+    """Evidence of its lines, 0 to 1."""
+    side: int = 9
+    """Cells along a side."""
+
+    @property
+    def area(self) -> float:
+        """Square pixels."""
+        return float(cv2.contourArea(self.corners))
+
+
+def locate(image: Image, limit: int = 4) -> list[Grid]:
+    """Grids of a BGR picture uint8 [h, w, 3], the best first: whole, large, with all their lines. Empty: none."""
+    gray = cv2.cvtColor(image, cv2.COLOR_BGR2GRAY)
+    scale = min(1.0, WORK_SIDE / max(gray.shape))
+    small = cv2.resize(gray, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA) if scale < 1 else gray
+    found: list[Grid] = []
+    for quads in _proposals(small):
+        for quad in quads:
+            grid = _grid(small, quad)
+            if grid is not None:
+                found.append(grid)
+        found = _distinct(found)
+        if found and found[0].score >= SURE_SCORE:
+            break
+    return [_rescaled(grid, scale) for grid in found[:limit]]
+
+
+def _grid(small: Gray, quad: Floats) -> Grid | None:
+    """The grid that ``quad`` [4, 2] frames, its lines fitted; None where there are no such lines."""
+    flat = Rectified(small, quad)
+    score, side = max((flat.evidence(side), side) for side in SIDES)
+    if score < 0.6 * MIN_SCORE:
+        return None
+    mesh = fit_mesh(small, quad, side)
+    corners = np.ascontiguousarray(mesh[[0, 0, -1, -1], [0, -1, -1, 0]])
+    score = Rectified(small, corners).evidence(side, reach=3)
+    return Grid(corners, mesh, score, side) if score >= MIN_SCORE else None
+
+
+def _proposals(small: Gray) -> Iterator[list[Floats]]:
+    """Lists of quadrilaterals, likelier ways of finding them first."""
+    smooth = cv2.GaussianBlur(small, (3, 3), 0)
+    for block, offset in ((31, 8), (15, 4), (61, 6), (11, 2)):
+        ink = cv2.adaptiveThreshold(smooth, 255, cv2.ADAPTIVE_THRESH_MEAN_C, cv2.THRESH_BINARY_INV, block, offset)
+        yield _quads(ink)
+        yield _quads(cv2.dilate(ink, np.ones((3, 3), np.uint8)))
+
+
+def _quads(ink: Gray) -> list[Floats]:
+    """Quadrilaterals [4, 2] around the large connected parts of a picture of ink, largest first."""
+    contours, _ = cv2.findContours(ink, cv2.RETR_LIST, cv2.CHAIN_APPROX_SIMPLE)
+    hulls = [cv2.convexHull(c) for c in contours if len(c) >= 4]
+    smallest = _MIN_AREA * ink.size
+    sized = sorted(((cv2.contourArea(h), i) for i, h in enumerate(hulls)), reverse=True)
+    found: list[Floats] = []
+    for area, index in sized[:12]:
+        if area < smallest:
+            break
+        quad = _four_corners(hulls[index])
+        if quad is not None and not any(np.abs(quad - other).max() < 4 for other in found):
+            found.append(quad)
+    return found
+
+
+def _four_corners(hull: NDArray[np.int32]) -> Floats | None:
+    """The quadrilateral nearest to a hull, clockwise from the top left as seen; None where it is no such shape."""
+    length, area = cv2.arcLength(hull, True), cv2.contourArea(hull)
+    for share in (0.01, 0.02, 0.03, 0.05, 0.08, 0.12):
+        polygon = cv2.approxPolyDP(hull, share * length, True)
+        if len(polygon) <= 4:
+            break
+    if len(polygon) != 4 or cv2.contourArea(polygon) < 0.8 * area:
+        return None
+    return clockwise(polygon.reshape(4, 2).astype(np.float32))
+
+
+def clockwise(corners: Floats) -> Floats:
+    """Corners [4, 2] of a convex quadrilateral clockwise, the first being the top left as seen."""
+    centre = corners.mean(axis=0)
+    angles = np.arctan2(corners[:, 1] - centre[1], corners[:, 0] - centre[0])  # y points down: rising is clockwise
+    ordered = corners[np.argsort(angles)]
+    return np.roll(ordered, -int(ordered.sum(axis=1).argmin()), axis=0).astype(np.float32)
+
+
+def _distinct(grids: list[Grid]) -> list[Grid]:
+    """The best of each set of overlapping grids, best first. Of two good ones the larger is better."""
+    kept: list[Grid] = []
+    for grid in sorted(grids, key=lambda g: g.score, reverse=True):
+        if all(_overlap(grid, other) < _OVERLAP for other in kept):
+            kept.append(grid)
+    return sorted(kept, key=lambda g: g.score * g.area**0.25, reverse=True)
+
+
+def _overlap(one: Grid, other: Grid) -> float:
+    shared, _ = cv2.intersectConvexConvex(one.corners, other.corners)
+    return float(shared) / max(1.0, min(one.area, other.area))
+
+
+def _rescaled(grid: Grid, scale: float) -> Grid:
+    """A grid of the reduced picture in pixels of the full one."""
+    corners, mesh = ((points + 0.5) / scale - 0.5 for points in (grid.corners, grid.mesh))
+    return Grid(corners.astype(np.float32), mesh.astype(np.float32), grid.score, grid.side)

@@ -1,0 +1,129 @@
+"""What a grid says: every cell to a digit or a blank, with how sure the network is, and which way is up.
+
+Axes: S = 81 cells, C = 10 classes (0 blank, 1 to 9).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+import onnxruntime as ort
+from numpy.typing import NDArray
+
+from hrm_edge.errors import UserError
+from hrm_edge.vision.lattice import project, square
+from hrm_edge.vision.locate import Floats, Grid, Image
+
+MODEL = Path(__file__).with_name("digits.onnx")
+CELL = 32  # pixels of a cell as the network sees it
+CLASSES = 10
+SIDE = 9
+TURNS = (0, 90, 180, 270)
+
+
+@dataclass(frozen=True, eq=False)
+class Reading:
+    """One grid, read. Cells go row by row in the puzzle's own direction, however it lies in the picture."""
+
+    grid: Grid
+    """The grid in the picture, its corners and crossings starting at the puzzle's own top left."""
+    probabilities: Floats
+    """[81, 10]: blank, 1 to 9."""
+    orientation: int
+    """How far the puzzle is turned clockwise in the picture: 0, 90, 180 or 270 degrees."""
+
+    @property
+    def digits(self) -> NDArray[np.uint8]:
+        """The likeliest class of each cell, uint8 [81], 0 blank."""
+        return self.probabilities.argmax(axis=1).astype(np.uint8)
+
+    @property
+    def confidence(self) -> Floats:
+        """Probability of the likeliest class of each cell [81]."""
+        return self.probabilities.max(axis=1)
+
+
+class Reader:
+    """The digit network. One thread by default: a cell is small, and the solver wants the other cores."""
+
+    def __init__(self, path: Path | str = MODEL, threads: int = 1) -> None:
+        options = ort.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.log_severity_level = 3
+        try:
+            self._session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        except Exception as error:
+            raise UserError(
+                f"{path}: the digit network cannot be loaded ({error})", "install hrm-edge again"
+            ) from error
+
+    def read(self, image: Image, grid: Grid) -> Reading:
+        """Read a 9x9 ``grid`` of a BGR picture uint8 [h, w, 3]; ``UserError`` for a grid of another side."""
+        if grid.side != SIDE:
+            raise UserError(f"this is a {grid.side}x{grid.side} grid, only 9x9 grids are read", "show a 9x9 Sudoku")
+        flat = normalise(flatten(cv2.cvtColor(image, cv2.COLOR_BGR2GRAY), grid.mesh))
+        scores = [self.classify(cells_of(np.rot90(flat, turn // 90))) for turn in TURNS]  # log-probabilities
+        best = int(np.argmax([_clarity(score) for score in scores]))
+        return Reading(turned(grid, TURNS[best]), np.exp(scores[best]), TURNS[best])
+
+    def classify(self, cells: Floats) -> Floats:
+        """Log-probabilities [N, 10] of cells [N, 32, 32]."""
+        (logits,) = self._session.run(None, {"cells": cells[:, None]})
+        top = logits.max(axis=1, keepdims=True)
+        return np.asarray(logits - top - np.log(np.exp(logits - top).sum(axis=1, keepdims=True)), np.float32)
+
+
+def _clarity(scores: Floats) -> float:
+    """How well a direction reads: mean log-probability of the likeliest class [81, 10]."""
+    return float(scores.max(axis=1).mean())
+
+
+def turned(grid: Grid, degrees: int) -> Grid:
+    """The same grid with its corners and crossings starting at the top left of a puzzle that is turned clockwise."""
+    steps = degrees // 90
+    # a puzzle turned 90 degrees clockwise has its own top left at the top right as seen
+    return replace(grid, corners=np.roll(grid.corners, -steps, axis=0), mesh=np.rot90(grid.mesh, steps).copy())
+
+
+def flatten(gray: NDArray[np.uint8], mesh: Floats) -> NDArray[np.uint8]:
+    """The grid laid flat, ``CELL`` pixels a cell, [9 * CELL, 9 * CELL]: through the crossings [10, 10, 2]."""
+    size = SIDE * CELL
+    scale = float(np.linalg.norm(mesh[0, 0] - mesh[-1, -1])) / (2**0.5 * size)
+    if scale > 1.5:  # a reduced picture keeps thin strokes that sampling would miss
+        factor = 1 / scale
+        gray = cv2.resize(gray, None, fx=factor, fy=factor, interpolation=cv2.INTER_AREA)
+        mesh = (mesh + 0.5) * factor - 0.5
+    homography = cv2.getPerspectiveTransform(
+        square(size, 0), np.ascontiguousarray(mesh[[0, 0, -1, -1], [0, -1, -1, 0]].astype(np.float32))
+    )
+    steps = np.arange(size, dtype=np.float32) + 0.5
+    places = project(np.stack(np.meshgrid(steps, steps), axis=-1), homography)
+    # how far the crossings lie off the homography, spread over the pixels between them
+    exact = np.linspace(0, size, SIDE + 1, dtype=np.float32)
+    bent = mesh - project(np.stack(np.meshgrid(exact, exact), axis=-1), homography)
+    index = ((steps / CELL)[None, :].repeat(size, 0), (steps / CELL)[:, None].repeat(size, 1))
+    bend = cv2.remap(bent, index[0], index[1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    at = places + bend
+    return cv2.remap(gray, at[..., 0], at[..., 1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+
+
+def normalise(flat: NDArray[np.uint8]) -> Floats:
+    """A flat grid with the light taken out: 0 is the paper, about 1 is the ink around there; same shape.
+
+    The lines of the grid are near every cell, so an empty cell is not stretched until its noise looks like ink.
+    """
+    value = flat.astype(np.float32)
+    paper = cv2.blur(cv2.dilate(cv2.GaussianBlur(value, (5, 5), 0), np.ones((17, 17), np.uint8)), (CELL + 1, CELL + 1))
+    ink = 1 - value / np.maximum(paper, 8)
+    window = (3 * CELL + 1, 3 * CELL + 1)
+    strength = np.sqrt(cv2.boxFilter(ink * ink, -1, window))
+    return np.clip(ink / (3 * np.maximum(strength, 0.02)), -0.5, 1.5).astype(np.float32)
+
+
+def cells_of(flat: Floats) -> Floats:
+    """A flat grid [9 * CELL, 9 * CELL] as cells [81, CELL, CELL], row by row."""
+    cells = flat.reshape(SIDE, CELL, SIDE, CELL).swapaxes(1, 2)
+    return np.ascontiguousarray(cells.reshape(SIDE * SIDE, CELL, CELL), np.float32)

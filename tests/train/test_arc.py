@@ -1,0 +1,83 @@
+"""Training on real ARC tasks (see ``tests/data/arc/NOTICE``): what is a cell, what tells a task from another."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from hrm_edge.data.arc import Options, build
+from hrm_edge.data.dataset import Dataset
+from hrm_edge.errors import UserError
+from hrm_edge.model.losses import IGNORE
+from hrm_edge.recipe import Augment, Recipe
+from hrm_edge.tasks.arc import Arc
+from hrm_edge.tasks.base import exact
+from hrm_edge.train.feed import Feed
+from hrm_edge.train.loop import start
+
+SAMPLES = Path(__file__).parent.parent / "data" / "arc" / "ARC-AGI"
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("arc") / "data"
+    build(folder, Options((str(SAMPLES),), augment=4))
+    return folder
+
+
+def recipe(data: Path, **train: Any) -> Recipe:
+    return Recipe.model_validate(
+        {
+            "task": "arc", "variant": "reduced", "data": str(data),
+            "model": {"hidden": 16, "heads": 2, "h_layers": 1, "l_layers": 1, "puzzle_dim": 16, "max_steps": 2},
+            "train": {"batch": 4, "steps": 4, "precision": "fp32", "compile": False, **train},
+            "evaluate": {"every": 2, "puzzles": 3}, "checkpoints": {"every": 2},
+        }
+    )  # fmt: skip
+
+
+def test_the_canvas_around_a_grid_is_no_label(data: Path) -> None:
+    dataset = Dataset(data, "train", Arc())
+    inputs, labels, ids = Feed(dataset, Arc(), Augment(), seed=0).take(20, 0.0)
+    again, raw, _ = Feed(dataset, Arc(), Augment(), seed=0).sampler.take(20)
+    assert (inputs.numpy() == again).all()
+    assert (labels.numpy() == np.where(raw == 0, IGNORE, raw.astype(np.int32))).all()
+    assert (labels == IGNORE).any(dim=1).all(), "every sample grid is smaller than the canvas"
+    assert (ids > 0).all()
+
+
+def test_a_symmetry_that_the_identifier_does_not_name_is_refused(data: Path) -> None:
+    with pytest.raises(UserError, match=r"'augment\.symmetries': an ARC puzzle has its symmetry from its identifier"):
+        Feed(Dataset(data, "train", Arc()), Arc(), Augment(symmetries=True), seed=0)
+
+
+def test_it_trains_its_puzzle_table_and_resumes_bit_for_bit(data: Path, tmp_path: Path) -> None:
+    whole = start(recipe(data), tmp_path / "whole", resume=False)
+    assert whole.model.puzzle_emb.weights.shape == (1 + 5 * 5, 16)
+    whole.run()
+    assert whole.model.puzzle_emb.weights.any(dim=1).sum() > 1
+    first = start(recipe(data), tmp_path / "parts", resume=False)
+    first.run(stop=lambda: first.step >= 2)
+    second = start(recipe(data), tmp_path / "parts", resume=True)
+    second.run()
+    for name, tensor in whole.model.state_dict().items():
+        assert torch.equal(tensor, second.model.state_dict()[name]), name
+
+
+def test_evaluation_in_training_sees_every_task(data: Path) -> None:
+    test = Dataset(data, "test", Arc())
+    rows = test.spread(10)
+    assert len(set(rows.tolist())) == 10
+    half = test.part.puzzle_indices[test.part.group_indices[1]]  # where the second task begins
+    assert set(rows < half) == {True, False}
+    assert test.spread(10**6).tolist() == list(range(len(test)))
+
+
+def test_an_answer_is_right_whatever_it_puts_around_the_grid() -> None:
+    labels = np.array([[2, 3, 1, 0, 0], [2, 3, 1, 0, 0], [0, 0, 0, 0, 0]], np.uint8)
+    answers = np.array([[2, 3, 1, 7, 0], [2, 4, 1, 0, 0], [0, 0, 0, 0, 0]], np.uint8)
+    assert exact(answers, labels).tolist() == [True, False, False]
