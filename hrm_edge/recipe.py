@@ -6,8 +6,9 @@ import contextlib
 import hashlib
 import json
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -20,11 +21,16 @@ from hrm_edge.spec import VARIANTS, ModelSpec, variant_spec
 _DERIVED = {"variant", "vocab", "seq_len", "grid", "puzzles"}
 
 
-class _Section(BaseModel):
+class Section(BaseModel):
+    """A part of a recipe: frozen, and a key that it does not know is an error."""
+
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-class Augment(_Section):
+_Kind = TypeVar("_Kind", bound=Section)
+
+
+class Augment(Section):
     """What happens to a puzzle each time it is drawn."""
 
     symmetries: bool = False
@@ -35,7 +41,7 @@ class Augment(_Section):
     """Where the range has moved to, linearly, by the last step; absent: it stays."""
 
 
-class Train(_Section):
+class Train(Section):
     batch: int = Field(default=384, ge=1)
     steps: int = Field(default=10_000, ge=1, description="optimizer steps; one ACT step of every slot each")
     optimizer: Literal["adam_atan2", "adamw"] = "adam_atan2"
@@ -57,22 +63,26 @@ class Train(_Section):
     compile: bool = True
 
 
-class Evaluate(_Section):
+class Evaluate(Section):
     """Evaluation during training, on puzzles spread evenly over the test part, with the averaged weights."""
 
     every: int = Field(default=500, ge=1, description="optimizer steps")
     puzzles: int = Field(default=256, ge=1)
     halt: Literal["head", "rules", "fixed"] = "fixed"
+    views: int = Field(default=1, ge=1, description="symmetries tried until an answer obeys the rules; not for arc")
     max_steps: int | None = Field(default=None, ge=1, description="default: the model's max_steps")
     stop_at: float = Field(default=2.0, gt=0, description="stop once this exact accuracy is reached; above 1: never")
+    patience: int = Field(
+        default=0, ge=0, description="stop after so many evaluations in a row that were worse than the best; 0: never"
+    )
 
 
-class Checkpoints(_Section):
+class Checkpoints(Section):
     every: int = Field(default=500, ge=1, description="optimizer steps")
     keep: int = Field(default=2, ge=1, description="newest ones kept, beside the best")
 
 
-class Quantization(_Section):
+class Quantization(Section):
     """INT8: symmetric, zero point 0, weights per output channel, activations per tensor."""
 
     observer: Literal["max", "percentile"] = "percentile"
@@ -81,7 +91,7 @@ class Quantization(_Section):
     smooth: float = Field(default=0.5, ge=0, lt=1, description="SmoothQuant strength; 0: off")
 
 
-class Limits(_Section):
+class Limits(Section):
     """What an export must hold, else it fails its own gate (exit code 1)."""
 
     logits_median_abs_fp32: float = 1e-4
@@ -92,7 +102,7 @@ class Limits(_Section):
     puzzles: int = Field(default=256, ge=1, description="puzzles that parity and accuracy are measured on")
 
 
-class Recipe(_Section):
+class Recipe(Section):
     """One training run and what follows from it."""
 
     task: str
@@ -125,8 +135,81 @@ class Recipe(_Section):
         return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False)
 
 
+def changed_keys(before: dict[str, Any], now: Recipe) -> str:
+    """The keys in which a recipe differs from one dumped ``before``, with both values; empty where none does.
+
+    A key that the older dump lacks counts as its default.
+    """
+    with contextlib.suppress(ValidationError):
+        before = Recipe.model_validate(before).model_dump(mode="json")
+    was, is_ = _flat(before), _flat(now.model_dump(mode="json"))
+    keys = [key for key in sorted({*was, *is_}) if was.get(key) != is_.get(key)]
+    return ", ".join(f"{key} (was {was.get(key)!r}, is {is_.get(key)!r})" for key in keys)
+
+
+def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        if isinstance(value, dict):
+            flat.update(_flat(value, f"{prefix}{key}."))
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat
+
+
 def load_recipe(path: Path | str, overrides: Sequence[str] = ()) -> Recipe:
     """Read ``path``, apply ``key.sub=value`` overrides in order, validate; every error names its file or flag."""
+    keys = read_keys(path, overrides)
+    recipe = keys.validate(Recipe)
+    if recipe.variant not in VARIANTS:
+        raise UserError(f"{path}: unknown variant '{recipe.variant}'", nearest(recipe.variant, VARIANTS))
+    allowed = set(ModelSpec.model_fields) - _DERIVED
+    for key in recipe.model:
+        if key not in allowed:
+            raise UserError(f"{keys.where(f'model.{key}')}: unknown recipe key 'model.{key}'", nearest(key, allowed))
+    if recipe.task == "arc":
+        _check_arc(recipe, keys)
+    return recipe
+
+
+def _check_arc(recipe: Recipe, keys: Keys) -> None:
+    """A puzzle's row of the table stands for one symmetry of a task: under another it would be another puzzle."""
+    for key, on in (("augment.symmetries", recipe.augment.symmetries), ("evaluate.views", recipe.evaluate.views > 1)):
+        if on:
+            raise UserError(
+                f"{keys.where(key)}: recipe key '{key}': an ARC puzzle has its symmetry from its identifier",
+                "leave it out: 'hrm-edge data build arc --augment N' makes the symmetries, 'hrm-edge eval' votes",
+            )
+
+
+@dataclass(frozen=True)
+class Keys:
+    """What a recipe file and its overrides say, not validated yet."""
+
+    path: Path
+    raw: dict[str, Any]
+    origin: dict[str, str]
+    """Keys that a flag set, and the flag."""
+
+    @property
+    def task(self) -> Any:
+        """The value of the key 'task', which decides what the others mean; None where it is missing."""
+        return self.raw.get("task")
+
+    def where(self, key: str) -> str:
+        """What set ``key``: a flag, else the file."""
+        return self.origin.get(key, str(self.path))
+
+    def validate(self, kind: type[_Kind]) -> _Kind:
+        """The recipe as ``kind``; ``UserError`` naming the first key that does not fit."""
+        try:
+            return kind.model_validate(self.raw)
+        except ValidationError as error:
+            raise _explain(error, self, kind) from error
+
+
+def read_keys(path: Path | str, overrides: Sequence[str] = ()) -> Keys:
+    """Read ``path`` and apply ``key.sub=value`` overrides in order."""
     path = Path(path)
     try:
         raw = yaml.safe_load(path.read_text(encoding="utf-8"))
@@ -143,7 +226,7 @@ def load_recipe(path: Path | str, overrides: Sequence[str] = ()) -> Recipe:
         key, value = _parse_override(item)
         _put(raw, key, value, item)
         origin[key] = f"--set {item}"
-    return _validate(raw, path, origin)
+    return Keys(path, raw, origin)
 
 
 def _parse_override(item: str) -> tuple[str, Any]:
@@ -170,28 +253,13 @@ def _put(raw: dict[str, Any], key: str, value: Any, item: str) -> None:
     place[last] = value
 
 
-def _validate(raw: dict[str, Any], path: Path, origin: dict[str, str]) -> Recipe:
-    try:
-        recipe = Recipe.model_validate(raw)
-    except ValidationError as error:
-        raise _explain(error, path, origin) from error
-    if recipe.variant not in VARIANTS:
-        raise UserError(f"{path}: unknown variant '{recipe.variant}'", nearest(recipe.variant, VARIANTS))
-    allowed = set(ModelSpec.model_fields) - _DERIVED
-    for key in recipe.model:
-        if key not in allowed:
-            where = origin.get(f"model.{key}", str(path))
-            raise UserError(f"{where}: unknown recipe key 'model.{key}'", nearest(key, allowed))
-    return recipe
-
-
-def _explain(error: ValidationError, path: Path, origin: dict[str, str]) -> UserError:
+def _explain(error: ValidationError, keys: Keys, kind: type[Section]) -> UserError:
     first = error.errors()[0]
     loc = [str(part) for part in first["loc"]]
     key = ".".join(loc)
-    where = origin.get(key, str(path))
+    where = keys.where(key)
     if first["type"] == "extra_forbidden":
-        section: type[BaseModel] = Recipe
+        section: type[BaseModel] = kind
         for part in loc[:-1]:
             annotation = section.model_fields[part].annotation
             if isinstance(annotation, type) and issubclass(annotation, BaseModel):

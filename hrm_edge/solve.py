@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hrm_edge.errors import UserError
-from hrm_edge.session import FRESH, Carry, Session, wants_to_halt
+from hrm_edge.session import FRESH, Carry, Logits, Session, wants_to_halt
 from hrm_edge.tasks.base import Bools, Task, Tokens, Views
 
 Halt = Literal["rules", "head", "fixed"]
@@ -258,22 +258,32 @@ class _Loop:
 
     # -- halting ------------------------------------------------------------------------------------------------
 
-    def _judge(self, logits: NDArray[np.float32], q: NDArray[np.float32]) -> None:
-        """Decode, decide which slots halt, and record those."""
-        answers = logits.argmax(axis=-1).astype(np.uint8)  # [B, S]; givens are not put back: the model must keep them
-        if self.view.any():
-            answers = self.back.apply(answers)
+    def _judge(self, logits: Logits, q: NDArray[np.float32]) -> None:
+        """Decide which slots halt, decode, and record those; answers are decoded only where they are looked at."""
+        reason = np.full(len(q), _LIMIT, np.int8)
+        answers = None
+        if self.halt == "rules" or self.traces is not None:
+            answers = self._decode(logits, slice(None))
         if self.traces is not None:
+            assert answers is not None
             for item, answer in zip(self.item, answers, strict=True):
                 self.traces[item].append(answer)
-        reason = np.full(len(answers), _LIMIT, np.int8)
         if self.halt == "rules":
+            assert answers is not None
             reason[self.task.verify(self.givens[self.item], answers)] = _RULES
         elif self.halt == "head":
             reason[wants_to_halt(q)] = _HEAD
         halted = np.flatnonzero((reason != _LIMIT) | (self.steps >= self.max_steps))
         if len(halted):
-            self._record(halted, answers[halted], reason[halted], q[halted, 0])
+            found = self._decode(logits, halted) if answers is None else answers[halted]
+            self._record(halted, found, reason[halted], q[halted, 0])
+
+    def _decode(self, logits: Logits, slots: NDArray[np.int64] | slice) -> Tokens:
+        """Answers of ``slots`` [K, S] in the puzzles' own frame; givens are not put back: the model must keep them."""
+        answers = logits[slots].argmax(axis=-1).astype(np.uint8)
+        if self.view[slots].any():
+            answers = Views(self.back.cells[slots], self.back.labels[slots]).apply(answers)
+        return answers
 
     def _record(
         self, slots: NDArray[np.int64], answers: Tokens, reason: NDArray[np.int8], q_halt: NDArray[np.float32]

@@ -20,7 +20,7 @@ PACKAGE = ROOT / "hrm_edge"
 BASE = {"device", "errors", "files", "spec", "recipe", "manifest", "report", "tasks", "zoo"}
 CORE = {"session", "solve"}
 EDGE = {"runtime", "plugin", "vision", "bench", "demo", "doctor"}
-HOST = {"model", "ops", "data", "train", "quant", "export"}
+HOST = {"model", "ops", "data", "train", "quant", "export", "digits"}
 
 # A file or folder of the package → the others that it may import (itself and __init__ always).
 MAY_IMPORT: dict[str, set[str]] = {
@@ -40,7 +40,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "session": {"spec"},
     "solve": {"errors", "spec", "tasks", "session"},
     # edge
-    "runtime": {"errors", "files", "spec", "manifest", "session"},
+    "runtime": {"errors", "files", "spec", "manifest", "session", "plugin"},
     "plugin": {"errors", "files"},
     "vision": {"errors", "files", "tasks"},
     "bench": BASE | CORE | {"runtime"},
@@ -50,6 +50,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "ops": {"errors", "files", "plugin"},
     "model": BASE | {"session", "ops"},
     "data": BASE,
+    "digits": BASE | {"vision"},
     "train": BASE | CORE | {"model", "data"},
     "quant": BASE | {"model", "data"},
     "export": BASE | CORE | {"model", "data", "quant", "plugin", "runtime"},
@@ -66,7 +67,7 @@ MAY_USE: dict[str, set[str]] = {
     "tasks": {"numpy"},
     "session": {"numpy"},
     "solve": {"numpy"},
-    "runtime": {"numpy", "safetensors", "onnxruntime", "tensorrt", "tensorrt_rtx", "cuda"},
+    "runtime": {"numpy", "safetensors", "pydantic", "onnxruntime", "tensorrt", "tensorrt_rtx", "cuda", "pycuda"},
     "plugin": {"numpy", "tensorrt", "cuda"},
     "vision": {"numpy", "cv2", "onnxruntime"},
     "bench": {"numpy", "pydantic", "rich"},
@@ -75,7 +76,8 @@ MAY_USE: dict[str, set[str]] = {
     "ops": {"numpy", "torch", "triton", "tensorrt", "torch_tensorrt"},
     "model": {"numpy", "torch", "safetensors", "pydantic", "yaml"},
     "data": {"numpy", "numba", "pydantic", "rich", "huggingface_hub"},
-    "train": {"numpy", "torch", "safetensors", "pydantic", "rich"},
+    "train": {"numpy", "torch", "safetensors", "pydantic", "rich", "wandb"},
+    "digits": {"numpy", "torch", "onnx", "cv2", "PIL", "pydantic"},
     "quant": {"numpy", "torch", "onnx", "pydantic", "rich"},
     "export": {"numpy", "torch", "safetensors", "onnx", "onnxruntime", "pydantic", "rich"},
     "cli": {"click", "rich", "numpy", "pydantic"},

@@ -29,6 +29,12 @@ task_option = click.option(
     help="Of a published file that does not tell it: sudoku, maze, arc.",
 )
 
+backend_option = click.option(
+    "--backend",
+    type=click.Choice(["onnxruntime", "tensorrt"]),
+    help="What runs an artifact.  [default: TensorRT where it holds an engine]",
+)
+
 
 class Duration(click.ParamType):
     """``90s``, ``30m``, ``2h`` or ``1h30m`` to seconds."""

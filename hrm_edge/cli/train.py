@@ -2,15 +2,35 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from hrm_edge.cli.options import Duration
+
+if TYPE_CHECKING:
+    from hrm_edge.recipe import Recipe
+    from hrm_edge.train.distributed import World
+
+
+class NodeRange(click.ParamType):
+    """``2`` or ``1:4`` to (fewest, most)."""
+
+    name = "MIN[:MAX]"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, int]:
+        if isinstance(value, tuple):
+            return value
+        low, _, high = str(value).partition(":")
+        if not low.isdigit() or not (high or low).isdigit() or not 1 <= int(low) <= int(high or low):
+            self.fail(f"'{value}' is no number of hosts: write 2, or 1:4 for one to four", param, ctx)
+        return int(low), int(high or low)
 
 
 @contextmanager
@@ -37,33 +57,111 @@ def _stop_flag() -> Iterator[list[str]]:
 @click.option("--out", type=click.Path(path_type=Path), help="Run folder  [default: runs/<recipe>]")
 @click.option("--resume", is_flag=True, help="Go on from the newest checkpoint in the run folder.")
 @click.option("--time-limit", type=Duration(), help="Save and stop after this time: 90s, 30m, 2h.")
-def train(recipe: Path, overrides: tuple[str, ...], out: Path | None, resume: bool, time_limit: float | None) -> None:
+@click.option("--wandb", metavar="PROJECT", default="", help="Log to this Weights & Biases project too.")
+@click.option("--nproc", type=click.IntRange(min=1), default=1, show_default=True,
+              help="Processes on this host; one a GPU.")  # fmt: skip
+@click.option("--nnodes", type=NodeRange(), default="1", show_default=True,
+              help="Hosts, or fewest and most of them.")  # fmt: skip
+@click.option("--rdzv-endpoint", default="", metavar="HOST[:PORT]", help="The host where several hosts meet.")
+@click.option("--rdzv-id", default="", metavar="NAME", help="Name of the job, the same on all its hosts.")
+@click.option("--max-restarts", type=click.IntRange(min=0), default=3, show_default=True,
+              help="How often lost processes are started again.")  # fmt: skip
+@click.option("--host-timeout", type=Duration(), default="10m", show_default=True,
+              help="How long to wait for another process or host.")  # fmt: skip
+def train(recipe: Path, overrides: tuple[str, ...], out: Path | None, nproc: int, **flags: Any) -> None:
     """Train RECIPE (a YAML file of recipes/).
 
     The run folder gets full checkpoints (weights, average, optimizer, carry, random state), the best one by exact
-    accuracy on unseen puzzles, and a log in JSON lines. Ctrl-C saves and stops; --resume goes on from there.
+    accuracy on unseen puzzles, and a log: metrics.jsonl, metrics.csv and, where it is installed, TensorBoard.
+    Ctrl-C saves and stops; --resume goes on from there, bit for bit on as many processes as before. On another number
+    of processes it sees the same puzzles, but sums round differently.
 
     \b
     hrm-edge train recipes/mini-sudoku_nano.yaml --set data=data/mini --out runs/mini
+    hrm-edge train recipes/mini-sudoku_nano.yaml --set data=data/mini --nproc 8
+
+    The recipe's batch is shared out over all processes. A lost process is started again, with all others, from the
+    last checkpoint. Several hosts share the run folder and the data (the same paths) and each run one of:
+
+    \b
+    hrm-edge train RECIPE --nproc 8 --nnodes 2 --rdzv-endpoint FIRST:29400 --rdzv-id NAME
+    torchrun --nproc-per-node 8 --nnodes 2 --rdzv-backend c10d \\
+        --rdzv-endpoint FIRST:29400 --rdzv-id NAME --max-restarts 3 -m hrm_edge train RECIPE
+
+    With --nnodes 1:2 training goes on while one of two hosts is away. OMP_NUM_THREADS is set to cores / processes
+    unless you set it (torchrun sets 1).
     """
-    from hrm_edge.errors import Interrupted
     from hrm_edge.recipe import load_recipe
-    from hrm_edge.train.loop import start
-    from hrm_edge.train.progress import Progress
 
     options = load_recipe(recipe, overrides)
     run = out or Path("runs") / recipe.stem
-    again = f"hrm-edge train {recipe} {''.join(f'--set {o} ' for o in overrides)}--out {run} --resume"
-    with _stop_flag() as stopped:
-        trainer = start(options, run, resume=resume)
-        with Progress(options, trainer) as progress:
-            trainer.report = progress.show
-            outcome = trainer.run(time_limit=time_limit, stop=lambda: bool(stopped))
+    own = ["train", str(recipe), *(word for o in overrides for word in ("--set", o)), "--out", str(run)]
+    if "RANK" not in os.environ and (nproc > 1 or flags["nnodes"] != (1, 1) or flags["rdzv_endpoint"]):
+        raise click.exceptions.Exit(_launch(options, own, nproc, flags))
+    _work(options, run, own, flags)
+
+
+def _launch(options: Recipe, own: list[str], nproc: int, flags: dict[str, Any]) -> int:
+    """Start the processes of this host; each of them comes back here and finds its rank in the environment."""
+    from hrm_edge.errors import UserError
+    from hrm_edge.train.launch import Hosts, launch
+    from hrm_edge.train.loop import check_batch
+
+    if flags["nnodes"] != (1, 1) and not flags["rdzv_endpoint"]:
+        raise UserError("--nnodes: several hosts have to meet somewhere", "add --rdzv-endpoint HOST:PORT on all hosts")
+    if flags["rdzv_endpoint"] and not flags["rdzv_id"]:
+        raise UserError("--rdzv-endpoint: the job needs a name", "add --rdzv-id NAME, the same on all hosts")
+    hosts = Hosts(
+        nproc,
+        flags["nnodes"],
+        flags["rdzv_endpoint"],
+        flags["rdzv_id"],
+        flags["max_restarts"],
+        flags["host_timeout"],
+    )
+    for ranks in hosts.rank_counts():
+        check_batch(options, ranks)
+    worker = [*own, "--host-timeout", f"{flags['host_timeout']:g}s"]
+    worker += ["--resume"] if flags["resume"] else []
+    worker += ["--time-limit", f"{flags['time_limit']:g}s"] if flags["time_limit"] is not None else []
+    worker += ["--wandb", flags["wandb"]] if flags["wandb"] else []
+    return launch(worker, hosts)
+
+
+def _work(options: Recipe, run: Path, own: list[str], flags: dict[str, Any]) -> None:
+    """Train in this process: alone, or as the rank that the environment names."""
+    from hrm_edge.errors import GateError, HrmEdgeError, Interrupted
+    from hrm_edge.train.distributed import Elsewhere, joined
+
+    with _stop_flag() as stopped, joined(flags["host_timeout"]) as world:
+        try:
+            _train(options, run, own, flags, world, stopped)
+        except (Elsewhere, GateError, Interrupted) as error:
+            if world.rank == 0 and not isinstance(error, Elsewhere):
+                raise
+            raise click.exceptions.Exit(error.exit_code) from error  # another rank says it
+        except HrmEdgeError as error:
+            if world.size > 1:
+                error.what = f"rank {world.rank}: {error.what}"
+            raise
+
+
+def _train(options: Recipe, run: Path, own: list[str], flags: dict[str, Any], world: World, stopped: list[str]) -> None:
+    from hrm_edge.errors import Interrupted
+    from hrm_edge.train.loop import start
+    from hrm_edge.train.progress import Progress
+
+    trainer = start(options, run, resume=flags["resume"], world=world, wandb=flags["wandb"])
+    with Progress(options, trainer) as progress:
+        outcome = trainer.run(time_limit=flags["time_limit"], stop=lambda: bool(stopped), report=progress.show)
     progress.table(outcome)
-    if stopped:
-        raise Interrupted(f"{stopped[0]} at step {outcome.step}, all saved", f"go on with: {again}")
+    again = f"hrm-edge {' '.join(own)} --resume"
+    if outcome.interrupted:
+        by = stopped[0] if stopped else "another process was interrupted"
+        raise Interrupted(f"{by} at step {outcome.step}, all saved", f"go on with: {again}")
+    if world.rank:
+        return
     if not outcome.finished:
         click.echo(f"The time limit ended the run at step {outcome.step}. Go on: {again}")
         return
-    data = options.data
-    click.echo(f"Next: hrm-edge export {run} --out {run}-int8 --int8 --calibration {data}")
+    click.echo(f"Next: hrm-edge export {run} --out {run}-int8 --int8 --calibration {options.data}")

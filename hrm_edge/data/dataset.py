@@ -18,11 +18,16 @@ Batch = tuple[Tokens, Tokens, NDArray[np.int32]]
 
 
 class Dataset:
-    """One part of a data folder; ``len`` is its number of examples."""
+    """One part of a data folder; ``len`` is its number of examples. Examples are read when they are asked for.
 
-    def __init__(self, folder: Path | str, split: str = "train", task: Task | None = None) -> None:
+    ``scan`` reads every token once to check it; of the processes of a host one does.
+    """
+
+    def __init__(
+        self, folder: Path | str, split: str = "train", task: Task | None = None, *, scan: bool = True
+    ) -> None:
         self.folder, self.split = Path(folder), split
-        self.part: Part = read_part(folder, split, task)
+        self.part: Part = read_part(folder, split, task, scan=scan)
 
     @property
     def metadata(self) -> Metadata:
@@ -56,41 +61,35 @@ class Sampler:
     """An endless stream of examples: every epoch shuffles the groups and draws one random puzzle of each.
 
     All examples of a drawn puzzle are used, in random order; what is taken runs across the ends of epochs. The stream
-    depends on ``seed``, ``rank`` and ``world`` alone, whatever the sizes of the single draws. Of every epoch's
-    examples rank r has each ``world``-th, so the ranks share none.
+    depends on ``seed`` alone, whatever the sizes of the single draws. Ranks that train together all follow the one
+    stream and read their own part of it, so that it does not depend on how many they are.
     """
 
-    def __init__(self, dataset: Dataset, seed: int, *, rank: int = 0, world: int = 1) -> None:
-        if not 0 <= rank < world <= dataset.groups:
-            raise UserError(
-                f"{dataset.folder}/{dataset.split} has {dataset.groups} groups: rank {rank} of {world} has none",
-                "use a larger data set or fewer processes",
-            )
-        self.dataset, self.seed, self.rank, self.world = dataset, seed, rank, world
+    def __init__(self, dataset: Dataset, seed: int) -> None:
+        if not dataset.groups:
+            raise UserError(f"{dataset.folder}/{dataset.split} holds no examples", "build it again with examples")
+        self.dataset, self.seed = dataset, seed
         self.epoch, self.position = 0, 0
         self._order = self._epoch_order(0)
 
-    def take(self, count: int) -> Batch:
-        """The next ``count`` = B examples: (inputs uint8 [B, S], labels uint8 [B, S], puzzle identifiers int32 [B])."""
-        rows = self._rows(count)
+    def take(self, count: int, share: slice = slice(None)) -> Batch:
+        """Of the next ``count`` examples those of ``share``, B of them; the others are passed by unread.
+
+        (inputs uint8 [B, S], labels uint8 [B, S], puzzle identifiers int32 [B]).
+        """
+        rows = self._rows(count)[share]
         return (*self.dataset.examples(rows), self.dataset.identifiers(rows))
 
     def state(self) -> dict[str, int]:
         """The position as plain numbers; ``restore`` goes on with the very next example."""
-        names = ("seed", "rank", "world", "epoch", "position")
-        return {**{name: getattr(self, name) for name in names}, "groups": self.dataset.groups}
+        return {"seed": self.seed, "epoch": self.epoch, "position": self.position, "groups": self.dataset.groups}
 
     def restore(self, state: dict[str, int]) -> None:
-        """Go to a saved position; ``UserError`` when it is of other data or another number of ranks."""
+        """Go to a saved position; ``UserError`` when it is of other data."""
         if state["groups"] != self.dataset.groups:
             raise UserError(
                 f"{self.dataset.folder} has {self.dataset.groups} groups, the saved run had {state['groups']}",
                 "resume with the data folder the run was started with",
-            )
-        if (state["rank"], state["world"]) != (self.rank, self.world):
-            raise UserError(
-                f"this is rank {self.rank} of {self.world}, the saved one was {state['rank']} of {state['world']}",
-                f"resume with --nproc {state['world']}",
             )
         self.seed, self.epoch, self.position = state["seed"], state["epoch"], state["position"]
         self._order = self._epoch_order(self.epoch)
@@ -108,7 +107,7 @@ class Sampler:
         return np.concatenate(pieces)
 
     def _epoch_order(self, epoch: int) -> NDArray[np.int64]:
-        """This rank's examples of an epoch in order [n]."""
+        """The examples of an epoch in order [n]."""
         rng = np.random.default_rng([self.seed, epoch])
         part = self.dataset.part
         starts = part.group_indices[:-1].astype(np.int64)
@@ -118,8 +117,8 @@ class Sampler:
         first = part.puzzle_indices[puzzles].astype(np.int64)
         lengths = part.puzzle_indices[puzzles + 1].astype(np.int64) - first
         if (lengths == 1).all():
-            return first[self.rank :: self.world]
+            return first
         owner = np.repeat(np.arange(len(puzzles)), lengths)
         within = np.arange(len(owner)) - np.repeat(np.cumsum(lengths) - lengths, lengths)
         shuffled = np.lexsort((rng.random(len(owner)), owner))  # random order inside each puzzle
-        return (first[owner] + within)[shuffled][self.rank :: self.world]
+        return (first[owner] + within)[shuffled]

@@ -40,7 +40,7 @@ class Views:
         """The views that undo these: ``views.inverse().apply(views.apply(x)) == x``."""
         return Views(np.argsort(self.cells, axis=1), np.argsort(self.labels, axis=1).astype(np.uint8))
 
-    def __getitem__(self, rows: NDArray[np.int64]) -> Views:
+    def __getitem__(self, rows: NDArray[np.int64] | slice) -> Views:
         return Views(self.cells[rows], self.labels[rows])
 
 

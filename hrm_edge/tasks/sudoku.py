@@ -217,14 +217,13 @@ def geometry(task: Sudoku) -> Geometry:
     return Geometry(units, cell_units, np.nonzero(sees)[1].reshape(task.seq_len, -1))
 
 
-def reveal(givens: Tokens, answers: Tokens, counts: NDArray[np.int64], rng: np.random.Generator) -> Tokens:
-    """Puzzles [N, S] with ``counts[n]`` more clues from ``answers`` [N, S], at random blanks of each.
+def reveal(givens: Tokens, answers: Tokens, counts: NDArray[np.int64], order: NDArray[np.float64]) -> Tokens:
+    """Puzzles [N, S] with ``counts[n]`` more clues from ``answers`` [N, S], at the blanks that come first in ``order``.
 
-    A count beyond a puzzle's blanks reveals them all.
+    ``order`` [N, S] is drawn from [0, 1). A count beyond a puzzle's blanks reveals them all.
     """
-    order = rng.random(givens.shape)
-    order[givens >= FIRST_DIGIT] = 2.0  # after every blank, and revealing a given changes nothing
-    ranked = np.argsort(order, axis=1)
+    # a given comes after every blank, and revealing it changes nothing
+    ranked = np.argsort(np.where(givens >= FIRST_DIGIT, 2.0, order), axis=1)
     chosen = np.zeros(givens.shape, dtype=np.bool_)
     np.put_along_axis(chosen, ranked, np.arange(givens.shape[1]) < np.asarray(counts)[:, None], axis=1)
     return np.where(chosen & (givens < FIRST_DIGIT), answers, givens).astype(np.uint8)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from safetensors.torch import save
@@ -18,8 +19,6 @@ from hrm_edge.model.weights import (
     BEST,
     CHECKPOINT,
     CHECKPOINTS,
-    EMA_FILE,
-    MODEL_FILE,
     CheckpointInfo,
     checkpoints,
     load_tensors,
@@ -52,48 +51,54 @@ def restore_optimizer(optimizer: torch.optim.Optimizer, names: list[str], tensor
         optimizer.state[param][slot] = value.to(param.device) if value.dim() else value
 
 
-def save_checkpoint(
-    run: Path,
-    info: CheckpointInfo,
-    *,
-    weights: dict[str, Tensor],
-    ema: dict[str, Tensor] | None,
-    optimizer: dict[str, Tensor],
-    carry: TrainCarry,
-    loop: dict[str, Any],
-    recipe: str,
-) -> Path:
+@dataclass
+class Snapshot:
+    """A moment of a run, detached from it: tensors copied to the CPU, the rest plain values."""
+
+    info: CheckpointInfo
+    tensors: dict[str, dict[str, Tensor]]
+    """File name → its tensors: ``MODEL_FILE``, ``OPTIMIZER_FILE``, ``CARRY_FILE``, ``EMA_FILE`` where averaged."""
+    loop: dict[str, Any]
+    recipe: str
+
+
+def save_checkpoint(run: Path, moment: Snapshot) -> Path:
     """Write ``checkpoints/step-XXXXXXXX`` of ``run``; an existing one of the same step is left as it is."""
-    folder = run / CHECKPOINTS / f"step-{info.step:08d}"
+    folder = checkpoint_folder(run, moment.info.step)
     if (folder / CHECKPOINT).is_file():
         return folder
     with atomic_folder(folder) as temporary:
-        _save(weights, temporary / MODEL_FILE)
-        if ema is not None:
-            _save(ema, temporary / EMA_FILE)
-        _save(optimizer, temporary / OPTIMIZER_FILE)
-        _save(carry.tensors(), temporary / CARRY_FILE)
-        write_json(temporary / LOOP_FILE, loop)
-        (temporary / RECIPE_FILE).write_text(recipe, encoding="utf-8")
+        for name, tensors in moment.tensors.items():
+            # through bytes: a full disk is then an OSError, which the caller turns into a message
+            (temporary / name).write_bytes(save(tensors))
+        write_json(temporary / LOOP_FILE, moment.loop)
+        (temporary / RECIPE_FILE).write_text(moment.recipe, encoding="utf-8")
         names = sorted(p.name for p in temporary.iterdir())
         files = file_entries(temporary, names)
-        write_json(temporary / CHECKPOINT, info.model_copy(update={"files": files}).model_dump(mode="json"))
+        write_json(temporary / CHECKPOINT, moment.info.model_copy(update={"files": files}).model_dump(mode="json"))
     return folder
 
 
-def _save(tensors: dict[str, Tensor], path: Path) -> None:
-    # through bytes: a full disk is then an OSError, which the caller turns into a message
-    path.write_bytes(save({name: t.detach().cpu().contiguous().clone() for name, t in tensors.items()}))
+def checkpoint_folder(run: Path, step: int) -> Path:
+    """Where the checkpoint of ``step`` is or will be."""
+    return run / CHECKPOINTS / f"step-{step:08d}"
 
 
-def mark_best(run: Path, checkpoint: Path, metrics: dict[str, float]) -> None:
+class Best(NamedTuple):
+    """The best evaluation so far: by exact accuracy, then by cells."""
+
+    step: int
+    metrics: dict[str, float]
+
+    def beaten_by(self, metrics: dict[str, float]) -> bool:
+        """Are ``metrics`` at least as good? Of two equals the later one has seen more."""
+        keys = ("exact_accuracy", "cell_accuracy")
+        return [metrics[k] for k in keys] >= [self.metrics[k] for k in keys]
+
+
+def mark_best(run: Path, best: Best) -> None:
     """Point ``best.json`` at a checkpoint of the run."""
-    write_json(run / BEST, {"checkpoint": checkpoint.name, "metrics": metrics})
-
-
-def best_metrics(run: Path) -> dict[str, float]:
-    """Metrics of the best checkpoint so far; empty where there is none."""
-    return dict(read_json(run / BEST)["metrics"]) if (run / BEST).is_file() else {}
+    write_json(run / BEST, {"checkpoint": checkpoint_folder(run, best.step).name, "metrics": best.metrics})
 
 
 def prune(run: Path, keep: int) -> None:
@@ -101,7 +106,9 @@ def prune(run: Path, keep: int) -> None:
     best = read_json(run / BEST)["checkpoint"] if (run / BEST).is_file() else None
     for folder in checkpoints(run)[:-keep]:
         if folder.name != best:
-            shutil.rmtree(folder)
+            # under a name that is no checkpoint's, so that a kill in between leaves none with files missing
+            going = folder.rename(folder.with_name(f".{folder.name}.tmp"))
+            shutil.rmtree(going)
 
 
 class Restored:
@@ -118,5 +125,6 @@ class Restored:
     def tensors(self, name: str) -> dict[str, Tensor]:
         return load_tensors(self.folder / name)
 
-    def carry(self, device: torch.device) -> TrainCarry:
-        return TrainCarry(**{name: t.to(device) for name, t in self.tensors(CARRY_FILE).items()})
+    def carry(self, device: torch.device, slots: slice) -> TrainCarry:
+        """The carry of some of the slots, which are saved in order for all ranks."""
+        return TrainCarry(**{name: t[slots].to(device) for name, t in self.tensors(CARRY_FILE).items()})

@@ -13,6 +13,7 @@ from hrm_edge.recipe import Evaluate
 from hrm_edge.solve import solve
 from hrm_edge.spec import ModelSpec
 from hrm_edge.tasks.base import PAD_TOKEN, Task, exact
+from hrm_edge.train.distributed import World
 
 SLOTS = 256
 
@@ -24,27 +25,33 @@ def evaluate(
     task: Task,
     options: Evaluate,
     *,
-    device: torch.device,
+    world: World,
     dtype: torch.dtype,
 ) -> dict[str, float]:
-    """``exact_accuracy`` and ``cell_accuracy`` of ``options.puzzles`` examples, and how many they were."""
-    model = HRM(spec).to(device)
+    """``exact_accuracy`` and ``cell_accuracy`` of ``options.puzzles`` examples, and how many they were.
+
+    The ranks share the examples out; each gets the figures of all.
+    """
+    model = HRM(spec).to(world.device)
     load_weights(model, weights, "the run's weights")
-    rows = data.spread(options.puzzles)
+    rows = data.spread(options.puzzles)[world.rank :: world.size]
     inputs, labels = data.examples(rows)
-    answers = solve(
+    solutions = solve(
         TorchSession(model, dtype=dtype),
         task,
         inputs,
         puzzle_ids=data.identifiers(rows),
         halt=options.halt,
+        views=options.views,
         max_steps=options.max_steps or spec.max_steps,
         slots=SLOTS,
     )
     known = labels != PAD_TOKEN
-    hits = (answers.answers == labels) & known
+    hits = (solutions.answers == labels) & known
+    mine = [exact(solutions.answers, labels).sum(), hits.sum(), known.sum(), len(rows)]
+    right, cells_right, cells, puzzles = world.sum(torch.tensor(mine, dtype=torch.int64)).tolist()
     return {
-        "exact_accuracy": float(exact(answers.answers, labels).mean()),
-        "cell_accuracy": float(hits.sum() / max(1, known.sum())),
-        "puzzles": float(len(rows)),
+        "exact_accuracy": right / puzzles,
+        "cell_accuracy": cells_right / max(1, cells),
+        "puzzles": float(puzzles),
     }

@@ -9,10 +9,8 @@ import torch
 from torch import Tensor
 
 from hrm_edge.data.dataset import Dataset, Sampler
-from hrm_edge.errors import UserError
 from hrm_edge.model.losses import IGNORE
 from hrm_edge.recipe import Augment
-from hrm_edge.tasks.arc import Arc
 from hrm_edge.tasks.base import Task
 from hrm_edge.tasks.sudoku import Sudoku, reveal
 
@@ -21,28 +19,27 @@ class Feed:
     """Draws exactly as many puzzles as slots have halted; its state is small, JSON, and restores bit for bit."""
 
     def __init__(self, dataset: Dataset, task: Task, augment: Augment, seed: int) -> None:
-        if augment.symmetries and isinstance(task, Arc):
-            raise UserError(
-                "recipe key 'augment.symmetries': an ARC puzzle has its symmetry from its identifier",
-                "leave it out: 'hrm-edge data build arc --augment N' makes the symmetries",
-            )
         self.sampler = Sampler(dataset, seed)
         self.task = task
         self.augment = augment
         self.rng = np.random.default_rng([seed, 1])
 
-    def take(self, count: int, progress: float) -> tuple[Tensor, Tensor, Tensor]:
-        """``count`` puzzles: (inputs [count, S], labels [count, S], puzzle_ids [count]), all int32.
+    def take(self, count: int, progress: float, share: slice = slice(None)) -> tuple[Tensor, Tensor, Tensor]:
+        """Of the next ``count`` puzzles of all ranks those of ``share``, N of them.
+
+        (inputs [N, S], labels [N, S], puzzle_ids [N]), all int32. Every rank draws the random numbers of all, so that
+        a puzzle looks the same however many ranks there are; only its own puzzles are read and changed.
 
         Labels that the data set leaves out, such as the canvas around an ARC grid, are ``IGNORE``.
         ``progress`` in [0, 1] is the share of the training done, which moves the curriculum.
         """
-        inputs, labels, ids = self.sampler.take(count)
+        inputs, labels, ids = self.sampler.take(count, share)
         low, high = self._extra_clues(progress)
         if high > 0 and isinstance(self.task, Sudoku):
-            inputs = reveal(inputs, labels, self.rng.integers(low, high + 1, count), self.rng)
+            clues, order = self.rng.integers(low, high + 1, count), self.rng.random((count, self.task.seq_len))
+            inputs = reveal(inputs, labels, clues[share], order[share])
         if self.augment.symmetries:
-            views = self.task.random_views(count, self.rng)
+            views = self.task.random_views(count, self.rng)[share]
             inputs, labels = views.apply(inputs), views.apply(labels)
         as_tensor = [torch.from_numpy(a.astype(np.int32)) for a in (inputs, labels, ids)]
         unlabelled = self.sampler.dataset.metadata.ignore_label_id

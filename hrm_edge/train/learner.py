@@ -1,4 +1,7 @@
-"""What learns: the model with its optimizer, average, carry and random state, and one optimizer step of it."""
+"""What learns: the model with its optimizer, average, carry and random state, and one optimizer step of it.
+
+Axes: B slots of all ranks (the recipe's batch), of which a rank has its share, S cells.
+"""
 
 from __future__ import annotations
 
@@ -11,17 +14,22 @@ from hrm_edge.model.hrm import HRM
 from hrm_edge.model.weights import EMA_FILE, MODEL_FILE, load_weights
 from hrm_edge.recipe import Recipe
 from hrm_edge.spec import ModelSpec
-from hrm_edge.train.checkpoint import OPTIMIZER_FILE, Restored, flatten_optimizer, restore_optimizer
+from hrm_edge.train.checkpoint import CARRY_FILE, OPTIMIZER_FILE, Restored, flatten_optimizer, restore_optimizer
+from hrm_edge.train.distributed import World
 from hrm_edge.train.feed import Feed
 from hrm_edge.train.optim import Ema, lr_factor, make_optimizer, sparse_sign_sgd_
 
 
 class Learner:
-    """State of one run on one process; :meth:`train_step` moves it one optimizer step on."""
+    """One rank's state of a run; :meth:`train_step` moves it one optimizer step on, together with the other ranks.
 
-    def __init__(self, recipe: Recipe, spec: ModelSpec, feed: Feed) -> None:
-        self.recipe, self.feed = recipe, feed
-        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    Weights, optimizer, average and random state are the same on every rank; the slots of the carry are shared out.
+    """
+
+    def __init__(self, recipe: Recipe, spec: ModelSpec, feed: Feed, world: World) -> None:
+        self.recipe, self.feed, self.world = recipe, feed, world
+        self.device = world.device
+        self.slots = world.share(recipe.train.batch)
         torch.manual_seed(recipe.seed)
         self.model = HRM(spec).to(self.device)
         self.model.grad_l_updates = spec.l_cycles if recipe.train.gradient == "last_cycle" else 1
@@ -30,9 +38,14 @@ class Learner:
         self.optimizer = make_optimizer(recipe.train, self.params.values())
         self.ema = Ema(self.params, recipe.train.ema) if recipe.train.ema else None
         self.generator = torch.Generator(self.device).manual_seed(recipe.seed)
-        self.carry = fresh_carry(self.model, recipe.train.batch, self.dtype)
+        self.carry = fresh_carry(self.model, self.slots.stop - self.slots.start, self.dtype)
         self.step = self.samples = 0
-        self.forward = torch.compile(self.model.forward, dynamic=False) if recipe.train.compile else self.model.forward
+        if recipe.train.compile:
+            self.model.compile(dynamic=False)
+
+    def connect(self) -> None:
+        """Join the gradients of the ranks; to be called by all of them, and once before the first step."""
+        self.parallel = self.world.parallel(self.model)
 
     # -- one optimizer step -----------------------------------------------------------------------------------
 
@@ -47,22 +60,20 @@ class Learner:
             self.model,
             self.carry,
             loss=options.loss,
-            minimum_steps=draw_minimum_steps(
-                options.batch, self.model.spec.max_steps, options.halt_exploration, self.generator
-            ),
-            forward=self.forward,
+            minimum_steps=self._minimum_steps(),
+            forward=self.parallel,
         )
-        (step.loss.total / options.batch).backward()
+        # The ranks' gradients are averaged, and each has the sum over its slots: W / B gives the mean over all slots.
+        (step.loss.total * (self.world.size / options.batch)).backward()
         if options.grad_clip:
             torch.nn.utils.clip_grad_norm_(self.params.values(), options.grad_clip)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         if step.puzzle is not None and step.puzzle.grad is not None:
-            width = self.model.spec.puzzle_dim
             sparse_sign_sgd_(
                 self.model.puzzle_emb.weights,
-                self.carry.puzzle_ids,
-                step.puzzle.grad[:, :width],
+                self.world.gather(self.carry.puzzle_ids),
+                self.world.gather(step.puzzle.grad[:, : self.model.spec.puzzle_dim]),
                 lr=options.puzzle_lr * factor,
                 weight_decay=options.puzzle_weight_decay,
             )
@@ -73,9 +84,18 @@ class Learner:
         self.samples += options.batch
         return step
 
+    def _minimum_steps(self) -> torch.Tensor | None:
+        """Drawn for all slots, so that a slot's draw does not depend on the number of ranks."""
+        options = self.recipe.train
+        minimum = draw_minimum_steps(options.batch, self.model.spec.max_steps, options.halt_exploration, self.generator)
+        return None if minimum is None else minimum[self.slots]
+
     def _refill(self) -> None:
         halted = self.carry.halted.nonzero().squeeze(1)
-        drawn = self.feed.take(len(halted), self.step / self.recipe.train.steps)
+        counts = self.world.exchange(len(halted))
+        before = sum(counts[: self.world.rank])
+        share = slice(before, before + len(halted))
+        drawn = self.feed.take(sum(counts), self.step / self.recipe.train.steps, share)
         rows = []
         for old, new in zip((self.carry.inputs, self.carry.labels, self.carry.puzzle_ids), drawn, strict=True):
             full = old.clone()
@@ -93,26 +113,39 @@ class Learner:
         """Is every weight a number?"""
         return all(bool(p.isfinite().all()) for p in self.model.state_dict().values())
 
-    def optimizer_state(self) -> dict[str, torch.Tensor]:
-        """Optimizer state by ``<parameter>/<slot>``."""
-        return flatten_optimizer(self.optimizer, list(self.params))
+    def tensors(self) -> dict[str, dict[str, torch.Tensor]]:
+        """A copy on the CPU of every tensor of the state, by file; complete on rank 0. Every rank has to call it."""
+        parts = {
+            MODEL_FILE: self.model.state_dict(),
+            OPTIMIZER_FILE: flatten_optimizer(self.optimizer, list(self.params)),
+            **({EMA_FILE: self.ema.average} if self.ema is not None else {}),
+        }
+        carry = {name: self.world.collect(t) for name, t in self.carry.tensors().items()}
+        if self.world.rank:
+            return {}
+        copied = {
+            file: {name: t.detach().to("cpu", copy=True).contiguous() for name, t in part.items()}
+            for file, part in parts.items()
+        }
+        return {**copied, CARRY_FILE: carry}
 
-    def loop_state(self) -> dict[str, Any]:
-        """What is not a tensor of a size: JSON-ready."""
+    def values(self) -> dict[str, Any]:
+        """The rest of the state, JSON-ready: position in the data, random generators, counters."""
         return {
             "feed": self.feed.state(),
             "generator": self.generator.get_state().tolist(),
             "ema_updates": self.ema.updates if self.ema else 0,
+            "ranks": self.world.size,
         }
 
     def restore(self, saved: Restored) -> None:
-        """Go on from a checkpoint, bit for bit."""
+        """Go on from a checkpoint: bit for bit on as many ranks as it was saved on."""
         load_weights(self.model, saved.tensors(MODEL_FILE), saved.folder)
         if self.ema is not None:
             self.ema.average = {n: t.to(self.device) for n, t in saved.tensors(EMA_FILE).items()}
             self.ema.updates = saved.loop["ema_updates"]
         restore_optimizer(self.optimizer, list(self.params), saved.tensors(OPTIMIZER_FILE))
-        self.carry = saved.carry(self.device)
+        self.carry = saved.carry(self.device, self.slots)
         self.feed.restore(saved.loop["feed"])
         self.generator.set_state(torch.tensor(saved.loop["generator"], dtype=torch.uint8))
         self.step, self.samples = saved.info.step, saved.info.samples

@@ -2,44 +2,43 @@
 
 from __future__ import annotations
 
-import json
+import contextlib
 import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from hrm_edge import __version__
 from hrm_edge.data.dataset import Dataset
-from hrm_edge.errors import GateError, UserError
+from hrm_edge.errors import EXIT_USER, GateError, HrmEdgeError, UserError
 from hrm_edge.files import write_text
 from hrm_edge.model.weights import CheckpointInfo, checkpoints
-from hrm_edge.recipe import Recipe
+from hrm_edge.recipe import Recipe, changed_keys
 from hrm_edge.spec import ModelSpec
 from hrm_edge.tasks import get_task
-from hrm_edge.train.checkpoint import RECIPE_FILE, Restored, best_metrics, mark_best, prune, save_checkpoint
+from hrm_edge.train.checkpoint import RECIPE_FILE, Best, Restored, Snapshot, mark_best, prune, save_checkpoint
+from hrm_edge.train.distributed import Elsewhere, World, alone
 from hrm_edge.train.evaluation import evaluate
 from hrm_edge.train.feed import Feed
+from hrm_edge.train.folder import held, was_restarted
 from hrm_edge.train.learner import Learner
+from hrm_edge.train.loggers import Line, Logs
 from hrm_edge.train.window import Window
+from hrm_edge.train.writer import Writer
 
-LOG_FILE = "metrics.jsonl"
 LOG_EVERY = 20  # optimizer steps between log lines
+_GO_ON, _TIME, _STOP, _FAILED = range(4)  # what a rank says after each step; the highest holds for all
 
-Report = Callable[[dict[str, Any]], None]
+Report = Callable[[Line], None]
 """Takes each log line: kind ``train`` or ``eval``, and its figures."""
-
-
-def _ignore(line: dict[str, Any]) -> None:
-    """The default report: nothing beyond the log file."""
 
 
 @dataclass
 class Outcome:
-    """How a run ended."""
+    """How a run ended; ``interrupted``: by ``stop()`` of any rank; ``reason``: why before its last step, if so."""
 
     run: Path
     step: int
@@ -47,26 +46,35 @@ class Outcome:
     exact_accuracy: float | None
     finished: bool
     seconds: float
+    best: Best | None
+    interrupted: bool = False
+    reason: str = ""
 
 
 class Trainer:
-    """One run: a learner, its data, its folder; :meth:`run` drives it."""
+    """One rank of one run: a learner, its data, its folder; :meth:`run` drives it. Rank 0 writes."""
 
-    def __init__(self, recipe: Recipe, run: Path, *, resume: bool, report: Report = _ignore) -> None:
-        self.recipe, self.run_folder, self.report = recipe, run, report
+    def __init__(self, recipe: Recipe, run: Path, world: World, *, resume: bool, wandb: str = "") -> None:
+        self.recipe, self.run_folder, self.world = recipe, run, world
         self.task = get_task(recipe.task)
         if not recipe.data:
             raise UserError("recipe key 'data' is empty", "name a built data folder: --set data=DIR")
-        self.data = Dataset(recipe.data, "train", self.task)
-        self.test = Dataset(recipe.data, "test", self.task)
-        self.learner = Learner(recipe, self._spec(), Feed(self.data, self.task, recipe.augment, recipe.seed))
+        check_batch(recipe, world.size)
+        scan = world.local_rank == 0
+        self.data = Dataset(recipe.data, "train", self.task, scan=scan)
+        self.test = Dataset(recipe.data, "test", self.task, scan=scan)
+        if len(self.test) < world.size:
+            raise UserError(f"{recipe.data}/test has {len(self.test)} examples for {world.size} processes",
+                            "build it with more test examples")  # fmt: skip
+        self.learner = Learner(recipe, self._spec(), Feed(self.data, self.task, recipe.augment, recipe.seed), world)
+        self.logs, self.writer = Logs(run, wandb), Writer()
         self.seconds = 0.0  # of training, over all sessions of the run
         self.accuracy: float | None = None
+        self.best: Best | None = None
+        self.worse = 0  # evaluations in a row that were worse than the best
+        self.note = ""  # about how it goes on, for a person
         if resume:
-            saved = Restored(run)
-            self._check_recipe(saved)
-            self.learner.restore(saved)
-            self.seconds = saved.loop["seconds"]
+            self._restore(Restored(run))
 
     def _spec(self) -> ModelSpec:
         meta = self.data.metadata
@@ -75,22 +83,69 @@ class Trainer:
             vocab=meta.vocab_size, seq_len=meta.seq_len, grid=grid, puzzles=meta.num_puzzle_identifiers
         )
 
-    def _check_recipe(self, saved: Restored) -> None:
-        if saved.info.recipe_hash == self.recipe.hash():
-            return
-        now, was = _flat(self.recipe.model_dump(mode="json")), _flat(saved.loop["recipe"])
-        keys = [k for k in sorted({*now, *was}) if now.get(k) != was.get(k)]
-        changed = ", ".join(f"{k} (was {was.get(k)!r}, is {now.get(k)!r})" for k in keys)
-        raise UserError(
-            f"--resume: the recipe differs from the one of {saved.folder}: {changed}",
-            "resume with the same recipe and --set options, or start anew in another --out",
-        )
+    def _restore(self, saved: Restored) -> None:
+        if changed := changed_keys(saved.loop["recipe"], self.recipe):
+            raise UserError(
+                f"--resume: the recipe differs from the one of {saved.folder}: {changed}",
+                "resume with the same recipe and --set options, or start anew in another --out",
+            )
+        self.learner.restore(saved)
+        loop = saved.loop
+        self.seconds, self.worse = loop["seconds"], loop.get("worse", 0)
+        self.best = Best(**loop["best"]) if loop.get("best") else None
+        ranks = loop.get("ranks", 1)
+        self.note = f"resumed at step {saved.info.step}"
+        if ranks != self.world.size:
+            self.note += (
+                f" on {self.world.size} ranks, saved on {ranks}: the same puzzles and draws in the same order, but "
+                "sums are added in another order, so results agree to rounding, not bit for bit"
+            )
 
-    def run(self, *, time_limit: float | None = None, stop: Callable[[], bool] = lambda: False) -> Outcome:
-        """Train to the recipe's last step, to ``time_limit`` seconds, or until ``stop()``; always ends saved."""
+    # -- the loop ---------------------------------------------------------------------------------------------
+
+    def run(
+        self,
+        *,
+        time_limit: float | None = None,
+        stop: Callable[[], bool] = lambda: False,
+        report: Report = lambda line: None,
+    ) -> Outcome:
+        """Train to the recipe's last step, to ``time_limit`` seconds, or until ``stop()``; always ends saved.
+
+        Raises ``GateError`` when the loss is no number any more, ``UserError`` when a checkpoint cannot be written,
+        ``LostPeers`` when another rank is gone. The last whole checkpoint is kept in every case.
+        """
+        with self.world.watched(), contextlib.ExitStack() as stack:
+            self.world.together(lambda: self._open(stack, report) if self.world.rank == 0 else None)
+            try:
+                outcome = self._train(time_limit, stop)
+            except BaseException as error:
+                self._end_writing(error)
+                raise
+            self.world.together(self.writer.wait)  # no rank leaves before all is written
+        return outcome
+
+    def _open(self, stack: contextlib.ExitStack, report: Report) -> None:
+        stack.enter_context(held(self.run_folder))
+        write_text(self.run_folder / RECIPE_FILE, self.recipe.dump())
+        if self.best is not None:  # a kill may have come between the checkpoint and this mark
+            mark_best(self.run_folder, self.best)
+        self.logs.open(self.learner.step, self.recipe.model_dump(mode="json"), report)
+        stack.callback(self.logs.close)
+
+    def _end_writing(self, error: BaseException) -> None:
+        """Wait for the checkpoint that is being written, and tell when it fails after ``error``."""
+        try:
+            self.writer.wait()
+        except HrmEdgeError as failure:
+            what = error.what if isinstance(error, HrmEdgeError) else repr(error)
+            raise UserError(f"{failure.what} (when ending after: {what})", failure.mend) from error
+
+    def _train(self, time_limit: float | None, stop: Callable[[], bool]) -> Outcome:
         started, before = time.monotonic(), self.seconds
         window = Window()
         recipe, learner = self.recipe, self.learner
+        reason, verdict = "", _GO_ON
         finished = learner.step >= recipe.train.steps
         while not finished:
             window.add(recipe.train.batch, learner.train_step())
@@ -100,17 +155,40 @@ class Trainer:
                 self._log_window(window)
                 window = Window()
             if learner.step % recipe.evaluate.every == 0 or finished:
-                finished |= self._evaluate()
+                reason = self._evaluate()
+                finished |= bool(reason)
                 window = Window()
             elif learner.step % recipe.checkpoints.every == 0:
                 self._save({})
-            if not finished and (stop() or (time_limit is not None and time.monotonic() - started >= time_limit)):
+            ends = time_limit is not None and time.monotonic() - started >= time_limit
+            verdict = self._agree(_STOP if stop() else _TIME if ends else _GO_ON)
+            if verdict != _GO_ON and not finished:
                 self._save({})
                 break
-        return Outcome(self.run_folder, learner.step, learner.samples, self.accuracy, finished, self.seconds)
+        return Outcome(
+            self.run_folder,
+            learner.step,
+            learner.samples,
+            self.accuracy,
+            finished,
+            self.seconds,
+            self.best,
+            interrupted=verdict == _STOP and not finished,
+            reason=reason,
+        )
+
+    def _agree(self, vote: int) -> int:
+        """What all ranks do now, by the highest vote. Raises what the writer met since the last step."""
+        if self.writer.failed():
+            vote = _FAILED
+        verdict = max(self.world.exchange(vote))
+        if verdict == _FAILED:
+            self.writer.wait()
+            raise Elsewhere(EXIT_USER)
+        return verdict
 
     def _log_window(self, window: Window) -> None:
-        line = window.line()
+        line = window.line(self.world)
         if not math.isfinite(line["loss"]):
             raise self._diverged(f"the loss is {line['loss']}")
         self._log("train", {"lr": self.learner.optimizer.param_groups[0]["lr"], **line})
@@ -121,8 +199,8 @@ class Trainer:
             f"the last good checkpoint is kept in {self.run_folder}; lower train.lr or set train.precision=fp32",
         )
 
-    def _evaluate(self) -> bool:
-        """Measure, save, mark the best; True: good enough to stop."""
+    def _evaluate(self) -> str:
+        """Measure, save, mark the best; a reason to stop the run here, or nothing."""
         options, learner = self.recipe.evaluate, self.learner
         begun = time.monotonic()
         metrics = evaluate(
@@ -131,21 +209,27 @@ class Trainer:
             self.test,
             self.task,
             options,
-            device=learner.device,
+            world=self.world,
             dtype=learner.dtype,
         )
-        exact, cells = metrics["exact_accuracy"], metrics["cell_accuracy"]
-        self.accuracy = exact
+        self.accuracy = metrics["exact_accuracy"]
         self._log("eval", {"seconds": self.seconds, "eval_seconds": time.monotonic() - begun, **metrics})
-        folder = self._save(metrics)
-        best = best_metrics(self.run_folder)
-        if (exact, cells) >= (best.get("exact_accuracy", -1.0), best.get("cell_accuracy", -1.0)):
-            mark_best(self.run_folder, folder, metrics)
-            prune(self.run_folder, self.recipe.checkpoints.keep)
-        return exact >= options.stop_at
+        is_best = self.best is None or self.best.beaten_by(metrics)
+        if is_best:
+            self.best = Best(learner.step, metrics)
+        assert self.best is not None
+        # Before anything is solved at all, cells go up and down: that is no decline.
+        self.worse = self.worse + 1 if not is_best and self.best.metrics["exact_accuracy"] > 0 else 0
+        self._save(metrics)
+        if self.accuracy >= options.stop_at:
+            return f"evaluate.stop_at reached: exact accuracy {self.accuracy:.2%}"
+        if options.patience and self.worse >= options.patience:
+            return f"evaluate.patience: {self.worse} evaluations worse than step {self.best.step}, which is kept"
+        return ""
 
-    def _save(self, metrics: dict[str, float]) -> Path:
-        learner = self.learner
+    def _save(self, metrics: dict[str, float]) -> None:
+        """Copy the state now, write it beside the training; ``metrics`` of an evaluation of this very step."""
+        learner, best, keep = self.learner, self.best, self.recipe.checkpoints.keep
         if not learner.is_finite():
             raise self._diverged("a weight is not finite")
         info = CheckpointInfo(
@@ -156,45 +240,62 @@ class Trainer:
             samples=learner.samples,
             metrics=metrics,
         )
-        folder = save_checkpoint(
-            self.run_folder,
-            info,
-            weights=learner.model.state_dict(),
-            ema=learner.ema.average if learner.ema else None,
-            optimizer=learner.optimizer_state(),
-            carry=learner.carry,
-            loop={
-                "recipe": self.recipe.model_dump(mode="json"),
-                **learner.loop_state(),
-                "seconds": self.seconds,
-                "versions": {"hrm_edge": __version__, "torch": torch.__version__},
-            },
-            recipe=self.recipe.dump(),
+        loop = {
+            "recipe": self.recipe.model_dump(mode="json"),
+            **learner.values(),
+            "seconds": self.seconds,
+            "best": best._asdict() if best is not None else None,
+            "worse": self.worse,
+            "versions": {"hrm_edge": __version__, "torch": torch.__version__},
+        }
+        moment = Snapshot(info, learner.tensors(), loop, self.recipe.dump())
+
+        def write() -> None:
+            save_checkpoint(self.run_folder, moment)
+            if best is not None and best.step == moment.info.step:
+                mark_best(self.run_folder, best)
+            prune(self.run_folder, keep)
+
+        if self.world.rank == 0:
+            self.writer.submit(write)
+
+    def _log(self, kind: str, figures: dict[str, float]) -> None:
+        self.logs.write({"kind": kind, "step": self.learner.step, "samples": self.learner.samples, **figures})
+
+
+def check_batch(recipe: Recipe, ranks: int) -> None:
+    """Raise ``UserError`` unless the recipe's batch can be shared out equally."""
+    if recipe.train.batch % ranks:
+        near = max(ranks, round(recipe.train.batch / ranks) * ranks)
+        raise UserError(
+            f"train.batch is {recipe.train.batch}, which {ranks} processes cannot share equally",
+            f"use --set train.batch={near}, or another number of processes",
         )
-        prune(self.run_folder, self.recipe.checkpoints.keep)
-        return folder
-
-    def _log(self, kind: str, figures: dict[str, Any]) -> None:
-        line = {"kind": kind, "step": self.learner.step, "samples": self.learner.samples, **figures}
-        with open(self.run_folder / LOG_FILE, "a", encoding="utf-8") as stream:
-            stream.write(json.dumps({k: round(v, 6) if isinstance(v, float) else v for k, v in line.items()}) + "\n")
-        self.report(line)
 
 
-def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in tree.items():
-        if isinstance(value, dict):
-            flat.update(_flat(value, f"{prefix}{key}."))
-        else:
-            flat[f"{prefix}{key}"] = value
-    return flat
+def start(recipe: Recipe, run: Path, *, resume: bool, world: World | None = None, wandb: str = "") -> Trainer:
+    """A trainer on every rank; refuses a folder that holds another run unless resuming.
 
+    A job whose launcher starts its workers again goes on from its own newest checkpoint unasked. ``world``: the ranks
+    that train together (default: this process alone). ``wandb``: a W&B project to log to.
+    """
+    world = world or alone()
+    with world.watched():
+        found = checkpoints(run)
+        newest = int(found[-1].name.rpartition("-")[2]) if found else -1
+        steps = world.exchange(newest)
+        resume |= bool(world.exchange(was_restarted(run))[0])
 
-def start(recipe: Recipe, run: Path, *, resume: bool, report: Report = _ignore) -> Trainer:
-    """Prepare the run folder and a trainer; refuses a folder that holds another run unless resuming."""
-    if not resume and checkpoints(run):
-        raise UserError(f"{run} holds a run already", "add --resume to go on with it, or choose another --out")
-    trainer = Trainer(recipe, run, resume=resume, report=report)
-    write_text(run / RECIPE_FILE, recipe.dump())
+        def prepare() -> Trainer:
+            if len(set(steps)) > 1:
+                raise UserError(
+                    f"the processes find different checkpoints in {run}: steps {steps} (-1: none)",
+                    "--out has to be a folder that all hosts share",
+                )
+            if not resume and found:
+                raise UserError(f"{run} holds a run already", "add --resume to go on with it, or choose another --out")
+            return Trainer(recipe, run, world, resume=resume, wandb=wandb)
+
+        trainer = world.together(prepare)
+        trainer.learner.connect()
     return trainer

@@ -18,13 +18,16 @@ class Progress:
     """Shows the log lines of a run on stderr; use as a context manager around ``Trainer.run``."""
 
     def __init__(self, recipe: Recipe, trainer: Trainer) -> None:
-        self.recipe, self.console = recipe, Console(stderr=True)
-        spec = trainer.learner.model.spec
+        world, spec = trainer.world, trainer.learner.model.spec
+        self.console = Console(stderr=True, quiet=world.rank > 0)
+        ranks = f" · {world.size} processes" if world.size > 1 else ""
         self.console.print(
             f"{recipe.task} · {spec.variant}, {parameter_table(spec)['trainable']:,} parameters · "
-            f"{len(trainer.data):,} training examples · {recipe.train.precision} on {trainer.learner.device} · "
+            f"{len(trainer.data):,} training examples · {recipe.train.precision} on {world.device.type}{ranks} · "
             f"checkpoints in {trainer.run_folder}"
         )
+        if trainer.note:
+            self.console.print(trainer.note)
         self.bar = progress.Progress(
             progress.TextColumn("step"),
             progress.MofNCompleteColumn(),
@@ -34,7 +37,7 @@ class Progress:
             progress.TextColumn("ETA"),
             progress.TimeRemainingColumn(),
             console=self.console,
-            disable=not self.console.is_terminal,
+            disable=not self.console.is_terminal or world.rank > 0,
         )
         self.row = self.bar.add_task("", total=recipe.train.steps, completed=trainer.learner.step, figures="compiling")
         self.exact = ""
@@ -63,9 +66,15 @@ class Progress:
     def table(self, outcome: Outcome) -> None:
         """The result of the run."""
         table = Table(title=f"{outcome.run}")
-        for column in ("steps", "samples", "training time", "samples/s", "exact accuracy, last"):
+        for column in ("steps", "samples", "training time", "samples/s", "exact accuracy, last", "best, at step"):
             table.add_column(column, justify="right")
         exact = "not evaluated" if outcome.exact_accuracy is None else f"{outcome.exact_accuracy:.2%}"
+        best = outcome.best
+        highest = "–" if best is None else f"{best.metrics['exact_accuracy']:.2%}, {best.step}"
         rate = outcome.samples / outcome.seconds if outcome.seconds else 0.0
-        table.add_row(str(outcome.step), f"{outcome.samples:,}", f"{outcome.seconds:.0f} s", f"{rate:.0f}", exact)
+        table.add_row(
+            str(outcome.step), f"{outcome.samples:,}", f"{outcome.seconds:.0f} s", f"{rate:.0f}", exact, highest
+        )
         self.console.print(table)
+        if outcome.reason:
+            self.console.print(f"Stopped early, {outcome.reason}")

@@ -9,11 +9,26 @@ import torch
 from torch import Tensor
 
 from hrm_edge.model.act import ActStep
+from hrm_edge.train.distributed import World
+
+FIGURES = (
+    "loss",
+    "lm_loss",
+    "q_halt_loss",
+    "cell_accuracy",
+    "right_now",
+    "halted_right",
+    "mean_steps",
+    "samples_per_s",
+)
 
 
 @dataclass
 class Window:
-    """Sums since the last log line, kept as tensors so that a GPU need not be waited for every step."""
+    """Sums since the last log line over this rank's slots; tensors, so that a GPU need not be waited for every step.
+
+    ``rows`` counts the slots of all ranks.
+    """
 
     started: float = field(default_factory=time.monotonic)
     rows: int = 0
@@ -37,16 +52,18 @@ class Window:
         self.sums = sums if self.sums is None else self.sums + sums
         self.rows += batch
 
-    def line(self) -> dict[str, float]:
+    def line(self, world: World) -> dict[str, float]:
+        """The figures, over all ranks; each of them has to ask."""
         assert self.sums is not None
-        total, lm, q_halt, cells, right, halted, steps, right_halted = self.sums.tolist()
-        return {
-            "loss": total / self.rows,
-            "lm_loss": lm / self.rows,
-            "q_halt_loss": q_halt / self.rows,
-            "cell_accuracy": cells / self.rows,
-            "right_now": right / self.rows,
-            "halted_right": right_halted / max(1.0, halted),
-            "mean_steps": steps / max(1.0, halted),
-            "samples_per_s": self.rows / (time.monotonic() - self.started),
-        }
+        total, lm, q_halt, cells, right, halted, steps, right_halted = world.sum(self.sums).tolist()
+        figures = (
+            total / self.rows,
+            lm / self.rows,
+            q_halt / self.rows,
+            cells / self.rows,
+            right / self.rows,
+            right_halted / max(1.0, halted),
+            steps / max(1.0, halted),
+            self.rows / (time.monotonic() - self.started),
+        )
+        return dict(zip(FIGURES, figures, strict=True))

@@ -18,7 +18,7 @@ MARGIN = 16  # pixels around it
 _REACH = 5  # pixels that a line may be off its expected place
 _LONG = 13  # pixels that a line must go on, longer than a digit is high
 _THICK = 7  # pixels across a line at most
-_SEEN = 0.025  # darkness of a line that is there, as a share of the paper's brightness
+_SEEN = 0.015  # darkness of a line that is there, as a share of the paper's brightness
 
 
 def square(span: float, margin: float) -> Floats:
@@ -31,6 +31,11 @@ def lattice_points(side: int, span: float, margin: float) -> Floats:
     """Expected crossings [side + 1, side + 1, 2] in a rectified picture."""
     steps = margin + span / side * np.arange(side + 1, dtype=np.float32)
     return np.stack(np.meshgrid(steps, steps), axis=-1)
+
+
+def outline(mesh: Floats) -> Floats:
+    """Corners [4, 2] of crossings [n, n, 2], clockwise from the first."""
+    return np.ascontiguousarray(mesh[[0, 0, -1, -1], [0, -1, -1, 0]])
 
 
 def project(points: Floats, homography: NDArray[np.float64]) -> Floats:
@@ -91,7 +96,7 @@ def fit_mesh(gray: Gray, quad: Floats, side: int) -> Floats:
         moved[..., 0] += _offsets(flat.vertical.T, side, powers).T
         moved[..., 1] += _offsets(flat.horizontal, side, powers)
         mesh = project(moved, flat.to_picture)
-        corners = np.ascontiguousarray(mesh[[0, 0, -1, -1], [0, -1, -1, 0]])
+        corners = outline(mesh)
     return mesh
 
 

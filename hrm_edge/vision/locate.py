@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from hrm_edge.vision.lattice import Rectified, fit_mesh
+from hrm_edge.vision.lattice import Rectified, fit_mesh, outline, project
 
 Image = NDArray[np.uint8]  # [h, w, 3] BGR
 Gray = NDArray[np.uint8]  # [h, w]
@@ -22,7 +22,11 @@ Floats = NDArray[np.float32]
 WORK_SIDE = 640  # pixels of the longer side that grids are sought at: enough for a grid of a third of the picture
 SIDES = (9, 4, 6)  # cells along a side that are told apart; only 9 is read
 MIN_SCORE = 0.55  # of a grid: the share of its lines that are seen, less what is seen where no line should be
-SURE_SCORE = 0.85  # no need to look further
+SURE_SCORE = 0.7  # no need to look further
+_WORTH_FITTING = 0.3  # score of a rough quadrilateral, before its lines are fitted
+_LARGE = 0.1  # of the picture: no need to look for a larger one
+_SAME = 4  # pixels between the corners of quadrilaterals that need no second look
+_SQUARE = 1.6  # longest to shortest side of a box as seen
 _MIN_AREA = 0.012  # of the picture
 _OVERLAP = 0.3  # two grids whose intersection is more than this share of the smaller one are the same
 
@@ -51,28 +55,53 @@ def locate(image: Image, limit: int = 4) -> list[Grid]:
     gray = cv2.cvtColor(image, cv2.COLOR_BGR2GRAY)
     scale = min(1.0, WORK_SIDE / max(gray.shape))
     small = cv2.resize(gray, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA) if scale < 1 else gray
+    seen: list[Floats] = []
     found: list[Grid] = []
     for quads in _proposals(small):
-        for quad in quads:
-            grid = _grid(small, quad)
-            if grid is not None:
-                found.append(grid)
-        found = _distinct(found)
-        if found and found[0].score >= SURE_SCORE:
+        new = [quad for quad in quads if not any(np.abs(quad - other).max() < _SAME for other in seen)]
+        seen += new
+        found = _distinct(found + _grids(small, new))
+        if found and found[0].score >= SURE_SCORE and found[0].area > _LARGE * small.size:
             break
+    if not found:  # the outer border runs into something else: perhaps single boxes were framed
+        found = _distinct(_grids(small, _around_boxes(small, seen)))
     return [_rescaled(grid, scale) for grid in found[:limit]]
+
+
+def _grids(small: Gray, quads: list[Floats]) -> list[Grid]:
+    return [grid for quad in quads if (grid := _grid(small, quad)) is not None]
 
 
 def _grid(small: Gray, quad: Floats) -> Grid | None:
     """The grid that ``quad`` [4, 2] frames, its lines fitted; None where there are no such lines."""
     flat = Rectified(small, quad)
     score, side = max((flat.evidence(side), side) for side in SIDES)
-    if score < 0.6 * MIN_SCORE:
+    if score < _WORTH_FITTING:
         return None
     mesh = fit_mesh(small, quad, side)
-    corners = np.ascontiguousarray(mesh[[0, 0, -1, -1], [0, -1, -1, 0]])
+    corners = outline(mesh)
     score = Rectified(small, corners).evidence(side, reach=3)
     return Grid(corners, mesh, score, side) if score >= MIN_SCORE else None
+
+
+def _around_boxes(small: Gray, quads: list[Floats]) -> list[Floats]:
+    """Quadrilaterals of grids of which one of ``quads`` might be a box, as far as they lie in the picture."""
+    found = []
+    height, width = small.shape
+    box = np.array([[0, 0], [1, 0], [1, 1], [0, 1]], np.float32)
+    for quad in sorted(quads, key=cv2.contourArea, reverse=True)[:40]:
+        sides = np.linalg.norm(quad - np.roll(quad, 1, axis=0), axis=1)
+        if sides.max() > _SQUARE * sides.min() or Rectified(small, quad).evidence(3) < _WORTH_FITTING:
+            continue
+        mesh = fit_mesh(small, quad, 3)  # the farther one goes from a box, the more its corners matter
+        homography = cv2.getPerspectiveTransform(box, outline(mesh))
+        for row in range(3):
+            for column in range(3):
+                grid = project(3 * box - np.array([column, row], np.float32), homography)
+                inside = (grid > -0.02 * width) & (grid < np.array([1.02 * width, 1.02 * height]))
+                if inside.all():
+                    found.append(grid)
+    return found
 
 
 def _proposals(small: Gray) -> Iterator[list[Floats]]:
@@ -95,7 +124,7 @@ def _quads(ink: Gray) -> list[Floats]:
         if area < smallest:
             break
         quad = _four_corners(hulls[index])
-        if quad is not None and not any(np.abs(quad - other).max() < 4 for other in found):
+        if quad is not None and not any(np.abs(quad - other).max() < _SAME for other in found):
             found.append(quad)
     return found
 
@@ -121,12 +150,17 @@ def clockwise(corners: Floats) -> Floats:
 
 
 def _distinct(grids: list[Grid]) -> list[Grid]:
-    """The best of each set of overlapping grids, best first. Of two good ones the larger is better."""
+    """The best of each set of overlapping grids, best first; of two good ones the larger is better."""
     kept: list[Grid] = []
-    for grid in sorted(grids, key=lambda g: g.score, reverse=True):
+    for grid in sorted(grids, key=_rank, reverse=True):
         if all(_overlap(grid, other) < _OVERLAP for other in kept):
             kept.append(grid)
-    return sorted(kept, key=lambda g: g.score * g.area**0.25, reverse=True)
+    return kept
+
+
+def _rank(grid: Grid) -> float:
+    """A part of a grid, 6x6 cells say, looks like a grid too: size counts."""
+    return grid.score * grid.area**0.35
 
 
 def _overlap(one: Grid, other: Grid) -> float:

@@ -14,7 +14,7 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 
 from hrm_edge.errors import UserError
-from hrm_edge.vision.lattice import project, square
+from hrm_edge.vision.lattice import outline, project, square
 from hrm_edge.vision.locate import Floats, Grid, Image
 
 MODEL = Path(__file__).with_name("digits.onnx")
@@ -22,6 +22,7 @@ CELL = 32  # pixels of a cell as the network sees it
 CLASSES = 10
 SIDE = 9
 TURNS = (0, 90, 180, 270)
+_SURELY_BLANK = np.log(0.95)
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,25 +61,31 @@ class Reader:
                 f"{path}: the digit network cannot be loaded ({error})", "install hrm-edge again"
             ) from error
 
-    def read(self, image: Image, grid: Grid) -> Reading:
-        """Read a 9x9 ``grid`` of a BGR picture uint8 [h, w, 3]; ``UserError`` for a grid of another side."""
+    def read(self, image: Image, grid: Grid, orientation: int | None = None) -> Reading:
+        """Read a 9x9 ``grid`` of a BGR picture uint8 [h, w, 3]; ``UserError`` for a grid of another side.
+
+        All four directions are tried, unless ``orientation`` says which it is (as in :class:`Reading`).
+        """
         if grid.side != SIDE:
             raise UserError(f"this is a {grid.side}x{grid.side} grid, only 9x9 grids are read", "show a 9x9 Sudoku")
         flat = normalise(flatten(cv2.cvtColor(image, cv2.COLOR_BGR2GRAY), grid.mesh))
-        scores = [self.classify(cells_of(np.rot90(flat, turn // 90))) for turn in TURNS]  # log-probabilities
-        best = int(np.argmax([_clarity(score) for score in scores]))
-        return Reading(turned(grid, TURNS[best]), np.exp(scores[best]), TURNS[best])
+        if orientation is not None:
+            scores = self.classify(cells_of(np.rot90(flat, orientation // 90)))
+            return Reading(turned(grid, orientation), np.exp(scores), orientation)
+        scores = self.classify(cells_of(flat))  # as seen; a blank is one in every direction
+        written = np.nonzero(scores[:, 0] < _SURELY_BLANK)[0]
+        tries = [scores[written]]
+        tries += [self.classify(np.rot90(cells_of(flat)[written], turn // 90, (1, 2)).copy()) for turn in TURNS[1:]]
+        best = int(np.argmax([found.max(axis=1).sum() for found in tries]))
+        scores[written] = tries[best]
+        upright = np.rot90(scores.reshape(SIDE, SIDE, CLASSES), best).reshape(-1, CLASSES)
+        return Reading(turned(grid, TURNS[best]), np.exp(upright), TURNS[best])
 
     def classify(self, cells: Floats) -> Floats:
         """Log-probabilities [N, 10] of cells [N, 32, 32]."""
         (logits,) = self._session.run(None, {"cells": cells[:, None]})
         top = logits.max(axis=1, keepdims=True)
         return np.asarray(logits - top - np.log(np.exp(logits - top).sum(axis=1, keepdims=True)), np.float32)
-
-
-def _clarity(scores: Floats) -> float:
-    """How well a direction reads: mean log-probability of the likeliest class [81, 10]."""
-    return float(scores.max(axis=1).mean())
 
 
 def turned(grid: Grid, degrees: int) -> Grid:
@@ -96,9 +103,7 @@ def flatten(gray: NDArray[np.uint8], mesh: Floats) -> NDArray[np.uint8]:
         factor = 1 / scale
         gray = cv2.resize(gray, None, fx=factor, fy=factor, interpolation=cv2.INTER_AREA)
         mesh = (mesh + 0.5) * factor - 0.5
-    homography = cv2.getPerspectiveTransform(
-        square(size, 0), np.ascontiguousarray(mesh[[0, 0, -1, -1], [0, -1, -1, 0]].astype(np.float32))
-    )
+    homography = cv2.getPerspectiveTransform(square(size, 0), outline(mesh.astype(np.float32)))
     steps = np.arange(size, dtype=np.float32) + 0.5
     places = project(np.stack(np.meshgrid(steps, steps), axis=-1), homography)
     # how far the crossings lie off the homography, spread over the pixels between them

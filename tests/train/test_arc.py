@@ -11,7 +11,6 @@ import torch
 
 from hrm_edge.data.arc import Options, build
 from hrm_edge.data.dataset import Dataset
-from hrm_edge.errors import UserError
 from hrm_edge.model.losses import IGNORE
 from hrm_edge.recipe import Augment, Recipe
 from hrm_edge.tasks.arc import Arc
@@ -50,22 +49,17 @@ def test_the_canvas_around_a_grid_is_no_label(data: Path) -> None:
     assert (ids > 0).all()
 
 
-def test_a_symmetry_that_the_identifier_does_not_name_is_refused(data: Path) -> None:
-    with pytest.raises(UserError, match=r"'augment\.symmetries': an ARC puzzle has its symmetry from its identifier"):
-        Feed(Dataset(data, "train", Arc()), Arc(), Augment(symmetries=True), seed=0)
-
-
 def test_it_trains_its_puzzle_table_and_resumes_bit_for_bit(data: Path, tmp_path: Path) -> None:
     whole = start(recipe(data), tmp_path / "whole", resume=False)
-    assert whole.model.puzzle_emb.weights.shape == (1 + 5 * 5, 16)
+    assert whole.learner.model.puzzle_emb.weights.shape == (1 + 5 * 5, 16)
     whole.run()
-    assert whole.model.puzzle_emb.weights.any(dim=1).sum() > 1
+    assert whole.learner.model.puzzle_emb.weights.any(dim=1).sum() > 1
     first = start(recipe(data), tmp_path / "parts", resume=False)
-    first.run(stop=lambda: first.step >= 2)
+    first.run(stop=lambda: first.learner.step >= 2)
     second = start(recipe(data), tmp_path / "parts", resume=True)
     second.run()
-    for name, tensor in whole.model.state_dict().items():
-        assert torch.equal(tensor, second.model.state_dict()[name]), name
+    for name, tensor in whole.learner.model.state_dict().items():
+        assert torch.equal(tensor, second.learner.model.state_dict()[name]), name
 
 
 def test_evaluation_in_training_sees_every_task(data: Path) -> None:

@@ -21,7 +21,8 @@ from hrm_edge.model.load import load_model, load_session
 from hrm_edge.model.weights import checkpoints, find_checkpoint
 from hrm_edge.recipe import Recipe
 from hrm_edge.tasks import get_task
-from hrm_edge.train.loop import LOG_FILE, Trainer, start
+from hrm_edge.train.loggers import LOG_FILE
+from hrm_edge.train.loop import Trainer, start
 
 ROOT = Path(__file__).parents[2]
 

@@ -1,0 +1,221 @@
+"""A printed puzzle as a flat picture: paper, lines, digits, handwriting, candidates. Nothing of the camera yet.
+
+Darkness is 0 (paper) to 1 (black). Lengths are shares of a cell unless they say pixels. Axes: s pixels a side.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from hrm_edge.digits.fonts import HEIGHT, Font, Mask
+
+Floats = NDArray[np.float32]
+Rng = np.random.Generator
+
+SIDE = 9
+CELL = 40  # pixels
+MARGIN = 40  # pixels of paper around the grid
+SIZE = SIDE * CELL + 2 * MARGIN
+
+
+@dataclass(frozen=True, eq=False)
+class Sheet:
+    """A flat puzzle. The crossings of its lines are at ``MARGIN + CELL * (column, row)`` pixels."""
+
+    darkness: Floats
+    """[s, s], 0 to 1."""
+    labels: NDArray[np.uint8]
+    """[81], 0 for a blank or for pencilled candidates."""
+
+
+def draw_sheet(rng: Rng, printed: list[Font], hand: list[Font], labels: NDArray[np.uint8] | None = None) -> Sheet:
+    """A random puzzle page; with ``labels`` uint8 [81] these digits, all printed, and nothing pencilled."""
+    ink = np.zeros((SIZE, SIZE), np.float32)
+    _shade(ink, rng)
+    _rule(ink, rng)
+    font = printed[rng.integers(len(printed))]
+    style = _Style(rng, spread=0.03)
+    if labels is not None:
+        for cell in np.nonzero(labels)[0]:
+            style.draw(ink, font, int(cell), int(labels[cell]), rng)
+        return Sheet(ink, labels)
+    cells = rng.permutation(81)
+    given, filled, pencilled = _shares(rng)
+    labels = np.zeros(81, np.uint8)
+    labels[cells[: given + filled]] = rng.integers(1, 10, given + filled)
+    for cell in cells[:given]:
+        style.draw(ink, font, int(cell), int(labels[cell]), rng)
+    writing, writer = _Style(rng, spread=0.09, hand=True), hand[rng.integers(len(hand))]
+    for cell in cells[given : given + filled]:
+        writing.draw(ink, writer, int(cell), int(labels[cell]), rng)
+    pencil = _Candidates(rng, writer if rng.random() < 0.7 else font)
+    for cell in cells[given + filled : given + filled + pencilled]:
+        pencil.draw(ink, int(cell), rng)
+    _smudge(ink, rng, printed)
+    return Sheet(ink, labels)
+
+
+def _shares(rng: Rng) -> tuple[int, int, int]:
+    """Cells that are printed, filled in by hand, and pencilled with candidates."""
+    given = int(rng.integers(20, 42)) if rng.random() < 0.7 else int(rng.integers(42, 82))
+    filled = int(rng.integers(0, 82 - given)) if rng.random() < 0.4 else 0
+    left = 81 - given - filled
+    pencilled = int(rng.integers(0, left + 1)) if rng.random() < 0.4 else 0
+    return given, filled, pencilled
+
+
+def _rule(ink: Floats, rng: Rng) -> None:
+    """The lines: thin ones, thick ones between boxes and around, often of another darkness."""
+    thick = rng.uniform(0.03, 0.14) * CELL
+    thin = min(thick, rng.uniform(0.012, 0.06) * CELL)
+    dark = rng.uniform(0.35, 1.0)
+    faint = dark * rng.uniform(0.25, 1.0)
+    at = np.arange(SIZE, dtype=np.float32)
+    for boxes in (False, True):  # thick ones on top
+        profile = np.zeros(SIZE, np.float32)
+        for line in range(SIDE + 1):
+            if (line % 3 == 0) is boxes:
+                near = np.abs(at - (MARGIN + CELL * line))
+                profile = np.maximum(profile, np.clip((thick if boxes else thin) / 2 + 0.5 - near, 0, 1))
+        profile *= dark if boxes else faint
+        inside = (at >= MARGIN - thick / 2) & (at <= SIZE - MARGIN + thick / 2)
+        np.maximum(ink, np.outer(inside, profile), out=ink)
+        np.maximum(ink, np.outer(profile, inside), out=ink)
+
+
+def _shade(ink: Floats, rng: Rng) -> None:
+    """Tinted boxes or single cells."""
+    if rng.random() < 0.2:
+        tint, phase = rng.uniform(0.03, 0.22), int(rng.integers(2))
+        for box in range(9):
+            if (box // 3 + box % 3) % 2 == phase:
+                _fill(ink, box // 3 * 3, box % 3 * 3, 3, tint)
+    if rng.random() < 0.15:
+        tint = rng.uniform(0.05, 0.4)
+        for cell in rng.choice(81, int(rng.integers(1, 6)), replace=False):
+            _fill(ink, int(cell) // 9, int(cell) % 9, 1, tint)
+
+
+def _fill(ink: Floats, row: int, column: int, cells: int, tint: float) -> None:
+    top, left = MARGIN + row * CELL, MARGIN + column * CELL
+    ink[top : top + cells * CELL, left : left + cells * CELL] += np.float32(tint)
+
+
+class _Style:
+    """How one writer or printer sets digits."""
+
+    def __init__(self, rng: Rng, spread: float, hand: bool = False) -> None:
+        self.hand = hand
+        self.height = rng.uniform(0.42, 0.86) if hand else rng.uniform(0.42, 0.8)
+        self.stretch = rng.uniform(0.8, 1.25)
+        self.dark = rng.uniform(0.3, 1.0)
+        self.spread = spread
+        self.shift = rng.normal(0, 0.035, 2)
+        self.weight = int(rng.integers(-3, 6)) if rng.random() < 0.5 else 0  # pixels at HEIGHT
+        self.slant = rng.normal(0, 0.12) if hand else 0.0
+
+    def draw(self, ink: Floats, font: Font, cell: int, digit: int, rng: Rng) -> None:
+        mask = font.masks[digit - 1]
+        if self.weight:
+            mask = _weighted(mask, self.weight)
+        height = self.height * CELL * mask.shape[0] / HEIGHT * rng.uniform(0.94, 1.06)
+        width = height * mask.shape[1] / mask.shape[0] * self.stretch
+        if self.hand:
+            mask = _handmade(mask, self.slant + rng.normal(0, 0.06), rng)
+        centre = np.array([cell % 9, cell // 9]) + 0.5 + self.shift + rng.normal(0, self.spread, 2)
+        dark = self.dark * (rng.uniform(0.75, 1.0) if self.hand else 1.0)
+        _paste(ink, mask, MARGIN + CELL * centre, height, min(width, 0.9 * CELL), dark)
+
+
+def _weighted(mask: Mask, pixels: int) -> Mask:
+    """A bolder (positive) or thinner mask; a stroke that would vanish stays."""
+    kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (abs(pixels) + 1, abs(pixels) + 1))
+    if pixels > 0:
+        return np.asarray(cv2.dilate(np.pad(mask, pixels), kernel), np.uint8)
+    thin = np.asarray(cv2.erode(mask, kernel), np.uint8)
+    return thin if int(thin.max()) > 128 and thin.sum() > 0.3 * mask.sum() else mask
+
+
+def _handmade(mask: Mask, slant: float, rng: Rng) -> Mask:
+    """Turned, slanted and bent as no two written digits are alike."""
+    pad = 14
+    mask = np.pad(mask, pad)
+    height, width = mask.shape
+    rows, columns = np.mgrid[:height, :width].astype(np.float32)
+    y, x = (rows - height / 2) / HEIGHT, (columns - width / 2) / HEIGHT
+    angle = rng.normal(0, 0.1)
+    bend = rng.normal(0, 0.05, 4)
+    turned_x = x + slant * y + angle * y + bend[0] * np.sin(4 * y + bend[1] * 60) + bend[2] * x * y
+    turned_y = y - angle * x + bend[3] * np.sin(4 * x + bend[1] * 60)
+    return np.asarray(
+        cv2.remap(
+            mask,
+            (turned_x * HEIGHT + width / 2).astype(np.float32),
+            (turned_y * HEIGHT + height / 2).astype(np.float32),
+            cv2.INTER_LINEAR,
+        ),
+        np.uint8,
+    )
+
+
+class _Candidates:
+    """Small pencilled digits: in their places of 3x3, or a few in a corner or along the top."""
+
+    def __init__(self, rng: Rng, font: Font) -> None:
+        self.font = font
+        self.in_places = rng.random() < 0.4
+        self.height = rng.uniform(0.13, 0.26) if self.in_places else rng.uniform(0.16, 0.4)
+        self.dark = rng.uniform(0.25, 0.9)
+
+    def draw(self, ink: Floats, cell: int, rng: Rng) -> None:
+        origin = np.array([cell % 9, cell // 9], np.float64)
+        if self.in_places:
+            digits = rng.choice(9, int(rng.integers(1, 7)), replace=False) + 1
+            places = [((d - 1) % 3 / 3 + 1 / 6, (d - 1) // 3 / 3 + 1 / 6) for d in digits]
+        else:
+            count = int(rng.integers(2, 5)) if self.height < 0.28 else int(rng.integers(2, 4))
+            digits = rng.choice(9, count, replace=False) + 1
+            step, left = self.height * rng.uniform(0.6, 0.85), rng.uniform(0.08, 0.25)
+            top = self.height / 2 + (rng.uniform(0.04, 0.12) if rng.random() < 0.8 else rng.uniform(0.1, 0.6))
+            places = [(left + step * (i + 0.3), min(top, 0.95 - self.height / 2)) for i in range(count)]
+        for digit, place in zip(digits, places, strict=True):
+            mask = self.font.masks[int(digit) - 1]
+            height = self.height * CELL * rng.uniform(0.85, 1.1)
+            centre = MARGIN + CELL * (origin + place + rng.normal(0, 0.02, 2))
+            _paste(ink, mask, centre, height, height * mask.shape[1] / mask.shape[0], self.dark)
+
+
+def _paste(ink: Floats, mask: Mask, centre: NDArray[np.float64], height: float, width: float, dark: float) -> None:
+    """Put a mask of a size in pixels around ``centre`` (x, y); what leaves the page is cut."""
+    size = (max(2, round(width)), max(2, round(height)))
+    small = cv2.resize(mask, size, interpolation=cv2.INTER_AREA).astype(np.float32) * (dark / 255)
+    left, top = (int(v) for v in np.rint(centre - np.array(size) / 2))
+    if left < 0 or top < 0 or left + size[0] > SIZE or top + size[1] > SIZE:
+        return
+    place = ink[top : top + size[1], left : left + size[0]]
+    np.maximum(place, small, out=place)
+
+
+def _smudge(ink: Floats, rng: Rng, fonts: list[Font]) -> None:
+    """The other side's print shining through, a crease, stray strokes."""
+    if rng.random() < 0.2:
+        other = np.zeros_like(ink)
+        font, tint = fonts[rng.integers(len(fonts))], rng.uniform(0.02, 0.1)
+        for _ in range(60):
+            size = rng.uniform(0.2, 0.8) * CELL
+            mask = font.masks[rng.integers(9)][:, ::-1]
+            _paste(other, mask, rng.uniform(0, SIZE, 2), size, 0.7 * size, tint)
+        np.add(ink, cv2.GaussianBlur(other, (0, 0), 1.5), out=ink)
+    for _ in range(int(rng.poisson(0.5))):
+        ends = (
+            rng.uniform(0, SIZE, (2, 2)) if rng.random() < 0.5 else rng.uniform(0, SIZE, 2) + rng.normal(0, 12, (2, 2))
+        )
+        stroke = np.zeros_like(ink)
+        start, end = np.rint(ends).astype(int).tolist()
+        cv2.line(stroke, start, end, float(rng.uniform(0.05, 0.4)), 1, cv2.LINE_AA)
+        np.maximum(ink, stroke, out=ink)
+    np.clip(ink, 0, 1, out=ink)

@@ -1,0 +1,139 @@
+"""Training of the digit network: rendered sheets and photos in, ``digits.onnx`` out. Minutes on one core."""
+
+from __future__ import annotations
+
+import copy
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.nn import functional
+
+from hrm_edge.digits.camera import misplaced, photograph, read_cells
+from hrm_edge.digits.fonts import Font, find_fonts
+from hrm_edge.digits.network import DigitNet, write_onnx
+from hrm_edge.digits.photos import LabelledPhoto, load_photos, retake
+from hrm_edge.digits.recipe import DigitsRecipe
+from hrm_edge.digits.sheet import Floats, draw_sheet
+from hrm_edge.errors import UserError
+from hrm_edge.files import atomic_folder, write_json, write_text
+from hrm_edge.vision.read import Reader
+
+ONNX_FILE = "digits.onnx"
+REPORT_FILE = "digits.json"
+SMALLEST_CELL, LARGEST_CELL = 9.0, 40.0  # pixels a cell of a rendered photo
+_VISIBLE = 0.2  # darkest place of a cell's middle, below which a digit drowned and is nobody's to read
+
+Labels = NDArray[np.uint8]
+Cells = tuple[Floats, Labels]
+
+
+class Source:
+    """An endless stream of labelled cells."""
+
+    def __init__(self, recipe: DigitsRecipe, seed: int) -> None:
+        self.rng = np.random.default_rng(seed)
+        self.printed: list[Font] = find_fonts(recipe.fonts.printed)
+        self.hand: list[Font] = find_fonts(recipe.fonts.hand)
+        self.photos: list[LabelledPhoto] = load_photos(recipe.photos) if recipe.photos else []
+        self.share = recipe.train.photo_share if self.photos else 0.0
+
+    def sheet(self) -> Cells:
+        """The readable cells of one rendered puzzle."""
+        sheet = draw_sheet(self.rng, self.printed, self.hand)
+        cell = float(np.exp(self.rng.uniform(np.log(SMALLEST_CELL), np.log(LARGEST_CELL))))
+        gray, mesh = photograph(self.rng, sheet, cell)
+        return _readable(read_cells(gray, misplaced(self.rng, mesh, cell)), sheet.labels)
+
+    def photo(self) -> Cells:
+        """The readable cells of one photo, taken again."""
+        photo = self.photos[self.rng.integers(len(self.photos))]
+        return _readable(read_cells(*retake(self.rng, photo)), photo.labels)
+
+    def batch(self, sheets: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Cells [N, 1, 32, 32] and labels [N] of ``sheets`` puzzles."""
+        parts = [self.photo() if self.rng.random() < self.share else self.sheet() for _ in range(sheets)]
+        cells, labels = (np.concatenate(part) for part in zip(*parts, strict=True))
+        return torch.from_numpy(cells)[:, None], torch.from_numpy(labels.astype(np.int64))
+
+
+def _readable(cells: Floats, labels: Labels) -> Cells:
+    visible = (labels == 0) | (cells[:, 6:26, 6:26].max(axis=(1, 2)) > _VISIBLE)
+    return cells[visible], labels[visible]
+
+
+def train_digits(recipe: DigitsRecipe, out: Path, report: Callable[[int, float], None]) -> dict[str, Any]:
+    """Train, write ``out`` (an absent or empty folder) and return what ``digits.json`` there says.
+
+    ``report`` is called with (step, mean loss) now and then. Raises ``UserError`` for fonts or photos that are missing
+    and for an ``out`` that holds something.
+    """
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise UserError(f"{out} already exists", "choose another --out, or remove it first")
+    began = time.perf_counter()
+    source = Source(recipe, recipe.seed)
+    torch.manual_seed(recipe.seed)
+    network = _fit(recipe, source, report)
+    about: dict[str, Any] = {
+        "recipe": recipe.model_dump(mode="json", exclude={"photos"}),
+        "fonts": [font.name for font in source.printed + source.hand],
+        "photos": len(source.photos),
+        "parameters": sum(p.numel() for p in network.parameters()),
+        "torch": torch.__version__,
+        "threads": torch.get_num_threads(),
+        "train_s": round(time.perf_counter() - began, 1),
+    }
+    with atomic_folder(out) as folder:
+        write_onnx(network, folder / ONNX_FILE, {"made_by": "hrm-edge train", "task": "digits"})
+        about["rendered_cells"], about["rendered_cell_accuracy"] = _check(recipe, folder / ONNX_FILE)
+        about["bytes"] = (folder / ONNX_FILE).stat().st_size
+        write_json(folder / REPORT_FILE, about)
+        write_text(folder / "recipe.txt", recipe.model_dump_json(indent=2) + "\n")
+    return about
+
+
+def _fit(recipe: DigitsRecipe, source: Source, report: Callable[[int, float], None]) -> DigitNet:
+    """The averaged weights after ``train.steps``."""
+    options, network = recipe.train, DigitNet()
+    average = copy.deepcopy(network).eval().requires_grad_(False)
+    optimizer = torch.optim.AdamW(network.parameters(), lr=options.lr, weight_decay=options.weight_decay)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, options.lr, total_steps=options.steps, pct_start=0.15)
+    losses: list[float] = []
+    for step in range(1, options.steps + 1):
+        cells, labels = source.batch(options.sheets)
+        loss = functional.cross_entropy(network(cells), labels)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        if step < options.steps:
+            schedule.step()
+        _move(average, network, min(options.ema, step / (step + 10)))
+        losses.append(float(loss.detach()))
+        if step % 50 == 0 or step == options.steps:
+            report(step, float(np.mean(losses[-50:])))
+    return average
+
+
+def _move(average: DigitNet, network: DigitNet, keep: float) -> None:
+    """The average a step nearer to the network, running statistics included."""
+    for old, new in zip(_floats(average), _floats(network), strict=True):
+        old.lerp_(new, 1 - keep)
+
+
+def _floats(network: DigitNet) -> Iterator[torch.Tensor]:
+    return (value.detach() for value in network.state_dict().values() if value.is_floating_point())
+
+
+def _check(recipe: DigitsRecipe, path: Path) -> tuple[int, float]:
+    """(cells, share read rightly) of rendered puzzles that were not trained on, by the file that was written."""
+    source, reader = Source(recipe.model_copy(update={"photos": ""}), recipe.seed + 1), Reader(path)
+    right: list[np.ndarray[Any, Any]] = []
+    for _ in range(recipe.check_sheets):
+        cells, labels = source.sheet()
+        right.append(reader.classify(cells).argmax(axis=1) == labels)
+    found = np.concatenate(right)
+    return len(found), float(found.mean())

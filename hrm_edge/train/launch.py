@@ -1,0 +1,159 @@
+"""Several processes from one command: torch's elastic agent with our way of saying what went wrong.
+
+The agent is the one torchrun runs. It starts this host's processes, meets the agents of other hosts, and starts all
+processes again when one is lost or a host comes or goes. What torchrun does not do: it would repeat a run that ended
+with a message for the user.
+"""
+
+from __future__ import annotations
+
+import datetime
+import errno
+import logging
+import os
+import signal
+import socket
+import sys
+import uuid
+from dataclasses import dataclass
+
+import torch.distributed.elastic.rendezvous.registry as registry
+from torch.distributed import TCPStore  # type: ignore[attr-defined]
+from torch.distributed.elastic.agent.server.api import RunResult, WorkerGroup, WorkerSpec
+from torch.distributed.elastic.agent.server.local_elastic_agent import LocalElasticAgent
+from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, SignalException
+from torch.distributed.elastic.rendezvous import RendezvousParameters
+from torch.distributed.elastic.rendezvous.api import RendezvousClosedError, RendezvousError, RendezvousTimeoutError
+
+from hrm_edge.errors import EXIT_INTERRUPTED, EXIT_OK, UserError
+from hrm_edge.train.distributed import DEFAULT_TIMEOUT_S, EXIT_LOST, address_towards
+
+DEFAULT_PORT = 29400  # torchrun's
+# A worker that ended by itself has said why, and would say it again; one that was killed or lost the others has not.
+_AGAIN = {EXIT_LOST, *(-number for number in signal.valid_signals())}
+
+
+@dataclass(frozen=True)
+class Hosts:
+    """Who takes part: torchrun's arguments of the same names."""
+
+    nproc: int = 1
+    nnodes: tuple[int, int] = (1, 1)
+    """Fewest and most hosts."""
+    rdzv_endpoint: str = ""
+    """``host[:port]`` of the one where all meet; empty on a single host."""
+    rdzv_id: str = ""
+    max_restarts: int = 3
+    timeout: float = DEFAULT_TIMEOUT_S
+    """Seconds to wait for the other hosts."""
+
+    def rank_counts(self) -> list[int]:
+        """How many ranks there may be."""
+        return [self.nproc * nodes for nodes in range(self.nnodes[0], self.nnodes[1] + 1)]
+
+
+class _Agent(LocalElasticAgent):
+    """Starts the workers again unless they have ended for a reason that stays."""
+
+    def _monitor_workers(self, worker_group: WorkerGroup) -> RunResult:
+        result = super()._monitor_workers(worker_group)
+        if any(failure.exitcode not in _AGAIN for failure in result.failures.values()):
+            self._remaining_restarts = 0
+        return result
+
+
+def launch(arguments: list[str], hosts: Hosts) -> int:
+    """Run ``hrm-edge`` with ``arguments`` in ``hosts.nproc`` processes here and wait; returns the exit code.
+
+    Raises ``UserError`` when the other hosts do not come, the port is taken, or the workers are lost too often.
+    """
+    logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)  # we say it in our own words
+    cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, cores // hosts.nproc)))
+    try:
+        result = _run(arguments, hosts)
+    except SignalException:
+        return EXIT_INTERRUPTED
+    except RendezvousTimeoutError as error:
+        raise UserError(
+            f"fewer than {hosts.nnodes[0]} hosts came to {hosts.rdzv_endpoint} within {hosts.timeout:g} s",
+            "start the same command on every host, with the same --rdzv-endpoint and --rdzv-id",
+        ) from error
+    except RendezvousClosedError as error:
+        raise UserError("the run was ended by another host", "its messages say why") from error
+    except RendezvousError as error:
+        raise UserError(
+            f"no way to {hosts.rdzv_endpoint}, where the hosts are to meet: {error.__cause__ or error}",
+            "start the first host first; check its address, the port and the firewall",
+        ) from error
+    return _exit_code(result, hosts)
+
+
+def _exit_code(result: RunResult, hosts: Hosts) -> int:
+    codes = [failure.exitcode for failure in result.failures.values()]
+    if not codes:
+        return EXIT_OK
+    for code in codes:
+        if code not in _AGAIN:
+            return int(code)
+    raise UserError(
+        f"a process was lost (exit codes {codes}) and {hosts.max_restarts} restarts are used up",
+        "the last checkpoint is kept: go on with --resume",
+    )
+
+
+def _run(arguments: list[str], hosts: Hosts) -> RunResult:
+    single = not hosts.rdzv_endpoint
+    endpoint = "localhost:0" if single else hosts.rdzv_endpoint
+    host, _, port = endpoint.partition(":")
+    if not single:
+        _check_port(host, int(port or DEFAULT_PORT))
+    # the address that the others are to reach: not what this host's own name happens to resolve to
+    local_address = "127.0.0.1" if single else address_towards(host)
+    rendezvous = registry.get_rendezvous_handler(
+        RendezvousParameters(
+            backend="c10d",
+            endpoint=endpoint,
+            run_id=hosts.rdzv_id or uuid.uuid4().hex,
+            min_nodes=hosts.nnodes[0],
+            max_nodes=hosts.nnodes[1],
+            local_addr=local_address,
+            join_timeout=int(hosts.timeout),
+            read_timeout=int(min(60, hosts.timeout)),
+        )
+    )
+    spec = WorkerSpec(
+        role="train",
+        local_world_size=hosts.nproc,
+        rdzv_handler=rendezvous,
+        entrypoint=sys.executable,
+        args=("-m", "hrm_edge", *arguments),
+        max_restarts=hosts.max_restarts,
+        monitor_interval=0.1,
+        local_addr=local_address,
+    )
+    try:
+        return _Agent(spec, DefaultLogsSpecs(), exit_barrier_timeout=hosts.timeout).run()
+    finally:
+        if not isinstance(sys.exc_info()[1], SignalException):  # the other hosts may go on without this one
+            rendezvous.shutdown()
+
+
+def _check_port(host: str, port: int) -> None:
+    """Raise ``UserError`` where ``port`` is to be opened on this machine and something else listens there."""
+    if not 0 < port < 65536:
+        raise UserError(f"--rdzv-endpoint: {port} is no port", "write it as host:29400")
+    try:
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind((host, port))
+        return
+    except OSError as error:
+        if error.errno != errno.EADDRINUSE:  # another machine's address, or one that does not resolve: torch tells
+            return
+    try:  # another agent of this job, or of another that shares the port, answers as a store
+        TCPStore(host, port, is_master=False, wait_for_workers=False, timeout=datetime.timedelta(seconds=5))
+    except RuntimeError as error:
+        raise UserError(
+            f"port {port} of {host} is in use by another program", "choose another: --rdzv-endpoint HOST:PORT"
+        ) from error
