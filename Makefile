@@ -26,7 +26,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	@touch $@
 
 $(VENV)/.installed-dev: $(VENV)/.installed
-	$(PIP) --no-build-isolation --editable '.[dev,vision,rtx,fused,lean]'
+	$(PIP) --no-build-isolation --editable '.[dev,web,rtx,fused,lean,openvino]'
 	@touch $@
 
 venv: $(VENV)/.installed-dev ## make the environment with everything that development needs
