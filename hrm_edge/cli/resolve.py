@@ -110,6 +110,8 @@ def _artifact(path: Path, called: str, threads: int | None, backend: Backend | N
     from hrm_edge.runtime import open_artifact
 
     session, manifest = open_artifact(path, threads, backend)
+    if chosen := getattr(session, "chosen", None):
+        click.echo(f"Backend: {chosen}", err=True)
     if not manifest.gate.passed:
         click.echo(f"Warning: {path} failed its export gate: {'; '.join(manifest.gate.failures)}", err=True)
     model = Model(
