@@ -69,6 +69,7 @@ class Evaluate(Section):
     every: int = Field(default=500, ge=1, description="optimizer steps")
     puzzles: int = Field(default=256, ge=1)
     halt: Literal["head", "rules", "fixed"] = "fixed"
+    views: int = Field(default=1, ge=1, description="symmetries tried until an answer obeys the rules; not for arc")
     max_steps: int | None = Field(default=None, ge=1, description="default: the model's max_steps")
     stop_at: float = Field(default=2.0, gt=0, description="stop once this exact accuracy is reached; above 1: never")
     patience: int = Field(
@@ -166,7 +167,19 @@ def load_recipe(path: Path | str, overrides: Sequence[str] = ()) -> Recipe:
     for key in recipe.model:
         if key not in allowed:
             raise UserError(f"{keys.where(f'model.{key}')}: unknown recipe key 'model.{key}'", nearest(key, allowed))
+    if recipe.task == "arc":
+        _check_arc(recipe, keys)
     return recipe
+
+
+def _check_arc(recipe: Recipe, keys: Keys) -> None:
+    """A puzzle's row of the table stands for one symmetry of a task: under another it would be another puzzle."""
+    for key, on in (("augment.symmetries", recipe.augment.symmetries), ("evaluate.views", recipe.evaluate.views > 1)):
+        if on:
+            raise UserError(
+                f"{keys.where(key)}: recipe key '{key}': an ARC puzzle has its symmetry from its identifier",
+                "leave it out: 'hrm-edge data build arc --augment N' makes the symmetries, 'hrm-edge eval' votes",
+            )
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,19 @@ from hrm_edge.spec import ModelSpec
 Carry: TypeAlias = Any  # opaque to the loop: arrays on the host, buffers on a device, torch tensors
 FRESH = -1  # in ``Session.gather``: a slot that starts from the initial state
 
-StepResult: TypeAlias = tuple[Carry, NDArray[np.float32], NDArray[np.float32]]
+StepResult: TypeAlias = tuple[Carry, NDArray[np.float32], NDArray[np.float32]]  # of a session on the host
+
+
+class Logits(Protocol):
+    """float32 [B, S, V], an array or still on a device: indexing by slots brings those to the host [K, S, V].
+
+    Valid until the session's next step.
+    """
+
+    def __getitem__(self, rows: Any, /) -> NDArray[np.float32]: ...
+
+
+AnyStepResult: TypeAlias = tuple[Carry, Logits, NDArray[np.float32]]
 
 
 class Session(Protocol):
@@ -42,10 +54,10 @@ class Session(Protocol):
         It refills halted slots and shrinks or grows the batch. The given carry must not be used afterwards.
         """
 
-    def step(self, tokens: NDArray[np.uint8], puzzle_ids: NDArray[np.int32], carry: Carry) -> StepResult:
+    def step(self, tokens: NDArray[np.uint8], puzzle_ids: NDArray[np.int32], carry: Carry) -> AnyStepResult:
         """One ACT step: tokens [B, S], puzzle_ids [B] → (carry, logits float32 [B, S, V], q float32 [B, Q]).
 
-        The given carry must not be used afterwards.
+        The given carry must not be used afterwards. Ask for the logits of few slots: from a device each one is copied.
         """
 
 

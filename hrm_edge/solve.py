@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hrm_edge.errors import UserError
-from hrm_edge.session import FRESH, Carry, Session, wants_to_halt
+from hrm_edge.session import FRESH, Carry, Logits, Session, wants_to_halt
 from hrm_edge.tasks.base import Bools, Task, Tokens, Views
 
 Halt = Literal["rules", "head", "fixed"]
@@ -24,6 +24,9 @@ Halt = Literal["rules", "head", "fixed"]
 HaltedBy = Literal["rules", "head", "limit"]
 Progress = Callable[[int, int], None]
 """Called with (puzzles done, puzzles verified) whenever one of these has changed."""
+Watch = Callable[[int, int, int, NDArray[np.float32]], None]
+"""Called after every step of every slot with (puzzle, view, step of that view, logits [S, V] in the puzzle's own
+frame). What it raises ends the loop."""
 
 _REASONS: tuple[HaltedBy, ...] = ("limit", "head", "rules")
 _LIMIT, _HEAD, _RULES = range(3)
@@ -113,6 +116,7 @@ def solve(
     slots: int = 64,
     seed: int = 0,
     on_progress: Progress | None = None,
+    on_step: Watch | None = None,
     trace: bool = False,
 ) -> Solutions:
     """Answer ``givens`` uint8 [N, S] with at most ``slots`` puzzles in the batch at a time.
@@ -123,7 +127,8 @@ def solve(
     depends on ``seed``, the puzzle's index and the number of the view only: slots do not change results.
 
     ``puzzle_ids`` int32 [N]: rows of the model's puzzle table (default: 0, the blank one). ``max_steps``: ACT steps of
-    one view (default: the model's own). ``halt``, ``trace``: see :data:`Halt`, :class:`Solution`.
+    one view (default: the model's own). ``halt``, ``on_step``, ``trace``: see :data:`Halt`, :data:`Watch`,
+    :class:`Solution`.
     Raises ``UserError`` when the model is not for this task or has no such puzzle ids.
     """
     givens = np.asarray(givens, dtype=np.uint8)
@@ -133,7 +138,7 @@ def solve(
         raise ValueError(f"max_steps={steps}, views={views} and slots={slots} must be at least 1")
     check_fits(session, task)
     _check_input(session, task, givens, ids)
-    loop = _Loop(session, task, givens, ids, halt, steps, views, seed, on_progress, trace)
+    loop = _Loop(session, task, givens, ids, halt, steps, views, seed, on_progress, on_step, trace)
     return loop.run(min(slots, session.max_batch, len(givens)))
 
 
@@ -167,11 +172,11 @@ class _Loop:
 
     def __init__(
         self, session: Session, task: Task, givens: Tokens, ids: NDArray[np.int32], halt: Halt, max_steps: int,
-        views: int, seed: int, on_progress: Progress | None, trace: bool,
+        views: int, seed: int, on_progress: Progress | None, on_step: Watch | None, trace: bool,
     ) -> None:  # fmt: skip
         self.session, self.task, self.givens, self.ids = session, task, givens, ids
         self.halt, self.max_steps, self.max_views, self.seed = halt, max_steps, views, seed
-        self.on_progress = on_progress
+        self.on_progress, self.on_step = on_progress, on_step
         count = len(givens)
         # the queue: puzzles not begun yet, in order, then further views in the order they were asked for
         self.begun = 0
@@ -258,22 +263,41 @@ class _Loop:
 
     # -- halting ------------------------------------------------------------------------------------------------
 
-    def _judge(self, logits: NDArray[np.float32], q: NDArray[np.float32]) -> None:
-        """Decode, decide which slots halt, and record those."""
-        answers = logits.argmax(axis=-1).astype(np.uint8)  # [B, S]; givens are not put back: the model must keep them
-        if self.view.any():
-            answers = self.back.apply(answers)
+    def _judge(self, logits: Logits, q: NDArray[np.float32]) -> None:
+        """Decide which slots halt, decode, and record those; answers are decoded only where they are looked at."""
+        reason = np.full(len(q), _LIMIT, np.int8)
+        answers = None
+        if self.halt == "rules" or self.traces is not None:
+            answers = self._decode(logits, slice(None))
         if self.traces is not None:
+            assert answers is not None
             for item, answer in zip(self.item, answers, strict=True):
                 self.traces[item].append(answer)
-        reason = np.full(len(answers), _LIMIT, np.int8)
+        if self.on_step is not None:
+            for slot, (item, view) in enumerate(zip(self.item.tolist(), self.view.tolist(), strict=True)):
+                self.on_step(item, view, int(self.steps[slot]), self._own_frame(slot, logits[slot]))
         if self.halt == "rules":
+            assert answers is not None
             reason[self.task.verify(self.givens[self.item], answers)] = _RULES
         elif self.halt == "head":
             reason[wants_to_halt(q)] = _HEAD
         halted = np.flatnonzero((reason != _LIMIT) | (self.steps >= self.max_steps))
         if len(halted):
-            self._record(halted, answers[halted], reason[halted], q[halted, 0])
+            found = self._decode(logits, halted) if answers is None else answers[halted]
+            self._record(halted, found, reason[halted], q[halted, 0])
+
+    def _decode(self, logits: Logits, slots: NDArray[np.int64] | slice) -> Tokens:
+        """Answers of ``slots`` [K, S] in the puzzles' own frame; givens are not put back: the model must keep them."""
+        answers = logits[slots].argmax(axis=-1).astype(np.uint8)
+        if self.view[slots].any():
+            answers = Views(self.back.cells[slots], self.back.labels[slots]).apply(answers)
+        return answers
+
+    def _own_frame(self, slot: int, logits: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Logits [S, V] of the slot's view turned back: cells to their places, labels to their tokens."""
+        own = np.empty_like(logits)
+        own[:, self.back.labels[slot]] = logits[self.back.cells[slot]]
+        return own
 
     def _record(
         self, slots: NDArray[np.int64], answers: Tokens, reason: NDArray[np.int8], q_halt: NDArray[np.float32]

@@ -195,6 +195,33 @@ def test_trace_has_each_steps_prediction_in_the_puzzles_own_frame():
     assert solve(session(), MINI, givens, max_steps=1)[0].trace is None
 
 
+def test_on_step_sees_every_step_in_the_puzzles_own_frame_and_may_end_the_loop():
+    givens = puzzles(MINI, 6, blanks=8)
+    seen: dict[int, list[tuple[int, int, list[int]]]] = {}
+
+    def watch(puzzle, view, step, logits):
+        seen.setdefault(puzzle, []).append((view, step, logits.argmax(axis=1).tolist()))
+
+    options = {"views": 4, "max_steps": 3, "slots": 4}
+    found = solve(session(hopeless=0.6), MINI, givens, on_step=watch, trace=True, **options)
+    assert (found.views > 1).any()
+    for index, solution in enumerate(found):
+        steps = found.steps_by_view[index].tolist()
+        assert [(v, s) for v, s, _ in seen[index]] == [(v, s) for v in range(4) for s in range(1, steps[v] + 1)]
+        assert [answer for _, _, answer in seen[index]] == solution.trace.tolist()
+
+    class Enough(Exception):
+        pass
+
+    def stop(puzzle, view, step, logits):
+        raise Enough
+
+    model = session()
+    with pytest.raises(Enough):
+        solve(model, MINI, givens, on_step=stop, **options)
+    assert len(model.batches) == 1
+
+
 def test_progress_counts_every_puzzle_once():
     calls = []
     found = solve(

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hrm_edge.report import WarmUp
-from hrm_edge.session import Carry, Session, StepResult
+from hrm_edge.session import AnyStepResult, Carry, Session
 from hrm_edge.spec import ModelSpec
 from hrm_edge.tasks.base import Tokens
 
@@ -44,7 +44,7 @@ class TimedSession:
     def gather(self, carry: Carry, rows: NDArray[np.int64]) -> Carry:
         return self.session.gather(carry, rows)
 
-    def step(self, tokens: NDArray[np.uint8], puzzle_ids: NDArray[np.int32], carry: Carry) -> StepResult:
+    def step(self, tokens: NDArray[np.uint8], puzzle_ids: NDArray[np.int32], carry: Carry) -> AnyStepResult:
         started = time.perf_counter()
         result = self.session.step(tokens, puzzle_ids, carry)
         self.step_s.append(time.perf_counter() - started)

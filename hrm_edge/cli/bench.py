@@ -6,11 +6,12 @@ from typing import TYPE_CHECKING
 
 import click
 
-from hrm_edge.cli.options import Duration, OutputFile, task_option
+from hrm_edge.cli.options import Duration, OutputFile, backend_option, task_option
 
 if TYPE_CHECKING:
     from hrm_edge.bench.run import PowerChoice
     from hrm_edge.bench.scenarios import Scenario
+    from hrm_edge.runtime import Backend
     from hrm_edge.solve import Halt
 
 
@@ -37,7 +38,8 @@ if TYPE_CHECKING:
 )
 @click.option("--max-steps", type=click.IntRange(1), help="ACT steps per view.  [default: the model's]")
 @click.option("--slots", type=click.IntRange(1), help="Offline: puzzles in the batch at most.  [default: 64]")
-@click.option("--threads", type=click.IntRange(1), help="Threads of one step (artifacts).")
+@backend_option
+@click.option("--threads", type=click.IntRange(1), help="Threads of one step (ONNX Runtime).")
 @click.option("--seed", type=int, default=0, show_default=True, help="Chooses the symmetries.")
 @click.option(
     "--power", type=click.Choice(["auto", "none"]), default="auto", show_default=True, help="Power meter to read."
@@ -46,8 +48,8 @@ if TYPE_CHECKING:
 @click.option("--markdown", "markdown_file", type=OutputFile(), help="Write the report as Markdown; - is stdout.")
 def bench(
     model: str, data: str | None, task_name: str | None, limit: int | None, scenario: Scenario, duration: float,
-    views: int, halt: Halt, max_steps: int | None, slots: int | None, threads: int | None, seed: int,
-    power: PowerChoice, json_file: str | None, markdown_file: str | None,
+    views: int, halt: Halt, max_steps: int | None, slots: int | None, backend: Backend | None,
+    threads: int | None, seed: int, power: PowerChoice, json_file: str | None, markdown_file: str | None,
 ) -> None:  # fmt: skip
     """Measure MODEL, an artifact, a checkpoint or a published state-dict file, on this machine: latency, throughput,
     accuracy of the same answers.
@@ -66,7 +68,7 @@ def bench(
 
     if scenario == "single-stream" and slots is not None:
         raise UserError("--slots is for --scenario offline", "single-stream has one puzzle at a time: leave it out")
-    resolved = resolve_model(model, threads, task_name)
+    resolved = resolve_model(model, threads, task_name, backend)
     puzzles = answered_puzzles(data or sample_of(resolved.task), resolved.task, limit)
     session = resolved.session
     batch = 1 if scenario == "single-stream" else slots or 64

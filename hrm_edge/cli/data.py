@@ -141,7 +141,7 @@ def _maze(task: Maze, out: Path, given: dict[str, Any]) -> _Built:
         ("part", "mazes", "examples", "moves", "walls"),
         rows,
         _notes("mazes", summary.solved, summary.dropped),
-        "RECIPE",
+        "recipes/maze-hard_reduced.yaml" if task.name == "maze" else "RECIPE",
     )
 
 
@@ -160,7 +160,7 @@ def _arc(out: Path, given: dict[str, Any]) -> _Built:
         summary = build_folder(out, Options(tuple(sources), **given), report)
     rows = [(split, f"{p.groups:,}", f"{p.puzzles:,}", f"{p.examples:,}") for split, p in summary.parts.items()]
     notes = [f"{summary.short:,} tasks have fewer different augmentations than that."] if summary.short else []
-    return _Built(("part", "tasks", "puzzles", "examples"), rows, notes, "RECIPE")
+    return _Built(("part", "tasks", "puzzles", "examples"), rows, notes, "recipes/arc-1_reduced.yaml")
 
 
 def _notes(things: str, solved: int, dropped: int) -> list[str]:

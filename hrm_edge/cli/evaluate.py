@@ -6,12 +6,13 @@ from typing import TYPE_CHECKING
 
 import click
 
-from hrm_edge.cli.options import OutputFile, task_option
+from hrm_edge.cli.options import OutputFile, backend_option, task_option
 
 if TYPE_CHECKING:
     from hrm_edge.bench.scenarios import Solver
     from hrm_edge.cli.resolve import Resolved
     from hrm_edge.report import EvalReport
+    from hrm_edge.runtime import Backend
     from hrm_edge.solve import Halt
 
 
@@ -32,14 +33,15 @@ if TYPE_CHECKING:
 )
 @click.option("--max-steps", type=click.IntRange(1), help="ACT steps per view.  [default: the model's]")
 @click.option("--slots", type=click.IntRange(1), default=64, show_default=True, help="Puzzles in the batch at most.")
-@click.option("--threads", type=click.IntRange(1), help="Threads of one step (artifacts).")
+@backend_option
+@click.option("--threads", type=click.IntRange(1), help="Threads of one step (ONNX Runtime).")
 @click.option("--seed", type=int, default=0, show_default=True, help="Chooses the symmetries.")
 @click.option("--submission", type=OutputFile(), help="arc: write the answers in ARC Prize's format.")
 @click.option("--json", "json_file", type=OutputFile(), help="Write the report as JSON; - is stdout.")
 @click.option("--markdown", "markdown_file", type=OutputFile(), help="Write the report as Markdown; - is stdout.")
 def evaluate(
     model: str, data: str, task_name: str | None, limit: int | None, views: int | None, halt: Halt,
-    max_steps: int | None, slots: int, threads: int | None, seed: int, submission: str | None,
+    max_steps: int | None, slots: int, backend: Backend | None, threads: int | None, seed: int, submission: str | None,
     json_file: str | None, markdown_file: str | None,
 ) -> None:  # fmt: skip
     """Measure the exact accuracy of MODEL: an artifact, a checkpoint, or a published state-dict file.
@@ -61,7 +63,7 @@ def evaluate(
     from hrm_edge.errors import UserError
     from hrm_edge.tasks.arc import Arc
 
-    resolved = resolve_model(model, threads, task_name)
+    resolved = resolve_model(model, threads, task_name, backend)
     task, session = resolved.task, resolved.session
     is_arc = isinstance(task, Arc)
     if submission is not None and not is_arc:

@@ -40,6 +40,7 @@ class Verb:
 
 
 VERBS = {  # in the order of the road
+    "doctor": Verb("hrm_edge.cli.doctor:doctor", "Say what this machine has and lacks, and how to mend it."),
     "info": Verb("hrm_edge.cli.info:info", "Show a model's or recipe's parameters, FLOPs per step and manifest."),
     "data": Verb("hrm_edge.cli.data:data", "Build data sets from a file, a hub or the puzzle generator."),
     "train": Verb("hrm_edge.cli.train:train", "Train a recipe into a checkpoint."),
@@ -48,6 +49,7 @@ VERBS = {  # in the order of the road
     "bench": Verb("hrm_edge.cli.bench:bench", "Measure latency, throughput and accuracy in one report."),
     "models": Verb("hrm_edge.cli.models:models", "List the pretrained models that ship with the package."),
     "solve": Verb("hrm_edge.cli.solve:solve", "Solve puzzles and verify the answers by the rules."),
+    "demo": Verb("hrm_edge.cli.demo:demo", "Solve the Sudoku that a camera sees, live, in a window or a web page."),
 }
 
 EXTRAS = {  # a package that may be missing → the extra that brings it
@@ -56,8 +58,12 @@ EXTRAS = {  # a package that may be missing → the extra that brings it
     "huggingface_hub": "hub",
     "onnx": "export",
     "cv2": "vision",
+    "starlette": "web",
+    "uvicorn": "web",
+    "websockets": "web",
     "cuda": "gpu",
     "tensorrt_rtx": "rtx",
+    "openvino": "openvino",
 }
 
 

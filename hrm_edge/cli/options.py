@@ -29,6 +29,13 @@ task_option = click.option(
     help="Of a published file that does not tell it: sudoku, maze, arc.",
 )
 
+backend_option = click.option(
+    "--backend",
+    type=click.Choice(["onnxruntime", "openvino", "openvino-bf16", "tensorrt", "auto"]),
+    help="What runs an artifact; auto: the CPU backend and number of threads that a trial finds fastest.  "
+    "[default: TensorRT where it holds an engine, else onnxruntime]",
+)
+
 
 class Duration(click.ParamType):
     """``90s``, ``30m``, ``2h`` or ``1h30m`` to seconds."""

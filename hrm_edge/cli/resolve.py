@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 from pydantic import ValidationError
@@ -20,6 +20,9 @@ from hrm_edge.session import Session
 from hrm_edge.spec import VARIANTS, ModelSpec, parameter_table, weight_bytes
 from hrm_edge.tasks import get_task
 from hrm_edge.tasks.base import Task
+
+if TYPE_CHECKING:
+    from hrm_edge.runtime import Backend
 
 CHECKPOINT_FILE = "checkpoint.json"  # a checkpoint folder's, hrm_edge.model.weights writes it
 BEST_FILE = "best.json"  # a run folder's
@@ -42,9 +45,11 @@ class Resolved:
         return [] if self.manifest is None else [p.model_dump(mode="json") for p in self.manifest.parity]
 
 
-def resolve_model(name: str, threads: int | None = None, task: str | None = None) -> Resolved:
+def resolve_model(
+    name: str, threads: int | None = None, task: str | None = None, backend: Backend | None = None
+) -> Resolved:
     """Load a model by folder, file or shipped name; ``threads`` of one step (artifacts only; None: the backend's
-    default); ``task`` of a published file that does not tell it.
+    default); ``task`` of a published file that does not tell it; ``backend`` of an artifact, see ``open_artifact``.
 
     Raises ``UserError`` saying what was tried, or what is wrong with the folder.
     """
@@ -53,8 +58,10 @@ def resolve_model(name: str, threads: int | None = None, task: str | None = None
         path = zoo.folder_of(name) or path
     if (path / MANIFEST).is_file():
         refuse_task(path, task)
-        return _artifact(path, name, threads)
+        return _artifact(path, name, threads, backend)
     if is_checkpoint(path) or is_published(path):
+        if backend is not None:
+            raise UserError(f"--backend: {path} is a checkpoint, which torch runs", "leave it out, or export the model")
         return _checkpoint(path, threads, task)
     raise unknown_model(name)
 
@@ -99,10 +106,12 @@ def unknown_model(name: str, also: str = "") -> UserError:
     return UserError(f"no model '{name}': there is no such folder or file", takes + shipped)
 
 
-def _artifact(path: Path, called: str, threads: int | None) -> Resolved:
+def _artifact(path: Path, called: str, threads: int | None, backend: Backend | None) -> Resolved:
     from hrm_edge.runtime import open_artifact
 
-    session, manifest = open_artifact(path, threads)
+    session, manifest = open_artifact(path, threads, backend)
+    if chosen := getattr(session, "chosen", None):
+        click.echo(f"Backend: {chosen}", err=True)
     if not manifest.gate.passed:
         click.echo(f"Warning: {path} failed its export gate: {'; '.join(manifest.gate.failures)}", err=True)
     model = Model(
@@ -156,11 +165,13 @@ def _torch_for(path: Path) -> Iterator[None]:
 
 
 def published_spec(path: Path, task: str | None) -> tuple[ModelSpec, dict[str, Any]]:
-    """Spec and description of a published file or its folder, all its tensors checked against them."""
+    """Spec and description of a published file or of the folder that it is in, all its tensors checked against it."""
     with _torch_for(path):
-        from hrm_edge.model.load import load_model
-    model, info, file = load_model(path, task)
-    return model.spec, {"path": str(file), "task": info.task, **info.origin()}
+        from hrm_edge.model.published import find_published, read_published
+    file = find_published(path)
+    assert file is not None, "is_published said so"
+    info, _ = read_published(file, task)
+    return info.spec, {"path": str(file), "task": info.task, **info.origin()}
 
 
 def checkpoint_spec(path: Path) -> tuple[ModelSpec, dict[str, Any]]:

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from hrm_edge.cli.options import task_option
+from hrm_edge.cli.options import backend_option, task_option
 
 if TYPE_CHECKING:
+    from hrm_edge.runtime import Backend
     from hrm_edge.solve import Solution
     from hrm_edge.tasks.base import Task, Tokens
 
@@ -23,19 +24,14 @@ LITERAL = "argument"  # the source of a puzzle that was typed, not read from a f
 @task_option
 @click.option("--views", type=click.IntRange(1), default=64, show_default=True, help="Symmetries tried per puzzle.")
 @click.option("--max-steps", type=click.IntRange(1), help="ACT steps per view.  [default: the model's]")
-@click.option("--threads", type=click.IntRange(1), help="Threads of one step (artifacts).")
+@backend_option
+@click.option("--threads", type=click.IntRange(1), help="Threads of one step (ONNX Runtime).")
 @click.option("--seed", type=int, default=0, show_default=True, help="Chooses the symmetries.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def solve(
-    puzzle: str,
-    model: str | None,
-    task_name: str | None,
-    views: int,
-    max_steps: int | None,
-    threads: int | None,
-    seed: int,
-    as_json: bool,
-) -> None:
+    puzzle: str, model: str | None, task_name: str | None, views: int, max_steps: int | None,
+    backend: Backend | None, threads: int | None, seed: int, as_json: bool,
+) -> None:  # fmt: skip
     """Solve PUZZLE: its cells row by row (0 or . is a blank), or a file with one puzzle a line.
 
     An answer counts only when it keeps the givens and obeys the rules; until then the puzzle is tried again under
@@ -56,7 +52,7 @@ def solve(
         model = zoo.default_for("sudoku")
     if model is None:
         raise UserError("no model given, and this version ships none", "name a folder: --model ARTIFACT")
-    resolved = resolve_model(model, threads, task_name)
+    resolved = resolve_model(model, threads, task_name, backend)
     task = resolved.task
     if isinstance(task, Arc):
         raise UserError(

@@ -42,6 +42,7 @@ def evaluate(
         inputs,
         puzzle_ids=data.identifiers(rows),
         halt=options.halt,
+        views=options.views,
         max_steps=options.max_steps or spec.max_steps,
         slots=SLOTS,
     )

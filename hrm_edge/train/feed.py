@@ -9,10 +9,8 @@ import torch
 from torch import Tensor
 
 from hrm_edge.data.dataset import Dataset, Sampler
-from hrm_edge.errors import UserError
 from hrm_edge.model.losses import IGNORE
 from hrm_edge.recipe import Augment
-from hrm_edge.tasks.arc import Arc
 from hrm_edge.tasks.base import Task
 from hrm_edge.tasks.sudoku import Sudoku, reveal
 
@@ -21,11 +19,6 @@ class Feed:
     """Draws exactly as many puzzles as slots have halted; its state is small, JSON, and restores bit for bit."""
 
     def __init__(self, dataset: Dataset, task: Task, augment: Augment, seed: int) -> None:
-        if augment.symmetries and isinstance(task, Arc):
-            raise UserError(
-                "recipe key 'augment.symmetries': an ARC puzzle has its symmetry from its identifier",
-                "leave it out: 'hrm-edge data build arc --augment N' makes the symmetries",
-            )
         self.sampler = Sampler(dataset, seed)
         self.task = task
         self.augment = augment

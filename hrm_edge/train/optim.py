@@ -49,15 +49,36 @@ class AdamATan2(torch.optim.Optimizer):
         (b1, b2), lr = group["betas"], group["lr"]
         torch._foreach_add_([s["step"] for s in states], 1)
         t = states[0]["step"].item()
-        if group["weight_decay"]:
-            torch._foreach_mul_(params, 1 - lr * group["weight_decay"])
-        torch._foreach_lerp_(m, grads, 1 - b1)
-        torch._foreach_mul_(v, b2)
-        torch._foreach_addcmul_(v, grads, grads, 1 - b2)
-        scale = torch._foreach_sqrt(v)
-        torch._foreach_div_(scale, math.sqrt(1 - b2**t))
-        for p, first, second in zip(params, m, scale, strict=True):
-            p.add_(torch.atan2(first, second), alpha=-lr / (1 - b1**t))
+        atan2_update_(
+            params,
+            grads,
+            m,
+            v,
+            betas=(b1, b2),
+            shrink=1 - lr * group["weight_decay"],
+            step_size=lr / (1 - b1**t),
+            root_correction=math.sqrt(1 - b2**t),
+        )
+
+
+def atan2_update_(
+    params: list[Tensor], grads: list[Tensor], m: list[Tensor], v: list[Tensor], *, betas: tuple[float, float],
+    shrink: float, step_size: float, root_correction: float,
+) -> None:  # fmt: skip
+    """The mathematics of :class:`AdamATan2` on parameters and moments, in place.
+
+    ``shrink``: 1 - lr*wd. ``step_size``: lr / (1 - b1^t). ``root_correction``: sqrt(1 - b2^t).
+    """
+    b1, b2 = betas
+    if shrink != 1:
+        torch._foreach_mul_(params, shrink)
+    torch._foreach_lerp_(m, grads, 1 - b1)
+    torch._foreach_mul_(v, b2)
+    torch._foreach_addcmul_(v, grads, grads, 1 - b2)
+    scale = torch._foreach_sqrt(v)
+    torch._foreach_div_(scale, root_correction)
+    for p, first, second in zip(params, m, scale, strict=True):
+        p.add_(torch.atan2(first, second), alpha=-step_size)
 
 
 @torch.no_grad()

@@ -79,7 +79,10 @@ def test_evaluation_outputs_and_losses(model: HRM, golden: Arrays) -> None:
         close(q[:, 1], golden[f"eval/step{step}/q_continue_logits"], 1e-5)
         loss = step_loss(logits, q, labels, kind="stablemax")
         np.testing.assert_allclose(float(loss.total), golden[f"eval/step{step}/loss"], rtol=1e-5)
-        np.testing.assert_allclose(float(loss.lm), golden[f"eval/step{step}/metrics/lm_loss"], rtol=1e-5)
+        for part in ("lm", "q_halt"):
+            np.testing.assert_allclose(
+                float(getattr(loss, part)), golden[f"eval/step{step}/metrics/{part}_loss"], rtol=1e-5, err_msg=part
+            )
 
 
 def test_training_steps_halting_targets_and_gradients(model: HRM, golden: Arrays) -> None:
@@ -93,6 +96,11 @@ def test_training_steps_halting_targets_and_gradients(model: HRM, golden: Arrays
         carry, at = done.carry, f"train/step{step}/"
         np.testing.assert_allclose(float(done.loss.total.detach()), golden[at + "loss"], rtol=1e-5)
         close(done.logits, golden[at + "logits"], 1e-5)
+        close(done.q[:, 0], golden[at + "q_halt_logits"], 1e-5)
+        close(done.q[:, 1], golden[at + "q_continue_logits"], 1e-5)
+        for part in ("lm", "q_halt", "q_continue"):
+            found = float(getattr(done.loss, part))
+            np.testing.assert_allclose(found, golden[f"{at}metrics/{part}_loss"], rtol=1e-5, err_msg=part)
         assert done.q_continue_target is not None
         close(done.q_continue_target, golden[at + "target_q_continue"], 1e-5)
         np.testing.assert_array_equal(carry.steps.numpy(), golden[at + "steps"])

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
 from hrm_edge.recipe import Train
-from hrm_edge.train.optim import AdamATan2, Ema, lr_factor, make_optimizer, sparse_sign_sgd_
+from hrm_edge.train.optim import AdamATan2, Ema, atan2_update_, lr_factor, make_optimizer, sparse_sign_sgd_
 
 GOLDEN = Path(__file__).parent.parent / "golden" / "optim_and_loss.npz"
 
@@ -34,16 +36,45 @@ def test_adam_atan2_is_its_formula_in_float64() -> None:
         np.testing.assert_allclose(param.detach().numpy(), p, rtol=1e-12, atol=1e-14)
 
 
-def test_adam_atan2_follows_the_published_run() -> None:
-    """The published one keeps its scalars in float32, which is visible at 1e-9."""
+def published_run() -> Iterator[tuple[int, dict[str, Any], list[torch.Tensor], list[torch.Tensor], np.ndarray]]:
+    """(t, hyperparameters, [parameter before], [gradient], parameter after) of the published optimizer, t from 1."""
     with np.load(GOLDEN) as golden:
         hyper = json.loads(str(golden["adam_atan2/hyper_json"]))
-        param = torch.nn.Parameter(torch.from_numpy(golden["adam_atan2/param0"].copy()))
-        optimizer = AdamATan2([param], lr=hyper["lr"], betas=tuple(hyper["betas"]), weight_decay=hyper["weight_decay"])
-        for t in range(6):
-            param.grad = torch.from_numpy(golden[f"adam_atan2/grad{t}"])
-            optimizer.step()
-            np.testing.assert_allclose(param.detach().numpy(), golden[f"adam_atan2/param{t + 1}"], rtol=0, atol=5e-9)
+        for t in range(1, 7):
+            before, gradient = golden[f"adam_atan2/param{t - 1}"], golden[f"adam_atan2/grad{t - 1}"]
+            yield t, hyper, [torch.from_numpy(before)], [torch.from_numpy(gradient)], golden[f"adam_atan2/param{t}"]
+
+
+def test_adam_atan2_follows_the_published_run() -> None:
+    """The published one keeps its scalars in float32, which is visible at 1e-9."""
+    param = None
+    for _, hyper, before, gradient, after in published_run():
+        if param is None:
+            param = torch.nn.Parameter(before[0].clone())
+            options = {"lr": hyper["lr"], "betas": tuple(hyper["betas"]), "weight_decay": hyper["weight_decay"]}
+            optimizer = AdamATan2([param], **options)
+        param.grad = gradient[0]
+        optimizer.step()
+        np.testing.assert_allclose(param.detach().numpy(), after, rtol=0, atol=5e-9)
+
+
+def test_adam_atan2_is_the_published_one_in_float64_given_its_float32_scalars() -> None:
+    """Its step count is a float32 tensor, so are the corrections made from it; the square root of the machine that
+    made the golden file rounds down or up (one unit in the last place), everything else is equal."""
+    m, v = [torch.zeros(6, 4, dtype=torch.float64)], [torch.zeros(6, 4, dtype=torch.float64)]
+    for t, hyper, before, gradient, after in published_run():
+        (b1, b2), lr, step = hyper["betas"], hyper["lr"], torch.tensor(float(t))
+        root = (1 - torch.pow(b2, step)).sqrt()
+        errors = []
+        for rounded in (root, torch.nextafter(root, torch.tensor(1.0))):
+            param, first, second = [before[0].clone()], [m[0].clone()], [v[0].clone()]
+            atan2_update_(
+                param, gradient, first, second, betas=(b1, b2), shrink=1 - lr * hyper["weight_decay"],
+                step_size=float(lr / (1 - torch.pow(b1, step))), root_correction=float(rounded),
+            )  # fmt: skip
+            errors.append(float(np.abs(param[0].numpy() - after).max()))
+        assert min(errors) < 1e-12
+        m, v = first, second
 
 
 def test_adam_atan2_does_not_care_about_the_scale_of_gradients() -> None:

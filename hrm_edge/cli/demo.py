@@ -1,0 +1,144 @@
+"""``hrm-edge demo``: a camera sees a Sudoku, the model solves it, the answer is drawn on the picture."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from hrm_edge.cli.resolve import Resolved
+    from hrm_edge.demo.loop import Demo
+    from hrm_edge.demo.serve import Address
+
+
+class Size(click.ParamType):
+    """``1280x720`` to (width, height)."""
+
+    name = "WxH"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, int]:
+        if isinstance(value, tuple):
+            return value[0], value[1]
+        match = re.fullmatch(r"(\d{2,5})x(\d{2,5})", value)
+        if match is None:
+            self.fail(f"'{value}' is no picture size: write 1280x720", param, ctx)
+        return int(match[1]), int(match[2])
+
+
+@click.command()
+@click.option(
+    "--camera",
+    metavar="SOURCE",
+    help="0 (V4L2), csi:0, an rtsp:// or http:// URL, a video, a picture, a folder of pictures, or browser.  "
+    "[default: the first V4L2 camera; with --web and none, browser]",
+)
+@click.option("--web", metavar="[HOST:]PORT", help="Show a web page instead of a window; without HOST, here only.")
+@click.option("--model", help="Artifact or checkpoint folder, or a shipped model.  [default: one for 9x9 Sudoku]")
+@click.option("--views", type=click.IntRange(1), default=64, show_default=True, help="Symmetries tried per puzzle.")
+@click.option("--threads", type=click.IntRange(1), help="Threads of one step (artifacts).  [default: 1]")
+@click.option("--size", type=Size(), default="1280x720", show_default=True, help="Asked of a V4L2 or CSI camera.")
+@click.option("--cert", type=click.Path(path_type=Path), help="Certificate (PEM): the page over https.")
+@click.option("--key", type=click.Path(path_type=Path), help="Its private key (PEM).")
+def demo(
+    camera: str | None, web: str | None, model: str | None, views: int, threads: int | None, size: tuple[int, int],
+    cert: Path | None, key: Path | None,
+) -> None:  # fmt: skip
+    """Show a Sudoku to a camera and watch the model solve it; the answer is drawn into the picture.
+
+    An answer is drawn only when the rules have verified it. In the window: q ends, s saves a snapshot. Phones give a
+    page their camera only over https: --cert and --key.
+
+    \b
+    hrm-edge demo --camera 0
+    hrm-edge demo --camera browser --web 8000
+    hrm-edge demo --camera puzzle.mp4 --web 0.0.0.0:8000
+    """
+    from hrm_edge import zoo
+    from hrm_edge.cli.resolve import is_checkpoint, resolve_model
+    from hrm_edge.errors import UserError
+
+    if (cert is None) != (key is None) or (cert is not None and web is None):
+        raise UserError(
+            "--cert and --key go together, with --web", "give both: --web 8000 --cert cert.pem --key key.pem"
+        )
+    if web is None:
+        from hrm_edge.demo.window import check_window, run_window
+
+        check_window()
+    else:
+        from hrm_edge.demo.serve import parse_address
+
+        address = parse_address(web)
+    model = model or zoo.default_for("sudoku")
+    if model is None:
+        raise UserError("no model given, and this version ships none", "name a folder: --model ARTIFACT")
+    if threads is None and not is_checkpoint(Path(model)):
+        threads = 1  # the picture wants the other cores
+    resolved = resolve_model(model, threads)
+    show = _build(resolved, model, _source(camera, web), size, views)
+    try:
+        if show.camera is not None:
+            show.camera.start()
+        if web is None:
+            run_window(show)
+        else:
+            _serve(show, resolved, address, None if cert is None or key is None else (cert, key))
+    finally:
+        if show.camera is not None:
+            show.camera.stop()
+        show.thinker.stop()
+
+
+def _source(camera: str | None, web: str | None) -> str:
+    """What to open: as asked, else the first camera of this machine, else with a page the browser's."""
+    from hrm_edge.errors import UserError
+    from hrm_edge.vision.sources import BROWSER, cameras
+
+    if camera == BROWSER and web is None:
+        raise UserError("--camera browser needs the page", "add --web 8000")
+    if camera is not None:
+        return camera
+    found = cameras()
+    return found[0] if found else BROWSER if web is not None else "0"
+
+
+def _build(resolved: Resolved, model: str, source: str, size: tuple[int, int], views: int) -> Demo:
+    from hrm_edge.demo.loop import Demo
+    from hrm_edge.demo.thinker import Thinker
+    from hrm_edge.errors import UserError
+    from hrm_edge.solve import check_fits
+    from hrm_edge.tasks.sudoku import Sudoku
+    from hrm_edge.vision.frames import Camera, Mailbox
+    from hrm_edge.vision.read import Reader
+    from hrm_edge.vision.sources import BROWSER, open_source
+
+    task = Sudoku(3, 3)
+    if resolved.task != task:
+        raise UserError(
+            f"{model} solves {resolved.task.name}, and 9x9 grids are what is read", "choose another --model"
+        )
+    check_fits(resolved.session, task)
+    mailbox = Mailbox()
+    camera = None if source == BROWSER else Camera(open_source(source, size), mailbox)
+    return Demo(mailbox, camera, Reader(), Thinker(resolved.session, task, views=views))
+
+
+def _serve(show: Demo, resolved: Resolved, address: Address, tls: tuple[Path, Path] | None) -> None:
+    from hrm_edge.demo.serve import Server
+    from hrm_edge.demo.web import Web
+    from hrm_edge.vision.images import decode_image
+
+    model = {"name": resolved.model.name, "parameters": resolved.model.parameters, "backend": resolved.session.backend}
+    page = Web(show, lambda data: decode_image(data, "the upload"), model, _power)
+    server = Server(show, page, address, tls)
+    source = "the browser's camera" if show.camera is None else show.camera.source.name
+    click.echo(f"Source: {source}. Open {server.url}", err=True)
+    click.echo("Ctrl-C ends it.", err=True)
+    server.run()
+
+
+def _power() -> dict[str, Any]:
+    return {"watts": None, "meter": "no meter"}

@@ -1,0 +1,144 @@
+"""What ``hrm-edge export`` does for engines: its flags, the build, and the table at the end."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from hrm_edge.errors import UserError
+
+if TYPE_CHECKING:
+    from hrm_edge.runtime.trt.identity import Engine
+
+ENGINE_FLAGS = {  # parameter → the backends that take it
+    "runtime": {"tensorrt"},
+    "sm": {"tensorrt"},
+    "max_batch": {"tensorrt", "torch-tensorrt"},
+    "opt_batch": {"tensorrt", "torch-tensorrt"},
+    "workspace": {"tensorrt", "torch-tensorrt"},
+    "optimization_level": {"tensorrt", "torch-tensorrt"},
+    "plugin_library": {"tensorrt"},
+    "no_cache": {"tensorrt"},
+}
+
+
+class Architectures(click.ParamType):
+    """``86,89,120`` or ``8.6,12.0`` to (86, 89, 120)."""
+
+    name = "86,89,…"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, ...]:
+        if isinstance(value, tuple):
+            return value
+        found = []
+        for part in str(value).split(","):
+            digits = part.strip().lower().removeprefix("sm").lstrip("_").replace(".", "")
+            if not digits.isdigit():
+                self.fail(f"'{part}' is no compute capability: write 86,89,120", param, ctx)
+            found.append(int(digits))
+        return tuple(found)
+
+
+def engine_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The flags of engines; see :data:`ENGINE_FLAGS`."""
+    options = (
+        click.option(
+            "--runtime",
+            type=click.Choice(["tensorrt", "tensorrt_rtx"]),
+            help="Engines: which TensorRT.  [default: the one that is installed; tensorrt_rtx with --sm]",
+        ),
+        click.option("--sm", type=Architectures(), help="Engines: GPUs to build for without having them (RTX)."),
+        click.option("--max-batch", type=click.IntRange(1), help="Engines: largest batch.  [default: 64]"),
+        click.option("--opt-batch", type=click.IntRange(1), help="Engines: batch to tune for.  [default: 8]"),
+        click.option(
+            "--workspace",
+            type=click.IntRange(1),
+            metavar="MIB",
+            help="Engines: memory the builder may use.  [default: up to half of what is free]",
+        ),
+        click.option(
+            "--optimization-level", type=click.IntRange(0, 5), help="Engines: 0 (fast build) to 5.  [default: 3]"
+        ),
+        click.option(
+            "--plugin-library",
+            type=click.Path(path_type=Path, exists=True),
+            help="Engines: the attention plugin's library, or its folder of kernels.",
+        ),
+        click.option("--no-cache", is_flag=True, help="Engines: build although this machine has the same one already."),
+    )
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+def check_flags(backend: str, given: dict[str, Any]) -> None:
+    """Raise ``UserError`` for a flag that ``backend`` has no use for."""
+    for name, backends in ENGINE_FLAGS.items():
+        if given[name] not in (None, False) and backend not in backends:
+            raise UserError(
+                f"--{name.replace('_', '-')} is for --backend {' or '.join(sorted(backends))}", "leave it out"
+            )
+
+
+def artifact_folder(model: Path) -> Path | None:
+    """The artifact that MODEL names, or None where it is a checkpoint."""
+    from hrm_edge import zoo
+    from hrm_edge.manifest import MANIFEST
+
+    folder = model if model.exists() else zoo.folder_of(str(model)) or model
+    return folder if (folder / MANIFEST).is_file() else None
+
+
+def export_engine(artifact: Path, out: Path, given: dict[str, Any]) -> None:
+    """Build an artifact's engine into ``out`` and show it."""
+    from rich.console import Console
+
+    from hrm_edge.runtime.trt.build import Wishes, build_engine
+
+    chosen = {name: value for name, value in given.items() if value is not None}
+    wishes = Wishes(
+        runtime=chosen.get("runtime"),
+        sms=chosen.get("sm", ()),
+        max_batch=chosen.get("max_batch", Wishes.max_batch),
+        opt_batch=chosen.get("opt_batch"),
+        workspace_mib=chosen.get("workspace"),
+        optimization_level=chosen.get("optimization_level", Wishes.optimization_level),
+        plugin=chosen.get("plugin_library"),
+        use_cache=not chosen.get("no_cache", False),
+    )
+    with Console(stderr=True).status("building the engine") as status:
+        engine, cached = build_engine(artifact, out, wishes, tell=status.update)
+    _show(engine, out, cached)
+
+
+def export_through(out: Path, artifact: Callable[[Path], None], given: dict[str, Any]) -> None:
+    """The same for a checkpoint: ``artifact`` writes the folder that the engine is built from."""
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as scratch:
+        folder = Path(scratch) / out.name
+        artifact(folder)
+        export_engine(folder, out, given)
+
+
+def _show(engine: Engine, out: Path, cached: bool) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    identity, options, built = engine.identity, engine.identity.options, engine.build
+    table = Table(title=f"{out}: {options.precision} engine", show_header=False)
+    architectures = ", ".join(f"SM{sm}" for sm in identity.sm)
+    device = f"{identity.device} ({architectures})" if identity.device else f"GPUs of {architectures}"
+    table.add_row("valid for", f"{identity.runtime} {identity.tensorrt}, {device}")
+    table.add_row("batch", f"{options.batch.min} to {options.batch.max}, tuned for {options.batch.opt}")
+    table.add_row("size", f"{engine.plan.bytes / 1e6:.1f} MB, {built.layers} layers before fusion")
+    how = f"from the cache ({built.created[:10]})" if cached else f"{built.seconds:.1f} s"
+    table.add_row("build", f"{how}, peak memory {built.peak_memory_bytes / 2**20:.0f} MiB")
+    table.add_row("workspace", f"{options.workspace_mib} MiB, optimization level {options.optimization_level}")
+    if identity.plugin:
+        table.add_row("needs plugin", f"{identity.plugin['namespace']}::{identity.plugin['name']}")
+    Console().print(table)
+    click.echo(f"Next, on the machine with the GPU: hrm-edge bench {out}")

@@ -1,0 +1,138 @@
+"""From ``--web [HOST:]PORT`` to a running server, and to the end of it."""
+
+from __future__ import annotations
+
+import errno
+import secrets
+import socket
+import ssl
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import uvicorn
+
+from hrm_edge.demo.guard import LOOPBACK, Guard
+from hrm_edge.demo.loop import Demo
+from hrm_edge.demo.web import FRAME_BYTES, Web
+from hrm_edge.errors import UserError
+
+_FORM = "write a port (--web 8000: this machine only) or an address and a port (--web 0.0.0.0:8000: the network)"
+
+
+@dataclass(frozen=True)
+class Address:
+    """Where to listen."""
+
+    host: str
+    port: int
+
+    @property
+    def is_local(self) -> bool:
+        """Only this machine can reach it."""
+        return self.host in LOOPBACK or self.host.startswith("127.")
+
+
+def parse_address(text: str) -> Address:
+    """``8000``, ``0.0.0.0:8000``, ``[::]:8000``; port 0 takes a free one. Raises ``UserError``."""
+    host, colon, port = text.rpartition(":")
+    host = host.removeprefix("[").removesuffix("]") if colon else LOOPBACK[1]
+    if not port.isdecimal() or int(port) > 65535 or not host:
+        raise UserError(f"--web {text}: no address to listen at", _FORM)
+    return Address(host, int(port))
+
+
+def bind(address: Address) -> socket.socket:
+    """A listening socket; ``UserError`` where the address is taken, not ours, or not allowed."""
+    try:
+        family = socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM)[0][0]
+        found = socket.socket(family)
+        found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        found.bind((address.host, address.port))
+        found.listen()
+    except socket.gaierror as error:
+        raise UserError(f"--web: unknown host '{address.host}'", _FORM) from error
+    except OSError as error:
+        mends = {
+            errno.EADDRINUSE: f"choose another port: --web {address.port + 1 if address.port < 65535 else 8000}",
+            errno.EACCES: "ports below 1024 are for root: choose another, such as --web 8000",
+            errno.EADDRNOTAVAIL: "that address is not one of this machine's: ip address shows them",
+        }
+        what = f"--web: cannot listen at {address.host}, port {address.port}: {error.strerror}"
+        raise UserError(what, mends.get(error.errno or 0, _FORM)) from error
+    return found
+
+
+def check_tls(certificate: Path, key: Path) -> None:
+    """Raise ``UserError`` unless the pair serves for https, which phones want before they give a page their camera."""
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(certificate, key)
+    except (OSError, ssl.SSLError) as error:
+        mend = (
+            "make a pair: openssl req -x509 -newkey rsa:2048 -nodes -days 365 -subj /CN=hrm-edge "
+            "-keyout key.pem -out cert.pem"
+        )
+        raise UserError(f"--cert {certificate} --key {key}: {error.strerror or error}", mend) from error
+
+
+class Server:
+    """Listens from the start; :meth:`run` answers until Ctrl-C, :meth:`stop`, or a fault of the demo's loop."""
+
+    def __init__(self, demo: Demo, web: Web, address: Address, tls: tuple[Path, Path] | None = None) -> None:
+        if tls is not None:
+            check_tls(*tls)
+        self._demo, self._socket = demo, bind(address)
+        self.token = None if address.is_local else secrets.token_urlsafe(16)
+        self._scheme, self._host = "http" if tls is None else "https", address.host
+        config = uvicorn.Config(
+            web.app(Guard(self.token)),
+            log_level="warning",
+            access_log=False,
+            ws_max_size=FRAME_BYTES,
+            ws_max_queue=4,
+            ws_per_message_deflate=False,  # JPEG does not shrink further
+            timeout_graceful_shutdown=1,
+            server_header=False,
+            ssl_certfile=None if tls is None else tls[0],
+            ssl_keyfile=None if tls is None else tls[1],
+            lifespan="off",
+        )
+        self._server = uvicorn.Server(config)
+        self._stop = threading.Event()
+        self._fault: BaseException | None = None
+
+    @property
+    def url(self) -> str:
+        """What to open, with the token if one is needed."""
+        host = self._host if self._host not in ("0.0.0.0", "::") else socket.gethostname()
+        host = f"[{host}]" if ":" in host else host
+        port = self._socket.getsockname()[1]
+        return f"{self._scheme}://{host}:{port}/" + (f"?token={self.token}" if self.token else "")
+
+    def run(self) -> None:
+        """Serve, with the demo's loop in a thread beside it."""
+        thread = threading.Thread(target=self._guarded(self._demo.run), name="demo", daemon=True)
+        thread.start()
+        try:
+            self._server.run(sockets=[self._socket])
+        finally:
+            self._stop.set()
+            thread.join()
+            self._socket.close()
+        if self._fault is not None:
+            raise self._fault
+
+    def stop(self) -> None:
+        """End :meth:`run`; from any thread."""
+        self._server.should_exit = True
+
+    def _guarded(self, run: Callable[[threading.Event], None]) -> Callable[[], None]:
+        def guarded() -> None:
+            try:
+                run(self._stop)
+            except BaseException as error:  # noqa: BLE001 - raised again in the thread of `run`
+                self._fault = error
+                self.stop()
+
+        return guarded

@@ -1,0 +1,194 @@
+"""What an engine depends on: written beside it when it is built, compared before it is read.
+
+An engine runs on the TensorRT build and the GPU it was made for, and elsewhere fails in ways that say nothing, or
+gives wrong answers.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from hrm_edge.errors import UserError
+from hrm_edge.files import read_json
+from hrm_edge.manifest import STEP_FILE, FileEntry, Manifest, Precision, file_entries, verify_files
+from hrm_edge.runtime.trt.api import Api, Runtime
+from hrm_edge.runtime.trt.device import Gpu, l4t_release, platform_name
+
+PLAN_FILE = "engine.plan"  # nothing but TensorRT's plan: trtexec reads it
+SIDECAR_FILE = "engine.json"
+SCHEMA_VERSION = 1
+
+
+class _Closed(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class BatchRange(_Closed):
+    """The optimization profile: smallest, tuned-for and largest batch."""
+
+    min: int
+    opt: int
+    max: int
+
+
+class Options(_Closed):
+    """What the builder is asked for."""
+
+    precision: Precision
+    tf32: bool = False
+    """Whether float32 products may be cut to TF32; never silently."""
+    optimization_level: int
+    workspace_mib: int
+    batch: BatchRange
+
+
+class Identity(_Closed):
+    """Every field that an engine depends on; None where it does not depend on it (an engine built for targets)."""
+
+    runtime: Runtime
+    tensorrt: str
+    platform: str
+    sm: tuple[int, ...]
+    device: str | None
+    sm_count: int | None
+    cuda: str | None
+    l4t: str | None
+    options: Options
+    model_sha256: str
+    calibration_sha256: str | None
+    plugin: dict[str, Any] | None
+
+    def key(self) -> str:
+        """Of the engine cache."""
+        return hashlib.sha256(_canonical(self.model_dump(mode="json"))).hexdigest()[:24]
+
+
+class BuildRecord(_Closed):
+    seconds: float
+    peak_memory_bytes: int
+    """Of the building process."""
+    tensorrt_peak_mib: dict[str, int] = {}
+    layers: int
+    timing_cache: bool
+    created: str
+    hrm_edge: str
+
+
+class Engine(_Closed):
+    """The sidecar, ``engine.json``."""
+
+    kind: Literal["hrm-edge engine"] = "hrm-edge engine"
+    schema_version: int = SCHEMA_VERSION
+    identity: Identity
+    plan: FileEntry
+    build: BuildRecord
+
+
+def _canonical(value: Any) -> bytes:
+    return json.dumps(value, sort_keys=True, separators=(",", ":")).encode()
+
+
+def calibration_sha256(manifest: Manifest) -> str | None:
+    """Of all that the manifest says about quantization (set, observer, scales); None where nothing is quantized."""
+    record = manifest.quantization
+    return hashlib.sha256(_canonical(record)).hexdigest() if record else None
+
+
+@dataclass(frozen=True)
+class Machine:
+    """This one, as far as an engine depends on it."""
+
+    api: Api
+    gpu: Gpu | None
+
+    def identity(
+        self, manifest: Manifest, options: Options, sms: tuple[int, ...], plugin: dict[str, Any] | None
+    ) -> Identity:
+        """Of an engine built here; with ``sms`` it depends on the architectures, not on the GPU at hand."""
+        gpu = None if sms else self.gpu
+        assert sms or gpu is not None
+        return Identity(
+            runtime=self.api.name,
+            tensorrt=self.api.version,
+            platform=platform_name(),
+            sm=(gpu.sm,) if gpu else sms,
+            device=gpu.name if gpu else None,
+            sm_count=gpu.sm_count if gpu else None,
+            cuda=gpu.cuda if gpu else None,
+            l4t=l4t_release() if gpu else None,
+            options=options,
+            model_sha256=manifest.files[STEP_FILE].sha256,
+            calibration_sha256=calibration_sha256(manifest),
+            plugin=plugin,
+        )
+
+
+def differences(identity: Identity, machine: Machine, manifest: Manifest) -> list[tuple[str, Any, Any]]:
+    """(field, the engine's value, the value here) of all that make the engine invalid here, most telling first."""
+    gpu = machine.gpu
+    here: dict[str, Any] = {
+        "runtime": machine.api.name,
+        "tensorrt": machine.api.version,
+        "platform": platform_name(),
+        "device": gpu.name if gpu else "none",
+        "sm_count": gpu.sm_count if gpu else 0,
+        "cuda": gpu.cuda if gpu else "none",
+        "l4t": l4t_release(),
+    }
+    found = [
+        (name, getattr(identity, name), value)
+        for name, value in here.items()
+        if getattr(identity, name) not in (None, value)
+    ]
+    if gpu is not None and gpu.sm not in identity.sm:
+        found.append(("sm", list(identity.sm), gpu.sm))
+    of_model = {
+        "model_sha256": (identity.model_sha256, manifest.files[STEP_FILE].sha256),
+        "calibration_sha256": (identity.calibration_sha256, calibration_sha256(manifest)),
+        "precision": (identity.options.precision, manifest.precision),
+    }
+    return found + [(name, was, now) for name, (was, now) in of_model.items() if was != now]
+
+
+def rebuild(folder: Path) -> str:
+    """The command that makes a valid engine of an engine's folder."""
+    return f"build it here: hrm-edge export {folder} --out {folder}-here --backend tensorrt"
+
+
+def read_engine(folder: Path) -> Engine:
+    """Read the sidecar and verify the plan's bytes; raises ``UserError`` naming what is missing, torn or changed."""
+    plan, sidecar, again = folder / PLAN_FILE, folder / SIDECAR_FILE, rebuild(folder)
+    if not plan.is_file():
+        raise UserError(f"{folder} holds no engine: {PLAN_FILE} is missing", again)
+    if not sidecar.is_file():
+        raise UserError(f"{sidecar} is missing: what {PLAN_FILE} was built for cannot be known", again)
+    raw = read_json(sidecar)
+    version = raw.get("schema_version") if isinstance(raw, dict) else None
+    if version != SCHEMA_VERSION:
+        raise UserError(f"{sidecar}: schema_version is {version}, this hrm-edge reads {SCHEMA_VERSION}", again)
+    try:
+        engine = Engine.model_validate(raw)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise UserError(f"{sidecar}: {'.'.join(map(str, first['loc']))}: {first['msg']}", again) from error
+    verify_files(folder, {PLAN_FILE: engine.plan}, again=again)
+    return engine
+
+
+def check_valid(folder: Path, engine: Engine, machine: Machine, manifest: Manifest) -> None:
+    """Raise ``UserError`` naming every field in which the engine and this machine or model differ."""
+    found = differences(engine.identity, machine, manifest)
+    if found:
+        said = "; ".join(f"{name}: built for {was}, here is {now}" for name, was, now in found)
+        raise UserError(f"{folder / PLAN_FILE} is not valid here: {said}", rebuild(folder))
+
+
+def entry_of(plan: Path) -> FileEntry:
+    """Hash and size of a plan."""
+    return file_entries(plan.parent, [plan.name])[plan.name]

@@ -1,0 +1,76 @@
+"""Engine folder → session: everything that can be wrong is asked before the plan is read."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from hrm_edge.errors import UserError
+from hrm_edge.manifest import STATE_FILE, Manifest
+from hrm_edge.runtime.state import read_state
+from hrm_edge.runtime.trt import cache
+from hrm_edge.runtime.trt.api import Api, Messages, find_api, logger_for
+from hrm_edge.runtime.trt.build import Wishes, plan_identity
+from hrm_edge.runtime.trt.cuda import Cuda, find_cuda
+from hrm_edge.runtime.trt.device import Gpu, find_gpu
+from hrm_edge.runtime.trt.identity import PLAN_FILE, Machine, check_valid, read_engine, rebuild
+from hrm_edge.runtime.trt.plugins import find_attention, load_attention
+from hrm_edge.runtime.trt.session import TrtSession
+from hrm_edge.spec import STEP_INPUTS, STEP_OUTPUTS, step_io
+
+
+def open_engine(
+    folder: Path, manifest: Manifest, *, api: Api | None = None, gpu: Gpu | None = None, cuda: Cuda | None = None
+) -> TrtSession:
+    """The session of an artifact folder with an engine in it; ``api``, ``gpu``, ``cuda``: this machine's by default.
+
+    Raises ``UserError`` naming what is missing, torn, or different from where the engine was built.
+    """
+    artifact = folder
+    if not (folder / PLAN_FILE).is_file():
+        folder = built_before(folder, manifest)
+    engine = read_engine(folder)
+    api = api or find_api(engine.identity.runtime)
+    machine = Machine(api, gpu or find_gpu())
+    check_valid(folder, engine, machine, manifest)
+    if engine.identity.plugin:
+        load_attention(api, find_attention(None, folder), expected=engine.identity.plugin)
+    messages = Messages()
+    logger = logger_for(api, messages)
+    runtime = api.module.Runtime(logger)
+    plan = runtime.deserialize_cuda_engine((folder / PLAN_FILE).read_bytes())
+    if plan is None:
+        said = messages.errors[0] if messages.errors else "no reason given"
+        raise UserError(f"{api.name} {api.version} cannot read {folder / PLAN_FILE}: {said}", rebuild(folder))
+    dtype = np.dtype(np.float16 if manifest.precision == "fp16" else np.float32)
+    _check_tensors(plan, api, manifest, dtype, folder)
+    state = read_state(artifact / STATE_FILE, manifest.spec, dtype)
+    session = TrtSession(plan, manifest, state, cuda or find_cuda(), engine.identity)
+    session.keep = (runtime, logger)  # TensorRT does not
+    return session
+
+
+def built_before(folder: Path, manifest: Manifest) -> Path:
+    """The cached engine that ``export --backend tensorrt`` would give here by default; else ``folder`` as it is."""
+    found = cache.find(plan_identity(manifest, Wishes()))
+    return found[0] if found is not None else folder
+
+
+def _check_tensors(plan: Any, api: Api, manifest: Manifest, dtype: np.dtype[Any], folder: Path) -> None:
+    """Names, types and shapes of the engine against ``step_io``."""
+    trt, table = api.module, step_io(manifest.spec)
+    kinds = {"int32": trt.int32, "float32": trt.float32, "carry": trt.float16 if dtype == np.float16 else trt.float32}
+    found = [plan.get_tensor_name(index) for index in range(plan.num_io_tensors)]
+    wanted = [name for name in (*STEP_INPUTS, *STEP_OUTPUTS) if name in table]
+    if sorted(found) != sorted(wanted):
+        raise UserError(f"{folder / PLAN_FILE} has tensors {found}, the model has {wanted}", rebuild(folder))
+    for name in wanted:
+        kind, shape = table[name]
+        is_now = (plan.get_tensor_dtype(name), tuple(plan.get_tensor_shape(name))[1:])
+        if is_now != (kinds[kind], shape[1:]):
+            was = f"{is_now[0]} {list(is_now[1])}"
+            raise UserError(
+                f"{folder / PLAN_FILE}: '{name}' is {was}, the model has {kind} {list(shape[1:])}", rebuild(folder)
+            )

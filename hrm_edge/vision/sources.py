@@ -1,0 +1,244 @@
+"""What ``--camera`` takes, opened with OpenCV: V4L2 and CSI cameras, URLs, video files, pictures, folders of them."""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import time
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+from hrm_edge.errors import UserError
+from hrm_edge.vision.frames import STILL_INTERVAL_S, Source
+from hrm_edge.vision.images import SUFFIXES, Image, image_files, load_image
+
+BROWSER = "browser"
+SCHEMES = ("rtsp", "rtsps", "rtmp", "http", "https", "udp")
+FOLDER_S = 4.0  # how long each picture of a folder is shown
+_NETWORK_TIMEOUT_MS = 5000
+_TAKES = "--camera takes 0 (a V4L2 camera), csi:0, an rtsp:// or http:// URL, a video, a picture, a folder, or browser"
+_GROUP = "join the group that may use cameras, then log in again: sudo usermod -aG video $USER"
+
+Size = tuple[int, int]  # width, height in pixels
+
+
+def open_source(text: str, size: Size, dev: Path = Path("/dev")) -> Source:
+    """The source that ``text`` names, not opened yet.
+
+    ``size``: asked of a camera, which may choose another. Raises ``UserError`` where ``text`` names nothing.
+    """
+    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # every failure is told in our own words
+    if text.isdecimal() or re.fullmatch(r"/dev/video\d+", text):
+        path = dev / f"video{int(text)}" if text.isdecimal() else Path(text)
+        return Source(f"camera {path}", lambda: _v4l2(path, size))
+    if match := re.fullmatch(r"csi:?(\d+)", text):
+        sensor = int(match[1])
+        return Source(f"CSI camera {sensor}", lambda: _csi(sensor, size))
+    if match := re.match(r"([a-z][a-z0-9+.-]*)://", text, re.IGNORECASE):
+        if match[1].lower() not in SCHEMES:
+            raise UserError(f"--camera {text}: cannot read {match[1]}:// URLs", f"known: {', '.join(SCHEMES)}")
+        return Source(_without_password(text), lambda: _url(text))
+    path = Path(text)
+    if path.is_dir():
+        return Source(str(path), lambda: PictureFeed(image_files(path)))
+    if not path.exists():
+        raise UserError(f"--camera {text}: there is no such camera, file or URL", _TAKES)
+    if path.suffix.lower() in SUFFIXES:
+        return Source(str(path), lambda: PictureFeed([path]))
+    return Source(str(path), lambda: _video_file(path))
+
+
+def cameras(dev: Path = Path("/dev")) -> list[str]:
+    """The V4L2 devices of this machine, by number."""
+    found = [(int(path.name[5:]), path) for path in dev.glob("video*") if path.name[5:].isdecimal()]
+    return [str(path) for _, path in sorted(found)]
+
+
+class CaptureFeed:
+    """A ``cv2.VideoCapture`` that is open."""
+
+    def __init__(self, capture: Any) -> None:
+        self._capture = capture
+
+    def read(self) -> Image | None:
+        try:
+            ok, image = self._capture.read()
+        except cv2.error:
+            return None
+        return np.asarray(image, np.uint8) if ok and image is not None and image.size else None
+
+    def close(self) -> None:
+        self._capture.release()
+
+
+class VideoFileFeed(CaptureFeed):
+    """A video file at its own speed, from the start again when it ends."""
+
+    def __init__(self, capture: Any, path: Path) -> None:
+        super().__init__(capture)
+        fps = float(capture.get(cv2.CAP_PROP_FPS))
+        self._interval_s = 1 / fps if 1 <= fps <= 240 else 1 / 30
+        self._path, self._due_s = path, time.perf_counter()
+
+    def read(self) -> Image | None:
+        image = super().read()
+        if image is None:  # the end; not every container can seek, so it is opened anew
+            self._capture.release()
+            self._capture = cv2.VideoCapture(str(self._path), cv2.CAP_FFMPEG)
+            image = super().read()
+        self._due_s = max(self._due_s + self._interval_s, time.perf_counter() - 1)
+        time.sleep(max(0.0, self._due_s - time.perf_counter()))
+        return image
+
+
+class PictureFeed:
+    """Pictures in turn, each for ``FOLDER_S``, over and over; one that cannot be read is passed over.
+
+    Raises ``UserError`` where none can be read.
+    """
+
+    def __init__(self, paths: list[Path]) -> None:
+        self._paths, self._at = paths, -1
+        self._pause_s = 0.0  # the first picture comes at once
+        self._turn()
+
+    def _turn(self) -> None:
+        """Go on to the next picture that can be read."""
+        for tried in range(1, len(self._paths) + 1):
+            self._at = (self._at + 1) % len(self._paths)
+            try:
+                self._image = load_image(self._paths[self._at])
+            except UserError:
+                if tried == len(self._paths):
+                    raise
+            else:
+                self._until_s = time.perf_counter() + FOLDER_S
+                return
+
+    def read(self) -> Image | None:
+        time.sleep(self._pause_s)
+        self._pause_s = STILL_INTERVAL_S
+        if len(self._paths) > 1 and time.perf_counter() > self._until_s:
+            try:
+                self._turn()
+            except UserError:
+                return None
+        return self._image
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+
+def csi_pipeline(sensor: int, size: Size, fps: int = 30) -> str:
+    """GStreamer's words for a Jetson's CSI sensor; its ISP converts, and only the newest frame is kept."""
+    width, height = size
+    return (
+        f"nvarguscamerasrc sensor-id={sensor} ! "
+        f"video/x-raw(memory:NVMM), width={width}, height={height}, framerate={fps}/1 ! "
+        "nvvidconv ! video/x-raw, format=BGRx ! videoconvert ! video/x-raw, format=BGR ! "
+        "appsink drop=true max-buffers=1 sync=false"
+    )
+
+
+def _csi(sensor: int, size: Size) -> CaptureFeed:
+    if not re.search(r"GStreamer:\s+YES", cv2.getBuildInformation()):
+        raise UserError(
+            f"a CSI camera needs an OpenCV with GStreamer, and this one (cv2 {cv2.__version__}) has none",
+            "use JetPack's: sudo apt install python3-opencv, a venv with --system-site-packages, and in it "
+            "pip uninstall opencv-python-headless",
+        )
+    capture = cv2.VideoCapture(csi_pipeline(sensor, size), cv2.CAP_GSTREAMER)
+    if not capture.isOpened():
+        raise UserError(
+            f"no CSI camera {sensor} answers",
+            "check the ribbon cable, then: sudo systemctl restart nvargus-daemon",
+        )
+    return CaptureFeed(capture)
+
+
+def _v4l2(path: Path, size: Size) -> CaptureFeed:
+    check_device(path)
+    capture = cv2.VideoCapture(str(path), cv2.CAP_V4L2)
+    if capture.isOpened():
+        capture.set(cv2.CAP_PROP_FOURCC, cv2.VideoWriter.fourcc(*"MJPG"))  # raw video over USB 2 is slow at this size
+        capture.set(cv2.CAP_PROP_FRAME_WIDTH, size[0])
+        capture.set(cv2.CAP_PROP_FRAME_HEIGHT, size[1])
+        capture.set(cv2.CAP_PROP_BUFFERSIZE, 1)
+        return CaptureFeed(capture)
+    holders = users_of(path)
+    if holders:
+        raise _busy(path, holders)
+    raise UserError(
+        f"{path} gives no picture: it may be in use by another user's program, or be no camera",
+        f"close other camera programs, or choose another: {', '.join(cameras(path.parent)) or 'none found'}",
+    )
+
+
+def check_device(path: Path) -> None:
+    """Raise ``UserError`` where a video device is not there, not ours to open, or busy."""
+    try:
+        os.close(os.open(path, os.O_RDWR | os.O_NONBLOCK))
+    except FileNotFoundError as error:
+        others = cameras(path.parent)
+        mend = f"found: {', '.join(others)}" if others else "plug a camera in, or use another source: --camera browser"
+        raise UserError(f"there is no camera {path}", mend) from error
+    except PermissionError as error:
+        raise UserError(f"you may not use {path}", _GROUP) from error
+    except OSError as error:
+        if error.errno == errno.EBUSY:
+            raise _busy(path, users_of(path)) from error
+        raise UserError(f"{path}: {os.strerror(error.errno or 0)}", "unplug the camera and plug it in again") from error
+
+
+def _busy(path: Path, holders: list[str]) -> UserError:
+    who = f" by {', '.join(holders)}" if holders else ""
+    return UserError(f"{path} is in use{who}", "close that program, or choose another camera")
+
+
+def users_of(path: Path) -> list[str]:
+    """Other processes that hold ``path`` open, as far as we may see: ``name (pid)``."""
+    found = []
+    target = os.path.realpath(path)
+    for process in Path("/proc").glob("[0-9]*"):
+        if int(process.name) == os.getpid():
+            continue
+        try:
+            if any(os.path.realpath(handle) == target for handle in (process / "fd").iterdir()):
+                found.append(f"{(process / 'comm').read_text().strip()} ({process.name})")
+        except OSError:  # not ours to see, or ended meanwhile
+            continue
+    return found
+
+
+def _url(url: str) -> CaptureFeed:
+    timeouts = [
+        cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, _NETWORK_TIMEOUT_MS, cv2.CAP_PROP_READ_TIMEOUT_MSEC, _NETWORK_TIMEOUT_MS,
+    ]  # fmt: skip
+    capture = cv2.VideoCapture(url, cv2.CAP_FFMPEG, timeouts)
+    if not capture.isOpened():
+        raise UserError(
+            f"{_without_password(url)} gives no video", "check the address, the network and the password in it"
+        )
+    return CaptureFeed(capture)
+
+
+def _without_password(url: str) -> str:
+    return re.sub(r"://[^/@]*@", "://", url)
+
+
+def _video_file(path: Path) -> VideoFileFeed:
+    if not os.access(path, os.R_OK):
+        raise UserError(f"{path} may not be read", "change its permissions")
+    capture = cv2.VideoCapture(str(path), cv2.CAP_FFMPEG)
+    if not capture.isOpened() or not capture.read()[0]:
+        capture.release()
+        raise UserError(
+            f"{path} is no video that OpenCV can decode (or no picture: these end in {', '.join(SUFFIXES)})",
+            f"convert it: ffmpeg -i {path} -c:v libx264 -pix_fmt yuv420p puzzle.mp4",
+        )
+    capture.release()
+    return VideoFileFeed(cv2.VideoCapture(str(path), cv2.CAP_FFMPEG), path)
