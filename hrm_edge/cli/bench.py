@@ -48,6 +48,8 @@ from hrm_edge.cli.options import Duration, OutputFile, backend_option, task_opti
 )
 @click.option("--reference", help="float32 artifact to compare with in the same run.  [default: a shipped one's own]")
 @click.option("--strict", is_flag=True, help="Refuse a machine that is not ready, fail a run that was disturbed.")
+@click.option("--power-mode", help="Jetson: hold this mode, by name, while measuring (needs root).")
+@click.option("--lock-clocks", is_flag=True, help="Jetson: hold the highest clocks while measuring (needs root).")
 @click.option("--compare", is_flag=True, help="MODEL are reports: one table, the first being the baseline.")
 @click.option("--max-regression", type=click.FloatRange(0), help="With --compare: fail if so many % worse.")
 @click.option("--sweep", help="One report per point of precision, batch, power-mode (a list with commas).")

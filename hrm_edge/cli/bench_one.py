@@ -47,6 +47,8 @@ class Options:
     idle: float
     reference: str | None
     strict: bool
+    lock_clocks: bool
+    power_mode: str | None
     json_file: str | None
     markdown_file: str | None
     html_file: str | None
@@ -54,7 +56,10 @@ class Options:
 
 def measure_and_show(context: click.Context, model: str, options: Options) -> None:
     """Measure ``model``, write the files, print the table; ``GateError`` where ``--strict`` is not met."""
-    report, example = measure(context, model, options)
+    from hrm_edge.bench.hold import hold
+
+    with hold(lock_clocks=options.lock_clocks, power_mode=options.power_mode):
+        report, example = measure(context, model, options)
     follow = f"hrm-edge bench --compare {options.json_file} OTHER.json"
     if options.json_file in (None, STDOUT):
         follow = f"hrm-edge solve {example} --model {model}"

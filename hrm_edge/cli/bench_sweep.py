@@ -7,8 +7,7 @@ import shlex
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -74,6 +73,8 @@ def _axes(sweep: str, models: Sequence[str], options: Options) -> list[str]:
         )
     if "precision" not in axes and len(models) > 1:
         raise UserError("several models are for --sweep precision", "add precision to --sweep, or name one model")
+    if "power-mode" in axes and options.power_mode is not None:
+        raise UserError("--power-mode and --sweep power-mode: which?", "leave one of them out")
     if "batch" in axes and options.scenario != "offline":
         raise UserError("--sweep batch is for --scenario offline", "add --scenario offline")
     return axes
@@ -105,21 +106,17 @@ def _measure_all(
     batches: list[int | None] = list(BATCHES) if "batch" in axes else [options.slots]
     points: list[BenchReport] = []
     failed: dict[str, str] = {}
-    with _mode_kept(modes):
-        for mode, model, batch in itertools.product(modes, models, batches):
-            name = ", ".join(str(part) for part in (Path(model).name, batch and f"{batch} slots", mode) if part)
-            click.echo(f"Measuring {name}", err=True)
-            if mode is not None and (why := _set_mode(mode)):
-                failed[name] = why
-                continue
-            file = scratch / "point.json"
-            file.unlink(missing_ok=True)
-            slots = ["--slots", str(batch)] if batch else []
-            done = _run(["bench", model, *_passed_on(context, options), *slots, "--json", str(file)])
-            if file.is_file():
-                points += read_bench(file)
-            else:
-                failed[name] = _last_words(done)
+    for mode, model, batch in itertools.product(modes, models, batches):
+        name = ", ".join(str(part) for part in (Path(model).name, batch and f"{batch} slots", mode) if part)
+        click.echo(f"Measuring {name}", err=True)
+        file = scratch / "point.json"
+        file.unlink(missing_ok=True)
+        chosen = [*(["--slots", str(batch)] if batch else []), *(["--power-mode", mode] if mode else [])]
+        done = _run(["bench", model, *_passed_on(context, options), *chosen, "--json", str(file)])
+        if file.is_file():
+            points += read_bench(file)
+        else:
+            failed[name] = _last_words(done)
     return points, failed
 
 
@@ -147,9 +144,6 @@ def _last_words(done: subprocess.CompletedProcess[str]) -> str:
     return (told or lines or [f"exit code {done.returncode}"])[-1]
 
 
-# -- power modes --------------------------------------------------------------------------------------------------
-
-
 def _modes() -> list[str]:
     from hrm_edge.device.clocks import power_modes
     from hrm_edge.device.system import System
@@ -158,33 +152,3 @@ def _modes() -> list[str]:
     if not found:
         raise UserError("--sweep power-mode: this machine has no nvpmodel modes", "it is for a Jetson")
     return found
-
-
-def _set_mode(name: str) -> str | None:
-    """Switch the board to a mode by name; why not, or None."""
-    from hrm_edge.device.clocks import power_mode, power_modes
-    from hrm_edge.device.system import System
-
-    system = System()
-    number = next(key for key, value in power_modes(system).items() if value == name)
-    done = subprocess.run(
-        ["nvpmodel", "-m", str(number)], capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL
-    )
-    now = power_mode(system)
-    if now == name:
-        return None
-    return f"the board stays in {now}: it may need root or a reboot for this mode ({_last_words(done)})"
-
-
-@contextmanager
-def _mode_kept(modes: Sequence[str | None]) -> Iterator[None]:
-    """Give the board its mode back."""
-    from hrm_edge.device.clocks import power_mode
-    from hrm_edge.device.system import System
-
-    before = power_mode(System()) if modes != [None] else None
-    try:
-        yield
-    finally:
-        if before is not None:
-            _set_mode(before)
