@@ -19,7 +19,7 @@ PACKAGE = ROOT / "hrm_edge"
 
 BASE = {"device", "errors", "files", "spec", "recipe", "manifest", "report", "tasks", "zoo"}
 CORE = {"session", "solve"}
-EDGE = {"runtime", "plugin", "vision", "bench", "demo", "doctor"}
+EDGE = {"runtime", "plugin", "vision", "bench", "demo", "doctor", "remote"}
 HOST = {"model", "ops", "data", "train", "quant", "export", "digits"}
 
 # A file or folder of the package → the others that it may import (itself and __init__ always).
@@ -46,6 +46,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "bench": BASE | CORE | {"runtime"},
     "demo": BASE | CORE | {"runtime", "vision"},
     "doctor": BASE,
+    "remote": BASE,
     # host
     "ops": {"errors", "files", "plugin"},
     "model": BASE | {"session", "ops"},
