@@ -1,6 +1,6 @@
 """hrm-edge beside other ways to run the same weights on this CPU: one run, taking turns, ratios with their spread.
 
-    python benchmarks/peers.py --fp32 sudoku-nano [--int8 ARTIFACT] --machine NAME [--threads N] [--puzzles N] [--rounds N]
+    python benchmarks/peers.py --fp32 sudoku-nano [--int8 ARTIFACT] --machine NAME [--threads N] [--rounds N]
 
 Everyone solves the same puzzles one at a time. A peer does what its users do: the model's step in a loop for all the
 steps, as the published evaluation does. hrm-edge is measured twice: for all the steps too ("fixed", the same work), and
@@ -260,9 +260,10 @@ def run(options: argparse.Namespace, scratch: Path) -> dict[str, Any]:
     return {
         "kind": "hrm-edge peers", "schema_version": 1,
         "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        "command": " ".join(["python", *sys.argv]), "model": options.fp32, "parameters": sum(p.numel() for p in model.parameters()),
+        "command": " ".join(["python", *sys.argv]), "model": options.fp32,
         "device": describe_device().model_dump(mode="json"), "warnings": warnings_before(before, System()),
-        "threads": options.threads, "puzzles": len(puzzles), "steps": given.steps, "rounds": options.rounds, "base": BASE,
+        "threads": options.threads, "puzzles": len(puzzles), "steps": given.steps, "rounds": options.rounds,
+        "base": BASE,
         "versions": {name: package_version(name) for name in ("torch", "onnxruntime", "openvino", "onnx")},
         "rows": rows(times, puzzles.labels),
     }  # fmt: skip
