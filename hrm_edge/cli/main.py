@@ -108,7 +108,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line on ``arguments`` (default: the process's own) and return the exit code."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        with cli.make_context("hrm-edge", arguments) as context:
+        with cli.make_context("hrm-edge", list(arguments), obj=arguments) as context:
             cli.invoke(context)
         sys.stdout.flush()  # a full disk or a closed pipe shows here, not in the interpreter's shutdown
     except click.exceptions.Exit as leave:
