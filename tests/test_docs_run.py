@@ -28,7 +28,7 @@ NOT_RUN = {  # a command that begins so → why, and what tests it instead
     "sudo": "changes this machine",
 }
 REFUSED = {  # what only a board or a GPU can do: the message that everybody else gets
-    "--engine": "TensorRT",
+    "--engine": "an engine is built for a GPU",
     "--power-mode": "this machine has no nvpmodel modes",
 }
 
