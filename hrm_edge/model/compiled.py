@@ -37,5 +37,5 @@ def _run_once(model: HRM, batch: int, dtype: torch.dtype) -> None:
         puzzle.requires_grad_(True)
     z_h, z_l = (state.contiguous() for state in model.initial_state(batch, dtype))
     logits = model(tokens, puzzle, z_h, z_l)[2]
-    first = [model.get_parameter(f"{level}.layers.0.self_attn.qkv_proj.weight") for level in ("H_level", "L_level")]
-    torch.autograd.grad(logits.sum(), first)
+    first = (model.H_level.layers[0], model.L_level.layers[0])
+    torch.autograd.grad(logits.sum(), [block.get_parameter("self_attn.qkv_proj.weight") for block in first])
