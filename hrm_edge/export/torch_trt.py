@@ -28,7 +28,7 @@ from hrm_edge.runtime.trt.identity import BatchRange, Options
 from hrm_edge.runtime.trt.worker import MIB, Request
 from hrm_edge.spec import STEP_INPUTS, ModelSpec, step_io
 
-INSTALL = "pip install 'hrm-edge[torch-tensorrt]' (on a Jetson: from the Jetson AI Lab's index)"
+INSTALL = "pip install torch-tensorrt of torch's own version (on a Jetson: from the Jetson AI Lab's index)"
 
 
 # Tagged as not deterministic although it is: what has constant inputs only, as weights have, would otherwise be

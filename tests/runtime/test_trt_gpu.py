@@ -93,6 +93,6 @@ def test_it_solves(engine: tuple[Path, Manifest], halt: Any) -> None:
 def test_it_is_refused_for_another_gpu(engine: tuple[Path, Manifest]) -> None:
     folder, manifest = engine
     other = dataclasses.replace(find_gpu(), name="another", sm=52, sm_count=1)
-    with pytest.raises(UserError, match="is not valid here: .*here is 52"):
+    with pytest.raises(UserError, match=r"is not valid here: .*here is 52"):
         open_engine(folder, manifest, gpu=other)
     assert find_api().version.count(".") == 3
