@@ -129,7 +129,7 @@ def _export_checkpoint(
             quantization=recipe.quantization if recipe else Quantization(),
             limits=recipe.limits if recipe else Limits(),
             plugin=plugin,
-            written_as=written_as,
+            **({} if written_as is None else {"written_as": written_as}),
             tell=lambda message: status.update(message),
         )
     _show(Console(), manifest, out)
