@@ -91,7 +91,7 @@ def test_the_exported_step_is_the_int8_graph(name: str) -> None:
         signal = float(float_one.detach().square().sum())
         apart = decibels(signal, float(np.square(ours.detach().numpy() - theirs).sum()))
         effects.append(decibels(signal, float((ours - float_one).detach().square().sum())))
-        assert apart > effects[-1] + 3 or apart > 60  # the two round the same things; flips at ties feed on
+        assert apart > effects[-1] + 1 or apart > 60  # two roundings that had nothing in common: 3 dB below
     assert min(effects) < 50  # and they do round
 
 
