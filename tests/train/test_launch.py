@@ -1,10 +1,17 @@
-"""Launching: bad input ends with one message and no process left; restarts and hosts (slow)."""
+"""Launching: bad input ends with one message and no process left; two hosts, one of which is cut off (slow)."""
 
 from __future__ import annotations
 
+import contextlib
+import json
 import os
+import shutil
+import signal
 import socket
+import subprocess
+import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,11 +20,14 @@ from click.testing import CliRunner
 from hrm_edge.cli.train import train
 from hrm_edge.data.build import Options, build
 from hrm_edge.errors import UserError
+from hrm_edge.model.load import load_model
+from hrm_edge.model.weights import checkpoints
 from hrm_edge.tasks import get_task
 from hrm_edge.train import launch as launching
 from hrm_edge.train.distributed import joined
 from hrm_edge.train.launch import Hosts, launch
-from tests.train.ranks import recipe
+from hrm_edge.train.loggers import LOG_FILE, read_lines
+from tests.train.ranks import ROOT, recipe
 
 
 @pytest.fixture(scope="module")
@@ -92,3 +102,68 @@ def test_threads_are_shared_out_unless_given(monkeypatch: pytest.MonkeyPatch) ->
             monkeypatch.setenv("OMP_NUM_THREADS", given)
         launch([], Hosts(nproc))
     assert seen == ["2", "1", "7"]
+
+
+@pytest.fixture
+def namespaces() -> Iterator[tuple[str, str]]:
+    """Two hosts on one cable: network namespaces with addresses 10.77.0.1 and 10.77.0.2."""
+    if os.geteuid() or not shutil.which("ip"):
+        pytest.skip("needs root and iproute2 (apt install iproute2)")
+    names = (f"hrm{os.getpid()}a", f"hrm{os.getpid()}b")
+    try:
+        for name in names:
+            ip("netns", "add", name)
+        ip("link", "add", "cable", "netns", names[0], "type", "veth", "peer", "name", "cable", "netns", names[1])
+        for number, name in enumerate(names, 1):
+            ip("-n", name, "addr", "add", f"10.77.0.{number}/24", "dev", "cable")
+            ip("-n", name, "link", "set", "cable", "up")
+            ip("-n", name, "link", "set", "lo", "up")
+        yield names
+    finally:
+        for name in names:
+            subprocess.run(["ip", "netns", "del", name], check=False)
+
+
+def ip(*words: str) -> None:
+    subprocess.run(["ip", *words], check=True)
+
+
+def wait_for_ranks(run: Path, ranks: int, beyond: int, hosts: list[subprocess.Popen[bytes]]) -> int:
+    """Wait for a checkpoint later than step ``beyond`` that was saved on ``ranks`` ranks; returns its step."""
+    deadline = time.monotonic() + 400
+    while time.monotonic() < deadline:
+        assert [host.poll() for host in hosts] == [None] * len(hosts)
+        for folder in reversed(checkpoints(run)):
+            with contextlib.suppress(OSError):  # pruned just now
+                step = int(folder.name[-8:])
+                if step > beyond and json.loads((folder / "loop.json").read_text())["ranks"] == ranks:
+                    return step
+        time.sleep(0.2)
+    raise AssertionError(f"no checkpoint of {ranks} ranks beyond step {beyond}")
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1500)
+def test_two_hosts_go_on_while_one_is_cut_off_and_when_it_is_back(
+    recipe_file: Path, tmp_path: Path, namespaces: tuple[str, str]
+) -> None:
+    run = tmp_path / "run"
+    words = [sys.executable, "-m", "hrm_edge", "train", str(recipe_file), "--out", str(run), "--nnodes", "1:2"]
+    words += ["--rdzv-endpoint", "10.77.0.1:29400", "--rdzv-id", "two", "--host-timeout", "10s"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    hosts = [subprocess.Popen(["ip", "netns", "exec", name, *words], env=environment) for name in namespaces]
+    try:
+        together = wait_for_ranks(run, 2, 0, hosts)
+        ip("-n", namespaces[1], "link", "set", "cable", "down")
+        alone = wait_for_ranks(run, 1, together, hosts)
+        ip("-n", namespaces[1], "link", "set", "cable", "up")
+        again = wait_for_ranks(run, 2, alone, hosts)
+        hosts[0].send_signal(signal.SIGINT)
+        assert [host.wait(200) for host in hosts] == [130, 130]
+        assert load_model(checkpoints(run)[-1])[1].step >= again
+        steps = [line["step"] for line in read_lines(run / LOG_FILE) if line["kind"] == "train"]
+        assert steps == list(range(20, steps[-1] + 1, 20))  # no gap, no repeat
+    finally:
+        for host in hosts:
+            host.kill()
+            host.wait()
