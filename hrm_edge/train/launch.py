@@ -84,6 +84,9 @@ def launch(arguments: list[str], hosts: Hosts) -> int:
         if name.startswith("torch.distributed.elastic"):
             logging.getLogger(name).setLevel(logging.CRITICAL)  # we say it in our own words
     cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
+    # torch's agent keeps one store for all rounds, in which workers that were started again find the addresses of those
+    # that are gone; without sharing every round gets a new one.
+    os.environ.setdefault("TORCH_DISABLE_SHARE_RDZV_TCP_STORE", "1")
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, cores // hosts.nproc)))
     try:
         result = _run(arguments, hosts)
