@@ -69,7 +69,7 @@ def _stop_flag() -> Iterator[list[str]]:
 @click.option("--host-timeout", type=Duration(), default="10m", show_default=True,
               help="How long to wait for another process or host.")  # fmt: skip
 def train(recipe: Path, overrides: tuple[str, ...], out: Path | None, nproc: int, **flags: Any) -> None:
-    """Train RECIPE (a YAML file of recipes/).
+    """Train RECIPE (a YAML file of recipes/); recipes/digits.yaml is the network that reads photos.
 
     The run folder gets full checkpoints (weights, average, optimizer, carry, random state), the best one by exact
     accuracy on unseen puzzles, and a log: metrics.jsonl, metrics.csv and, where it is installed, TensorBoard.
@@ -93,10 +93,16 @@ def train(recipe: Path, overrides: tuple[str, ...], out: Path | None, nproc: int
     unless you set it (torchrun sets 1). Without the variable above, workers that torchrun starts again look for lost
     ones.
     """
-    from hrm_edge.recipe import load_recipe
+    from hrm_edge.recipe import load_recipe, read_keys
 
-    options = load_recipe(recipe, overrides)
     run = out or Path("runs") / recipe.stem
+    keys = read_keys(recipe, overrides)
+    if keys.task == "digits":
+        from hrm_edge.cli.digits import train_digits
+
+        train_digits(keys, run, {"nproc": nproc, **flags})
+        return
+    options = load_recipe(recipe, overrides)
     own = ["train", str(recipe), *(word for o in overrides for word in ("--set", o)), "--out", str(run)]
     if "RANK" not in os.environ and (nproc > 1 or flags["nnodes"] != (1, 1) or flags["rdzv_endpoint"]):
         raise click.exceptions.Exit(_launch(options, own, nproc, flags))
