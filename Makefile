@@ -31,7 +31,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	@touch $@
 
 $(VENV)/.installed-dev: $(VENV)/.installed
-	$(PIP) --no-build-isolation --editable '.[dev,web,rtx,fused,lean,openvino,report,gpu]'
+	$(PIP) --no-build-isolation --editable '.[dev,digits,tensorboard,web,rtx,fused,lean,openvino,report,gpu]'
 	$(PIP) --no-deps --upgrade --target $(VENV)/torch-tensorrt $(TORCH_TENSORRT) || \
 		echo "no torch-tensorrt-rtx for this Python and machine: its conversion test skips" >&2
 	@touch $@
