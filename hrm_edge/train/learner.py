@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from hrm_edge.model.act import ActStep, act_step, admit, draw_minimum_steps, fresh_carry
+from hrm_edge.model.compiled import compile_step
 from hrm_edge.model.hrm import HRM
 from hrm_edge.model.weights import EMA_FILE, MODEL_FILE, load_weights
 from hrm_edge.recipe import Recipe
@@ -40,8 +41,9 @@ class Learner:
         self.generator = torch.Generator(self.device).manual_seed(recipe.seed)
         self.carry = fresh_carry(self.model, self.slots.stop - self.slots.start, self.dtype)
         self.step = self.samples = 0
+        self.why_not_compiled = ""
         if recipe.train.compile:
-            self.model.compile(dynamic=False)
+            self.why_not_compiled = compile_step(self.model, self.slots.stop - self.slots.start, self.dtype)
 
     def connect(self) -> None:
         """Join the gradients of the ranks; to be called by all of them, and once before the first step."""
