@@ -48,6 +48,12 @@ class Learner:
     def connect(self) -> None:
         """Join the gradients of the ranks; to be called by all of them, and once before the first step."""
         self.parallel = self.world.parallel(self.model)
+        if self.world.size > 1:
+            # DDP lays its buckets out anew after the first backward pass, and sums round by that layout. Get past it
+            # with a step that counts for nothing, so that a resumed run rounds as an uninterrupted one does.
+            step = act_step(self.model, self.carry, loss=self.recipe.train.loss, forward=self.parallel)
+            step.loss.total.backward()
+            self.optimizer.zero_grad(set_to_none=True)
 
     # -- one optimizer step -----------------------------------------------------------------------------------
 
