@@ -112,6 +112,7 @@ class Recipe(Section):
     variant: str
     seed: int = 0
     data: str = Field(default="", description="built data folder")
+    init: str = Field(default="", description="run, checkpoint or published file whose weights the run starts from")
     model: dict[str, Any] = {}
     augment: Augment = Augment()
     train: Train = Train()

@@ -52,7 +52,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "model": BASE | {"session", "ops"},
     "data": BASE,
     "digits": BASE | {"vision"},
-    "train": BASE | CORE | {"model", "data"},
+    "train": BASE | CORE | {"model", "data", "quant"},
     "quant": BASE | {"model", "data"},
     "export": BASE | CORE | {"model", "data", "quant", "plugin", "runtime"},
     "cli": BASE | CORE | EDGE | HOST,
@@ -89,7 +89,7 @@ MAY_USE: dict[str, set[str]] = {
     "data": {"numpy", "numba", "pydantic", "rich", "huggingface_hub"},
     "train": {"numpy", "torch", "safetensors", "pydantic", "rich", "wandb"},
     "digits": {"numpy", "torch", "onnx", "cv2", "PIL", "pydantic"},
-    "quant": {"numpy", "torch", "onnx", "pydantic", "rich"},
+    "quant": {"numpy", "torch", "yaml", "pydantic"},
     "export": {"numpy", "torch", "safetensors", "onnx", "onnxruntime", "pydantic", "rich"},
     "cli": {"click", "rich", "numpy", "pydantic"},
 }

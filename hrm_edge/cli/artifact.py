@@ -136,7 +136,7 @@ def _next_step(out: Path, manifest: Manifest, flags: dict[str, Any]) -> str:
         return marked
     if not any(flags[name] for name in _INT8_ONLY):
         return f"{marked}. Find the layers to keep in float: add --sensitivity FILE"
-    return f"{marked}. Train the rounding in: hrm-edge train RECIPE --init MODEL --set quantization.aware=true"
+    return f"{marked}. Train the rounding in: hrm-edge train RECIPE --set init=MODEL --set quantization.aware=true"
 
 
 def _show(console: Console, manifest: Manifest, out: Path) -> None:
