@@ -1,4 +1,4 @@
-"""Rounding in torch is the exported graph's; the ranking finds the layer that was made to suffer; policies round-trip."""
+"""Rounding in torch is the exported graph's; the ranking finds the layer that was made to suffer; policy files."""
 
 from __future__ import annotations
 

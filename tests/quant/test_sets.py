@@ -1,4 +1,4 @@
-"""Calibration and check sets: what ships is as listed, mixed and apart from what is measured; every refusal by words."""
+"""Calibration and check sets: what ships is as listed, mixed and apart from what is measured; refusals."""
 
 from __future__ import annotations
 
