@@ -37,8 +37,8 @@ def test_max_keeps_the_outlier_and_the_others_cut_it(outlier):
 
 def test_mse_is_the_least_error(outlier):
     """No other of many bounds rounds the real values better, but for the width of what is tried."""
-    values = outlier[:50_000]
-    counts, top = histogram(np.append(values, 12.0))
+    values = np.append(outlier[:50_000], 12.0)
+    counts, top = histogram(values)
     best = bound_of(counts, top, Quantization(observer="mse"))
     error = rounding_error(values, best)
     assert error <= 1.02 * min(rounding_error(values, bound) for bound in np.linspace(1.0, 12.0, 200))
