@@ -13,6 +13,7 @@ from hrm_edge.errors import UserError
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from hrm_edge.export.artifact import WrittenAs
     from hrm_edge.manifest import Manifest
 
 ARTIFACT_FLAGS = ("precision", "calibration", "policy", "sensitivity", "puzzles", "max_steps", "plugin")
@@ -70,7 +71,9 @@ def is_asked(flags: dict[str, Any]) -> bool:
     return any(value not in (None, False) for value in flags.values())
 
 
-def write_artifact(model: Path, out: Path, task: str | None, flags: dict[str, Any]) -> None:
+def write_artifact(
+    model: Path, out: Path, task: str | None, flags: dict[str, Any], written_as: WrittenAs | None = None
+) -> None:
     """Export ``model``, a checkpoint or an fp32 artifact, by its flags; raises ``GateError`` at the end."""
     from rich.console import Console
 
@@ -91,7 +94,7 @@ def write_artifact(model: Path, out: Path, task: str | None, flags: dict[str, An
             for_int8 = {name: flags[name] if chosen == "int8" else None for name in _INT8_ONLY}
             return export(
                 network, info, folder, precision=chosen, calibration=flags["calibration"], quantization=quantization,
-                limits=limits, plugin=flags["plugin"], tell=status.update, **for_int8,
+                limits=limits, plugin=flags["plugin"], tell=status.update, written_as=written_as, **for_int8,
             )  # fmt: skip
 
         manifest = export_fastest(one, out, status.update) if precision == FASTEST else one(precision, out)

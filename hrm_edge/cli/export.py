@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from hrm_edge.cli.artifact import ARTIFACT_FLAGS, artifact_options, is_asked, write_artifact
 from hrm_edge.cli.engine import artifact_folder, check_flags, engine_options, export_engine, export_through
 from hrm_edge.cli.options import task_option
+
+if TYPE_CHECKING:
+    from hrm_edge.export.artifact import WrittenAs
 
 
 @click.command()
@@ -19,7 +22,7 @@ from hrm_edge.cli.options import task_option
 @task_option
 @click.option(
     "--backend",
-    type=click.Choice(["onnx", "tensorrt"]),
+    type=click.Choice(["onnx", "tensorrt", "torch-tensorrt"]),
     default="onnx",
     show_default=True,
     help="What to build; an engine's folder is an artifact too.",
@@ -50,15 +53,22 @@ def export(model: Path, out: Path, task_name: str | None, backend: str, **flags:
     own = {name: flags.pop(name) for name in ARTIFACT_FLAGS}
     if artifact is not None and task_name is not None:
         raise UserError(f"--task: {model} is an artifact, which says its own", "leave it out")
-    if artifact is not None and backend != "onnx" and not is_asked(own):
+    if artifact is not None and backend == "torch-tensorrt":
+        raise UserError(f"{model} is an artifact, Torch-TensorRT converts the torch model", "export the checkpoint")
+    if artifact is not None and backend != "onnx":
+        if is_asked(own):
+            raise UserError(
+                f"{model} is an artifact, whose precision and steps are settled for an engine",
+                "leave such flags out, or export it first without --backend",
+            )
         export_engine(artifact, out, flags)
         return
 
-    def write(folder: Path) -> None:
-        write_artifact(artifact or model, folder, task_name, own)
+    def write(folder: Path, written_as: WrittenAs | None = None) -> None:
+        write_artifact(artifact or model, folder, task_name, own, written_as)
 
     if backend != "onnx":
-        export_through(out, write, flags)
+        export_through(out, backend, write, flags)
         return
     if artifact is not None and not is_asked(own):
         raise UserError(f"{model} is an artifact already", "add --int8 or --fp16, or --backend tensorrt for its engine")

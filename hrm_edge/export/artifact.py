@@ -25,13 +25,15 @@ from hrm_edge.model.session import TorchSession
 from hrm_edge.model.weights import CheckpointInfo
 from hrm_edge.plugin.contract import NAME, NAMESPACE, VERSION
 from hrm_edge.quant.prepare import Quantized, prepare
-from hrm_edge.quant.sets import puzzle_sets
+from hrm_edge.quant.sets import CheckSet, puzzle_sets
 from hrm_edge.recipe import Limits, Quantization
 from hrm_edge.runtime.ort import OrtSession
 
 MAX_BATCH = 1024
 
 Tell = Callable[[str], None]
+WrittenAs = Callable[[HRM, "dict[str, float] | None"], None]
+"""Told what a graph is written from: the model, smoothed where that is asked for, and its activation scales."""
 
 
 def _silent(message: str) -> None:
@@ -51,6 +53,7 @@ def export(
     sensitivity: Path | None = None,
     plugin: bool = False,
     tell: Tell = _silent,
+    written_as: WrittenAs | None = None,
 ) -> Manifest:
     """Write the artifact folder ``out`` and return its manifest; a missed limit is marked in it, not raised.
 
@@ -67,11 +70,12 @@ def export(
             model, info.task, seen, quantization, limits,
             policy_file=policy, sensitivity_file=sensitivity, tell=tell,
         )  # fmt: skip
-    source = quantized.model if quantized else model
+    source, scales = (quantized.model, quantized.scales) if quantized else (model, None)
+    if written_as is not None:
+        written_as(source, scales)
     weights: dict[str, NDArray[np.float32]] = {n: t.numpy() for n, t in source.state_dict().items()}
     with atomic_folder(out) as folder:
         tell("writing the graph")
-        scales = quantized.scales if quantized else None
         graph = StepGraph(spec, weights, half=precision == "fp16", activation_scales=scales, plugin=plugin).build()
         onnx.save(graph, folder / STEP_FILE)
         (folder / STATE_FILE).write_bytes(save(_state(model)))  # not save_file: a full disk must be an OSError
@@ -93,15 +97,25 @@ def export(
                 "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
             },
         )
-        table, lost = measure(TorchSession(model), OrtSession(folder, manifest), check, steps)
-        gate = judge(table, lost, precision, limits)
-        measured: dict[str, Any] = {"parity": table, "gate": gate}
-        if lost is not None:
-            measured |= {"accuracy_lost_points": lost.points, "accuracy_lost_interval_95": lost.interval_95}
-        if precision == "fp16":
-            tell("looking at the range of every float16 tensor")
-            measured |= _ranged(half_range(model, graph, check, steps), gate, manifest)
+        measured = _measured(model, graph, OrtSession(folder, manifest), check, limits, manifest, tell)
         return write_manifest(folder, manifest.model_copy(update=measured))
+
+
+def _measured(
+    model: HRM, graph: onnx.ModelProto, session: OrtSession, check: CheckSet, limits: Limits, manifest: Manifest,
+    tell: Tell,
+) -> dict[str, Any]:  # fmt: skip
+    """What the manifest says of parity, accuracy and the gate."""
+    steps, precision = model.spec.max_steps, manifest.precision
+    table, lost = measure(TorchSession(model), session, check, steps)
+    gate = judge(table, lost, precision, limits)
+    measured: dict[str, Any] = {"parity": table, "gate": gate}
+    if lost is not None:
+        measured |= {"accuracy_lost_points": lost.points, "accuracy_lost_interval_95": lost.interval_95}
+    if precision == "fp16":
+        tell("looking at the range of every float16 tensor")
+        measured |= _ranged(half_range(model, graph, check, steps), gate, manifest)
+    return measured
 
 
 def _ranged(found: Range, gate: Gate, manifest: Manifest) -> dict[str, Any]:

@@ -11,7 +11,6 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-import hrm_edge
 from hrm_edge.data.canonical import classes, has_canonical, keys
 from hrm_edge.data.dataset import Dataset
 from hrm_edge.data.layout import is_data_folder
@@ -23,7 +22,7 @@ from hrm_edge.tasks.base import Task
 from hrm_edge.tasks.samples import sample_file
 from hrm_edge.tasks.sudoku import Sudoku
 
-_PACKAGE = Path(hrm_edge.__file__).parent
+_PACKAGE = Path(__file__).parent.parent
 # A wheel has the folder inside the package; a checkout has it beside the package.
 CALIBRATION = _PACKAGE / "calibration" if (_PACKAGE / "calibration").is_dir() else _PACKAGE.parent / "calibration"
 INDEX_FILE = "sets.json"
