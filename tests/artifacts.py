@@ -36,7 +36,8 @@ def singles_spec(task: Sudoku, **overrides: Any) -> ModelSpec:
         grid=task.grid,
         hidden=hidden,
         heads=2,
-        **{"grid_heads": False, **overrides},
+        grid_heads=False,
+        **overrides,
     )
 
 
