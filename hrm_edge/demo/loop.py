@@ -38,6 +38,7 @@ class Demo:
         self._track = 0  # the tracker's count that the fusion is about
         self._track_since_s = 0.0
         self._reading: Reading | None = None
+        self._settled = False  # the rules have accepted the reading: it need not be read all the time
         self._answer_after_ms: float | None = None
         self._board: dict[str, Any] | None = None
         self._thought: Thought | None = None
@@ -96,13 +97,12 @@ class Demo:
         self._track, self._track_since_s = self._tracker.tracks, frame.time_s
         self._answer_after_ms = None
         self._fusion.reset()
-        self._reading = None
+        self._reading, self._settled = None, False
 
     def _read(self, image: Image, grid: Grid) -> None:
         """Fuse this frame's reading into what was read, where it is worth the time."""
         self._frames += 1
-        settled = self._reading is not None and self._fusion.stable
-        if self._tracker.seen and (not settled or self._frames % SETTLED_EVERY == 0):
+        if self._tracker.seen and (not self._settled or self._frames % SETTLED_EVERY == 0):
             began = time.perf_counter()
             self._reading = self._fusion.add(self._reader.read(image, grid))
             self._stages["read"].add(time.perf_counter() - began)
@@ -111,15 +111,18 @@ class Demo:
         """What the reading so far amounts to; starts the thinker on a stable one."""
         in_view = self._tracker.in_view
         reading = State("reading", "reading" if in_view < 2 else f"reading the clearest of {in_view} grids in view")
+        self._settled = False
         if self._reading is None or not self._fusion.stable:
             return reading
         thought = self.thinker.think(self._reading)
         if thought.refused is not None:
+            why = thought.refused.what.removeprefix("contradictory givens: ")
             if self._fusion.frames < PATIENCE_FRAMES:
-                return State("reading", f"reading again: {thought.refused.what}")
-            return State("unsolvable", f"cannot be solved: {thought.refused.what}")
+                return State("reading", f"reading again: {why}")
+            return State("unsolvable", f"cannot be solved: {why}")
         if thought.givens is None:
             return reading
+        self._settled = True
         if thought is not self._thought:
             percent = np.rint(100 * self._reading.confidence).astype(int).tolist()
             self._board = {"givens": self.thinker.task.format(thought.givens), "confidence": percent}

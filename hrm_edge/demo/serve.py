@@ -103,12 +103,16 @@ class Server:
         self._fault: BaseException | None = None
 
     @property
+    def port(self) -> int:
+        """The port it listens at."""
+        return int(self._socket.getsockname()[1])
+
+    @property
     def url(self) -> str:
         """What to open, with the token if one is needed."""
         host = self._host if self._host not in ("0.0.0.0", "::") else socket.gethostname()
         host = f"[{host}]" if ":" in host else host
-        port = self._socket.getsockname()[1]
-        return f"{self._scheme}://{host}:{port}/" + (f"?token={self.token}" if self.token else "")
+        return f"{self._scheme}://{host}:{self.port}/" + (f"?token={self.token}" if self.token else "")
 
     def run(self) -> None:
         """Serve, with the demo's loop in a thread beside it."""
