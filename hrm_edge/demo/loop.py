@@ -20,6 +20,7 @@ from hrm_edge.vision.read import Reader, Reading, turned
 from hrm_edge.vision.track import Tracker
 
 FRAME_TIMEOUT_S = 0.5
+WAITING_S = 2.0  # without a frame: a browser's tab in the background sends one a second
 PATIENCE_FRAMES = 12  # read before a reading that the rules refuse is called unsolvable
 SETTLED_EVERY = 4  # frames between two readings once the reading is stable: enough to notice another puzzle
 SEARCHING = State("searching", "searching for a Sudoku")
@@ -64,14 +65,16 @@ class Demo:
 
     def run(self, stop: threading.Event) -> None:
         """Until ``stop``. Raises what broke the thinker."""
+        last_s = float("-inf")
         while not stop.is_set():
             if self.thinker.fault is not None:
                 raise self.thinker.fault
             frame = self.mailbox.take(FRAME_TIMEOUT_S)
-            if frame is None:
-                self._publish(self._waiting(), self.view.image)
-            else:
+            if frame is not None:
+                last_s = frame.time_s
                 self.show(frame)
+            elif time.perf_counter() - last_s > WAITING_S:
+                self._publish(self._waiting(), self.view.image)
 
     def show(self, frame: Frame) -> None:
         """One turn of the loop: make the view of ``frame``."""
@@ -152,7 +155,9 @@ class Demo:
         return State("unsolvable", f"cannot be solved: a {side}x{side} grid, and the model solves {mine}x{mine}")
 
     def _waiting(self) -> State:
-        if self.mailbox.guest is None and self.camera is not None:
+        if self.mailbox.guest is not None:
+            return State("waiting", "waiting for the viewer's camera")
+        if self.camera is not None:
             return State("waiting", self.camera.trouble or f"waiting for {self.camera.source.name}")
         return State("waiting", "waiting for a picture: start this device's camera, or send a photo")
 

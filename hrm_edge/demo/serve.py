@@ -47,13 +47,15 @@ def bind(address: Address) -> socket.socket:
     """A listening socket; ``UserError`` where the address is taken, not ours, or not allowed."""
     try:
         family = socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM)[0][0]
-        found = socket.socket(family)
+    except socket.gaierror as error:
+        raise UserError(f"--web: unknown host '{address.host}'", _FORM) from error
+    found = socket.socket(family)
+    try:
         found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         found.bind((address.host, address.port))
         found.listen()
-    except socket.gaierror as error:
-        raise UserError(f"--web: unknown host '{address.host}'", _FORM) from error
     except OSError as error:
+        found.close()
         mends = {
             errno.EADDRINUSE: f"choose another port: --web {address.port + 1 if address.port < 65535 else 8000}",
             errno.EACCES: "ports below 1024 are for root: choose another, such as --web 8000",

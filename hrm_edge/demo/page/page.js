@@ -204,14 +204,17 @@ const sheet = document.createElement("canvas");
 function sendFrame() {
   if (!stream) return;
   const { video } = stream;
-  const next = video.requestVideoFrameCallback ? (f) => video.requestVideoFrameCallback(f) : requestAnimationFrame;
-  next(() => {
-    if (!stream || !video.videoWidth) return;
+  let sent = false;
+  const grab = () => {
+    if (sent || !stream || !video.videoWidth) return;
+    sent = true;
     const scale = Math.min(1, LONG_SIDE / Math.max(video.videoWidth, video.videoHeight));
     Object.assign(sheet, { width: Math.round(video.videoWidth * scale), height: Math.round(video.videoHeight * scale) });
     sheet.getContext("2d").drawImage(video, 0, 0, sheet.width, sheet.height);
     sheet.toBlob((blob) => { if (blob && socket.readyState === WebSocket.OPEN) socket.send(blob); }, "image/jpeg", 0.85);
-  });
+  };
+  if (video.requestVideoFrameCallback) video.requestVideoFrameCallback(grab);
+  setTimeout(grab, video.requestVideoFrameCallback ? 400 : 40); // a tab in the background gets no callbacks
 }
 
 // ---- photos ----
