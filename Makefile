@@ -1,17 +1,19 @@
 # `make help` lists the targets. Everything runs in .venv, which is made once and renewed when the pins change.
 #   PYTHON=python3.12        another Python (3.10 or newer)
 #   VENV=path                another folder for the environment
+#   ARM64=path               where test-arm64 keeps its root file system
 #   PIP_ARGS='...'           more arguments for pip, such as an index of CPU-only torch wheels
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV ?= .venv
 PIP_ARGS ?=
+ARM64 ?= /var/tmp/hrm-edge-arm64
 
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --constraint constraints.txt $(PIP_ARGS)
 
 .DEFAULT_GOAL := help
-.PHONY: help venv quickstart test test-slow check format clean distclean
+.PHONY: help venv quickstart test test-slow test-arm64 check format wheelhouse clean distclean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -26,7 +28,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	@touch $@
 
 $(VENV)/.installed-dev: $(VENV)/.installed
-	$(PIP) --no-build-isolation --editable '.[dev,web,rtx,fused,lean]'
+	$(PIP) --no-build-isolation --editable '.[dev,web,rtx,fused,lean,openvino]'
 	@touch $@
 
 venv: $(VENV)/.installed-dev ## make the environment with everything that development needs
@@ -40,6 +42,10 @@ test: $(VENV)/.installed-dev ## the tests that need no special hardware
 test-slow: $(VENV)/.installed-dev ## the tests that take minutes
 	$(BIN)/python -m pytest -m "slow and not gpu and not trt and not jetson"
 
+test-arm64: $(VENV)/.installed-dev ## a Debian arm64 root under qemu-user: setup, doctor, solve, bench (as root; 20 minutes)
+	PATH="$(abspath $(BIN)):$$PATH" scripts/arm64_root.sh $(ARM64)
+	$(BIN)/python -m pytest -m slow tests/jetson/test_arm64.py --arm64-root $(ARM64)/root
+
 check: $(VENV)/.installed-dev ## lint, format, types, direction of imports
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -49,6 +55,9 @@ check: $(VENV)/.installed-dev ## lint, format, types, direction of imports
 format: $(VENV)/.installed-dev ## mend what the linter and the formatter can
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+wheelhouse: $(VENV)/.installed-dev ## the edge part's wheels for boards without internet, in build/wheelhouse
+	$(BIN)/python scripts/wheelhouse.py --out build/wheelhouse --extra web
 
 clean: ## remove what was built (not the environment)
 	rm -rf build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis

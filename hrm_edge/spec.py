@@ -19,6 +19,9 @@ from hrm_edge.errors import UserError, nearest
 SINUSOIDAL_ROWS = 5000  # the reduced variant's fixed table length
 SWIGLU_MULTIPLE = 256
 
+HEAD_VIEWS = ("row", "column", "box", None)  # what the heads of grid_heads see; None: all cells
+HIDDEN_SCORE = -1e4  # added to the scores of cells that a head does not see: exp is 0 in every float type
+
 VARIANTS: dict[str, dict[str, Any]] = {
     # HRM, arXiv 2506.21734, as published (sapientinc/HRM)
     "full": {"hidden": 512, "heads": 8, "h_layers": 4, "l_layers": 4, "puzzle_dim": 512},
@@ -30,7 +33,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     # ours: small enough for a CPU, cells know their row, column and box
     "nano": {
         "hidden": 128, "heads": 4, "h_layers": 2, "l_layers": 2, "expansion": 2.0, "positions": "none",
-        "grid_positions": True, "q_outputs": 1,
+        "grid_positions": True, "grid_heads": True, "q_outputs": 1,
     },
 }  # fmt: skip
 
@@ -56,6 +59,8 @@ class ModelSpec(BaseModel):
     positions: Literal["rope", "learned", "sinusoidal", "none"] = "rope"
     grid_positions: bool = False
     """Adds learned row, column and box embeddings; needs ``grid``."""
+    grid_heads: bool = False
+    """Attention heads see, in turn, a cell's row, its column, its box, all cells; needs ``grid`` and heads in fours."""
     grid: tuple[int, int, int, int] | None = None
     """(rows, columns, rows of a box, columns of a box) of the task's board."""
     connections: bool = False
@@ -78,6 +83,8 @@ class ModelSpec(BaseModel):
             raise ValueError(f"rope needs an even head size, hidden/heads is {self.head_dim}")
         if self.grid_positions and self.grid is None:
             raise ValueError("grid_positions needs a task with a board (sudoku, mini-sudoku)")
+        if self.grid_heads and (self.grid is None or self.heads % len(HEAD_VIEWS) or self.puzzle_dim):
+            raise ValueError("grid_heads needs a task with a board, heads in fours and no puzzle vector")
         if self.grid is not None and self.grid[0] * self.grid[1] != self.seq_len:
             raise ValueError(f"grid {self.grid[0]}x{self.grid[1]} does not have seq_len={self.seq_len} cells")
         if self.positions == "sinusoidal" and self.total_len > SINUSOIDAL_ROWS:
@@ -110,6 +117,14 @@ class ModelSpec(BaseModel):
     def block_passes(self) -> tuple[int, int]:
         """Passes through one H block and through one L block in an ACT step, all layers and cycles counted."""
         return self.h_cycles * self.h_layers, self.h_cycles * self.l_cycles * self.l_layers
+
+
+def cell_ids(grid: tuple[int, int, int, int]) -> dict[str, list[int]]:
+    """The row, column and box of each cell, S numbers each, for ``ModelSpec.grid``."""
+    rows, columns, box_rows, box_columns = grid
+    cells = [divmod(cell, columns) for cell in range(rows * columns)]
+    boxes = [(row // box_rows) * (columns // box_columns) + column // box_columns for row, column in cells]
+    return {"row": [row for row, _ in cells], "column": [column for _, column in cells], "box": boxes}
 
 
 def variant_spec(variant: str, *, vocab: int, seq_len: int, **overrides: Any) -> ModelSpec:
@@ -169,10 +184,8 @@ def parameter_shapes(spec: ModelSpec) -> dict[str, tuple[int, ...]]:
         shapes["embed_pos.embedding_weight"] = (spec.total_len, d)
     if spec.grid_positions:
         assert spec.grid is not None
-        rows, columns, box_rows, box_columns = spec.grid
-        boxes = (rows // box_rows) * (columns // box_columns)
-        for name, count in (("row", rows), ("column", columns), ("box", boxes)):
-            shapes[f"embed_{name}.embedding_weight"] = (count, d)
+        for name, ids in cell_ids(spec.grid).items():
+            shapes[f"embed_{name}.embedding_weight"] = (max(ids) + 1, d)
     for level, layers in (("H_level", spec.h_layers), ("L_level", spec.l_layers)):
         for index in range(layers):
             shapes.update({f"{level}.layers.{index}.{k}": s for k, s in _block_shapes(spec).items()})

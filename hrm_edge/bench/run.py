@@ -71,7 +71,8 @@ def common_fields(solver: Solver, model: Model, data: Data, threads: int | None)
     backend = solver.session.backend
     package = backend.partition("-")[0]
     engine = Engine(
-        backend=backend, version=package_version(package) or "unknown", threads=threads,
+        backend=backend, version=package_version(package) or "unknown",
+        threads=getattr(solver.session, "threads", threads),
         slots=min(solver.slots, solver.session.max_batch),
     )  # fmt: skip
     return {

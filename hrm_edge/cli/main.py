@@ -40,6 +40,7 @@ class Verb:
 
 
 VERBS = {  # in the order of the road
+    "doctor": Verb("hrm_edge.cli.doctor:doctor", "Say what this machine has and lacks, and how to mend it."),
     "info": Verb("hrm_edge.cli.info:info", "Show a model's or recipe's parameters, FLOPs per step and manifest."),
     "data": Verb("hrm_edge.cli.data:data", "Build data sets from a file, a hub or the puzzle generator."),
     "train": Verb("hrm_edge.cli.train:train", "Train a recipe into a checkpoint."),
@@ -62,6 +63,7 @@ EXTRAS = {  # a package that may be missing → the extra that brings it
     "websockets": "web",
     "cuda": "gpu",
     "tensorrt_rtx": "rtx",
+    "openvino": "openvino",
 }
 
 

@@ -31,8 +31,9 @@ task_option = click.option(
 
 backend_option = click.option(
     "--backend",
-    type=click.Choice(["onnxruntime", "tensorrt"]),
-    help="What runs an artifact.  [default: TensorRT where it holds an engine]",
+    type=click.Choice(["onnxruntime", "openvino", "openvino-bf16", "tensorrt", "auto"]),
+    help="What runs an artifact; auto: the CPU backend and number of threads that a trial finds fastest.  "
+    "[default: TensorRT where it holds an engine, else onnxruntime]",
 )
 
 

@@ -110,6 +110,8 @@ def _artifact(path: Path, called: str, threads: int | None, backend: Backend | N
     from hrm_edge.runtime import open_artifact
 
     session, manifest = open_artifact(path, threads, backend)
+    if chosen := getattr(session, "chosen", None):
+        click.echo(f"Backend: {chosen}", err=True)
     if not manifest.gate.passed:
         click.echo(f"Warning: {path} failed its export gate: {'; '.join(manifest.gate.failures)}", err=True)
     model = Model(
@@ -163,11 +165,13 @@ def _torch_for(path: Path) -> Iterator[None]:
 
 
 def published_spec(path: Path, task: str | None) -> tuple[ModelSpec, dict[str, Any]]:
-    """Spec and description of a published file or its folder, all its tensors checked against them."""
+    """Spec and description of a published file or of the folder that it is in, all its tensors checked against it."""
     with _torch_for(path):
-        from hrm_edge.model.load import load_model
-    model, info, file = load_model(path, task)
-    return model.spec, {"path": str(file), "task": info.task, **info.origin()}
+        from hrm_edge.model.published import find_published, read_published
+    file = find_published(path)
+    assert file is not None, "is_published said so"
+    info, _ = read_published(file, task)
+    return info.spec, {"path": str(file), "task": info.task, **info.origin()}
 
 
 def checkpoint_spec(path: Path) -> tuple[ModelSpec, dict[str, Any]]:

@@ -103,6 +103,7 @@ def train(recipe: Path, overrides: tuple[str, ...], out: Path | None, nproc: int
 
 def _launch(options: Recipe, own: list[str], nproc: int, flags: dict[str, Any]) -> int:
     """Start the processes of this host; each of them comes back here and finds its rank in the environment."""
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # its warnings about host names; read when torch loads
     from hrm_edge.errors import UserError
     from hrm_edge.train.launch import Hosts, launch
     from hrm_edge.train.loop import check_batch
@@ -130,7 +131,7 @@ def _launch(options: Recipe, own: list[str], nproc: int, flags: dict[str, Any]) 
 
 def _work(options: Recipe, run: Path, own: list[str], flags: dict[str, Any]) -> None:
     """Train in this process: alone, or as the rank that the environment names."""
-    from hrm_edge.errors import GateError, HrmEdgeError, Interrupted
+    from hrm_edge.errors import GateError, Interrupted, UserError
     from hrm_edge.train.distributed import Elsewhere, joined
 
     with _stop_flag() as stopped, joined(flags["host_timeout"]) as world:
@@ -140,7 +141,7 @@ def _work(options: Recipe, run: Path, own: list[str], flags: dict[str, Any]) -> 
             if world.rank == 0 and not isinstance(error, Elsewhere):
                 raise
             raise click.exceptions.Exit(error.exit_code) from error  # another rank says it
-        except HrmEdgeError as error:
+        except UserError as error:
             if world.size > 1:
                 error.what = f"rank {world.rank}: {error.what}"
             raise
@@ -156,6 +157,10 @@ def _train(options: Recipe, run: Path, own: list[str], flags: dict[str, Any], wo
         outcome = trainer.run(time_limit=flags["time_limit"], stop=lambda: bool(stopped), report=progress.show)
     progress.table(outcome)
     again = f"hrm-edge {' '.join(own)} --resume"
+    if world.size > 1:
+        again += f" --nproc {os.environ.get('LOCAL_WORLD_SIZE', world.size)}"
+    if os.environ.get("GROUP_WORLD_SIZE", "1") != "1":
+        again += " on every host, with the --nnodes and --rdzv options of before"
     if outcome.interrupted:
         by = stopped[0] if stopped else "another process was interrupted"
         raise Interrupted(f"{by} at step {outcome.step}, all saved", f"go on with: {again}")

@@ -1,4 +1,4 @@
-"""Boards we know, as data: peak rates for the roofline, power modes, and the JetPack of an L4T release."""
+"""Boards we know, as data: peak rates for the roofline and power modes."""
 
 from __future__ import annotations
 
@@ -38,7 +38,6 @@ class _Table(BaseModel):
 
     about: str
     boards: dict[str, Board]
-    jetpack_of_l4t: dict[str, str]
 
 
 @functools.cache
@@ -55,12 +54,3 @@ def board_of(machine: str | None) -> str | None:
     """Key of the board that a device tree's or a GPU's name means, the one with most matching words first."""
     found = [key for key, board in boards().items() if machine and all(word in machine for word in board.match)]
     return max(found, key=lambda key: len(boards()[key].match), default=None)
-
-
-def jetpack_of(l4t: str | None) -> str | None:
-    """JetPack that ships an L4T release ``36.4.3``, by its longest known prefix."""
-    if l4t is None:
-        return None
-    known = _table().jetpack_of_l4t
-    fits = [release for release in known if l4t == release or l4t.startswith(release + ".")]
-    return known[max(fits, key=len)] if fits else None

@@ -56,7 +56,7 @@ def clocks(system: System) -> list[Clock]:
             low, high = system.integer(path / "min_freq"), system.integer(path / "max_freq")
             if low is not None and high is not None:
                 steps = (system.line(path / "available_frequencies") or "").split()
-                top = max((int(step) for step in steps if step.isdigit()), default=None)
+                top = max((int(step) for step in steps if step.isdecimal()), default=None)
                 now, governor = system.integer(path / "cur_freq"), system.line(path / "governor")
                 found.append(_clock("gpu", now, low, high, top, 1e6, governor))
     return found

@@ -9,7 +9,8 @@ from importlib import metadata
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from hrm_edge.device.boards import board_of, jetpack_of
+from hrm_edge.device.boards import board_of
+from hrm_edge.device.matrix import jetpack_of
 from hrm_edge.device.system import System
 
 PACKAGES = ("numpy", "onnxruntime", "openvino", "tensorrt", "torch")
@@ -91,8 +92,8 @@ def memory_field(system: System, name: str) -> int | None:
     """A line of ``/proc/meminfo`` in bytes."""
     for line in (system.line("/proc/meminfo") or "").splitlines():
         key, _, value = line.partition(":")
-        if key == name and value.split():
-            return 1024 * int(value.split()[0])
+        if key == name and (number := re.match(r"\s*(\d{1,15})\b", value)):
+            return 1024 * int(number[1])
     return None
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import re
 import subprocess
 from collections.abc import Callable, Sequence
@@ -53,6 +55,8 @@ class System:
     def read(self, path: str | Path) -> str:
         """A file's text without NULs and outer white space. Raises ``OSError``."""
         at = path if isinstance(path, Path) else self.path(path)
+        if not at.is_file():  # a pipe would be waited for
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(at))
         return at.read_text(encoding="utf-8", errors="replace").replace("\0", " ").strip()
 
     def line(self, path: str | Path) -> str | None:
@@ -77,4 +81,4 @@ class System:
 
 def _natural(path: Path) -> list[tuple[int, str]]:
     """Sort key that puts ``cpu2`` before ``cpu10``."""
-    return [(int(piece), "") if piece.isdigit() else (-1, piece) for piece in re.split(r"(\d+)", str(path))]
+    return [(int(piece), "") if piece.isdecimal() else (-1, piece) for piece in re.split(r"(\d+)", str(path))]

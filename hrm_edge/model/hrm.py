@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from hrm_edge.model.layers import Embedding, Level, Linear, Rope, truncated_normal_
 from hrm_edge.ops.attention import rope_tables
-from hrm_edge.spec import SINUSOIDAL_ROWS, ModelSpec
+from hrm_edge.spec import HEAD_VIEWS, HIDDEN_SCORE, SINUSOIDAL_ROWS, ModelSpec, cell_ids
 
 Q_BIAS = -5.0  # a fresh model does not halt
 
@@ -56,8 +56,8 @@ class HRM(nn.Module):
             self.embed_pos: nn.Module = Embedding(spec.total_len, spec.hidden)
         elif spec.positions == "sinusoidal":
             self.embed_pos = _SinusoidalTable(spec.hidden)
-        if spec.grid_positions:
-            self._init_grid()
+        if spec.grid is not None:
+            self._init_grid(cell_ids(spec.grid))
         self.H_level = Level(spec, spec.h_layers)
         self.L_level = Level(spec, spec.l_layers)
         self.h_to_l: nn.Module = nn.Identity()
@@ -79,15 +79,17 @@ class HRM(nn.Module):
             self.register_buffer("rope_cos", cos, persistent=False)
             self.register_buffer("rope_sin", sin, persistent=False)
 
-    def _init_grid(self) -> None:
-        assert self.spec.grid is not None
-        rows, columns, box_rows, box_columns = self.spec.grid
-        cell = torch.arange(rows * columns)
-        row, column = cell // columns, cell % columns
-        box = (row // box_rows) * (columns // box_columns) + column // box_columns
-        for name, ids in (("row", row), ("column", column), ("box", box)):
-            self.add_module(f"embed_{name}", Embedding(int(ids.max()) + 1, self.spec.hidden))
-            self.register_buffer(f"ids_{name}", ids, persistent=False)
+    def _init_grid(self, cells: dict[str, list[int]]) -> None:
+        ids = {name: torch.tensor(numbers) for name, numbers in cells.items()}
+        if self.spec.grid_positions:
+            for name, tensor in ids.items():
+                self.add_module(f"embed_{name}", Embedding(int(tensor.max()) + 1, self.spec.hidden))
+                self.register_buffer(f"ids_{name}", tensor, persistent=False)
+        if self.spec.grid_heads:
+            everything = torch.ones(self.spec.seq_len, self.spec.seq_len, dtype=torch.bool)
+            seen = [everything if name is None else ids[name][:, None] == ids[name] for name in HEAD_VIEWS]
+            mask = torch.where(torch.stack(seen), 0.0, HIDDEN_SCORE)
+            self.register_buffer("head_mask", mask.repeat(self.spec.heads // len(HEAD_VIEWS), 1, 1), persistent=False)
 
     def _init_states(self) -> None:
         zero = self.spec.positions == "sinusoidal"  # the reduced variant's state dict has no initial states
@@ -97,6 +99,10 @@ class HRM(nn.Module):
 
     def rope(self) -> Rope | None:
         return (self.get_buffer("rope_cos"), self.get_buffer("rope_sin")) if self.spec.positions == "rope" else None
+
+    def mask(self) -> Tensor | None:
+        """What is added to the attention scores [H, T, T], or None where every head sees all positions."""
+        return self.get_buffer("head_mask") if self.spec.grid_heads else None
 
     def initial_state(self, batch: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
         """(z_h, z_l), each [B, T, D]: the two fixed vectors at every position."""
@@ -130,10 +136,10 @@ class HRM(nn.Module):
         return x.to(dtype)
 
     def update_l(self, z_h: Tensor, z_l: Tensor, x: Tensor, rope: Rope | None) -> Tensor:
-        return self.L_level(z_l, self.h_to_l(z_h) + x, rope)
+        return self.L_level(z_l, self.h_to_l(z_h) + x, rope, self.mask())
 
     def update_h(self, z_h: Tensor, z_l: Tensor, rope: Rope | None) -> Tensor:
-        return self.H_level(z_h, self.l_to_h(z_l), rope)
+        return self.H_level(z_h, self.l_to_h(z_l), rope, self.mask())
 
     def heads(self, z_h: Tensor, z_l: Tensor) -> tuple[Tensor, Tensor]:
         """(logits [B, S, V], q [B, Q]), both float32."""

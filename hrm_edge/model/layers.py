@@ -82,8 +82,8 @@ class Attention(nn.Module):
         self.qkv_proj = Linear(spec.hidden, 3 * spec.hidden, spec.bias)
         self.o_proj = Linear(spec.hidden, spec.hidden, spec.bias)
 
-    def forward(self, x: Tensor, rope: Rope | None) -> Tensor:
-        return self.o_proj(packed_attention(self.qkv_proj(x), self.heads, rope))
+    def forward(self, x: Tensor, rope: Rope | None, mask: Tensor | None) -> Tensor:
+        return self.o_proj(packed_attention(self.qkv_proj(x), self.heads, rope, mask))
 
 
 class SwiGLU(nn.Module):
@@ -120,8 +120,8 @@ class Block(nn.Module):
         self.mlp: nn.Module = SwiGLU(spec) if spec.mlp == "swiglu" else GeluMLP(spec)
         self.attn_norm, self.mlp_norm = make_norm(spec), make_norm(spec)
 
-    def forward(self, x: Tensor, rope: Rope | None) -> Tensor:
-        x = self.attn_norm(x + self.self_attn(x, rope))
+    def forward(self, x: Tensor, rope: Rope | None, mask: Tensor | None) -> Tensor:
+        x = self.attn_norm(x + self.self_attn(x, rope, mask))
         return self.mlp_norm(x + self.mlp(x))
 
 
@@ -133,8 +133,8 @@ class Level(nn.Module):
         self.layers = nn.ModuleList(Block(spec) for _ in range(layers))
         self.norm: nn.Module = LayerNorm(spec.hidden) if spec.norm == "layer" else nn.Identity()
 
-    def forward(self, state: Tensor, injection: Tensor, rope: Rope | None) -> Tensor:
+    def forward(self, state: Tensor, injection: Tensor, rope: Rope | None, mask: Tensor | None) -> Tensor:
         x = self.norm(state + injection)
         for layer in self.layers:
-            x = layer(x, rope)
+            x = layer(x, rope, mask)
         return x

@@ -9,7 +9,7 @@ import torch
 
 from hrm_edge.errors import UserError
 from hrm_edge.model.hrm import HRM
-from hrm_edge.model.published import CONFIG, PublishedInfo, find_published, read_published
+from hrm_edge.model.published import PublishedInfo, find_published, read_published
 from hrm_edge.model.session import TorchSession
 from hrm_edge.model.weights import (
     EMA_FILE,
@@ -31,7 +31,7 @@ def load_model(path: Path | str, task: str | None = None) -> tuple[HRM, Checkpoi
     if file is not None:
         published, tensors = read_published(file, task)
         model = HRM(published.spec)
-        load_weights(model, tensors, file, f"the file is damaged, or not what its {CONFIG} says")
+        model.load_state_dict(tensors, strict=True)
         return model.eval(), published, file
     if task is not None:
         raise UserError(f"--task is for a published file, {path} says its own", "leave it out")

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from hrm_edge.errors import UserError
 from hrm_edge.files import os_error
-from hrm_edge.model.weights import CHECKPOINT, load_tensors
+from hrm_edge.model.weights import CHECKPOINT, check_tensors, load_tensors
 from hrm_edge.spec import ModelSpec, variant_spec
 from hrm_edge.tasks import get_task, task_names
 from hrm_edge.tasks.base import Task
@@ -72,7 +72,7 @@ class _Config(BaseModel):
 
 def find_published(path: Path) -> Path | None:
     """The file that ``path`` is, or that a downloaded folder with ``all_config.yaml`` holds: ``checkpoint``, else the
-    latest ``step_N``; None where there is neither."""
+    latest ``step_N``; None where ``path`` is neither. ``UserError`` for such a folder without the file."""
     if path.is_file():
         return path
     if not (path / CONFIG).is_file():
@@ -80,7 +80,9 @@ def find_published(path: Path) -> Path | None:
     if (path / "checkpoint").is_file():
         return path / "checkpoint"
     steps = [(step, file) for file in path.glob("step_*") if (step := _step_of(file)) is not None]
-    return max(steps)[1] if steps else None
+    if not steps:
+        raise UserError(f"{path} has {CONFIG} and no checkpoint", "put the file beside it as 'checkpoint' or 'step_N'")
+    return max(steps)[1]
 
 
 def _step_of(file: Path) -> int | None:
@@ -89,7 +91,7 @@ def _step_of(file: Path) -> int | None:
 
 
 def read_published(path: Path, task: str | None = None) -> tuple[PublishedInfo, dict[str, Tensor]]:
-    """What the file is, and its tensors in float32 under our names; the spec's names are not all sure to be there.
+    """What the file is, and its tensors in float32 under our names, exactly those that the spec has.
 
     ``task``: its name, where the file cannot tell. Raises ``UserError`` for a file that is torn, holds pickled objects
     or is no HRM, and for a task that it cannot be of.
@@ -108,6 +110,7 @@ def read_published(path: Path, task: str | None = None) -> tuple[PublishedInfo, 
     config_file = path.parent / CONFIG
     config = _read_config(config_file) if config_file.is_file() else None
     spec, name = _spec(path, shapes, config, task)
+    check_tensors(spec, tensors, path, f"the file is damaged, or not what its {CONFIG} says")
     assumed = f"{spec.heads} heads, cycles {spec.h_cycles} x {spec.l_cycles}, {spec.max_steps} steps"
     info = PublishedInfo(task=name, spec=spec, file=path.name, step=_step_of(path), assumed=None if config else assumed)
     return info, tensors

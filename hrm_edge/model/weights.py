@@ -92,15 +92,17 @@ def load_tensors(path: Path) -> dict[str, Tensor]:
         raise UserError(f"{path} cannot be read: {error}", "the file is torn: copy it again") from error
 
 
-def load_weights(
-    model: HRM,
-    tensors: dict[str, Tensor],
-    source: Path | str,
-    mend: str = "the checkpoint is of another variant or size: check the recipe's variant and model keys",
-) -> None:
+def load_weights(model: HRM, tensors: dict[str, Tensor], source: Path | str) -> None:
     """Copy tensors into the model; a missing, extra or misshapen one is a ``UserError`` that names it."""
-    wanted = {**parameter_shapes(model.spec), **buffer_shapes(model.spec)}
-    variant = f"a {model.spec.variant} model"
+    mend = "the checkpoint is of another variant or size: check the recipe's variant and model keys"
+    check_tensors(model.spec, tensors, source, mend)
+    model.load_state_dict(tensors, strict=True)
+
+
+def check_tensors(spec: ModelSpec, tensors: dict[str, Tensor], source: Path | str, mend: str) -> None:
+    """``UserError`` naming the first tensor that a model of ``spec`` lacks, does not have, or has in another shape."""
+    wanted = {**parameter_shapes(spec), **buffer_shapes(spec)}
+    variant = f"a {spec.variant} model"
     for name, shape in wanted.items():
         if name not in tensors:
             raise UserError(f"{source} has no tensor '{name}', which {variant} needs", mend)
@@ -109,4 +111,3 @@ def load_weights(
             raise UserError(f"{source}: '{name}' is {found}, {variant} needs {list(shape)}", mend)
     if extra := sorted(set(tensors) - set(wanted)):
         raise UserError(f"{source} has tensor '{extra[0]}', which {variant} does not have", mend)
-    model.load_state_dict(tensors, strict=True)

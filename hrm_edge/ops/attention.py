@@ -62,14 +62,14 @@ def fused_is_chosen(qkv: Tensor, heads: int) -> bool:
     )
 
 
-def packed_attention(qkv: Tensor, heads: int, rope: Rope | None) -> Tensor:
-    """softmax(Q K^T / sqrt(Dh)) V over all positions, no mask.
+def packed_attention(qkv: Tensor, heads: int, rope: Rope | None, mask: Tensor | None = None) -> Tensor:
+    """softmax(Q K^T / sqrt(Dh) + mask) V over all positions; mask [H, T, T] in any float type or None.
 
     qkv [B, T, 3*H*Dh] holds all heads' Q, then all K, then all V; rope is (cos, sin) [T, Dh], as ``rope_tables``
     makes them, or None. Returns [B, T, H*Dh] in qkv's dtype.
     """
-    if not fused_is_chosen(qkv, heads):
-        return unfused_attention(qkv, heads, rope)
+    if mask is not None or not fused_is_chosen(qkv, heads):  # the fused kernel has no mask
+        return unfused_attention(qkv, heads, rope, mask)
     if rope is None:
         return fused_attention(qkv, heads, None, None)
     cos, sin = (table[:, : table.shape[1] // 2].float() for table in rope)  # the halves are equal; a view, no copy

@@ -40,16 +40,21 @@ def _slow_sdpa(qkv: Tensor) -> bool:
     return qkv.device.type == "cpu" and qkv.dtype == torch.bfloat16
 
 
-def unfused_attention(qkv: Tensor, heads: int, rope: Rope | None) -> Tensor:
-    """softmax(Q K^T / sqrt(Dh)) V by torch's own kernels, all in qkv's dtype; rope is (cos, sin) [T, Dh] or None."""
+def unfused_attention(qkv: Tensor, heads: int, rope: Rope | None, mask: Tensor | None = None) -> Tensor:
+    """softmax(Q K^T / sqrt(Dh) + mask) V by torch's own kernels, all in qkv's dtype.
+
+    rope is (cos, sin) [T, Dh] or None, mask [H, T, T] or None.
+    """
     q, k, v = _split(qkv, heads)
     if rope is not None:
         cos, sin = (table.to(qkv.dtype) for table in rope)
         q, k = _rotate(q, cos, sin), _rotate(k, cos, sin)
     if _slow_sdpa(qkv):
         scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2)
+        if mask is not None:
+            scores = scores + mask.to(scores.dtype)
         return _merge(scores.softmax(-1) @ v)
-    return _merge(F.scaled_dot_product_attention(q, k, v))
+    return _merge(F.scaled_dot_product_attention(q, k, v, None if mask is None else mask.to(qkv.dtype)))
 
 
 def reference_attention(qkv: Tensor, heads: int, rope: Rope | None) -> Tensor:

@@ -1,4 +1,4 @@
-"""Artifacts become sessions here, by ONNX Runtime or TensorRT. No torch: this is what a device runs."""
+"""Artifacts become sessions here, by ONNX Runtime, OpenVINO or TensorRT. No torch: this is what a device runs."""
 
 from __future__ import annotations
 
@@ -7,11 +7,14 @@ from typing import Literal
 
 from hrm_edge.errors import UserError
 from hrm_edge.manifest import STATE_FILE, STEP_FILE, Manifest, read_manifest
+from hrm_edge.runtime.host import HostSession
 from hrm_edge.runtime.ort import OrtSession
+from hrm_edge.runtime.ov import OpenVinoSession
 from hrm_edge.runtime.trt.identity import PLAN_FILE, SIDECAR_FILE
 from hrm_edge.session import Session
 
-Backend = Literal["onnxruntime", "tensorrt"]
+CpuBackend = Literal["onnxruntime", "openvino", "openvino-bf16"]
+Backend = Literal["onnxruntime", "openvino", "openvino-bf16", "tensorrt", "auto"]
 
 
 def open_artifact(
@@ -19,19 +22,33 @@ def open_artifact(
 ) -> tuple[Session, Manifest]:
     """Verify an artifact folder, hash by hash, and load its step.
 
-    ``backend``: by default TensorRT where the folder holds an engine, else ONNX Runtime on the CPU, which ``threads``
-    is for. Raises ``UserError`` naming what is missing, torn, or not valid on this machine.
+    ``backend``: by default TensorRT where the folder holds an engine, else ONNX Runtime on the CPU; "auto" is the
+    fastest of the CPU's by measurement (``hrm_edge.runtime.choose``). ``threads`` of one step, on the CPU.
+    Raises ``UserError`` naming what is missing, torn, or not valid on this machine.
     """
     folder = Path(path)
     manifest = read_manifest(folder)
     for name in (STEP_FILE, STATE_FILE):
         if name not in manifest.files:
             raise UserError(f"{folder}: the manifest lists no {name}", "run 'hrm-edge export' again")
-    holds_engine = any((folder / name).exists() for name in (PLAN_FILE, SIDECAR_FILE))
-    if backend == "onnxruntime" or (backend is None and not holds_engine):
-        return OrtSession(folder, manifest, threads=threads), manifest
+    if backend is None:
+        holds_engine = any((folder / name).exists() for name in (PLAN_FILE, SIDECAR_FILE))
+        backend = "tensorrt" if holds_engine else "onnxruntime"
+    if backend == "auto":
+        from hrm_edge.runtime.choose import fastest
+
+        return fastest(folder, manifest, threads), manifest
+    if backend != "tensorrt":
+        return open_step(folder, manifest, threads, backend), manifest
     if threads is not None:
-        raise UserError("--threads is for ONNX Runtime", "leave it out, or add --backend onnxruntime")
+        raise UserError("--threads is for the CPU's backends", "leave it out, or add --backend onnxruntime")
     from hrm_edge.runtime.trt.open import open_engine
 
     return open_engine(folder, manifest), manifest
+
+
+def open_step(folder: Path, manifest: Manifest, threads: int | None, backend: CpuBackend) -> HostSession:
+    """The step of a verified artifact on one of the CPU's backends."""
+    if backend == "onnxruntime":
+        return OrtSession(folder, manifest, threads=threads)
+    return OpenVinoSession(folder, manifest, threads=threads, bf16=backend == "openvino-bf16")

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 
 import torch.distributed.elastic.rendezvous.registry as registry
 from torch.distributed import TCPStore  # type: ignore[attr-defined]
-from torch.distributed.elastic.agent.server.api import RunResult, WorkerGroup, WorkerSpec
+from torch.distributed.elastic.agent.server.api import RunResult, WorkerGroup, WorkerSpec, WorkerState
 from torch.distributed.elastic.agent.server.local_elastic_agent import LocalElasticAgent
 from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, SignalException
 from torch.distributed.elastic.rendezvous import RendezvousParameters
@@ -28,7 +28,7 @@ from torch.distributed.elastic.rendezvous.api import RendezvousClosedError, Rend
 from hrm_edge.errors import EXIT_INTERRUPTED, EXIT_OK, UserError
 from hrm_edge.train.distributed import DEFAULT_TIMEOUT_S, EXIT_LOST, address_towards
 
-DEFAULT_PORT = 29400  # torchrun's
+DEFAULT_PORT = "29400"  # torchrun's
 # A worker that ended by itself has said why, and would say it again; one that was killed or lost the others has not.
 _AGAIN = {EXIT_LOST, *(-number for number in signal.valid_signals())}
 
@@ -47,6 +47,11 @@ class Hosts:
     timeout: float = DEFAULT_TIMEOUT_S
     """Seconds to wait for the other hosts."""
 
+    @property
+    def join_timeout(self) -> float:
+        """Seconds to wait for enough hosts: more than it takes (45) to count out one that is gone."""
+        return max(60.0, self.timeout)
+
     def rank_counts(self) -> list[int]:
         """How many ranks there may be."""
         return [self.nproc * nodes for nodes in range(self.nnodes[0], self.nnodes[1] + 1)]
@@ -61,13 +66,21 @@ class _Agent(LocalElasticAgent):
             self._remaining_restarts = 0
         return result
 
+    def _restart_workers(self, worker_group: WorkerGroup) -> None:
+        why = "a process was lost" if worker_group.state == WorkerState.FAILED else "a host has come or gone"
+        left = f"{self._remaining_restarts} more restarts"
+        print(f"hrm-edge: {why}: all go on from the last checkpoint ({left})", file=sys.stderr)
+        super()._restart_workers(worker_group)
+
 
 def launch(arguments: list[str], hosts: Hosts) -> int:
     """Run ``hrm-edge`` with ``arguments`` in ``hosts.nproc`` processes here and wait; returns the exit code.
 
     Raises ``UserError`` when the other hosts do not come, the port is taken, or the workers are lost too often.
     """
-    logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)  # we say it in our own words
+    for name in logging.root.manager.loggerDict:
+        if name.startswith("torch.distributed.elastic"):
+            logging.getLogger(name).setLevel(logging.CRITICAL)  # we say it in our own words
     cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, cores // hosts.nproc)))
     try:
@@ -76,14 +89,15 @@ def launch(arguments: list[str], hosts: Hosts) -> int:
         return EXIT_INTERRUPTED
     except RendezvousTimeoutError as error:
         raise UserError(
-            f"fewer than {hosts.nnodes[0]} hosts came to {hosts.rdzv_endpoint} within {hosts.timeout:g} s",
+            f"fewer than {hosts.nnodes[0]} hosts came to {hosts.rdzv_endpoint} within {hosts.join_timeout:g} s",
             "start the same command on every host, with the same --rdzv-endpoint and --rdzv-id",
         ) from error
     except RendezvousClosedError as error:
         raise UserError("the run was ended by another host", "its messages say why") from error
     except RendezvousError as error:
+        reason = str(error.__cause__ or error).partition("\n")[0]  # torch adds its C++ stack
         raise UserError(
-            f"no way to {hosts.rdzv_endpoint}, where the hosts are to meet: {error.__cause__ or error}",
+            f"no way to {hosts.rdzv_endpoint}, where the hosts are to meet: {reason}",
             "start the first host first; check its address, the port and the firewall",
         ) from error
     return _exit_code(result, hosts)
@@ -106,8 +120,7 @@ def _run(arguments: list[str], hosts: Hosts) -> RunResult:
     single = not hosts.rdzv_endpoint
     endpoint = "localhost:0" if single else hosts.rdzv_endpoint
     host, _, port = endpoint.partition(":")
-    if not single:
-        _check_port(host, int(port or DEFAULT_PORT))
+    is_host = single or _opens_port(host, port or DEFAULT_PORT)
     # the address that the others are to reach: not what this host's own name happens to resolve to
     local_address = "127.0.0.1" if single else address_towards(host)
     rendezvous = registry.get_rendezvous_handler(
@@ -118,8 +131,10 @@ def _run(arguments: list[str], hosts: Hosts) -> RunResult:
             min_nodes=hosts.nnodes[0],
             max_nodes=hosts.nnodes[1],
             local_addr=local_address,
-            join_timeout=int(hosts.timeout),
+            is_host=is_host,
+            join_timeout=int(hosts.join_timeout),
             read_timeout=int(min(60, hosts.timeout)),
+            last_call_timeout=int(min(30, hosts.timeout)),
         )
     )
     spec = WorkerSpec(
@@ -139,21 +154,26 @@ def _run(arguments: list[str], hosts: Hosts) -> RunResult:
             rendezvous.shutdown()
 
 
-def _check_port(host: str, port: int) -> None:
-    """Raise ``UserError`` where ``port`` is to be opened on this machine and something else listens there."""
-    if not 0 < port < 65536:
-        raise UserError(f"--rdzv-endpoint: {port} is no port", "write it as host:29400")
+def _opens_port(host: str, port: str) -> bool:
+    """Is it this machine that opens the port where all meet, rather than finds it open?
+
+    torch asks the machine's own name, which on many machines, and in containers, leads elsewhere. Raises ``UserError``
+    where something else listens there.
+    """
+    if not port.isdigit() or not 0 < int(port) < 65536:
+        raise UserError(f"--rdzv-endpoint: '{port}' is no port", f"write it as {host}:{DEFAULT_PORT}")
     try:
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind((host, port))
-        return
+            probe.bind((host, int(port)))
+        return True
     except OSError as error:
         if error.errno != errno.EADDRINUSE:  # another machine's address, or one that does not resolve: torch tells
-            return
+            return False
     try:  # another agent of this job, or of another that shares the port, answers as a store
-        TCPStore(host, port, is_master=False, wait_for_workers=False, timeout=datetime.timedelta(seconds=5))
+        TCPStore(host, int(port), is_master=False, wait_for_workers=False, timeout=datetime.timedelta(seconds=5))
     except RuntimeError as error:
         raise UserError(
             f"port {port} of {host} is in use by another program", "choose another: --rdzv-endpoint HOST:PORT"
         ) from error
+    return False

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from hrm_edge.model.act import ActStep, act_step, admit, draw_minimum_steps, fresh_carry
+from hrm_edge.model.compiled import compile_step
 from hrm_edge.model.hrm import HRM
 from hrm_edge.model.weights import EMA_FILE, MODEL_FILE, load_weights
 from hrm_edge.recipe import Recipe
@@ -40,12 +41,19 @@ class Learner:
         self.generator = torch.Generator(self.device).manual_seed(recipe.seed)
         self.carry = fresh_carry(self.model, self.slots.stop - self.slots.start, self.dtype)
         self.step = self.samples = 0
+        self.why_not_compiled = ""
         if recipe.train.compile:
-            self.model.compile(dynamic=False)
+            self.why_not_compiled = compile_step(self.model, self.slots.stop - self.slots.start, self.dtype)
 
     def connect(self) -> None:
         """Join the gradients of the ranks; to be called by all of them, and once before the first step."""
         self.parallel = self.world.parallel(self.model)
+        if self.world.size > 1:
+            # DDP lays its buckets out anew after the first backward pass, and sums round by that layout. Get past it
+            # with a step that counts for nothing, so that a resumed run rounds as an uninterrupted one does.
+            step = act_step(self.model, self.carry, loss=self.recipe.train.loss, forward=self.parallel)
+            step.loss.total.backward()
+            self.optimizer.zero_grad(set_to_none=True)
 
     # -- one optimizer step -----------------------------------------------------------------------------------
 

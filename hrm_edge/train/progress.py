@@ -26,8 +26,9 @@ class Progress:
             f"{len(trainer.data):,} training examples · {recipe.train.precision} on {world.device.type}{ranks} · "
             f"checkpoints in {trainer.run_folder}"
         )
-        if trainer.note:
-            self.console.print(trainer.note)
+        for note in (trainer.note, trainer.learner.why_not_compiled):
+            if note:
+                self.console.print(note)
         self.bar = progress.Progress(
             progress.TextColumn("step"),
             progress.MofNCompleteColumn(),

@@ -63,7 +63,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     recipe = Recipe.model_validate(
         {
             "task": "mini-sudoku", "variant": "nano", "data": str(folder / "data"),
-            "model": {"hidden": 16, "heads": 2, "max_steps": 2},
+            "model": {"hidden": 16, "heads": 4, "max_steps": 2},
             "train": {"batch": 4, "steps": 2, "precision": "fp32", "compile": False},
             "evaluate": {"every": 2, "puzzles": 4}, "checkpoints": {"every": 1},
         }

@@ -279,6 +279,14 @@ def test_bad_configs(run, folder, tmp_path, text, what):
     assert CONFIG in done.err
 
 
+def test_a_folder_without_the_file(run, tmp_path):
+    write_config(tmp_path)
+    for verb in (["info"], ["eval", "--data", sample_file("sudoku")], ["export", "--out", tmp_path / "out"]):
+        done = run(verb[0], tmp_path, *verb[1:])
+        assert (done.code, done.out) == (2, "")
+        assert f"{tmp_path} has {CONFIG} and no checkpoint" in done.err
+
+
 def test_heads_that_cannot_be_told(run, tmp_path):
     small = {name: tensor[..., :48] if tensor.shape[-1] == 64 else tensor for name, tensor in published().items()}
     torch.save(small, tmp_path / "m.pt")

@@ -8,9 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from hrm_edge.device.boards import board_of, boards, jetpack_of
+from hrm_edge.device.boards import board_of, boards
 from hrm_edge.device.clocks import power_mode, power_modes
 from hrm_edge.device.identity import describe_device, package_version
+from hrm_edge.device.matrix import jetpack_of
 from hrm_edge.device.rails import total_of
 from hrm_edge.device.sensors import HWMON_MEND, RAPL_MEND, ina3221_rails, power_sources, rapl_zones
 from hrm_edge.device.state import read_state, warnings_after, warnings_before

@@ -21,7 +21,7 @@ from hrm_edge.recipe import Quantization
 from hrm_edge.spec import ModelSpec, step_io, variant_spec
 
 Feeds = dict[str, NDArray[np.generic]]
-SMALL = {"hidden": 32, "heads": 2, "h_layers": 1, "l_layers": 2}
+SMALL = {"hidden": 32, "heads": 4, "h_layers": 1, "l_layers": 2}
 SPECS = {
     "full": variant_spec("full", vocab=11, seq_len=81, **{**SMALL, "puzzle_dim": 40, "puzzles": 3}),
     "full without puzzle": variant_spec("full", vocab=11, seq_len=81, **{**SMALL, "puzzle_dim": 0}),

@@ -11,7 +11,7 @@ from hrm_edge.model.hrm import HRM
 from hrm_edge.model.losses import IGNORE, step_loss
 from hrm_edge.spec import variant_spec
 
-SMALL = {"hidden": 16, "heads": 2, "h_layers": 1, "l_layers": 1, "max_steps": 4}
+SMALL = {"hidden": 16, "heads": 4, "h_layers": 1, "l_layers": 1, "max_steps": 4}
 
 
 def make(variant: str = "nano", **options: object) -> HRM:

@@ -56,7 +56,7 @@ def test_nano_stays_under_a_million() -> None:
     "options", [{}, {"positions": "learned", "grid_positions": True, "puzzle_dim": 5, "puzzles": 3}]
 )
 def test_torch_builds_what_the_spec_says(variant: str, options: dict[str, object]) -> None:
-    small = {"hidden": 32, "heads": 2, "h_layers": 2, "l_layers": 1}
+    small = {"hidden": 32, "heads": 4, "h_layers": 2, "l_layers": 1}
     spec = variant_spec(variant, vocab=11, seq_len=81, grid=GRID, **{**small, **options})
     model = HRM(spec)
     assert {n: tuple(p.shape) for n, p in model.named_parameters()} == parameter_shapes(spec)

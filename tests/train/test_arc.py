@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from hrm_edge.cli.main import main
 from hrm_edge.data.arc import Options, build
 from hrm_edge.data.dataset import Dataset
 from hrm_edge.model.losses import IGNORE
@@ -16,8 +18,10 @@ from hrm_edge.recipe import Augment, Recipe
 from hrm_edge.tasks.arc import Arc
 from hrm_edge.tasks.base import exact
 from hrm_edge.train.feed import Feed
+from hrm_edge.train.loggers import LOG_FILE
 from hrm_edge.train.loop import start
 
+RECIPE = Path(__file__).parents[2] / "recipes" / "arc-1_reduced.yaml"
 SAMPLES = Path(__file__).parent.parent / "data" / "arc" / "ARC-AGI"
 
 
@@ -75,3 +79,24 @@ def test_an_answer_is_right_whatever_it_puts_around_the_grid() -> None:
     labels = np.array([[2, 3, 1, 0, 0], [2, 3, 1, 0, 0], [0, 0, 0, 0, 0]], np.uint8)
     answers = np.array([[2, 3, 1, 7, 0], [2, 4, 1, 0, 0], [0, 0, 0, 0, 0]], np.uint8)
     assert exact(answers, labels).tolist() == [True, False, False]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+def test_the_reduced_recipe_learns_on_a_cpu_and_resumes(data: Path, tmp_path: Path) -> None:
+    """The recipe itself at a quarter of its width; the command for its full size is in the recipe's heading."""
+    sets = {
+        "data": data, "model.hidden": 64, "model.heads": 2, "model.puzzle_dim": 64, "model.h_cycles": 1,
+        "model.l_cycles": 1, "model.max_steps": 4, "train.batch": 4, "train.steps": 120, "train.warmup": 20,
+        "train.lr": 1e-3, "train.compile": "false", "evaluate.every": 120, "evaluate.puzzles": 3,
+    }  # fmt: skip
+    command = ["train", str(RECIPE), "--out", str(tmp_path / "run")]
+    command += [word for key, value in sets.items() for word in ("--set", f"{key}={value}")]
+    assert main([*command, "--time-limit", "15s"]) == 0
+    stopped = max(int(folder.name.removeprefix("step-")) for folder in (tmp_path / "run/checkpoints").glob("step-*"))
+    assert 0 < stopped < 120
+    assert main([*command, "--resume"]) == 0
+    lines = [json.loads(line) for line in (tmp_path / "run" / LOG_FILE).read_text().splitlines()]
+    losses = [line["lm_loss"] for line in lines if line["kind"] == "train"]
+    assert [line["step"] for line in lines if line["kind"] == "eval"] == [120]
+    assert np.mean(losses[-3:]) < 0.6 * losses[0]

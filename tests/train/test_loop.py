@@ -41,7 +41,7 @@ def recipe(data: Path, **train: Any) -> Recipe:
             "task": "mini-sudoku",
             "variant": "nano",
             "data": str(data),
-            "model": {"hidden": 16, "heads": 2, "max_steps": 3},
+            "model": {"hidden": 16, "heads": 4, "max_steps": 3},
             "augment": {"symmetries": True, "extra_clues": [0, 6], "extra_clues_end": [0, 2]},
             "train": options,
             "evaluate": {"every": 6, "puzzles": 8},

@@ -1,0 +1,141 @@
+"""``hrm-edge doctor``: what this machine has and lacks, with the command that mends it."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from hrm_edge.doctor import Diagnosis
+    from hrm_edge.doctor.facts import Facts
+
+EASY = "002968470000017200090002016783106020021079053540000061015820007000005000074031009"  # one step is enough
+_STYLES = {"fail": "bold red", "warn": "yellow", "note": "cyan"}
+
+
+@click.command()
+@click.option("--json", "as_json", is_flag=True, help="Print everything that was found as JSON.")
+def doctor(as_json: bool) -> None:
+    """Look at this machine: board, JetPack, CUDA, TensorRT, Python, memory, cameras, sensors, rights.
+
+    The worst comes first, each finding with the command that mends it. A puzzle is solved on the way: exit code 1 says
+    that the default road (a shipped model on ONNX Runtime, on the CPU) does not work here.
+
+    \b
+    hrm-edge doctor --json > doctor.json     # to send with a bug report
+    """
+    from hrm_edge.cli.options import print_json
+    from hrm_edge.doctor import diagnose
+    from hrm_edge.doctor.machine import Machine
+    from hrm_edge.errors import GateError
+
+    diagnosis = diagnose(Machine(), try_road)
+    if as_json:
+        print_json(diagnosis.model_dump(mode="json"))
+    else:
+        _show(diagnosis)
+    if not diagnosis.passed:
+        worst = diagnosis.findings[0]
+        raise GateError(f"the default road does not work here: {worst.what}", worst.mend)
+    if not as_json:
+        click.echo("Next: hrm-edge bench sudoku-nano --duration 10s")
+
+
+def try_road() -> str:
+    """Solve an easy puzzle with the shipped model on ONNX Runtime; returns how it went."""
+    from hrm_edge import zoo
+    from hrm_edge.cli.resolve import resolve_model
+    from hrm_edge.errors import UserError
+    from hrm_edge.solve import solve
+
+    name = zoo.default_for("sudoku")
+    if name is None:
+        raise UserError("this installation holds no model", "pip install --force-reinstall hrm-edge")
+    resolved = resolve_model(name)
+    givens = resolved.task.parse(EASY)[None]
+    began = time.perf_counter()
+    (answer,) = solve(resolved.session, resolved.task, givens, halt="rules", views=64)
+    elapsed_ms = 1e3 * (time.perf_counter() - began)
+    if not answer.verified:
+        raise UserError(f"{name} did not solve an easy puzzle", "pip install --force-reinstall hrm-edge")
+    return f"{name} solved a puzzle in {elapsed_ms:.0f} ms and {answer.steps} steps, verified by the rules"
+
+
+def _show(diagnosis: Diagnosis) -> None:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        console = Console(highlight=False, width=120)
+    about = Table.grid(padding=(0, 2))
+    for key, value in _about(diagnosis.facts):
+        about.add_row(Text(key, style="dim"), Text(value))
+    about.add_row(Text("default road", style="dim"), Text(diagnosis.road))
+    found = Table.grid(padding=(0, 2))
+    for finding in diagnosis.findings:
+        found.add_row(Text(finding.level, style=_STYLES[finding.level]), Text(finding.what))
+        found.add_row("", Text(finding.mend, style="green"))
+    if diagnosis.findings:
+        console.print(found)
+        console.print()
+    console.print(about)
+    console.print(_backend_table(diagnosis))
+    counts = {level: sum(f.level == level for f in diagnosis.findings) for level in _STYLES}
+    words = ", ".join(f"{count} {level}" for level, count in counts.items() if count) or "nothing to mend"
+    console.print(Text(f"{'Ready' if diagnosis.passed else 'Not ready'}: {words}"))
+
+
+def _backend_table(diagnosis: Diagnosis) -> Table:
+    from rich.table import Table
+
+    table = Table()
+    for column in ("backend", "here", "precisions", "why"):
+        table.add_column(column)
+    for backend in diagnosis.backends:
+        works = "[green]works[/]" if backend.works else "no"
+        table.add_row(backend.name, works, ", ".join(backend.precisions) or "–", backend.why)
+    return table
+
+
+def _about(facts: Facts) -> list[tuple[str, str]]:
+    """The machine in a few lines."""
+    board, power, memory = facts.board, facts.power, facts.resources
+    kinds = {"jetson": "Jetson", "pc": "PC", "wsl2": "WSL2", "arm": "ARM machine"}
+    inside = f", inside {facts.container}" if facts.container else ""
+    rows = [("machine", f"{kinds[facts.kind]} ({facts.architecture}){inside}; {facts.os or 'system not named'}")]
+    if board:
+        known = f"JetPack {board.jetpack}" if board.jetpack else "JetPack not known"
+        rows.append(("board", f"{board.module or board.model or 'not named'}; L4T {board.l4t or 'not known'}, {known}"))
+    gpus = "; ".join(f"{gpu.name}, SM {gpu.sm or '?'}" for gpu in facts.gpus) or "none that we know"
+    driver = f"; driver {facts.cuda.driver}" if facts.cuda.driver else ""
+    rows.append(("GPU", f"{gpus}{driver}; CUDA {facts.cuda.toolkit or facts.cuda.of_driver or 'not found'}"))
+    python = facts.python
+    shared = {True: ", sees apt's packages", False: ", apart from apt's packages", None: ""}[
+        python.system_site_packages
+    ]
+    where = f"virtual environment {python.venv}{shared}" if python.in_venv else "no virtual environment"
+    rows.append(("Python", f"{python.version}, {where}"))
+    versions = [f"{name} {package.version}" for name, package in facts.packages.items()]
+    rows.append(("packages", ", ".join([f"onnxruntime {facts.onnxruntime.version or 'missing'}", *versions])))
+    if power.mode or power.modes:
+        locked = {True: "locked", False: "free", None: "not shown"}[power.clocks_locked]
+        rows.append(("power mode", f"{power.mode or 'not readable'} of {', '.join(power.modes)}; clocks {locked}"))
+    meters = [f"{meter.name} ({', '.join(meter.rails)})" for meter in power.meters if meter.problem is None]
+    rows.append(("power meters", "; ".join(meters) or "none that works: reports say 'not measured'"))
+    parts = (
+        ("memory", memory.memory_bytes), ("free", memory.memory_available_bytes), ("swap", memory.swap_bytes),
+        ("disk free at home", memory.home_free_bytes),
+    )  # fmt: skip
+    rows.append(("room", ", ".join(f"{name} {_gib(size)}" for name, size in parts)))
+    rows.append(("cameras", "; ".join(f"{c.device} {c.name} ({c.kind})" for c in facts.cameras) or "none"))
+    return rows
+
+
+def _gib(size: int | None) -> str:
+    return "not shown" if size is None else f"{size / (1 << 30):.1f} GiB"

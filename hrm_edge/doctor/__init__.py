@@ -1,0 +1,56 @@
+"""What this machine has and lacks, worst first, each finding with the command that mends it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from hrm_edge import __version__
+from hrm_edge.doctor.backends import Backend, backends
+from hrm_edge.doctor.facts import Facts
+from hrm_edge.doctor.findings import Finding, fail, worst_first
+from hrm_edge.doctor.machine import Machine
+from hrm_edge.doctor.read import read_facts
+from hrm_edge.doctor.rules import rules
+from hrm_edge.errors import HrmEdgeError
+
+SCHEMA_VERSION = 1
+
+
+class Diagnosis(BaseModel):
+    """``hrm-edge doctor --json``."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    schema_version: int = SCHEMA_VERSION
+    hrm_edge: str = __version__
+    passed: bool = Field(description="the default road works: no finding is a 'fail'")
+    road: str = Field(description="what came of solving a puzzle with a shipped model on the default backend")
+    facts: Facts
+    findings: list[Finding]
+    backends: list[Backend]
+
+
+def diagnose(machine: Machine, try_road: Callable[[], str]) -> Diagnosis:
+    """Look at ``machine`` and walk the default road once.
+
+    ``try_road`` solves a puzzle and says how it went; what it raises becomes the worst finding. It is not walked
+    where the facts already say that it cannot work, since a broken library may end the process.
+    """
+    facts = read_facts(machine)
+    findings = rules(facts)
+    road = "not tried: see the findings"
+    if not any(finding.level == "fail" for finding in findings):
+        try:
+            road = try_road()
+        except HrmEdgeError as error:
+            road = f"failed: {error.what}"
+            findings.append(fail("road", f"solving a puzzle with a shipped model fails: {error.what}", error.mend))
+        except Exception as error:  # noqa: BLE001 - a doctor reports what is broken, whatever it is
+            road = f"failed: {error}"
+            what = f"solving a puzzle with a shipped model fails: {type(error).__name__}: {error}"
+            findings.append(fail("road", what, "pip install --force-reinstall hrm-edge"))
+    findings = worst_first(findings)
+    passed = not any(finding.level == "fail" for finding in findings)
+    return Diagnosis(passed=passed, road=road, facts=facts, findings=findings, backends=backends(facts))

@@ -1,0 +1,117 @@
+"""What the doctor found out about a machine, as data; null is "this machine does not tell"."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from hrm_edge.doctor.machine import Import, Package
+
+Kind = Literal["jetson", "pc", "wsl2", "arm"]
+
+
+class _Closed(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Gpu(_Closed):
+    name: str
+    sm: str | None = Field(description="compute capability, such as 8.7")
+    memory_bytes: int | None = Field(description="null on a Jetson: the GPU shares the main memory")
+
+
+class Board(_Closed):
+    """A Jetson."""
+
+    model: str | None = Field(description="the device tree's model line")
+    module: str | None = Field(description="by the part number in the device tree; null where we do not know it")
+    soc: str | None = Field(description="tegra234 (Orin), tegra264 (Thor) or another one")
+    l4t: str | None
+    jetpack: str | None = Field(description="null where no row of jetson/matrix.yaml has this L4T")
+
+
+class Cuda(_Closed):
+    toolkit: str | None = Field(description="of /usr/local/cuda or apt's runtime")
+    driver: str | None = Field(description="NVIDIA kernel driver")
+    of_driver: str | None = Field(description="newest CUDA that the driver runs")
+    cards_without_driver: int = Field(description="NVIDIA display devices on the bus while no driver is loaded")
+
+
+class TensorRT(_Closed):
+    apt: str | None = Field(description="version of libnvinfer")
+    apt_python: str | None = Field(description="version of python3-libnvinfer")
+    pip: dict[str, str] = Field(description="packages of TensorRT that pip installed → version")
+    imported: Import | None = Field(description="null: nothing of it is installed")
+
+
+class Python(_Closed):
+    version: str
+    executable: str
+    in_venv: bool
+    venv: str | None
+    system_site_packages: bool | None = Field(description="whether the venv sees apt's packages; null: no venv")
+    system_version: str | None = Field(description="of apt's python3, which apt's bindings are made for")
+
+
+class Camera(_Closed):
+    device: str
+    name: str
+    kind: Literal["usb", "csi"]
+    usable: bool = Field(description="this user may open it")
+
+
+class Jtop(_Closed):
+    package: str | None
+    service: bool = Field(description="its socket is there")
+    in_group: bool
+
+
+class Meter(_Closed):
+    """One way to measure power."""
+
+    name: str
+    rails: list[str]
+    problem: str | None = Field(description="why it cannot be used; null where it can")
+    mend: str | None
+
+
+class Power(_Closed):
+    mode: str | None
+    modes: list[str]
+    clocks_locked: bool | None
+    meters: list[Meter] = Field(description="the best first")
+
+
+class Resources(_Closed):
+    memory_bytes: int | None
+    memory_available_bytes: int | None
+    swap_bytes: int | None
+    home_free_bytes: int | None
+    tmp_free_bytes: int | None
+
+
+class Facts(_Closed):
+    """A machine."""
+
+    kind: Kind
+    architecture: str
+    os: str | None
+    kernel: str | None
+    container: str | None = Field(description="docker, podman or another one; null outside")
+    board: Board | None
+    gpus: list[Gpu]
+    gpu_device: bool = Field(description="the device node through which programs reach the GPU is there")
+    cuda: Cuda
+    tensorrt: TensorRT
+    onnxruntime: Import
+    packages: dict[str, Package] = Field(description="that decide what works; what is not installed is not listed")
+    python: Python
+    user: str
+    is_root: bool
+    groups: list[str]
+    known_groups: dict[str, bool] = Field(description="group of this machine that matters here → the user is in it")
+    resources: Resources
+    power: Power
+    cameras: list[Camera]
+    jtop: Jtop

@@ -1,0 +1,141 @@
+"""What the doctor looks through: files and programs (``device.System``), Python's packages, the user's rights.
+
+Nothing here raises. Everything is a field, so that a test gives it another root and recorded answers.
+"""
+
+from __future__ import annotations
+
+import grp
+import json
+import os
+import pwd
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from importlib import metadata
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from hrm_edge.device.system import System
+
+IMPORT_LIMIT_S = 120.0  # a board on an SD card takes half a minute for a first import
+
+
+class Package(BaseModel):
+    """An installed Python distribution."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    version: str
+    from_apt: bool = Field(description="it lies in Debian's dist-packages")
+
+
+class Import(BaseModel):
+    """What came of importing a package in a process of its own."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    version: str | None = None
+    error: str | None = None
+    providers: list[str] = Field(default=[], description="of ONNX Runtime")
+
+
+@dataclass(frozen=True)
+class Interpreter:
+    """The Python that runs hrm-edge."""
+
+    executable: str = sys.executable
+    version: tuple[int, int] = sys.version_info[:2]
+    prefix: str = sys.prefix
+    base_prefix: str = sys.base_prefix
+
+    @property
+    def in_venv(self) -> bool:
+        return self.prefix != self.base_prefix
+
+
+def find_package(name: str) -> Package | None:
+    """Look a distribution up by name; nothing is imported."""
+    try:
+        found = metadata.distribution(name)
+        return Package(version=found.version, from_apt="dist-packages" in str(found.locate_file("")))
+    except Exception:  # noqa: BLE001 - the metadata of a damaged installation raises anything
+        return None
+
+
+def try_import(name: str) -> Import:
+    """Import ``name`` in a new process: a library of the wrong machine may crash it."""
+    code = (
+        "import importlib, json, sys\n"
+        "try:\n"
+        f"    module = importlib.import_module({name!r})\n"
+        "    providers = getattr(module, 'get_available_providers', list)()\n"
+        "    found = {'version': str(getattr(module, '__version__', '?')), 'providers': providers}\n"
+        "except Exception as error:\n"
+        "    found = {'error': f'{type(error).__name__}: {error}'.splitlines()[0][:200]}\n"
+        "print('\\n' + json.dumps(found))\n"
+    )
+    try:
+        done = subprocess.run(
+            [sys.executable, "-c", code], stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace",
+            timeout=IMPORT_LIMIT_S, check=False,
+        )  # fmt: skip
+        return Import.model_validate(json.loads(done.stdout.splitlines()[-1]))
+    except subprocess.TimeoutExpired:
+        return Import(error=f"importing it takes more than {IMPORT_LIMIT_S:.0f} s")
+    except (OSError, ValueError, IndexError):
+        return Import(error="importing it crashes Python")
+
+
+def _own_groups() -> frozenset[str]:
+    names = set()
+    for gid in {*os.getgroups(), os.getegid()}:
+        try:
+            names.add(grp.getgrgid(gid).gr_name)
+        except KeyError:
+            names.add(str(gid))
+    return frozenset(names)
+
+
+def _own_name() -> str:
+    try:
+        return pwd.getpwuid(os.geteuid()).pw_name
+    except KeyError:  # a container that was started with a number without a name
+        return str(os.geteuid())
+
+
+def _free_bytes(path: Path) -> int | None:
+    try:
+        return shutil.disk_usage(path).free
+    except OSError:
+        return None
+
+
+@dataclass(frozen=True)
+class Machine:
+    """The machine to be looked at: this one, unless told otherwise."""
+
+    system: System = field(default_factory=System)
+    package: Callable[[str], Package | None] = find_package
+    imports: Callable[[str], Import] = try_import
+    python: Interpreter = field(default_factory=Interpreter)
+    architecture: str = field(default_factory=lambda: os.uname().machine)
+    user: str = field(default_factory=_own_name)
+    groups: frozenset[str] = field(default_factory=_own_groups)
+    is_root: bool = field(default_factory=lambda: os.geteuid() == 0)
+    home: Path = field(default_factory=lambda: Path("~").expanduser())
+    free_bytes: Callable[[Path], int | None] = _free_bytes
+    can_use: Callable[[Path], bool] = lambda path: os.access(path, os.R_OK | os.W_OK)
+
+    def text(self, path: str) -> str:
+        """A file's text, or nothing where it is missing or cannot be read."""
+        return self.system.line(path) or ""
+
+    def has(self, path: str) -> bool:
+        try:
+            return self.system.path(path).exists()
+        except OSError:
+            return False

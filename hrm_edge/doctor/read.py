@@ -1,0 +1,252 @@
+"""From a machine to facts. Only reads; whatever is missing, unreadable or garbage becomes null."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from hrm_edge.device.clocks import clocks, power_mode, power_modes
+from hrm_edge.device.identity import is_jetson, l4t_release, memory_field
+from hrm_edge.device.matrix import load_matrix
+from hrm_edge.device.sensors import power_sources
+from hrm_edge.doctor.facts import (
+    Board,
+    Camera,
+    Cuda,
+    Facts,
+    Gpu,
+    Jtop,
+    Kind,
+    Meter,
+    Power,
+    Python,
+    Resources,
+    TensorRT,
+)
+from hrm_edge.doctor.machine import Machine
+
+PACKAGES = ("numpy", "torch", "torch-tensorrt", "tensorrt-rtx", "cuda-python", "jetson-stats", "opencv-python-headless")
+TENSORRT_PIP = ("tensorrt", "tensorrt-cu12", "tensorrt-cu13", "tensorrt-cu12-bindings", "tensorrt-cu13-bindings")
+GROUPS = ("video", "render", "i2c", "jtop")  # cameras, GPU, power sensors, jtop's socket
+_VERSION = r"\d+(?:\.\d+)*"
+
+
+def read_facts(machine: Machine) -> Facts:
+    """Look at everything; a package that has to be imported is imported in a process of its own."""
+    kind = _kind(machine)
+    debs = _debs(machine)
+    known = _group_table(machine)
+    return Facts(
+        kind=kind,
+        architecture=machine.architecture,
+        os=_os_name(machine),
+        kernel=machine.text("/proc/sys/kernel/osrelease") or None,
+        container=_container(machine),
+        board=_board(machine) if kind == "jetson" else None,
+        gpus=_gpus(machine, kind),
+        gpu_device=any(map(machine.has, _GPU_NODES[kind])),
+        cuda=_cuda(machine, debs),
+        tensorrt=_tensorrt(machine, debs),
+        onnxruntime=machine.imports("onnxruntime"),
+        packages={name: found for name in PACKAGES if (found := machine.package(name))},
+        python=_python(machine, debs),
+        user=machine.user,
+        is_root=machine.is_root,
+        groups=sorted(machine.groups),
+        known_groups={name: name in machine.groups for name in GROUPS if name in known},
+        resources=_resources(machine),
+        power=_power(machine),
+        cameras=list(_cameras(machine)),
+        jtop=_jtop(machine),
+    )
+
+
+_GPU_NODES: dict[Kind, tuple[str, ...]] = {
+    "jetson": ("/dev/nvhost-gpu", "/dev/nvgpu/igpu0", "/dev/nvidiactl", "/dev/nvidia0"),
+    "wsl2": ("/dev/dxg",),
+    "pc": ("/dev/nvidiactl",),
+    "arm": ("/dev/nvidiactl",),
+}
+
+
+def _kind(machine: Machine) -> Kind:
+    kernel = machine.text("/proc/sys/kernel/osrelease").lower()
+    if is_jetson(machine.system) or "tegra" in kernel:  # a container hides the device tree, not the kernel's name
+        return "jetson"
+    if "microsoft" in kernel:
+        return "wsl2"
+    return "arm" if machine.architecture in ("aarch64", "arm64") else "pc"
+
+
+def _os_name(machine: Machine) -> str | None:
+    found = re.search(r'^PRETTY_NAME="?([^"\n]+)', machine.text("/etc/os-release"), re.MULTILINE)
+    return found[1] if found else None
+
+
+def _container(machine: Machine) -> str | None:
+    if machine.has("/.dockerenv"):
+        return "docker"
+    if machine.has("/run/.containerenv"):
+        return "podman"
+    named = machine.text("/run/systemd/container").split()  # nspawn, lxc
+    if named:
+        return named[0]
+    inside = re.search(r"docker|kubepods|containerd|lxc", machine.text("/proc/1/cgroup"))
+    return inside[0] if inside else None
+
+
+def _board(machine: Machine) -> Board:
+    compatible = machine.text("/proc/device-tree/compatible")
+    matrix = load_matrix()
+    part = next((part for part in re.findall(r"p\d{4}-\d{4}", compatible) if part in matrix.modules), None)
+    soc = re.search(r"\btegra\d+\b", compatible)
+    l4t = l4t_release(machine.system)
+    release = matrix.release_of(l4t) if l4t else None
+    return Board(
+        model=machine.text("/proc/device-tree/model") or None,
+        module=matrix.modules[part] if part else None,
+        soc=soc[0] if soc else None,
+        l4t=l4t,
+        jetpack=release.jetpack if release else None,
+    )
+
+
+def _gpus(machine: Machine, kind: Kind) -> list[Gpu]:
+    query = "--query-gpu=name,compute_cap,memory.total"
+    answer = machine.system.run("nvidia-smi", query, "--format=csv,noheader,nounits") or ""
+    rows = [[cell.strip() for cell in line.split(",")] for line in answer.splitlines()]
+    if kind == "jetson":
+        compatible = machine.text("/proc/device-tree/compatible")
+        soc = next((soc for key, soc in load_matrix().socs.items() if key in compatible), None)
+        return [Gpu(name=f"{soc.name} (integrated)", sm=soc.sm, memory_bytes=None)] if soc else []
+    return [
+        Gpu(
+            name=row[0],
+            sm=row[1] if re.fullmatch(_VERSION, row[1]) else None,
+            memory_bytes=int(row[2]) << 20 if row[2].isdecimal() else None,
+        )
+        for row in rows
+        if len(row) == 3 and row[0]
+    ]
+
+
+def _debs(machine: Machine) -> dict[str, str]:
+    """Installed Debian packages that matter here → their version, from dpkg's own list."""
+    wanted = r"python3|nvidia-jetpack|nvidia-l4t-core|libnvinfer\d+|python3-libnvinfer|cuda-cudart-\d+-\d+"
+    found = {}
+    for stanza in re.split(r"\n\s*\n", machine.text("/var/lib/dpkg/status")):
+        name = re.match(rf"\s*Package: ({wanted})\s*\n", stanza)
+        version = re.search(r"^Version: (?:\d+:)?(\S+)", stanza, re.MULTILINE)
+        if name and version and re.search(r"^Status: .* installed$", stanza, re.MULTILINE):
+            found[name[1]] = version[1]
+    return found
+
+
+def _leading(version: str | None) -> str | None:
+    """``10.3.0.30`` of ``10.3.0.30-1+cuda12.5``."""
+    found = re.match(_VERSION, version or "")
+    return found[0] if found else None
+
+
+def _is_nvidia_display(machine: Machine, device: Path) -> bool:
+    """PCI vendor 10de, class 03 (display)."""
+    kind = machine.system.line(device / "class") or ""
+    return machine.system.line(device / "vendor") == "0x10de" and kind.startswith("0x03")
+
+
+def _cuda(machine: Machine, debs: dict[str, str]) -> Cuda:
+    try:
+        version = json.loads(machine.text("/usr/local/cuda/version.json"))["cuda"]["version"]
+    except (ValueError, KeyError, TypeError, RecursionError):
+        runtimes = sorted(_leading(v) or "" for name, v in debs.items() if name.startswith("cuda-cudart"))
+        version = runtimes[-1] if runtimes else None
+    smi = machine.system.run("nvidia-smi") or ""
+    driver = re.search(r"Driver Version:\s*([\d.]+)", smi) or re.search(
+        r"Kernel Module\b[^\n]*?\s(\d+\.\d+(?:\.\d+)?)", machine.text("/proc/driver/nvidia/version")
+    )
+    of_driver = re.search(r"CUDA (?:UMD )?Version:\s*([\d.]+)", smi)
+    cards = [path for path in machine.system.glob("/sys/bus/pci/devices/*") if _is_nvidia_display(machine, path)]
+    return Cuda(
+        toolkit=_leading(version) if isinstance(version, str) else None,
+        driver=driver[1] if driver else None,
+        of_driver=of_driver[1] if of_driver else None,
+        cards_without_driver=0 if driver else len(cards),
+    )
+
+
+def _tensorrt(machine: Machine, debs: dict[str, str]) -> TensorRT:
+    apt = next((debs[name] for name in sorted(debs) if re.fullmatch(r"libnvinfer\d+", name)), None)
+    pip = {name: found.version for name in TENSORRT_PIP if (found := machine.package(name)) and not found.from_apt}
+    apt_python = debs.get("python3-libnvinfer")
+    return TensorRT(
+        apt=_leading(apt),
+        apt_python=_leading(apt_python),
+        pip=pip,
+        imported=machine.imports("tensorrt") if apt_python or pip else None,
+    )
+
+
+def _python(machine: Machine, debs: dict[str, str]) -> Python:
+    python = machine.python
+    settings = machine.text(f"{python.prefix}/pyvenv.cfg") if python.in_venv else ""
+    flag = re.search(r"^include-system-site-packages\s*=\s*(\w+)", settings, re.MULTILINE)
+    own = re.match(r"\d+\.\d+", debs.get("python3", ""))
+    return Python(
+        version=".".join(map(str, python.version)),
+        executable=python.executable,
+        in_venv=python.in_venv,
+        venv=python.prefix if python.in_venv else None,
+        system_site_packages=flag[1].lower() == "true" if flag else None,
+        system_version=own[0] if own else None,
+    )
+
+
+def _resources(machine: Machine) -> Resources:
+    return Resources(
+        memory_bytes=memory_field(machine.system, "MemTotal"),
+        memory_available_bytes=memory_field(machine.system, "MemAvailable"),
+        swap_bytes=memory_field(machine.system, "SwapTotal"),
+        home_free_bytes=machine.free_bytes(machine.home),
+        tmp_free_bytes=machine.free_bytes(machine.system.path("/tmp")),
+    )
+
+
+def _power(machine: Machine) -> Power:
+    system = machine.system
+    found = clocks(system)
+    return Power(
+        mode=power_mode(system),
+        modes=list(power_modes(system).values()),
+        clocks_locked=all(clock.locked for clock in found) if found else None,
+        meters=[
+            Meter(name=source.name, rails=list(source.rails), problem=source.problem, mend=source.mend)
+            for source in power_sources(system)
+        ],
+    )
+
+
+def _cameras(machine: Machine) -> Iterator[Camera]:
+    for folder in machine.system.glob("/sys/class/video4linux/video*"):
+        if machine.system.line(folder / "index") not in (None, "0"):
+            continue  # the metadata node beside a camera
+        name = machine.system.line(folder / "name") or folder.name
+        device = machine.system.path(f"/dev/{folder.name}")
+        is_csi = name.startswith("vi-output")
+        yield Camera(
+            device=f"/dev/{folder.name}", name=name, kind="csi" if is_csi else "usb", usable=machine.can_use(device)
+        )
+
+
+def _group_table(machine: Machine) -> set[str]:
+    return {line.partition(":")[0] for line in machine.text("/etc/group").splitlines()}
+
+
+def _jtop(machine: Machine) -> Jtop:
+    package = machine.package("jetson-stats")
+    return Jtop(
+        package=package.version if package else None,
+        service=machine.has("/run/jtop.sock"),
+        in_group="jtop" in machine.groups or machine.is_root,
+    )

@@ -1,0 +1,290 @@
+"""From facts to findings: what the default road needs, and what a user of this kind of machine expects to work."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+from hrm_edge.device.matrix import Release, load_matrix, starts_with
+from hrm_edge.doctor.facts import Facts
+from hrm_edge.doctor.findings import Finding, fail, note, warn
+
+NEEDED_BYTES = 256 << 20  # ONNX Runtime, the largest shipped model and Python: 150 MB were measured
+NEEDED_DISK = 1 << 30
+SETUP = "jetson/setup.sh"
+
+
+def rules(facts: Facts) -> list[Finding]:
+    """Every finding about ``facts``, in no order of weight."""
+    return [finding for look in _LOOKS for finding in look(facts)]
+
+
+def _default_road(facts: Facts) -> Iterator[Finding]:
+    if tuple(map(int, facts.python.version.split(".")[:2])) < (3, 10):
+        yield fail(
+            "python-old",
+            f"Python {facts.python.version} is too old: 3.10 or newer is needed",
+            "python3.10 -m venv .venv",
+        )
+    if facts.onnxruntime.error:
+        broken = "is not installed" if "ModuleNotFound" in facts.onnxruntime.error else "does not load"
+        yield fail(
+            "onnxruntime",
+            f"onnxruntime, which runs the models, {broken} ({facts.onnxruntime.error})",
+            f"{facts.python.executable} -m pip install --force-reinstall onnxruntime",
+        )
+    available = facts.resources.memory_available_bytes
+    if available is not None and available < NEEDED_BYTES:
+        yield fail("memory", f"only {_mib(available)} of memory are free", "close other programs, or add swap")
+    for where, free in (("home", facts.resources.home_free_bytes), ("/tmp", facts.resources.tmp_free_bytes)):
+        if free is not None and free < NEEDED_DISK:
+            weight = fail if free < (16 << 20) else warn
+            name = f"disk-{where.strip('/')}"
+            yield weight(name, f"only {_mib(free)} are free on the disk of {where}", "df -h; then remove what you can")
+
+
+def _jetpack(facts: Facts) -> Iterator[Finding]:
+    board = facts.board
+    if board is None:
+        return
+    releases = load_matrix().releases
+    if board.l4t is None:
+        yield warn(
+            "l4t-unknown",
+            "a Jetson's kernel, but /etc/nv_tegra_release is not readable: the JetPack is not known, none is assumed",
+            "docker run -v /etc/nv_tegra_release:/etc/nv_tegra_release:ro …"
+            if facts.container
+            else "cat /etc/nv_tegra_release",
+        )
+    elif board.jetpack is None:
+        known = ", ".join(release.jetpack for release in releases)
+        yield warn(
+            "jetpack-unknown",
+            f"L4T {board.l4t} is in no row of our table (JetPack {known}): nothing is assumed about it",
+            "use ONNX Runtime on the CPU, and tell us the output of 'hrm-edge doctor --json'",
+        )
+    if board.soc not in load_matrix().socs and not (facts.container and board.soc is None):
+        yield warn(
+            "board-unknown",
+            f"unknown board: model {board.model!r}, SoC {board.soc or 'not named'}: nothing is assumed about its GPU",
+            "use ONNX Runtime on the CPU, and tell us the output of 'hrm-edge doctor --json'",
+        )
+    release = _release(facts)
+    if release is None:
+        return
+    if facts.tensorrt.apt and not any(starts_with(facts.tensorrt.apt, version) for version in release.tensorrt):
+        right = " or ".join(release.tensorrt)
+        yield warn(
+            "tensorrt-mismatch",
+            f"TensorRT {facts.tensorrt.apt} is not the one of JetPack {release.jetpack} ({right})",
+            "sudo apt-get install --reinstall tensorrt",
+        )
+    if facts.cuda.toolkit and not starts_with(facts.cuda.toolkit, release.cuda):
+        yield warn(
+            "cuda-mismatch",
+            f"CUDA {facts.cuda.toolkit} is not the one of JetPack {release.jetpack} ({release.cuda})",
+            f"sudo apt-get install cuda-toolkit-{release.cuda.replace('.', '-')}",
+        )
+
+
+def _tensorrt(facts: Facts) -> Iterator[Finding]:
+    found = facts.tensorrt
+    if len({*found.pip.values(), *([found.apt] if found.apt and found.pip else [])}) > 1:
+        both = ", ".join([f"{name} {version} (pip)" for name, version in found.pip.items()] or [])
+        apt = f", {found.apt} (apt)" if found.apt else ""
+        wins = f"; Python imports {found.imported.version}" if found.imported and found.imported.version else ""
+        keep = sorted(found.pip) if found.apt else sorted(found.pip)[1:]
+        yield warn(
+            "tensorrt-two",
+            f"two versions of TensorRT at once: {both}{apt}{wins}",
+            f"{facts.python.executable} -m pip uninstall -y {' '.join(keep)}",
+        )
+    elif facts.kind == "jetson" and found.pip:
+        yield warn(
+            "tensorrt-pip",
+            f"TensorRT from pip ({', '.join(found.pip)}) has no libraries for Tegra",
+            f"{facts.python.executable} -m pip uninstall -y {' '.join(sorted(found.pip))}",
+        )
+    if facts.kind != "jetson":
+        return
+    if found.apt is None and not facts.container:
+        yield warn("tensorrt-missing", "TensorRT is not installed: engines cannot run", "sudo apt-get install tensorrt")
+    elif found.apt and found.apt_python is None:
+        yield warn(
+            "tensorrt-python",
+            f"TensorRT {found.apt} is installed, its Python part is not",
+            "sudo apt-get install python3-libnvinfer",
+        )
+
+
+def _virtualenv(facts: Facts) -> Iterator[Finding]:
+    """Apt's bindings exist, and this Python does not see them."""
+    found, python = facts.tensorrt, facts.python
+    if found.apt_python is None or found.imported is None or found.imported.error is None:
+        return
+    own = ".".join(python.version.split(".")[:2])
+    if python.system_version and own != python.system_version:
+        yield warn(
+            "venv-python",
+            f"this is Python {own}; apt's TensorRT {found.apt_python} is made for {python.system_version}",
+            f"python{python.system_version} -m venv --system-site-packages NEW_VENV",
+        )
+    elif python.system_site_packages is False:
+        yield warn(
+            "venv-isolated",
+            f"the virtual environment does not see apt's packages, TensorRT {found.apt_python} among them",
+            f"sed -i 's/^include-system-site-packages.*/include-system-site-packages = true/' {python.venv}/pyvenv.cfg",
+        )
+    else:
+        yield warn(
+            "tensorrt-import",
+            f"TensorRT {found.apt_python} is installed, and importing it fails: {found.imported.error}",
+            "sudo apt-get install --reinstall python3-libnvinfer libnvinfer-bin",
+        )
+
+
+def _gpu(facts: Facts) -> Iterator[Finding]:
+    if facts.cuda.cards_without_driver and facts.kind in ("pc", "arm"):
+        yield warn(
+            "driver-missing",
+            "an NVIDIA card is in this machine, its driver is not loaded",
+            "sudo apt-get install nvidia-driver; then reboot (Ubuntu: sudo ubuntu-drivers install)",
+        )
+    if facts.kind == "wsl2" and not facts.gpu_device:
+        yield note(
+            "wsl-gpu",
+            "WSL2 passes no GPU on (/dev/dxg is missing)",
+            "with an NVIDIA card: install its Windows driver, then 'wsl --shutdown' in Windows",
+        )
+    if facts.kind == "wsl2":
+        yield note(
+            "wsl-sensors",
+            "WSL2 hides power sensors and USB cameras: reports say 'power: not measured'",
+            "usbipd attach --wsl --busid ID (in Windows, for a camera)",
+        )
+    if facts.gpus and not facts.gpu_device and facts.kind == "pc":
+        yield warn("gpu-device", "the GPU's device nodes are missing", "sudo nvidia-modprobe -u -c=0")
+    if facts.gpus and facts.kind in ("pc", "wsl2") and facts.tensorrt.imported is None:
+        rtx = facts.packages.get("tensorrt-rtx")
+        if rtx is None:
+            yield note(
+                "gpu-engine",
+                "the GPU is idle: no TensorRT for this Python",
+                f"{facts.python.executable} -m pip install tensorrt",
+            )
+
+
+def _container(facts: Facts) -> Iterator[Finding]:
+    if facts.container is None:
+        return
+    if facts.kind == "jetson" and not facts.gpu_device:
+        yield warn(
+            "container-gpu",
+            f"this {facts.container} container was started without the GPU",
+            "docker run --runtime nvidia … (see jetson/README.md)",
+        )
+    if facts.kind == "jetson" and facts.board is not None and facts.board.model is None:
+        yield note(
+            "container-board",
+            "the container hides the device tree: the board's name is not known here",
+            "docker run -v /sys/firmware/devicetree:/sys/firmware/devicetree:ro …",
+        )
+    if facts.kind == "pc" and facts.cuda.driver and not facts.gpus:
+        yield warn("container-gpu", "the host has an NVIDIA driver, the container no GPU", "docker run --gpus all …")
+
+
+def _memory(facts: Facts) -> Iterator[Finding]:
+    total, swap = facts.resources.memory_bytes, facts.resources.swap_bytes
+    if facts.kind == "jetson" and total and total < (9 << 30) and not swap:
+        yield warn(
+            "swap",
+            f"{_mib(total)} of memory and no swap: building an engine may run out of memory",
+            "sudo fallocate -l 8G /swap && sudo chmod 600 /swap && sudo mkswap /swap && sudo swapon /swap",
+        )
+
+
+def _rights(facts: Facts) -> Iterator[Finding]:
+    locked = [camera.device for camera in facts.cameras if not camera.usable]
+    if locked:
+        group = "video" if "video" in facts.known_groups else "the group that 'ls -l' shows"
+        yield warn(
+            "camera-rights",
+            f"{facts.user} may not open {', '.join(locked)}",
+            f"sudo usermod -aG {group} {facts.user}; then log out and in",
+        )
+    if facts.kind == "jetson" and not facts.is_root and facts.container is None:
+        missing = [name for name in ("video", "render", "i2c") if facts.known_groups.get(name) is False]
+        if missing and not locked:
+            yield note(
+                "groups",
+                f"{facts.user} is not in {', '.join(missing)} (cameras, GPU, sensors)",
+                f"sudo usermod -aG {','.join(missing)} {facts.user}; then log out and in",
+            )
+
+
+def _power(facts: Facts) -> Iterator[Finding]:
+    power = facts.power
+    mendable = [meter for meter in power.meters if meter.problem and meter.mend]
+    if mendable and not any(meter.problem is None for meter in power.meters):  # one that works is enough
+        best = mendable[0]
+        yield warn(f"power-{best.name}", f"no power meter works: {best.problem}", best.mend or "")
+    if facts.kind != "jetson":
+        return
+    fastest = next((mode for mode in power.modes if mode.startswith("MAXN")), None)
+    if power.mode is None and facts.container is None:
+        yield note("power-mode", "the power mode cannot be read", "sudo nvpmodel -q")
+    elif fastest and power.mode and power.mode != fastest:
+        yield note(
+            "power-mode",
+            f"power mode {power.mode}; the fastest of {', '.join(power.modes)} is {fastest}",
+            f"hrm-edge bench MODEL --power-mode {fastest}  (for one run; 'sudo nvpmodel -m ID' stays)",
+        )
+    if power.clocks_locked is False:
+        yield note(
+            "clocks",
+            "the clocks move with the load: latencies will scatter",
+            "hrm-edge bench MODEL --lock-clocks  (for one run; 'sudo jetson_clocks' until the next boot)",
+        )
+
+
+def _jtop(facts: Facts) -> Iterator[Finding]:
+    jtop = facts.jtop
+    if jtop.package and not jtop.service:
+        yield warn("jtop-service", "jetson-stats is installed, its service does not run", "sudo systemctl restart jtop")
+    elif jtop.package and not jtop.in_group:
+        yield warn(
+            "jtop-group",
+            f"{facts.user} is not in the group jtop",
+            f"sudo usermod -aG jtop {facts.user}; then log out and in",
+        )
+
+
+def _torch(facts: Facts) -> Iterator[Finding]:
+    torch, bridge = facts.packages.get("torch"), facts.packages.get("torch-tensorrt")
+    if torch and torch.version.endswith("+cpu") and facts.gpus:
+        where = f" ({release.torch})" if (release := _release(facts)) else ""
+        yield note(
+            "torch-cpu",
+            f"torch {torch.version} does not use the GPU{where}; only training and the Torch-TensorRT backend need it",
+            f"{facts.python.executable} -m pip uninstall -y torch"
+            if facts.kind == "jetson"
+            else f"{facts.python.executable} -m pip install --force-reinstall torch",
+        )
+    if bridge and torch and bridge.version.split(".")[:2] != torch.version.split(".")[:2]:
+        yield warn(
+            "torch-tensorrt",
+            f"torch-tensorrt {bridge.version} and torch {torch.version} do not belong together",
+            f"{facts.python.executable} -m pip install torch-tensorrt=={'.'.join(torch.version.split('.')[:2])}.*",
+        )
+
+
+def _release(facts: Facts) -> Release | None:
+    return load_matrix().release_of(facts.board.l4t) if facts.board and facts.board.l4t else None
+
+
+def _mib(size: int) -> str:
+    return f"{size / (1 << 30):.1f} GiB" if size >= 1 << 30 else f"{size >> 20} MiB"
+
+
+_LOOKS: tuple[Callable[[Facts], Iterator[Finding]], ...] = (
+    _default_road, _jetpack, _tensorrt, _virtualenv, _gpu, _container, _memory, _rights, _power, _jtop, _torch,
+)  # fmt: skip

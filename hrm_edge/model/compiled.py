@@ -1,0 +1,41 @@
+"""torch.compile for a training step: the part that pays, and the plain path with a reason where it does not work."""
+
+from __future__ import annotations
+
+import torch
+
+from hrm_edge.model.hrm import HRM
+
+
+def compile_step(model: HRM, batch: int, dtype: torch.dtype) -> str:
+    """Compile ``model`` in place for steps on slots [batch, ...] in ``dtype``; "" or one line why it stays plain.
+
+    On a CPU the blocks are compiled, not the step: all of them share one program, so that a step with 24 block
+    passes compiles in seconds and runs as fast as one compiled whole. On a GPU the whole step is one program, because
+    there each launch costs.
+    """
+    on_gpu = model.H_init.is_cuda
+    parts: list[torch.nn.Module] = [model] if on_gpu else [*model.H_level.layers, *model.L_level.layers]
+    for part in parts:
+        part.compile(dynamic=False)
+    try:
+        _run_once(model, batch, dtype)
+    except (torch._dynamo.exc.TorchDynamoException, torch._inductor.exc.InductorError) as error:
+        for part in parts:
+            part._compiled_call_impl = None
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+        return f"torch.compile does not work here: {lines[0] if lines else type(error).__name__}"
+    return ""
+
+
+def _run_once(model: HRM, batch: int, dtype: torch.dtype) -> None:
+    """Forward and backward on the shapes of training: what compiles does so now."""
+    spec, device = model.spec, model.H_init.device
+    tokens = torch.zeros(batch, spec.seq_len, dtype=torch.int32, device=device)
+    puzzle = model.puzzle_vectors(torch.zeros(batch, dtype=torch.int32, device=device))
+    if puzzle is not None:
+        puzzle.requires_grad_(True)
+    z_h, z_l = (state.contiguous() for state in model.initial_state(batch, dtype))
+    logits = model(tokens, puzzle, z_h, z_l)[2]
+    first = (model.H_level.layers[0], model.L_level.layers[0])
+    torch.autograd.grad(logits.sum(), [block.self_attn.qkv_proj.weight for block in first])

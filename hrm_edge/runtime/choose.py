@@ -1,0 +1,74 @@
+"""The fastest way to run an artifact on this CPU, found by running it: backends and thread counts, taking turns."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import statistics
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from hrm_edge.manifest import Manifest
+from hrm_edge.runtime import CpuBackend, open_step
+from hrm_edge.runtime.host import HostSession
+
+ROUNDS = 5
+STEPS = 3  # of one candidate at a time; the first of them finds cold caches and is not counted
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One way to run the step, and what a step took."""
+
+    backend: CpuBackend
+    threads: int
+    session: HostSession
+    step_ms: float
+    """Median of the measured steps at the batch asked for."""
+
+    def __str__(self) -> str:
+        return f"{self.backend} with {self.threads} thread{'s'[: self.threads > 1]}"
+
+
+def candidates(folder: Path, manifest: Manifest, threads: int | None = None, *, batch: int = 1) -> list[Candidate]:
+    """Every backend installed here that keeps the artifact's precision, on one thread and on all cores; fastest first.
+
+    ``threads``: only that many. They take turns, so that a change of the machine's clock meets all of them.
+    """
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    counts = [threads] if threads else sorted({1, cores})
+    backends: list[CpuBackend] = ["onnxruntime"]
+    if importlib.util.find_spec("openvino") is not None:
+        backends.append("openvino")
+    ways = [(backend, count) for backend in backends for count in counts]
+    sessions = {way: open_step(folder, manifest, way[1], way[0]) for way in ways}
+    taken: dict[tuple[CpuBackend, int], list[float]] = {way: [] for way in ways}
+    for _ in range(ROUNDS):
+        for way, session in sessions.items():
+            taken[way] += step_seconds(session, batch)
+    found = [Candidate(*way, sessions[way], 1e3 * statistics.median(taken[way])) for way in ways]
+    return sorted(found, key=lambda candidate: candidate.step_ms)
+
+
+def fastest(folder: Path, manifest: Manifest, threads: int | None = None) -> HostSession:
+    """The session of the first of :func:`candidates` for one puzzle at a time; it says how it was chosen."""
+    best, *others = candidates(folder, manifest, threads)
+    best.session.chosen = (
+        f"{best}, {best.step_ms:.2f} ms a step (" + ", ".join(f"{other} {other.step_ms:.2f}" for other in others) + ")"
+    )
+    return best.session
+
+
+def step_seconds(session: HostSession, batch: int) -> list[float]:
+    """Times of a few steps on one carry, the first one left out."""
+    tokens = np.ones((batch, session.spec.seq_len), np.uint8)  # the time of a step does not depend on its values
+    ids, carry = np.zeros(batch, np.int32), session.initial_carry(batch)
+    taken = []
+    for _ in range(STEPS):
+        started = time.perf_counter()
+        carry, _, _ = session.step(tokens, ids, carry)
+        taken.append(time.perf_counter() - started)
+    return taken[1:]

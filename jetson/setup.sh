@@ -1,0 +1,187 @@
+#!/usr/bin/env bash
+# Installs the part of hrm-edge that runs on a device (no torch) into a folder of its own. Safe to run again: what is
+# done is not done twice, and an installation that was cut off is completed.
+set -euo pipefail
+
+usage() {
+    cat <<'TEXT'
+Usage: setup.sh [--offline WHEELHOUSE] [--prefix DIR] [--link] [--groups] [--service] [--dry-run]
+
+Installs hrm-edge into DIR/venv. Nothing outside DIR is touched unless one of the flags marked * is given.
+
+  --offline WHEELHOUSE  no internet: take every package from this folder (made by 'make wheelhouse')
+                        without it: from this checkout and the Python package index
+  --prefix DIR          where to install               [default: ~/.local/share/hrm-edge]
+  --link       *        link ~/.local/bin/hrm-edge to it
+  --groups     *        with sudo: add you to the groups for cameras, GPU and sensors (video, render, i2c)
+  --service    *        with sudo: install the kiosk demo as a systemd service (not started)
+  --dry-run             say what would be done, do nothing
+TEXT
+}
+
+say() { printf '%s\n' "$*"; }
+# die WHAT MEND: one line what, one line how to mend it
+die() {
+    printf 'Error: %s\n  %s\n' "$1" "$2" >&2
+    trap - EXIT
+    exit 2
+}
+# run COMMAND...: what is done, as you would type it
+run() {
+    printf '  $'
+    printf ' %q' "$@"
+    printf '\n'
+    [[ -n $dry ]] || "$@"
+}
+
+prefix=${HOME:-/root}/.local/share/hrm-edge offline='' dry='' link='' groups='' service=''
+while (($#)); do
+    case $1 in
+        --offline | --prefix)
+            [[ -n ${2:-} ]] || die "$1 needs a folder" "setup.sh --help"
+            declare "${1#--}=$2"
+            shift
+            ;;
+        --link | --groups | --service) declare "${1#--}=yes" ;;
+        --dry-run) dry=yes ;;
+        -h | --help)
+            usage
+            exit 0
+            ;;
+        *) die "unknown argument $1" "setup.sh --help" ;;
+    esac
+    shift
+done
+
+here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+venv=$prefix/venv
+needed_mb=600 # measured: 284 MB installed, the rest is for unpacking
+
+on_exit() {
+    local code=$?
+    [[ -n ${work:-} ]] && rm -rf "$work"
+    ((code == 0)) || say "Not finished: run the same command again, it completes what is missing." >&2
+}
+trap on_exit EXIT
+
+# --- what this machine is -------------------------------------------------------------------------------------------
+release=$(head -n 1 /etc/nv_tegra_release 2>/dev/null || true)
+seen=false # whether the virtual environment sees apt's packages
+if [[ $release =~ R([0-9]+)\ \(release\),\ REVISION:\ ([0-9.]+) ]]; then
+    say "Jetson, L4T ${BASH_REMATCH[1]}.${BASH_REMATCH[2]} ('hrm-edge doctor' names the JetPack)"
+    seen=true
+elif [[ -n $release ]]; then
+    say "/etc/nv_tegra_release reads '$release': not understood, nothing is assumed about this board"
+else
+    say "No Jetson ($(uname -m), no /etc/nv_tegra_release): for ONNX Runtime on the CPU"
+fi
+# TensorRT's bindings come with the system (apt, or NVIDIA's container image), made for the system's Python.
+system=/usr/bin/python3
+if [[ -x $system ]] &&
+    $system -c 'import importlib.util, sys; sys.exit(importlib.util.find_spec("tensorrt") is None)'; then
+    seen=true
+fi
+python=python3
+[[ $seen == true && -x $system ]] && python=$system
+command -v "$python" >/dev/null || die "python3 is not installed" "sudo apt-get install python3 python3-venv"
+tag=$("$python" -c 'import sys; print("%d%d" % sys.version_info[:2])')
+"$python" -c 'import sys; sys.exit(sys.version_info < (3, 10))' ||
+    die "$python is Python ${tag:0:1}.${tag:1}, 3.10 or newer is needed" "JetPack 6 and newer bring one"
+"$python" -c 'import ensurepip, venv' 2>/dev/null ||
+    die "Python cannot make virtual environments" "sudo apt-get install python3-venv"
+
+# --- what will be installed -----------------------------------------------------------------------------------------
+if [[ -n $offline ]]; then
+    [[ -d $offline ]] || die "$offline: no such folder" "make it with 'make wheelhouse' and copy it here"
+    offline=$(cd "$offline" && pwd)
+    wanted=$offline/requirements-cp$tag.txt
+    [[ -f $wanted ]] || die "$offline has no wheels for Python ${tag:0:1}.${tag:1}" \
+        "python scripts/wheelhouse.py --python ${tag:0:1}.${tag:1} (where there is internet)"
+    what=(--no-index "--find-links=$offline" --require-hashes "--requirement=$wanted")
+    state=$(sha256sum <"$wanted" | cut -c 1-64)
+else
+    source=$(dirname "$here")
+    [[ -f $source/constraints.txt ]] || die "$here is not in a checkout of hrm-edge" "name a wheelhouse: --offline DIR"
+    what=(--constraint "$source/constraints.txt" "${source}[web]")
+    state=$(cd "$source" && find hrm_edge pyproject.toml constraints.txt -type f -not -name '*.pyc' -print0 |
+        sort -z | xargs -0 sha256sum | sha256sum | cut -c 1-64)
+fi
+
+parent=$prefix
+while [[ ! -d $parent ]]; do parent=$(dirname "$parent"); done
+free_mb=$(df -Pm "$parent" | awk 'NR == 2 { print $4 }')
+done_before=''
+[[ -f $prefix/.installed && $(cat "$prefix/.installed") == "$state" && -x $venv/bin/hrm-edge ]] && done_before=yes
+[[ -n $done_before ]] || ((free_mb >= needed_mb)) ||
+    die "$parent has $free_mb MB free, $needed_mb MB are needed" "free some space, or choose another --prefix"
+
+# --- install --------------------------------------------------------------------------------------------------------
+if [[ -n $done_before ]]; then
+    say "Already installed in $prefix"
+else
+    say "Install into $prefix:"
+    # A venv that was cut off has no pip; one with the other flag would hide TensorRT, or show what it should not.
+    if [[ -e $venv ]] && { ! "$venv/bin/python" -m pip --version >/dev/null 2>&1 ||
+        ! grep -qi "^include-system-site-packages = $seen" "$venv/pyvenv.cfg"; }; then
+        run rm -rf "$venv"
+    fi
+    flags=()
+    [[ $seen == true ]] && flags=(--system-site-packages)
+    run mkdir -p "$prefix"
+    [[ -n $dry ]] || rm -f "$prefix/.installed"
+    [[ -x $venv/bin/python ]] || run "$python" -m venv "${flags[@]}" "$venv"
+    work=$prefix/tmp # pip unpacks here: /tmp of a board may be small and in memory
+    [[ -n $dry ]] || mkdir -p "$work"
+    TMPDIR=$work run "$venv/bin/python" -m pip --disable-pip-version-check install --no-cache-dir --quiet "${what[@]}" ||
+        die "pip failed: see its message above" "df -h $prefix; then run the same command again"
+    if [[ -z $dry ]]; then
+        "$venv/bin/hrm-edge" --version
+        printf '%s\n' "$state" >"$prefix/.installed.tmp"
+        mv "$prefix/.installed.tmp" "$prefix/.installed"
+    fi
+fi
+
+# --- outside the prefix, only when asked ----------------------------------------------------------------------------
+as_root() {
+    if [[ $(id -u) == 0 ]]; then
+        run "$@"
+    else
+        run sudo "$@" || die "sudo was refused; hrm-edge itself is installed in $prefix" "ask an administrator to run: sudo $*"
+    fi
+}
+user=$(id -un)
+if [[ -n $link ]]; then
+    say "Outside the prefix (--link):"
+    run mkdir -p "$HOME/.local/bin"
+    run ln -sfn "$venv/bin/hrm-edge" "$HOME/.local/bin/hrm-edge"
+fi
+missing=()
+for group in video render i2c; do
+    getent group "$group" >/dev/null && [[ " $(id -nG "$user") " != *" $group "* ]] && missing+=("$group")
+done
+if ((${#missing[@]})); then
+    list=$(IFS=, && echo "${missing[*]}")
+    if [[ -n $groups ]]; then
+        say "Outside the prefix (--groups); it holds from your next login:"
+        as_root usermod -aG "$list" "$user"
+    elif [[ $user != root ]]; then
+        say "You are not in $list (cameras, GPU, sensors): run again with --groups, or sudo usermod -aG $list $user"
+    fi
+fi
+if [[ -n $service ]]; then
+    [[ $prefix/ != /home/* && $prefix/ != /root/* ]] ||
+        die "the service runs as a user of its own, who may not read $prefix" \
+            "sudo bash ${BASH_SOURCE[0]} --prefix /opt/hrm-edge --service"
+    [[ -f $here/hrm-edge-demo.service ]] || die "$here has no hrm-edge-demo.service" "run the setup.sh of a checkout"
+    say "Outside the prefix (--service):"
+    unit=${work:-$(mktemp -d)}/hrm-edge-demo.service
+    [[ -n $dry ]] || { mkdir -p "$(dirname "$unit")" &&
+        sed "s|/opt/hrm-edge|$prefix|g" "$here/hrm-edge-demo.service" >"$unit"; }
+    as_root install -m 0644 "$unit" /etc/systemd/system/hrm-edge-demo.service
+    as_root systemctl daemon-reload
+    say "Start it with: sudo systemctl enable --now hrm-edge-demo"
+fi
+
+[[ -z $dry ]] || { say "Nothing was done (--dry-run)." && exit 0; }
+say ""
+"$venv/bin/hrm-edge" doctor || exit 1

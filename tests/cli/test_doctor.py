@@ -1,0 +1,61 @@
+"""``hrm-edge doctor`` on this machine: the road is really walked."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from hrm_edge.doctor import Diagnosis
+
+ROOT = Path(__file__).parents[2]
+
+
+def doctor(*arguments: str, before: str = "") -> subprocess.CompletedProcess[str]:
+    """The command in its own process; ``before`` is a folder that shadows installed packages."""
+    environ = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, [before, str(ROOT)])), "COLUMNS": "100"}
+    command = [sys.executable, "-m", "hrm_edge", "doctor", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False, env=environ)
+
+
+def test_a_machine_that_is_ready():
+    done = doctor("--json")
+    assert done.returncode == 0, done.stderr
+    found = Diagnosis.model_validate(json.loads(done.stdout))
+    assert found.passed
+    assert found.road.startswith("sudoku-nano solved a puzzle in ")
+    assert found.backends[0].works
+
+
+def test_the_screen_ends_with_the_next_command():
+    done = doctor()
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert len(lines) < 60
+    assert lines[-1].startswith("Next: hrm-edge ")
+    assert lines[-2].startswith("Ready")
+    assert "solved a puzzle" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("import os; os.abort()", "importing it crashes Python"),
+        ("raise OSError('libgomp.so.1: cannot open shared object file')", "libgomp.so.1"),
+        ("__version__ = '0'", "fails: AttributeError"),  # it loads, and the road shows that it is no ONNX Runtime
+    ],
+)
+def test_a_broken_road_exits_1_with_the_mend_and_the_report(text, words, tmp_path):
+    (tmp_path / "onnxruntime.py").write_text(text)
+    done = doctor("--json", before=str(tmp_path))
+    assert done.returncode == 1
+    found = Diagnosis.model_validate(json.loads(done.stdout))
+    assert not found.passed
+    assert found.findings[0].level == "fail"
+    assert words in found.findings[0].what
+    assert "Failed: the default road does not work here" in done.stderr
+    assert found.findings[0].mend in done.stderr.replace("\n", "")

@@ -1,0 +1,218 @@
+"""``jetson/setup.sh``: what it says, what it refuses, and that running it again completes what was cut off."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+JETSON = ROOT / "jetson"
+SETUP = JETSON / "setup.sh"
+TAG = f"{sys.version_info[0]}{sys.version_info[1]}"
+
+
+def tool(name: str) -> str:
+    """A linter, from the environment of these tests or the system; skips where there is none."""
+    found = shutil.which(name, path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
+    if found is None:
+        pytest.skip(f"{name} is not installed")
+    return found
+
+
+@pytest.mark.parametrize("path", [SETUP, *sorted((ROOT / "scripts").glob("*.sh"))], ids=lambda path: path.name)
+def test_scripts_are_clean(path):
+    done = subprocess.run([tool("shellcheck"), str(path)], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout
+
+
+@pytest.mark.parametrize("path", sorted(JETSON.glob("Dockerfile.*")), ids=lambda path: path.name)
+def test_dockerfiles_are_clean(path):
+    done = subprocess.run([tool("hadolint"), str(path)], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout
+
+
+def test_the_service_is_valid_and_confined(tmp_path):
+    analyze = tool("systemd-analyze")
+    unit = tmp_path / "hrm-edge-demo.service"
+    text = (JETSON / "hrm-edge-demo.service").read_text()
+    unit.write_text(
+        text.replace("/opt/hrm-edge/venv/bin/hrm-edge", "/bin/true")
+    )  # verify wants a program that is there
+    verified = subprocess.run([analyze, "verify", str(unit)], capture_output=True, text=True, check=False)
+    assert verified.returncode == 0, verified.stderr
+    assert "hrm-edge-demo" not in verified.stderr
+    # 0 is wholly confined, 10 not at all; what remains is the network and the devices, which the demo is for.
+    command = [analyze, "security", "--offline=true", "--threshold=25", "--no-pager", str(unit)]
+    judged = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert judged.returncode == 0, judged.stdout[-300:]
+
+
+def setup(*arguments: object, home: Path, path: Path | None = None) -> subprocess.CompletedProcess[str]:
+    """Run the script for a user whose home is ``home``; programs in ``path`` come before the system's."""
+    environ = {"HOME": str(home), "PATH": os.pathsep.join(map(str, filter(None, [path, *PATH])))}
+    command = ["bash", str(SETUP), *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=200, check=False, env=environ)
+
+
+PATH = [Path(sys.executable).resolve().parent, "/usr/local/bin", "/usr/bin", "/bin", "/usr/sbin"]
+# A stand-in for hrm-edge: what is tested here is the script.
+PROGRAM = """
+import sys
+def main():
+    print("hrm-edge 9.9.9" if "--version" in sys.argv else f"doctor of {sys.prefix}")
+"""
+
+
+@pytest.fixture(scope="module")
+def wheelhouse(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("wheelhouse")
+    wheel = folder / "hrm_edge-9.9.9-py3-none-any.whl"
+    about = "hrm_edge-9.9.9.dist-info"
+    with zipfile.ZipFile(wheel, "w") as archive:
+        archive.writestr("hrm_edge_program.py", PROGRAM)
+        archive.writestr(f"{about}/METADATA", "Metadata-Version: 2.1\nName: hrm-edge\nVersion: 9.9.9\n")
+        archive.writestr(f"{about}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
+        archive.writestr(f"{about}/entry_points.txt", "[console_scripts]\nhrm-edge = hrm_edge_program:main\n")
+        archive.writestr(f"{about}/RECORD", "")
+    digest = hashlib.sha256(wheel.read_bytes()).hexdigest()
+    (folder / f"requirements-cp{TAG}.txt").write_text(f"hrm-edge==9.9.9 --hash=sha256:{digest}\n")
+    return folder
+
+
+def everything(folder: Path) -> list[str]:
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*"))
+
+
+def program(folder: Path, name: str, text: str) -> Path:
+    folder.mkdir(exist_ok=True)
+    (folder / name).write_text(f"#!/bin/sh\n{text}\n")
+    (folder / name).chmod(0o755)
+    return folder
+
+
+def test_a_dry_run_says_everything_and_does_nothing(wheelhouse, tmp_path):
+    done = setup("--offline", wheelhouse, "--dry-run", "--link", home=tmp_path)
+    assert done.returncode == 0, done.stderr
+    commands = re.findall(r"^  \$ (.*)$", done.stdout, re.MULTILINE)
+    venv_python = f"{tmp_path}/.local/share/hrm-edge/venv/bin/python"
+    assert [command.split()[0] for command in commands] == ["mkdir", "python3", venv_python, "mkdir", "ln"]
+    assert "--no-index" in commands[2]
+    assert "--require-hashes" in commands[2]
+    assert "Outside the prefix (--link):" in done.stdout
+    assert "Nothing was done" in done.stdout
+    assert everything(tmp_path) == []
+
+
+def test_it_installs_once_and_links_when_asked(wheelhouse, tmp_path):
+    first = setup("--offline", wheelhouse, "--link", home=tmp_path)
+    assert first.returncode == 0, first.stderr
+    prefix = tmp_path / ".local/share/hrm-edge"
+    assert f"doctor of {prefix}/venv" in first.stdout
+    assert "include-system-site-packages = false" in (prefix / "venv/pyvenv.cfg").read_text()
+    outside = [path for path in everything(tmp_path) if not path.startswith(".local/share/hrm-edge/")]
+    assert outside == [".local", ".local/bin", ".local/bin/hrm-edge", ".local/share", ".local/share/hrm-edge"]
+    assert not (prefix / "tmp").exists()
+    (prefix / "venv/marker").touch()
+    again = setup("--offline", wheelhouse, home=tmp_path)
+    assert again.returncode == 0
+    assert "Already installed" in again.stdout
+    assert (prefix / "venv/marker").exists()
+
+
+@pytest.mark.slow
+def test_a_damaged_environment_is_made_anew(wheelhouse, tmp_path):
+    """As after a disk that filled up."""
+    assert setup("--offline", wheelhouse, home=tmp_path).returncode == 0
+    prefix = tmp_path / ".local/share/hrm-edge"
+    (prefix / "venv/marker").touch()
+    (prefix / ".installed").unlink()
+    shutil.rmtree(prefix / "venv/lib")
+    mended = setup("--offline", wheelhouse, home=tmp_path)
+    assert mended.returncode == 0, mended.stderr
+    assert not (prefix / "venv/marker").exists()
+    assert "hrm-edge 9.9.9" in mended.stdout
+
+
+@pytest.mark.slow
+def test_a_changed_wheel_is_refused_and_the_right_one_completes(wheelhouse, tmp_path):
+    copy = tmp_path / "wheelhouse"
+    shutil.copytree(wheelhouse, copy)
+    (wheel,) = copy.glob("*.whl")
+    content = wheel.read_bytes()
+    wheel.write_bytes(content + b"x")
+    torn = setup("--offline", copy, home=tmp_path)
+    assert torn.returncode == 2
+    assert "DO NOT MATCH THE HASHES" in torn.stderr
+    assert "Error: pip failed" in torn.stderr
+    assert not (tmp_path / ".local/share/hrm-edge/.installed").exists()
+    wheel.write_bytes(content)
+    assert setup("--offline", copy, home=tmp_path).returncode == 0
+
+
+REFUSED = [  # (arguments, what stderr says)
+    (["--nonsense"], "unknown argument --nonsense"),
+    (["--offline"], "--offline needs a folder"),
+    (["--offline", "/no/such/folder"], "/no/such/folder: no such folder"),
+    (["--offline", JETSON], f"has no wheels for Python {TAG[0]}.{TAG[1:]}"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "words"), REFUSED)
+def test_what_is_refused(arguments, words, tmp_path):
+    done = setup(*arguments, home=tmp_path)
+    assert done.returncode == 2
+    assert words in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 2  # what, and how to mend it
+    assert everything(tmp_path) == []
+
+
+def test_a_full_disk_is_told_before_anything_is_written(wheelhouse, tmp_path):
+    df = program(tmp_path / "bin", "df", "printf 'Filesystem 1M Used Available Use Mounted\\nx 9 9 12 99%% /\\n'")
+    done = setup("--offline", wheelhouse, home=tmp_path / "home", path=df)
+    assert done.returncode == 2
+    assert "12 MB free, 600 MB are needed" in done.stderr
+    assert not (tmp_path / "home").exists()
+
+
+@pytest.mark.slow
+def test_sudo_refused_leaves_the_installation(wheelhouse, tmp_path):
+    """Root runs these tests, so the script is told that the user is another one."""
+    names = "case $1 in -u) echo 1000 ;; -un) echo ada ;; *) echo ada ;; esac"
+    bin_ = program(tmp_path / "bin", "id", names)
+    program(bin_, "sudo", "echo 'ada is not in the sudoers file' >&2; exit 1")
+    program(bin_, "getent", "exit 0")
+    done = setup("--offline", wheelhouse, "--groups", home=tmp_path / "home", path=bin_)
+    assert done.returncode == 2
+    assert "sudo usermod -aG video\\,render\\,i2c ada" in done.stdout
+    assert "Error: sudo was refused; hrm-edge itself is installed" in done.stderr
+    assert (tmp_path / "home/.local/share/hrm-edge/.installed").exists()
+
+
+def test_a_service_that_could_not_read_its_program_is_refused(wheelhouse, tmp_path):
+    done = setup("--offline", wheelhouse, "--service", "--prefix", "/home/ada/hrm", "--dry-run", home=tmp_path)
+    assert done.returncode == 2
+    assert "--prefix /opt/hrm-edge" in done.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("after_s", [0.3, 1.0, 2.0, 3.0, 4.0])
+def test_an_interrupted_setup_is_completed_by_running_it_again(wheelhouse, tmp_path, after_s):
+    environ = {"HOME": str(tmp_path), "PATH": os.pathsep.join(map(str, PATH))}
+    command = ["bash", str(SETUP), "--offline", str(wheelhouse)]
+    with subprocess.Popen(command, env=environ, start_new_session=True, stdout=-3, stderr=-3) as running:
+        time.sleep(after_s)
+        if running.poll() is None:
+            os.killpg(running.pid, signal.SIGKILL)
+    done = setup("--offline", wheelhouse, home=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert f"doctor of {tmp_path}" in done.stdout
