@@ -5,6 +5,7 @@ const $ = (id) => document.getElementById(id);
 const digits = (text) => (text ? [...text].map(Number) : null);
 const LONGEST_S = 30; // a replay takes no longer than this
 const LONG_SIDE = 960; // pixels of a frame sent by this device's camera
+const PHOTO_SIDE = 2048; // and of a photo
 
 let socket = null, state = null, thought = null, fetching = false, wakeLock = null;
 let step = 0, playing = false, timer = 0, stream = null;
@@ -218,12 +219,24 @@ function sendFrame() {
 }
 
 // ---- photos ----
+// A phone's photo upright and no larger than is of use; what this browser cannot read goes as it is, for the server to say.
+async function smaller(file) {
+  try {
+    const image = await createImageBitmap(file);
+    const scale = Math.min(1, PHOTO_SIDE / Math.max(image.width, image.height));
+    const paper = Object.assign(document.createElement("canvas"), { width: Math.round(image.width * scale), height: Math.round(image.height * scale) });
+    paper.getContext("2d").drawImage(image, 0, 0, paper.width, paper.height);
+    image.close();
+    return (await new Promise((done) => paper.toBlob(done, "image/jpeg", 0.92))) || file;
+  } catch { return file; }
+}
+
 async function sendPhoto(file) {
   if (!file) return;
   notice("");
   stopCamera();
   try {
-    const answer = await fetch("photo", { method: "POST", body: file });
+    const answer = await fetch("photo", { method: "POST", body: await smaller(file) });
     if (!answer.ok) {
       const { what, mend } = await answer.json();
       notice(`${what}: ${mend}`);
