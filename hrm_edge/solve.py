@@ -9,7 +9,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +22,11 @@ Halt = Literal["rules", "head", "fixed"]
 """When a slot stops: its answer obeys the rules; the model's halting head says so; after max_steps (as published)."""
 
 HaltedBy = Literal["rules", "head", "limit"]
+Stage = Literal["encode", "step", "decode", "halt check"]
+"""Filling slots and turning views; the session's step; logits to answers; the rules and what follows from them."""
+STAGES: tuple[Stage, ...] = ("encode", "step", "decode", "halt check")
+
+T = TypeVar("T")
 Progress = Callable[[int, int], None]
 """Called with (puzzles done, puzzles verified) whenever one of these has changed."""
 Watch = Callable[[int, int, int, NDArray[np.float32]], None]
@@ -65,6 +70,8 @@ class Solutions:
     q_halt: NDArray[np.float32]  # [N], the halting head's first output after the answer's last step
     halted_by: list[HaltedBy]  # N
     traces: list[Tokens] | None  # N times [steps, S]
+    stage_s: dict[Stage, float]
+    """Seconds that the whole call spent in each stage."""
 
     @property
     def steps(self) -> NDArray[np.int32]:
@@ -86,6 +93,7 @@ class Solutions:
             q_halt=self.q_halt[rows],
             halted_by=[self.halted_by[row] for row in rows.tolist()],
             traces=None if self.traces is None else [self.traces[row] for row in rows.tolist()],
+            stage_s=self.stage_s,
         )
 
     def __getitem__(self, index: int) -> Solution:
@@ -191,16 +199,24 @@ class _Loop:
         self.reasons = np.zeros(count, np.int8)
         self.traces: list[list[Tokens]] | None = [[] for _ in range(count)] if trace else None
         self.done = 0
+        self.stage_s: dict[Stage, float] = dict.fromkeys(STAGES, 0.0)
+
+    def _timed(self, stage: Stage, work: Callable[..., T], *arguments: object) -> T:
+        began = time.perf_counter()
+        result = work(*arguments)
+        self.stage_s[stage] += time.perf_counter() - began
+        return result
 
     def run(self, slots: int) -> Solutions:
         self._empty_slots(slots)
-        carry = self._refill(None)
+        carry = self._timed("encode", self._refill, None)
         while len(self.item):
-            carry, logits, q = self.session.step(self.tokens, self.ids[self.item], carry)
+            carry, logits, q = self._timed("step", self.session.step, self.tokens, self.ids[self.item], carry)
             self.steps += 1
-            self._judge(logits, q)
+            self._timed("halt check", self._judge, logits, q)
             if self.vacant.any():
-                carry = self._refill(carry)
+                carry = self._timed("encode", self._refill, carry)
+        self.stage_s["halt check"] -= self.stage_s["decode"]  # which is a part of it
         return Solutions(
             givens=self.givens,
             answers=self.answers,
@@ -211,6 +227,7 @@ class _Loop:
             q_halt=self.q_halt,
             halted_by=[_REASONS[reason] for reason in self.reasons],
             traces=None if self.traces is None else [np.stack(steps) for steps in self.traces],
+            stage_s=self.stage_s,
         )
 
     # -- slots --------------------------------------------------------------------------------------------------
@@ -268,7 +285,7 @@ class _Loop:
         reason = np.full(len(q), _LIMIT, np.int8)
         answers = None
         if self.halt == "rules" or self.traces is not None:
-            answers = self._decode(logits, slice(None))
+            answers = self._timed("decode", self._decode, logits, slice(None))
         if self.traces is not None:
             assert answers is not None
             for item, answer in zip(self.item, answers, strict=True):
@@ -283,7 +300,7 @@ class _Loop:
             reason[wants_to_halt(q)] = _HEAD
         halted = np.flatnonzero((reason != _LIMIT) | (self.steps >= self.max_steps))
         if len(halted):
-            found = self._decode(logits, halted) if answers is None else answers[halted]
+            found = self._timed("decode", self._decode, logits, halted) if answers is None else answers[halted]
             self._record(halted, found, reason[halted], q[halted, 0])
 
     def _decode(self, logits: Logits, slots: NDArray[np.int64] | slice) -> Tokens:

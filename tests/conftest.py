@@ -16,6 +16,10 @@ settings.register_profile("hrm-edge", deadline=None, derandomize=True, max_examp
 settings.load_profile("hrm-edge")
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--arm64-root", help="a Debian arm64 root made by scripts/arm64_root.sh")
+
+
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """Tests marked ``rtx`` are in the default tier; where NVIDIA publishes no package for the machine they skip."""
     if item.get_closest_marker("rtx") and importlib.util.find_spec("tensorrt_rtx") is None:

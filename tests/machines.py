@@ -8,6 +8,8 @@ from pathlib import Path
 
 from hrm_edge.device.system import System
 
+GONE = "<gone>"  # a live value of a file that is not there any more
+
 NVPMODEL_CONF = """\
 # a comment
 < POWER_MODEL ID=0 NAME=15W >
@@ -24,10 +26,15 @@ class Machine:
 
     root: Path
     outputs: dict[str, str] = field(default_factory=dict)
+    live: dict[str, str] | None = None
+    """Once it is a dict, values go here and not to the disk: for simulations with thousands of readings."""
 
     def write(self, files: Mapping[str, object]) -> Machine:
         for name, text in files.items():
             path = self.root / name.lstrip("/")
+            if self.live is not None:
+                self.live[str(path)] = str(text)
+                continue
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(f"{text}\n", encoding="utf-8")
         return self
@@ -37,7 +44,7 @@ class Machine:
 
     @property
     def system(self) -> System:
-        return System(self.root, self._program)
+        return Live(self.root, self._program, self)
 
     def rails(self, watts: Mapping[str, float], volts: float = 5.0) -> Machine:
         """An INA3221 with these rails, in order; writing again changes the reading."""
@@ -51,6 +58,20 @@ class Machine:
     def vin(self, watts: float) -> Machine:
         """The INA238 of a Thor."""
         return self.write({"/sys/bus/i2c/drivers/ina238/2-0044/hwmon/hwmon4/power1_input": round(1e6 * watts)})
+
+
+@dataclass(frozen=True)
+class Live(System):
+    """Reads what a machine has in memory before what it has on the disk."""
+
+    machine: Machine | None = None
+
+    def read(self, path: str | Path) -> str:
+        live = self.machine.live if self.machine is not None else None
+        found = None if live is None else live.get(str(path))
+        if found == GONE:
+            raise FileNotFoundError(2, "No such file or directory", str(path))
+        return super().read(path) if found is None else found
 
 
 def bare(root: Path) -> Machine:

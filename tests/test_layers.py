@@ -19,7 +19,7 @@ PACKAGE = ROOT / "hrm_edge"
 
 BASE = {"device", "errors", "files", "spec", "recipe", "manifest", "report", "tasks", "zoo"}
 CORE = {"session", "solve"}
-EDGE = {"runtime", "plugin", "vision", "bench", "demo", "doctor"}
+EDGE = {"runtime", "plugin", "vision", "bench", "demo", "doctor", "remote"}
 HOST = {"model", "ops", "data", "train", "quant", "export", "digits"}
 
 # A file or folder of the package → the others that it may import (itself and __init__ always).
@@ -46,6 +46,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "bench": BASE | CORE | {"runtime"},
     "demo": BASE | CORE | {"runtime", "vision"},
     "doctor": BASE,
+    "remote": BASE,
     # host
     "ops": {"errors", "files", "plugin"},
     "model": BASE | {"session", "ops"},
@@ -63,7 +64,7 @@ MAY_USE: dict[str, set[str]] = {
     "manifest": {"pydantic"},
     "zoo": {"pydantic"},
     "device": {"pydantic", "yaml"},
-    "report": {"pydantic", "rich"},
+    "report": {"pydantic", "rich", "matplotlib"},
     "tasks": {"numpy"},
     "session": {"numpy"},
     "solve": {"numpy"},
@@ -80,7 +81,7 @@ MAY_USE: dict[str, set[str]] = {
     },
     "plugin": {"numpy", "tensorrt", "cuda"},
     "vision": {"numpy", "cv2", "onnxruntime"},
-    "bench": {"numpy", "pydantic", "rich"},
+    "bench": {"numpy", "pydantic", "yaml", "jtop", "pynvml"},
     "demo": {"numpy", "cv2", "starlette", "uvicorn"},
     "doctor": {"pydantic"},
     "ops": {"numpy", "torch", "triton", "tensorrt", "torch_tensorrt"},

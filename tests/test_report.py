@@ -10,6 +10,7 @@ from pydantic import ValidationError
 from rich.console import Console
 
 from hrm_edge.device.identity import Device
+from hrm_edge.device.state import read_state
 from hrm_edge.files import read_json, write_json
 from hrm_edge.report import (
     AtViews,
@@ -20,11 +21,11 @@ from hrm_edge.report import (
     Model,
     Power,
     WarmUp,
+    decibels,
     latency_ms,
-    markdown,
-    tables,
     wilson_95,
 )
+from hrm_edge.report.text import markdown, tables
 
 ANSWERS = {
     "count": 200, "exact_accuracy": 0.985, "exact_accuracy_interval_95": (0.957, 0.995), "verified": 197,
@@ -49,12 +50,15 @@ EVAL = EvalReport(
     **COMMON, mean_views=1.2, duration_s=2.0, throughput_per_s=100.0,
     by_views=[AtViews(views=1, **ANSWERS), AtViews(views=4, **{**ANSWERS, "exact_accuracy": 1.0})],
 )  # fmt: skip
+STATE = read_state()
 BENCH = BenchReport(
-    **COMMON, scenario="single-stream", queries=500, duration_s=5.0,
-    warm_up=WarmUp(steps=8, seconds=0.1, stable=False), latency_ms=latency_ms([0.010, 0.012]),
-    step_latency_ms=latency_ms([0.003]), mean_batch=1.0, throughput_per_s=100.0, solved_per_s=98.5,
-    power=Power(meter=None, power_w_mean=None, reason="no meter"), energy_j_per_puzzle=None,
-    energy_reason="nothing measured power", parity=[{"steps": 1, "logits_sqnr_db": 80.0}, {"steps": 16, "x": 40.25}],
+    **COMMON, command="hrm-edge bench a/mini", scenario="single-stream", queries=500, duration_s=5.0,
+    warnings=["[clocks] are not locked"], warm_up=WarmUp(steps=8, seconds=0.1, stable=False),
+    latency_ms=latency_ms([0.010, 0.012]), latency_ms_quantiles=[10.0] * 50 + [12.0] * 51, latency_trace=[(2.5, 11.0)],
+    step_latency_ms=latency_ms([0.003]), stage_ms={"encode": 0.1, "step": 9.0}, mean_batch=1.0, throughput_per_s=100.0,
+    solved_per_s=98.5, power=Power(reason="no meter"), energy_j_per_puzzle=None, energy_j_per_puzzle_net=None,
+    energy_j_per_solved=None, energy_j_per_solved_net=None, energy_reason="nothing measured power",
+    parity=[{"steps": 1, "logits_sqnr_db": 80.0}, {"steps": 16, "x": 40.25}], device_before=STATE, device_after=STATE,
 )  # fmt: skip
 
 
@@ -72,6 +76,11 @@ def test_wilson_interval_of_nothing_is_everything():
     assert wilson_95(0, 37)[0] == 0.0
 
 
+def test_decibels():
+    assert decibels(100.0, 1.0) == pytest.approx(20)
+    assert decibels(1.0, 0.0) == decibels(1e30, 1e-30) == 200
+
+
 def test_latency_is_by_nearest_rank_and_in_ms():
     shuffled = [((7 * k) % 100 + 1) / 1000 for k in range(100)]  # 1 … 100 ms
     found = latency_ms(shuffled)
@@ -87,7 +96,7 @@ def test_json_round_trip(report, tmp_path):
     write_json(tmp_path / "r.json", report.model_dump(mode="json"))
     raw = read_json(tmp_path / "r.json")
     assert type(report).model_validate(raw) == report
-    assert raw["schema_version"] == 1
+    assert raw["schema_version"] == {"hrm-edge eval": 1, "hrm-edge bench": 2}[report.kind]
     assert raw["steps_histogram"] == {"3": 150, "5": 50}
 
 
@@ -97,7 +106,8 @@ def test_contract_keys():
     assert {"throughput_per_s", "exact_accuracy", "power", "device", "engine", "parity"} <= set(bench)
     assert bench["energy_j_per_puzzle"] is None
     assert bench["energy_reason"] == "nothing measured power"
-    assert bench["power"] == {"meter": None, "power_w_mean": None, "reason": "no meter"}
+    assert (bench["power"]["meter"], bench["power"]["power_w_mean"]) == (None, None)
+    assert bench["power"]["reason"] == "no meter"
     found = json.loads(EVAL.model_dump_json())
     assert {"count", "exact_accuracy", "verified", "false_verified", "mean_steps", "views"} <= set(found)
 
@@ -123,7 +133,8 @@ def test_renderings_say_what_matters(render):
     for words in (
         "98.50 % (95 %: 95.70 to 99.50)", "197 of 200, 0 of them wrong", "661,761 parameters, 812.3 kB",
         "p50 10, p90 12", "100 puzzles/s, 98.5 solved/s", "never became stable", "– no meter", "steps 16, x 40.25",
-        "NVIDIA Jetson Orin Nano, 6 cores, 8 GB", "– nothing measured power",
+        "NVIDIA Jetson Orin Nano, 6 cores, 8 GB", "– nothing measured power", "[clocks] are not locked",
+        "encode 0.1, step 9",
     ):  # fmt: skip
         assert words in bench
     assert "of them wrong" in found

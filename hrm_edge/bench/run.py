@@ -2,22 +2,75 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from datetime import datetime, timezone
-from typing import Any, Literal
+from typing import Any
 
 from hrm_edge.bench.accuracy import answer_fields, score_by_views
-from hrm_edge.bench.scenarios import SCENARIOS, Ids, Progress, Scenario, Solver
-from hrm_edge.device.identity import describe_device, package_version
-from hrm_edge.report import BenchReport, Data, Engine, EvalReport, Model, Power, latency_ms
+from hrm_edge.bench.power.choose import AUTO, Chosen, open_meter
+from hrm_edge.bench.power.energy import idle_power, measure
+from hrm_edge.bench.power.sampler import Sampler
+from hrm_edge.bench.reference import MOST_PUZZLES, against
+from hrm_edge.bench.roofline import roofline
+from hrm_edge.bench.scenarios import MIN_QUERIES, SCENARIOS, Ids, Measured, Plan, Progress, Solver
+from hrm_edge.bench.timing import warm_up
+from hrm_edge.device.identity import Device, describe_device, package_version
+from hrm_edge.device.state import read_state, warnings_after, warnings_before
+from hrm_edge.device.system import System
+from hrm_edge.errors import UserError
+from hrm_edge.report import (
+    BenchReport,
+    ColdStart,
+    Data,
+    Engine,
+    EvalReport,
+    IdlePower,
+    Model,
+    Power,
+    Reference,
+    WarmUp,
+    latency_ms,
+)
+from hrm_edge.report.figures import quantile
+from hrm_edge.report.schema import Protocol, Scenario
+from hrm_edge.session import Session
 from hrm_edge.solve import Progress as SolveProgress
 from hrm_edge.tasks.base import Tokens
 
-PowerChoice = Literal["auto", "none"]
-_NO_POWER: dict[PowerChoice, str] = {
-    "none": "not asked for (--power none)",
-    "auto": "this version of hrm-edge reads no power meter yet",
-}
+IDLE_S = 10.0
+LATENCY_POINTS = 60
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What is measured, and what the report says about it."""
+
+    model: Model
+    data: Data
+    threads: int | None = None
+    parity: list[dict[str, Any]] = field(default_factory=list)
+    reference: tuple[Model, Session] | None = None
+    """The float32 model to compare with in this run."""
+    reference_reason: str = "no float32 artifact was named (--reference)"
+    cold_start: ColdStart | None = None
+    protocol: Protocol | None = None
+    command: str = ""
+
+
+@dataclass(frozen=True)
+class Ask:
+    """How it is measured."""
+
+    scenario: Scenario
+    plan: Plan
+    power: str = AUTO
+    idle_s: float = IDLE_S
+    strict: bool = False
+    """Refuse to measure a machine that is not ready: clocks not locked, hot, busy."""
+    system: System = field(default_factory=System)
 
 
 def evaluate(
@@ -39,34 +92,173 @@ def evaluate(
 
 
 def bench(
-    solver: Solver, givens: Tokens, labels: Tokens, *, model: Model, data: Data, threads: int | None,
-    scenario: Scenario, duration_s: float, power: PowerChoice, parity: list[dict[str, Any]], progress: Progress,
-    puzzle_ids: Ids | None = None,
+    solver: Solver, givens: Tokens, labels: Tokens, *, subject: Subject, ask: Ask, progress: Progress,
+    puzzle_ids: Ids | None = None, tell: Callable[[str], None] = lambda message: None,
 ) -> BenchReport:  # fmt: skip
     """Measure one scenario on ``givens`` [N, S], N > 0, of the puzzles [N]; the same answers are scored against
-    ``labels`` [N, S]."""
-    measured = SCENARIOS[scenario](solver, givens, duration_s, progress, puzzle_ids)
-    queries = len(measured.latency_s)
+    ``labels`` [N, S].
+
+    Raises ``UserError`` where the meter that was asked for is not there, or with ``ask.strict`` the machine not ready.
+    """
+    on_cpu = solver.session.backend.endswith("-cpu")
+    chosen = open_meter(ask.power, ask.system, on_cpu=on_cpu)
+    before = read_state(ask.system)
+    warnings = warnings_before(before, ask.system)
+    if ask.strict and warnings:
+        if chosen.meter is not None:
+            chosen.meter.close()
+        raise UserError("--strict: " + "; ".join(warnings), "mend it, or leave --strict out to measure all the same")
+    with _sampling(chosen) as sampler:
+        idle = _rest(sampler, ask.idle_s, tell)
+        warm = warm_up(solver.session, givens[: min(solver.slots, solver.session.max_batch)])
+        measured = SCENARIOS[ask.scenario](solver, givens, ask.plan, progress, puzzle_ids)
+    after = read_state(ask.system)
+    power = _power(chosen, sampler, measured, idle)
+    warnings += [*warnings_after(before, after), *_doubts(measured, warm, power)]
+    device = describe_device(ask.system)
     return BenchReport(
-        **common_fields(solver, model, data, threads),
+        **common_fields(solver, subject.model, subject.data, subject.threads, device),
         **answer_fields(measured.solutions, labels[: len(measured.solutions)], solver.task),
-        scenario=scenario,
-        queries=queries,
-        duration_s=measured.duration_s,
-        warm_up=measured.warm_up,
-        latency_ms=latency_ms(measured.latency_s),
-        step_latency_ms=latency_ms(measured.step_s),
-        mean_batch=sum(measured.batches) / len(measured.batches),
-        throughput_per_s=queries / measured.duration_s,
-        solved_per_s=measured.verified / measured.duration_s,
-        power=Power(meter=None, power_w_mean=None, reason=_NO_POWER[power]),
-        energy_j_per_puzzle=None,
-        energy_reason=_NO_POWER[power],
-        parity=parity,
+        **_figures(measured),
+        **_energies(power, measured),
+        **_compared(solver, givens, subject),
+        command=subject.command,
+        scenario=ask.scenario,
+        protocol=subject.protocol,
+        warnings=warnings,
+        cold_start=subject.cold_start,
+        warm_up=warm,
+        power=power,
+        parity=subject.parity,
+        roofline=_roofline(solver, subject.model, measured, device, on_cpu),
+        device_before=before,
+        device_after=after,
     )
 
 
-def common_fields(solver: Solver, model: Model, data: Data, threads: int | None) -> dict[str, Any]:
+@contextlib.contextmanager
+def _sampling(chosen: Chosen) -> Iterator[Sampler | None]:
+    if chosen.meter is None:
+        yield None
+    else:
+        with Sampler(chosen.meter) as sampler:
+            yield sampler
+
+
+def _rest(sampler: Sampler | None, seconds: float, tell: Callable[[str], None]) -> IdlePower | None:
+    """The machine's power at rest; None without a meter, or where none was asked for."""
+    if sampler is None or seconds <= 0:
+        return None
+    tell(f"measuring the machine at rest for {seconds:g} s ({sampler.meter.name})")
+    began = time.monotonic()
+    time.sleep(seconds)
+    return idle_power(sampler, began, time.monotonic())
+
+
+def _power(chosen: Chosen, sampler: Sampler | None, measured: Measured, idle: IdlePower | None) -> Power:
+    if sampler is None:
+        return Power(reason=chosen.reason, passed_over=chosen.passed_over, window_s=measured.duration_s)
+    return measure(sampler, measured.began_s, measured.ended_s, idle, chosen.passed_over)
+
+
+def _figures(measured: Measured) -> dict[str, Any]:
+    """Times and rates."""
+    queries, timed = len(measured.latency_s), measured.timed
+    ordered = sorted(measured.latency_s)
+    stages = {stage: 1e3 * seconds / queries for stage, seconds in measured.stage_s.items()}
+    overlap = sum(timed.batches) / len(timed.batches)
+    stages["the rest"] = max(0.0, 1e3 * measured.duration_s / queries - sum(stages.values())) if overlap == 1 else 0.0
+    return {
+        "queries": queries,
+        "duration_s": measured.duration_s,
+        "latency_ms": latency_ms(measured.latency_s),
+        "latency_ms_quantiles": [round(1e3 * quantile(ordered, share / 100), 4) for share in range(101)],
+        "latency_trace": _latency_trace(measured),
+        "step_latency_ms": latency_ms(timed.step_s),
+        "device_step_latency_ms": latency_ms(timed.device_s) if timed.device_s else None,
+        "stage_ms": stages,
+        "mean_batch": overlap,
+        "throughput_per_s": queries / measured.duration_s,
+        "solved_per_s": measured.verified / measured.duration_s,
+        "pace": measured.pace,
+    }
+
+
+def _latency_trace(measured: Measured) -> list[tuple[float, float]]:
+    """Median latency of equal stretches of the window, at their middles."""
+    stretch = measured.duration_s / LATENCY_POINTS
+    groups: dict[int, list[float]] = {}
+    for at, seconds in zip(measured.answered_at_s, measured.latency_s, strict=True):
+        groups.setdefault(min(int(at / stretch), LATENCY_POINTS - 1), []).append(seconds)
+    return [
+        (round((index + 0.5) * stretch, 3), round(1e3 * quantile(sorted(group), 0.5), 4))
+        for index, group in sorted(groups.items())
+    ]
+
+
+def _energies(power: Power, measured: Measured) -> dict[str, Any]:
+    """Energy per puzzle, attempted and solved, gross and net of rest."""
+    queries, solved = len(measured.latency_s), measured.verified
+    gross = power.energy_j
+    net = None if gross is None or power.power_w_net is None else power.power_w_net * power.window_s
+    reason = power.reason
+    if reason is None and not solved:
+        reason = "no puzzle was solved: there is no energy per solved puzzle"
+    elif reason is None and net is None:
+        reason = "the machine at rest was not measured (--idle): gross only"
+
+    def per(joules: float | None, count: int) -> float | None:
+        return joules / count if joules is not None and count else None
+
+    return {
+        "energy_j_per_puzzle": per(gross, queries),
+        "energy_j_per_puzzle_net": per(net, queries),
+        "energy_j_per_solved": per(gross, solved),
+        "energy_j_per_solved_net": per(net, solved),
+        "energy_reason": reason,
+    }
+
+
+def _doubts(measured: Measured, warm: WarmUp, power: Power) -> list[str]:
+    """What in the measurement itself makes its figures worth less."""
+    found = [] if warm.stable else [f"the step never became stable in {warm.seconds:.1f} s of warm-up"]
+    if len(measured.latency_s) < MIN_QUERIES:
+        found.append(f"only {len(measured.latency_s)} queries: a p90 needs {MIN_QUERIES}, ask for a longer --duration")
+    if power.meter is not None and power.reason is not None:
+        found.append(f"no energy figure: {power.reason}")
+    if power.idle is not None and power.power_w_net is not None and power.power_w_net < power.idle.noise_w:
+        found.append(
+            f"net power {power.power_w_net:.3g} W is below the meter's noise floor of {power.idle.noise_w:.3g} W"
+        )
+    return found
+
+
+def _compared(solver: Solver, givens: Tokens, subject: Subject) -> dict[str, Any]:
+    """Parity with a float32 engine in this run, if one was given."""
+    if subject.reference is None:
+        return {"reference_reason": subject.reference_reason}
+    model, session = subject.reference
+    given = givens[:MOST_PUZZLES]
+    at = against(solver.session, session, given, solver.max_steps)
+    puzzles = min(len(given), solver.session.max_batch, session.max_batch)
+    return {"reference": Reference(
+        name=model.name, path=model.path, precision=model.precision, sha256=model.sha256, puzzles=puzzles, at=at
+    )}  # fmt: skip
+
+
+def _roofline(solver: Solver, model: Model, measured: Measured, device: Device, on_cpu: bool) -> Any:
+    """Of the median step, which ran with the most common batch."""
+    batches = measured.timed.batches
+    common = max(set(batches), key=batches.count)
+    steps = sorted(s for s, batch in zip(measured.timed.step_s, batches, strict=True) if batch == common)
+    return roofline(
+        solver.session.spec, model.precision, common, quantile(steps, 0.5), None if on_cpu else device.board, on_cpu
+    )
+
+
+def common_fields(
+    solver: Solver, model: Model, data: Data, threads: int | None, device: Device | None = None
+) -> dict[str, Any]:
     """The fields that every report has besides what came of the puzzles."""
     backend = solver.session.backend
     package = backend.partition("-")[0]
@@ -79,7 +271,7 @@ def common_fields(solver: Solver, model: Model, data: Data, threads: int | None)
         "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "model": model,
         "engine": engine,
-        "device": describe_device(),
+        "device": device or describe_device(),
         "data": data,
         "halt": solver.halt,
         "max_steps": solver.max_steps,

@@ -1,29 +1,37 @@
-"""Step times of any session, and the warm-up that comes before them."""
+"""Step times of any session, the warm-up that comes before them, and the age of this process."""
 
 from __future__ import annotations
 
+import os
 import statistics
 import time
 
 import numpy as np
 from numpy.typing import NDArray
 
+from hrm_edge.device.system import System
 from hrm_edge.report import WarmUp
 from hrm_edge.session import AnyStepResult, Carry, Session
 from hrm_edge.spec import ModelSpec
 from hrm_edge.tasks.base import Tokens
 
 WINDOW_STEPS = 4
-AGREEMENT = 0.05  # two windows whose medians differ by less are stable
+AGREEING_WINDOWS = 3
+AGREEMENT = 0.05  # windows whose medians differ by less are stable
 WARM_UP_LIMIT_S = 5.0
 
 
 class TimedSession:
-    """A session whose every step is timed on the host's monotonic clock: answers are there when the clock stops."""
+    """A session whose every step is timed on the host's monotonic clock: answers are there when the clock stops.
+
+    A session on a GPU may have ``device_step_s``, the seconds of its last step by the device's own events; these are
+    kept beside the host's.
+    """
 
     def __init__(self, session: Session) -> None:
         self.session = session
         self.step_s: list[float] = []
+        self.device_s: list[float] = []
         self.batches: list[int] = []
 
     @property
@@ -45,24 +53,37 @@ class TimedSession:
         return self.session.gather(carry, rows)
 
     def step(self, tokens: NDArray[np.uint8], puzzle_ids: NDArray[np.int32], carry: Carry) -> AnyStepResult:
-        started = time.perf_counter()
+        started = time.monotonic()
         result = self.session.step(tokens, puzzle_ids, carry)
-        self.step_s.append(time.perf_counter() - started)
+        self.step_s.append(time.monotonic() - started)
         self.batches.append(len(tokens))
+        device_s = getattr(self.session, "device_step_s", None)
+        if device_s is not None:
+            self.device_s.append(device_s)
         return result
 
 
 def warm_up(session: Session, givens: Tokens, *, limit_s: float = WARM_UP_LIMIT_S) -> WarmUp:
-    """Step a batch of ``givens`` [B, S] until two windows of steps agree in their medians, or ``limit_s`` is over."""
+    """Step a batch of ``givens`` [B, S] until the medians of the last windows agree, or ``limit_s`` is over."""
     timed = TimedSession(session)
     carry = timed.initial_carry(len(givens))
     ids = np.zeros(len(givens), np.int32)
-    started = time.perf_counter()
-    before, stable = 0.0, False
-    while not stable and (not timed.step_s or time.perf_counter() - started < limit_s):
+    started = time.monotonic()
+    medians: list[float] = []
+    stable = False
+    while not stable and (not medians or time.monotonic() - started < limit_s):
         for _ in range(WINDOW_STEPS):
             carry, _, _ = timed.step(givens, ids, carry)
-        median = statistics.median(timed.step_s[-WINDOW_STEPS:])
-        stable = abs(median - before) <= AGREEMENT * median
-        before = median
-    return WarmUp(steps=len(timed.step_s), seconds=time.perf_counter() - started, stable=stable)
+        medians.append(statistics.median(timed.step_s[-WINDOW_STEPS:]))
+        last = medians[-AGREEING_WINDOWS:]
+        stable = len(last) == AGREEING_WINDOWS and max(last) - min(last) <= AGREEMENT * max(last)
+    return WarmUp(steps=len(timed.step_s), seconds=time.monotonic() - started, stable=stable)
+
+
+def process_age_s(system: System | None = None) -> float | None:
+    """Seconds since the kernel started this process, or None where it does not tell (proc(5), field 22 of stat)."""
+    line = (system or System()).line("/proc/self/stat")
+    if line is None:
+        return None
+    started = int(line.rpartition(")")[2].split()[19]) / os.sysconf("SC_CLK_TCK")
+    return time.clock_gettime(time.CLOCK_BOOTTIME) - started

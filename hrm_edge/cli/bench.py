@@ -1,33 +1,31 @@
-"""``hrm-edge bench``: latency, throughput and accuracy in one report."""
+"""``hrm-edge bench``: latency, throughput, power and accuracy in one report; reports side by side; sweeps."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import Any
 
 import click
 
 from hrm_edge.cli.options import Duration, OutputFile, backend_option, task_option
 
-if TYPE_CHECKING:
-    from hrm_edge.bench.run import PowerChoice
-    from hrm_edge.bench.scenarios import Scenario
-    from hrm_edge.runtime import Backend
-    from hrm_edge.solve import Halt
-
 
 @click.command()
-@click.argument("model")
+@click.argument("models", metavar="MODEL", nargs=-1, required=True)
 @click.option("--data", help="Built data folder, or a CSV or text file.  [default: 256 puzzles of the package]")
 @task_option
 @click.option("--limit", type=click.IntRange(1), help="Only the first so many puzzles.")
 @click.option(
     "--scenario",
-    type=click.Choice(["single-stream", "offline"]),
+    type=click.Choice(["single-stream", "offline", "camera"]),
     default="single-stream",
     show_default=True,
-    help="One puzzle after another, or all at hand at once.",
+    help="One puzzle after another, all at hand at once, or one with every frame.",
 )
 @click.option("--duration", type=Duration(), default="10s", show_default=True, help="At least so long; 600s to cite.")
+@click.option("--protocol", type=click.Path(exists=True, dir_okay=False), help="YAML file that sets these options.")
+@click.option(
+    "--fps", type=click.FloatRange(0, min_open=True), default=30.0, show_default=True, help="Camera: frames/s."
+)
 @click.option("--views", type=click.IntRange(1), default=1, show_default=True, help="Symmetries tried per puzzle.")
 @click.option(
     "--halt",
@@ -42,42 +40,58 @@ if TYPE_CHECKING:
 @click.option("--threads", type=click.IntRange(1), help="Threads of one step (ONNX Runtime).")
 @click.option("--seed", type=int, default=0, show_default=True, help="Chooses the symmetries.")
 @click.option(
-    "--power", type=click.Choice(["auto", "none"]), default="auto", show_default=True, help="Power meter to read."
+    "--power", default="auto", show_default=True,
+    help="Meter: auto, none, ina238, ina3221, tegrastats, jtop, nvml, rapl; METER:RAIL for one rail.",
+)  # fmt: skip
+@click.option(
+    "--idle", type=Duration(), default="10s", show_default=True, help="With a meter: at rest first, for the net energy."
 )
+@click.option("--reference", help="float32 artifact to compare with in the same run.  [default: a shipped one's own]")
+@click.option("--strict", is_flag=True, help="Refuse a machine that is not ready, fail a run that was disturbed.")
+@click.option("--power-mode", help="Jetson: hold this mode, by name, while measuring (needs root).")
+@click.option("--lock-clocks", is_flag=True, help="Jetson: hold the highest clocks while measuring (needs root).")
+@click.option("--compare", is_flag=True, help="MODEL are reports: one table, the first being the baseline.")
+@click.option("--max-regression", type=click.FloatRange(0), help="With --compare: fail if so many % worse.")
+@click.option("--sweep", help="One report per point of precision, batch, power-mode (a list with commas).")
+@click.option("--calibration", help="With --sweep precision of a checkpoint: puzzles for INT8.")
 @click.option("--json", "json_file", type=OutputFile(), help="Write the report as JSON; - is stdout.")
 @click.option("--markdown", "markdown_file", type=OutputFile(), help="Write the report as Markdown; - is stdout.")
+@click.option("--html", "html_file", type=OutputFile(), help="Write the report as one HTML page with plots.")
+@click.pass_context
 def bench(
-    model: str, data: str | None, task_name: str | None, limit: int | None, scenario: Scenario, duration: float,
-    views: int, halt: Halt, max_steps: int | None, slots: int | None, backend: Backend | None,
-    threads: int | None, seed: int, power: PowerChoice, json_file: str | None, markdown_file: str | None,
+    context: click.Context, /, models: tuple[str, ...], compare: bool, sweep: str | None, max_regression: float | None,
+    calibration: str | None, **chosen: Any,
 ) -> None:  # fmt: skip
     """Measure MODEL, an artifact, a checkpoint or a published state-dict file, on this machine: latency, throughput,
-    accuracy of the same answers.
+    power, accuracy of the same answers.
 
     Single-stream asks at least 64 puzzles (MLPerf's least) and its headline is the p90 latency.
 
     \b
-    hrm-edge bench artifacts/nano --data puzzles.csv --duration 60s --json bench.json
+    hrm-edge bench artifacts/nano --data puzzles.csv --duration 60s --json bench.json --html bench.html
+    hrm-edge bench --compare before.json after.json --max-regression 10
+    hrm-edge bench run/ --sweep precision,batch --calibration data/ --html sweep.html
     """
-    from hrm_edge.bench.run import bench as run
-    from hrm_edge.bench.scenarios import Solver
-    from hrm_edge.cli.answered import answered_puzzles, sample_of
-    from hrm_edge.cli.options import progress_bar, show_report
-    from hrm_edge.cli.resolve import resolve_model
+    from hrm_edge.cli.bench_compare import compare_reports
+    from hrm_edge.cli.bench_one import Options, measure_and_show
+    from hrm_edge.cli.bench_sweep import run_sweep
     from hrm_edge.errors import UserError
 
-    if scenario == "single-stream" and slots is not None:
-        raise UserError("--slots is for --scenario offline", "single-stream has one puzzle at a time: leave it out")
-    resolved = resolve_model(model, threads, task_name, backend)
-    puzzles = answered_puzzles(data or sample_of(resolved.task), resolved.task, limit)
-    session = resolved.session
-    batch = 1 if scenario == "single-stream" else slots or 64
-    solver = Solver(session, resolved.task, halt, max_steps or session.spec.max_steps, views, batch, seed)
-    with progress_bar(scenario, 1.0) as progress:
-        report = run(
-            solver, puzzles.givens, puzzles.labels, model=resolved.model, data=puzzles.data, threads=threads,
-            scenario=scenario, duration_s=duration, power=power, parity=resolved.parity, progress=progress,
-            puzzle_ids=puzzles.puzzle_ids,
-        )  # fmt: skip
-    example = resolved.task.format(puzzles.givens[0])
-    show_report(report, json_file, markdown_file, f"hrm-edge solve {example} --model {model}")
+    options = Options(**chosen)
+    for flag, given, needs, present in (
+        ("--max-regression", max_regression is not None, "--compare", compare),
+        ("--calibration", calibration is not None, "--sweep", sweep is not None),
+    ):
+        if given and not present:
+            raise UserError(f"{flag} is for {needs}", "leave it out")
+    if compare:
+        compare_reports(models, options, max_regression)
+    elif sweep is not None:
+        run_sweep(context, models, options, sweep, calibration)
+    elif len(models) > 1:
+        raise UserError(
+            f"bench measures one model at a time, not {len(models)}",
+            "several in one table: measure each with --json, then --compare; or --sweep precision",
+        )
+    else:
+        measure_and_show(context, models[0], options)

@@ -47,6 +47,7 @@ VERBS = {  # in the order of the road
     "eval": Verb("hrm_edge.cli.evaluate:evaluate", "Measure a model's exact accuracy on puzzles."),
     "export": Verb("hrm_edge.cli.export:export", "Turn a checkpoint into an artifact (ONNX, fp32 or INT8)."),
     "bench": Verb("hrm_edge.cli.bench:bench", "Measure latency, throughput and accuracy in one report."),
+    "remote": Verb("hrm_edge.cli.remote:remote", "Set up, measure, solve and demo on a board, over ssh."),
     "models": Verb("hrm_edge.cli.models:models", "List the pretrained models that ship with the package."),
     "solve": Verb("hrm_edge.cli.solve:solve", "Solve puzzles and verify the answers by the rules."),
     "demo": Verb("hrm_edge.cli.demo:demo", "Solve the Sudoku that a camera sees, live, in a window or a web page."),
@@ -107,7 +108,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line on ``arguments`` (default: the process's own) and return the exit code."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        with cli.make_context("hrm-edge", arguments) as context:
+        with cli.make_context("hrm-edge", list(arguments), obj=arguments) as context:
             cli.invoke(context)
         sys.stdout.flush()  # a full disk or a closed pipe shows here, not in the interpreter's shutdown
     except click.exceptions.Exit as leave:

@@ -6,7 +6,7 @@ import contextlib
 import re
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -85,31 +85,43 @@ def progress_bar(title: str, total: float) -> Iterator[Callable[[float], None]]:
         yield lambda done: bar.update(task, completed=done)
 
 
-def show_report(report: Report, json_file: str | None, markdown_file: str | None, following: str) -> None:
-    """Write the files, print the tables (to stderr where the JSON has stdout) and the next command last."""
+def show_report(
+    report: Report, json_file: str | None, markdown_file: str | None, following: str, html_file: str | None = None
+) -> None:
+    """Write the files, print the tables (to stderr where a file has stdout) and the next command last."""
+    from hrm_edge.report.text import markdown, tables
+
+    html = None
+    if html_file is not None:
+        from hrm_edge.report.html import page
+        from hrm_edge.report.schema import BenchReport
+
+        assert isinstance(report, BenchReport)
+        html = page([report])
+    files = {json_file: report.model_dump(mode="json"), markdown_file: markdown(report), html_file: html}
+    show(files, tables(report), following)
+
+
+def show(files: dict[str | None, Any], tables: Sequence[Any], following: str) -> None:
+    """Write ``files`` (name or ``-`` → text, or a document for JSON; None: not asked for), then the tables."""
     from rich.console import Console
 
     from hrm_edge.files import write_json, write_text
-    from hrm_edge.report import markdown, tables
 
-    document = report.model_dump(mode="json")
-    on_stderr = STDOUT in (json_file, markdown_file)
-    if json_file == STDOUT:
-        print_json(document)
-    elif json_file is not None:
-        write_json(json_file, document)
-    if markdown_file == STDOUT:
-        click.echo(markdown(report), nl=False)
-    elif markdown_file is not None:
-        write_text(markdown_file, markdown(report))
+    on_stderr = STDOUT in files
+    for name, content in files.items():
+        if name == STDOUT:
+            click.echo(content, nl=False) if isinstance(content, str) else print_json(content)
+        elif name is not None:
+            write_text(name, content) if isinstance(content, str) else write_json(name, content)
     console = Console(stderr=on_stderr, highlight=False)
     if not console.is_terminal:
         console = Console(stderr=on_stderr, highlight=False, width=160)
-    for table in tables(report):
+    for table in tables:
         console.print(table)
-    for file in (json_file, markdown_file):
-        if file not in (None, STDOUT):
-            click.echo(f"Report: {file}", err=on_stderr)
+    for name in files:
+        if name not in (None, STDOUT):
+            click.echo(f"Report: {name}", err=on_stderr)
     click.echo(f"Next: {following}", err=on_stderr)
 
 

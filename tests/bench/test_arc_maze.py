@@ -11,10 +11,11 @@ import pytest
 
 from hrm_edge.bench.arc import evaluate_arc
 from hrm_edge.bench.run import evaluate
-from hrm_edge.bench.scenarios import Solver, offline, single_stream
+from hrm_edge.bench.scenarios import Plan, Solver, offline, single_stream
 from hrm_edge.data.arc import Options, build, read_questions
 from hrm_edge.errors import UserError
-from hrm_edge.report import Data, EvalReport, Model, markdown, rows
+from hrm_edge.report import Data, EvalReport, Model
+from hrm_edge.report.text import markdown, rows
 from hrm_edge.spec import variant_spec
 from hrm_edge.tasks.arc import Arc
 from hrm_edge.tasks.arc_votes import Asked
@@ -103,10 +104,10 @@ def test_a_folder_of_another_build_is_refused(asked: Asked) -> None:
 @pytest.mark.parametrize("scenario", [single_stream, offline])
 def test_measuring_asks_with_the_puzzles_own_rows(asked: Asked, scenario) -> None:
     solver = arc_solver(asked, np.ones(len(asked), bool))
-    measured = scenario(solver, asked.inputs, 0.0, lambda share: None, asked.puzzle_ids)
+    measured = scenario(solver, asked.inputs, Plan(0.0), lambda share: None, asked.puzzle_ids)
     count = len(measured.solutions)
     assert (measured.solutions.answers == asked.labels[:count]).all()
-    blank = scenario(solver, asked.inputs, 0.0, lambda share: None)
+    blank = scenario(solver, asked.inputs, Plan(0.0), lambda share: None)
     assert (blank.solutions.answers == asked.inputs[:count]).all()
 
 

@@ -8,12 +8,13 @@ import numpy as np
 import pytest
 
 from hrm_edge.bench.accuracy import score, score_by_views, steps_histogram
-from hrm_edge.bench.run import bench, evaluate
-from hrm_edge.bench.scenarios import MIN_QUERIES, Solver, offline, single_stream
-from hrm_edge.bench.timing import WINDOW_STEPS, TimedSession, warm_up
+from hrm_edge.bench.run import Ask, Subject, bench, evaluate
+from hrm_edge.bench.scenarios import MIN_QUERIES, Plan, Solver, camera, offline, single_stream
+from hrm_edge.bench.timing import WINDOW_STEPS, TimedSession, process_age_s, warm_up
 from hrm_edge.report import Data, Model
 from hrm_edge.solve import solve
 from hrm_edge.tasks.sudoku import Sudoku
+from tests import machines
 from tests.scripted import ScriptedSession, answer_of, puzzles, spec_of
 
 MINI = Sudoku(2, 2)
@@ -33,24 +34,24 @@ def ignore(share: float) -> None:
 
 def test_single_stream_goes_round_the_set_and_scores_each_puzzle_once():
     givens, s = puzzles(MINI, 10, blanks=8), solver()
-    measured = single_stream(s, givens, 0.0, ignore)
+    measured = single_stream(s, givens, Plan(0.0), ignore)
     assert len(measured.latency_s) == MIN_QUERIES
     assert (measured.solutions.givens == givens).all()
     expected = s(givens)
     assert (measured.solutions.steps == expected.steps).all()
     per_round = expected.verified
     assert measured.verified == sum(per_round[query % 10] for query in range(MIN_QUERIES))
-    assert set(measured.batches) == {1}
-    assert len(measured.step_s) == sum(int(expected.steps[query % 10]) for query in range(MIN_QUERIES))
-    assert sum(measured.step_s) < sum(measured.latency_s) < measured.duration_s
+    assert set(measured.timed.batches) == {1}
+    assert len(measured.timed.step_s) == sum(int(expected.steps[query % 10]) for query in range(MIN_QUERIES))
+    assert sum(measured.timed.step_s) < sum(measured.latency_s) < measured.duration_s
 
 
 def test_single_stream_lasts_as_long_as_asked():
     givens = puzzles(MINI, 3, blanks=4)
     seen = []
-    measured = single_stream(solver(), givens, 0.3, seen.append)
+    measured = single_stream(solver(), givens, Plan(0.3), seen.append)
     assert measured.duration_s >= 0.3
-    assert len(measured.latency_s) > MIN_QUERIES
+    assert len(measured.latency_s) >= MIN_QUERIES
     assert seen == sorted(seen)
     assert seen[-1] == 1.0
 
@@ -62,19 +63,54 @@ def test_single_stream_latency_is_what_the_caller_waits():
             return super().step(tokens, puzzle_ids, carry)
 
     s = Solver(Slow(MINI, spec_of(MINI), hopeless=0.0, longest=1), MINI, "rules", 8, 1, 1, 0)
-    measured = single_stream(s, puzzles(MINI, 4, blanks=4), 0.0, ignore)
+    measured = single_stream(s, puzzles(MINI, 4, blanks=4), Plan(0.0), ignore)
     assert min(measured.latency_s) >= 0.002
-    assert min(measured.step_s) >= 0.002
+    assert min(measured.timed.step_s) >= 0.002
+
+
+def test_camera_takes_the_newest_frame_and_counts_from_it():
+    class Slow(ScriptedSession):
+        def step(self, tokens, puzzle_ids, carry):
+            time.sleep(0.004)
+            return super().step(tokens, puzzle_ids, carry)
+
+    slow = Solver(Slow(MINI, spec_of(MINI), hopeless=0.0, longest=1), MINI, "rules", 8, 1, 1, 0)
+    givens = puzzles(MINI, 4, blanks=4)
+    measured = camera(slow, givens, Plan(0.0, frames_per_s=1000.0), ignore)
+    assert measured.pace is not None
+    assert len(measured.latency_s) == MIN_QUERIES
+    assert measured.pace.frames == len(measured.latency_s) + measured.pace.dropped
+    assert measured.pace.dropped > MIN_QUERIES  # four frames come while one is solved
+    assert min(measured.latency_s) >= 0.004
+    paced = camera(solver(hopeless=0.0, longest=1), givens, Plan(0.0, frames_per_s=200.0), ignore)
+    assert paced.duration_s >= (MIN_QUERIES - 1) / 200
+    assert sorted(paced.answered_at_s) == paced.answered_at_s
+
+
+def test_stages_are_inside_the_latency():
+    measured = single_stream(solver(), puzzles(MINI, 4, blanks=4), Plan(0.0), ignore)
+    assert set(measured.stage_s) == {"encode", "step", "decode", "halt check"}
+    assert min(measured.stage_s.values()) > 0
+    assert sum(measured.stage_s.values()) <= sum(measured.latency_s)
+    assert measured.stage_s["step"] >= sum(measured.timed.step_s)
+
+
+def test_the_age_of_this_process():
+    first = process_age_s()
+    assert first is not None
+    assert 0 < first < 86400
+    time.sleep(0.02)
+    assert process_age_s() - first == pytest.approx(0.02, abs=0.02)
 
 
 def test_offline_answers_the_whole_set_through_the_slots():
     givens, s = puzzles(MINI, 60, blanks=8), solver(slots=4)
-    measured = offline(s, givens, 0.3, ignore)
+    measured = offline(s, givens, Plan(0.3), ignore)
     rounds, rest = divmod(len(measured.latency_s), len(measured.solutions))
     assert rest == 0
     assert rounds >= 1
     assert (measured.solutions.givens == givens[: len(measured.solutions)]).all()
-    assert max(measured.batches) == 4
+    assert max(measured.timed.batches) == 4
     assert measured.verified == rounds * measured.solutions.verified.sum()
 
 
@@ -85,7 +121,7 @@ def test_offline_takes_no_more_than_fits_the_time_and_no_less_than_shows_refilli
             return super().step(tokens, puzzle_ids, carry)
 
     s = Solver(Slow(MINI, spec_of(MINI)), MINI, "rules", 8, 1, 2, 0)
-    measured = offline(s, puzzles(MINI, 200, blanks=8), 0.01, ignore)
+    measured = offline(s, puzzles(MINI, 200, blanks=8), Plan(0.01), ignore)
     assert len(measured.solutions) == len(measured.latency_s) == 8
 
 
@@ -164,7 +200,7 @@ def test_steps_histogram():
     assert sum(steps * count for steps, count in histogram.items()) == found.steps.sum()
 
 
-def test_reports_join_measurement_and_score():
+def test_reports_join_measurement_and_score(tmp_path):
     givens = puzzles(MINI, 20, blanks=4)
     labels = np.stack([answer_of(MINI, puzzle) for puzzle in givens])
     data = Data(path="p", task="mini-sudoku", puzzles=20, answers="solver")
@@ -172,10 +208,13 @@ def test_reports_join_measurement_and_score():
     found = evaluate(s, givens, labels, model=MODEL, data=data, threads=2)
     assert (found.count, found.views, found.engine.threads, found.engine.slots) == (20, 3, 2, 8)
     assert found.throughput_per_s == pytest.approx(20 / found.duration_s)
-    for power, words in (("none", "--power none"), ("auto", "no power meter")):
+    for system, power, words in (
+        (machines.bare(tmp_path / "bare").system, "none", "--power none"),
+        (machines.bare(tmp_path / "bare").system, "auto", "no power meter: ina238: no INA238"),
+    ):
         report = bench(
-            s, givens, labels, model=MODEL, data=data, threads=None, scenario="offline", duration_s=0.05, power=power,
-            parity=[], progress=ignore,
+            s, givens, labels, subject=Subject(MODEL, data), progress=ignore,
+            ask=Ask("offline", Plan(0.05), power=power, system=system),
         )  # fmt: skip
         assert report.power.power_w_mean is None
         assert report.energy_j_per_puzzle is None

@@ -65,7 +65,18 @@ def test_eval_is_the_same_whatever_the_slots(run, mini):
 
 def test_bench_single_stream(run, mini, tmp_path):
     file = tmp_path / "bench.json"
-    done = run("bench", mini / "model", "--data", mini / "answered.csv", "--duration", "0.2s", "--json", file)
+    done = run(
+        "bench",
+        mini / "model",
+        "--data",
+        mini / "answered.csv",
+        "--duration",
+        "0.2s",
+        "--power",
+        "none",
+        "--json",
+        file,
+    )
     assert done.code == 0
     report = BenchReport.model_validate_json(file.read_text())
     assert report.scenario == "single-stream"
@@ -76,10 +87,11 @@ def test_bench_single_stream(run, mini, tmp_path):
     assert report.throughput_per_s == report.solved_per_s
     assert sum(report.steps_histogram.values()) == 12
     assert report.energy_j_per_puzzle is None
-    assert "no power meter" in str(report.energy_reason)
+    assert report.energy_reason
+    assert report.cold_start is not None
+    assert report.command.startswith(f"hrm-edge bench {mini / 'model'} --data")
     assert report.parity[0]["carry_cosine"] == 1
-    first = (mini / "plain.txt").read_text().split()[0]
-    assert done.out.splitlines()[-1] == f"Next: hrm-edge solve {first} --model {mini / 'model'}"
+    assert done.out.splitlines()[-1] == f"Next: hrm-edge bench --compare {file} OTHER.json"
 
 
 def test_bench_offline(run, mini):

@@ -1,0 +1,242 @@
+"""Energy and power over a window from readings that may have gaps. Pure functions; times in s, power in W.
+
+Between two readings power is taken as linear (trapezoid); the window's ends are interpolated between the readings on
+either side of them. A stretch without readings is a gap: it is reported, and nothing is assumed to have happened in it.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hrm_edge.bench.power.meter import Reading
+from hrm_edge.bench.power.sampler import Sampler
+from hrm_edge.report.power import Gap, IdlePower, Power, RailPower
+
+Floats = NDArray[np.float64]
+
+GAP_PERIODS, GAP_LEAST_S = 4.0, 0.25
+BLOCKS, BLOCK_LEAST_S = 10, 0.5
+TRACE_POINTS = 400
+IDLE_LEAST_SAMPLES = 5
+
+
+@dataclass(frozen=True, eq=False)
+class Pieces:
+    """Power between neighbouring readings [K]: it goes from ``before_w`` at ``begin`` to ``after_w`` at ``end``."""
+
+    begin: Floats
+    end: Floats
+    before_w: Floats
+    after_w: Floats
+
+    def within(self, begin: float, end: float) -> Pieces:
+        """Cut to a window; the power at a cut is interpolated."""
+        low, high = np.maximum(self.begin, begin), np.minimum(self.end, end)
+        kept = high > low
+        length = self.end[kept] - self.begin[kept]
+        slope = (self.after_w[kept] - self.before_w[kept]) / length
+        low, high, base = low[kept], high[kept], self.before_w[kept]
+        return Pieces(low, high, base + slope * (low - self.begin[kept]), base + slope * (high - self.begin[kept]))
+
+    @property
+    def seconds(self) -> float:
+        return float((self.end - self.begin).sum())
+
+    @property
+    def joules(self) -> float:
+        return float(((self.before_w + self.after_w) / 2 * (self.end - self.begin)).sum())
+
+    def covering(self, limit_s: float) -> Pieces:
+        """Without the pieces that are longer than ``limit_s``: those are gaps."""
+        kept = self.end - self.begin <= limit_s
+        return Pieces(self.begin[kept], self.end[kept], self.before_w[kept], self.after_w[kept])
+
+
+def of_power(at: Sequence[float], watts: Sequence[float]) -> Pieces:
+    """Pieces between readings of power."""
+    t, w = np.asarray(at, np.float64), np.asarray(watts, np.float64)
+    return Pieces(t[:-1], t[1:], w[:-1], w[1:])
+
+
+def of_counter(at: Sequence[float], joules: Sequence[float]) -> Pieces:
+    """Pieces between readings of an energy counter: constant power in each."""
+    t, e = np.asarray(at, np.float64), np.asarray(joules, np.float64)
+    power = np.diff(e) / np.diff(t)
+    return Pieces(t[:-1], t[1:], power, power)
+
+
+@dataclass(frozen=True, eq=False)
+class Series:
+    """What a meter's readings say about its total."""
+
+    pieces: Pieces
+    at: Floats
+    """When a usable reading was taken [N]."""
+    integrated: Pieces | None
+    """Of power, where the pieces are the counter's and there is power too."""
+    counted: bool
+    """The pieces are an energy counter's."""
+    dropped: int
+    """Readings without the total's rails, or with a total that no running machine can have."""
+
+
+def series_of(readings: Sequence[Reading], rails: Sequence[str]) -> Series:
+    """The total is the sum of ``rails``; a counter is preferred where there is one."""
+    totals = [
+        (reading.at_s, sum(reading.rails_w[rail] for rail in rails))
+        for reading in readings if all(rail in reading.rails_w for rail in rails)
+    ]  # fmt: skip
+    usable = [(at, watts) for at, watts in totals if np.isfinite(watts) and watts > 0]
+    counts = [(reading.at_s, reading.energy_j) for reading in readings if reading.energy_j is not None]
+    power = of_power(*_columns(usable))
+    if counts:
+        at, joules = _columns(counts)
+        return Series(
+            of_counter(at, joules), np.asarray(at), power if usable else None, True, len(readings) - len(counts)
+        )
+    return Series(power, np.asarray(_columns(usable)[0]), None, False, len(readings) - len(usable))
+
+
+def _columns(pairs: Sequence[tuple[float, float]]) -> tuple[list[float], list[float]]:
+    return [pair[0] for pair in pairs], [pair[1] for pair in pairs]
+
+
+def gaps_in(at: Floats, begin: float, end: float, limit_s: float) -> list[Gap]:
+    """Stretches of the window that no two readings close together cover, its ends included."""
+    around = at[(at > begin - limit_s) & (at < end + limit_s)]
+    edges = np.concatenate([[-np.inf], around, [np.inf]])
+    found = []
+    for before, after in itertools.pairwise(edges):
+        low, high = max(before, begin), min(after, end)
+        if after - before > limit_s and high > low:
+            found.append(Gap(begin_s=float(low - begin), seconds=float(high - low)))
+    return found
+
+
+def standard_error(pieces: Pieces, begin: float, end: float) -> tuple[float | None, int]:
+    """Of the mean power, from the means of equal blocks of the window; (None, 0) where there are not two of them."""
+    count = min(BLOCKS, int((end - begin) / BLOCK_LEAST_S))
+    if count < 2:
+        return None, 0
+    edges = np.linspace(begin, end, count + 1)
+    blocks = [pieces.within(low, high) for low, high in itertools.pairwise(edges)]
+    means = [block.joules / block.seconds for block in blocks if block.seconds > 0.5 * (end - begin) / count]
+    if len(means) < 2:
+        return None, 0
+    return float(np.std(means, ddof=1) / np.sqrt(len(means))), len(means)
+
+
+def gap_limit(period_s: float) -> float:
+    """Seconds between readings above which nothing is known of what was between them."""
+    return max(GAP_PERIODS * period_s, GAP_LEAST_S)
+
+
+def idle_power(sampler: Sampler, begin: float, end: float) -> IdlePower | None:
+    """The machine at rest in a window, or None where the sensor said too little about it."""
+    limit = gap_limit(sampler.meter.period_s)
+    series = series_of(sampler.readings, sampler.meter.scope.rails)
+    pieces = series.pieces.covering(limit).within(begin, end)
+    samples = int(((series.at >= begin) & (series.at <= end)).sum())
+    if samples < IDLE_LEAST_SAMPLES or pieces.seconds < 0.5 * (end - begin):
+        return None
+    middle = (pieces.before_w + pieces.after_w) / 2
+    return IdlePower(
+        seconds=pieces.seconds,
+        samples=samples,
+        power_w_mean=pieces.joules / pieces.seconds,
+        noise_w=float(middle.std()),
+    )
+
+
+def measure(sampler: Sampler, begin: float, end: float, idle: IdlePower | None, passed_over: list[str]) -> Power:
+    """Everything the meter says about the window [begin, end] of the sampler's clock."""
+    meter = sampler.meter
+    limit, window = gap_limit(meter.period_s), end - begin
+    series = series_of(sampler.readings, meter.scope.rails)
+    pieces = series.pieces.covering(limit).within(begin, end)
+    gaps = gaps_in(series.at, begin, end, limit)
+    failures = [text for at, text in sampler.failures if begin <= at <= end]
+    known: dict[str, Any] = {
+        "meter": meter.name, "sensor": meter.sensor, "scope": meter.scope.words, "window_s": window,
+        "covered_share": min(1.0, pieces.seconds / window), "gaps": gaps, "failures": len(failures), "idle": idle,
+        "samples": int(((series.at >= begin) & (series.at <= end)).sum()), "passed_over": passed_over,
+        "largest_gap_s": _largest_gap(series.at, begin, end),
+        "rails": _rails(sampler, begin, end, limit), "reason": _reason(gaps, failures, window),
+        "notes": [*meter.notes(), *_notes(series, failures)],
+    }  # fmt: skip
+    if pieces.seconds > 0:
+        mean = pieces.joules / pieces.seconds
+        error, blocks = standard_error(pieces, begin, end)
+        known |= {
+            "power_w_mean": mean,
+            "power_w_standard_error": error,
+            "blocks": blocks,
+            "trace": _trace(series.pieces.covering(limit), begin),
+        }
+        known["power_w_net"] = None if idle is None else mean - idle.power_w_mean
+    power = Power(**known)
+    if power.reason is not None:
+        return power
+    check = None if series.integrated is None else series.integrated.covering(limit).within(begin, end).joules
+    return power.model_copy(update={
+        "energy_j": pieces.joules, "energy_j_integrated": check,
+        "energy_from": "counter" if series.counted else "integrated power",
+    })  # fmt: skip
+
+
+def _largest_gap(at: Floats, begin: float, end: float) -> float | None:
+    """Between neighbouring readings of which one lies in the window."""
+    steps = np.diff(at)[(at[1:] > begin) & (at[:-1] < end)] if len(at) > 1 else np.array([])
+    return float(steps.max()) if len(steps) else None
+
+
+def _reason(gaps: list[Gap], failures: list[str], window: float) -> str | None:
+    if not gaps:
+        return None
+    silent = sum(gap.seconds for gap in gaps)
+    why = f"; the last error: {failures[-1]}" if failures else ""
+    longest = max(gap.seconds for gap in gaps)
+    return f"the sensor was silent for {silent:.2f} of {window:.2f} s ({len(gaps)} gaps, longest {longest:.2f} s){why}"
+
+
+def _notes(series: Series, failures: list[str]) -> list[str]:
+    found = []
+    if series.dropped:
+        found.append(f"{series.dropped} readings left out: no total in them, or one that is not positive")
+    if failures:
+        found.append(f"{len(failures)} reads failed in the window, the first: {failures[0]}")
+    return found
+
+
+def _rails(sampler: Sampler, begin: float, end: float, limit: float) -> list[RailPower]:
+    names = list(dict.fromkeys(name for reading in sampler.readings for name in reading.rails_w))
+    found = []
+    for name in names:
+        said = [(r.at_s, r.rails_w[name]) for r in sampler.readings if name in r.rails_w]
+        inside = [watts for at, watts in said if begin <= at <= end]
+        if inside:
+            pieces = of_power(*_columns(said)).covering(limit).within(begin, end)
+            mean = pieces.joules / pieces.seconds if pieces.seconds else None
+            found.append(RailPower(
+                name=name, in_total=name in sampler.meter.scope.rails, power_w_mean=mean, power_w_min=min(inside),
+                power_w_max=max(inside), negative_readings=sum(watts < 0 for watts in inside),
+            ))  # fmt: skip
+    return found
+
+
+def _trace(pieces: Pieces, begin: float) -> list[tuple[float, float]]:
+    """From the first reading on: mean power of so many groups of pieces at most, at their middles; none in a gap."""
+    count = len(pieces.begin)
+    groups = np.array_split(np.arange(count), min(count, TRACE_POINTS))
+    found = []
+    for rows in groups:
+        part = Pieces(pieces.begin[rows], pieces.end[rows], pieces.before_w[rows], pieces.after_w[rows])
+        middle = (part.begin[0] + part.end[-1]) / 2 - begin
+        found.append((round(float(middle), 3), round(part.joules / part.seconds, 4)))
+    return found

@@ -1,0 +1,45 @@
+"""INA3221 and INA238 sensors of a Jetson, read from sysfs."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from hrm_edge.bench.power.meter import Clock, Reading
+from hrm_edge.device.rails import Scope
+from hrm_edge.device.sensors import RailFiles
+from hrm_edge.device.system import System
+
+
+@dataclass(frozen=True)
+class HwmonMeter:
+    """Every rail of the sensors of one kind; a reading is stamped in the middle of the reads of its total's rails.
+
+    A rail that is not in the total may fail: it is left out of that reading.
+    """
+
+    name: Literal["ina3221", "ina238"]
+    sensor: str
+    scope: Scope
+    rails: Sequence[RailFiles]
+    system: System
+    clock: Clock
+    period_s: float = 0.05
+
+    def read(self) -> Reading:
+        began = self.clock()
+        watts = {rail.name: rail.watts(self.system) for rail in self.rails if rail.name in self.scope.rails}
+        at = (began + self.clock()) / 2
+        for rail in self.rails:
+            if rail.name not in watts:
+                with contextlib.suppress(OSError, ValueError):
+                    watts[rail.name] = rail.watts(self.system)
+        return Reading(at, watts)
+
+    def notes(self) -> list[str]:
+        return []
+
+    def close(self) -> None:
+        """Files are opened for each read: nothing to let go."""

@@ -1,0 +1,94 @@
+"""jtop (jetson-stats, AGPL-3.0): imported only when it is asked for, and only its documented interface is used."""
+
+from __future__ import annotations
+
+import importlib
+import threading
+from collections.abc import Mapping
+from typing import Any
+
+from hrm_edge.bench.power.meter import Clock, Latest, Reading, SensorError, scope_of
+
+PERIOD_S = 0.5
+FIRST_READING_S = 6.0
+
+
+def rails_of(power: Mapping[str, Any]) -> dict[str, float]:
+    """Watts by rail of ``jetson.power``.
+
+    ``tot`` is a rail only where it has that rail's name; else it is the sum of all rails, those that lie under another
+    included, which is no total. ``avg`` is a running half-way value, not a mean. Raises ``SensorError`` for another
+    shape.
+    """
+    try:
+        found = {str(name): float(values["power"]) / 1e3 for name, values in power["rail"].items()}
+        total = power.get("tot") or {}
+        if "name" in total:
+            found[str(total["name"])] = float(total["power"]) / 1e3
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise SensorError(f"jtop's power has an unknown form: {type(error).__name__} {error}") from error
+    return found
+
+
+def explain(error: BaseException) -> str:
+    """What a failed connection means, with the command that mends it."""
+    text = " ".join(str(error).split())
+    for words, mend in (
+        ("not active", "start it: sudo systemctl restart jtop.service"),
+        ("ismatch", "make both one version: sudo pip install --upgrade jetson-stats && sudo systemctl restart jtop"),
+        ("can't access", "join its group and log in again: sudo usermod -aG jtop $USER"),
+        ("ermission", "join its group and log in again: sudo usermod -aG jtop $USER"),
+    ):
+        if words in text:
+            return f"{text} ({mend})"
+    return text or type(error).__name__
+
+
+class JtopMeter:
+    """The service's readings, followed by a thread."""
+
+    name = "jtop"
+    sensor = "jetson.power"
+    period_s = PERIOD_S
+
+    def __init__(self, clock: Clock, rail: str | None = None) -> None:
+        """Connect and wait for the first reading; ``rail``: measure this one alone.
+
+        Raises ``SensorError`` where the service cannot be reached or has no known total.
+        """
+        self._clock, self._latest, self._stop = clock, Latest(), threading.Event()
+        try:
+            module = importlib.import_module("jtop")
+        except ImportError as error:
+            raise SensorError("jtop is not installed: sudo pip install jetson-stats") from error
+        self._client = module.jtop(interval=PERIOD_S)
+        try:
+            self._client.start()
+        except Exception as error:
+            raise SensorError(explain(error)) from error
+        self._thread = threading.Thread(target=self._follow, name="jtop", daemon=True)
+        self._thread.start()
+        try:
+            self.scope = scope_of(self._latest.get(FIRST_READING_S).rails_w, rail)
+        except BaseException:
+            self.close()
+            raise
+
+    def _follow(self) -> None:
+        try:
+            while not self._stop.is_set() and self._client.ok():
+                self._latest.put(Reading(self._clock(), rails_of(self._client.power)))
+            self._latest.end("the jtop service ended the connection")
+        except Exception as error:  # noqa: BLE001 - a broken service must end in the report, not in this thread
+            self._latest.end(explain(error))
+
+    def read(self) -> Reading:
+        return self._latest.get()
+
+    def notes(self) -> list[str]:
+        return []
+
+    def close(self) -> None:
+        self._stop.set()
+        self._client.close()
+        self._thread.join(2 * PERIOD_S)

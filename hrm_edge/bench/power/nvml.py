@@ -1,0 +1,63 @@
+"""NVML: an NVIDIA GPU's own energy counter and power, through nvidia-ml-py."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+from hrm_edge.bench.power.meter import Clock, Reading, SensorError
+from hrm_edge.device.rails import Scope
+from hrm_edge.errors import UserError, nearest
+
+
+class NvmlMeter:
+    """One GPU; the counter makes the energy, the integrated power checks it."""
+
+    name = "nvml"
+    sensor = "nvmlDeviceGetTotalEnergyConsumption, nvmlDeviceGetPowerUsage"
+    period_s = 0.05
+
+    def __init__(self, clock: Clock, rail: str | None = None) -> None:
+        """Open NVML; ``rail`` is ``GPU0``, ``GPU1`` … (default: the first).
+
+        Raises ``SensorError`` where the library, the driver or the reading is missing.
+        """
+        try:
+            self._nvml: Any = importlib.import_module("pynvml")
+        except ImportError as error:
+            raise SensorError("pynvml is not installed: pip install 'hrm-edge[power]'") from error
+        self._clock = clock
+        try:
+            self._nvml.nvmlInit()
+            names = [f"GPU{number}" for number in range(self._nvml.nvmlDeviceGetCount())]
+            if rail is not None and rail not in names:
+                raise UserError(f"--power nvml: there is no '{rail}'", nearest(rail, names))
+            self._rail = rail or "GPU0"
+            self._handle = self._nvml.nvmlDeviceGetHandleByIndex(int(self._rail[3:]))
+            self._counts = self._has_counter()
+            self.read()
+        except self._nvml.NVMLError as error:
+            raise SensorError(f"NVML: {error}") from error
+        self.scope = Scope((self._rail,), f"{self._rail}: the graphics card; CPU, memory and the rest are outside")
+
+    def _has_counter(self) -> bool:
+        try:
+            self._nvml.nvmlDeviceGetTotalEnergyConsumption(self._handle)
+        except self._nvml.NVMLError:
+            return False  # before Volta
+        return True
+
+    def read(self) -> Reading:
+        before = self._clock()
+        try:
+            watts = self._nvml.nvmlDeviceGetPowerUsage(self._handle) / 1e3
+            joules = self._nvml.nvmlDeviceGetTotalEnergyConsumption(self._handle) / 1e3 if self._counts else None
+        except self._nvml.NVMLError as error:
+            raise SensorError(f"NVML: {error}") from error
+        return Reading((before + self._clock()) / 2, {self._rail: watts}, joules)
+
+    def notes(self) -> list[str]:
+        return []
+
+    def close(self) -> None:
+        self._nvml.nvmlShutdown()

@@ -1,0 +1,44 @@
+"""RAPL: the energy counters of Intel and AMD CPUs, from sysfs. They wrap."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from hrm_edge.bench.power.meter import Clock, Reading
+from hrm_edge.device.rails import Scope
+from hrm_edge.device.sensors import RAPL, Zone
+from hrm_edge.device.system import System
+
+
+class RaplMeter:
+    """CPU packages and, where it is counted beside them, the memory."""
+
+    name = "rapl"
+    sensor = f"{RAPL}/energy_uj"
+    period_s = 0.05
+
+    def __init__(self, zones: Sequence[Zone], system: System, clock: Clock) -> None:
+        self._zones, self._system, self._clock = zones, system, clock
+        self._last = {zone.name: self._count(zone) for zone in zones}
+        self._total_uj = 0
+        names = tuple(zone.name for zone in zones)
+        self.scope = Scope(
+            names, f"{' + '.join(names)}: CPU and what else is named; board and power supply are outside"
+        )
+
+    def _count(self, zone: Zone) -> int:
+        return int(self._system.read(zone.energy_uj))
+
+    def read(self) -> Reading:
+        before = self._clock()
+        for zone in self._zones:
+            now = self._count(zone)
+            self._total_uj += (now - self._last[zone.name]) % (zone.wrap_uj + 1)
+            self._last[zone.name] = now
+        return Reading((before + self._clock()) / 2, {}, self._total_uj / 1e6)
+
+    def notes(self) -> list[str]:
+        return []
+
+    def close(self) -> None:
+        """Files are opened for each read: nothing to let go."""

@@ -1,0 +1,130 @@
+"""``tegrastats`` of a Jetson: the parser of its lines, and the meter that runs it."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import subprocess
+import threading
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+from hrm_edge.bench.power.meter import Clock, Latest, Reading, SensorError, scope_of
+
+PERIOD_S = 0.1
+FIRST_LINE_S = 5.0
+
+# "VDD_IN 17946mW/15710mW[/17946mW]" or "VDD_IN 3902/3611": now/mean since start[/highest]; "RAM 1/2MB" is none
+_RAIL = re.compile(r"(?<!\S)([A-Z][A-Z0-9_]*) (-?\d{1,9})(?:mW)?/-?\d+(?:mW)?(?:/-?\d+(?:mW)?)?(?!\S)")
+_HEAT = re.compile(r"(?<!\S)([A-Za-z][\w-]*)@(-?\d{1,6}(?:\.\d+)?)C(?:/-?[\d.]+C)?(?!\S)")
+_GPU = re.compile(r"(?<!\S)GR3D_FREQ (\d{1,3})%(?:@\[?(\d{1,6}(?:,\d{1,6})*)\]?)?(?!\S)")
+_CPU = re.compile(r"(?<!\S)CPU \[([^\]]*)\]")
+_CORE = re.compile(r"(\d{1,3})%(?:@(\d{1,6}))?")
+
+
+@dataclass(frozen=True)
+class TegraLine:
+    """One line; what it does not say is empty or None."""
+
+    rails_w: dict[str, float]
+    temperatures_c: dict[str, float]
+    gpu_share: float | None
+    gpu_mhz: tuple[int, ...]
+    """Per graphics cluster."""
+    cpu_share: tuple[float | None, ...]
+    """Per core; None is off."""
+
+
+def parse_tegrastats(line: str) -> TegraLine:
+    """Take a line of any release apart; never raises, whatever the text."""
+    gpu, cpu = _GPU.search(line), _CPU.search(line)
+    cores = [_CORE.match(core.strip()) for core in cpu[1].split(",")] if cpu else []
+    return TegraLine(
+        rails_w={name: int(now) / 1e3 for name, now in _RAIL.findall(line) if name != "NC"},
+        temperatures_c={name: float(value) for name, value in _HEAT.findall(line) if float(value) > -100},
+        gpu_share=int(gpu[1]) / 100 if gpu else None,
+        gpu_mhz=tuple(map(int, gpu[2].split(","))) if gpu and gpu[2] else (),
+        cpu_share=tuple(int(core[1]) / 100 if core else None for core in cores),
+    )
+
+
+Stream = tuple[Iterable[str], Callable[[], None]]
+"""Lines as they come, and what ends them."""
+
+
+def start_program(command: Sequence[str]) -> Stream:
+    """Run ``command`` and follow its output. Raises ``SensorError`` where it does not start."""
+    try:
+        process = subprocess.Popen(
+            list(command), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, text=True,
+            errors="replace",
+        )  # fmt: skip
+    except OSError as error:
+        raise SensorError(f"{command[0]} does not start: {error.strerror}") from error
+    assert process.stdout is not None
+    stdout = process.stdout
+
+    def stop() -> None:
+        process.terminate()
+        try:
+            process.wait(2)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+        stdout.close()
+
+    return stdout, stop
+
+
+class TegrastatsMeter:
+    """Follows the program and keeps its newest line; the mean it prints is since its start, so it is not used."""
+
+    name = "tegrastats"
+    period_s = PERIOD_S
+
+    def __init__(
+        self, clock: Clock, rail: str | None = None, start: Callable[[Sequence[str]], Stream] = start_program
+    ) -> None:
+        """Start the program and wait for its first line with rails; ``rail``: measure this one alone.
+
+        Raises ``SensorError`` where the program has no rails or no known total, ``UserError`` for an unknown rail.
+        """
+        command = ("tegrastats", "--interval", str(round(1e3 * PERIOD_S)))
+        self.sensor = " ".join(command)
+        self._clock, self._latest = clock, Latest()
+        self._hottest, self._gpu = -273.0, (0.0, 0)
+        self._lines, self._stop = start(command)
+        self._thread = threading.Thread(target=self._follow, name="tegrastats", daemon=True)
+        self._thread.start()
+        try:
+            self.scope = scope_of(self._latest.get(FIRST_LINE_S).rails_w, rail)
+        except BaseException:
+            self.close()
+            raise
+
+    def _follow(self) -> None:
+        with contextlib.suppress(ValueError):  # the pipe was closed under us
+            for line in self._lines:
+                self._take(line, self._clock())
+        self._latest.end("tegrastats ended")
+
+    def _take(self, line: str, at_s: float) -> None:
+        """Keep a line that came at ``at_s``; one without rails is none."""
+        found = parse_tegrastats(line)
+        if found.rails_w:
+            self._hottest = max([self._hottest, *found.temperatures_c.values()])
+            if found.gpu_share is not None:
+                self._gpu = (self._gpu[0] + found.gpu_share, self._gpu[1] + 1)
+            self._latest.put(Reading(at_s, found.rails_w))
+
+    def read(self) -> Reading:
+        return self._latest.get()
+
+    def notes(self) -> list[str]:
+        total, count = self._gpu
+        said = [f"tegrastats: hottest sensor {self._hottest:.1f} °C"] if self._hottest > -273 else []
+        return [*said, f"tegrastats: mean GPU load {total / count:.0%}"] if count else said
+
+    def close(self) -> None:
+        self._stop()
+        self._thread.join(2)

@@ -1,0 +1,58 @@
+"""A benchmark's procedure as a YAML file: what has to be the same for two reports to be compared."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from hrm_edge.errors import UserError, nearest
+from hrm_edge.files import os_error, sha256
+from hrm_edge.report.schema import Scenario
+
+
+class ProtocolFile(BaseModel):
+    """One file of ``benchmarks/protocols``."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str
+    about: str
+    scenario: Scenario
+    duration: float = Field(gt=0, description="seconds at least")
+    idle: float = Field(default=10.0, ge=0, description="seconds at rest before it, for the net energy")
+    fps: float = Field(default=30.0, gt=0, description="camera: frames per second")
+    views: int = Field(default=1, ge=1)
+    halt: Literal["rules", "head", "fixed"] = "rules"
+    max_steps: int | None = Field(default=None, ge=1)
+    slots: int | None = Field(default=None, ge=1)
+    seed: int = 0
+    limit: int | None = Field(default=None, ge=1)
+    strict: bool = False
+
+    def settings(self) -> dict[str, Any]:
+        """By the names of the command line's options."""
+        return self.model_dump(exclude={"name", "about"})
+
+
+def read_protocol(path: Path | str) -> tuple[ProtocolFile, str]:
+    """The protocol in a YAML file and the file's sha256; ``UserError`` naming the key that is wrong."""
+    try:
+        raw = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise os_error(error, path) from error
+    except yaml.YAMLError as error:
+        raise UserError(f"{path} is not valid YAML: {' '.join(str(error).split())}", "mend the file") from error
+    try:
+        return ProtocolFile.model_validate(raw), sha256(path)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(map(str, first["loc"]))
+        mend = (
+            nearest(key, ProtocolFile.model_fields)
+            if first["type"] == "extra_forbidden"
+            else "see benchmarks/protocols"
+        )
+        raise UserError(f"{path}: {key}: {first['msg']}", mend) from error

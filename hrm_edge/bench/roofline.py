@@ -1,0 +1,74 @@
+"""Where one step lies between a machine's compute and memory rates, and the least it could take on other boards."""
+
+from __future__ import annotations
+
+import time
+from typing import Literal
+
+import numpy as np
+
+from hrm_edge.device.boards import Board, boards
+from hrm_edge.report.schema import Prediction, Roofline
+from hrm_edge.spec import ModelSpec, flops_per_step, step_io, weight_bytes
+
+TRIAL_S = 0.3
+MATRIX = 1024
+COPY_BYTES = 1 << 27
+
+
+def step_bytes(spec: ModelSpec, precision: str, batch: float) -> float:
+    """Bytes that a step of ``batch`` puzzles moves at least: weights once, every input and output once."""
+    carry = 2 if precision == "fp16" else 4  # the carry is never INT8
+    sizes = {"int32": 4, "float32": 4, "carry": carry}
+    moved = sum(
+        sizes[kind] * float(np.prod([int(n) for n in shape if n != "B"])) for kind, shape in step_io(spec).values()
+    )
+    return weight_bytes(spec)[precision] + batch * moved
+
+
+def trial_peaks() -> tuple[float, float]:
+    """This CPU's float32 operations and copied bytes (read + written) per second, as numpy reaches them now."""
+    rng = np.random.default_rng(0)
+    a, b = (rng.random((MATRIX, MATRIX), np.float32) for _ in range(2))
+    source = np.ones(COPY_BYTES // 4, np.float32)
+    target = np.empty_like(source)
+    flops = _best(lambda: np.matmul(a, b), 2.0 * MATRIX**3)
+    return flops, _best(lambda: np.copyto(target, source), 2.0 * COPY_BYTES)
+
+
+def _best(work: object, amount: float) -> float:
+    assert callable(work)
+    best, began = float("inf"), time.monotonic()
+    while time.monotonic() - began < TRIAL_S:
+        started = time.perf_counter()
+        work()
+        best = min(best, time.perf_counter() - started)
+    return amount / best
+
+
+def bound_by(board: Board, precision: str, flops: float, moved: float) -> tuple[float, Literal["compute", "memory"]]:
+    """The least seconds of a step on ``board`` at its dense peak rates, and which rate it is that binds."""
+    compute, memory = flops / board.peak_ops(precision), moved / (board.dram_gb_s * 1e9)
+    return (compute, "compute") if compute >= memory else (memory, "memory")
+
+
+def roofline(spec: ModelSpec, precision: str, batch: float, step_s: float, board: str | None, on_cpu: bool) -> Roofline:
+    """``step_s``: measured seconds of a step of ``batch`` puzzles; ``board``: the measured one's key, if it has one."""
+    flops, moved = batch * flops_per_step(spec), step_bytes(spec, precision, batch)
+    known = boards()
+    peaks: tuple[float | None, float | None] = (None, None)
+    source = "unknown: this GPU is in no table here"
+    if on_cpu:
+        peaks, source = trial_peaks(), "float32 matrix product and copy of numpy on this CPU, measured after the run"
+    elif board is not None:
+        peaks = (known[board].peak_ops(precision), known[board].dram_gb_s * 1e9)
+        source = f"{known[board].name}, highest power mode, dense rates of its data sheet"
+    predictions = []
+    for key, other in known.items():
+        if key != board:
+            seconds, bound = bound_by(other, precision, flops, moved)
+            predictions.append(Prediction(board=key, name=other.name, step_ms_least=1e3 * seconds, bound=bound))
+    return Roofline(
+        batch=batch, flop_per_step=flops, bytes_per_step=moved, measured_flop_per_s=flops / step_s,
+        peak_flop_per_s=peaks[0], peak_bytes_per_s=peaks[1], peaks_from=source, predictions=predictions,
+    )  # fmt: skip

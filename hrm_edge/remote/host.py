@@ -1,0 +1,199 @@
+"""One board behind ``ssh``: a shared connection that is made again when it drops, and what ssh's refusals mean.
+
+Host keys are never accepted silently (``StrictHostKeyChecking=yes`` whatever the user's configuration says).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import shlex
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+from hrm_edge.errors import UserError
+
+T = TypeVar("T")
+
+SSH_FAILED = 255
+# rsync's codes for a connection that broke: socket, protocol stream, killed, timeouts; the rest is about files.
+RSYNC_DROPPED = (5, 10, 12, 20, 30, 35, SSH_FAILED)
+PATIENCE_S = 600.0  # how long a lost board is waited for before giving up
+LAST_PAUSE_S = 15.0
+# A board that lost its power says nothing: three missed answers, five seconds apart, are a drop.
+_ALIVE = ("-o", "ServerAliveInterval=5", "-o", "ServerAliveCountMax=3", "-o", "ConnectTimeout=15")
+
+_RSYNC = ("--archive", "--no-owner", "--no-group", "--protect-args", "--stats", "--timeout=60")
+
+_REFUSALS = (  # words of ssh → (what, mend); waiting does not help against these
+    (
+        "REMOTE HOST IDENTIFICATION HAS CHANGED",
+        "{host} shows another host key than before: it was installed anew, or it is not {host}",
+        "compare with 'ssh-keygen -lf /etc/ssh/ssh_host_ed25519_key.pub' on the board, then: ssh-keygen -R {name}",
+    ),
+    (
+        "Host key verification failed",
+        "{host} is not known here: its host key has to be accepted by you",
+        "ssh {host}  (compare the fingerprint with 'ssh-keygen -lf /etc/ssh/ssh_host_ed25519_key.pub' on the board)",
+    ),
+    ("Permission denied", "{host} refuses this user or key", "ssh-copy-id {host}, or name another user: USER@{name}"),
+    ("Too many authentication failures", "{host} refuses the keys offered", "name one: IdentityFile in ~/.ssh/config"),
+    ("Could not resolve hostname", "there is no host '{name}'", "check the name, or its entry in ~/.ssh/config"),
+    ("Bad configuration option", "ssh does not understand its configuration", "ssh -G {host}"),
+    ("Can't open user config file", "the file of --ssh-config cannot be read", "check the path"),
+)  # fmt: skip
+
+
+class DroppedError(Exception):
+    """The connection broke or could not be made; the same call may go through later."""
+
+
+@dataclass(frozen=True)
+class Done:
+    """A command that ran to its end on the board."""
+
+    code: int
+    out: str
+    err: str
+
+
+class Host:
+    """``name`` is anything that ssh takes: an alias, HOST or USER@HOST."""
+
+    def __init__(self, name: str, scratch: Path, config: Path | None, tell: Callable[[str], None]) -> None:
+        if name.startswith("-"):
+            raise UserError(f"'{name}' is no host", "hrm-edge remote HOST doctor")
+        for tool in ("ssh", "rsync"):
+            if shutil.which(tool) is None:
+                raise UserError(f"{tool} is not installed here", f"sudo apt-get install {tool}")
+        self.name = name
+        self._scratch = scratch
+        self._tell = tell
+        self._options = [*(["-F", str(config)] if config else []), "-o", "StrictHostKeyChecking=yes", *_ALIVE]
+        if not sys.stdin.isatty():
+            self._options += ["-o", "BatchMode=yes"]  # nobody is there to type a password
+
+    @property
+    def _shared(self) -> list[str]:
+        return ["-o", f"ControlPath={self._scratch}/%C"]
+
+    def connect(self) -> None:
+        """Have a shared connection, for which a password is asked once.
+
+        Raises ``DroppedError``, or ``UserError`` where ssh is refused.
+        """
+        alive = subprocess.run(
+            ["ssh", *self._options, *self._shared, "-O", "check", self.name], capture_output=True, check=False
+        )
+        if alive.returncode == 0:
+            return
+        # The connection outlives this command and keeps its stderr open: a pipe would never end.
+        with tempfile.TemporaryFile("w+", dir=self._scratch) as words:
+            keep = ["-o", "ControlMaster=yes", "-o", "ControlPersist=60"]
+            done = subprocess.run(
+                ["ssh", *self._options, *self._shared, *keep, self.name, "true"], stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL, stderr=words, check=False,
+            )  # fmt: skip
+            words.seek(0)
+            if done.returncode:
+                self._failed(words.read())
+
+    def disconnect(self) -> None:
+        subprocess.run(
+            ["ssh", *self._options, *self._shared, "-O", "exit", self.name], capture_output=True, check=False
+        )
+
+    def forward(self, port: int) -> None:
+        """Let ``port`` of this machine's loopback reach the same one of the board's."""
+        line = ["-O", "forward", "-L", f"127.0.0.1:{port}:127.0.0.1:{port}"]
+        done = subprocess.run(
+            ["ssh", *self._options, *self._shared, *line, self.name], capture_output=True, text=True, check=False
+        )
+        if done.returncode:
+            raise UserError(f"port {port} cannot be forwarded: {done.stderr.strip()}", "choose another one: --port N")
+
+    def command(self, script: str) -> list[str]:
+        """The local command that runs a shell script on the board, whatever login shell the user has there."""
+        return ["ssh", *self._options, *self._shared, "-T", self.name, f"sh -c {shlex.quote(script)}"]
+
+    def run(self, script: str, stdin: str | None = None) -> Done:
+        """Run a short script once. Raises ``DroppedError``, or ``UserError`` where ssh is refused."""
+        done = subprocess.run(
+            self.command(script), capture_output=True, text=True, errors="replace", check=False, input=stdin or "",
+        )  # fmt: skip
+        if done.returncode == SSH_FAILED:
+            self._failed(done.stderr)
+        return Done(done.returncode, done.stdout, done.stderr)
+
+    def rsync(self, arguments: Sequence[str], stdin: str | None = None) -> str:
+        """Run rsync over the shared connection; returns its statistics. ``{host}:`` in arguments is the board."""
+        shell = shlex.join(["ssh", *self._options, *self._shared])
+        named = [argument.replace("{host}", self.name) for argument in arguments]
+        done = subprocess.run(
+            ["rsync", *_RSYNC, f"--rsh={shell}", *named],
+            capture_output=True, text=True, errors="replace", check=False, input=stdin or "",
+        )  # fmt: skip
+        if done.returncode in RSYNC_DROPPED:
+            self._failed(done.stderr)
+        if done.returncode:
+            words = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
+            if "command not found" in done.stderr or done.returncode == 127:
+                raise UserError(f"rsync is not installed on {self.name}", "there: sudo apt-get install rsync")
+            full = "No space left" in done.stderr
+            mend = f"free some space: ssh {self.name} df -h" if full else f"ssh {self.name} ls -ld .cache"
+            raise UserError(f"copying to or from {self.name} failed: {words[0]}", mend)
+        return done.stdout
+
+    def _failed(self, words: str) -> None:
+        host = {"host": self.name, "name": self.name.rpartition("@")[2]}
+        for sign, what, mend in _REFUSALS:
+            if sign in words:
+                raise UserError(what.format(**host), mend.format(**host))
+        lines = [line for line in words.strip().splitlines() if line]
+        raise DroppedError(lines[-1] if lines else "the connection was closed")
+
+    def persistently(self, work: Callable[[], T]) -> T:
+        """Do ``work``, which may be done twice, and again after every drop until the board was lost for too long."""
+        lost_at: float | None = None
+        pause_s = 0.5
+        while True:
+            try:
+                self.connect()
+                return work()
+            except ProgressedError as error:
+                lost_at, pause_s = None, 0.5
+                why = str(error)
+            except DroppedError as error:
+                why = str(error)
+            now = time.monotonic()
+            lost_at = lost_at if lost_at is not None else now
+            if now - lost_at > PATIENCE_S:
+                raise UserError(f"{self.name} cannot be reached: {why}", f"ssh {self.name}; then run the same again")
+            self._tell(f"{self.name}: {why}; trying again")
+            time.sleep(pause_s)
+            pause_s = min(2 * pause_s, LAST_PAUSE_S)
+
+
+class ProgressedError(DroppedError):
+    """Dropped, but after something new had arrived: the patience starts afresh."""
+
+
+@contextlib.contextmanager
+def reach(name: str, config: Path | None, tell: Callable[[str], None]) -> Iterator[Host]:
+    """A connection to ``name`` while the block runs. Raises ``UserError`` at once where the board cannot be reached."""
+    with tempfile.TemporaryDirectory(prefix="hrm-edge-") as scratch:  # readable by this user only, and a short path
+        host = Host(name, Path(scratch), config, tell)
+        try:
+            host.connect()
+        except DroppedError as error:
+            raise UserError(f"{name} cannot be reached: {error}", f"ssh {name}") from error
+        try:
+            yield host
+        finally:
+            host.disconnect()

@@ -1,0 +1,123 @@
+"""Reports side by side: only those of one protocol, the first being the baseline; and the regression gate."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from hrm_edge.errors import UserError
+from hrm_edge.report.schema import BenchReport
+
+# What has to be equal for two figures to answer the same question; what may differ is what one compares.
+PROTOCOL: dict[str, Callable[[BenchReport], object]] = {
+    "scenario": lambda report: report.scenario,
+    "task": lambda report: report.data.task,
+    "puzzles": lambda report: report.data.sha256 or report.data.path,
+    "halting": lambda report: report.halt,
+    "steps per view": lambda report: report.max_steps,
+    "views": lambda report: report.views,
+    "frames per second": lambda report: report.pace.frames_per_s if report.pace else None,
+    "protocol": lambda report: report.protocol.name if report.protocol else None,
+    "changes of the protocol": lambda report: report.protocol.changed if report.protocol else None,
+}
+COLUMNS = (
+    "report", "p50 ms", "p90 ms", "p99 ms", "ms per step", "puzzles/s", "against the first", "exactly right (95 %)",
+    "SQNR dB", "J per puzzle", "W",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Limits:
+    """How much worse than the baseline a report may be."""
+
+    slower: float = 0.10
+    """Share of the p90 latency or, offline, of the throughput."""
+    more_energy: float = 0.10
+    """Share of the energy per puzzle."""
+    accuracy_points: float = 1.0
+
+
+def require_one_protocol(named: Sequence[tuple[str, BenchReport]]) -> None:
+    """Raise ``UserError`` that names every setting in which a report differs from the first."""
+    if len(named) < 2:
+        raise UserError("--compare needs two reports or more", "hrm-edge bench --compare A.json B.json")
+    first_name, first = named[0]
+    for name, report in named[1:]:
+        different = [
+            f"{what} ({value(first)} and {value(report)})"
+            for what, value in PROTOCOL.items() if value(first) != value(report)
+        ]  # fmt: skip
+        if different:
+            raise UserError(
+                f"{first_name} and {name} were not measured alike: {'; '.join(different)}",
+                "measure both with the same options, best with one --protocol",
+            )
+
+
+def label(report: BenchReport) -> str:
+    """Which engine on which machine, in a few words."""
+    mode = f", {report.device_before.power_mode}" if report.device_before.power_mode else ""
+    machine = report.device.machine or report.device.cpu
+    slots = f", {report.engine.slots} slots" if report.scenario == "offline" else ""
+    threads = f", {report.engine.threads} threads" if report.engine.threads else ""
+    engine = f"{report.engine.backend} {report.engine.version}"
+    return f"{report.model.name} {report.model.precision}, {engine}{slots}{threads}, {machine}{mode}"
+
+
+def same_machine(a: BenchReport, b: BenchReport) -> bool:
+    """Whether times of both are of one machine in one power mode."""
+
+    def key(report: BenchReport) -> tuple[object, ...]:
+        device = report.device
+        return device.machine, device.cpu, device.cores, device.gpus, report.device_before.power_mode
+
+    return key(a) == key(b)
+
+
+def speed(report: BenchReport) -> float:
+    """The headline as a rate: 1 / p90 latency, or the throughput offline. Larger is better."""
+    return report.throughput_per_s if report.scenario == "offline" else 1e3 / report.latency_ms.p90
+
+
+def comparison_rows(reports: Sequence[BenchReport]) -> list[tuple[str, ...]]:
+    """Cells of :data:`COLUMNS`; what was not measured is –."""
+    found: list[tuple[str, ...]] = []
+    for report in reports:
+        low, high = report.exact_accuracy_interval_95
+        ms, watts = report.latency_ms, report.power.power_w_mean
+        sqnr = f"{report.reference.at[-1].logits_sqnr_db:.1f}" if report.reference else "–"
+        joules = report.energy_j_per_puzzle
+        found.append((
+            label(report), f"{ms.p50:.3g}", f"{ms.p90:.3g}", f"{ms.p99:.3g}", f"{report.step_latency_ms.p50:.3g}",
+            f"{report.throughput_per_s:.4g}", f"{speed(report) / speed(reports[0]):.2f}x",
+            f"{report.exact_accuracy:.1%} ({low:.1%} to {high:.1%}) of {report.count}", sqnr,
+            "–" if joules is None else f"{joules:.3g}", "–" if watts is None else f"{watts:.3g}",
+        ))  # fmt: skip
+    return found
+
+
+def judge(reports: Sequence[BenchReport], limits: Limits) -> tuple[list[str], list[str]]:
+    """(regressions, what could not be judged) of every report against the first, each a sentence."""
+    first, failures, unjudged = reports[0], [], []
+    for report in reports[1:]:
+        name = label(report)
+        lost = 100 * (first.exact_accuracy - report.exact_accuracy)
+        if lost > limits.accuracy_points:
+            failures.append(
+                f"{name}: exact accuracy is {lost:.2f} points lower, the limit is {limits.accuracy_points:g}"
+            )
+        if not same_machine(first, report):
+            unjudged.append(f"{name}: another machine or power mode, so its times and energy are not judged")
+            continue
+        slower = speed(first) / speed(report) - 1
+        if slower > limits.slower:
+            failures.append(f"{name}: {slower:.1%} slower, the limit is {limits.slower:.0%}")
+        if first.power.scope != report.power.scope:
+            unjudged.append(f"{name}: its power is that of other rails, so its energy is not judged")
+        elif first.energy_j_per_puzzle and report.energy_j_per_puzzle:
+            more = report.energy_j_per_puzzle / first.energy_j_per_puzzle - 1
+            if more > limits.more_energy:
+                failures.append(f"{name}: {more:.1%} more energy per puzzle, the limit is {limits.more_energy:.0%}")
+        elif first.energy_j_per_puzzle:
+            unjudged.append(f"{name}: no energy figure ({report.energy_reason})")
+    return failures, unjudged

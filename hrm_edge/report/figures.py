@@ -1,0 +1,38 @@
+"""Figures that several parts of the project compute alike."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from hrm_edge.report.schema import Latency
+
+Z_95 = 1.959963984540054  # two-sided 95 % quantile of the normal distribution
+MOST_DB = 200.0
+
+
+def quantile(ordered: Sequence[float], share: float) -> float:
+    """By nearest rank: the least value of ``ordered`` (sorted, not empty) that ``share`` of them do not exceed."""
+    return ordered[max(0, math.ceil(share * len(ordered)) - 1)]
+
+
+def latency_ms(seconds: Sequence[float]) -> Latency:
+    """Percentiles of at least one duration, in milliseconds."""
+    ordered = sorted(seconds)
+    p50, p90, p99 = (1e3 * quantile(ordered, share) for share in (0.5, 0.9, 0.99))
+    return Latency(p50=p50, p90=p90, p99=p99, mean=1e3 * math.fsum(ordered) / len(ordered), min=1e3 * ordered[0])
+
+
+def wilson_95(successes: int, count: int) -> tuple[float, float]:
+    """95 % score interval of a share (Wilson 1927); it stays within 0 and 1 and is not empty at 0 or 100 %."""
+    if count == 0:
+        return 0.0, 1.0
+    share, z2 = successes / count, Z_95 * Z_95
+    centre = (share + z2 / (2 * count)) / (1 + z2 / count)
+    half = Z_95 / (1 + z2 / count) * math.sqrt(share * (1 - share) / count + z2 / (4 * count * count))
+    return (0.0 if successes == 0 else centre - half), (1.0 if successes == count else centre + half)
+
+
+def decibels(signal: float, noise: float) -> float:
+    """Signal to quantization noise, 10 log10(signal / noise), at most 200 dB, which equal arrays have."""
+    return MOST_DB if noise == 0 else min(MOST_DB, 10.0 * math.log10(max(signal, 1e-300) / noise))

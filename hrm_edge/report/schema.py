@@ -1,0 +1,250 @@
+"""The reports' schema. Times are seconds or milliseconds of the host's monotonic clock, sizes bytes, shares 0 to 1."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import Field
+
+from hrm_edge.device.identity import Device
+from hrm_edge.device.state import DeviceState
+from hrm_edge.report.closed import Closed
+from hrm_edge.report.power import Power
+
+EVAL_SCHEMA: Literal[1] = 1
+BENCH_SCHEMA: Literal[2] = 2
+
+Scenario = Literal["single-stream", "offline", "camera"]
+
+
+class Latency(Closed):
+    """Percentiles by nearest rank: p90 is the time within which 90 % of the queries were answered."""
+
+    p50: float
+    p90: float
+    p99: float
+    mean: float
+    min: float
+
+
+class Model(Closed):
+    """Which model was measured."""
+
+    name: str
+    path: str
+    kind: Literal["artifact", "checkpoint"]
+    task: str
+    variant: str
+    precision: str
+    parameters: int
+    size_bytes: int = Field(description="all files of the artifact, or the weights of the checkpoint")
+    sha256: str | None = Field(description="of the step's graph; null for a checkpoint")
+    gate_passed: bool | None = Field(description="of the export; null for a checkpoint")
+
+
+class Engine(Closed):
+    """What ran the step."""
+
+    backend: str
+    version: str
+    threads: int | None = Field(description="of one step; null: the backend's default")
+    slots: int = Field(description="puzzles in the batch at most")
+
+
+class Data(Closed):
+    """Which puzzles were answered."""
+
+    path: str
+    task: str
+    puzzles: int = Field(description="in the set, after --limit")
+    answers: Literal["data", "solver"] = Field(description="where the right answers are from")
+    sha256: str | None = Field(default=None, description="of the givens, row by row: the same for the same puzzles")
+
+
+class Answers(Closed):
+    """What came of the puzzles; every different puzzle counts once."""
+
+    count: int
+    exact_accuracy: float = Field(description="share whose whole answer is the right one")
+    exact_accuracy_interval_95: tuple[float, float] = Field(description="Wilson score interval")
+    verified: int = Field(description="puzzles whose answer obeys the rules and keeps the givens")
+    false_verified: int = Field(description="verified puzzles whose answer is not right; of mazes: no shortest path")
+    mean_steps: float = Field(description="ACT steps per puzzle, all views together")
+    optimal: int | None = Field(default=None, description="mazes whose path is right and a shortest one; else null")
+
+
+class AtViews(Answers):
+    """The same, had the solver stopped after so many views."""
+
+    views: int
+
+
+class _Report(Answers):
+    created: str = Field(description="UTC, ISO 8601")
+    model: Model
+    engine: Engine
+    device: Device
+    data: Data
+    halt: str
+    max_steps: int = Field(description="of one view")
+    views: int = Field(description="tried per puzzle at most")
+    seed: int
+    steps_histogram: dict[int, int] = Field(description="ACT steps → puzzles")
+
+
+class ArcAtViews(Closed):
+    """ARC Prize's measure after voting over so many augmentations of every task."""
+
+    views: int
+    pass_at_1: float = Field(description="share of a task's questions answered at the first attempt, mean over tasks")
+    pass_at_2: float
+    solved_at_1: int = Field(description="tasks with all their questions answered")
+    solved_at_2: int
+
+
+class ArcVotes(Closed):
+    """What voting made of the answers to augmented questions."""
+
+    tasks: int = Field(description="whose answers are known")
+    questions: int
+    asked: int = Field(description="questions, those without a known answer included")
+    by_views: list[ArcAtViews] = Field(description="empty where no answer is known")
+
+
+class EvalReport(_Report):
+    """``hrm-edge eval``; of ARC the counts are of augmented questions with known answers, ``arc`` tells the score."""
+
+    schema_version: Literal[1] = EVAL_SCHEMA
+    kind: Literal["hrm-edge eval"] = "hrm-edge eval"
+    arc: ArcVotes | None = None
+    mean_views: float
+    by_views: list[AtViews]
+    duration_s: float
+    throughput_per_s: float = Field(description="puzzles per second, accuracy run: no warm-up")
+
+
+class WarmUp(Closed):
+    """Steps before the clock started."""
+
+    steps: int
+    seconds: float
+    stable: bool = Field(description="the last windows' medians agreed")
+
+
+class ColdStart(Closed):
+    """From the start of the process to its first answer, as a user waits for it."""
+
+    process_ms: float = Field(description="start of the process to the first line of the command")
+    load_ms: float = Field(description="model verified and opened")
+    first_answer_ms: float = Field(description="the first puzzle, nothing warm")
+    total_ms: float = Field(description="start of the process to the first answer, reading the puzzles included")
+
+
+class Pace(Closed):
+    """Camera scenario: a puzzle comes with every frame, and only the newest is taken."""
+
+    frames_per_s: float
+    frames: int = Field(description="that came within the window")
+    dropped: int = Field(description="for which the solver had no time")
+
+
+class ReferenceAt(Closed):
+    """After so many steps, both engines having gone their own way from equal starts."""
+
+    steps: int
+    logits_sqnr_db: float
+    same_answers: float = Field(description="share of the puzzles whose decoded answer is the reference's")
+
+
+class Reference(Closed):
+    """The measured engine against a float32 one, on puzzles of this run."""
+
+    name: str
+    path: str
+    precision: str
+    sha256: str | None
+    puzzles: int
+    at: list[ReferenceAt]
+
+
+class Prediction(Closed):
+    """The least time of a step on a board that was not measured, by its peak rates: a bound, no measurement."""
+
+    board: str
+    name: str
+    step_ms_least: float
+    bound: Literal["compute", "memory"]
+
+
+class Roofline(Closed):
+    """One step of the measured batch between the machine's compute and memory rates."""
+
+    batch: float
+    flop_per_step: float
+    bytes_per_step: float = Field(description="weights, carry in and out, logits: each moved once")
+    measured_flop_per_s: float
+    peak_flop_per_s: float | None = Field(description="null where neither a table nor a trial gives it")
+    peak_bytes_per_s: float | None
+    peaks_from: str
+    predictions: list[Prediction]
+
+
+class Protocol(Closed):
+    """The named procedure this run followed."""
+
+    name: str
+    sha256: str
+    changed: dict[str, Any] = Field(description="settings that the command line changed; a citable run has none")
+
+
+class BenchReport(_Report):
+    """``hrm-edge bench``."""
+
+    schema_version: Literal[2] = BENCH_SCHEMA
+    kind: Literal["hrm-edge bench"] = "hrm-edge bench"
+    command: str = Field(description="that made this report")
+    scenario: Scenario
+    protocol: Protocol | None = None
+    warnings: list[str] = Field(description="what makes these figures worth less; empty in a clean run")
+    queries: int = Field(description="puzzles answered in the window; more than count when the set was gone round")
+    duration_s: float
+    cold_start: ColdStart | None = Field(default=None, description="null where the process had done something before")
+    warm_up: WarmUp
+    latency_ms: Latency = Field(description="per puzzle: single-stream end to end, offline from slot to answer, "
+                                "camera from the frame to the answer")  # fmt: skip
+    latency_ms_quantiles: list[float] = Field(description="0 %, 1 % … 100 % of the queries")
+    latency_trace: list[tuple[float, float]] = Field(description="(s since the window began, median ms around then)")
+    step_latency_ms: Latency = Field(description="per ACT step of the whole batch")
+    device_step_latency_ms: Latency | None = Field(default=None, description="the same by the GPU's events")
+    stage_ms: dict[str, float] = Field(description="mean per puzzle: encode, step, halt check, decode, the rest")
+    mean_batch: float
+    throughput_per_s: float = Field(description="puzzles answered per second")
+    solved_per_s: float = Field(description="verified puzzles per second")
+    pace: Pace | None = None
+    power: Power
+    energy_j_per_puzzle: float | None = Field(description="gross, per attempted puzzle")
+    energy_j_per_puzzle_net: float | None = Field(description="less what the machine at rest draws")
+    energy_j_per_solved: float | None = Field(description="gross, per puzzle with a verified answer")
+    energy_j_per_solved_net: float | None
+    energy_reason: str | None = Field(description="why one of the energy figures is missing")
+    parity: list[dict[str, Any]] = Field(description="of the artifact against the torch model, as its manifest says")
+    reference: Reference | None = None
+    reference_reason: str | None = Field(default=None, description="why nothing was compared in this run")
+    roofline: Roofline | None = None
+    device_before: DeviceState
+    device_after: DeviceState
+
+
+class Sweep(Closed):
+    """``hrm-edge bench --sweep``: one report for every point."""
+
+    schema_version: Literal[2] = BENCH_SCHEMA
+    kind: Literal["hrm-edge sweep"] = "hrm-edge sweep"
+    created: str
+    command: str
+    axes: list[str]
+    points: list[BenchReport]
+    failed: dict[str, str] = Field(description="point → why it could not be measured")
+
+
+Report = EvalReport | BenchReport

@@ -1,0 +1,231 @@
+"""Reports for people: a terminal's tables and Markdown."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rich.markup import escape
+from rich.table import Table
+
+from hrm_edge.report.schema import Answers, BenchReport, EvalReport, Latency, Report
+
+Row = tuple[str, str]
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.2f} %"
+
+
+def _accuracy(answers: Answers) -> str:
+    low, high = answers.exact_accuracy_interval_95
+    return f"{_percent(answers.exact_accuracy)} (95 %: {100 * low:.2f} to {100 * high:.2f})"
+
+
+def _size(count: float) -> str:
+    for unit in ("B", "kB", "MB"):
+        if count < 1000:
+            return f"{count:.4g} {unit}"
+        count /= 1000
+    return f"{count:.4g} GB"
+
+
+def _latency(latency: Latency) -> str:
+    named = ((name, getattr(latency, name)) for name in ("p50", "p90", "p99", "mean", "min"))
+    return ", ".join(f"{name} {value:.3g}" for name, value in named)
+
+
+def rows(report: Report) -> list[Row]:
+    """The report for people: (what, value with its unit), most important first."""
+    model, engine, data = report.model, report.engine, report.data
+    about = f"{model.variant}, {model.precision}, {model.parameters:,} parameters, {_size(model.size_bytes)}"
+    found: list[Row] = [
+        ("model", f"{model.name}: {about}"),
+        ("data", f"{data.path}: {report.count} {data.task} puzzles, answers from the {data.answers}"),
+        ("halting", f"{report.halt}, steps per view at most {report.max_steps}, views at most {report.views}"),
+        *_answer_rows(report),
+        ("steps per puzzle", f"mean {report.mean_steps:.2f}"),
+    ]
+    if isinstance(report, BenchReport):
+        found += _bench_rows(report)
+    else:
+        found.append(("duration", f"{report.duration_s:.2f} s, {report.throughput_per_s:.4g} puzzles/s"))
+    threads = "default" if engine.threads is None else engine.threads
+    found.append(("engine", f"{engine.backend} {engine.version}, threads {threads}, slots {engine.slots}"))
+    device = report.device
+    found.append(("device", f"{device.machine or device.cpu}, {device.cores} cores, {_size(device.memory_bytes)}"))
+    return found
+
+
+def _answer_rows(report: Report) -> list[Row]:
+    arc = report.arc if isinstance(report, EvalReport) else None
+    if arc is not None:
+        found = [("pass@1, pass@2", f"{_percent(at.pass_at_1)}, {_percent(at.pass_at_2)}") for at in arc.by_views[-1:]]
+        known = f"{arc.questions} questions of {arc.tasks} tasks" if arc.questions else "not known"
+        found.append(("answers", f"{known}, {arc.asked} asked"))
+        return [*found, ("augmented, exact", f"{_accuracy(report)} of {report.count} before voting")]
+    wrong = f"{report.false_verified} of them wrong"
+    found = [("exact accuracy", _accuracy(report))]
+    if report.optimal is not None:
+        found.append(("valid and optimal", f"{report.optimal} of {report.count}"))
+        wrong = f"{report.false_verified} of them longer than the shortest path"
+    return [*found, ("verified", f"{report.verified} of {report.count}, {wrong}")]
+
+
+def _bench_rows(report: BenchReport) -> list[Row]:
+    stable = "" if report.warm_up.stable else " (never became stable)"
+    step = f"{_latency(report.step_latency_ms)}, mean batch {report.mean_batch:.3g}"
+    found = [
+        ("scenario", _scenario(report)),
+        ("latency per puzzle, ms", _latency(report.latency_ms)),
+        ("latency per step, ms", step),
+    ]
+    if report.device_step_latency_ms is not None:
+        found.append(("the same by the GPU's events, ms", _latency(report.device_step_latency_ms)))
+    stages = ", ".join(f"{stage} {value:.3g}" for stage, value in report.stage_ms.items())
+    found += [
+        ("stages of a puzzle, mean ms", stages),
+        ("throughput", f"{report.throughput_per_s:.4g} puzzles/s, {report.solved_per_s:.4g} solved/s"),
+    ]
+    if report.cold_start is not None:
+        cold = report.cold_start
+        parts = f"process {cold.process_ms:.0f}, load {cold.load_ms:.0f}, first answer {cold.first_answer_ms:.1f}"
+        found.append(("cold start, ms", f"{cold.total_ms:.0f} to the first answer ({parts})"))
+    found.append(("warm-up", f"{report.warm_up.steps} steps, {report.warm_up.seconds:.2f} s{stable}"))
+    for parity in report.parity[-1:]:
+        figures = ", ".join(f"{key} {value:.4g}" for key, value in parity.items())
+        found.append(("parity with torch", figures))
+    if report.reference is not None:
+        last = report.reference.at[-1]
+        said = f"SQNR {last.logits_sqnr_db:.1f} dB, {_percent(last.same_answers)} same answers"
+        said += f" after {last.steps} steps on {report.reference.puzzles} puzzles"
+        found.append((f"against {report.reference.name} {report.reference.precision}", said))
+    return found + power_rows(report) + _state_rows(report)
+
+
+def _scenario(report: BenchReport) -> str:
+    text = f"{report.scenario}, {report.queries} queries in {report.duration_s:.2f} s"
+    if report.pace is not None:
+        text += f", {report.pace.frames_per_s:g} frames/s, {report.pace.dropped} of {report.pace.frames} dropped"
+    if report.protocol is not None:
+        changed = ", ".join(f"{name} {value}" for name, value in report.protocol.changed.items())
+        text += f", protocol {report.protocol.name}" + (f" CHANGED: {changed}" if changed else "")
+    return text
+
+
+def power_rows(report: BenchReport) -> list[Row]:
+    """Power and energy, or why there are none."""
+    power = report.power
+    if power.power_w_mean is None:
+        same = report.energy_reason == power.reason
+        return [("power", f"– {power.reason}"), ("energy", "– see power" if same else f"– {report.energy_reason}")]
+    error = "" if power.power_w_standard_error is None else f" ± {power.power_w_standard_error:.2g} (standard error)"
+    net = "" if power.power_w_net is None else f", net of rest {power.power_w_net:.4g} W"
+    samples = f"{power.samples}, largest gap {power.largest_gap_s or 0:.3g} s"
+    samples += f", {_percent(power.covered_share)} of the window covered"
+    found = [
+        ("power", f"{power.power_w_mean:.4g} W{error}{net} by {power.meter}"),
+        ("power is that of", str(power.scope)),
+        ("samples", samples),
+    ]
+    if power.idle is not None:
+        idle = power.idle
+        found.append(("at rest", f"{idle.power_w_mean:.4g} W over {idle.seconds:.1f} s, noise {idle.noise_w:.2g} W"))
+    found.append(("energy", _energy(report)))
+    if power.energy_j is not None and power.energy_j_integrated is not None:
+        off = power.energy_j_integrated / power.energy_j - 1
+        found.append(("counter against integral", f"integrated power is {off:+.1%} from the counter"))
+    for rail in power.rails:
+        mean = "–" if rail.power_w_mean is None else f"{rail.power_w_mean:.4g} W"
+        negative = f", {rail.negative_readings} negative readings" if rail.negative_readings else ""
+        place = "in the total" if rail.in_total else "not in the total"
+        low_high = f"{rail.power_w_min:.4g} to {rail.power_w_max:.4g}"
+        found.append((f"rail {rail.name}", f"{mean} ({low_high}){negative}, {place}"))
+    return found + [("note", note) for note in power.notes]
+
+
+def _energy(report: BenchReport) -> str:
+    figures = (
+        ("per puzzle", report.energy_j_per_puzzle), ("net", report.energy_j_per_puzzle_net),
+        ("per solved puzzle", report.energy_j_per_solved), ("net", report.energy_j_per_solved_net),
+    )  # fmt: skip
+    known = [f"{joules:.4g} J {what}" for what, joules in figures if joules is not None]
+    return (
+        ", ".join(known) + (f" ({report.energy_reason})" if report.energy_reason else "")
+        if known
+        else "– " + str(report.energy_reason)
+    )
+
+
+def _state_rows(report: BenchReport) -> list[Row]:
+    before, after = report.device_before, report.device_after
+    found = []
+    if report.device.l4t is not None:
+        found.append(("L4T", f"{report.device.l4t}, JetPack {report.device.jetpack or 'unknown'}"))
+    if before.power_mode is not None:
+        found.append(("power mode", before.power_mode))
+    if before.clocks_locked is not None:
+        found.append(("clocks", "locked" if before.clocks_locked else "NOT LOCKED"))
+    if hottest := max(before.temperatures_c.items(), key=lambda item: item[1], default=None):
+        name, value = hottest
+        found.append(
+            ("temperature", f"{name} {value:.1f} °C before, {after.temperatures_c.get(name, value):.1f} after")
+        )
+    return found
+
+
+def _view_rows(report: Report) -> list[tuple[str, ...]]:
+    """A heading and a row for each number of views; empty where there was one."""
+    if not isinstance(report, EvalReport):
+        return []
+    if report.arc is not None:
+        shares = [(at, _percent(at.pass_at_1), _percent(at.pass_at_2)) for at in report.arc.by_views]
+        cells = [(f"{at.views}", *two, f"{at.solved_at_1}", f"{at.solved_at_2}") for at, *two in shares]
+        return [("views", "pass@1", "pass@2", "tasks solved at 1", "at 2"), *cells] if len(cells) > 1 else []
+    if len(report.by_views) < 2:
+        return []
+    return [
+        ("views", "exact accuracy", "verified", "of them wrong", "mean steps"),
+        *(
+            (str(at.views), _accuracy(at), str(at.verified), str(at.false_verified), f"{at.mean_steps:.2f}")
+            for at in report.by_views
+        ),
+    ]
+
+
+def tables(report: Report) -> list[Table]:
+    """Rich tables for a terminal."""
+    main = Table(title=report.kind, title_justify="left", show_header=False, box=None, padding=(0, 2, 0, 0))
+    main.add_column(style="bold", no_wrap=True)
+    main.add_column(overflow="fold")
+    for row in rows(report):
+        main.add_row(*map(escape, row))
+    found = [main]
+    if isinstance(report, BenchReport) and report.warnings:
+        loud = Table(title="Warnings", title_style="bold red", title_justify="left", show_header=False, box=None)
+        for warning in report.warnings:
+            loud.add_row(f"[red]{escape(warning)}[/red]")
+        found.append(loud)
+    if view_rows := _view_rows(report):
+        views = Table(*view_rows[0], title="by views", title_justify="left", box=None, padding=(0, 2, 0, 0))
+        for cells in view_rows[1:]:
+            views.add_row(*cells)
+        found.append(views)
+    return found
+
+
+def markdown(report: Report) -> str:
+    """The same as Markdown, ending in a newline."""
+    lines = [f"# {report.kind}: {report.model.name}", ""]
+    if isinstance(report, BenchReport) and report.warnings:
+        lines += [f"> **Warning:** {warning}" + "  " for warning in report.warnings] + [""]
+    lines += markdown_table((" ", " "), rows(report))
+    if view_rows := _view_rows(report):
+        lines += ["", *markdown_table(view_rows[0], view_rows[1:])]
+    return "\n".join([*lines, "", f"Made {report.created}, schema {report.schema_version}."]) + "\n"
+
+
+def markdown_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """Lines of a Markdown table; a pipe in a cell does not break it."""
+    cells = [[cell.replace("|", "\\|").replace("\n", " ") for cell in row] for row in rows]
+    body = ["| " + " | ".join(row) + " |" for row in cells]
+    return ["| " + " | ".join(columns) + " |", "|" + "---|" * len(columns), *body]

@@ -1,0 +1,122 @@
+"""The edge part on a real arm64 user land: a Debian root, its programs run by qemu-user. `make test-arm64` makes it."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from hrm_edge.cli.doctor import EASY
+from hrm_edge.tasks import get_task
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
+PREFIX = "/opt/hrm-edge"
+EDGE = f"{PREFIX}/venv/bin/hrm-edge"
+PATH = "/usr/sbin:/usr/bin:/sbin:/bin"
+
+
+class Board:
+    """The root, with the kernel's file systems in it."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def run(self, *command: str) -> subprocess.CompletedProcess[str]:
+        inside = ["chroot", str(self.root), "env", "-i", "HOME=/root", f"PATH={PATH}", "OMP_NUM_THREADS=1", *command]
+        return subprocess.run(inside, capture_output=True, text=True, timeout=3000, check=False)
+
+    def setup(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        return self.run("bash", "/opt/wheelhouse/setup.sh", "--offline", "/opt/wheelhouse", *arguments)
+
+
+@pytest.fixture(scope="module")
+def board(request: pytest.FixtureRequest) -> Iterator[Board]:
+    folder = request.config.getoption("--arm64-root")
+    if folder is None:
+        pytest.skip("no arm64 root: make test-arm64 makes one (needs root, debootstrap, qemu-user-static)")
+    root = Path(folder)
+    kinds = {"proc": "proc", "sysfs": "sys"}
+    for kind, name in kinds.items():
+        subprocess.run(["mount", "-t", kind, "-o", "ro" if kind == "sysfs" else "rw", kind, root / name], check=True)
+    try:
+        shutil.rmtree(root / PREFIX.lstrip("/"), ignore_errors=True)
+        yield Board(root)
+    finally:
+        for name in kinds.values():
+            subprocess.run(["umount", root / name], check=True)
+
+
+def test_it_is_arm64(board):
+    assert board.run("uname", "-m").stdout == "aarch64\n"
+    assert board.run("python3", "-c", "import platform; print(platform.machine())").stdout == "aarch64\n"
+
+
+def test_setup_from_the_wheelhouse(board):
+    done = board.setup("--prefix", PREFIX)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert "No Jetson (aarch64" in done.stdout
+    assert "sudoku-nano solved a puzzle" in done.stdout  # setup ends with the doctor
+    assert "Already installed" in board.setup("--prefix", PREFIX).stdout
+
+
+def test_a_jetsons_environment_sees_apts_packages(board):
+    release = board.root / "etc/nv_tegra_release"
+    release.write_text("# R36 (release), REVISION: 4.3, GCID: 38968081, BOARD: generic, EABI: aarch64\n")
+    try:
+        done = board.setup("--prefix", "/opt/other", "--dry-run")
+        doctor = board.run(EDGE, "doctor", "--json")
+    finally:
+        release.unlink()
+    assert "Jetson, L4T 36.4.3" in done.stdout
+    assert "/usr/bin/python3 -m venv --system-site-packages /opt/other/venv" in done.stdout
+    found = json.loads(doctor.stdout)
+    assert (found["facts"]["kind"], found["facts"]["board"]["jetpack"]) == ("jetson", "6.2")
+    assert "tensorrt-missing" in [finding["name"] for finding in found["findings"]]
+
+
+def test_doctor(board):
+    done = board.run(EDGE, "doctor", "--json")
+    assert done.returncode == 0, done.stderr[-2000:]
+    found = json.loads(done.stdout)
+    assert found["passed"]
+    assert found["road"].startswith("sudoku-nano solved a puzzle in ")
+    assert (found["facts"]["kind"], found["facts"]["architecture"]) == ("arm", "aarch64")
+    assert found["facts"]["packages"].keys() >= {"numpy"}
+    assert "torch" not in found["facts"]["packages"]
+
+
+def test_solve_with_a_verified_answer(board):
+    puzzle = "007000026000805700054000000000504860800090100000060000000200071900000200001000004"
+    done = board.run(EDGE, "solve", puzzle, "--json")
+    assert done.returncode == 0, done.stderr[-2000:]
+    (result,) = json.loads(done.stdout)["results"]
+    task = get_task("sudoku")
+    assert result["verified"]
+    assert task.verify(task.parse(puzzle), task.parse(result["answer"]))  # judged here, not there
+
+
+def test_a_short_bench_report(board):
+    task = get_task("sudoku")
+    (board.root / "root/easy.txt").write_text(f"{EASY}\n")
+    done = board.run(
+        EDGE, "bench", "sudoku-nano", "--data", "/root/easy.txt", "--duration", "1s", "--json", "/root/b.json"
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    report = json.loads((board.root / "root/b.json").read_text())
+    assert report["device"]["architecture"] == "aarch64"
+    assert report["queries"] >= 64
+    assert report["exact_accuracy"] == 1.0
+    assert report["latency_ms"]["p50"] > 0
+    assert report["energy_j_per_puzzle"] is None  # no meter here, and it says why
+    assert task.name == report["model"]["task"]
+
+
+def test_there_is_no_torch(board):
+    found = [path for path in (board.root / "opt").rglob("*") if re.fullmatch(r"torch(-.*)?", path.name)]
+    assert found == []
+    assert "No module named 'torch'" in board.run(f"{PREFIX}/venv/bin/python", "-c", "import torch").stderr

@@ -1,0 +1,230 @@
+"""``hrm-edge remote`` against a real sshd on the loopback, with the real ssh, rsync and hrm-edge."""
+
+from __future__ import annotations
+
+import json
+import random
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from hrm_edge import zoo
+from hrm_edge.cli.doctor import EASY
+from hrm_edge.doctor import Diagnosis
+from tests.remote.board import Board
+
+NANO = "sudoku-nano"
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Board]:
+    board = Board(tmp_path_factory.mktemp("board"))
+    yield board
+    board.close()
+
+
+@pytest.fixture
+def board(shared: Board) -> Board:
+    shared.configure()
+    shared.install()
+    shutil.rmtree(shared.home / ".cache", ignore_errors=True)
+    (shared.home / "starts").unlink(missing_ok=True)
+    return shared
+
+
+def answer(done: subprocess.CompletedProcess[str]) -> dict:
+    assert done.returncode == 0, done.stderr
+    (result,) = json.loads(done.stdout)["results"]
+    return result
+
+
+def test_doctor_there(board):
+    done = board.remote("doctor", "--json")
+    assert done.returncode == 0, done.stderr
+    assert Diagnosis.model_validate(json.loads(done.stdout)).passed
+    assert board.starts("doctor") == 1
+
+
+def test_a_model_is_sent_once_and_then_only_what_changed(board, tmp_path):
+    first = board.remote("solve", EASY, "--json")
+    assert answer(first)["verified"]
+    assert "Sent " in first.stderr
+    again = board.remote("solve", EASY, "--json")
+    assert answer(again)["verified"]
+    assert "board has the model already" in again.stderr
+    # Another artifact with the same graph: its manifest is all that goes over the line.
+    folder = zoo.folder_of(NANO)
+    other = tmp_path / "other"
+    shutil.copytree(folder, other)
+    manifest = json.loads((other / "manifest.json").read_text())
+    (other / "manifest.json").write_text(json.dumps({**manifest, "name": "other"}))
+    before = board.line.passed
+    assert answer(board.remote("solve", EASY, "--json", "--model", other))["verified"]
+    assert board.line.passed - before < (folder / "step.onnx").stat().st_size / 4
+    assert len(list(board.home.glob(".cache/hrm-edge/remote/*/models/*"))) == 2
+
+
+def test_bench_brings_its_report_back(board, tmp_path):
+    data = tmp_path / "easy puzzles.txt"
+    data.write_text(f"{EASY}\n")
+    done = board.remote("bench", NANO, "--duration", "1s", "--data", data, "--json", tmp_path / "r.json")
+    assert done.returncode == 0, done.stderr
+    report = json.loads((tmp_path / "r.json").read_text())
+    assert report["queries"] >= 64
+    assert report["exact_accuracy"] == 1.0
+    assert f"Report: {tmp_path}/r.json" in done.stdout
+    pulled = board.remote("pull", "--out", tmp_path / "pulled")
+    assert [json.loads(Path(line).read_text()) for line in pulled.stdout.split()] == [report]
+
+
+def test_two_workstations_do_not_mix(board):
+    one = subprocess.Popen(board.command("solve", EASY, "--json"), env=board.environ("one"), stdout=-1, stderr=-3)
+    two = subprocess.Popen(board.command("solve", EASY, "--json"), env=board.environ("two"), stdout=-1, stderr=-3)
+    for running in (one, two):
+        out, _ = running.communicate(timeout=200)
+        assert running.returncode == 0
+        assert json.loads(out)["results"][0]["verified"]
+    spaces = list(board.home.glob(".cache/hrm-edge/remote/*"))
+    assert len(spaces) == 2
+    assert [len(list(space.glob("jobs/*"))) for space in spaces] == [1, 1]
+
+
+def test_the_exit_code_and_the_words_of_the_board_come_back(board):
+    done = board.remote("solve", "no puzzle")
+    assert done.returncode == 2
+    assert "Error: " in done.stderr
+    assert "Traceback" not in done.stderr
+    impossible = "1" * 2 + "0" * 79
+    assert board.remote("solve", impossible).returncode == 2
+
+
+REFUSED = [  # (key, known host key, what, mend)
+    ("user", None, "board is not known here: its host key has to be accepted by you", "ssh board  (compare"),
+    ("user", "stranger", "board shows another host key than before", "ssh-keygen -R board"),
+    ("stranger", "host", "board refuses this user or key", "ssh-copy-id board"),
+]
+
+
+@pytest.mark.parametrize(("key", "known", "what", "mend"), REFUSED)
+def test_what_ssh_refuses(board, key, known, what, mend):
+    board.configure(key=key, known=known)
+    before = (board.folder / "known_hosts").read_text()
+    done = board.remote("doctor")
+    assert done.returncode == 2
+    assert f"Error: {what}" in done.stderr
+    assert mend in done.stderr
+    assert (board.folder / "known_hosts").read_text() == before  # nothing was accepted behind the user's back
+    assert board.starts("doctor") == 0
+
+
+def test_bad_hosts_and_models(board, tmp_path):
+    command = board.command("doctor")
+    unknown = subprocess.run(
+        [word if word != "board" else "no-such-host.invalid" for word in command], capture_output=True, text=True,
+        check=False, env=board.environ("here"), stdin=subprocess.DEVNULL,
+    )  # fmt: skip
+    assert unknown.returncode == 2
+    assert "no-such-host.invalid" in unknown.stderr
+    missing = board.remote("bench", tmp_path / "absent")
+    assert missing.returncode == 2
+    assert "no model" in missing.stderr
+    assert "needs a file" in board.remote("bench", NANO, "--json").stderr
+
+
+def test_a_board_without_hrm_edge(board):
+    shutil.rmtree(board.home / ".local")
+    done = board.remote("solve", EASY)
+    if "Error" not in done.stderr:
+        pytest.skip("this machine has hrm-edge on sshd's PATH")
+    assert "hrm-edge is not installed on board" in done.stderr
+    assert "hrm-edge remote board setup" in done.stderr
+
+
+def test_setup_needs_a_wheelhouse_for_the_boards_machine(board, tmp_path):
+    assert "make wheelhouse" in board.remote("setup", "--wheelhouse", tmp_path).stderr
+    (tmp_path / "setup.sh").write_text("echo")
+    (tmp_path / "x-1-cp311-cp311-manylinux_2_28_riscv64.whl").touch()
+    (tmp_path / "setup.sh").write_text('echo "installed with $*"; echo told')
+    done = board.remote("setup", "--wheelhouse", tmp_path, "--", "--link")
+    assert done.returncode == 0, done.stderr
+    assert "installed with --offline" in done.stderr
+    assert "--link" in done.stderr
+    other = {"x86_64": "aarch64", "aarch64": "x86_64"}[subprocess.check_output(["uname", "-m"], text=True).strip()]
+    (tmp_path / f"y-1-cp311-cp311-manylinux_2_28_{other}.whl").touch()
+    refused = board.remote("setup", "--wheelhouse", tmp_path)
+    assert refused.returncode == 2
+    assert f"is for {other}" in refused.stderr
+
+
+def test_ctrl_c_stops_the_job_there(board):
+    running = subprocess.Popen(
+        board.command("bench", NANO, "--duration", "120s", "--limit", "2"), env=board.environ("here"), cwd=board.folder,
+        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, stdin=subprocess.DEVNULL,
+    )  # fmt: skip
+    deadline = time.monotonic() + 60
+    while not board.starts("bench"):
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    group = int((board.jobs()[0] / "group").read_text())
+    running.send_signal(signal.SIGINT)
+    _, words = running.communicate(timeout=60)
+    assert running.returncode == 130
+    assert "Interrupted: the job on board was stopped" in words
+    assert subprocess.run(["ps", "-o", "pid=", "-g", str(group)], capture_output=True, check=False).stdout == b""
+
+
+def once_through_cuts(board: Board, name: str, plan) -> None:
+    """Solve on the board while ``plan`` cuts the line; the answer comes back whole and the job ran exactly once."""
+    cuts = board.line.cuts
+    running = subprocess.Popen(
+        board.command("solve", EASY, "--json"), env=board.environ(name), stdout=-1, stderr=-1, text=True,
+        stdin=subprocess.DEVNULL,
+    )  # fmt: skip
+    plan()
+    out, words = running.communicate(timeout=200)
+    assert running.returncode == 0, words
+    assert json.loads(out)["results"][0]["verified"]
+    assert board.starts("solve") == 1, "the job must run once, whatever the line does"
+    assert board.line.cuts > cuts, "the line was never cut: the test would show nothing"
+    assert "trying again" in words
+
+
+@pytest.mark.parametrize("share", [0.3, 0.9])
+def test_a_cut_while_sending_is_gone_on_from(board, share):
+    def plan() -> None:
+        board.line.cut_after = board.line.passed + int(share * (zoo.folder_of(NANO) / "step.onnx").stat().st_size)
+
+    once_through_cuts(board, "cut", plan)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3000)
+def test_twenty_cuts_at_random_points(board):
+    """Ten by bytes, which hits the copying; ten by time, which hits the start, the following and the end."""
+    rng = random.Random(9)
+    began = time.monotonic()
+    board.line.passed = 0
+    assert answer(board.remote("solve", EASY, "--json"))["verified"]
+    whole_s, whole_bytes = time.monotonic() - began, board.line.passed
+    for turn in range(20):
+        shutil.rmtree(board.home / ".cache", ignore_errors=True)
+        (board.home / "starts").unlink()
+        if turn % 2:
+            share = rng.uniform(0.02, 0.99)  # a cut in the first handshake is no dropped connection
+
+            def plan(share: float = share) -> None:
+                board.line.cut_after = board.line.passed + int(share * whole_bytes)
+        else:
+            moment = rng.uniform(0.3, 0.9) * whole_s
+
+            def plan(moment: float = moment) -> None:
+                end = time.monotonic() + moment
+                while time.monotonic() < end or not board.line.cut():
+                    time.sleep(0.01)
+
+        once_through_cuts(board, f"turn{turn}", plan)
