@@ -44,7 +44,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "plugin": {"errors", "files"},
     "vision": {"errors", "files", "tasks"},
     "bench": BASE | CORE | {"runtime"},
-    "demo": BASE | CORE | {"runtime", "vision"},
+    "demo": BASE | CORE | {"runtime", "vision", "bench"},
     "doctor": BASE,
     "remote": BASE,
     # host

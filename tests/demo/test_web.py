@@ -5,10 +5,8 @@ from __future__ import annotations
 import json
 import re
 import socket
-import subprocess
 import time
 from contextlib import contextmanager
-from pathlib import Path
 
 import cv2
 import numpy as np
@@ -16,9 +14,8 @@ import pytest
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from hrm_edge.demo import web
-from hrm_edge.demo.serve import Address, Server, bind, check_tls, parse_address
+from hrm_edge.demo.serve import Address
 from hrm_edge.demo.web import FRAME_BYTES, PHOTO_BYTES
-from hrm_edge.errors import UserError
 from tests.demo.conftest import serving
 from tests.demo.fuzz import hostile
 from tests.vision.scenes import EASY, paper, scene, walk, write_video
@@ -339,72 +336,3 @@ def test_pages_of_other_sites_may_do_nothing(site):
             site.live(Origin=origin)
     with site.live(Origin=here) as live:
         live.recv(timeout=10)
-
-
-# ---- addresses ----
-
-
-@pytest.mark.parametrize(
-    ("text", "address", "local"),
-    [
-        ("8000", Address("127.0.0.1", 8000), True),
-        ("localhost:1", Address("localhost", 1), True),
-        ("0.0.0.0:8000", Address("0.0.0.0", 8000), False),
-        ("[::]:8000", Address("::", 8000), False),
-        ("[::1]:8000", Address("::1", 8000), True),
-    ],
-)
-def test_addresses(text, address, local):
-    assert parse_address(text) == address
-    assert address.is_local is local
-
-
-@pytest.mark.parametrize("text", ["", "http", "70000", "host:", ":8000", "1.2.3.4:x", "-1"])
-def test_no_addresses(text):
-    with pytest.raises(UserError, match="no address to listen at"):
-        parse_address(text)
-
-
-def test_a_port_in_use_and_hosts_that_are_not_ours():
-    with bind(Address("127.0.0.1", 0)) as taken:
-        port = taken.getsockname()[1]
-        with pytest.raises(UserError, match=f"port {port}: Address already in use") as caught:
-            bind(Address("127.0.0.1", port))
-        assert f"--web {port + 1}" in caught.value.mend
-    with pytest.raises(UserError, match="unknown host"):
-        bind(Address("no.such.host.invalid", 8000))
-    with pytest.raises(UserError, match="cannot listen") as caught:
-        bind(Address("192.0.2.1", 8000))
-    assert "ip address" in caught.value.mend
-
-
-def test_https(make, tmp_path):
-    cert, key = tmp_path / "cert.pem", tmp_path / "key.pem"
-    with pytest.raises(UserError, match="No such file") as caught:
-        check_tls(cert, key)
-    command = caught.value.mend.partition(": ")[2]  # the mend is a command that works
-    subprocess.run(command.split(), cwd=tmp_path, check=True, capture_output=True)
-    with serving(make(), tls=(cert, key)) as site:
-        import ssl
-        import urllib.request
-
-        context = ssl.create_default_context(cafile=cert)
-        context.check_hostname = False
-        assert site.server.url.startswith("https://")
-        with urllib.request.urlopen(site.server.url + "state", context=context, timeout=30) as answer:
-            assert json.load(answer)["state"] == "waiting"
-    Path(key).write_text("torn")
-    with pytest.raises(UserError, match="--cert"):
-        check_tls(cert, key)
-
-
-def test_a_fault_of_the_loop_ends_the_server_and_reaches_the_user(make, monkeypatch):
-    demo = make()
-
-    def broken(stop):
-        raise RuntimeError("broken")
-
-    monkeypatch.setattr(demo, "run", broken)
-    site = web.Web(demo, lambda data: data, {}, dict)
-    with pytest.raises(RuntimeError, match="broken"):
-        Server(demo, site, Address("127.0.0.1", 0)).run()
