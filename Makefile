@@ -13,7 +13,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --constraint constraints.txt $(PIP_ARGS)
 
 .DEFAULT_GOAL := help
-.PHONY: help venv quickstart test test-slow test-arm64 check format wheelhouse clean distclean
+.PHONY: help venv quickstart test test-slow test-arm64 check format wheelhouse docs clean distclean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -29,6 +29,10 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 
 $(VENV)/.installed-dev: $(VENV)/.installed
 	$(PIP) --no-build-isolation --editable '.[dev,web,rtx,fused,lean,openvino]'
+	@touch $@
+
+$(VENV)/.installed-docs: $(VENV)/.installed-dev
+	$(PIP) --no-build-isolation --editable '.[docs]'
 	@touch $@
 
 venv: $(VENV)/.installed-dev ## make the environment with everything that development needs
@@ -58,6 +62,9 @@ format: $(VENV)/.installed-dev ## mend what the linter and the formatter can
 
 wheelhouse: $(VENV)/.installed-dev ## the edge part's wheels for boards without internet, in build/wheelhouse
 	$(BIN)/python scripts/wheelhouse.py --out build/wheelhouse --extra web
+
+docs: $(VENV)/.installed-docs ## the documentation site, in build/site
+	$(BIN)/mkdocs build --strict
 
 clean: ## remove what was built (not the environment)
 	rm -rf build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -28,41 +28,72 @@ def link(path: Path) -> str:
     return f"[{path.parent.name}, {read_json(path)['created'][:10]}]({path.relative_to(ROOT)})"
 
 
+def row(*cells: object) -> str:
+    """A line of a Markdown table."""
+    return "| " + " | ".join(map(str, cells)) + " |"
+
+
 def accuracy() -> str:
     """Exact accuracy of shipped and quick-start models per set and number of views."""
     lines = ["| model | puzzles of | count | views | exactly right (95 %) | wrong, called solved | machine, date |"]
     lines.append("|---|---|---|---|---|---|---|")
     for path, report in reports("hrm-edge eval"):
         model = f"{report['model']['name']} {report['model']['precision']}"
-        for row in report["by_views"]:
-            low, high = row["exact_accuracy_interval_95"]
-            share = f"{row['exact_accuracy']:.1%} ({low:.1%} to {high:.1%})"
+        for at in report["by_views"]:
+            low, high = at["exact_accuracy_interval_95"]
+            share = f"{at['exact_accuracy']:.1%} ({low:.1%} to {high:.1%})"
             name = Path(report["data"]["path"]).stem
-            cells = (model, name, row["count"], row["views"], share, row["false_verified"], link(path))
-            lines.append("| " + " | ".join(map(str, cells)) + " |")
+            cells = (model, name, at["count"], at["views"], share, at["false_verified"], link(path))
+            lines.append(row(*cells))
     return "\n".join(lines)
 
 
 def latency() -> str:
-    """Single-stream latency per model."""
+    """Single-stream latency, power and accuracy per model."""
     lines = [
-        "| model | precision | size | ms per puzzle p50 / p90 / p99 | ms per step p50 | exactly right | machine, date |"
-    ]
-    lines.append("|---|---|---|---|---|---|---|")
+        row("model", "precision", "size", "ms per puzzle p50 / p90 / p99", "per step p50", "exactly right (95 %)",
+            "SQNR, dB", "energy", "machine, date"),
+        "|---|---|---|---|---|---|---|---|---|",
+    ]  # fmt: skip
     for path, report in reports("hrm-edge bench"):
         ms, model = report["latency_ms"], report["model"]
+        low, high = report["exact_accuracy_interval_95"]
+        joules, reference = report["energy_j_per_puzzle"], report["reference"]
         cells = (
             model["name"], model["precision"], f"{model['size_bytes'] / 1e6:.2f} MB",
             f"{ms['p50']:.2f} / {ms['p90']:.2f} / {ms['p99']:.2f}", f"{report['step_latency_ms']['p50']:.2f}",
-            f"{report['exact_accuracy']:.1%} of {report['count']}", link(path),
+            f"{report['exact_accuracy']:.1%} ({low:.1%} to {high:.1%}) of {report['count']}",
+            "–" if reference is None else f"{reference['at'][-1]['logits_sqnr_db']:.1f}",
+            "no sensor" if joules is None else f"{1e3 * joules:.3g} mJ", link(path),
         )  # fmt: skip
-        lines.append("| " + " | ".join(map(str, cells)) + " |")
+        lines.append(row(*cells))
     return "\n".join(lines)
 
 
+def peers() -> str:
+    """hrm-edge beside other ways to run the same weights."""
+    lines = []
+    for path, report in reports("hrm-edge peers"):
+        about = f"{report['model']}, {report['steps']} steps, {report['threads']} threads"
+        lines += [
+            f"{about}, {report['rounds']} rounds of {report['puzzles']} puzzles, {link(path)}:",
+            "",
+            "| | ms per puzzle | ms per step | time against the first (spread) | same answers |",
+            "|---|---|---|---|---|",
+        ]
+        for line in report["rows"]:
+            ratio = line["time_against_base"]
+            spread = f"{ratio['median']:.2f} ({ratio['min']:.2f} to {ratio['max']:.2f})"
+            puzzle, step = line["ms_per_puzzle"]["median"], line["ms_per_step"]["median"]
+            cells = (line["name"], f"{puzzle:.1f}", f"{step:.2f}", spread, f"{line['same_answers_as_base']:.0%}")
+            lines.append(row(*cells))
+        lines.append("")
+    return "\n".join(lines).rstrip()
+
+
 def rendered(text: str) -> str:
-    """README text with both tables replaced."""
-    for name, table in (("accuracy", accuracy()), ("latency", latency())):
+    """README text with its tables replaced."""
+    for name, table in (("accuracy", accuracy()), ("latency", latency()), ("peers", peers())):
         begin = BEGIN.format(name)
         before, _, rest = text.partition(begin)
         _, _, after = rest.partition(END)

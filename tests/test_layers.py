@@ -62,7 +62,7 @@ MAY_USE: dict[str, set[str]] = {
     "spec": {"pydantic"},
     "recipe": {"pydantic", "yaml"},
     "manifest": {"pydantic"},
-    "zoo": {"pydantic"},
+    "zoo": {"pydantic", "huggingface_hub"},
     "device": {"pydantic", "yaml"},
     "report": {"pydantic", "rich", "matplotlib"},
     "tasks": {"numpy"},

@@ -40,5 +40,5 @@ def test_models_lists_cards_as_json():
 
 def test_an_unknown_name_is_refused():
     assert zoo.folder_of("sudoku-nanno") is None
-    with pytest.raises(UserError, match="no shipped model 'sudoku-nanno'"):
+    with pytest.raises(UserError, match="no model 'sudoku-nanno'"):
         zoo.card("sudoku-nanno")

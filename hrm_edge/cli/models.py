@@ -1,26 +1,86 @@
-"""``hrm-edge models``: the pretrained models that ship with the package."""
+"""``hrm-edge models``: pretrained models by name, and where more are had from."""
 
 from __future__ import annotations
+
+from pathlib import Path
 
 import click
 
 
 @click.command()
 @click.option("--json", "as_json", is_flag=True, help="Print the cards as JSON.")
-def models(as_json: bool) -> None:
+@click.option("--from", "location", metavar="LOCATION", help="List what a folder, https://… or hf:OWNER/REPO has.")
+@click.option("--pull", "pulled", metavar="NAME", help="Copy this model from LOCATION; its name then works everywhere.")
+@click.option(
+    "--index",
+    "shelf",
+    type=click.Path(path_type=Path, file_okay=False, exists=True),
+    help="Make a FOLDER of artifacts (NAME/) and cards (NAME.card.json) a location that others can pull from.",
+)
+def models(as_json: bool, location: str | None, pulled: str | None, shelf: Path | None) -> None:
     """List the pretrained models: what each solves, how well, how it was made, and what it fails on.
 
-    A name goes wherever MODEL does: hrm-edge eval sudoku-nano --data puzzles.csv
-    """
-    from rich.console import Console
-    from rich.table import Table
+    A name goes wherever MODEL does. Models that are too large for the package are pulled once from a location; every
+    file is checked against its hash.
 
-    from hrm_edge import zoo
+    \b
+    hrm-edge eval sudoku-nano --data puzzles.csv
+    hrm-edge models --from https://example.org/hrm-edge
+    hrm-edge models --from hf:someone/hrm-edge-models --pull sudoku-full
+    """
     from hrm_edge.cli.options import print_json
+
+    if shelf is not None:
+        from hrm_edge.zoo.remote import INDEX, write_index
+
+        index = write_index(shelf)
+        click.echo(f"{shelf / INDEX}: {', '.join(index.models)}")
+        return
+    if pulled is not None or location is not None:
+        _elsewhere(location, pulled, as_json)
+        return
+    from hrm_edge import zoo
 
     if as_json:
         print_json({"models": zoo.cards()})
         return
+    _show_cards()
+    click.echo("Next: hrm-edge solve PUZZLE")
+
+
+def _elsewhere(location: str | None, name: str | None, as_json: bool) -> None:
+    from rich.console import Console
+
+    from hrm_edge.cli.options import print_json
+    from hrm_edge.errors import UserError
+    from hrm_edge.zoo.remote import pull, read_index
+
+    if location is None:
+        raise UserError("--pull needs a place to pull from", "add --from FOLDER, https://… or hf:OWNER/REPO")
+    if name is None:
+        index = read_index(location)
+        if as_json:
+            print_json(index.model_dump(mode="json"))
+            return
+        for model, entry in index.models.items():
+            click.echo(f"{model}: {entry.about}, {entry.bytes / 1e6:.1f} MB")
+        click.echo(f"Next: hrm-edge models --from {location} --pull NAME")
+        return
+    console = Console(stderr=True)
+    with console.status(f"pulling {name}") as status:
+        folder = pull(name, location, lambda file, done: status.update(f"pulling {name}: {file} {done / 1e6:.1f} MB"))
+    if as_json:
+        print_json({"name": name, "folder": str(folder)})
+    else:
+        click.echo(f"{name} is in {folder}, every hash right. Next: hrm-edge info {name}")
+
+
+def _show_cards() -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    from hrm_edge import zoo
+
     console = Console(highlight=False)
     for name in zoo.names():
         card = zoo.card(name)
@@ -37,4 +97,3 @@ def models(as_json: bool) -> None:
         console.print(table)
         console.print("  false: wrong answers called solved")
         console.print(f"  fails on: {card.fails_on}")
-    click.echo("Next: hrm-edge solve PUZZLE")

@@ -38,4 +38,4 @@ def _run_once(model: HRM, batch: int, dtype: torch.dtype) -> None:
     z_h, z_l = (state.contiguous() for state in model.initial_state(batch, dtype))
     logits = model(tokens, puzzle, z_h, z_l)[2]
     first = (model.H_level.layers[0], model.L_level.layers[0])
-    torch.autograd.grad(logits.sum(), [block.self_attn.qkv_proj.weight for block in first])
+    torch.autograd.grad(logits.sum(), [block.get_parameter("self_attn.qkv_proj.weight") for block in first])

@@ -1,6 +1,6 @@
 """What ``eval`` and ``bench`` report: closed, versioned schemas with the unit in every name, and their renderings."""
 
-from hrm_edge.report.figures import decibels, latency_ms, wilson_95
+from hrm_edge.report.figures import Z_95, decibels, latency_ms, wilson_95
 from hrm_edge.report.power import Gap, IdlePower, Power, RailPower
 from hrm_edge.report.schema import (
     Answers,
@@ -23,7 +23,29 @@ from hrm_edge.report.schema import (
 )
 
 __all__ = [
-    "Answers", "ArcAtViews", "ArcVotes", "AtViews", "BenchReport", "ColdStart", "Data", "Engine",
-    "EvalReport", "Gap", "IdlePower", "Latency", "Model", "Pace", "Power", "RailPower", "Reference",
-    "ReferenceAt", "Report", "Sweep", "WarmUp", "decibels", "latency_ms", "wilson_95",
+    "Z_95",
+    "Answers",
+    "ArcAtViews",
+    "ArcVotes",
+    "AtViews",
+    "BenchReport",
+    "ColdStart",
+    "Data",
+    "Engine",
+    "EvalReport",
+    "Gap",
+    "IdlePower",
+    "Latency",
+    "Model",
+    "Pace",
+    "Power",
+    "RailPower",
+    "Reference",
+    "ReferenceAt",
+    "Report",
+    "Sweep",
+    "WarmUp",
+    "decibels",
+    "latency_ms",
+    "wilson_95",
 ]  # fmt: skip

@@ -1,7 +1,12 @@
-"""Pretrained models that ship with the package: an artifact folder and a card each."""
+"""Pretrained models by name: those that ship with the package, and those pulled from elsewhere.
+
+A shelf is a folder with, for each model, an artifact folder NAME and beside it NAME.card.json. The package is one, the
+user's cache another; ``hrm_edge.zoo.remote`` copies from a third, a folder, a web address or a hub repository.
+"""
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +18,7 @@ from hrm_edge.manifest import MANIFEST
 
 ZOO = Path(__file__).parent
 CARD = ".card.json"
-_REINSTALL = "the installation is damaged: install hrm-edge again"
+_AGAIN = "install hrm-edge again, or pull the model again"
 
 
 class Measured(BaseModel):
@@ -50,30 +55,43 @@ class Card(BaseModel):
     accuracy: list[Measured]
 
 
+def pulled() -> Path:
+    """The shelf of pulled models, in the user's cache (XDG base directories)."""
+    cache = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
+    return Path(cache) / "hrm-edge" / "models"
+
+
 def names() -> list[str]:
-    """Names of the shipped models."""
-    return sorted(path.parent.name for path in ZOO.glob(f"*/{MANIFEST}"))
+    """Names of the models at hand: shipped and pulled."""
+    return sorted({path.parent.name for shelf in (ZOO, pulled()) for path in shelf.glob(f"*/{MANIFEST}")})
 
 
 def folder_of(name: str) -> Path | None:
-    """The artifact folder of a shipped model, or None where ``name`` is none."""
-    return ZOO / name if name in names() else None
+    """The artifact folder of a model at hand, or None where ``name`` is none."""
+    if name not in names():
+        return None
+    return next(shelf / name for shelf in (ZOO, pulled()) if (shelf / name / MANIFEST).is_file())
 
 
 def default_for(task: str) -> str | None:
-    """Name of the shipped model that solves ``task`` by default: the first of its cards."""
+    """Name of the model that solves ``task`` by default: the first of the cards."""
     return next((name for name in names() if card(name).task == task), None)
 
 
 def card(name: str) -> Card:
-    """The card of a shipped model; ``UserError`` where there is no such model."""
-    if name not in names():
-        raise UserError(f"no shipped model '{name}'", nearest(name, names()))
-    path = ZOO / f"{name}{CARD}"
+    """The card of a model at hand; ``UserError`` where there is no such model."""
+    folder = folder_of(name)
+    if folder is None:
+        raise UserError(f"no model '{name}'", nearest(name, names()))
+    return read_card(folder.with_name(f"{name}{CARD}"))
+
+
+def read_card(path: Path) -> Card:
+    """The card in a file; ``UserError`` where it is none."""
     try:
         return Card.model_validate(read_json(path))
     except ValidationError as error:
-        raise UserError(f"{path} is no model card: {error.errors()[0]['msg']}", _REINSTALL) from error
+        raise UserError(f"{path} is no model card: {error.errors()[0]['msg']}", _AGAIN) from error
 
 
 def cards() -> list[dict[str, Any]]:

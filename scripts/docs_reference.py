@@ -1,0 +1,118 @@
+"""The reference pages of the documentation site, made from the code while the site is built (a hook of mkdocs)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import click
+from mkdocs.structure.files import File, Files
+from pydantic import BaseModel
+
+from hrm_edge.cli import main as frame
+from hrm_edge.device.matrix import load_matrix
+from hrm_edge.doctor import Diagnosis
+from hrm_edge.manifest import Manifest
+from hrm_edge.recipe import Recipe
+from hrm_edge.report import BenchReport, EvalReport
+
+SCHEMAS: tuple[tuple[str, type[BaseModel]], ...] = (
+    ("A recipe (YAML)", Recipe),
+    ("An artifact's manifest.json", Manifest),
+    ("The report of hrm-edge bench --json", BenchReport),
+    ("The report of hrm-edge eval --json", EvalReport),
+    ("The output of hrm-edge doctor --json", Diagnosis),
+)
+
+
+def on_files(files: Files, config: Any) -> Files:
+    """Add the generated pages."""
+    pages = {"commands": commands(), "files": schemas(), "jetpack": jetpack()}
+    for name, text in pages.items():
+        files.append(File.generated(config, f"reference/{name}.md", content=text))
+    return files
+
+
+def commands() -> str:
+    """Every verb's ``--help``, as the command line prints it."""
+    intro = "Exit codes: 0 done, 1 the work ran and missed its own gate, 2 your input or the machine is at fault, "
+    intro += "130 interrupted."
+    return "\n".join(
+        [
+            "# Commands",
+            "",
+            intro,
+            "",
+            *_help(frame.cli, click.Context(frame.cli, info_name="hrm-edge", help_option_names=["-h", "--help"])),
+        ]
+    )
+
+
+def _help(command: click.Command, context: click.Context) -> Iterator[str]:
+    if context.parent is not None:
+        yield f"{'#' * (1 + context.command_path.count(' '))} {context.command_path}\n"
+    yield f"```text\n{command.get_help(context)}\n```\n"
+    if isinstance(command, click.Group):
+        for name in command.list_commands(context):
+            child = command.get_command(context, name)
+            assert child is not None
+            yield from _help(child, click.Context(child, info_name=name, parent=context))
+
+
+def schemas() -> str:
+    """The fields of every file that other programs read, from the models that write them."""
+    parts = ["# Files and reports", "", "Closed schemas: an unknown key is an error. The unit is in the name.", ""]
+    for title, model in SCHEMAS:
+        schema = model.model_json_schema()
+        named = {"": schema, **schema.get("$defs", {})}
+        parts += [f"## {title}", ""]
+        for name, part in named.items():
+            if "properties" in part:
+                parts += [f"### {title}: {name}", ""] if name else []
+                parts += ["| field | type | |", "|---|---|---|"]
+                parts += [
+                    f"| `{key}` | {_type(value)} | {_about(value)} |" for key, value in part["properties"].items()
+                ]
+                parts.append("")
+    return "\n".join(parts)
+
+
+def _type(schema: dict[str, Any]) -> str:
+    if "$ref" in schema:
+        return f"{schema['$ref'].rpartition('/')[2]}"
+    for kind in ("anyOf", "oneOf"):
+        if kind in schema:
+            return " or ".join(_type(one) for one in schema[kind])
+    if "enum" in schema or "const" in schema:
+        return ", ".join(f"`{value}`" for value in schema.get("enum", [schema.get("const")]))
+    if schema.get("type") == "array":
+        return f"list of {_type(schema.get('items', {}))}"
+    return str(schema.get("type", "any"))
+
+
+def _about(schema: dict[str, Any]) -> str:
+    words = str(schema.get("description", "")).replace("\n", " ").replace("|", "\\|")
+    default = f" Default: `{schema['default']}`." if schema.get("default") not in (None, [], {}) else ""
+    return (words + default).strip()
+
+
+def jetpack() -> str:
+    """The matrix in jetson/matrix.yaml, which ``hrm-edge doctor`` compares a board with."""
+    rows = ["# JetPack table", "", "`hrm-edge doctor` compares a board with this table (`jetson/matrix.yaml`).", ""]
+    rows += ["| JetPack | L4T | chips | CUDA | TensorRT | Python | torch | Torch-TensorRT |", "|" + 8 * "---|"]
+    matrix = load_matrix()
+    for r in matrix.releases:
+        chips = ", ".join(matrix.socs[soc].name for soc in r.socs)
+        cells = [
+            r.jetpack,
+            ", ".join(r.l4t),
+            chips,
+            r.cuda,
+            " or ".join(r.tensorrt),
+            r.python,
+            r.torch,
+            r.torch_tensorrt,
+        ]
+        rows.append(f"| {' | '.join(cells)} |")
+    rows += ["", "| part number | module |", "|---|---|"]
+    return "\n".join([*rows, *(f"| {part} | {name} |" for part, name in matrix.modules.items()), ""])
