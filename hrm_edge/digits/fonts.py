@@ -37,12 +37,14 @@ class Font:
     """Nine masks, trimmed; the tallest is about ``HEIGHT`` pixels high."""
 
 
-def find_fonts(patterns: Sequence[str], folders: Sequence[Path] = FOLDERS) -> list[Font]:
+def find_fonts(
+    patterns: Sequence[str],
+) -> list[Font]:
     """The installed fonts whose file name (without suffix) matches a pattern, by name.
 
     Raises ``UserError`` naming the patterns that nothing matches.
     """
-    files = {path.stem: path for folder in folders for path in sorted(folder.rglob("*")) if path.suffix in SUFFIXES}
+    files = {path.stem: path for folder in FOLDERS for path in sorted(folder.rglob("*")) if path.suffix in SUFFIXES}
     missing = [pattern for pattern in patterns if not fnmatch.filter(files, pattern)]
     if missing:
         raise UserError(

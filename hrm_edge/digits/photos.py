@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hrm_edge.digits.camera import Gray, expose, misplaced
+from hrm_edge.digits.labels import read_labels
 from hrm_edge.digits.sheet import SIDE, Floats, Rng
 from hrm_edge.errors import UserError
 from hrm_edge.vision.images import load_image
@@ -59,15 +60,6 @@ def _photo(folder: Path, row: dict[str, str]) -> LabelledPhoto:
     gray = cv2.resize(gray[low[1] : high[1], low[0] : high[0]], None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
     mesh = fit_mesh(gray, ((quad - low) * scale).astype(np.float32), SIDE)
     return LabelledPhoto(np.asarray(gray, np.uint8), mesh, cell * scale, read_labels(path.with_suffix(".txt")))
-
-
-def read_labels(path: Path) -> NDArray[np.uint8]:
-    """Digits uint8 [81] of a label file: its rows of nine numbers, 10 (candidates) as 0."""
-    rows = [line.split() for line in path.read_text(encoding="utf-8").splitlines()]
-    digits = [int(word) for row in rows if len(row) == SIDE and all(word.isdigit() for word in row) for word in row]
-    if len(digits) != SIDE * SIDE:
-        raise UserError(f"{path} is no label: it has {len(digits)} digits in rows of nine, not 81", "mend the file")
-    return np.array([0 if digit > SIDE else digit for digit in digits], np.uint8)
 
 
 def retake(rng: Rng, photo: LabelledPhoto) -> tuple[Gray, Floats]:

@@ -15,15 +15,17 @@ from numpy.typing import NDArray
 
 from hrm_edge.errors import UserError
 from hrm_edge.tasks.base import Tokens
-from hrm_edge.tasks.sudoku import BLANK, FIRST_DIGIT, Sudoku
+from hrm_edge.tasks.sudoku import BLANK, FIRST_DIGIT, Sudoku, geometry
 from hrm_edge.tasks.sudoku_search import require_unique
 from hrm_edge.vision.read import Reading
 
 MAX_NODES = 2000  # guesses of one check: a reading that needs more is no ordinary puzzle
-MAX_TRIES = 400  # readings tried, about a millisecond each
+MAX_TRIES = 3000  # readings looked at for clashes
+MAX_SEARCHES = 150  # of those without clashes, for solutions: about a millisecond each
 MAX_COST = 9.0  # nats: how much less likely than the likeliest reading a repaired one may be
 MIN_GIVENS = 17  # no puzzle with fewer has one solution
 _MARGIN = 1.5  # nats between an accepted repair and the next one that would do
+_SMUDGE = 0.65  # of the doubt about a cell goes to its being blank, times the share of blanks
 _FIRST_COST = 0.7  # nats that each repaired cell costs besides, so that fewer changes go first
 
 
@@ -42,26 +44,30 @@ class Verdict:
 def judge(reading: Reading, task: Sudoku, repair: bool = True) -> Verdict:
     """Accept a reading, repair it, or say what is wrong with it.
 
-    Repairs are tried from the likeliest on, up to ``MAX_COST`` nats and ``MAX_TRIES`` readings. When two repairs that
-    are about as likely both make a puzzle, neither is taken.
+    Repairs are tried from the likeliest on, up to ``MAX_COST`` nats. Where another one that
+    is about as likely has another solution, none is taken.
     """
     tokens = tokens_of(reading.digits)
-    why = fault(tokens, task)
+    solution, why = _solved(tokens, task)
     if why is None:
         return Verdict(tokens, None)
-    if not repair:
-        return Verdict(None, why)
-    accepted: tuple[float, Tokens, tuple[int, ...]] | None = None
-    for cost, cells, digits in _repairs(reading):
-        if accepted is not None and cost > accepted[0] + _MARGIN:
+    accepted: Verdict | None = None
+    limit = MAX_COST
+    searches = 0
+    for cost, cells, digits in _repairs(reading) if repair else ():
+        if cost > limit or searches == MAX_SEARCHES:
             break
         changed = tokens.copy()
         changed[list(cells)] = np.array(digits) + BLANK
-        if fault(changed, task) is None:
-            if accepted is not None:
-                return Verdict(None, why)
-            accepted = cost, changed, cells
-    return Verdict(None, why) if accepted is None else Verdict(accepted[1], None, accepted[2])
+        if _clashes(changed, task):
+            continue
+        searches += 1
+        other, fault = _solved(changed, task)
+        if fault is None and accepted is None:
+            accepted, solution, limit = Verdict(changed, None, cells), other, cost + _MARGIN
+        elif fault is None and not np.array_equal(other, solution):
+            return Verdict(None, why)
+    return accepted or Verdict(None, why)
 
 
 def tokens_of(digits: NDArray[np.uint8]) -> Tokens:
@@ -69,23 +75,29 @@ def tokens_of(digits: NDArray[np.uint8]) -> Tokens:
     return (digits + BLANK).astype(np.uint8)
 
 
-def fault(tokens: Tokens, task: Sudoku) -> UserError | None:
-    """Why tokens [81] are no puzzle with exactly one solution; None where they are one."""
+def _solved(tokens: Tokens, task: Sudoku) -> tuple[Tokens | None, UserError | None]:
+    """The only solution [81] of tokens [81], or why they are no puzzle with exactly one."""
     try:
         task.check_givens(tokens)
+        givens = int((tokens >= FIRST_DIGIT).sum())
+        if givens < MIN_GIVENS:
+            raise UserError(
+                f"only {givens} digits were read, a puzzle has at least {MIN_GIVENS}",
+                "bring the whole puzzle into view, sharp and evenly lit",
+            )
+        solution = require_unique(task, tokens, MAX_NODES)
+        if solution is None:
+            raise UserError("the puzzle is too hard to check", "read it again")
     except UserError as error:
-        return error
-    givens = int((tokens >= FIRST_DIGIT).sum())
-    if givens < MIN_GIVENS:
-        return UserError(
-            f"only {givens} digits were read, a puzzle has at least {MIN_GIVENS}",
-            "bring the whole puzzle into view, sharp and evenly lit",
-        )
-    try:
-        unique = require_unique(task, tokens, MAX_NODES)
-    except UserError as error:
-        return error
-    return None if unique is not None else UserError("the puzzle is too hard to check", "read it again")
+        return None, error
+    return solution, None
+
+
+def _clashes(tokens: Tokens, task: Sudoku) -> bool:
+    """Whether a digit stands twice in a row, column or box of tokens [81]."""
+    digits = tokens[geometry(task).units] - np.uint8(BLANK)  # [27, 9]
+    ordered = np.sort(digits, axis=1)
+    return bool(((ordered[:, 1:] == ordered[:, :-1]) & (ordered[:, 1:] > 0)).any())
 
 
 def _repairs(reading: Reading) -> Iterator[tuple[float, tuple[int, ...], tuple[int, ...]]]:
@@ -93,8 +105,12 @@ def _repairs(reading: Reading) -> Iterator[tuple[float, tuple[int, ...], tuple[i
 
     Cost: nats below the likeliest reading. Best first over sets of single changes, each set once.
     """
-    log = np.log(np.maximum(reading.probabilities, 1e-12))
-    gap = log.max(axis=1, keepdims=True) - log + _FIRST_COST  # [81, 10]
+    probabilities = reading.probabilities.copy()
+    # what looks like every digit a little is a smudge rather than any of them
+    blanks = float((reading.digits == 0).mean())  # in a grid that is filled in there is hardly one
+    probabilities[:, 0] = np.maximum(probabilities[:, 0], _SMUDGE * blanks * (1 - reading.confidence))
+    log = np.log(np.maximum(probabilities, 1e-12))
+    gap = np.log(reading.confidence)[:, None] - log + _FIRST_COST  # [81, 10]
     gap[np.arange(len(gap)), reading.digits] = np.inf
     order = np.argsort(gap, axis=None)
     changes = [(float(gap.flat[i]), int(i) // gap.shape[1], int(i) % gap.shape[1]) for i in order[:40]]

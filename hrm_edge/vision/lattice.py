@@ -18,7 +18,8 @@ MARGIN = 16  # pixels around it
 _REACH = 5  # pixels that a line may be off its expected place
 _LONG = 13  # pixels that a line must go on, longer than a digit is high
 _THICK = 7  # pixels across a line at most
-_SEEN = 0.015  # darkness of a line that is there, as a share of the paper's brightness
+_FAINTEST = 0.004  # darkness of a line, as a share of the paper's brightness
+_CLEARLY = 1.4  # times darker than what is beside it
 
 
 def square(span: float, margin: float) -> Floats:
@@ -51,26 +52,46 @@ class Rectified:
         self.to_picture = cv2.getPerspectiveTransform(square(SPAN, MARGIN), quad)
         size = SPAN + 2 * MARGIN + 1
         flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
-        flat = cv2.warpPerspective(gray, self.to_picture, (size, size), flags=flags, borderMode=cv2.BORDER_REPLICATE)
-        self.vertical = _lines(flat.T).T
+        self._flat = flat = cv2.warpPerspective(
+            gray, self.to_picture, (size, size), flags=flags, borderMode=cv2.BORDER_REPLICATE
+        )
+        self.vertical = _lines(flat.T)
+        """Darkness of vertical lines by (column, row): transposed, so that both directions are handled alike."""
         self.horizontal = _lines(flat)
 
     def evidence(self, side: int, reach: int = _REACH) -> float:
-        """How surely this frames a grid of ``side`` cells, 0 to 1: the lines seen, the weakest counted twice, less
-        what is seen half a cell off, where no line should be."""
-        seen = self._seen(side, reach, 0.0)
-        wrong = self._seen(side, reach, 0.5)
+        """How surely this frames a grid of ``side`` cells, 0 to 1: the share of its lines that is seen, the three
+        weakest of each direction counting as much as all."""
+        seen = np.stack([_seen(ridge, side, reach).mean(axis=1) for ridge in (self.vertical, self.horizontal)])
         weakest = np.sort(seen, axis=1)[:, :3].mean()
-        return float(np.clip(0.5 * seen.mean() + 0.5 * weakest - 0.5 * wrong.mean(), 0, 1))
+        return float(0.5 * seen.mean() + 0.5 * weakest)
 
-    def _seen(self, side: int, reach: int, offset: float) -> Floats:
-        """Share [2, lines] of each line that is seen; lines ``offset`` cells beside the expected places."""
-        cell = SPAN / side
-        lines = np.rint(MARGIN + cell * (offset + np.arange(side + 1 - (offset > 0)))).astype(np.int64)
-        along = np.rint(MARGIN + cell * (np.arange(side) + 0.5)).astype(np.int64)
-        shifts = lines[:, None] + np.arange(-reach, reach + 1)
-        strength = [ridge[shifts[:, None, :], along[None, :, None]] for ridge in (self.vertical.T, self.horizontal)]
-        return (np.stack(strength).max(axis=3) > _SEEN).mean(axis=2)
+    def marks(self) -> tuple[int, int]:
+        """Separate dark marks: of the size of digits in a 9x9 grid, and of the size they would have in one of 3x3."""
+        smooth = cv2.GaussianBlur(self._flat, (5, 5), 0)
+        dark = cv2.morphologyEx(smooth, cv2.MORPH_BLACKHAT, np.ones((17, 17), np.uint8))
+        _, ink = cv2.threshold(dark, 0, 255, cv2.THRESH_BINARY | cv2.THRESH_OTSU)
+        _, _, stats, _ = cv2.connectedComponentsWithStats(ink)
+        wide, high = stats[1:, cv2.CC_STAT_WIDTH], stats[1:, cv2.CC_STAT_HEIGHT]
+        tall = np.maximum(wide, high)
+        return int(((tall >= 6) & (tall <= 16)).sum()), int(((tall >= 19) & (tall <= 42) & (wide <= 40)).sum())
+
+
+def _places(side: int) -> NDArray[np.float64]:
+    """Where along a line it is looked for, as shares of its length: the middle of its cells, or of parts of them."""
+    count = side * max(1, 9 // side)
+    return (np.arange(count) + 0.5) / count
+
+
+def _seen(ridge: Floats, side: int, reach: int) -> NDArray[np.bool_]:
+    """Segments [lines, places] that are darker than what is half a cell beside them, where no line should be."""
+    cell = SPAN / side
+    halves = np.rint(MARGIN + cell * np.arange(-0.5, side + 0.75, 0.5)).astype(np.int64)  # between, on, between ...
+    along = np.rint(MARGIN + SPAN * _places(side)).astype(np.int64)
+    near = np.clip(halves[:, None] + np.arange(-reach, reach + 1), 0, len(ridge) - 1)
+    strength = ridge[near[:, None, :], along[None, :, None]].max(axis=2)  # [2 * side + 3, places]
+    beside = np.minimum(strength[0:-2:2], strength[2::2])
+    return strength[1::2] > _FAINTEST + _CLEARLY * beside
 
 
 def _lines(flat: Gray) -> Floats:
@@ -87,40 +108,48 @@ def _lines(flat: Gray) -> Floats:
     return np.asarray(weakest / np.maximum(paper, 16.0), np.float32)
 
 
-def fit_mesh(gray: Gray, quad: Floats, side: int) -> Floats:
-    """Crossings [side + 1, side + 1, 2] in pixels of ``gray``: a smooth surface through the ridges that are seen."""
+def fit_mesh(gray: Gray, quad: Floats, side: int, cells: int | None = None) -> Floats:
+    """Crossings [cells + 1, cells + 1, 2] in pixels of ``gray``: a smooth surface through the lines that are seen.
+
+    The lines looked for are those of ``side`` cells; ``cells`` (default: as many) is what the result is divided into.
+    """
+    cells = cells or side
     corners = quad
-    for powers in (_BILINEAR, _CUBIC):
+    for powers in (_BILINEAR, _CUBIC if side > 4 else _QUADRATIC):
         flat = Rectified(gray, corners)
-        moved = lattice_points(side, SPAN, MARGIN)
-        moved[..., 0] += _offsets(flat.vertical.T, side, powers).T
-        moved[..., 1] += _offsets(flat.horizontal, side, powers)
+        moved = lattice_points(cells, SPAN, MARGIN)
+        moved[..., 0] += _offsets(flat.vertical, side, cells, powers).T
+        moved[..., 1] += _offsets(flat.horizontal, side, cells, powers)
         mesh = project(moved, flat.to_picture)
         corners = outline(mesh)
     return mesh
 
 
 _BILINEAR = ((0, 0), (1, 0), (0, 1), (1, 1))  # powers of the place along and across the lines
+_QUADRATIC = tuple((i, j) for i in range(3) for j in range(3) if i + j <= 2)
 _CUBIC = tuple((i, j) for i in range(4) for j in range(4) if i + j <= 3)
 
 
-def _offsets(horizontal: Floats, side: int, powers: tuple[tuple[int, int], ...]) -> Floats:
+def _offsets(horizontal: Floats, side: int, cells: int, powers: tuple[tuple[int, int], ...]) -> Floats:
     """How far each crossing [line, place along it] lies below its expected place, in rectified pixels.
 
     A polynomial of the place, fitted to the strongest ridge near every segment; segments that disagree lose weight.
     """
     cell = SPAN / side
     lines = np.rint(MARGIN + cell * np.arange(side + 1)).astype(np.int64)
-    places = np.arange(side) + 0.5
+    places = _places(side)
     shifts = np.arange(-_REACH, _REACH + 1)
-    along = np.rint(MARGIN + cell * places).astype(np.int64)
+    along = np.rint(MARGIN + SPAN * places).astype(np.int64)
     near = horizontal[(lines[:, None] + shifts)[:, None, :], along[None, :, None]]  # [lines, places, shifts]
     near = near * (1 - 0.03 * np.abs(shifts))
     strength = near.max(axis=2).ravel()
-    seen = strength > _SEEN
-    found = np.where(seen, shifts[near.argmax(axis=2)].ravel(), 0.0)
+    seen = _seen(horizontal, side, _REACH).ravel()
+    best = shifts[near.argmax(axis=2)][..., None]
+    weights = near**2 * (np.abs(shifts - best) <= 2)  # the middle of the ridge, finer than a pixel
+    centre = (weights * shifts).sum(axis=2) / np.maximum(weights.sum(axis=2), 1e-9)
+    found = np.where(seen, centre.ravel(), 0.0)
     base = np.where(seen, strength, 1e-3)  # the unseen hold the fit near the expected place
-    x = np.tile(places / side * 2 - 1, side + 1)
+    x = np.tile(places * 2 - 1, side + 1)
     y = np.repeat(np.arange(side + 1) / side * 2 - 1, len(places))
     terms = np.stack([x**i * y**j for i, j in powers], axis=1)
     weight = base
@@ -128,6 +157,6 @@ def _offsets(horizontal: Floats, side: int, powers: tuple[tuple[int, int], ...])
         root = np.sqrt(weight)
         solved, *_ = np.linalg.lstsq(terms * root[:, None], found * root, rcond=None)
         weight = base / (1 + (terms @ solved - found) ** 2)
-    place = np.arange(side + 1) / side * 2 - 1
+    place = np.arange(cells + 1) / cells * 2 - 1
     at = np.stack([place[None, :] ** i * place[:, None] ** j for i, j in powers], axis=-1)
     return np.clip(at @ solved, -_REACH, _REACH).astype(np.float32)

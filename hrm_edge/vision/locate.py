@@ -7,7 +7,8 @@ itself is turned: which of the four directions is up is known after reading (``h
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -20,13 +21,31 @@ Gray = NDArray[np.uint8]  # [h, w]
 Floats = NDArray[np.float32]
 
 WORK_SIDE = 640  # pixels of the longer side that grids are sought at: enough for a grid of a third of the picture
-SIDES = (9, 4, 6)  # cells along a side that are told apart; only 9 is read
-MIN_SCORE = 0.55  # of a grid: the share of its lines that are seen, less what is seen where no line should be
-SURE_SCORE = 0.7  # no need to look further
-_WORTH_FITTING = 0.3  # score of a rough quadrilateral, before its lines are fitted
+
+
+class _Kind(NamedTuple):
+    """A pattern of lines that makes a grid."""
+
+    lines: int
+    """Cells along a side whose lines are looked for."""
+    cells: int
+    """Cells along a side of the grid: where the thin lines of a 9x9 grid are too faint, those of its boxes do."""
+    least: float
+    """Evidence that is needed; patterns of few lines need more, for many things have some lines."""
+    weight: float
+    """Of the evidence in the score."""
+
+
+# Only 9x9 is read; the other sizes are told apart from it.
+_KINDS = (_Kind(9, 9, 0.6, 1.0), _Kind(3, 9, 0.85, 0.5), _Kind(6, 6, 0.85, 1.0), _Kind(4, 4, 0.85, 1.0))
+SURE_SCORE = 0.8  # no need to look further
+_UNSURE = 0.55
+_WORTH_FITTING = 0.7  # share of the evidence needed that a rough quadrilateral must have before its lines are fitted
 _LARGE = 0.1  # of the picture: no need to look for a larger one
 _SAME = 4  # pixels between the corners of quadrilaterals that need no second look
-_SQUARE = 1.6  # longest to shortest side of a box as seen
+_SQUARE = 1.55  # longest to shortest side of what is taken for a square on weak evidence
+_EDGE = 0.005  # of the longer side of the picture: a grid's side this near to the edge is where the picture ends
+_FEWEST_MARKS = 12  # of a digit's size in a grid that is known by its boxes alone
 _MIN_AREA = 0.012  # of the picture
 _OVERLAP = 0.3  # two grids whose intersection is more than this share of the smaller one are the same
 
@@ -43,6 +62,8 @@ class Grid:
     """Evidence of its lines, 0 to 1."""
     side: int = 9
     """Cells along a side."""
+    lines: int = 9
+    """Cells along a side of the lines it was found by: 3 where only the boxes of a 9x9 grid were seen."""
 
     @property
     def area(self) -> float:
@@ -50,22 +71,34 @@ class Grid:
         return float(cv2.contourArea(self.corners))
 
 
-def locate(image: Image, limit: int = 4) -> list[Grid]:
-    """Grids of a BGR picture uint8 [h, w, 3], the best first: whole, large, with all their lines. Empty: none."""
+def locate(image: Image, limit: int = 4, cut: bool = False) -> list[Grid]:
+    """Grids of a BGR picture uint8 [h, w, 3], the best first: large, with all their lines. Empty: none.
+
+    ``cut``: instead, what looks like a grid that the edge of the picture cuts off.
+    """
     gray = cv2.cvtColor(image, cv2.COLOR_BGR2GRAY)
     scale = min(1.0, WORK_SIDE / max(gray.shape))
     small = cv2.resize(gray, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA) if scale < 1 else gray
     seen: list[Floats] = []
     found: list[Grid] = []
     for quads in _proposals(small):
+        quads = [quad for quad in quads if _is_cut(quad, small) is cut]
         new = [quad for quad in quads if not any(np.abs(quad - other).max() < _SAME for other in seen)]
         seen += new
         found = _distinct(found + _grids(small, new))
         if found and found[0].score >= SURE_SCORE and found[0].area > _LARGE * small.size:
             break
-    if not found:  # the outer border runs into something else: perhaps single boxes were framed
-        found = _distinct(_grids(small, _around_boxes(small, seen)))
+    if not found or found[0].score < _UNSURE:  # the border runs into something else: perhaps boxes were framed
+        found = _distinct(found + _grids(small, _around_boxes(small, seen)))
     return [_rescaled(grid, scale) for grid in found[:limit]]
+
+
+def _is_cut(quad: Floats, small: Gray) -> bool:
+    """Whether a whole side of the quadrilateral [4, 2] lies along an edge of the picture."""
+    height, width = small.shape
+    margins = np.stack([quad[:, 0], quad[:, 1], width - 1 - quad[:, 0], height - 1 - quad[:, 1]], axis=1)
+    at_edge = margins < _EDGE * max(height, width)  # [corners, edges]
+    return bool((at_edge & np.roll(at_edge, 1, axis=0)).any())
 
 
 def _grids(small: Gray, quads: list[Floats]) -> list[Grid]:
@@ -75,13 +108,42 @@ def _grids(small: Gray, quads: list[Floats]) -> list[Grid]:
 def _grid(small: Gray, quad: Floats) -> Grid | None:
     """The grid that ``quad`` [4, 2] frames, its lines fitted; None where there are no such lines."""
     flat = Rectified(small, quad)
-    score, side = max((flat.evidence(side), side) for side in SIDES)
-    if score < _WORTH_FITTING:
-        return None
-    mesh = fit_mesh(small, quad, side)
+    for kind in _KINDS:
+        if flat.evidence(kind.lines) >= _WORTH_FITTING * kind.least:
+            grid = _fitted(small, quad, kind)
+            if grid is not None:
+                return grid
+    return None
+
+
+def refit(gray: Gray, grid: Grid) -> Grid | None:
+    """``grid`` with its lines fitted again near where it is expected, in pixels of ``gray``; None: they are not there.
+
+    ``gray`` is a picture of about ``WORK_SIDE`` pixels.
+    """
+    kind = next(kind for kind in _KINDS if (kind.lines, kind.cells) == (grid.lines, grid.side))
+    return _fitted(gray, grid.corners, kind)
+
+
+def _fitted(gray: Gray, quad: Floats, kind: _Kind) -> Grid | None:
+    mesh = fit_mesh(gray, quad, kind.lines, kind.cells)
     corners = outline(mesh)
-    score = Rectified(small, corners).evidence(side, reach=3)
-    return Grid(corners, mesh, score, side) if score >= MIN_SCORE else None
+    flat = Rectified(gray, corners)
+    evidence = flat.evidence(kind.lines, reach=3)
+    score = kind.weight * evidence
+    if evidence < kind.least or (score < SURE_SCORE and _slimness(corners) > _SQUARE):
+        return None
+    if kind.lines < kind.cells:
+        small, large = flat.marks()
+        if small < _FEWEST_MARKS or 10 * large > small:  # a single box has the same lines, but larger digits
+            return None
+    return Grid(corners, mesh, score, kind.cells, kind.lines)
+
+
+def _slimness(quad: Floats) -> float:
+    """Longest to shortest side; a square seen from 45 degrees has about 1.5."""
+    sides = np.linalg.norm(quad - np.roll(quad, 1, axis=0), axis=1)
+    return float(sides.max() / max(1e-6, sides.min()))
 
 
 def _around_boxes(small: Gray, quads: list[Floats]) -> list[Floats]:
@@ -90,8 +152,7 @@ def _around_boxes(small: Gray, quads: list[Floats]) -> list[Floats]:
     height, width = small.shape
     box = np.array([[0, 0], [1, 0], [1, 1], [0, 1]], np.float32)
     for quad in sorted(quads, key=cv2.contourArea, reverse=True)[:40]:
-        sides = np.linalg.norm(quad - np.roll(quad, 1, axis=0), axis=1)
-        if sides.max() > _SQUARE * sides.min() or Rectified(small, quad).evidence(3) < _WORTH_FITTING:
+        if _slimness(quad) > _SQUARE or Rectified(small, quad).evidence(3) < _WORTH_FITTING:
             continue
         mesh = fit_mesh(small, quad, 3)  # the farther one goes from a box, the more its corners matter
         homography = cv2.getPerspectiveTransform(box, outline(mesh))
@@ -171,4 +232,4 @@ def _overlap(one: Grid, other: Grid) -> float:
 def _rescaled(grid: Grid, scale: float) -> Grid:
     """A grid of the reduced picture in pixels of the full one."""
     corners, mesh = ((points + 0.5) / scale - 0.5 for points in (grid.corners, grid.mesh))
-    return Grid(corners.astype(np.float32), mesh.astype(np.float32), grid.score, grid.side)
+    return replace(grid, corners=corners.astype(np.float32), mesh=mesh.astype(np.float32))

@@ -64,28 +64,41 @@ class Reader:
     def read(self, image: Image, grid: Grid, orientation: int | None = None) -> Reading:
         """Read a 9x9 ``grid`` of a BGR picture uint8 [h, w, 3]; ``UserError`` for a grid of another side.
 
-        All four directions are tried, unless ``orientation`` says which it is (as in :class:`Reading`).
+        The direction in which the digits are clearest is taken, unless ``orientation`` says which (as in
+        :class:`Reading`).
         """
-        if grid.side != SIDE:
-            raise UserError(f"this is a {grid.side}x{grid.side} grid, only 9x9 grids are read", "show a 9x9 Sudoku")
-        flat = normalise(flatten(cv2.cvtColor(image, cv2.COLOR_BGR2GRAY), grid.mesh))
-        if orientation is not None:
-            scores = self.classify(cells_of(np.rot90(flat, orientation // 90)))
-            return Reading(turned(grid, orientation), np.exp(scores), orientation)
-        scores = self.classify(cells_of(flat))  # as seen; a blank is one in every direction
+        if orientation is None:
+            return self.directions(image, grid)[0]
+        scores = self.classify(cells_of(np.rot90(_flat(image, grid), orientation // 90)))
+        return Reading(turned(grid, orientation), np.exp(scores), orientation)
+
+    def directions(self, image: Image, grid: Grid) -> list[Reading]:
+        """:meth:`read` in all four directions, the clearest first."""
+        cells = cells_of(_flat(image, grid))
+        scores = self.classify(cells)  # as seen; a blank is one in every direction
         written = np.nonzero(scores[:, 0] < _SURELY_BLANK)[0]
-        tries = [scores[written]]
-        tries += [self.classify(np.rot90(cells_of(flat)[written], turn // 90, (1, 2)).copy()) for turn in TURNS[1:]]
-        best = int(np.argmax([found.max(axis=1).sum() for found in tries]))
-        scores[written] = tries[best]
-        upright = np.rot90(scores.reshape(SIDE, SIDE, CLASSES), best).reshape(-1, CLASSES)
-        return Reading(turned(grid, TURNS[best]), np.exp(upright), TURNS[best])
+        found: list[tuple[float, Reading]] = []
+        for turn in TURNS:
+            if turn:
+                scores = scores.copy()
+                scores[written] = self.classify(np.rot90(cells[written], turn // 90, (1, 2)).copy())
+            upright = np.rot90(scores.reshape(SIDE, SIDE, CLASSES), turn // 90).reshape(-1, CLASSES)
+            clarity = float(scores[written].max(axis=1).sum())
+            found.append((clarity, Reading(turned(grid, turn), np.exp(upright), turn)))
+        return [reading for _, reading in sorted(found, key=lambda pair: -pair[0])]
 
     def classify(self, cells: Floats) -> Floats:
         """Log-probabilities [N, 10] of cells [N, 32, 32]."""
         (logits,) = self._session.run(None, {"cells": cells[:, None]})
         top = logits.max(axis=1, keepdims=True)
         return np.asarray(logits - top - np.log(np.exp(logits - top).sum(axis=1, keepdims=True)), np.float32)
+
+
+def _flat(image: Image, grid: Grid) -> Floats:
+    """The grid flat and without the light; ``UserError`` where it is not 9x9."""
+    if grid.side != SIDE:
+        raise UserError(f"this is a {grid.side}x{grid.side} grid, only 9x9 grids are read", "show a 9x9 Sudoku")
+    return normalise(flatten(cv2.cvtColor(image, cv2.COLOR_BGR2GRAY), grid.mesh))
 
 
 def turned(grid: Grid, degrees: int) -> Grid:

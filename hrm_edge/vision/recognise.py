@@ -40,16 +40,18 @@ def recognise(image: Image, reader: Reader, task: Sudoku) -> Recognised:
         if found:
             side = found[0].side
             raise UserError(f"the picture shows a {side}x{side} grid, only 9x9 Sudokus are read", "show a 9x9 Sudoku")
-        raise UserError("no Sudoku grid found in the picture", _SHOW_WHOLE)
+        part = "only a part of a grid is in the picture" if locate(image, cut=True) else "no Sudoku grid in the picture"
+        raise UserError(part, _SHOW_WHOLE)
     first: tuple[Reading, Verdict] | None = None
     for grid in grids[:_MOST_GRIDS]:
-        reading = reader.read(image, grid)
+        readings = reader.directions(image, grid)
         clock.lap("read")
-        verdict = judge(reading, task)
-        clock.lap("judge")
-        if verdict.puzzle is not None:
-            return Recognised(reading, verdict, len(grids), clock.ms)
-        first = first or (reading, verdict)
+        for reading in readings[:2]:  # in a blurred picture the wrong way up may look clearer
+            verdict = judge(reading, task)
+            clock.lap("judge")
+            if verdict.puzzle is not None:
+                return Recognised(reading, verdict, len(grids), clock.ms)
+            first = first or (reading, verdict)
     assert first is not None
     return Recognised(*first, len(grids), clock.ms)
 

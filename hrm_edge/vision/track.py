@@ -8,8 +8,8 @@ from dataclasses import replace
 import cv2
 import numpy as np
 
-from hrm_edge.vision.lattice import Rectified, fit_mesh
-from hrm_edge.vision.locate import MIN_SCORE, WORK_SIDE, Floats, Gray, Grid, Image, locate
+from hrm_edge.vision.lattice import outline
+from hrm_edge.vision.locate import WORK_SIDE, Floats, Gray, Grid, Image, locate, refit
 from hrm_edge.vision.read import TURNS, turned
 
 HOLD_S = 0.7  # a grid whose lines are not found is carried along this long, then it is gone
@@ -49,8 +49,8 @@ class Tracker:
         now_s = time.perf_counter() if now_s is None else now_s
         gray, scale = _reduced(image)
         carried = self._carried(gray)
-        fitted = None if carried is None else _fitted(gray, carried)
-        self.seen = fitted is not None and fitted.score >= max(MIN_SCORE, _KEPT * self._score)
+        fitted = None if carried is None else refit(gray, carried)
+        self.seen = fitted is not None and fitted.score >= _KEPT * self._score
         if self.seen and fitted is not None and self._grid is not None:
             self._grid = _smoothed(fitted, self._grid)
         elif not self._search(image, scale) and (carried is None or now_s - self._seen_s >= HOLD_S):
@@ -102,13 +102,7 @@ class Tracker:
 
 
 def _with_mesh(grid: Grid, mesh: Floats) -> Grid:
-    return replace(grid, mesh=mesh, corners=np.ascontiguousarray(mesh[[0, 0, -1, -1], [0, -1, -1, 0]]))
-
-
-def _fitted(gray: Gray, grid: Grid) -> Grid:
-    """``grid`` with its lines fitted where it is expected."""
-    fitted = _with_mesh(grid, fit_mesh(gray, grid.corners, grid.side))
-    return replace(fitted, score=Rectified(gray, fitted.corners).evidence(grid.side, reach=3))
+    return replace(grid, mesh=mesh, corners=outline(mesh))
 
 
 def _overlap(one: Grid, other: Grid) -> float:

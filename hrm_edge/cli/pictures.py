@@ -1,0 +1,118 @@
+"""Puzzles out of pictures, for ``hrm-edge solve``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from hrm_edge.cli.options import progress_bar
+from hrm_edge.errors import UserError
+from hrm_edge.manifest import MANIFEST
+from hrm_edge.tasks.base import Task, Tokens
+from hrm_edge.tasks.sudoku import Sudoku
+
+if TYPE_CHECKING:
+    from hrm_edge.vision.recognise import Recognised
+
+# what people call a picture, also where it cannot be read: the decoder says so
+SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".heic", ".heif", ".avif", ".gif", ".tif", ".tiff"}
+
+
+@dataclass(frozen=True, eq=False)
+class Picture:
+    """A picture's puzzle, or why there is none."""
+
+    path: Path
+    found: Recognised | None
+    error: UserError | None
+
+    @property
+    def puzzle(self) -> Tokens | None:
+        """Tokens [81] that the rules accepted."""
+        return None if self.found is None else self.found.verdict.puzzle
+
+    def about(self) -> dict[str, Any]:
+        """What the JSON says beside the usual keys."""
+        if self.found is None:
+            return {"error": str(self.error)}
+        reading = self.found.reading
+        document: dict[str, Any] = {
+            "read": "".join(map(str, reading.digits.tolist())),
+            "repaired": list(self.found.verdict.repaired),
+            "corners": reading.grid.corners.round(1).tolist(),
+            "orientation": reading.orientation,
+            "grids": self.found.grids,
+            **{f"{stage}_ms": ms for stage, ms in self.found.ms.items()},
+        }
+        return document if self.error is None else {"error": str(self.error), **document}
+
+    def remarks(self) -> str:
+        """What a person should know about the reading; empty: nothing."""
+        notes = []
+        if self.found is not None and self.found.grids > 1:
+            notes.append(f"one of {self.found.grids} grids in the picture")
+        if self.found is not None and self.found.verdict.repaired:
+            cells = ", ".join(f"row {c // 9 + 1} column {c % 9 + 1}" for c in self.found.verdict.repaired)
+            notes.append(f"read with the help of the rules: {cells}")
+        return "; ".join(notes)
+
+
+def picture_paths(puzzle: str) -> list[Path]:
+    """The picture, or the pictures of the folder, that ``puzzle`` names; empty where it names neither."""
+    path = Path(puzzle)
+    if path.suffix.lower() in SUFFIXES:
+        if not path.exists():
+            raise UserError(f"{puzzle}: no such file", "check the path")
+        return [path]
+    try:
+        is_folder = path.is_dir()
+    except OSError:  # longer than a file name may be
+        return []
+    if not is_folder or any((path / name).exists() for name in (MANIFEST, "dataset.json")):
+        return []
+    return sorted(file for file in path.iterdir() if file.suffix.lower() in SUFFIXES)
+
+
+def read_pictures(paths: list[Path], task: Task, model: str) -> list[Picture]:
+    """Locate, read and judge every picture; faults of a picture are kept in it."""
+    if not isinstance(task, Sudoku) or task.side != 9:
+        raise UserError(f"pictures are read as 9x9 Sudokus, {model} solves {task.name}", "name another --model")
+    try:
+        from hrm_edge.vision.read import Reader
+    except ModuleNotFoundError as error:
+        if error.name != "cv2":
+            raise
+        raise UserError("reading pictures needs OpenCV", "pip install 'hrm-edge[vision]'") from error
+    reader, found = Reader(), []
+    with progress_bar("reading", len(paths)) as progress:
+        for done, path in enumerate(paths, 1):
+            found.append(_read(path, reader, task))
+            progress(done)
+    return found
+
+
+def _read(path: Path, reader: Any, task: Sudoku) -> Picture:
+    from hrm_edge.vision.images import load_image
+    from hrm_edge.vision.recognise import recognise
+
+    try:
+        recognised = recognise(load_image(path), reader, task)
+    except UserError as error:
+        what = error.what if error.what.startswith(str(path)) else f"{path}: {error.what}"
+        return Picture(path, None, UserError(what, error.mend))
+    why = recognised.verdict.why
+    if why is None:
+        return Picture(path, recognised, None)
+    read = "".join(map(str, recognised.reading.digits.tolist()))
+    reason = why.what.removeprefix("contradictory givens: ")
+    mend = f"take a sharper picture, or correct what was read and type it:\n  hrm-edge solve {read}"
+    return Picture(path, recognised, UserError(f"{path}: cannot be solved: {reason}", mend))
+
+
+def givens_of(pictures: list[Picture]) -> Tokens:
+    """Tokens [N, 81] of the pictures that have a puzzle."""
+    puzzles = [picture.puzzle for picture in pictures if picture.puzzle is not None]
+    return np.stack(puzzles) if puzzles else np.zeros((0, 81), np.uint8)

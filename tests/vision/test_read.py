@@ -1,0 +1,74 @@
+"""The shipped network reads rendered photos, whichever way up they are."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from hrm_edge.errors import UserError
+from hrm_edge.vision.fuse import Fusion
+from hrm_edge.vision.locate import locate
+from hrm_edge.vision.read import MODEL, Reader, Reading
+from hrm_edge.vision.recognise import recognise
+from tests.vision.rendered import NINE, PUZZLES, SEEDS, photo
+
+
+@pytest.fixture(scope="module")
+def reader() -> Reader:
+    return Reader()
+
+
+@pytest.mark.parametrize("turn", [0, 90, 180, 270])
+@pytest.mark.parametrize("seed", SEEDS[:3])
+def test_a_photo_is_read_whichever_way_up_it_is(reader, seed, turn):
+    taken = photo(seed, cell=32, puzzle=PUZZLES[seed % 2], turn=turn)
+    found = recognise(taken.image, reader, NINE)
+    assert found.verdict.puzzle is not None
+    assert NINE.format(found.verdict.puzzle) == PUZZLES[seed % 2]
+    assert found.reading.orientation == turn
+    cell = float(np.linalg.norm(taken.mesh[0, 0] - taken.mesh[0, 9])) / 9
+    assert np.abs(found.reading.grid.mesh - taken.mesh).max() < 0.4 * cell  # from the puzzle's own top left
+    assert set(found.ms) == {"locate", "read", "judge"}
+
+
+def test_a_known_direction_gives_the_same_reading(reader):
+    taken = photo(SEEDS[4], cell=30, turn=90)
+    (grid, *_) = locate(taken.image)
+    free, told = reader.read(taken.image, grid), reader.read(taken.image, grid, orientation=90)
+    np.testing.assert_allclose(free.probabilities, told.probabilities, atol=0.05)
+    np.testing.assert_array_equal(free.digits, told.digits)
+    assert free.probabilities.sum(axis=1) == pytest.approx(np.ones(81), abs=1e-4)
+
+
+def test_the_network_is_small():
+    assert MODEL.stat().st_size < 1_000_000
+
+
+def test_a_network_that_is_no_network_is_told(tmp_path):
+    (tmp_path / "digits.onnx").write_bytes(b"not ONNX")
+    with pytest.raises(UserError, match="the digit network cannot be loaded"):
+        Reader(tmp_path / "digits.onnx")
+
+
+def _reading(like: Reading, digits: str, sure: float) -> Reading:
+    probabilities = np.full((81, 10), (1 - sure) / 9, np.float32)
+    probabilities[np.arange(81), [int(c) for c in digits]] = sure
+    return Reading(like.grid, probabilities, 0)
+
+
+def test_frames_outvote_a_blurred_one_and_another_puzzle_starts_anew(reader):
+    taken = photo(SEEDS[0], cell=30)
+    (grid, *_) = locate(taken.image)
+    like = reader.read(taken.image, grid)
+    fusion = Fusion()
+    blurred = PUZZLES[0].replace("8", "3")
+    fusion.add(_reading(like, blurred, 0.5))
+    assert not fusion.stable
+    for _ in range(4):
+        fused = fusion.add(_reading(like, PUZZLES[0], 0.9))
+    assert "".join(map(str, fused.digits)) == PUZZLES[0]
+    assert fusion.stable
+    assert fusion.frames == 5
+    fused = fusion.add(_reading(like, PUZZLES[1], 0.99))
+    assert "".join(map(str, fused.digits)) == PUZZLES[1]
+    assert fusion.frames == 1
