@@ -183,9 +183,7 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--steps", type=int, default=2, help="optimizer steps per round and side")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    parser.add_argument(
-        "--out", type=Path, required=True, help="JSON: benchmarks/results/MACHINE/training.json"
-    )
+    parser.add_argument("--out", type=Path, required=True, help="JSON: benchmarks/results/MACHINE/training.json")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     try:

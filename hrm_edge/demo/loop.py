@@ -107,7 +107,8 @@ class Demo:
         self._frames += 1
         if self._tracker.seen and (not self._settled or self._frames % SETTLED_EVERY == 0):
             began = time.perf_counter()
-            self._reading = self._fusion.add(self._reader.read(image, grid))
+            direction = self._reading.orientation if self._settled and self._reading is not None else None
+            self._reading = self._fusion.add(self._reader.read(image, grid, direction))
             self._stages["read"].add(time.perf_counter() - began)
 
     def _judge(self) -> State:

@@ -13,7 +13,6 @@ from hrm_edge.demo.thinker import Thinker, beliefs
 from hrm_edge.demo.view import View
 from hrm_edge.errors import UserError
 from hrm_edge.tasks.sudoku_search import require_unique
-from hrm_edge.vision import overlay
 from hrm_edge.vision.frames import Frame, Source
 from hrm_edge.vision.locate import Grid
 from hrm_edge.vision.read import Reading
@@ -44,10 +43,8 @@ def kinds(views: list[View]) -> list[str]:
 
 def drawn(view: View, frame: np.ndarray, grid: Grid) -> np.ndarray:
     """Cells [81] as seen in which the view has the answer's colour and the frame has not."""
-    color = np.array(overlay.ANSWER)
-    near = (np.abs(view.image.astype(int) - color).max(axis=2) < 70) & (
-        np.abs(frame.astype(int) - color).max(axis=2) > 90
-    )
+    blue, leaf, red = (view.image[..., n].astype(int) for n in range(3))
+    near = ((leaf > blue + 50) & (leaf > red + 50)) & (view.image != frame).any(axis=2)
     centres = grid.mesh.reshape(10, 10, 2)
     found = np.zeros(81, bool)
     for cell in range(81):
