@@ -51,6 +51,7 @@ def test_a_browsers_camera_is_solved_and_shown_to_two_viewers(make, chromium, tm
         two.open(site.server.url, 390, 844, dark=True, phone=True)
         one.until(f"{STATE} === 'waiting'")
         assert one.evaluate("document.getElementById('empty').hidden") is False
+        one.call("Page.bringToFront")  # a tab in the background sends a frame a second
         one.press("c", "c")  # the camera, by keyboard
         for page in (one, two):
             page.until(f"{STATE} === 'solved'")
