@@ -28,7 +28,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	@touch $@
 
 $(VENV)/.installed-dev: $(VENV)/.installed
-	$(PIP) --no-build-isolation --editable '.[dev,web,rtx,fused,lean,openvino]'
+	$(PIP) --no-build-isolation --editable '.[dev,web,rtx,fused,lean,openvino,report]'
 	@touch $@
 
 $(VENV)/.installed-docs: $(VENV)/.installed-dev

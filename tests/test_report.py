@@ -58,7 +58,8 @@ BENCH = BenchReport(
     step_latency_ms=latency_ms([0.003]), stage_ms={"encode": 0.1, "step": 9.0}, mean_batch=1.0, throughput_per_s=100.0,
     solved_per_s=98.5, power=Power(reason="no meter"), energy_j_per_puzzle=None, energy_j_per_puzzle_net=None,
     energy_j_per_solved=None, energy_j_per_solved_net=None, energy_reason="nothing measured power",
-    parity=[{"steps": 1, "logits_sqnr_db": 80.0}, {"steps": 16, "x": 40.25}], device_before=STATE, device_after=STATE,
+    parity=[{"steps": 1, "logits_sqnr_db": 80.0}, {"steps": 16, "x": 40.25, "y": None}],
+    device_before=STATE, device_after=STATE,
 )  # fmt: skip
 
 

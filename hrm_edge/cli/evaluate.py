@@ -106,10 +106,19 @@ def _arc(
     from hrm_edge.bench.arc import evaluate_arc
     from hrm_edge.cli.options import progress_bar
     from hrm_edge.data.arc import read_questions
+    from hrm_edge.data.layout import identifiers_hash
+    from hrm_edge.errors import UserError
     from hrm_edge.files import write_text
     from hrm_edge.report import Data
 
     asked = read_questions(data, limit)
+    trained_on = resolved.origin.get("identifiers")
+    if trained_on is not None and trained_on != identifiers_hash(data):
+        raise UserError(
+            f"{data} is not the data folder that {resolved.model.path} was trained on: its identifiers.json differs, "
+            "and a row of the model's puzzle table stands for another task there",
+            "give that folder, or one built with the same sources, options and seed",
+        )
     most = int(asked.view.max()) + 1
     chosen = min(views or most, most)
     total = int((asked.view < chosen).sum())

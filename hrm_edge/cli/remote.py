@@ -216,6 +216,7 @@ def bench(target: Target, model: str, engine: bool, bench_options: tuple[str, ..
             _bring(job, files)
         _finish(code, f"bench on {target.host}")
     click.echo(f"Report: {files['--json']}")
+    click.echo(f"Next: hrm-edge bench --compare {files['--json']} OTHER.json")
 
 
 def _bring(job: Job, files: dict[str, Path]) -> None:

@@ -39,6 +39,8 @@ class Resolved:
     model: Model
     manifest: Manifest | None
     """Of an artifact."""
+    origin: dict[str, Any]
+    """What is known of where the weights are from."""
 
     @property
     def parity(self) -> list[dict[str, Any]]:
@@ -126,7 +128,7 @@ def _artifact(path: Path, called: str, threads: int | None, backend: Backend | N
         sha256=manifest.files[STEP_FILE].sha256,
         gate_passed=manifest.gate.passed,
     )
-    return Resolved(session, get_task(manifest.task), model, manifest)
+    return Resolved(session, get_task(manifest.task), model, manifest, manifest.provenance.get("checkpoint") or {})
 
 
 def _checkpoint(path: Path, threads: int | None, task: str | None) -> Resolved:
@@ -149,7 +151,7 @@ def _checkpoint(path: Path, threads: int | None, task: str | None) -> Resolved:
         sha256=None,
         gate_passed=None,
     )
-    return Resolved(session, get_task(about["task"]), model, None)
+    return Resolved(session, get_task(about["task"]), model, None, about)
 
 
 @contextlib.contextmanager

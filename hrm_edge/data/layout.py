@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from hrm_edge.errors import UserError
-from hrm_edge.files import os_error, read_json, write_json
+from hrm_edge.files import os_error, read_json, sha256, write_json
 from hrm_edge.tasks import get_task, task_names
 from hrm_edge.tasks.base import Task, Tokens
 
@@ -254,3 +254,9 @@ def read_identifiers(folder: Path | str, metadata: Metadata) -> list[str]:
     if len(names) != metadata.num_puzzle_identifiers:
         raise UserError(f"{path} has {len(names)} names, not {metadata.num_puzzle_identifiers}", _REBUILD)
     return names
+
+
+def identifiers_hash(folder: Path | str) -> str | None:
+    """SHA-256 of ``identifiers.json``, which says what the rows of a puzzle table mean; None where there is none."""
+    path = Path(folder) / IDENTIFIERS
+    return sha256(path) if path.is_file() else None

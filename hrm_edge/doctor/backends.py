@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from pydantic import BaseModel, ConfigDict, Field
 
 from hrm_edge.doctor.facts import Facts
+from hrm_edge.files import read_json
+
+# Read as data: importing hrm_edge.runtime needs numpy, which may be what is broken here.
+TARGETS = Path(__file__).parent.parent / "runtime" / "trt" / "targets.json"
+ON_CPU = ["fp32", "fp16", "int8"]
 
 
 class Backend(BaseModel):
@@ -20,60 +27,60 @@ class Backend(BaseModel):
 
 def backends(facts: Facts) -> list[Backend]:
     """Every backend, the default one first. What only a run can show (speed, accuracy) is not claimed."""
-    return [_onnxruntime(facts), _tensorrt(facts), _rtx(facts), _torch_tensorrt(facts)]
+    return [_onnxruntime(facts), _openvino(facts), _tensorrt(facts), _rtx(facts), _torch_tensorrt(facts)]
+
+
+def _without(name: str, why: str) -> Backend:
+    return Backend(name=name, works=False, precisions=[], why=why)
 
 
 def _onnxruntime(facts: Facts) -> Backend:
-    found = facts.onnxruntime
+    found, name = facts.onnxruntime, "onnxruntime (CPU)"
     if found.error:
-        return Backend(name="onnxruntime (CPU)", works=False, precisions=[], why=found.error)
-    return Backend(name="onnxruntime (CPU)", works=True, precisions=["fp32", "fp16", "int8"], why=f"{found.version}")
+        return _without(name, found.error)
+    return Backend(name=name, works=True, precisions=ON_CPU, why=found.version or "")
 
 
-def _no_gpu(facts: Facts) -> str | None:
+def _openvino(facts: Facts) -> Backend:
+    found, name = facts.packages.get("openvino"), "openvino (CPU)"
+    if found is None:
+        return _without(name, "openvino is not installed")
+    return Backend(name=name, works=True, precisions=ON_CPU, why=found.version)
+
+
+def _on_gpu(facts: Facts, name: str, table: str, version: str) -> Backend:
+    """A backend that is installed: what the first GPU's architecture runs, by the engine builder's own table."""
     if not facts.gpus:
-        return "no NVIDIA GPU that we know"
+        return _without(name, "no NVIDIA GPU that we know")
+    gpu = facts.gpus[0]
     if not facts.gpu_device:
-        return "the GPU's device nodes are missing"
-    return None
+        return _without(name, "the GPU's device nodes are missing")
+    row = read_json(TARGETS)[table].get((gpu.sm or "").replace(".", ""))
+    if row is None or not row["precisions"]:
+        return _without(name, f"it has no support for {gpu.name}, SM {gpu.sm or 'not known'}")
+    return Backend(name=name, works=True, precisions=row["precisions"], why=f"{version} on {gpu.name}, SM {gpu.sm}")
 
 
 def _tensorrt(facts: Facts) -> Backend:
     found = facts.tensorrt.imported
-    why = _no_gpu(facts)
-    if why is None and found is None:
-        why = "TensorRT's Python package is not installed"
-    if why is None and found is not None and found.error:
-        why = f"importing TensorRT fails: {found.error}"
-    if why is not None or found is None:
-        return Backend(name="tensorrt", works=False, precisions=[], why=why or "")
-    gpu = facts.gpus[0]
-    return Backend(
-        name="tensorrt",
-        works=True,
-        precisions=["fp32", "fp16", "int8"],
-        why=f"{found.version} on {gpu.name}, SM {gpu.sm}",
-    )
+    if facts.gpus and found is None:
+        return _without("tensorrt", "TensorRT's Python package is not installed")
+    if facts.gpus and found is not None and found.error:
+        return _without("tensorrt", f"importing TensorRT fails: {found.error}")
+    return _on_gpu(facts, "tensorrt", "tensorrt", (found.version if found else None) or "")
 
 
 def _rtx(facts: Facts) -> Backend:
-    found = facts.packages.get("tensorrt-rtx")
+    found, name = facts.packages.get("tensorrt-rtx"), "tensorrt-rtx"
     if facts.kind == "jetson":
-        why = "TensorRT-RTX is for desktop cards"
-    elif found is None:
-        why = "tensorrt-rtx is not installed"
-    else:
-        why = _no_gpu(facts) or ""
-    if why:
-        return Backend(name="tensorrt-rtx", works=False, precisions=[], why=why)
-    assert found is not None
-    return Backend(name="tensorrt-rtx", works=True, precisions=["fp32", "fp16", "int8"], why=found.version)
+        return _without(name, "TensorRT-RTX is for desktop cards")
+    if found is None:
+        return _without(name, "tensorrt-rtx is not installed")
+    return _on_gpu(facts, name, "tensorrt_rtx", found.version)
 
 
 def _torch_tensorrt(facts: Facts) -> Backend:
     missing = [name for name in ("torch", "torch-tensorrt") if name not in facts.packages]
-    why = _no_gpu(facts) or (f"{' and '.join(missing)} not installed" if missing else "")
-    if why:
-        return Backend(name="torch-tensorrt", works=False, precisions=[], why=why)
-    version = facts.packages["torch-tensorrt"].version
-    return Backend(name="torch-tensorrt", works=True, precisions=["fp32", "fp16", "int8"], why=version)
+    if missing:
+        return _without("torch-tensorrt", f"{' and '.join(missing)} not installed")
+    return _on_gpu(facts, "torch-tensorrt", "tensorrt", facts.packages["torch-tensorrt"].version)

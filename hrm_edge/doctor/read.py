@@ -27,7 +27,16 @@ from hrm_edge.doctor.facts import (
 )
 from hrm_edge.doctor.machine import Machine
 
-PACKAGES = ("numpy", "torch", "torch-tensorrt", "tensorrt-rtx", "cuda-python", "jetson-stats", "opencv-python-headless")
+PACKAGES = (
+    "numpy",
+    "torch",
+    "torch-tensorrt",
+    "tensorrt-rtx",
+    "openvino",
+    "cuda-python",
+    "jetson-stats",
+    "opencv-python-headless",
+)
 TENSORRT_PIP = ("tensorrt", "tensorrt-cu12", "tensorrt-cu13", "tensorrt-cu12-bindings", "tensorrt-cu13-bindings")
 GROUPS = ("video", "render", "i2c", "jtop")  # cameras, GPU, power sensors, jtop's socket
 _VERSION = r"\d+(?:\.\d+)*"

@@ -41,11 +41,18 @@ class CheckpointInfo(BaseModel):
     step: int
     samples: int
     metrics: dict[str, float] = {}
+    identifiers: str | None = None
+    """Hash of the data folder's ``identifiers.json``: what the rows of the puzzle table mean."""
     files: dict[str, FileEntry] = {}
 
     def origin(self) -> dict[str, Any]:
         """What provenance says of the weights."""
-        return {"step": self.step, "samples": self.samples, "recipe_hash": self.recipe_hash}
+        return {
+            "step": self.step,
+            "samples": self.samples,
+            "recipe_hash": self.recipe_hash,
+            "identifiers": self.identifiers,
+        }
 
 
 def read_checkpoint(folder: Path) -> CheckpointInfo:

@@ -68,15 +68,21 @@ class Job:
 
     def start(self, script: str) -> None:
         """Put the job's script there and run it, detached from this connection."""
-        prepare = (
-            f"mkdir -p jobs/{self.name}; [ -e jobs/{self.name}/command.sh ] || "
-            f"{{ cat >jobs/{self.name}/command.tmp; mv jobs/{self.name}/command.tmp jobs/{self.name}/command.sh; }}; "
+        job = f"jobs/{self.name}"
+        old = (
             f"ls -t jobs | tail -n +{KEPT_JOBS + 1} | while read -r old; do "
-            f"[ -e jobs/$old/code ] && rm -rf jobs/$old; done"
+            "if [ -e jobs/$old/code ]; then rm -rf jobs/$old; fi; done"
         )
-        self._checked("cat >wrapper.tmp.$$ && mv wrapper.tmp.$$ wrapper.sh", _WRAPPER)
-        self._checked(prepare, f"{self.space.base}\n{script}\n")
-        self._checked(f"cd jobs/{self.name} && {{ {_LAUNCH}; }}")
+        self._checked(f"{old}; mkdir -p {job}")
+        self._put("wrapper.sh", _WRAPPER)
+        self._put(f"{job}/command.sh", f"{self.space.base}\n{script}\n")
+        self._checked(f"cd {job} && {{ {_LAUNCH}; }}")
+
+    def _put(self, path: str, text: str) -> None:
+        """Write a file whole: to the board a dropped connection looks like the end of the text."""
+        size = len(text.encode())
+        write = f'cat >{path}.$$ && [ "$(wc -c <{path}.$$)" -eq {size} ] && mv {path}.$$ {path}'
+        self._checked(write, text)
 
     def _checked(self, script: str, stdin: str | None = None) -> None:
         done = self.host.persistently(lambda: self.host.run(self.space.preamble + script, stdin))

@@ -92,7 +92,7 @@ def _bench_rows(report: BenchReport) -> list[Row]:
         found.append(("cold start, ms", f"{cold.total_ms:.0f} to the first answer ({parts})"))
     found.append(("warm-up", f"{report.warm_up.steps} steps, {report.warm_up.seconds:.2f} s{stable}"))
     for parity in report.parity[-1:]:
-        figures = ", ".join(f"{key} {value:.4g}" for key, value in parity.items())
+        figures = ", ".join(f"{key} {value:.4g}" for key, value in parity.items() if value is not None)
         found.append(("parity with torch", figures))
     if report.reference is not None:
         last = report.reference.at[-1]

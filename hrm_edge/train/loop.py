@@ -13,6 +13,7 @@ import torch
 
 from hrm_edge import __version__
 from hrm_edge.data.dataset import Dataset
+from hrm_edge.data.layout import identifiers_hash
 from hrm_edge.errors import EXIT_USER, GateError, HrmEdgeError, UserError
 from hrm_edge.files import write_text
 from hrm_edge.model.weights import CheckpointInfo, checkpoints
@@ -239,6 +240,7 @@ class Trainer:
             step=learner.step,
             samples=learner.samples,
             metrics=metrics,
+            identifiers=identifiers_hash(self.recipe.data),
         )
         loop = {
             "recipe": self.recipe.model_dump(mode="json"),

@@ -40,15 +40,13 @@ def board(request: pytest.FixtureRequest) -> Iterator[Board]:
     if folder is None:
         pytest.skip("no arm64 root: make test-arm64 makes one (needs root, debootstrap, qemu-user-static)")
     root = Path(folder)
-    kinds = {"proc": "proc", "sysfs": "sys"}
-    for kind, name in kinds.items():
-        subprocess.run(["mount", "-t", kind, "-o", "ro" if kind == "sysfs" else "rw", kind, root / name], check=True)
+    # Not /sys: it would show this machine's x86 processor, over which ONNX Runtime for arm64 crashes.
+    subprocess.run(["mount", "-t", "proc", "proc", root / "proc"], check=True)
     try:
         shutil.rmtree(root / PREFIX.lstrip("/"), ignore_errors=True)
         yield Board(root)
     finally:
-        for name in kinds.values():
-            subprocess.run(["umount", root / name], check=True)
+        subprocess.run(["umount", root / "proc"], check=True)
 
 
 def test_it_is_arm64(board):

@@ -82,21 +82,20 @@ def test_an_answer_is_right_whatever_it_puts_around_the_grid() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(1200)
+@pytest.mark.timeout(2400)
 def test_the_reduced_recipe_learns_on_a_cpu_and_resumes(data: Path, tmp_path: Path) -> None:
-    """The recipe itself at a quarter of its width; the command for its full size is in the recipe's heading."""
+    """The recipe in its full size, with a small batch and one cycle; minutes on two free cores."""
     sets = {
-        "data": data, "model.hidden": 64, "model.heads": 2, "model.puzzle_dim": 64, "model.h_cycles": 1,
-        "model.l_cycles": 1, "model.max_steps": 4, "train.batch": 4, "train.steps": 120, "train.warmup": 20,
-        "train.lr": 1e-3, "train.compile": "false", "evaluate.every": 120, "evaluate.puzzles": 3,
+        "data": data, "model.h_cycles": 1, "model.l_cycles": 1, "train.batch": 2, "train.steps": 60,
+        "train.warmup": 10, "train.lr": 5e-4, "train.compile": "false", "evaluate.every": 60, "evaluate.puzzles": 3,
     }  # fmt: skip
     command = ["train", str(RECIPE), "--out", str(tmp_path / "run")]
     command += [word for key, value in sets.items() for word in ("--set", f"{key}={value}")]
     assert main([*command, "--time-limit", "15s"]) == 0
     stopped = max(int(folder.name.removeprefix("step-")) for folder in (tmp_path / "run/checkpoints").glob("step-*"))
-    assert 0 < stopped < 120
+    assert 0 < stopped < 60
     assert main([*command, "--resume"]) == 0
     lines = [json.loads(line) for line in (tmp_path / "run" / LOG_FILE).read_text().splitlines()]
     losses = [line["lm_loss"] for line in lines if line["kind"] == "train"]
-    assert [line["step"] for line in lines if line["kind"] == "eval"] == [120]
-    assert np.mean(losses[-3:]) < 0.6 * losses[0]
+    assert [line["step"] for line in lines if line["kind"] == "eval"] == [60]
+    assert losses[-1] < 0.9 * losses[0]
