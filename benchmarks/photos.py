@@ -1,6 +1,7 @@
 """Reading and solving labelled photos of Sudokus: what is located, read, left alone, read wrongly, solved.
 
-    python benchmarks/photos.py PATH [--model sudoku-nano] [--views 64] [--json FILE] [--failures FOLDER]
+    python benchmarks/photos.py PATH [--model sudoku-nano] [--views 64] [--json FILE] [--digits FILE]
+                               [--failures FOLDER]
 
 PATH is a folder of NAME.jpg with NAME.dat or NAME.txt: nine rows of digits, 0 for a blank, 10 for pencilled candidates,
 which count as a blank. A label goes by the puzzle's own rows. Pixels are taken as stored, without the EXIF turn.
@@ -133,12 +134,13 @@ def main() -> int:
     parser.add_argument("path", type=Path)
     parser.add_argument("--model", default="sudoku-nano", help="what solves (default: %(default)s)")
     parser.add_argument("--views", type=int, default=64, help="symmetries tried per puzzle (default: %(default)s)")
+    parser.add_argument("--digits", type=Path, default=MODEL, help="digit network (default: the shipped one)")
     parser.add_argument("--json", type=Path, help="results file")
     parser.add_argument("--failures", type=Path, help="folder for pictures of what was not read rightly")
     arguments = parser.parse_args()
     cv2.setNumThreads(1)
     try:
-        reader, resolved = Reader(), resolve_model(arguments.model, 1)
+        reader, resolved = Reader(arguments.digits), resolve_model(arguments.model, 1)
         photos = []
         for path, label in labelled(arguments.path):
             photo, seen = measure(path, label, reader, resolved, arguments.views)
@@ -162,7 +164,7 @@ def main() -> int:
             "model": arguments.model,
             "views": arguments.views,
             "threads": 1,
-            "digits_sha256": sha256(MODEL),
+            "digits_sha256": sha256(arguments.digits),
             "device": describe_device().model_dump(mode="json"),
             **found,
             "not_right": {photo.name: photo.outcome for photo in photos if photo.outcome != "right"},

@@ -160,6 +160,8 @@ def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 def load_recipe(path: Path | str, overrides: Sequence[str] = ()) -> Recipe:
     """Read ``path``, apply ``key.sub=value`` overrides in order, validate; every error names its file or flag."""
     keys = read_keys(path, overrides)
+    if keys.task == "digits":
+        raise UserError(f"{path} is the recipe of the digit network, not of a reasoning model", "only 'train' takes it")
     recipe = keys.validate(Recipe)
     if recipe.variant not in VARIANTS:
         raise UserError(f"{path}: unknown variant '{recipe.variant}'", nearest(recipe.variant, VARIANTS))

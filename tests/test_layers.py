@@ -90,7 +90,17 @@ MAY_USE: dict[str, set[str]] = {
     "train": {"numpy", "torch", "safetensors", "pydantic", "rich", "wandb"},
     "digits": {"numpy", "torch", "onnx", "cv2", "PIL", "pydantic"},
     "quant": {"numpy", "torch", "onnx", "pydantic", "rich"},
-    "export": {"numpy", "torch", "safetensors", "onnx", "onnxruntime", "pydantic", "rich"},
+    "export": {
+        "numpy",
+        "torch",
+        "torch_tensorrt",
+        "tensorrt",
+        "safetensors",
+        "onnx",
+        "onnxruntime",
+        "pydantic",
+        "rich",
+    },
     "cli": {"click", "rich", "numpy", "pydantic"},
 }
 # The command line imports these only inside functions: its edge verbs must run where there is no torch.

@@ -11,6 +11,7 @@ from hrm_edge.cli.engine import artifact_folder, check_flags, engine_options, ex
 from hrm_edge.cli.options import task_option
 
 if TYPE_CHECKING:
+    from hrm_edge.export.artifact import WrittenAs
     from hrm_edge.manifest import Manifest
 
 
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
 @task_option
 @click.option(
     "--backend",
-    type=click.Choice(["onnx", "tensorrt"]),
+    type=click.Choice(["onnx", "tensorrt", "torch-tensorrt"]),
     default="onnx",
     show_default=True,
     help="What to build; an engine's folder is an artifact too.",
@@ -79,16 +80,18 @@ def export(
         for flag, value in own.items():
             if value is not None:
                 raise UserError(f"{flag}: {model} is an artifact, which has this settled", "export the checkpoint")
+        if backend == "torch-tensorrt":
+            raise UserError(f"{model} is an artifact, Torch-TensorRT converts the torch model", "export the checkpoint")
         if backend != "tensorrt":
             raise UserError(f"{model} is an artifact already", "add --backend tensorrt for its engine")
         export_engine(artifact, out, engine)
         return
 
-    def write(folder: Path) -> None:
-        _export_checkpoint(model, folder, task_name, precision or "fp32", calibration, max_steps, plugin)
+    def write(folder: Path, written_as: WrittenAs | None = None) -> None:
+        _export_checkpoint(model, folder, task_name, precision or "fp32", calibration, max_steps, plugin, written_as)
 
-    if backend == "tensorrt":
-        export_through(out, write, engine)
+    if backend != "onnx":
+        export_through(out, backend, write, engine)
         return
     write(out)
     click.echo(f"Next: hrm-edge bench {out}" + (f" --data {calibration}" if calibration else ""))
@@ -96,7 +99,7 @@ def export(
 
 def _export_checkpoint(
     model: Path, out: Path, task_name: str | None, precision: str, calibration: Path | None,
-    max_steps: int | None, plugin: bool,
+    max_steps: int | None, plugin: bool, written_as: WrittenAs | None,
 ) -> None:  # fmt: skip
     from typing import cast
 
@@ -126,6 +129,7 @@ def _export_checkpoint(
             quantization=recipe.quantization if recipe else Quantization(),
             limits=recipe.limits if recipe else Limits(),
             plugin=plugin,
+            **({} if written_as is None else {"written_as": written_as}),
             tell=lambda message: status.update(message),
         )
     _show(Console(), manifest, out)

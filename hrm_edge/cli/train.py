@@ -69,7 +69,7 @@ def _stop_flag() -> Iterator[list[str]]:
 @click.option("--host-timeout", type=Duration(), default="10m", show_default=True,
               help="How long to wait for another process or host.")  # fmt: skip
 def train(recipe: Path, overrides: tuple[str, ...], out: Path | None, nproc: int, **flags: Any) -> None:
-    """Train RECIPE (a YAML file of recipes/).
+    """Train RECIPE (a YAML file of recipes/); recipes/digits.yaml is the network that reads photos.
 
     The run folder gets full checkpoints (weights, average, optimizer, carry, random state), the best one by exact
     accuracy on unseen puzzles, and a log: metrics.jsonl, metrics.csv and, where it is installed, TensorBoard.
@@ -85,16 +85,24 @@ def train(recipe: Path, overrides: tuple[str, ...], out: Path | None, nproc: int
 
     \b
     hrm-edge train RECIPE --nproc 8 --nnodes 2 --rdzv-endpoint FIRST:29400 --rdzv-id NAME
+    export TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1
     torchrun --nproc-per-node 8 --nnodes 2 --rdzv-backend c10d \\
         --rdzv-endpoint FIRST:29400 --rdzv-id NAME --max-restarts 3 -m hrm_edge train RECIPE
 
     With --nnodes 1:2 training goes on while one of two hosts is away. OMP_NUM_THREADS is set to cores / processes
-    unless you set it (torchrun sets 1).
+    unless you set it (torchrun sets 1). Without the variable above, workers that torchrun starts again look for lost
+    ones.
     """
-    from hrm_edge.recipe import load_recipe
+    from hrm_edge.recipe import load_recipe, read_keys
 
-    options = load_recipe(recipe, overrides)
     run = out or Path("runs") / recipe.stem
+    keys = read_keys(recipe, overrides)
+    if keys.task == "digits":
+        from hrm_edge.cli.digits import train_digits
+
+        train_digits(keys, run, {"nproc": nproc, **flags})
+        return
+    options = load_recipe(recipe, overrides)
     own = ["train", str(recipe), *(word for o in overrides for word in ("--set", o)), "--out", str(run)]
     if "RANK" not in os.environ and (nproc > 1 or flags["nnodes"] != (1, 1) or flags["rdzv_endpoint"]):
         raise click.exceptions.Exit(_launch(options, own, nproc, flags))

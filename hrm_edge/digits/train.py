@@ -20,7 +20,7 @@ from hrm_edge.digits.photos import LabelledPhoto, load_photos, retake
 from hrm_edge.digits.recipe import DigitsRecipe
 from hrm_edge.digits.sheet import Floats, draw_sheet
 from hrm_edge.errors import UserError
-from hrm_edge.files import atomic_folder, write_json, write_text
+from hrm_edge.files import atomic_folder, write_json
 from hrm_edge.vision.read import Reader
 
 ONNX_FILE = "digits.onnx"
@@ -66,10 +66,13 @@ def _readable(cells: Floats, labels: Labels) -> Cells:
     return cells[visible], labels[visible]
 
 
-def train_digits(recipe: DigitsRecipe, out: Path, report: Callable[[int, float], None]) -> dict[str, Any]:
+def train_digits(
+    recipe: DigitsRecipe, out: Path, report: Callable[[int, float], None], time_limit: float | None = None
+) -> dict[str, Any]:
     """Train, write ``out`` (an absent or empty folder) and return what ``digits.json`` there says.
 
-    ``report`` is called with (step, mean loss) now and then. Raises ``UserError`` for fonts or photos that are missing
+    ``report`` is called with (step, mean loss) now and then. After ``time_limit`` seconds the average so far is kept
+    and the remaining steps are left out. Raises ``UserError`` for fonts or photos that are missing
     and for an ``out`` that holds something.
     """
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
@@ -77,11 +80,12 @@ def train_digits(recipe: DigitsRecipe, out: Path, report: Callable[[int, float],
     began = time.perf_counter()
     source = Source(recipe, recipe.seed)
     torch.manual_seed(recipe.seed)
-    network = _fit(recipe, source, report)
+    network, steps = _fit(recipe, source, report, began + (time_limit or float("inf")))
     about: dict[str, Any] = {
         "recipe": recipe.model_dump(mode="json", exclude={"photos"}),
         "fonts": [font.name for font in source.printed + source.hand],
         "photos": len(source.photos),
+        "steps": steps,
         "parameters": sum(p.numel() for p in network.parameters()),
         "torch": torch.__version__,
         "threads": torch.get_num_threads(),
@@ -92,12 +96,13 @@ def train_digits(recipe: DigitsRecipe, out: Path, report: Callable[[int, float],
         about["rendered_cells"], about["rendered_cell_accuracy"] = _check(recipe, folder / ONNX_FILE)
         about["bytes"] = (folder / ONNX_FILE).stat().st_size
         write_json(folder / REPORT_FILE, about)
-        write_text(folder / "recipe.txt", recipe.model_dump_json(indent=2) + "\n")
     return about
 
 
-def _fit(recipe: DigitsRecipe, source: Source, report: Callable[[int, float], None]) -> DigitNet:
-    """The averaged weights after ``train.steps``."""
+def _fit(
+    recipe: DigitsRecipe, source: Source, report: Callable[[int, float], None], until: float
+) -> tuple[DigitNet, int]:
+    """The averaged weights after ``train.steps`` or at the time ``until``, and the steps made."""
     options, network = recipe.train, DigitNet()
     average = copy.deepcopy(network).eval().requires_grad_(False)
     optimizer = torch.optim.AdamW(network.parameters(), lr=options.lr, weight_decay=options.weight_decay)
@@ -115,7 +120,9 @@ def _fit(recipe: DigitsRecipe, source: Source, report: Callable[[int, float], No
         losses.append(float(loss.detach()))
         if step % 50 == 0 or step == options.steps:
             report(step, float(np.mean(losses[-50:])))
-    return average
+        if time.perf_counter() > until:
+            break
+    return average, step
 
 
 def _move(average: DigitNet, network: DigitNet, keep: float) -> None:

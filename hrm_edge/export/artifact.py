@@ -39,10 +39,16 @@ MAX_BATCH = 1024
 MOST_PUZZLES = 10_000  # read of a data folder's part: more would only cost memory
 
 Tell = Callable[[str], None]
+WrittenAs = Callable[[HRM, "dict[str, float] | None"], None]
+"""Told what a graph is written from: the model, smoothed where that is asked for, and its activation scales."""
 
 
 def _silent(message: str) -> None:
     """The default for ``tell``."""
+
+
+def _unheard(model: HRM, scales: dict[str, float] | None) -> None:
+    """The default for ``written_as``."""
 
 
 def puzzle_sets(path: Path | None, task_name: str, limits: Limits) -> tuple[CheckSet | None, CheckSet]:
@@ -96,6 +102,7 @@ def export(
     limits: Limits | None = None,
     plugin: bool = False,
     tell: Tell = _silent,
+    written_as: WrittenAs = _unheard,
 ) -> Manifest:
     """Write the artifact folder ``out`` and return its manifest; a missed limit is marked in it, not raised.
 
@@ -115,6 +122,7 @@ def export(
         if quantization.smooth:
             written = smoothed(model, chosen.inputs, chosen.puzzle_ids, quantization.smooth, steps)
         scales = activation_scales(written, chosen.inputs, chosen.puzzle_ids, quantization, steps)
+    written_as(written, scales)
     weights: dict[str, NDArray[np.float32]] = {n: t.numpy() for n, t in written.state_dict().items()}
     with atomic_folder(out) as folder:
         tell("writing the graph")

@@ -65,7 +65,7 @@ def judge(reading: Reading, task: Sudoku, repair: bool = True) -> Verdict:
         other, fault = _solved(changed, task)
         if fault is None and accepted is None:
             accepted, solution, limit = Verdict(changed, None, cells), other, cost + _MARGIN
-        elif fault is None and not np.array_equal(other, solution):
+        elif other is not None and solution is not None and not np.array_equal(other, solution):
             return Verdict(None, why)
     return accepted or Verdict(None, why)
 

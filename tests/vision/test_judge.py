@@ -53,12 +53,28 @@ def test_what_the_network_is_sure_of_is_not_overruled():
     assert judge(reading(wrong(cells), {2: (3, 0.2)}), NINE, repair=False).puzzle is None
 
 
-def test_of_two_repairs_that_are_as_likely_none_is_taken():
-    cell = PUZZLES[0].index("0")  # a blank read as a digit that clashes
-    probabilities = reading(wrong({cell: 3}), {cell: (0, 0.2)}).probabilities
-    assert judge(Reading(GRID, probabilities, 0), NINE).repaired == (cell,)
-    probabilities[cell, 4] = 0.19  # the right digit there would make a puzzle too
-    assert judge(Reading(GRID, probabilities, 0), NINE).puzzle is None
+def test_repairs_must_agree_on_the_solution():
+    blank = PUZZLES[0].index("0")  # read as a digit that clashes: a blank and the right digit do as well
+    probabilities = reading(wrong({blank: 3}), {blank: (0, 0.2)}).probabilities
+    probabilities[blank, 4] = 0.19
+    assert judge(Reading(GRID, probabilities, 0), NINE).repaired == (blank,)
+    # a given that would make another proper puzzle too, read as a digit that clashes
+    cell, other = next(
+        (cell, digit)
+        for cell in np.flatnonzero([c != "0" for c in PUZZLES[1]])
+        for digit in range(1, 10)
+        if str(digit) != PUZZLES[1][cell]
+        and judge(reading(swapped(cell, digit)), NINE, repair=False).puzzle is not None
+    )
+    clash = next(d for d in range(1, 10) if "two" in str(judge(reading(swapped(cell, d)), NINE, repair=False).why))
+    doubtful = reading(swapped(cell, clash), {cell: (int(PUZZLES[1][cell]), 0.2)})
+    assert judge(doubtful, NINE).repaired == (cell,)
+    doubtful.probabilities[cell, other] = 0.19
+    assert judge(doubtful, NINE).puzzle is None
+
+
+def swapped(cell: int, digit: int) -> str:
+    return PUZZLES[1][:cell] + str(digit) + PUZZLES[1][cell + 1 :]
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,41 @@
+"""``hrm-edge train`` for a recipe of the digit network."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from hrm_edge.cli.options import progress_bar
+from hrm_edge.errors import UserError
+
+if TYPE_CHECKING:
+    from hrm_edge.recipe import Keys
+
+# flags of 'train' that mean nothing for minutes of work on one core, and their value where they were not given
+_OTHERS = {"resume": False, "wandb": "", "nproc": 1, "nnodes": (1, 1), "rdzv_endpoint": ""}
+
+
+def train_digits(keys: Keys, run: Path, flags: dict[str, Any]) -> None:
+    """Train and say what came of it."""
+    given = [name for name, value in _OTHERS.items() if flags[name] != value]
+    if given:
+        flag = given[0].replace("_", "-")
+        raise UserError(f"--{flag}: the digit network is trained in one go by one process", f"leave --{flag} out")
+    try:
+        from hrm_edge.digits.recipe import DigitsRecipe
+        from hrm_edge.digits.train import ONNX_FILE
+        from hrm_edge.digits.train import train_digits as run_training
+    except ModuleNotFoundError as error:
+        if error.name not in ("PIL", "cv2", "torch", "onnx"):
+            raise
+        raise UserError(f"training the digit network needs {error.name}", "pip install 'hrm-edge[digits]'") from error
+    recipe = keys.validate(DigitsRecipe)
+    with progress_bar(f"training {recipe.train.steps} steps", recipe.train.steps) as progress:
+        about = run_training(recipe, run, lambda step, loss: progress(step), flags["time_limit"])
+    click.echo(
+        f"{about['steps']} steps in {about['train_s']:.0f} s on {len(about['fonts'])} fonts and {about['photos']} "
+        f"photos; {about['rendered_cell_accuracy']:.2%} of {about['rendered_cells']} rendered cells read rightly"
+    )
+    click.echo(f"Next: python benchmarks/photos.py PHOTOS --digits {run / ONNX_FILE}")

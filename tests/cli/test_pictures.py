@@ -1,0 +1,85 @@
+"""``hrm-edge solve`` on pictures: a verified answer, or what is wrong with the picture."""
+
+from __future__ import annotations
+
+import json
+
+import cv2
+import numpy as np
+import pytest
+
+from hrm_edge.tasks.sudoku import Sudoku
+from tests.artifacts import write_singles_artifact
+from tests.vision.rendered import PUZZLES, photo
+
+ANSWER = "483921657967345821251876493548132976729564138136798245372689514814253769695417382"
+
+
+def save(folder, name: str, image) -> str:
+    cv2.imwrite(str(folder / name), image)
+    return str(folder / name)
+
+
+def four_by_four() -> np.ndarray:
+    image = np.full((400, 400, 3), 240, np.uint8)
+    for line in range(5):
+        cv2.line(image, (60, 60 + 70 * line), (340, 60 + 70 * line), (20, 20, 20), 3)
+        cv2.line(image, (60 + 70 * line, 60), (60 + 70 * line, 340), (20, 20, 20), 3)
+    return image
+
+
+def test_a_photo_is_solved_with_the_shipped_model(run, tmp_path):
+    path = save(tmp_path, "a.jpg", photo(9, cell=34, turn=90).image)
+    done = run("solve", path, "--json")
+    assert done.code == 0, done.err
+    (result,) = json.loads(done.out)["results"]
+    assert (result["source"], result["puzzle"], result["answer"]) == (path, PUZZLES[0], ANSWER)
+    assert result["verified"] is True
+    assert result["picture"]["orientation"] == 90
+    assert (result["picture"]["read"], result["picture"]["grids"]) == (PUZZLES[0], 1)
+    assert np.array(result["picture"]["corners"]).shape == (4, 2)
+    done = run("solve", path)
+    assert done.code == 0
+    assert f"{path}: solved, verified by the rules (" in done.out
+
+
+def test_in_a_folder_a_bad_picture_is_a_result(run, tmp_path):
+    save(tmp_path, "b.png", photo(9, cell=26).image)
+    (tmp_path / "a.jpg").write_bytes(b"no picture")
+    (tmp_path / "notes.txt").write_text("not looked at")
+    done = run("solve", tmp_path, "--json")
+    assert done.code == 1
+    bad, good = json.loads(done.out)["results"]
+    assert (bad["puzzle"], bad["answer"], bad["verified"]) == (None, None, False)
+    assert "a.jpg is no picture" in bad["picture"]["error"]
+    assert good["answer"] == ANSWER
+    assert "1 of 2 puzzles not solved" in done.err
+
+
+@pytest.mark.parametrize(
+    ("image", "what"),
+    [
+        (np.full((480, 640, 3), 200, np.uint8), "no Sudoku grid in the picture"),
+        (four_by_four(), "the picture shows a 4x4 grid, only 9x9 Sudokus are read"),
+        (photo(9, cell=34, puzzle="0" * 81).image, "cannot be solved: only 0 digits were read"),
+        (photo(9, cell=34, puzzle="55" + PUZZLES[0][2:]).image, "cannot be solved: two 5s in row 1"),
+        (np.zeros((1, 1, 3), np.uint8), "the picture has 1x1 pixels, too small to hold a puzzle"),
+    ],
+    ids=["no grid", "4x4", "empty grid", "contradiction", "1x1"],
+)
+def test_a_picture_without_a_puzzle_says_why(run, tmp_path, image, what):
+    done = run("solve", save(tmp_path, "a.png", image))
+    assert (done.code, done.out) == (2, "")
+    assert what in done.err
+
+
+def test_a_picture_needs_a_nine_by_nine_model(run, tmp_path):
+    mini = write_singles_artifact(tmp_path / "mini", Sudoku(2, 2))
+    done = run("solve", save(tmp_path, "a.png", photo(9).image), "--model", mini)
+    assert done.code == 2
+    assert "pictures are read as 9x9 Sudokus" in done.err
+
+
+def test_a_picture_that_is_not_there(run):
+    done = run("solve", "nothere.jpg")
+    assert (done.code, "nothere.jpg: no such file" in done.err) == (2, True)

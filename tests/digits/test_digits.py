@@ -1,0 +1,58 @@
+"""The digit network's training: cells as the reader cuts them, a graph that equals the network, errors in words."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnxruntime as ort
+import pytest
+import torch
+
+pytest.importorskip("PIL")
+
+
+from hrm_edge.digits.camera import misplaced, photograph, read_cells
+from hrm_edge.digits.labels import read_labels
+from hrm_edge.digits.network import DigitNet, write_onnx
+from hrm_edge.digits.recipe import DigitsRecipe
+from hrm_edge.digits.sheet import draw_sheet
+from hrm_edge.errors import UserError
+from hrm_edge.recipe import read_keys
+from tests.vision.rendered import drawn_font
+
+
+def test_a_sheet_holds_what_its_labels_say():
+    rng = np.random.default_rng(0)
+    sheet = draw_sheet(rng, [drawn_font()], [drawn_font()])
+    gray, mesh = photograph(rng, sheet, 40)
+    cells = read_cells(gray, mesh)
+    assert cells.shape == (81, 32, 32)
+    ink = cells[:, 8:24, 8:24].max(axis=(1, 2))
+    assert np.median(ink[sheet.labels > 0]) > 3 * abs(np.median(ink[sheet.labels == 0]))
+    assert np.abs(misplaced(rng, mesh, 40) - mesh).max() < 40 * 0.3
+
+
+def test_the_written_graph_is_the_network(tmp_path):
+    torch.manual_seed(0)
+    network = DigitNet()
+    cells = torch.rand(7, 1, 32, 32)
+    for _ in range(3):  # running statistics that are not those of the start
+        network(cells)
+    network.eval()
+    write_onnx(network, tmp_path / "d.onnx", {"task": "digits"})
+    session = ort.InferenceSession(tmp_path / "d.onnx", providers=["CPUExecutionProvider"])
+    (logits,) = session.run(None, {"cells": cells.numpy()})
+    np.testing.assert_allclose(logits, network(cells).detach().numpy(), atol=1e-4)
+
+
+def test_the_shipped_recipe_is_one():
+    recipe = read_keys("recipes/digits.yaml", ["train.steps=7"]).validate(DigitsRecipe)
+    assert recipe.train.steps == 7
+
+
+def test_labels(tmp_path):
+    path = tmp_path / "a.dat"
+    path.write_text("phone x\n640x480:24 JPG\n" + "0 1 2 3 4 5 6 7 10 \n" * 9)
+    np.testing.assert_array_equal(read_labels(path), [0, 1, 2, 3, 4, 5, 6, 7, 0] * 9)
+    path.write_text("1 2 3\n")
+    with pytest.raises(UserError, match="is no label"):
+        read_labels(path)
