@@ -187,7 +187,8 @@ def test_the_table_has_no_cycle():
 @pytest.mark.parametrize("unit", sorted(BASE | CORE | EDGE))
 def test_the_edge_may_not_import_the_host_side(unit):
     assert not MAY_IMPORT[unit] & HOST
-    assert not MAY_USE.get(unit, set()) & set(BLOCKED_ON_EDGE)
+    optional = {"huggingface_hub"} if unit == "zoo" else set()  # inside a function, with a message where it is missing
+    assert not (MAY_USE.get(unit, set()) - optional) & set(BLOCKED_ON_EDGE)
 
 
 @pytest.mark.parametrize(
