@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from hrm_edge.errors import UserError
 from hrm_edge.model.hrm import HRM
 from hrm_edge.model.layers import Linear
-from hrm_edge.quant.calibrate import INT8_MAX
+from hrm_edge.quant.observers import INT8_MAX
 from hrm_edge.runtime.trt.identity import BatchRange, Options
 from hrm_edge.runtime.trt.worker import MIB, Request
 from hrm_edge.spec import STEP_INPUTS, ModelSpec, step_io
