@@ -29,6 +29,7 @@ BY_HAND = {
     "tensorrt-rtx-cu13": "1.7.1.116",
     "tensorrt-rtx-cu13-bindings": "1.7.1.116",
     "tensorrt-rtx-cu13-libs": "1.7.1.116",
+    "wandb": "0.31.0",  # alone: its own pins ask for a pre-release
     "wheel": "0.48.0",  # what those build with
 }
 HEADER = """\

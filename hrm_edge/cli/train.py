@@ -85,11 +85,13 @@ def train(recipe: Path, overrides: tuple[str, ...], out: Path | None, nproc: int
 
     \b
     hrm-edge train RECIPE --nproc 8 --nnodes 2 --rdzv-endpoint FIRST:29400 --rdzv-id NAME
+    export TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1
     torchrun --nproc-per-node 8 --nnodes 2 --rdzv-backend c10d \\
         --rdzv-endpoint FIRST:29400 --rdzv-id NAME --max-restarts 3 -m hrm_edge train RECIPE
 
     With --nnodes 1:2 training goes on while one of two hosts is away. OMP_NUM_THREADS is set to cores / processes
-    unless you set it (torchrun sets 1).
+    unless you set it (torchrun sets 1). Without the variable above, workers that torchrun starts again look for lost
+    ones.
     """
     from hrm_edge.recipe import load_recipe, read_keys
 

@@ -7,6 +7,7 @@ with a message for the user.
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import errno
 import logging
@@ -14,6 +15,7 @@ import os
 import signal
 import socket
 import sys
+import threading
 import uuid
 from dataclasses import dataclass
 
@@ -82,6 +84,9 @@ def launch(arguments: list[str], hosts: Hosts) -> int:
         if name.startswith("torch.distributed.elastic"):
             logging.getLogger(name).setLevel(logging.CRITICAL)  # we say it in our own words
     cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
+    # torch's agent keeps one store for all rounds, in which workers that were started again find the addresses of those
+    # that are gone; without sharing every round gets a new one.
+    os.environ.setdefault("TORCH_DISABLE_SHARE_RDZV_TCP_STORE", "1")
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, cores // hosts.nproc)))
     try:
         result = _run(arguments, hosts)
@@ -170,10 +175,21 @@ def _opens_port(host: str, port: str) -> bool:
     except OSError as error:
         if error.errno != errno.EADDRINUSE:  # another machine's address, or one that does not resolve: torch tells
             return False
-    try:  # another agent of this job, or of another that shares the port, answers as a store
-        TCPStore(host, int(port), is_master=False, wait_for_workers=False, timeout=datetime.timedelta(seconds=5))
-    except RuntimeError as error:
+    if not _is_store(host, int(port)):
         raise UserError(
             f"port {port} of {host} is in use by another program", "choose another: --rdzv-endpoint HOST:PORT"
-        ) from error
-    return False
+        )
+    return False  # another agent of this job, or of another that shares the port
+
+
+def _is_store(host: str, port: int, seconds: float = 5.0) -> bool:
+    """Does a store of torch answer there? Asked on a thread: torch waits for a silent program without end."""
+    answered = threading.Event()
+
+    def ask() -> None:
+        with contextlib.suppress(RuntimeError):
+            TCPStore(host, port, is_master=False, wait_for_workers=False, timeout=datetime.timedelta(seconds=seconds))
+            answered.set()
+
+    threading.Thread(target=ask, daemon=True).start()
+    return answered.wait(seconds)

@@ -29,7 +29,7 @@ def recipe(data: Path, model: dict[str, Any] | None = None, variant: str = "nano
             "task": "mini-sudoku",
             "variant": variant,
             "data": str(data),
-            "model": {"hidden": 16, "heads": 2, "max_steps": 4, **(model or {})},
+            "model": {"hidden": 16, "heads": 4, "max_steps": 4, **(model or {})},
             "augment": {"symmetries": True, "extra_clues": [0, 6], "extra_clues_end": [0, 2]},
             "train": {**options, "halt_exploration": 0.5},
             "evaluate": {"every": 6, "puzzles": 9},

@@ -1,0 +1,169 @@
+"""Launching: bad input ends with one message and no process left; two hosts, one of which is cut off (slow)."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from hrm_edge.cli.train import train
+from hrm_edge.data.build import Options, build
+from hrm_edge.errors import UserError
+from hrm_edge.model.load import load_model
+from hrm_edge.model.weights import checkpoints
+from hrm_edge.tasks import get_task
+from hrm_edge.train import launch as launching
+from hrm_edge.train.distributed import joined
+from hrm_edge.train.launch import Hosts, launch
+from hrm_edge.train.loggers import LOG_FILE, read_lines
+from tests.train.ranks import ROOT, recipe
+
+
+@pytest.fixture(scope="module")
+def recipe_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("launch")
+    build(get_task("mini-sudoku"), folder / "data", Options(source="generate", count=200, test_count=40, seed=0))
+    (folder / "recipe.yaml").write_text(recipe(folder / "data", steps=100_000).dump())
+    return folder / "recipe.yaml"
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--nproc", "3"], "train.batch is 16, which 3 processes cannot share equally\nuse --set train.batch=15"),
+        (["--nnodes", "1:3", "--rdzv-endpoint", "h", "--rdzv-id", "x"], "train.batch is 16, which 3 processes"),
+        (["--nnodes", "2"], "several hosts have to meet somewhere\nadd --rdzv-endpoint"),
+        (["--rdzv-endpoint", "h:1"], "the job needs a name\nadd --rdzv-id"),
+        (["--rdzv-endpoint", "h:0", "--rdzv-id", "x"], "'0' is no port\nwrite it as h:29400"),
+        (["--rdzv-endpoint", "h:x", "--rdzv-id", "x"], "'x' is no port"),
+    ],
+)
+def test_bad_input_starts_nothing(recipe_file: Path, tmp_path: Path, words: list[str], message: str) -> None:
+    result = CliRunner().invoke(train, [str(recipe_file), "--out", str(tmp_path / "run"), *words])
+    assert isinstance(result.exception, UserError)
+    assert message in str(result.exception)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("words", ["0", "2:1", "x", ":2"])
+def test_a_wrong_number_of_hosts(recipe_file: Path, words: str) -> None:
+    result = CliRunner().invoke(train, [str(recipe_file), "--nnodes", words])
+    assert result.exit_code == 2
+    assert "is no number of hosts: write 2, or 1:4" in result.output
+
+
+def test_a_port_that_another_program_has(monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        port = other.getsockname()[1]
+        with pytest.raises(UserError, match=f"port {port} of 127.0.0.1 is in use by another program\nchoose another"):
+            launch([], Hosts(1, (2, 2), f"127.0.0.1:{port}", "x"))
+        for name, value in {"RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}.items():
+            monkeypatch.setenv(name, str(value))
+        monkeypatch.setenv("GLOO_SOCKET_IFNAME", "lo")
+        with pytest.raises(UserError, match=f"port 127.0.0.1:{port} is in use"), joined(5):
+            pass
+
+
+def test_a_host_that_does_not_come_ends_in_a_message(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Hosts, "join_timeout", 1)
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    begun = time.monotonic()
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    with pytest.raises(UserError, match=f"fewer than 2 hosts came to 127.0.0.1:{port} within 1 s\nstart the same"):
+        launch([], Hosts(1, (2, 2), f"127.0.0.1:{port}", "x", timeout=1))
+    with pytest.raises(UserError, match=r"no way to 192\.0\.2\.1:9, where the hosts are to meet: [^\n]*\nstart the"):
+        launch([], Hosts(1, (2, 2), "192.0.2.1:9", "x", timeout=1))  # TEST-NET-1: nobody's
+    assert time.monotonic() - begun < 100
+
+
+def test_threads_are_shared_out_unless_given(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = []
+    monkeypatch.setattr(launching, "_run", lambda *_: seen.append(os.environ["OMP_NUM_THREADS"]))
+    monkeypatch.setattr(launching, "_exit_code", lambda *_: 0)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(12)))
+    for given, nproc in ((None, 5), (None, 40), ("7", 5)):
+        monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+        if given:
+            monkeypatch.setenv("OMP_NUM_THREADS", given)
+        launch([], Hosts(nproc))
+    assert seen == ["2", "1", "7"]
+
+
+@pytest.fixture
+def namespaces() -> Iterator[tuple[str, str]]:
+    """Two hosts on one cable: network namespaces with addresses 10.77.0.1 and 10.77.0.2."""
+    if os.geteuid() or not shutil.which("ip"):
+        pytest.skip("needs root and iproute2 (apt install iproute2)")
+    names = (f"hrm{os.getpid()}a", f"hrm{os.getpid()}b")
+    try:
+        for name in names:
+            ip("netns", "add", name)
+        ip("link", "add", "cable", "netns", names[0], "type", "veth", "peer", "name", "cable", "netns", names[1])
+        for number, name in enumerate(names, 1):
+            ip("-n", name, "addr", "add", f"10.77.0.{number}/24", "dev", "cable")
+            ip("-n", name, "link", "set", "cable", "up")
+            ip("-n", name, "link", "set", "lo", "up")
+        yield names
+    finally:
+        for name in names:
+            subprocess.run(["ip", "netns", "del", name], check=False)
+
+
+def ip(*words: str) -> None:
+    subprocess.run(["ip", *words], check=True)
+
+
+def wait_for_ranks(run: Path, ranks: int, beyond: int, hosts: list[subprocess.Popen[bytes]]) -> int:
+    """Wait for a checkpoint later than step ``beyond`` that was saved on ``ranks`` ranks; returns its step."""
+    deadline = time.monotonic() + 400
+    while time.monotonic() < deadline:
+        assert [host.poll() for host in hosts] == [None] * len(hosts)
+        for folder in reversed(checkpoints(run)):
+            with contextlib.suppress(OSError):  # pruned just now
+                step = int(folder.name[-8:])
+                if step > beyond and json.loads((folder / "loop.json").read_text())["ranks"] == ranks:
+                    return step
+        time.sleep(0.2)
+    raise AssertionError(f"no checkpoint of {ranks} ranks beyond step {beyond}")
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1500)
+def test_two_hosts_go_on_while_one_is_cut_off_and_when_it_is_back(
+    recipe_file: Path, tmp_path: Path, namespaces: tuple[str, str]
+) -> None:
+    run = tmp_path / "run"
+    words = [sys.executable, "-m", "hrm_edge", "train", str(recipe_file), "--out", str(run), "--nnodes", "1:2"]
+    words += ["--rdzv-endpoint", "10.77.0.1:29400", "--rdzv-id", "two", "--host-timeout", "10s"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    hosts = [subprocess.Popen(["ip", "netns", "exec", name, *words], env=environment) for name in namespaces]
+    try:
+        together = wait_for_ranks(run, 2, 0, hosts)
+        ip("-n", namespaces[1], "link", "set", "cable", "down")
+        alone = wait_for_ranks(run, 1, together, hosts)
+        ip("-n", namespaces[1], "link", "set", "cable", "up")
+        again = wait_for_ranks(run, 2, alone, hosts)
+        hosts[0].send_signal(signal.SIGINT)
+        assert [host.wait(200) for host in hosts] == [130, 130]
+        assert load_model(checkpoints(run)[-1])[1].step >= again
+        steps = [line["step"] for line in read_lines(run / LOG_FILE) if line["kind"] == "train"]
+        assert steps == list(range(20, steps[-1] + 1, 20))  # no gap, no repeat
+    finally:
+        for host in hosts:
+            host.kill()
+            host.wait()
