@@ -91,9 +91,30 @@ def peers() -> str:
     return "\n".join(lines).rstrip()
 
 
+def photos() -> str:
+    """Photos of puzzles: read, left alone, wrong, solved, and what it takes."""
+    lines = [
+        row("photos", "count", "located", "read rightly (95 %)", "left alone", "wrong", "solved of right",
+            "ms p50 / p95: locate, read, solve", "machine, date"),
+        "|---|---|---|---|---|---|---|---|---|",
+    ]  # fmt: skip
+    for path, report in reports("photos"):
+        low, high = report["right_interval_95"]
+        ms = ", ".join(
+            f"{report['ms'][s]['p50']:.0f} / {report['ms'][s]['p95']:.0f}" for s in ("locate", "read", "solve")
+        )
+        cells = (
+            path.stem.removeprefix("photos-"), report["count"], report["located"],
+            f"{report['right']}, {report['right_share']:.1%} ({low:.1%} to {high:.1%})", report["abstained"],
+            report["wrong"], f"{report['solved_of_right']} of {report['right']}", ms, link(path),
+        )  # fmt: skip
+        lines.append(row(*cells))
+    return "\n".join(lines)
+
+
 def rendered(text: str) -> str:
     """README text with its tables replaced."""
-    for name, table in (("accuracy", accuracy()), ("latency", latency()), ("peers", peers())):
+    for name, table in (("accuracy", accuracy()), ("latency", latency()), ("peers", peers()), ("photos", photos())):
         begin = BEGIN.format(name)
         before, _, rest = text.partition(begin)
         _, _, after = rest.partition(END)

@@ -116,3 +116,26 @@ def givens_of(pictures: list[Picture]) -> Tokens:
     """Tokens [N, 81] of the pictures that have a puzzle."""
     puzzles = [picture.puzzle for picture in pictures if picture.puzzle is not None]
     return np.stack(puzzles) if puzzles else np.zeros((0, 81), np.uint8)
+
+
+def check_overlay(overlay: Path, puzzle: str, paths: list[Path]) -> None:
+    """Raise ``UserError`` where ``--overlay`` cannot be written, before anything is solved."""
+    if not paths:
+        raise UserError(f"--overlay: {puzzle} is no picture", "leave --overlay out, or solve a picture")
+    if Path(puzzle).is_dir():
+        if overlay.exists() and (not overlay.is_dir() or overlay.resolve() == Path(puzzle).resolve()):
+            raise UserError(f"--overlay {overlay}: not a folder of its own", "name another folder with --overlay")
+    elif overlay.suffix.lower() not in (".jpg", ".jpeg", ".png"):
+        raise UserError(f"--overlay {overlay}: what format?", "end it in .jpg or .png")
+
+
+def draw_overlay(picture: Picture, answer: Tokens, target: Path) -> None:
+    """Write the picture with the verified ``answer`` [81] in its blanks."""
+    from hrm_edge.vision.images import load_image, save_image
+    from hrm_edge.vision.overlay import draw_answer
+
+    assert picture.found is not None
+    assert picture.puzzle is not None
+    image = load_image(picture.path)
+    draw_answer(image, picture.found.reading.grid, picture.puzzle, answer)
+    save_image(image, target)

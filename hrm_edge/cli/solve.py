@@ -30,10 +30,12 @@ LITERAL = "argument"  # the source of a puzzle that was typed, not read from a f
 @backend_option
 @click.option("--threads", type=click.IntRange(1), help="Threads of one step (ONNX Runtime).")
 @click.option("--seed", type=int, default=0, show_default=True, help="Chooses the symmetries.")
+@click.option("--overlay", type=click.Path(path_type=Path),
+              help="Of a picture: write it here with the answer drawn in; of a folder: a folder.")  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def solve(
     puzzle: str, model: str | None, task_name: str | None, views: int, max_steps: int | None,
-    backend: Backend | None, threads: int | None, seed: int, as_json: bool,
+    backend: Backend | None, threads: int | None, seed: int, overlay: Path | None, as_json: bool,
 ) -> None:  # fmt: skip
     """Solve PUZZLE: its cells row by row (0 or . is a blank), a file with one puzzle a line, a picture, or a folder
     of pictures.
@@ -43,11 +45,11 @@ def solve(
 
     \b
     hrm-edge solve 0030400000020100 --model artifacts/mini
-    hrm-edge solve photo.jpg
+    hrm-edge solve photo.jpg --overlay solved.jpg
     """
     from hrm_edge import zoo
     from hrm_edge.cli.options import print_json
-    from hrm_edge.cli.pictures import picture_paths
+    from hrm_edge.cli.pictures import check_overlay, draw_overlay, picture_paths
     from hrm_edge.cli.resolve import resolve_model
     from hrm_edge.errors import GateError, UserError
     from hrm_edge.tasks.arc import Arc
@@ -57,6 +59,8 @@ def solve(
     if model is None:
         raise UserError("no model given, and this version ships none", "name a folder: --model ARTIFACT")
     paths = picture_paths(puzzle)
+    if overlay is not None:
+        check_overlay(overlay, puzzle, paths)
     resolved = resolve_model(model, threads, task_name, backend)
     task = resolved.task
     if isinstance(task, Arc):
@@ -66,6 +70,11 @@ def solve(
         )
     options = _Options(views, max_steps, seed)
     results = _pictures(paths, resolved, model, options) if paths else _puzzles(puzzle, resolved, model, options)
+    if overlay is not None:
+        for result in results:
+            if result.picture is not None and result.solution is not None and result.verified:
+                target = overlay / result.picture.path.name if Path(puzzle).is_dir() else overlay
+                draw_overlay(result.picture, result.solution.answer, target)
     if as_json:
         print_json({"results": [result.document(task) for result in results]})
     else:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hrm_edge.errors import UserError
-from hrm_edge.files import os_error
+from hrm_edge.files import atomic_file, os_error
 
 Image = NDArray[np.uint8]  # [h, w, 3] BGR
 
@@ -130,6 +130,13 @@ def _webp_size(data: bytes) -> tuple[int, int] | None:
         width, height = struct.unpack("<HH", data[26:30])
         return width & 0x3FFF, height & 0x3FFF
     return None
+
+
+def save_image(image: Image, path: Path) -> None:
+    """Write a BGR picture, as PNG where ``path`` ends in .png, else as JPEG; whole or not at all."""
+    _, data = cv2.imencode(".png" if path.suffix.lower() == ".png" else ".jpg", image)
+    with atomic_file(path) as temporary:
+        temporary.write_bytes(data.tobytes())
 
 
 def image_files(folder: Path) -> list[Path]:

@@ -43,6 +43,21 @@ def test_a_photo_is_solved_with_the_shipped_model(run, tmp_path):
     assert f"{path}: solved, verified by the rules (" in done.out
 
 
+def test_the_answer_is_drawn_into_the_blanks(run, tmp_path):
+    taken = photo(9, cell=34)
+    path = save(tmp_path, "a.png", taken.image)
+    done = run("solve", path, "--overlay", tmp_path / "solved.png")
+    assert done.code == 0, done.err
+    changed = np.abs(cv2.imread(str(tmp_path / "solved.png")).astype(int) - taken.image).sum(axis=2) > 60
+    for cell in range(81):
+        x, y = (int(v) for v in taken.mesh[cell // 9 : cell // 9 + 2, cell % 9 : cell % 9 + 2].mean(axis=(0, 1)))
+        assert changed[y - 10 : y + 10, x - 10 : x + 10].any() == (PUZZLES[0][cell] == "0")
+    done = run("solve", PUZZLES[0], "--overlay", tmp_path / "b.png")
+    assert (done.code, "is no picture" in done.err) == (2, True)
+    done = run("solve", path, "--overlay", tmp_path / "b.txt")
+    assert (done.code, "what format?" in done.err) == (2, True)
+
+
 def test_in_a_folder_a_bad_picture_is_a_result(run, tmp_path):
     save(tmp_path, "b.png", photo(9, cell=26).image)
     (tmp_path / "a.jpg").write_bytes(b"no picture")
