@@ -18,6 +18,9 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install --constraint con
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
+# Beside the environment, not in it: it asks for an older tensorrt-rtx than ours. One test converts with it, with no GPU.
+TORCH_TENSORRT := torch-tensorrt-rtx==2.13.0 dllist==2.0.0 psutil==7.2.2
+
 # The build backends come first, pinned like the rest, so that nothing is built in an unpinned environment.
 $(VENV)/.installed: pyproject.toml constraints.txt
 	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
@@ -28,7 +31,9 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	@touch $@
 
 $(VENV)/.installed-dev: $(VENV)/.installed
-	$(PIP) --no-build-isolation --editable '.[dev,digits,tensorboard,web,rtx,fused,lean,openvino,report]'
+	$(PIP) --no-build-isolation --editable '.[dev,digits,tensorboard,web,rtx,fused,lean,openvino,report,gpu]'
+	$(PIP) --no-deps --upgrade --target $(VENV)/torch-tensorrt $(TORCH_TENSORRT) || \
+		echo "no torch-tensorrt-rtx for this Python and machine: its conversion test skips" >&2
 	@touch $@
 
 $(VENV)/.installed-docs: $(VENV)/.installed-dev

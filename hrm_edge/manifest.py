@@ -36,7 +36,8 @@ class Parity(BaseModel):
     logits_max_abs: float = Field(description="largest difference over all puzzles")
     logits_median_abs: float = Field(description="median over puzzles of a puzzle's largest difference")
     logits_sqnr_db: float
-    carry_cosine: float
+    carry_cosine: float = Field(description="smallest over the puzzles: the worst one's")
+    carry_cosine_mean: float | None = Field(default=None, description="mean over the puzzles")
     same_answers: float = Field(description="share of puzzles whose whole decoded answer is the same")
 
 
@@ -66,6 +67,9 @@ class Manifest(BaseModel):
     parity: list[Parity] = []
     accuracy_lost_points: float | None = Field(
         default=None, description="exact accuracy of torch minus that of the artifact, on the check set"
+    )
+    accuracy_lost_interval_95: tuple[float, float] | None = Field(
+        default=None, description="of accuracy_lost_points, paired: the same puzzles answered by both"
     )
     gate: Gate
     quantization: dict[str, Any] | None = None

@@ -85,10 +85,11 @@ class Checkpoints(Section):
 class Quantization(Section):
     """INT8: symmetric, zero point 0, weights per output channel, activations per tensor."""
 
-    observer: Literal["max", "percentile"] = "percentile"
+    observer: Literal["max", "percentile", "mse", "entropy"] = "percentile"
     percentile: float = Field(default=99.99, gt=50, le=100)
     calibration_puzzles: int = Field(default=128, ge=1)
     smooth: float = Field(default=0.5, ge=0, lt=1, description="SmoothQuant strength; 0: off")
+    aware: bool = Field(default=False, description="train with INT8 rounding (QAT): fine-tune where export misses")
 
 
 class Limits(Section):
@@ -98,7 +99,9 @@ class Limits(Section):
     same_answers_fp32: float = 0.98
     sqnr_db_fp16: float = 30.0
     sqnr_db_int8: float = 20.0
+    carry_cosine: float = Field(default=0.995, description="mean over the puzzles, after all steps; not for fp32")
     accuracy_drop_points: float = 0.5
+    accuracy_drop_points_fp16: float = 0.1
     puzzles: int = Field(default=256, ge=1, description="puzzles that parity and accuracy are measured on")
 
 
@@ -109,6 +112,7 @@ class Recipe(Section):
     variant: str
     seed: int = 0
     data: str = Field(default="", description="built data folder")
+    init: str = Field(default="", description="run, checkpoint or published file whose weights the run starts from")
     model: dict[str, Any] = {}
     augment: Augment = Augment()
     train: Train = Train()

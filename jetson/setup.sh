@@ -53,7 +53,7 @@ while (($#)); do
     shift
 done
 
-here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd -P)
 venv=$prefix/venv
 needed_mb=600 # measured: 284 MB installed, the rest is for unpacking
 

@@ -30,7 +30,14 @@ Overrides = dict[str, tuple[int, list[int | str]]]
 def singles_spec(task: Sudoku, **overrides: Any) -> ModelSpec:
     hidden = max(8, task.side + task.side % 2)
     return variant_spec(
-        "nano", vocab=task.vocab, seq_len=task.seq_len, grid=task.grid, hidden=hidden, heads=4, **overrides
+        "nano",
+        vocab=task.vocab,
+        seq_len=task.seq_len,
+        grid=task.grid,
+        hidden=hidden,
+        heads=2,
+        grid_heads=False,
+        **overrides,
     )
 
 

@@ -127,18 +127,21 @@ def _build(resolved: Resolved, model: str, source: str, size: tuple[int, int], v
 
 
 def _serve(show: Demo, resolved: Resolved, address: Address, tls: tuple[Path, Path] | None) -> None:
+    from hrm_edge.bench.power.choose import AUTO, open_meter
+    from hrm_edge.demo.power import Gauge
     from hrm_edge.demo.serve import Server
     from hrm_edge.demo.web import Web
+    from hrm_edge.device.system import System
     from hrm_edge.vision.images import decode_image
 
     model = {"name": resolved.model.name, "parameters": resolved.model.parameters, "backend": resolved.session.backend}
-    page = Web(show, lambda data: decode_image(data, "the upload"), model, _power)
+    gauge = Gauge(open_meter(AUTO, System(), on_cpu="cpu" in resolved.session.backend))
+    page = Web(show, lambda data: decode_image(data, "the upload"), model, gauge)
     server = Server(show, page, address, tls)
     source = "the browser's camera" if show.camera is None else show.camera.source.name
     click.echo(f"Source: {source}. Open {server.url}", err=True)
     click.echo("Ctrl-C ends it.", err=True)
-    server.run()
-
-
-def _power() -> dict[str, Any]:
-    return {"watts": None, "meter": "no meter"}
+    try:
+        server.run()
+    finally:
+        gauge.close()

@@ -62,7 +62,8 @@ def try_road() -> str:
     elapsed_ms = 1e3 * (time.perf_counter() - began)
     if not answer.verified:
         raise UserError(f"{name} did not solve an easy puzzle", "pip install --force-reinstall hrm-edge")
-    return f"{name} solved a puzzle in {elapsed_ms:.0f} ms and {answer.steps} step{'s'[: answer.steps > 1]}, verified by the rules"
+    steps = f"{answer.steps} step{'s'[: answer.steps > 1]}"
+    return f"{name} solved a puzzle in {elapsed_ms:.0f} ms and {steps}, verified by the rules"
 
 
 def _show(diagnosis: Diagnosis) -> None:

@@ -12,6 +12,8 @@ import click
 from hrm_edge.errors import UserError
 
 if TYPE_CHECKING:
+    from hrm_edge.export.artifact import WrittenAs
+    from hrm_edge.runtime.trt.build import Make
     from hrm_edge.runtime.trt.identity import Engine
 
 ENGINE_FLAGS = {  # parameter → the backends that take it
@@ -22,7 +24,7 @@ ENGINE_FLAGS = {  # parameter → the backends that take it
     "workspace": {"tensorrt", "torch-tensorrt"},
     "optimization_level": {"tensorrt", "torch-tensorrt"},
     "plugin_library": {"tensorrt"},
-    "no_cache": {"tensorrt"},
+    "no_cache": {"tensorrt", "torch-tensorrt"},
 }
 
 
@@ -93,8 +95,8 @@ def artifact_folder(model: Path) -> Path | None:
     return folder if (folder / MANIFEST).is_file() else None
 
 
-def export_engine(artifact: Path, out: Path, given: dict[str, Any]) -> None:
-    """Build an artifact's engine into ``out`` and show it."""
+def export_engine(artifact: Path, out: Path, given: dict[str, Any], make: Make | None = None) -> None:
+    """Build an artifact's engine into ``out`` and show it; ``make``: see ``build_engine``."""
     from rich.console import Console
 
     from hrm_edge.runtime.trt.build import Wishes, build_engine
@@ -109,19 +111,33 @@ def export_engine(artifact: Path, out: Path, given: dict[str, Any]) -> None:
         optimization_level=chosen.get("optimization_level", Wishes.optimization_level),
         plugin=chosen.get("plugin_library"),
         use_cache=not chosen.get("no_cache", False),
+        frontend="onnx" if make is None else "torch-tensorrt",
     )
     with Console(stderr=True).status("building the engine") as status:
-        engine, cached = build_engine(artifact, out, wishes, tell=status.update)
+        engine, cached = build_engine(artifact, out, wishes, tell=status.update, make=make)
     _show(engine, out, cached)
 
 
-def export_through(out: Path, artifact: Callable[[Path], None], given: dict[str, Any]) -> None:
-    """The same for a checkpoint: ``artifact`` writes the folder that the engine is built from."""
+def export_through(
+    out: Path, backend: str, artifact: Callable[[Path, WrittenAs | None], None], given: dict[str, Any]
+) -> None:
+    """The same for a checkpoint: ``artifact`` writes the folder that the engine is built from, or with."""
+    from hrm_edge.runtime.trt.device import find_gpu
+
+    make: Make | None = None
+    written_as: WrittenAs | None = None
+    if backend == "torch-tensorrt":
+        from hrm_edge.export.torch_trt import Maker, load_torch_tensorrt
+
+        load_torch_tensorrt()  # what is missing is said before the work
+        find_gpu()
+        maker = Maker()
+        make, written_as = maker.make, maker.written
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as scratch:
         folder = Path(scratch) / out.name
-        artifact(folder)
-        export_engine(folder, out, given)
+        artifact(folder, written_as)
+        export_engine(folder, out, given, make)
 
 
 def _show(engine: Engine, out: Path, cached: bool) -> None:
@@ -134,7 +150,8 @@ def _show(engine: Engine, out: Path, cached: bool) -> None:
     device = f"{identity.device} ({architectures})" if identity.device else f"GPUs of {architectures}"
     table.add_row("valid for", f"{identity.runtime} {identity.tensorrt}, {device}")
     table.add_row("batch", f"{options.batch.min} to {options.batch.max}, tuned for {options.batch.opt}")
-    table.add_row("size", f"{engine.plan.bytes / 1e6:.1f} MB, {built.layers} layers before fusion")
+    layers = f", {built.layers} layers before fusion" if built.layers else ""
+    table.add_row("size", f"{engine.plan.bytes / 1e6:.1f} MB{layers}")
     how = f"from the cache ({built.created[:10]})" if cached else f"{built.seconds:.1f} s"
     table.add_row("build", f"{how}, peak memory {built.peak_memory_bytes / 2**20:.0f} MiB")
     table.add_row("workspace", f"{options.workspace_mib} MiB, optimization level {options.optimization_level}")

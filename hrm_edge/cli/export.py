@@ -7,63 +7,40 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from hrm_edge.cli.artifact import ARTIFACT_FLAGS, artifact_options, is_asked, write_artifact
 from hrm_edge.cli.engine import artifact_folder, check_flags, engine_options, export_engine, export_through
 from hrm_edge.cli.options import task_option
 
 if TYPE_CHECKING:
-    from hrm_edge.manifest import Manifest
+    from hrm_edge.export.artifact import WrittenAs
 
 
 @click.command()
 @click.argument("model", type=click.Path(path_type=Path))
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="New folder for the artifact.")
-@click.option("--fp32", "precision", flag_value="fp32", help="Float32 (the default).")
-@click.option("--fp16", "precision", flag_value="fp16", help="Float16 weights, products and carry.")
-@click.option("--int8", "precision", flag_value="int8", help="INT8 products by explicit Q/DQ; needs --calibration.")
-@click.option(
-    "--calibration",
-    type=click.Path(path_type=Path, exists=True),
-    help="Built data folder (its train part calibrates, its test part checks) or a puzzle file (halved); "
-    "without it the package's own puzzles check.",
-)
-@click.option(
-    "--max-steps",
-    type=click.IntRange(1),
-    help="ACT steps that the artifact is calibrated, checked and by default run for.  [default: the recipe's]",
-)
+@artifact_options
 @task_option
 @click.option(
     "--backend",
-    type=click.Choice(["onnx", "tensorrt"]),
+    type=click.Choice(["onnx", "tensorrt", "torch-tensorrt"]),
     default="onnx",
     show_default=True,
     help="What to build; an engine's folder is an artifact too.",
 )
-@click.option(
-    "--plugin", is_flag=True, help="Attention as one node for the TensorRT plugin; other runtimes run it too."
-)
 @engine_options
-def export(
-    model: Path,
-    out: Path,
-    precision: str | None,
-    calibration: Path | None,
-    max_steps: int | None,
-    task_name: str | None,
-    backend: str,
-    plugin: bool,
-    **engine: Any,
-) -> None:
+def export(model: Path, out: Path, task_name: str | None, backend: str, **flags: Any) -> None:
     """Export MODEL, a run or checkpoint folder of 'hrm-edge train' or a published state-dict file, as an artifact.
 
-    Engines are built from an artifact as well, or from a shipped model.
+    An fp32 artifact or a shipped model may be exported again, in another precision or as an engine.
 
     The artifact holds one ACT step as ONNX, its initial state, and a manifest with a hash of every file and the
     parity with torch after 1, 4 and all steps. Where the export misses the limits of its recipe, the artifact is
-    marked, and the command ends with exit code 1.
+    marked, and the command ends with exit code 1; layers that INT8 harms are found with --sensitivity, and where
+    that is not enough, 'hrm-edge train' with --set quantization.aware=true trains the rounding in.
 
     \b
     hrm-edge export runs/nano --out artifacts/nano-int8 --int8 --calibration data/sudoku
+    hrm-edge export sudoku-nano --out artifacts/nano-int8 --int8 --sensitivity policy.yaml
     hrm-edge export artifacts/nano-int8 --out engines/nano-int8 --backend tensorrt      # on the Jetson
     hrm-edge export sudoku-nano --out engines/rtx --backend tensorrt --sm 86,89,120     # anywhere, for RTX cards
     """
@@ -71,91 +48,30 @@ def export(
 
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UserError(f"--out: {out} already exists", "choose another folder, or remove it first")
-    check_flags(backend, engine)
+    check_flags(backend, flags)
     artifact = artifact_folder(model)
-    if artifact is not None:
-        own = {"--fp32, --fp16 or --int8": precision, "--calibration": calibration, "--max-steps": max_steps,
-               "--plugin": plugin or None, "--task": task_name}  # fmt: skip
-        for flag, value in own.items():
-            if value is not None:
-                raise UserError(f"{flag}: {model} is an artifact, which has this settled", "export the checkpoint")
-        if backend != "tensorrt":
-            raise UserError(f"{model} is an artifact already", "add --backend tensorrt for its engine")
-        export_engine(artifact, out, engine)
+    own = {name: flags.pop(name) for name in ARTIFACT_FLAGS}
+    if artifact is not None and task_name is not None:
+        raise UserError(f"--task: {model} is an artifact, which says its own", "leave it out")
+    if artifact is not None and backend == "torch-tensorrt":
+        raise UserError(f"{model} is an artifact, Torch-TensorRT converts the torch model", "export the checkpoint")
+    if artifact is not None and backend != "onnx":
+        if is_asked(own):
+            raise UserError(
+                f"{model} is an artifact, whose precision and steps are settled for an engine",
+                "leave such flags out, or export it first without --backend",
+            )
+        export_engine(artifact, out, flags)
         return
 
-    def write(folder: Path) -> None:
-        _export_checkpoint(model, folder, task_name, precision or "fp32", calibration, max_steps, plugin)
+    def write(folder: Path, written_as: WrittenAs | None = None) -> None:
+        write_artifact(artifact or model, folder, task_name, own, written_as)
 
-    if backend == "tensorrt":
-        export_through(out, write, engine)
+    if backend != "onnx":
+        export_through(out, backend, write, flags)
         return
+    if artifact is not None and not is_asked(own):
+        raise UserError(f"{model} is an artifact already", "add --int8 or --fp16, or --backend tensorrt for its engine")
     write(out)
+    calibration = own["calibration"]
     click.echo(f"Next: hrm-edge bench {out}" + (f" --data {calibration}" if calibration else ""))
-
-
-def _export_checkpoint(
-    model: Path, out: Path, task_name: str | None, precision: str, calibration: Path | None,
-    max_steps: int | None, plugin: bool,
-) -> None:  # fmt: skip
-    from typing import cast
-
-    from rich.console import Console
-
-    from hrm_edge.cli.resolve import tell_assumed
-    from hrm_edge.errors import GateError
-    from hrm_edge.export.artifact import export as run
-    from hrm_edge.manifest import Precision
-    from hrm_edge.model.load import load_model
-    from hrm_edge.recipe import Limits, Quantization, load_recipe
-    from hrm_edge.train.checkpoint import RECIPE_FILE
-
-    network, info, found = load_model(model, task_name)
-    tell_assumed(str(found), info.origin())
-    recipe = load_recipe(found / RECIPE_FILE) if found.is_dir() else None  # a published file has none
-    if max_steps is not None:
-        network.spec = network.spec.model_copy(update={"max_steps": max_steps})
-    console = Console(stderr=True)
-    with console.status("exporting") as status:
-        manifest = run(
-            network,
-            info,
-            out,
-            precision=cast(Precision, precision),
-            calibration=calibration,
-            quantization=recipe.quantization if recipe else Quantization(),
-            limits=recipe.limits if recipe else Limits(),
-            plugin=plugin,
-            tell=lambda message: status.update(message),
-        )
-    _show(Console(), manifest, out)
-    if not manifest.gate.passed:
-        raise GateError("; ".join(manifest.gate.failures), f"{out} is marked; see its manifest.json")
-
-
-def _show(console: object, manifest: Manifest, out: Path) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    assert isinstance(console, Console)
-    table = Table(title=f"{out}: {manifest.spec.variant} {manifest.precision} against torch fp32")
-    columns = ("steps", "puzzles", "logits max abs", "median puzzle", "SQNR dB", "worst carry cosine", "same answers")
-    for column in columns:
-        table.add_column(column, justify="right")
-    for row in manifest.parity:
-        table.add_row(
-            str(row.steps),
-            str(row.puzzles),
-            f"{row.logits_max_abs:.2e}",
-            f"{row.logits_median_abs:.2e}",
-            f"{row.logits_sqnr_db:.1f}",
-            f"{row.carry_cosine:.6f}",
-            f"{row.same_answers:.2%}",
-        )
-    console.print(table)
-    size = sum(entry.bytes for entry in manifest.files.values())
-    lost = manifest.accuracy_lost_points
-    accuracy = "not compared (no answers)" if lost is None else f"{lost:+.2f} points lost"
-    console.print(
-        f"size {size / 1e6:.2f} MB, exact accuracy {accuracy}, checked on {manifest.provenance['checked_on']}"
-    )

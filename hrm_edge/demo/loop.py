@@ -20,6 +20,7 @@ from hrm_edge.vision.read import Reader, Reading, turned
 from hrm_edge.vision.track import Tracker
 
 FRAME_TIMEOUT_S = 0.5
+WAITING_S = 2.0  # without a frame: a browser's tab in the background sends one a second
 PATIENCE_FRAMES = 12  # read before a reading that the rules refuse is called unsolvable
 SETTLED_EVERY = 4  # frames between two readings once the reading is stable: enough to notice another puzzle
 SEARCHING = State("searching", "searching for a Sudoku")
@@ -38,6 +39,7 @@ class Demo:
         self._track = 0  # the tracker's count that the fusion is about
         self._track_since_s = 0.0
         self._reading: Reading | None = None
+        self._settled = False  # the rules have accepted the reading: it need not be read all the time
         self._answer_after_ms: float | None = None
         self._board: dict[str, Any] | None = None
         self._thought: Thought | None = None
@@ -63,14 +65,16 @@ class Demo:
 
     def run(self, stop: threading.Event) -> None:
         """Until ``stop``. Raises what broke the thinker."""
+        last_s = float("-inf")
         while not stop.is_set():
             if self.thinker.fault is not None:
                 raise self.thinker.fault
             frame = self.mailbox.take(FRAME_TIMEOUT_S)
-            if frame is None:
-                self._publish(self._waiting(), self.view.image)
-            else:
+            if frame is not None:
+                last_s = frame.time_s
                 self.show(frame)
+            elif time.perf_counter() - last_s > WAITING_S:
+                self._publish(self._waiting(), self.view.image)
 
     def show(self, frame: Frame) -> None:
         """One turn of the loop: make the view of ``frame``."""
@@ -96,30 +100,33 @@ class Demo:
         self._track, self._track_since_s = self._tracker.tracks, frame.time_s
         self._answer_after_ms = None
         self._fusion.reset()
-        self._reading = None
+        self._reading, self._settled = None, False
 
     def _read(self, image: Image, grid: Grid) -> None:
         """Fuse this frame's reading into what was read, where it is worth the time."""
         self._frames += 1
-        settled = self._reading is not None and self._fusion.stable
-        if self._tracker.seen and (not settled or self._frames % SETTLED_EVERY == 0):
+        if self._tracker.seen and (not self._settled or self._frames % SETTLED_EVERY == 0):
             began = time.perf_counter()
-            self._reading = self._fusion.add(self._reader.read(image, grid))
+            direction = self._reading.orientation if self._settled and self._reading is not None else None
+            self._reading = self._fusion.add(self._reader.read(image, grid, direction))
             self._stages["read"].add(time.perf_counter() - began)
 
     def _judge(self) -> State:
         """What the reading so far amounts to; starts the thinker on a stable one."""
         in_view = self._tracker.in_view
         reading = State("reading", "reading" if in_view < 2 else f"reading the clearest of {in_view} grids in view")
+        self._settled = False
         if self._reading is None or not self._fusion.stable:
             return reading
         thought = self.thinker.think(self._reading)
         if thought.refused is not None:
+            why = thought.refused.what.removeprefix("contradictory givens: ")
             if self._fusion.frames < PATIENCE_FRAMES:
-                return State("reading", f"reading again: {thought.refused.what}")
-            return State("unsolvable", f"cannot be solved: {thought.refused.what}")
+                return State("reading", f"reading again: {why}")
+            return State("unsolvable", f"cannot be solved: {why}")
         if thought.givens is None:
             return reading
+        self._settled = True
         if thought is not self._thought:
             percent = np.rint(100 * self._reading.confidence).astype(int).tolist()
             self._board = {"givens": self.thinker.task.format(thought.givens), "confidence": percent}
@@ -149,7 +156,9 @@ class Demo:
         return State("unsolvable", f"cannot be solved: a {side}x{side} grid, and the model solves {mine}x{mine}")
 
     def _waiting(self) -> State:
-        if self.mailbox.guest is None and self.camera is not None:
+        if self.mailbox.guest is not None:
+            return State("waiting", "waiting for the viewer's camera")
+        if self.camera is not None:
             return State("waiting", self.camera.trouble or f"waiting for {self.camera.source.name}")
         return State("waiting", "waiting for a picture: start this device's camera, or send a photo")
 

@@ -47,13 +47,15 @@ def bind(address: Address) -> socket.socket:
     """A listening socket; ``UserError`` where the address is taken, not ours, or not allowed."""
     try:
         family = socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM)[0][0]
-        found = socket.socket(family)
+    except socket.gaierror as error:
+        raise UserError(f"--web: unknown host '{address.host}'", _FORM) from error
+    found = socket.socket(family)
+    try:
         found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         found.bind((address.host, address.port))
         found.listen()
-    except socket.gaierror as error:
-        raise UserError(f"--web: unknown host '{address.host}'", _FORM) from error
     except OSError as error:
+        found.close()
         mends = {
             errno.EADDRINUSE: f"choose another port: --web {address.port + 1 if address.port < 65535 else 8000}",
             errno.EACCES: "ports below 1024 are for root: choose another, such as --web 8000",
@@ -103,12 +105,16 @@ class Server:
         self._fault: BaseException | None = None
 
     @property
+    def port(self) -> int:
+        """The port it listens at."""
+        return int(self._socket.getsockname()[1])
+
+    @property
     def url(self) -> str:
         """What to open, with the token if one is needed."""
         host = self._host if self._host not in ("0.0.0.0", "::") else socket.gethostname()
         host = f"[{host}]" if ":" in host else host
-        port = self._socket.getsockname()[1]
-        return f"{self._scheme}://{host}:{port}/" + (f"?token={self.token}" if self.token else "")
+        return f"{self._scheme}://{host}:{self.port}/" + (f"?token={self.token}" if self.token else "")
 
     def run(self) -> None:
         """Serve, with the demo's loop in a thread beside it."""

@@ -99,8 +99,10 @@ class Web:
         try:
             image = await self.decoded(await _body(request, PHOTO_BYTES))
         except UserError as error:
-            status = 413 if isinstance(error, TooLarge) else 422
-            return JSONResponse({"what": error.what, "mend": error.mend}, status)
+            told = {"what": error.what, "mend": error.mend}
+            if isinstance(error, TooLarge):
+                return JSONResponse(told, 413, {"Connection": "close"})  # what is left of the body is not wanted
+            return JSONResponse(told, 422)
         except ClientDisconnect:
             return Response(status_code=400)
         if not self.demo.mailbox.claim(self._photo_guest, image):

@@ -10,7 +10,6 @@ from hrm_edge.doctor.findings import Finding, fail, note, warn
 
 NEEDED_BYTES = 256 << 20  # ONNX Runtime, the largest shipped model and Python: 150 MB were measured
 NEEDED_DISK = 1 << 30
-SETUP = "jetson/setup.sh"
 
 
 def rules(facts: Facts) -> list[Finding]:

@@ -31,6 +31,26 @@ RMS_EPS = 1e-5
 Array = NDArray[np.generic]
 
 
+def query_scale(spec: ModelSpec) -> NDArray[np.float32]:
+    """[3 D] on the rows of qkv: the scale of QK^T sits in Q's rows; rotation is linear, so it may."""
+    scale = np.ones(3 * spec.hidden, np.float32)
+    scale[: spec.hidden] = 1.0 / math.sqrt(spec.head_dim)
+    return scale
+
+
+def rotary_rows(spec: ModelSpec) -> NDArray[np.int64]:
+    """[3 D], the order of qkv's rows in the graph: first halves of Q's and K's heads, their second halves, V."""
+    d = spec.hidden
+    qk = np.arange(2 * d).reshape(2 * spec.heads, 2, spec.head_dim // 2)
+    return np.concatenate([qk[:, 0].ravel(), qk[:, 1].ravel(), np.arange(2 * d, 3 * d)])
+
+
+def embedding_scale(spec: ModelSpec) -> np.float32:
+    """On every learned embedding, so that their sum has unit variance times D."""
+    terms = 1 + 3 * spec.grid_positions + (spec.positions == "learned")
+    return np.float32(math.sqrt(spec.hidden / terms))
+
+
 class StepGraph:
     """Builds the graph of one step; :meth:`build` gives the model."""
 
@@ -60,6 +80,7 @@ class StepGraph:
         self.initializers: dict[str, onnx.TensorProto] = {}
         self.dequantized: dict[str, str] = {}
         self.count = 0
+        self.scope = "step"  # of the next nodes: an error or a range check names the part of the model
 
     # -- building blocks --------------------------------------------------------------------------------------
 
@@ -71,8 +92,9 @@ class StepGraph:
         self, kind: str, inputs: tuple[str, ...], outputs: int, names: list[str] | None = None, **attributes: object
     ) -> list[str]:
         self.count += 1
-        names = names or [f"{kind.lower()}_{self.count}" + (f"_{i}" if outputs > 1 else "") for i in range(outputs)]
-        self.nodes.append(helper.make_node(kind, list(inputs), names, name=f"{kind}_{self.count}", **attributes))
+        name = f"{self.scope}/{kind}_{self.count}"
+        names = names or [name + (f"_{i}" if outputs > 1 else "") for i in range(outputs)]
+        self.nodes.append(helper.make_node(kind, list(inputs), names, name=name, **attributes))
         return names
 
     def constant(self, name: str, value: Array) -> str:
@@ -151,31 +173,23 @@ class StepGraph:
         out = self.op("Transpose", out, perm=[0, 2, 1, 3])
         return self.linear(self.op("Reshape", out, self.shape(-1, spec.total_len, spec.hidden)), f"{name}.o_proj")
 
-    def _query_scale(self) -> NDArray[np.float32]:
-        """[3 D]: the scale of QK^T sits in Q's rows; rotation is linear, so it may."""
-        scale = np.ones(3 * self.spec.hidden, np.float32)
-        scale[: self.spec.hidden] = 1.0 / math.sqrt(self.spec.head_dim)
-        return scale
-
     def _plain_heads(self, x: str, name: str) -> list[str]:
         """Q, K, V [B, H, T, Dh], by one transpose for all three."""
         spec = self.spec
-        qkv = self.linear(x, f"{name}.qkv_proj", row_scale=self._query_scale())
+        qkv = self.linear(x, f"{name}.qkv_proj", row_scale=query_scale(spec))
         heads = self.op("Reshape", qkv, self.shape(-1, spec.total_len, 3 * spec.heads, spec.head_dim))
         return self.ops("Split", (self.op("Transpose", heads, perm=[0, 2, 1, 3]),), 3, axis=1, num_outputs=3)
 
     def _rotated_heads(self, x: str, name: str) -> list[str]:
         """Q, K, V [B, H, T, Dh] with rotary positions in the "rotate half" layout on Q and K.
 
-        The projection's rows are reordered to (first halves of Q's and K's heads, second halves, V), so that the
-        rotation is products of whole blocks; splitting and negating every head by itself cost ONNX Runtime 6 % and
-        OpenVINO 10 % more of a step.
+        The projection's rows are reordered (``rotary_rows``), so that the rotation is products of whole blocks:
+        splitting and negating every head by itself cost ONNX Runtime 6 % and OpenVINO 10 % more of a step.
         """
         spec = self.spec
-        t, d, h, half = spec.total_len, spec.hidden, spec.heads, spec.head_dim // 2
-        qk = np.arange(2 * d).reshape(2 * h, 2, half)
-        rows = np.concatenate([qk[:, 0].ravel(), qk[:, 1].ravel(), np.arange(2 * d, 3 * d)])
-        qkv = self.linear(x, f"{name}.qkv_proj", rows=rows, row_scale=self._query_scale()[rows])
+        t, h, half = spec.total_len, spec.heads, spec.head_dim // 2
+        rows = rotary_rows(spec)
+        qkv = self.linear(x, f"{name}.qkv_proj", rows=rows, row_scale=query_scale(spec)[rows])
         first, second, v = self.ops("Split", (qkv,), 3, axis=2, num_outputs=3)
         tables = zip(("rope_cos", "rope_sin"), plugin_node.rope_halves(spec), strict=True)
         cos, sin = (self.float_constant(n, np.tile(table, (1, 2 * h))) for n, table in tables)  # [T, D] each
@@ -210,11 +224,12 @@ class StepGraph:
         return self.linear(inner, f"{name}.down_proj")
 
     def level(self, name: str, layers: int, state: str, injection: str) -> str:
+        self.scope = name
         x = self.op("Add", state, injection)
         if self.spec.norm == "layer":
             x = self.norm(x, f"{name}.norm")
         for index in range(layers):
-            block = f"{name}.layers.{index}"
+            block = self.scope = f"{name}.layers.{index}"
             x = self.norm(self.op("Add", x, self.attention(x, f"{block}.self_attn")), f"{block}.attn_norm")
             x = self.norm(self.op("Add", x, self.mlp(x, f"{block}.mlp")), f"{block}.mlp_norm")
         return x
@@ -222,8 +237,8 @@ class StepGraph:
     def embedding(self) -> str:
         """tokens, puzzle → input injection [B, T, D]; scales are folded into the tables."""
         spec, weights = self.spec, self.weights
-        terms = 1 + 3 * spec.grid_positions + (spec.positions == "learned")
-        scale = np.float32(math.sqrt(spec.hidden / terms))
+        self.scope = "embedding"
+        scale = embedding_scale(spec)
         table = self.float_constant("embedding", weights["embed_tokens.embedding_weight"] * scale)
         x = self.op("Gather", table, "tokens", axis=0)
         position = np.zeros((spec.total_len, spec.hidden), np.float32)
@@ -236,7 +251,7 @@ class StepGraph:
             position += weights["embed_pos.table"][: spec.total_len]
         if spec.puzzle_tokens:
             puzzle = self.op("Reshape", "puzzle", self.shape(-1, spec.puzzle_tokens, spec.hidden))
-            scaled = self.op("Mul", puzzle, self.float_constant("puzzle_scale", scale))
+            scaled = self.op("Mul", puzzle, self.float_constant("puzzle_scale", np.asarray(scale)))
             x = self.op("Concat", scaled, x, axis=1)
         return self.op("Add", x, self.float_constant("positions", position)) if position.any() else x
 
@@ -258,6 +273,7 @@ class StepGraph:
 
     def heads(self, z_h: str, z_l: str) -> None:
         spec = self.spec
+        self.scope = "heads"
         cells = z_h
         if spec.puzzle_tokens:
             begin, end = (self.constant(n, np.array([i], np.int64)) for n, i in
@@ -284,8 +300,10 @@ class StepGraph:
         z_h, z_l = "z_h", "z_l"
         for _ in range(spec.h_cycles):
             for _ in range(spec.l_cycles):
+                self.scope = "h_to_l"
                 from_h = self.linear(z_h, "h_to_l") if spec.connections else z_h
                 z_l = self.level("L_level", spec.l_layers, z_l, self.op("Add", from_h, x))
+            self.scope = "l_to_h"
             from_l = self.linear(z_l, "l_to_h") if spec.connections else z_l
             z_h = self.level("H_level", spec.h_layers, z_h, from_l)
         self.heads(z_h, z_l)

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from hrm_edge.model.fake_quant import fake_quantized, fake_quantized_rows
 from hrm_edge.ops.attention import packed_attention
 from hrm_edge.spec import ModelSpec
 
@@ -26,16 +27,23 @@ def truncated_normal_(tensor: Tensor, std: float, generator: torch.Generator | N
 
 
 class Linear(nn.Module):
-    """y = x W^T + b computed in x's dtype; the master weight [out, in] stays in its own."""
+    """y = x W^T + b computed in x's dtype; the master weight [out, in] stays in its own.
+
+    With ``input_scale`` set the product is as INT8 would have it: inputs and weight rounded, with a gradient.
+    """
 
     def __init__(self, inputs: int, outputs: int, bias: bool) -> None:
         super().__init__()
         self.weight = nn.Parameter(truncated_normal_(torch.empty(outputs, inputs), 1.0 / math.sqrt(inputs)))
         self.bias = nn.Parameter(torch.zeros(outputs)) if bias else None
+        self.input_scale: Tensor | None = None
 
     def forward(self, x: Tensor) -> Tensor:
         bias = None if self.bias is None else self.bias.to(x.dtype)
-        return F.linear(x, self.weight.to(x.dtype), bias)
+        weight: Tensor = self.weight
+        if self.input_scale is not None:
+            x, weight = fake_quantized(x, self.input_scale), fake_quantized_rows(weight)
+        return F.linear(x, weight.to(x.dtype), bias)
 
 
 class Embedding(nn.Module):

@@ -13,16 +13,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from hrm_edge.errors import UserError
 from hrm_edge.model.hrm import HRM
 from hrm_edge.model.layers import Linear
 from hrm_edge.model.session import TorchSession
-from hrm_edge.quant.policy import int8_layers
+from hrm_edge.quant.observers import BINS, INT8_MAX, bound_of
+from hrm_edge.quant.policy import Policy, int8_layers
 from hrm_edge.recipe import Quantization
 
-INT8_MAX = 127
-BINS = 4096
-MINIMUM_PUZZLES = 16
 BATCH = 64
 
 Observer = Callable[[str, Tensor], None]
@@ -57,27 +54,25 @@ def activation_scales(
     puzzle_ids: NDArray[np.int32],
     options: Quantization,
     steps: int,
+    policy: Policy | None = None,
 ) -> dict[str, float]:
     """Scale (value of one INT8 step) of the input of every layer that the policy quantizes.
 
-    tokens [N, S], puzzle_ids [N]. Symmetric: scale = bound / 127, the bound being the largest magnitude or, with the
-    percentile observer, the magnitude that ``percentile`` % of all values stay below.
+    tokens [N, S], puzzle_ids [N]. Symmetric: scale = bound / 127, the bound by the recipe's observer
+    (``hrm_edge.quant.observers``) on all inputs of all steps of the recurrence.
     """
-    if len(tokens) < MINIMUM_PUZZLES:
-        raise UserError(
-            f"the calibration set has {len(tokens)} puzzles, at least {MINIMUM_PUZZLES} are needed",
-            "give a larger one with --calibration",
-        )
-    layers = int8_layers(model)
-    bounds = dict.fromkeys(layers, 0.0)
+    layers = int8_layers(model, policy)
+    tops = dict.fromkeys(layers, 0.0)
 
     def see_max(name: str, x: Tensor) -> None:
-        bounds[name] = max(bounds[name], x.abs().max().item())
+        tops[name] = max(tops[name], x.abs().max().item())
 
     with _observed(layers, see_max):
         run_recurrence(model, tokens, puzzle_ids, steps)
-    if options.observer == "percentile" and options.percentile < 100:
-        bounds = _percentiles(model, layers, bounds, tokens, puzzle_ids, options.percentile, steps)
+    bounds = tops
+    if options.observer != "max":
+        counts = _histograms(model, layers, tops, tokens, puzzle_ids, steps)
+        bounds = {name: bound_of(counts[name].numpy(), top, options) for name, top in tops.items()}
     return {name: max(bound, 1e-8) / INT8_MAX for name, bound in bounds.items()}
 
 
@@ -96,16 +91,15 @@ def channel_peaks(
     return peaks
 
 
-def _percentiles(
+def _histograms(
     model: HRM,
     layers: dict[str, Linear],
     tops: dict[str, float],
     tokens: NDArray[np.uint8],
     puzzle_ids: NDArray[np.int32],
-    percentile: float,
     steps: int,
-) -> dict[str, float]:
-    """Second pass: histograms of magnitudes up to the known largest one, and their percentile."""
+) -> dict[str, Tensor]:
+    """Second pass: counts [BINS] of magnitudes up to the known largest one, per layer."""
     counts = {name: torch.zeros(BINS, dtype=torch.float64) for name in layers}
 
     def see(name: str, x: Tensor) -> None:
@@ -113,12 +107,7 @@ def _percentiles(
 
     with _observed(layers, see):
         run_recurrence(model, tokens, puzzle_ids, steps)
-    bounds = {}
-    for name, count in counts.items():
-        below = count.cumsum(0) / count.sum()
-        index = int(torch.searchsorted(below, torch.tensor(percentile / 100.0, dtype=torch.float64)))
-        bounds[name] = tops[name] * min(index + 1, BINS) / BINS
-    return bounds
+    return counts
 
 
 def quantize_weight(weight: NDArray[np.float32]) -> tuple[NDArray[np.int8], NDArray[np.float32]]:

@@ -1,9 +1,14 @@
-"""Which linear layers run in INT8, and why the others do not."""
+"""Which linear layers run in INT8, and why the others do not: the built-in rules, and a file that adds to them."""
 
 from __future__ import annotations
 
-from torch import nn
+from pathlib import Path
 
+import yaml
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from hrm_edge.errors import UserError, nearest
+from hrm_edge.files import os_error, write_text
 from hrm_edge.model.hrm import HRM
 from hrm_edge.model.layers import Linear
 
@@ -15,17 +20,74 @@ FLOAT_LAYERS = {
 }
 
 
+class Sensitivity(BaseModel):
+    """What INT8 in one layer alone does to the logits after all steps."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    layer: str
+    sqnr_db: float
+
+
+class Policy(BaseModel):
+    """A policy file: layers kept in float beyond the built-in ones, each with its reason, and what was measured."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    task: str
+    variant: str
+    measured_on: str = ""
+    steps: int = 0
+    sqnr_db: float | None = None
+    """Of the logits with every other layer in INT8, after all steps."""
+    float_layers: dict[str, str] = {}
+    ranking: list[Sensitivity] = []
+    """Most sensitive first."""
+
+
 def linear_layers(model: HRM) -> dict[str, Linear]:
     """All linear layers of the model by name."""
     return {name: module for name, module in model.named_modules() if isinstance(module, Linear)}
 
 
-def int8_layers(model: HRM) -> dict[str, Linear]:
-    """Those that the policy quantizes: every matrix of every block."""
-    return {name: layer for name, layer in linear_layers(model).items() if name not in FLOAT_LAYERS}
+def int8_layers(model: HRM, policy: Policy | None = None) -> dict[str, Linear]:
+    """Those that the policy quantizes: every matrix of every block, less the policy's exceptions."""
+    kept = {*FLOAT_LAYERS, *(policy.float_layers if policy else ())}
+    return {name: layer for name, layer in linear_layers(model).items() if name not in kept}
 
 
-def exceptions(model: nn.Module) -> dict[str, str]:
+def exceptions(model: HRM, policy: Policy | None = None) -> dict[str, str]:
     """The model's layers that stay in float, with the reason."""
-    present = {name for name, module in model.named_modules() if isinstance(module, Linear)}
-    return {name: reason for name, reason in FLOAT_LAYERS.items() if name in present}
+    reasons = {**FLOAT_LAYERS, **(policy.float_layers if policy else {})}
+    return {name: reasons[name] for name in linear_layers(model) if name in reasons}
+
+
+def write_policy(path: Path, policy: Policy) -> None:
+    """Write the file, with a line that says what it is."""
+    text = yaml.safe_dump(policy.model_dump(mode="json"), sort_keys=False, width=110)
+    write_text(
+        path, "# Which layers stay in float in an INT8 export; read back with hrm-edge export --policy.\n" + text
+    )
+
+
+def read_policy(path: Path, task: str, model: HRM) -> Policy:
+    """Read a policy file and hold it against the model; ``UserError`` naming the key that does not fit."""
+    mend = "write it anew: hrm-edge export MODEL --int8 --sensitivity FILE"
+    try:
+        policy = Policy.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
+    except OSError as error:
+        raise os_error(error, path) from error
+    except yaml.YAMLError as error:
+        raise UserError(f"--policy {path} is not valid YAML", mend) from error
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise UserError(f"--policy {path}: {'.'.join(map(str, first['loc']))}: {first['msg']}", mend) from error
+    if (policy.task, policy.variant) != (task, model.spec.variant):
+        raise UserError(
+            f"--policy {path} is for {policy.task} {policy.variant}, the model is {task} {model.spec.variant}", mend
+        )
+    layers = linear_layers(model)
+    for name in policy.float_layers:
+        if name not in layers:
+            raise UserError(f"--policy {path}: the model has no layer '{name}'", nearest(name, layers))
+    return policy

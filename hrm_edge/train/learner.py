@@ -5,6 +5,7 @@ Axes: B slots of all ranks (the recipe's batch), of which a rank has its share, 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -27,12 +28,16 @@ class Learner:
     Weights, optimizer, average and random state are the same on every rank; the slots of the carry are shared out.
     """
 
-    def __init__(self, recipe: Recipe, spec: ModelSpec, feed: Feed, world: World) -> None:
+    def __init__(
+        self, recipe: Recipe, spec: ModelSpec, feed: Feed, world: World, prepare: Callable[[HRM], None]
+    ) -> None:
+        """``prepare`` changes the fresh model before anything is derived from it."""
         self.recipe, self.feed, self.world = recipe, feed, world
         self.device = world.device
         self.slots = world.share(recipe.train.batch)
         torch.manual_seed(recipe.seed)
         self.model = HRM(spec).to(self.device)
+        prepare(self.model)
         self.model.grad_l_updates = spec.l_cycles if recipe.train.gradient == "last_cycle" else 1
         self.dtype = torch.bfloat16 if recipe.train.precision == "bf16" else torch.float32
         self.params = dict(self.model.named_parameters())

@@ -16,7 +16,10 @@ from hrm_edge.data.dataset import Dataset
 from hrm_edge.data.layout import identifiers_hash
 from hrm_edge.errors import EXIT_USER, GateError, HrmEdgeError, UserError
 from hrm_edge.files import write_text
-from hrm_edge.model.weights import CheckpointInfo, checkpoints
+from hrm_edge.model.hrm import HRM
+from hrm_edge.model.load import load_model
+from hrm_edge.model.weights import CheckpointInfo, checkpoints, load_weights
+from hrm_edge.quant.aware import train_rounded
 from hrm_edge.recipe import Recipe, changed_keys
 from hrm_edge.spec import ModelSpec
 from hrm_edge.tasks import get_task
@@ -67,7 +70,8 @@ class Trainer:
         if len(self.test) < world.size:
             raise UserError(f"{recipe.data}/test has {len(self.test)} examples for {world.size} processes",
                             "build it with more test examples")  # fmt: skip
-        self.learner = Learner(recipe, self._spec(), Feed(self.data, self.task, recipe.augment, recipe.seed), world)
+        feed = Feed(self.data, self.task, recipe.augment, recipe.seed)
+        self.learner = Learner(recipe, self._spec(), feed, world, self._start_weights)
         self.logs, self.writer = Logs(run, wandb), Writer()
         self.seconds = 0.0  # of training, over all sessions of the run
         self.accuracy: float | None = None
@@ -83,6 +87,14 @@ class Trainer:
         return self.recipe.spec(
             vocab=meta.vocab_size, seq_len=meta.seq_len, grid=grid, puzzles=meta.num_puzzle_identifiers
         )
+
+    def _start_weights(self, model: HRM) -> None:
+        """Weights of another run, and INT8 rounding, where the recipe says so."""
+        if self.recipe.init:
+            source, _, found = load_model(self.recipe.init)
+            load_weights(model, dict(source.state_dict()), found)
+        if self.recipe.quantization.aware:
+            train_rounded(model, self.recipe, self.data)
 
     def _restore(self, saved: Restored) -> None:
         if changed := changed_keys(saved.loop["recipe"], self.recipe):

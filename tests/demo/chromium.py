@@ -11,7 +11,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -33,8 +33,8 @@ def installed() -> str | None:
 class Page:
     """One tab."""
 
-    def __init__(self, url: str) -> None:
-        self._socket = client.connect(url, max_size=None, open_timeout=30)
+    def __init__(self, socket: client.ClientConnection) -> None:
+        self._socket = socket
         self._numbers = itertools.count(1)
         self.logged: list[str] = []
         """Errors of the page's scripts and of its requests."""
@@ -86,16 +86,12 @@ class Page:
         path.write_bytes(data := base64.b64decode(found["data"]))
         return data
 
-    def close(self) -> None:
-        self._socket.close()
-
 
 class Browser:
     """A running Chromium; tabs share its cookies."""
 
-    def __init__(self, port: str, path: str) -> None:
-        self._address, self._path = f"ws://127.0.0.1:{port}", path
-        self.pages: list[Page] = []
+    def __init__(self, port: str, path: str, open_sockets: ExitStack) -> None:
+        self._address, self._path, self._open = f"ws://127.0.0.1:{port}", path, open_sockets
 
     def page(self) -> Page:
         with client.connect(self._address + self._path, open_timeout=30) as socket:
@@ -103,8 +99,8 @@ class Browser:
             while (message := json.loads(socket.recv(timeout=30))).get("id") != 1:
                 pass
         target = message["result"]["targetId"]
-        self.pages.append(Page(f"{self._address}/devtools/page/{target}"))
-        return self.pages[-1]
+        url = f"{self._address}/devtools/page/{target}"
+        return Page(self._open.enter_context(client.connect(url, max_size=None, open_timeout=30)))
 
 
 @contextmanager
@@ -124,10 +120,8 @@ def browser(folder: Path, camera: Path | None = None) -> Iterator[Browser]:
             assert process.poll() is None, (folder / "chromium.log").read_text()
             assert time.monotonic() < end, "Chromium did not start"
             time.sleep(0.1)
-        found = Browser(*port_file.read_text().split())
-        yield found
-        for page in found.pages:
-            page.close()
+        with ExitStack() as open_sockets:
+            yield Browser(*port_file.read_text().split(), open_sockets)
     finally:
         os.killpg(process.pid, signal.SIGTERM)
         process.wait(30)

@@ -13,10 +13,12 @@ from hrm_edge.cli.export import export as command
 from hrm_edge.data.build import Options, build
 from hrm_edge.errors import GateError, UserError
 from hrm_edge.export.artifact import export
-from hrm_edge.export.parity import CheckSet, cosine, decibels, judge, measure
+from hrm_edge.export.parity import Lost, cosines, judge, measure, paired_loss
 from hrm_edge.manifest import Manifest, Parity, read_manifest
 from hrm_edge.model.load import load_model
 from hrm_edge.model.session import TorchSession
+from hrm_edge.quant.sensitivity import decibels
+from hrm_edge.quant.sets import CheckSet
 from hrm_edge.recipe import Limits, Quantization, Recipe
 from hrm_edge.runtime import open_artifact
 from hrm_edge.solve import solve
@@ -40,7 +42,7 @@ def run(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
             "task": "mini-sudoku",
             "variant": "nano",
             "data": str(data),
-            "model": {"hidden": 32, "heads": 2, "max_steps": 4, "puzzle_dim": 32},
+            "model": {"hidden": 32, "heads": 2, "max_steps": 4, "puzzle_dim": 32, "grid_heads": False},
             "augment": {"symmetries": True},
             "train": {"batch": 64, "steps": 60, "warmup": 5, "lr": 3e-3, "precision": "fp32", "compile": False},
             "evaluate": {"every": 1000, "puzzles": 8},
@@ -112,7 +114,7 @@ def test_without_a_path_the_packages_puzzles_check_floats_and_int8_is_refused(ru
     manifest = export(model, info, tmp_path / "fp32", precision="fp32", limits=Limits(puzzles=16))
     assert manifest.provenance["checked_on"] == "the package's own puzzles"
     assert manifest.parity[0].puzzles == 16
-    with pytest.raises(UserError, match=r"INT8 needs real puzzles to calibrate on\n.*--calibration"):
+    with pytest.raises(UserError, match=r"INT8 needs real puzzles to calibrate on.*no set for mini.*\n.*--calibration"):
         export(model, info, tmp_path / "int8", precision="int8")
     assert not (tmp_path / "int8").exists()
 
@@ -156,14 +158,17 @@ def test_command_prints_the_table_and_the_next_command(run: Path, data: Path, tm
 def test_the_gate_names_every_miss() -> None:
     parity = Parity(
         steps=4, puzzles=100, logits_max_abs=1.0, logits_median_abs=0.1, logits_sqnr_db=19.0, carry_cosine=0.9,
-        same_answers=0.5,
+        same_answers=0.5, carry_cosine_mean=0.99,
     )  # fmt: skip
-    gate = judge([parity], 0.6, "int8", Limits())
+    gate = judge([parity], Lost(0.6, (0.1, 1.1)), "int8", Limits())
     assert [f.split(",")[0] for f in gate.failures] == [
         "SQNR of the logits is 19.0 dB after 4 steps",
-        "exact accuracy falls by 0.60 points on 100 puzzles",
+        "the carry's mean cosine with torch's is 0.9900 after 4 steps",
+        "exact accuracy falls by 0.60 points on 100 puzzles (95 %: +0.10 to +1.10)",
     ]
-    assert judge([parity], 0.5, "fp16", Limits(sqnr_db_fp16=19.0)).passed
+    loose = Limits(sqnr_db_fp16=19.0, sqnr_db_int8=19.0, carry_cosine=0.99)
+    assert judge([parity], Lost(0.5, (0.0, 1.0)), "int8", loose).passed
+    assert not judge([parity], Lost(0.2, (0.0, 1.0)), "fp16", loose).passed  # float16 may lose 0.1 only
     assert len(judge([parity], None, "fp32", Limits()).failures) == 2
 
 
@@ -173,7 +178,7 @@ def test_command_ends_with_1_when_the_gate_fails(data: Path, tmp_path: Path) -> 
             "task": "mini-sudoku",
             "variant": "nano",
             "data": str(data),
-            "model": {"hidden": 16, "heads": 2, "max_steps": 2},
+            "model": {"hidden": 16, "heads": 4, "max_steps": 2},
             "train": {"batch": 8, "steps": 1, "precision": "fp32", "compile": False},
             "evaluate": {"puzzles": 8},
             "limits": {"puzzles": 16, "sqnr_db_int8": 150.0},
@@ -204,4 +209,16 @@ def test_decibels_and_cosine() -> None:
     assert decibels(100.0, 1.0) == pytest.approx(20.0)
     assert decibels(1.0, 0.0) == 200.0
     a = np.array([[1.0, 0.0], [1.0, 1.0]], np.float32)
-    assert cosine(a, np.array([[1.0, 0.0], [1.0, 0.0]], np.float32)) == pytest.approx(2**-0.5)
+    found = cosines(a, np.array([[1.0, 0.0], [1.0, 0.0]], np.float32))
+    assert found.tolist() == pytest.approx([1.0, 2**-0.5])
+
+
+def test_paired_loss() -> None:
+    lost = paired_loss(30, 10, 2000)
+    assert lost.points == pytest.approx(1.0)
+    low, high = lost.interval_95
+    assert low < 1.0 < high
+    assert high - low == pytest.approx(2 * 1.96 * 100 * (41 / 2002**2) ** 0.5, rel=0.01)
+    nothing = paired_loss(0, 0, 2000)
+    assert nothing.points == 0.0
+    assert nothing.interval_95[0] < 0.0 < nothing.interval_95[1]  # no change seen is no proof of none

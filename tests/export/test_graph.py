@@ -27,8 +27,8 @@ SPECS = {
     "full without puzzle": variant_spec("full", vocab=11, seq_len=81, **{**SMALL, "puzzle_dim": 0}),
     "learned positions": variant_spec("full", vocab=11, seq_len=81, **SMALL, positions="learned"),
     "reduced": variant_spec("reduced", vocab=11, seq_len=81, **SMALL),
-    "nano": variant_spec("nano", vocab=11, seq_len=81, grid=(9, 9, 3, 3), **SMALL),
-    "nano 2x3 boxes": variant_spec("nano", vocab=8, seq_len=36, grid=(6, 6, 2, 3), **SMALL),
+    "nano": variant_spec("nano", vocab=11, seq_len=81, grid=(9, 9, 3, 3), **{**SMALL, "heads": 4}),
+    "nano 2x3 boxes": variant_spec("nano", vocab=8, seq_len=36, grid=(6, 6, 2, 3), **{**SMALL, "heads": 4}),
     "reduced, 3x3 cycles": variant_spec("reduced", vocab=6, seq_len=16, **SMALL, h_cycles=3, l_cycles=3),
 }
 

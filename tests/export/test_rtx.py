@@ -1,66 +1,95 @@
-"""The real TensorRT-RTX builder takes our graphs, without a GPU: real compilation for two consumer architectures."""
+"""The real TensorRT-RTX builder takes what we ship and export, without a GPU: real compilation for consumer cards.
+
+Refusals and everything else about building: tests/runtime/test_trt_build.py.
+"""
 
 from __future__ import annotations
 
-from typing import Any
+import shutil
+from pathlib import Path
 
 import numpy as np
 import onnx
 import pytest
 import torch
 
+from hrm_edge import zoo
 from hrm_edge.export.graph import StepGraph
+from hrm_edge.manifest import STATE_FILE, STEP_FILE, Gate, Manifest, Precision, read_manifest, write_manifest
 from hrm_edge.model.hrm import HRM
 from hrm_edge.quant.calibrate import activation_scales
 from hrm_edge.recipe import Quantization
-from hrm_edge.spec import variant_spec
+from hrm_edge.runtime.trt.build import Wishes, build_engine
+from hrm_edge.runtime.trt.identity import PLAN_FILE, Engine
+from hrm_edge.spec import ModelSpec, variant_spec
 
 pytestmark = pytest.mark.rtx
 
+SHIPPED_SMS = (86, 89, 120)  # RTX 30, 40 and 50
+NANO = variant_spec("nano", vocab=11, seq_len=81, grid=(9, 9, 3, 3))
+REDUCED = variant_spec("reduced", vocab=11, seq_len=81)
+FULL = variant_spec("full", vocab=11, seq_len=81)
 
-@pytest.fixture(scope="module")
-def trt() -> Any:
-    return pytest.importorskip("tensorrt_rtx", reason="pip install 'hrm-edge[rtx]'")
 
-
-@pytest.fixture(scope="module")
-def graphs() -> dict[str, onnx.ModelProto]:
+def write_artifact(folder: Path, spec: ModelSpec, precision: Precision) -> Path:
+    """As ``hrm-edge export`` writes it, of random weights, and without the comparison with torch."""
     torch.manual_seed(0)
-    model = HRM(variant_spec("reduced", vocab=11, seq_len=81)).eval()
-    weights = {name: tensor.numpy() for name, tensor in {**model.state_dict()}.items()}
-    tokens = np.random.default_rng(0).integers(1, 11, (16, 81)).astype(np.uint8)
-    scales = activation_scales(model, tokens, np.zeros(16, np.int32), Quantization(), 1)
-    return {
-        "fp32": StepGraph(model.spec, weights).build(),
-        "int8": StepGraph(model.spec, weights, activation_scales=scales).build(),
-    }
+    model = HRM(spec).eval()
+    weights = {name: tensor.numpy() for name, tensor in {**dict(model.named_buffers()), **model.state_dict()}.items()}
+    scales = None
+    if precision == "int8":
+        tokens = np.random.default_rng(0).integers(1, spec.vocab, (16, spec.seq_len)).astype(np.uint8)
+        scales = activation_scales(model, tokens, np.zeros(16, np.int32), Quantization(observer="max"), 1)
+    folder.mkdir()
+    graph = StepGraph(spec, weights, half=precision == "fp16", activation_scales=scales).build()
+    onnx.save(graph, folder / STEP_FILE)
+    (folder / STATE_FILE).touch()
+    gate = Gate(passed=True, limits={})
+    manifest = Manifest(name="a", task="sudoku", precision=precision, spec=spec, opset=18, max_batch=1024, gate=gate)
+    write_manifest(folder, manifest)
+    return folder
 
 
-@pytest.fixture(scope="module")
-def logger(trt: Any) -> Any:
-    return trt.Logger(trt.Logger.ERROR)  # the library keeps the first one for the life of the process
+def build(artifact: Path, out: Path, sms: tuple[int, ...], max_batch: int = 64) -> Engine:
+    engine, cached = build_engine(artifact, out, Wishes(sms=sms, max_batch=max_batch, use_cache=False), print)
+    assert not cached
+    assert engine.identity.sm == sms
+    assert engine.identity.options.batch.max == max_batch
+    assert (out / PLAN_FILE).stat().st_size == engine.plan.bytes
+    return engine
 
 
-@pytest.mark.parametrize("precision", ["fp32", "int8"])
-def test_reduced_builds_an_engine_for_two_architectures(
-    trt: Any, logger: Any, graphs: dict[str, onnx.ModelProto], precision: str
-) -> None:
-    builder = trt.Builder(logger)
-    network = builder.create_network()
-    parser = trt.OnnxParser(network, logger)
-    assert parser.parse(graphs[precision].SerializeToString()), [
-        str(parser.get_error(i)) for i in range(parser.num_errors)
-    ]
-    config, profile = builder.create_builder_config(), builder.create_optimization_profile()
-    for index in range(network.num_inputs):
-        tensor = network.get_input(index)
-        shapes = [[batch if d == -1 else d for d in tensor.shape] for batch in (1, 8, 64)]
-        assert tensor.shape[0] == -1
-        profile.set_shape(tensor.name, *shapes)
-    config.add_optimization_profile(profile)
-    config.num_compute_capabilities = 2
-    config.set_compute_capability(trt.ComputeCapability.SM86, 0)
-    config.set_compute_capability(trt.ComputeCapability.SM120, 1)
-    engine = builder.build_serialized_network(network, config)
-    assert engine is not None
-    assert engine.nbytes > 5_000_000
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+
+@pytest.mark.parametrize("name", zoo.names())
+def test_every_shipped_artifact(name: str, tmp_path: Path) -> None:
+    folder = zoo.folder_of(name)
+    assert folder is not None
+    engine = build(folder, tmp_path / "out", SHIPPED_SMS)
+    assert engine.identity.options.precision == read_manifest(folder).precision
+    assert engine.plan.bytes > 100_000
+
+
+@pytest.mark.parametrize("precision", ["fp16", "int8"])
+def test_nano_in_the_other_precisions(precision: Precision, tmp_path: Path) -> None:
+    build(write_artifact(tmp_path / "a", NANO, precision), tmp_path / "out", SHIPPED_SMS)
+
+
+def test_both_files_of_reduced_build_for_two_architectures(tmp_path: Path) -> None:
+    """Batch 1 to 64; INT8 weights stay INT8 in the engine: it is far smaller."""
+    sizes = {}
+    for precision in ("fp32", "int8"):
+        artifact = write_artifact(tmp_path / precision, REDUCED, precision)
+        sizes[precision] = build(artifact, tmp_path / f"{precision}-engine", (86, 120)).plan.bytes
+    assert 5_000_000 < sizes["int8"] < 0.75 * sizes["fp32"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
+@pytest.mark.parametrize("spec", [REDUCED, FULL], ids=["reduced", "full"])
+def test_every_variant_in_every_precision(spec: ModelSpec, precision: Precision, tmp_path: Path) -> None:
+    build(write_artifact(tmp_path / "a", spec, precision), tmp_path / "out", SHIPPED_SMS)
+    shutil.rmtree(tmp_path / "out")

@@ -100,7 +100,7 @@ def test_export_builds_an_engine_and_the_next_time_copies_it(
 REFUSED: dict[str, tuple[list[str], str]] = {
     "jetson": (["--sm", "87"], r"builds for SM75, SM80, SM86, SM89, SM120, SM121, not for SM87"),
     "precision": (["--sm", "75"], r"tensorrt_rtx does not run fp32 on SM75"),
-    "precision of the artifact": (["--sm", "86", "--fp16"], "is an artifact, which has this settled"),
+    "precision of the artifact": (["--sm", "86", "--fp16"], "is an artifact, whose precision and steps are settled"),
     "no number": (["--sm", "ampere"], "'ampere' is no compute capability: write 86,89,120"),
     "batch": (["--sm", "86", "--max-batch", "65"], "--max-batch 65: the artifact was checked up to 64"),
     "memory": (["--sm", "86", "--workspace", "99999999"], "--workspace 99999999 MiB is more than half"),

@@ -317,7 +317,7 @@ def test_backends_on_the_command_line(folder: Path, capsys: pytest.CaptureFixtur
     code = main(["solve", puzzle, "--model", str(folder), "--backend", "onnxruntime"])
     assert code == 0
     assert main(["solve", puzzle, "--model", str(folder), "--backend", "tensorrt", "--threads", "2"]) == 2
-    assert "--threads is for ONNX Runtime" in capsys.readouterr().err
+    assert "--threads is for the CPU's backends" in capsys.readouterr().err
     session, _ = open_artifact(folder, backend="onnxruntime")
     assert session.backend == "onnxruntime-cpu"
 

@@ -89,13 +89,13 @@ export class Board {
 
 // a bar a step: how sure the model is of the blanks; the views of the puzzle alternate in tone
 export function drawBars(svg, thought, step, proven) {
-  const count = thought.steps, wide = 1000 / Math.max(count, 12);
+  const count = thought.steps, wide = Math.min(60, 880 / count); // centred where the slider's thumb stands
   svg.setAttribute("viewBox", "0 0 1000 44");
   while (svg.children.length > count) svg.lastChild.remove();
   for (let n = 0; n < count; n++) {
     const bar = svg.children[n] || svg.appendChild(document.createElementNS("http://www.w3.org/2000/svg", "rect"));
     const high = 3 + 41 * Math.max(0, (thought.certainty(n) - 0.2) / 0.8);
-    const values = { x: n * wide + wide * 0.08, width: wide * 0.84, y: 44 - high, height: high, rx: 2 };
+    const values = { x: (count > 1 ? 16 + (968 * n) / (count - 1) : 500) - wide / 2, width: wide, y: 44 - high, height: high, rx: 2 };
     for (const [name, value] of Object.entries(values)) bar.setAttribute(name, value);
     bar.setAttribute("class", `${thought.view(n) % 2 ? "odd" : ""} ${n === step ? "now" : ""} ${proven && n === count - 1 ? "done" : ""}`);
   }

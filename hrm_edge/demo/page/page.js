@@ -5,6 +5,7 @@ const $ = (id) => document.getElementById(id);
 const digits = (text) => (text ? [...text].map(Number) : null);
 const LONGEST_S = 30; // a replay takes no longer than this
 const LONG_SIDE = 960; // pixels of a frame sent by this device's camera
+const PHOTO_SIDE = 2048; // and of a photo
 
 let socket = null, state = null, thought = null, fetching = false, wakeLock = null;
 let step = 0, playing = false, timer = 0, stream = null;
@@ -204,23 +205,38 @@ const sheet = document.createElement("canvas");
 function sendFrame() {
   if (!stream) return;
   const { video } = stream;
-  const next = video.requestVideoFrameCallback ? (f) => video.requestVideoFrameCallback(f) : requestAnimationFrame;
-  next(() => {
-    if (!stream || !video.videoWidth) return;
+  let sent = false;
+  const grab = () => {
+    if (sent || !stream || !video.videoWidth) return;
+    sent = true;
     const scale = Math.min(1, LONG_SIDE / Math.max(video.videoWidth, video.videoHeight));
     Object.assign(sheet, { width: Math.round(video.videoWidth * scale), height: Math.round(video.videoHeight * scale) });
     sheet.getContext("2d").drawImage(video, 0, 0, sheet.width, sheet.height);
     sheet.toBlob((blob) => { if (blob && socket.readyState === WebSocket.OPEN) socket.send(blob); }, "image/jpeg", 0.85);
-  });
+  };
+  if (video.requestVideoFrameCallback) video.requestVideoFrameCallback(grab);
+  setTimeout(grab, video.requestVideoFrameCallback ? 400 : 40); // a tab in the background gets no callbacks
 }
 
 // ---- photos ----
+// A phone's photo upright and no larger than is of use; what this browser cannot read goes as it is, for the server to say.
+async function smaller(file) {
+  try {
+    const image = await createImageBitmap(file);
+    const scale = Math.min(1, PHOTO_SIDE / Math.max(image.width, image.height));
+    const paper = Object.assign(document.createElement("canvas"), { width: Math.round(image.width * scale), height: Math.round(image.height * scale) });
+    paper.getContext("2d").drawImage(image, 0, 0, paper.width, paper.height);
+    image.close();
+    return (await new Promise((done) => paper.toBlob(done, "image/jpeg", 0.92))) || file;
+  } catch { return file; }
+}
+
 async function sendPhoto(file) {
   if (!file) return;
   notice("");
   stopCamera();
   try {
-    const answer = await fetch("photo", { method: "POST", body: file });
+    const answer = await fetch("photo", { method: "POST", body: await smaller(file) });
     if (!answer.ok) {
       const { what, mend } = await answer.json();
       notice(`${what}: ${mend}`);

@@ -26,6 +26,7 @@ from hrm_edge.runtime.trt.identity import (
     BatchRange,
     BuildRecord,
     Engine,
+    Frontend,
     Identity,
     Machine,
     Options,
@@ -38,6 +39,8 @@ from hrm_edge.runtime.trt.worker import MIB, Request, out_of_memory
 WORKSPACE_SHARE = 0.5  # of MemAvailable: on a Jetson the builder, the desktop and the GPU share one memory
 WORKSPACE_STEPS_MIB = (4096, 2048, 1024, 512, 256, 128, 64)
 Tell = Callable[[str], None]
+Make = Callable[[Request, Tell], dict[str, Any]]
+"""Writes the plan of a request and returns what ``BuildRecord`` says of the build."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +55,7 @@ class Wishes:
     optimization_level: int = 3
     plugin: Path | None = None
     use_cache: bool = True
+    frontend: Frontend = "onnx"
 
 
 def workspace_mib(asked: int | None, available: int) -> int:
@@ -93,6 +97,7 @@ def plan_identity(manifest: Manifest, wishes: Wishes) -> Identity:
     if opt > wishes.max_batch:
         raise UserError(f"--opt-batch {opt} is above --max-batch {wishes.max_batch}", "it is a batch within the range")
     options = Options(
+        frontend=wishes.frontend,
         precision=manifest.precision,
         optimization_level=wishes.optimization_level,
         workspace_mib=workspace_mib(wishes.workspace_mib, memory_available()),
@@ -117,9 +122,12 @@ def uses_plugin(manifest: Manifest, api: Api) -> bool:
     return bool(manifest.provenance.get("plugin")) and not api.targets
 
 
-def build_engine(artifact: Path, out: Path, wishes: Wishes, tell: Tell) -> tuple[Engine, bool]:
+def build_engine(
+    artifact: Path, out: Path, wishes: Wishes, tell: Tell, make: Make | None = None
+) -> tuple[Engine, bool]:
     """Write the engine folder ``out``; returns its sidecar and whether the engine came from the cache.
 
+    ``make``: what builds the plan, by default :func:`run_worker`, from the artifact's ONNX.
     Raises ``UserError`` for whatever the machine, the target or the model cannot do; ``out`` is then absent.
     """
     manifest = read_manifest(artifact)
@@ -143,7 +151,7 @@ def build_engine(artifact: Path, out: Path, wishes: Wishes, tell: Tell) -> tuple
                 timing_cache=cache.timing_cache(identity),
                 plugin=plugin,
             )
-            record = run_worker(request, tell)
+            record = (make or run_worker)(request, tell)
             built = BuildRecord(
                 **record, created=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), hrm_edge=__version__
             )

@@ -37,9 +37,14 @@ class BatchRange(_Closed):
     max: int
 
 
+Frontend = Literal["onnx", "torch-tensorrt"]
+
+
 class Options(_Closed):
     """What the builder is asked for."""
 
+    frontend: Frontend = "onnx"
+    """What the network came from."""
     precision: Precision
     tf32: bool = False
     """Whether float32 products may be cut to TF32; never silently."""
@@ -74,7 +79,8 @@ class BuildRecord(_Closed):
     peak_memory_bytes: int
     """Of the building process."""
     tensorrt_peak_mib: dict[str, int] = {}
-    layers: int
+    layers: int | None
+    """Of the network, before fusion; None where it was not at hand."""
     timing_cache: bool
     created: str
     hrm_edge: str

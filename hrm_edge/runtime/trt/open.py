@@ -15,10 +15,15 @@ from hrm_edge.runtime.trt.api import Api, Messages, find_api, logger_for
 from hrm_edge.runtime.trt.build import Wishes, plan_identity
 from hrm_edge.runtime.trt.cuda import Cuda, find_cuda
 from hrm_edge.runtime.trt.device import Gpu, find_gpu
-from hrm_edge.runtime.trt.identity import PLAN_FILE, Machine, check_valid, read_engine, rebuild
+from hrm_edge.runtime.trt.identity import PLAN_FILE, Frontend, Machine, check_valid, read_engine, rebuild
 from hrm_edge.runtime.trt.plugins import find_attention, load_attention
 from hrm_edge.runtime.trt.session import TrtSession
 from hrm_edge.spec import STEP_INPUTS, STEP_OUTPUTS, step_io
+
+TENSOR_NAMES: dict[Frontend, dict[str, str]] = {  # of step_io → of the engine, where they differ
+    "onnx": {},
+    "torch-tensorrt": {name: f"output{index}" for index, name in enumerate(STEP_OUTPUTS)},
+}
 
 
 def open_engine(
@@ -45,9 +50,10 @@ def open_engine(
         said = messages.errors[0] if messages.errors else "no reason given"
         raise UserError(f"{api.name} {api.version} cannot read {folder / PLAN_FILE}: {said}", rebuild(folder))
     dtype = np.dtype(np.float16 if manifest.precision == "fp16" else np.float32)
-    _check_tensors(plan, api, manifest, dtype, folder)
+    names = TENSOR_NAMES[engine.identity.options.frontend]
+    _check_tensors(plan, api, manifest, dtype, folder, names)
     state = read_state(artifact / STATE_FILE, manifest.spec, dtype)
-    session = TrtSession(plan, manifest, state, cuda or find_cuda(), engine.identity)
+    session = TrtSession(plan, manifest, state, cuda or find_cuda(), engine.identity, names)
     session.keep = (runtime, logger)  # TensorRT does not
     return session
 
@@ -58,17 +64,19 @@ def built_before(folder: Path, manifest: Manifest) -> Path:
     return found[0] if found is not None else folder
 
 
-def _check_tensors(plan: Any, api: Api, manifest: Manifest, dtype: np.dtype[Any], folder: Path) -> None:
+def _check_tensors(
+    plan: Any, api: Api, manifest: Manifest, dtype: np.dtype[Any], folder: Path, names: dict[str, str]
+) -> None:
     """Names, types and shapes of the engine against ``step_io``."""
     trt, table = api.module, step_io(manifest.spec)
     kinds = {"int32": trt.int32, "float32": trt.float32, "carry": trt.float16 if dtype == np.float16 else trt.float32}
     found = [plan.get_tensor_name(index) for index in range(plan.num_io_tensors)]
     wanted = [name for name in (*STEP_INPUTS, *STEP_OUTPUTS) if name in table]
-    if sorted(found) != sorted(wanted):
+    if sorted(found) != sorted(names.get(name, name) for name in wanted):
         raise UserError(f"{folder / PLAN_FILE} has tensors {found}, the model has {wanted}", rebuild(folder))
     for name in wanted:
-        kind, shape = table[name]
-        is_now = (plan.get_tensor_dtype(name), tuple(plan.get_tensor_shape(name))[1:])
+        called, (kind, shape) = names.get(name, name), table[name]
+        is_now = (plan.get_tensor_dtype(called), tuple(plan.get_tensor_shape(called))[1:])
         if is_now != (kinds[kind], shape[1:]):
             was = f"{is_now[0]} {list(is_now[1])}"
             raise UserError(

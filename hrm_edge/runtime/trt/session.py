@@ -110,7 +110,11 @@ class TrtSession:
     keep: Any = None
     """What must live as long as the engine."""
 
-    def __init__(self, engine: Any, manifest: Manifest, state: State, cuda: Cuda, identity: Identity) -> None:
+    def __init__(
+        self, engine: Any, manifest: Manifest, state: State, cuda: Cuda, identity: Identity, names: dict[str, str]
+    ) -> None:
+        """``names``: of ``step_io`` → the engine's, where they differ."""
+        self._names = names
         self.spec = manifest.spec
         self.backend = f"{identity.runtime}-cuda"
         self.max_batch = identity.options.batch.max
@@ -122,8 +126,8 @@ class TrtSession:
             raise UserError("the engine's working memory does not fit on the GPU", "close other programs on it")
         carry = state.start[0].dtype
         table = step_io(self.spec)
-        names = [name for name in (*STEP_INPUTS, *STEP_OUTPUTS) if name in table]
-        self._shapes = {name: tuple(int(size) for size in table[name][1][1:]) for name in names}
+        known = [name for name in (*STEP_INPUTS, *STEP_OUTPUTS) if name in table]
+        self._shapes = {name: tuple(int(size) for size in table[name][1][1:]) for name in known}
         self._dtypes = {name: np.dtype(carry if kind == "carry" else kind) for name, (kind, _) in table.items()}
         self._row_bytes = {n: math.prod(s) * self._dtypes[n].itemsize for n, s in self._shapes.items()}
         self._start = {name: self._start_rows(name, state.start[i]) for i, name in enumerate(_CARRY)}
@@ -234,7 +238,7 @@ class TrtSession:
         front, back = slots.carry[slots.front], slots.carry[1 - slots.front]
         places = {**slots.memory, **front, **{_CARRY[name]: memory for name, memory in back.items()}}
         for name, memory in places.items():
-            self._context.set_tensor_address(name, memory.address)
+            self._context.set_tensor_address(self._names.get(name, name), memory.address)
             if name in STEP_INPUTS and not self._context.set_input_shape(name, (batch, *self._shapes[name])):
                 raise UserError(f"the engine refuses a batch of {batch}", "build it with a larger --max-batch")
 

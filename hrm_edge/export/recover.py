@@ -1,0 +1,122 @@
+"""The model back out of a float32 artifact, so that a shipped model can be exported in another precision.
+
+What the graph has folded into its constants (``hrm_edge.export.graph``) is unfolded; the function is the same, and
+where several weights were added up (row, column and box of a cell) any that add up to the same are as good.
+"""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import torch
+from numpy.typing import NDArray
+from onnx import numpy_helper
+from pydantic import BaseModel, ConfigDict
+from safetensors.numpy import load_file
+
+from hrm_edge.errors import UserError
+from hrm_edge.export.graph import embedding_scale, query_scale, rotary_rows
+from hrm_edge.manifest import STATE_FILE, STEP_FILE, read_manifest
+from hrm_edge.model.hrm import HRM
+from hrm_edge.model.weights import load_weights
+from hrm_edge.spec import ModelSpec, buffer_shapes, parameter_shapes
+
+Weights = dict[str, NDArray[Any]]  # float32
+
+
+class ArtifactInfo(BaseModel):
+    """What a recovered model is."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    task: str
+    spec: ModelSpec
+    from_artifact: dict[str, Any]
+
+    def origin(self) -> dict[str, Any]:
+        """What provenance says of the weights: the artifact they are from, and the checkpoint that was from."""
+        return self.from_artifact
+
+
+def recover(folder: Path) -> tuple[HRM, ArtifactInfo]:
+    """The float32 model of a verified artifact; ``UserError`` where the artifact has lost its float32 weights."""
+    manifest = read_manifest(folder)
+    mend = "export the checkpoint it was made from, or its fp32 artifact"
+    if manifest.precision != "fp32":
+        raise UserError(f"{folder} is a {manifest.precision} artifact: its float32 weights are gone", mend)
+    if manifest.provenance.get("plugin"):
+        raise UserError(f"{folder} was exported with --plugin, which is not read back", mend)
+    spec = manifest.spec
+    graph = onnx.load(folder / STEP_FILE).graph
+    constants: Weights = {i.name: numpy_helper.to_array(i) for i in graph.initializer}
+    try:
+        found = _unfolded(spec, constants, load_file(folder / STATE_FILE))
+    except (KeyError, ValueError) as error:
+        raise UserError(f"{folder / STEP_FILE} is not as this version writes it: {error}", mend) from error
+    model = HRM(spec)
+    load_weights(model, {name: torch.from_numpy(np.array(value, np.float32)) for name, value in found.items()}, folder)
+    origin = {"artifact": manifest.name, **manifest.provenance.get("checkpoint", {})}
+    return model.eval(), ArtifactInfo(task=manifest.task, spec=spec, from_artifact=origin)
+
+
+def _unfolded(spec: ModelSpec, constants: Weights, state: Weights) -> Weights:
+    found: Weights = {}
+    for name in parameter_shapes(spec):
+        if name.startswith("embed_"):
+            continue
+        value = constants[name]
+        is_matrix = name.endswith(".weight") and value.ndim == 2
+        value = value.T if is_matrix else value
+        found[name] = _unpacked(spec, value) if ".qkv_proj." in name else value
+    found |= _embeddings(spec, constants)
+    for name in buffer_shapes(spec):
+        if name == "embed_pos.table":
+            found[name] = HRM(spec).get_buffer(name).numpy()  # not trained
+        elif name == "puzzle_emb.weights":
+            found[name] = state["puzzle_table"]
+        else:
+            found[name] = state["z_h_init" if name == "H_init" else "z_l_init"]
+    return found
+
+
+def _unpacked(spec: ModelSpec, value: NDArray[Any]) -> NDArray[Any]:
+    """Rows of qkv in the model's order and without the scale of QK^T."""
+    if spec.positions == "rope":
+        rows = rotary_rows(spec)
+        ordered = np.empty_like(value)
+        ordered[rows] = value
+        value = ordered
+    scale = query_scale(spec)
+    return value / (scale[:, None] if value.ndim == 2 else scale)
+
+
+def _embeddings(spec: ModelSpec, constants: Weights) -> Weights:
+    scale = embedding_scale(spec)
+    found: Weights = {"embed_tokens.embedding_weight": constants["embedding"] / scale}
+    if spec.positions == "learned" and spec.grid_positions:
+        raise ValueError("learned positions and those of the grid were added up")
+    if spec.positions == "learned":
+        found["embed_pos.embedding_weight"] = constants["positions"] / scale
+    if spec.grid_positions:
+        found |= _grid_tables(spec, constants["positions"][spec.puzzle_tokens :] / scale)
+    return found
+
+
+def _grid_tables(spec: ModelSpec, sums: NDArray[Any]) -> Weights:
+    """Tables of rows, columns and boxes that add up to ``sums`` [S, D]: the smallest ones."""
+    assert spec.grid is not None
+    rows, columns, box_rows, box_columns = spec.grid
+    row, column = np.divmod(np.arange(rows * columns), columns)
+    box = (row // box_rows) * (columns // box_columns) + column // box_columns
+    ids = {"row": row, "column": column, "box": box}
+    shapes = {name: parameter_shapes(spec)[f"embed_{name}.embedding_weight"][0] for name in ids}
+    chosen = np.concatenate([np.eye(shapes[name])[index] for name, index in ids.items()], axis=1)
+    tables = np.linalg.lstsq(chosen, sums.astype(np.float64), rcond=None)[0]
+    if not math.isclose(float(np.abs(chosen @ tables - sums).max()), 0.0, abs_tol=1e-4):
+        raise ValueError("its positions are no sum of rows, columns and boxes")
+    parts = np.split(tables, np.cumsum(list(shapes.values()))[:-1])
+    return {f"embed_{name}.embedding_weight": part.astype(np.float32) for name, part in zip(ids, parts, strict=True)}

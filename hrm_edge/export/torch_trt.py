@@ -1,0 +1,222 @@
+"""One ACT step through Torch-TensorRT: ExportedProgram → engine, in the same folder and under the same sidecar.
+
+INT8 is our own: the scales of the artifact, applied by an operator that Torch-TensorRT turns into a quantize and a
+dequantize layer. No modelopt, and no second calibration.
+
+Axes: B batch, S cells, P puzzle tokens, T = P + S, D hidden, V vocabulary, Q halting outputs.
+"""
+
+from __future__ import annotations
+
+import copy
+import importlib
+import inspect
+import resource
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from hrm_edge.errors import UserError
+from hrm_edge.model.hrm import HRM
+from hrm_edge.model.layers import Linear
+from hrm_edge.quant.observers import INT8_MAX
+from hrm_edge.runtime.trt.identity import BatchRange, Options
+from hrm_edge.runtime.trt.worker import MIB, Request
+from hrm_edge.spec import STEP_INPUTS, ModelSpec, step_io
+
+INSTALL = "pip install torch-tensorrt of torch's own version (on a Jetson: from the Jetson AI Lab's index)"
+
+
+# Tagged as not deterministic although it is: what has constant inputs only, as weights have, would otherwise be
+# computed beforehand, and the engine's weights would be float again.
+@torch.library.custom_op("hrm_edge::quantize_dequantize", mutates_args=(), tags=(torch.Tag.nondeterministic_seeded,))
+def quantize_dequantize(x: Tensor, scale: Tensor, axis: int) -> Tensor:
+    """x rounded to the nearest of [-127, 127] times ``scale``: float32 [] or, along ``axis``, [C]."""
+    shape = [1] * x.dim()
+    if scale.dim():
+        shape[axis] = -1
+    step = scale.view(shape).to(x.dtype)
+    return torch.clamp(torch.round(x / step), -INT8_MAX, INT8_MAX) * step
+
+
+@quantize_dequantize.register_fake
+def _(x: Tensor, scale: Tensor, axis: int) -> Tensor:
+    return torch.empty_like(x)
+
+
+class QuantizedLinear(nn.Module):
+    """A linear layer whose input (per tensor) and weight (per output channel) pass through INT8."""
+
+    def __init__(self, layer: Linear, input_scale: float) -> None:
+        super().__init__()
+        weight = layer.weight.detach()
+        self.weight, self.bias = nn.Parameter(weight, requires_grad=False), layer.bias
+        self.register_buffer("input_scale", torch.tensor(input_scale, dtype=torch.float32))
+        self.register_buffer("weight_scale", weight.abs().amax(1).clamp(min=1e-8) / INT8_MAX)
+
+    def forward(self, x: Tensor) -> Tensor:
+        given = quantize_dequantize(x, self.get_buffer("input_scale"), 0)
+        return F.linear(given, quantize_dequantize(self.weight, self.get_buffer("weight_scale"), 0), self.bias)
+
+
+class Step(nn.Module):
+    """One step with the inputs of ``step_io`` by name, all outputs as it says; for models without a puzzle table."""
+
+    def __init__(self, model: HRM) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, tokens: Tensor, z_h: Tensor, z_l: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        return self.run(tokens, None, z_h, z_l)
+
+    def run(
+        self, tokens: Tensor, puzzle: Tensor | None, z_h: Tensor, z_l: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        z_h, z_l, logits, q = self.model(tokens, puzzle, z_h, z_l)
+        return z_h, z_l, logits.float(), q.float()
+
+
+class PuzzleStep(Step):
+    """The same with a puzzle vector."""
+
+    def forward(  # type: ignore[override]
+        self, tokens: Tensor, puzzle: Tensor, z_h: Tensor, z_l: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        return self.run(tokens, puzzle, z_h, z_l)
+
+
+def step_module(model: HRM, scales: Mapping[str, float] | None, half: bool) -> Step:
+    """A copy of ``model`` as a step; ``scales`` by layer name make those layers INT8, ``half`` all of it float16."""
+    other = copy.deepcopy(model).eval().requires_grad_(False)
+    for name, scale in (scales or {}).items():
+        parent, _, last = name.rpartition(".")
+        layer = other.get_submodule(name)
+        assert isinstance(layer, Linear)
+        setattr(other.get_submodule(parent), last, QuantizedLinear(layer, scale))
+    return (PuzzleStep if other.spec.puzzle_dim else Step)(other.half() if half else other)
+
+
+def example(spec: ModelSpec, batch: int, half: bool) -> tuple[Tensor, ...]:
+    """Inputs of a step."""
+    made = []
+    for name in STEP_INPUTS:
+        if name in step_io(spec):
+            kind, shape = step_io(spec)[name]
+            dtype = torch.int32 if kind == "int32" else torch.float16 if half else torch.float32
+            made.append(torch.zeros(batch, *(int(size) for size in shape[1:]), dtype=dtype))
+    return tuple(made)
+
+
+def exported_program(step: Step, half: bool, batch: BatchRange) -> torch.export.ExportedProgram:
+    """The step with a batch of ``batch``'s range (fixed where that is one size)."""
+    given = example(step.model.spec, max(2, batch.opt) if batch.max > 1 else 1, half)
+    axis = {0: torch.export.Dim("batch", min=batch.min, max=batch.max)} if batch.max > 1 else {}
+    shapes = tuple(axis for _ in given)
+    with torch.no_grad():
+        return torch.export.export(step, given, dynamic_shapes=shapes, strict=False)
+
+
+def load_torch_tensorrt() -> Any:
+    """The package, with our operators' converters registered. Raises ``UserError`` where it does not import."""
+    try:
+        module = importlib.import_module("torch_tensorrt")
+        _register()
+    except (ImportError, OSError, RuntimeError) as error:
+        raise UserError(f"Torch-TensorRT does not import: {error}", INSTALL) from error
+    return module
+
+
+def _register() -> None:
+    """Teach Torch-TensorRT what to do with :func:`quantize_dequantize`."""
+    conversion = importlib.import_module("torch_tensorrt.dynamo.conversion")
+    utils = importlib.import_module("torch_tensorrt.dynamo.conversion.converter_utils")
+
+    @conversion.dynamo_tensorrt_converter(quantize_dequantize._opoverload, supports_dynamic_shapes=True)
+    def convert(ctx: Any, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any], name: str) -> Any:
+        trt = importlib.import_module("tensorrt")
+        x, scale, axis = args
+        steps = utils.get_trt_tensor(ctx, scale, f"{name}_scale")
+        given = utils.get_trt_tensor(ctx, x, f"{name}_input")
+        quantize = ctx.net.add_quantize(given, steps, trt.DataType.INT8)
+        dequantize = ctx.net.add_dequantize(quantize.get_output(0), steps, given.dtype)
+        for layer, kind in ((quantize, "quantize"), (dequantize, "dequantize")):
+            if len(steps.shape):
+                layer.axis = axis
+            layer.name = f"{name}_{kind}"
+        return dequantize.get_output(0)
+
+
+def settings(function: Any, options: Mapping[str, Any]) -> dict[str, Any]:
+    """``options`` that this Torch-TensorRT's ``function`` knows (2.8 to 2.13 differ)."""
+    known = set(inspect.signature(function).parameters)
+    return {name: value for name, value in options.items() if name in known}
+
+
+def _inputs(module: Any, step: Step, half: bool, batch: BatchRange) -> list[Any]:
+    found = []
+    for tensor in example(step.model.spec, 1, half):
+        least, best, most = ((size, *tensor.shape[1:]) for size in (batch.min, batch.opt, batch.max))
+        found.append(module.Input(min_shape=least, opt_shape=best, max_shape=most, dtype=tensor.dtype))
+    return found
+
+
+def convert(step: Step, options: Options) -> bytes:
+    """The plan of a step: the whole graph as one strongly typed engine.
+
+    Raises ``UserError`` naming what does not convert.
+    """
+    module = load_torch_tensorrt()
+    half, batch = options.precision == "fp16", options.batch
+    function = module.dynamo.convert_exported_program_to_serialized_trt_engine
+    wanted = {
+        "use_explicit_typing": True,  # where it can be chosen: 2.8
+        "require_full_compilation": True,
+        "min_block_size": 1,
+        "disable_tf32": not options.tf32,
+        "truncate_double": True,
+        "workspace_size": options.workspace_mib * MIB,
+        "optimization_level": options.optimization_level,
+        "cache_built_engines": False,  # its key knows neither the GPU nor TensorRT's version
+        "reuse_cached_engines": False,
+        "immutable_weights": True,
+    }
+    program = exported_program(step, half, batch)
+    try:
+        return bytes(function(program, arg_inputs=_inputs(module, step, half, batch), **settings(function, wanted)))
+    except Exception as error:
+        first = str(error).strip().partition("\n")[0]
+        raise UserError(
+            f"Torch-TensorRT {module.__version__} could not convert the step: {first}",
+            "export with --backend tensorrt, which goes through ONNX",
+        ) from error
+
+
+class Maker:
+    """Builds the plan of what an artifact was written from; see ``WrittenAs`` and ``Make``.
+
+    Told the model and its scales when the artifact is written, it makes the plan when the engine is built.
+    """
+
+    def __init__(self) -> None:
+        self.model: HRM | None = None
+        self.scales: dict[str, float] | None = None
+
+    def written(self, model: HRM, scales: dict[str, float] | None) -> None:
+        self.model, self.scales = model, scales
+
+    def make(self, request: Request, tell: Callable[[str], None]) -> dict[str, Any]:
+        assert self.model is not None
+        begun = time.monotonic()
+        tell("converting with Torch-TensorRT")
+        step = step_module(self.model, self.scales, request.options.precision == "fp16")
+        request.plan.write_bytes(convert(step, request.options))
+        return {
+            "seconds": round(time.monotonic() - begun, 3),
+            "peak_memory_bytes": 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss,
+            "layers": None,
+            "timing_cache": False,
+        }

@@ -1,0 +1,68 @@
+"""A float model becomes what an INT8 graph is written from: migrated weights, scales, and a description of both."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hrm_edge.model.hrm import HRM
+from hrm_edge.quant.calibrate import activation_scales
+from hrm_edge.quant.policy import Policy, exceptions, read_policy, write_policy
+from hrm_edge.quant.sensitivity import find_policy
+from hrm_edge.quant.sets import CheckSet
+from hrm_edge.quant.smooth import smoothed
+from hrm_edge.recipe import Limits, Quantization
+
+SENSITIVITY_PUZZLES = 32  # of the calibration set; a run of the whole recurrence for every layer
+
+
+@dataclass(frozen=True)
+class Quantized:
+    """``model`` computes the float model's function; ``scales`` by layer are what its INT8 layers clip and round by."""
+
+    model: HRM
+    scales: dict[str, float]
+    description: dict[str, Any]
+
+
+def prepare(
+    model: HRM,
+    task: str,
+    puzzles: CheckSet,
+    options: Quantization,
+    limits: Limits,
+    *,
+    policy_file: Path | None,
+    sensitivity_file: Path | None,
+    tell: Callable[[str], None],
+) -> Quantized:
+    """Calibrate on ``puzzles`` over all steps; ``sensitivity_file``: rank the layers and write that policy first.
+
+    ``policy_file``: read the layers that stay in float from there.
+    """
+    steps = model.spec.max_steps
+    tell(f"calibrating on {len(puzzles)} puzzles, {steps} steps each")
+    tokens, ids = puzzles.inputs, puzzles.puzzle_ids
+    written = smoothed(model, tokens, ids, options.smooth, steps) if options.smooth else model
+    policy: Policy | None = None if policy_file is None else read_policy(policy_file, task, model)
+    scales = activation_scales(written, tokens, ids, options, steps, policy)
+    if sensitivity_file is not None:
+        head = puzzles.head(SENSITIVITY_PUZZLES)
+        policy = find_policy(
+            written, scales, head, task=task, steps=steps, floor_db=limits.sqnr_db_int8, tell=tell
+        )  # fmt: skip
+        write_policy(sensitivity_file, policy)
+        scales = {name: scale for name, scale in scales.items() if name not in policy.float_layers}
+    description = {
+        "scheme": "symmetric int8, zero point 0; weights per output channel, activations per tensor",
+        "observer": options.observer,
+        "smooth": options.smooth,
+        "percentile": options.percentile if options.observer == "percentile" else None,
+        "calibration": {"source": puzzles.source, "puzzles": len(puzzles), "steps": steps},
+        "layers": len(scales),
+        "float_layers": exceptions(model, policy),
+        "input_scales": scales,
+    }
+    return Quantized(written, scales, description)

@@ -1,0 +1,145 @@
+"""Which puzzles calibrate an INT8 export and which check it: two sets that share none.
+
+Axes: N puzzles, S cells.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hrm_edge.data.canonical import classes, has_canonical, keys
+from hrm_edge.data.dataset import Dataset
+from hrm_edge.data.layout import is_data_folder
+from hrm_edge.data.puzzles import PuzzleSet, load_puzzles
+from hrm_edge.errors import UserError
+from hrm_edge.files import read_json, sha256
+from hrm_edge.tasks import get_task
+from hrm_edge.tasks.base import Task
+from hrm_edge.tasks.samples import sample_file
+from hrm_edge.tasks.sudoku import Sudoku
+
+_PACKAGE = Path(__file__).parent.parent
+# A wheel has the folder inside the package; a checkout has it beside the package.
+CALIBRATION = _PACKAGE / "calibration" if (_PACKAGE / "calibration").is_dir() else _PACKAGE.parent / "calibration"
+INDEX_FILE = "sets.json"
+MINIMUM_PUZZLES = 16
+MOST_PUZZLES = 10_000  # read of a data folder's part: more would only cost memory
+
+
+@dataclass(frozen=True)
+class CheckSet:
+    """Puzzles that an export is calibrated or measured on; never the same ones for both."""
+
+    inputs: NDArray[np.uint8]  # [N, S]
+    labels: NDArray[np.uint8] | None  # [N, S]; None: only the numbers can be compared
+    puzzle_ids: NDArray[np.int32]  # [N]
+    source: str
+
+    def __len__(self) -> int:
+        return len(self.inputs)
+
+    def head(self, count: int) -> CheckSet:
+        labels = None if self.labels is None else self.labels[:count]
+        return CheckSet(self.inputs[:count], labels, self.puzzle_ids[:count], self.source)
+
+
+def shipped_set(task: str) -> Path | None:
+    """The calibration set that comes with the package for ``task``, or None; a changed file is a ``UserError``."""
+    file = CALIBRATION / f"{task}.csv"
+    if not file.is_file():
+        return None
+    listed = read_json(CALIBRATION / INDEX_FILE).get(file.name, {}).get("sha256")
+    if sha256(file) != listed:
+        raise UserError(
+            f"{file}: its sha256 is not the one in {INDEX_FILE}: the calibration set was changed",
+            "install the package again, or name your own set: --calibration PATH",
+        )
+    return file
+
+
+def puzzle_sets(
+    path: Path | None, task_name: str, *, calibrate_on: int, check_on: int
+) -> tuple[CheckSet | None, CheckSet]:
+    """(calibration set, check set), disjoint, of at most so many puzzles; no calibration set where it is 0.
+
+    A built folder's train part calibrates and its test part checks; of a puzzle file the first half calibrates and
+    the second checks. Without a path the set that ships for the task calibrates, and the package's own puzzles check.
+    Raises ``UserError`` where a set is missing, too small, of another task, or overlaps the other.
+    """
+    task = get_task(task_name)
+    calibration, check = _shipped(task, bool(calibrate_on)) if path is None else _given(path, task)
+    if not len(check):
+        raise UserError(f"{path} has no puzzles to check the export on", "give a larger set with --calibration")
+    check = check.head(check_on)
+    if not calibrate_on:
+        return None, check
+    assert calibration is not None
+    calibration = calibration.head(calibrate_on)
+    if len(calibration) < MINIMUM_PUZZLES:
+        raise UserError(
+            f"the calibration set has {len(calibration)} puzzles, at least {MINIMUM_PUZZLES} are needed",
+            "give a larger one with --calibration",
+        )
+    _require_disjoint(task, calibration, check)
+    return calibration, check
+
+
+def _shipped(task: Task, calibrate: bool) -> tuple[CheckSet | None, CheckSet]:
+    sample = sample_file(task.name)
+    if sample is None:
+        raise UserError(f"the package has no puzzles of {task.name} to check on", "name a set: --calibration PATH")
+    check = _of(load_puzzles(sample, task), slice(None), "the package's own puzzles")
+    file = shipped_set(task.name) if calibrate else None
+    if calibrate and file is None:
+        raise UserError(
+            f"INT8 needs real puzzles to calibrate on, and the package has no set for {task.name}",
+            "name a data folder or file: --calibration PATH",
+        )
+    return None if file is None else _of(load_puzzles(file, task), slice(None), f"calibration/{file.name}"), check
+
+
+def _given(path: Path, task: Task) -> tuple[CheckSet, CheckSet]:
+    if not path.exists():
+        raise UserError(f"--calibration {path}: there is no such file or folder", "check the path")
+    if is_data_folder(path):
+        calibration, check = (_part(Dataset(path, split, task)) for split in ("train", "test"))
+        return calibration, check
+    puzzles = load_puzzles(path, task=task)
+    half = len(puzzles) // 2
+    return (
+        _of(puzzles, slice(half), f"{path.name}, first half"),
+        _of(puzzles, slice(half, None), f"{path.name}, second half"),
+    )
+
+
+def _of(puzzles: PuzzleSet, rows: slice, source: str) -> CheckSet:
+    inputs = puzzles.inputs[rows]
+    labels = None if puzzles.labels is None else puzzles.labels[rows]
+    return CheckSet(inputs, labels, np.zeros(len(inputs), np.int32), source)
+
+
+def _part(data: Dataset) -> CheckSet:
+    rows = np.arange(min(len(data), MOST_PUZZLES))
+    inputs, labels = data.examples(rows)
+    return CheckSet(inputs, labels, data.identifiers(rows), f"{data.folder.name}/{data.split}")
+
+
+def _require_disjoint(task: Task, calibration: CheckSet, check: CheckSet) -> None:
+    """No puzzle of one set may be one of the other's, nor a symmetry of it where the task has canonical forms."""
+    symmetric = isinstance(task, Sudoku) and task.side > 4 and has_canonical(task)
+    a, b = (
+        classes(task, s.inputs) if symmetric and isinstance(task, Sudoku) else keys(s.inputs)
+        for s in (calibration, check)
+    )
+    shared = np.flatnonzero(np.isin(b, a))
+    if len(shared):
+        how = "the same or a symmetry of it" if symmetric else "the same"
+        raise UserError(
+            f"{len(shared)} of {len(check)} puzzles of {check.source} are in {calibration.source} too ({how}), "
+            f"the first of them number {shared[0] + 1}",
+            "calibrate on other puzzles: an export is not measured on what it was calibrated with",
+        )

@@ -1,0 +1,50 @@
+"""Our figures against independent ones: ONNX Runtime's profiler, the wall clock, a meter's own cost."""
+
+from __future__ import annotations
+
+import json
+import time
+
+import onnxruntime
+import pytest
+
+from hrm_edge import zoo
+from hrm_edge.bench.power.choose import open_meter
+from hrm_edge.bench.scenarios import Plan, Solver, single_stream
+from hrm_edge.data.puzzles import load_puzzles
+from hrm_edge.manifest import STEP_FILE
+from hrm_edge.runtime import open_artifact
+from hrm_edge.tasks import get_task
+from hrm_edge.tasks.samples import sample_file
+from tests import machines
+
+
+@pytest.mark.slow
+def test_latency_agrees_with_the_profiler_and_the_wall_clock(tmp_path):
+    folder, task, source = zoo.folder_of("sudoku-nano"), get_task("sudoku"), sample_file("sudoku")
+    assert folder is not None
+    assert source is not None
+    session, _ = open_artifact(folder, 1, "onnxruntime")
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    options.enable_profiling = True
+    options.profile_file_prefix = str(tmp_path / "profile")
+    profiled = onnxruntime.InferenceSession(str(folder / STEP_FILE), options, providers=["CPUExecutionProvider"])
+    session._session = profiled  # the same engine, watched
+    givens = load_puzzles(source, task).inputs[:16]
+    measured = single_stream(Solver(session, task, "rules", 16, 1, 1, 0), givens, Plan(3.0), lambda share: None)
+    events = json.loads((tmp_path / profiled.end_profiling()).read_text())
+    runs = [event["dur"] / 1e6 for event in events if event["name"] == "model_run"]
+    assert len(runs) == len(measured.timed.step_s)
+    assert sum(measured.timed.step_s) == pytest.approx(sum(runs), rel=0.05)
+    assert sum(measured.latency_s) == pytest.approx(measured.duration_s, rel=0.05)
+
+
+def test_a_meter_costs_less_than_one_percent_of_a_core(tmp_path):
+    meter = open_meter("ina3221", machines.agx_orin(tmp_path).system, on_cpu=False).meter
+    assert meter is not None
+    meter.read()
+    began, reads = time.thread_time(), 100
+    for _ in range(reads):
+        meter.read()
+    assert (time.thread_time() - began) / reads / meter.period_s < 0.01

@@ -1,0 +1,197 @@
+"""Torch-TensorRT: our Q/DQ, the exported step, and a real conversion and build by Torch-TensorRT-RTX without a GPU.
+
+The conversions run in a process of their own, under ``torch_trt_shim.py``. ``make test`` puts the package beside the
+environment, not into it: its pins are older than ours.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from hrm_edge.cli.main import main
+from hrm_edge.errors import UserError
+from hrm_edge.export import torch_trt
+from hrm_edge.export.graph import StepGraph
+from hrm_edge.export.parity import decibels
+from hrm_edge.export.torch_trt import (
+    PuzzleStep,
+    example,
+    exported_program,
+    load_torch_tensorrt,
+    quantize_dequantize,
+    settings,
+    step_module,
+)
+from hrm_edge.model.hrm import HRM
+from hrm_edge.quant.calibrate import activation_scales, quantize_weight
+from hrm_edge.quant.policy import int8_layers
+from hrm_edge.recipe import Quantization
+from hrm_edge.runtime.trt.identity import BatchRange
+from hrm_edge.spec import variant_spec
+
+PACKAGE = Path(sys.prefix) / "torch-tensorrt"
+SMALL: dict[str, Any] = {"hidden": 64, "heads": 2, "h_layers": 1, "l_layers": 1}
+SPECS = {
+    "nano": variant_spec("nano", vocab=6, seq_len=16, grid=(4, 4, 2, 2), **{**SMALL, "heads": 4}),
+    "full": variant_spec("full", vocab=6, seq_len=16, puzzle_dim=64, **SMALL),
+    "reduced": variant_spec("reduced", vocab=6, seq_len=16, **SMALL),
+}
+
+
+def made(name: str) -> tuple[HRM, dict[str, float], Any]:
+    torch.manual_seed(0)
+    model = HRM(SPECS[name]).eval()
+    tokens = np.random.default_rng(0).integers(1, 6, (16, 16)).astype(np.uint8)
+    return model, activation_scales(model, tokens, np.zeros(16, np.int32), Quantization(), 2), tokens
+
+
+def test_the_operator_rounds_as_the_artifact_does() -> None:
+    weight = torch.randn(5, 7)
+    values, scale = quantize_weight(weight.numpy())
+    found = quantize_dequantize(weight, torch.from_numpy(scale), 0)
+    assert (found.numpy() == values.astype(np.float32) * scale[:, None]).all()
+    x = torch.tensor([-9.0, -0.26, 0.24, 0.75, 9.0])
+    assert quantize_dequantize(x, torch.tensor(0.05), 0).tolist() == pytest.approx([-6.35, -0.25, 0.25, 0.75, 6.35])
+    half = quantize_dequantize(x.half(), torch.tensor(0.05), 0)
+    assert half.dtype == torch.float16
+
+
+@pytest.mark.parametrize("name", list(SPECS))
+def test_the_exported_step_is_the_int8_graph(name: str) -> None:
+    """The program that Torch-TensorRT is given against the artifact's INT8 ONNX graph, in ONNX Runtime."""
+    import onnxruntime
+
+    model, scales, tokens = made(name)
+    step = step_module(model, scales, half=False)
+    assert isinstance(step, PuzzleStep) == bool(model.spec.puzzle_dim)
+    assert model.L_level.layers[0].self_attn.qkv_proj.__class__.__name__ == "Linear"  # the caller's model is untouched
+    program = exported_program(step, False, BatchRange(min=1, opt=4, max=8))
+    inputs = list(example(model.spec, 3, False))
+    inputs[0] = torch.from_numpy(tokens[:3].astype(np.int32))
+    inputs[-2:] = [state.contiguous() for state in model.initial_state(3, torch.float32)]
+    found = program.module()(*inputs)
+    weights = {n: t.numpy() for n, t in {**dict(model.named_buffers()), **model.state_dict()}.items()}
+    graph = StepGraph(model.spec, weights, activation_scales=scales).build()
+    session = onnxruntime.InferenceSession(graph.SerializeToString(), providers=["CPUExecutionProvider"])
+    feeds = {node.name: x.numpy() for node, x in zip(session.get_inputs(), inputs, strict=True)}
+    exact = model(inputs[0], inputs[1] if model.spec.puzzle_dim else None, *inputs[-2:])
+    effects = []
+    for ours, theirs, float_one in zip(found, session.run(None, feeds), exact, strict=True):
+        signal = float(float_one.detach().square().sum())
+        apart = decibels(signal, float(np.square(ours.detach().numpy() - theirs).sum()))
+        effects.append(decibels(signal, float((ours - float_one).detach().square().sum())))
+        assert apart > effects[-1] + 1 or apart > 60  # two roundings that had nothing in common: 3 dB below
+    assert min(effects) < 50  # and they do round
+
+
+def test_options_are_those_that_the_version_knows() -> None:
+    def old(program: Any, workspace_size: int, use_explicit_typing: bool = False) -> None: ...
+
+    assert settings(old, {"workspace_size": 1, "use_explicit_typing": True, "immutable_weights": True}) == {
+        "workspace_size": 1,
+        "use_explicit_typing": True,
+    }
+
+
+def test_what_is_missing_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: Any) -> None:
+    def load(name: str) -> Any:
+        raise ModuleNotFoundError(f"No module named '{name}'")
+
+    monkeypatch.setattr(torch_trt, "importlib", SimpleNamespace(import_module=load))
+    with pytest.raises(UserError, match="Torch-TensorRT does not import") as error:
+        load_torch_tensorrt()
+    assert "pip install torch-tensorrt" in error.value.mend
+    assert main(["export", "nowhere", "--out", str(tmp_path / "a"), "--backend", "torch-tensorrt"]) == 2
+    assert "Torch-TensorRT does not import" in capsys.readouterr().err
+    assert main(["export", "sudoku-nano", "--out", str(tmp_path / "a"), "--backend", "torch-tensorrt"]) == 2
+    assert "Torch-TensorRT converts the torch model" in capsys.readouterr().err
+    assert not (tmp_path / "a").exists()
+
+
+PROGRAM = """
+import json, logging, sys
+import torch_trt_shim
+import tensorrt as trt
+from hrm_edge.export.torch_trt import convert, step_module
+from hrm_edge.runtime.trt.identity import BatchRange, Options
+from tests.export.test_torch_trt import made
+
+layers, outputs, inputs = [], [], []
+network = trt.INetworkDefinition
+def spy(name, keep):
+    real = getattr(network, name)
+    def call(self, *arguments, **named):
+        result = real(self, *arguments, **named)
+        keep(result, *arguments)
+        return result
+    setattr(network, name, call)
+spy("add_quantize", lambda layer, tensor, *_: layers.append(tuple(tensor.shape)))
+spy("add_input", lambda tensor, *_: inputs.append(tensor.name))
+spy("mark_output", lambda _, tensor: outputs.append(tensor.name))
+for variant, precision in json.loads(sys.argv[1]):
+    model, scales, _ = made(variant)
+    options = Options(precision=precision, optimization_level=3, workspace_mib=512,
+                      batch=BatchRange(min=1, opt=8, max=64))
+    del layers[:], outputs[:], inputs[:]
+    plan = convert(step_module(model, scales if precision == "int8" else None, precision == "fp16"), options)
+    print("RESULT", json.dumps([variant, precision, len(plan), layers, inputs, outputs]))
+"""
+
+
+def converted(cases: list[tuple[str, str]], tmp_path: Path) -> list[Any]:
+    """Convert and build in a process of its own; the package comes without its compiled runtime, which needs CUDA."""
+    if not (PACKAGE / "torch_tensorrt").is_dir():
+        pytest.skip(f"torch-tensorrt-rtx is not in {PACKAGE}: 'make venv' puts it there")
+    packages, root = tmp_path / "packages", Path(__file__).parents[2]
+    shutil.copytree(PACKAGE, packages, ignore=shutil.ignore_patterns("*.so", "executorch", "bin"), symlinks=True)
+    for extension in PACKAGE.glob("psutil/*.so"):
+        shutil.copyfile(extension, packages / "psutil" / extension.name)
+    path = os.pathsep.join(map(str, (packages, Path(__file__).parent, root)))
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", PROGRAM, json.dumps(cases)],
+        env={**os.environ, "PYTHONPATH": path}, cwd=root, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-4000:]
+    return [json.loads(line[7:]) for line in done.stdout.splitlines() if line.startswith("RESULT")]
+
+
+def check(variant: str, precision: str, size: int, layers: list[Any], inputs: list[str], outputs: list[str]) -> None:
+    spec = SPECS[variant]
+    assert size > 100_000
+    assert inputs == ["tokens", *(["puzzle"] if spec.puzzle_dim else []), "z_h", "z_l"]
+    assert outputs == ["output0", "output1", "output2", "output3"]  # as hrm_edge.runtime.trt.open.TENSOR_NAMES says
+    weights = [shape for shape in layers if len(shape) == 2]
+    activations = [shape for shape in layers if len(shape) == 3]
+    passes = sum(spec.block_passes)
+    if precision == "int8":  # the weights are quantized in the engine, not folded into float ones beforehand
+        assert len(activations) == passes * len(int8_layers(HRM(spec))) // (spec.h_layers + spec.l_layers)
+        assert len(weights) >= len(int8_layers(HRM(spec)))
+    else:
+        assert not layers
+
+
+@pytest.mark.rtx
+def test_a_conversion_without_a_gpu(tmp_path: Path) -> None:
+    (result,) = converted([("nano", "int8")], tmp_path)
+    check(*result)
+
+
+@pytest.mark.rtx
+@pytest.mark.slow
+def test_every_variant_and_precision_converts(tmp_path: Path) -> None:
+    cases = [(variant, precision) for variant in SPECS for precision in ("fp32", "fp16", "int8")]
+    results = converted(cases, tmp_path)
+    assert [tuple(result[:2]) for result in results] == cases
+    for result in results:
+        check(*result)
