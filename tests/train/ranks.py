@@ -79,7 +79,8 @@ def ranks(count: int, recipe: Recipe, run: Path) -> Iterator[World]:
     try:
         with joined(60) as world:
             yield world
-        assert [other.wait(60) for other in others] == [0] * (count - 1)
+        codes = [other.wait(60) for other in others]
+        assert codes == [0] * (count - 1), codes
     finally:
         os.environ.clear()
         os.environ.update(before)
