@@ -173,8 +173,8 @@ def joined(timeout: float = DEFAULT_TIMEOUT_S) -> Iterator[World]:
     _choose_interface(os.environ)
     _meet(backend, rank, size, timeout)
     yield World(device, rank, size, local_rank)
-    # A group that something still refers to keeps its threads, and one that meets Python's end aborts the process. DDP's
-    # modules refer to it in cycles.
+    # A group that something still refers to keeps its threads, and a thread that meets Python's end aborts the process.
+    # DDP's modules refer to it in cycles.
     gc.collect()
     dist.destroy_process_group()  # not after an error: it would wait for ranks that are gone
 

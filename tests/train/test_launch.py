@@ -24,7 +24,6 @@ from hrm_edge.model.load import load_model
 from hrm_edge.model.weights import checkpoints
 from hrm_edge.tasks import get_task
 from hrm_edge.train import launch as launching
-from hrm_edge.train.distributed import joined
 from hrm_edge.train.launch import Hosts, launch
 from hrm_edge.train.loggers import LOG_FILE, read_lines
 from tests.train.ranks import ROOT, recipe
@@ -63,18 +62,22 @@ def test_a_wrong_number_of_hosts(recipe_file: Path, words: str) -> None:
     assert "is no number of hosts: write 2, or 1:4" in result.output
 
 
-def test_a_port_that_another_program_has(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_port_that_another_program_has(recipe_file: Path, tmp_path: Path) -> None:
     with socket.socket() as other:
         other.bind(("127.0.0.1", 0))
         other.listen()
         port = other.getsockname()[1]
         with pytest.raises(UserError, match=f"port {port} of 127.0.0.1 is in use by another program\nchoose another"):
             launch([], Hosts(1, (2, 2), f"127.0.0.1:{port}", "x"))
-        for name, value in {"RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}.items():
-            monkeypatch.setenv(name, str(value))
-        monkeypatch.setenv("GLOO_SOCKET_IFNAME", "lo")
-        with pytest.raises(UserError, match=f"port 127.0.0.1:{port} is in use"), joined(5):
-            pass
+        place = {"RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+        done = subprocess.run(
+            [sys.executable, "-m", "hrm_edge", "train", str(recipe_file), "--out", str(tmp_path / "run")],
+            env={**os.environ, **place, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True, check=False,
+        )  # fmt: skip
+    assert done.returncode == 2
+    assert f"Error: port 127.0.0.1:{port} is in use" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_host_that_does_not_come_ends_in_a_message(monkeypatch: pytest.MonkeyPatch) -> None:
