@@ -34,7 +34,7 @@ SMALL = {"hidden": 64, "heads": 2, "h_layers": 1, "l_layers": 2}
 SPECS = {
     "full": variant_spec("full", vocab=11, seq_len=81, **{**SMALL, "puzzle_dim": 40}),
     "reduced": variant_spec("reduced", vocab=11, seq_len=81, **SMALL),
-    "nano": variant_spec("nano", vocab=8, seq_len=36, grid=(6, 6, 2, 3), **SMALL),
+    "nano": variant_spec("nano", vocab=8, seq_len=36, grid=(6, 6, 2, 3), grid_heads=False, **SMALL),
 }
 
 
