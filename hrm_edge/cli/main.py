@@ -48,9 +48,9 @@ VERBS = {  # in the order of the road
     "export": Verb("hrm_edge.cli.export:export", "Turn a checkpoint into an artifact (ONNX, fp32 or INT8)."),
     "bench": Verb("hrm_edge.cli.bench:bench", "Measure latency, throughput and accuracy in one report."),
     "remote": Verb("hrm_edge.cli.remote:remote", "Set up, measure, solve and demo on a board, over ssh."),
-    "models": Verb("hrm_edge.cli.models:models", "List the pretrained models that ship with the package."),
+    "models": Verb("hrm_edge.cli.models:models", "List the pretrained models, and pull more by name."),
     "solve": Verb("hrm_edge.cli.solve:solve", "Solve puzzles and verify the answers by the rules."),
-    "demo": Verb("hrm_edge.cli.demo:demo", "Solve the Sudoku that a camera sees, live, in a window or a web page."),
+    "demo": Verb("hrm_edge.cli.demo:demo", "Solve the Sudoku that a camera sees, live, on a page or in a window."),
 }
 
 EXTRAS = {  # a package that may be missing → the extra that brings it
