@@ -169,7 +169,8 @@ def test_tensorrts_parser_takes_the_body_and_asks_for_the_plugin_without_it() ->
 
 
 @pytest.mark.parametrize("changes, text", [
-    ({"hidden": 32}, "head size is 16"), ({"seq_len": 1024, "puzzle_dim": 64}, "1025 positions")
+    ({"hidden": 32}, "head size is 16"), ({"seq_len": 1024, "puzzle_dim": 64}, "1025 positions"),
+    ({"grid": (9, 9, 3, 3), "heads": 4, "hidden": 128, "puzzle_dim": 0, "grid_heads": True}, "parts of the board"),
 ])  # fmt: skip
 def test_a_model_that_the_plugin_does_not_serve_is_refused(changes: dict[str, Any], text: str) -> None:
     sizes = {"vocab": 11, "seq_len": 81, **SMALL, **changes}
@@ -187,7 +188,7 @@ def test_export_plugin_from_the_command_line(tmp_path: Path) -> None:
             "task": "mini-sudoku",
             "variant": "nano",
             "data": str(tmp_path / "data"),
-            "model": {**SMALL, "max_steps": 2},
+            "model": {**SMALL, "grid_heads": False, "max_steps": 2},
             "train": {"batch": 16, "steps": 3, "warmup": 1, "lr": 1e-3, "precision": "fp32", "compile": False},
             "evaluate": {"every": 1000, "puzzles": 4},
             "limits": {"puzzles": 16},

@@ -53,7 +53,8 @@ def test_nano_stays_under_a_million() -> None:
 
 @pytest.mark.parametrize("variant", ["full", "reduced", "nano"])
 @pytest.mark.parametrize(
-    "options", [{}, {"positions": "learned", "grid_positions": True, "puzzle_dim": 5, "puzzles": 3}]
+    "options",
+    [{}, {"positions": "learned", "grid_positions": True, "grid_heads": False, "puzzle_dim": 5, "puzzles": 3}],
 )
 def test_torch_builds_what_the_spec_says(variant: str, options: dict[str, object]) -> None:
     small = {"hidden": 32, "heads": 4, "h_layers": 2, "l_layers": 1}
@@ -93,6 +94,8 @@ def test_unknown_variant_names_the_nearest() -> None:
     [
         ({"hidden": 100, "heads": 8}, "not divisible"),
         ({"grid_positions": True}, "needs a task with a board"),
+        ({"grid_heads": True}, "grid_heads needs a task with a board"),
+        ({"grid_heads": True, "grid": GRID, "heads": 6, "hidden": 96}, "heads in fours"),
         ({"grid": (4, 4, 2, 2)}, "does not have seq_len=81"),
         ({"positions": "sinusoidal", "puzzle_dim": 512 * 4920}, "sinusoidal positions end at 5000"),
     ],
