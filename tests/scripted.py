@@ -19,7 +19,8 @@ NEVER = 10**6
 
 
 def spec_of(task: Sudoku, **overrides: object) -> ModelSpec:
-    return variant_spec("nano", vocab=task.vocab, seq_len=task.seq_len, grid=task.grid, **overrides)
+    options = {"grid_heads": False, **overrides}
+    return variant_spec("nano", vocab=task.vocab, seq_len=task.seq_len, grid=task.grid, **options)
 
 
 @functools.cache
