@@ -214,8 +214,13 @@ def test_a_worker_that_crashes_or_says_nothing(artifact: Path, tmp_path: Path, m
             run_worker(request_for(artifact, tmp_path / "plan"), print)
 
 
+def children() -> set[str]:
+    return set(Path(f"/proc/self/task/{os.getpid()}/children").read_text().split())
+
+
 def test_ctrl_c_ends_the_worker(artifact: Path, tmp_path: Path) -> None:
     seen: list[str] = []
+    before = children()  # torch's compiler, used by other tests, keeps a worker
 
     def interrupt(progress: str) -> None:
         seen.append(progress)
@@ -226,7 +231,7 @@ def test_ctrl_c_ends_the_worker(artifact: Path, tmp_path: Path) -> None:
     assert "building the engine, " in seen[0]
     time.sleep(0.1)
     assert not (tmp_path / "out").exists()
-    assert Path(f"/proc/self/task/{os.getpid()}/children").read_text().split() == []
+    assert children() <= before
 
 
 def test_a_plugin_model_builds_from_its_body(tmp_path: Path) -> None:
