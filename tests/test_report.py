@@ -110,6 +110,18 @@ def test_json_round_trip(report, tmp_path):
     assert raw["steps_histogram"] == {"3": 150, "5": 50}
 
 
+def test_a_report_carries_no_folders_of_the_machine():
+    def data(path: str) -> str:
+        return Data(path=path, task="sudoku", puzzles=1, answers="data").path
+
+    assert (data("/home/ann/sets/easy.csv"), data("/home/ann/built/")) == ("easy.csv", "built")
+    assert data("sets/easy.csv") == "sets/easy.csv"
+    command = "hrm-edge bench /home/ann/a --data=/home/ann/d.csv --power none --json '/x/a b.json'"
+    made = BenchReport(**{**BENCH.model_dump(), "command": command})
+    assert made.command == "hrm-edge bench a --data=d.csv --power none --json 'a b.json'"
+    assert BenchReport.model_validate(made.model_dump()) == made
+
+
 def test_contract_keys():
     bench = json.loads(BENCH.model_dump_json())
     assert set(bench["latency_ms"]) == {"p50", "p90", "p99", "mean", "min"}
