@@ -57,6 +57,27 @@ def share(at: dict[str, Any]) -> str:
     return f"{at['exact_accuracy']:.1%} ({low:.1%} to {high:.1%})"
 
 
+def precisions() -> str:
+    """What a precision costs in exact accuracy: the same puzzles answered by the float32 model too."""
+    lines = [
+        row("model", "puzzles of", "count", "views", "exactly right", "float32", "lost, points (95 %, paired)",
+            "right only in float32 / only here", "machine, date"),
+        "|---|---|---|---|---|---|---|---|---|",
+    ]  # fmt: skip
+    for path, report in reports("hrm-edge eval"):
+        if (paired := report.get("paired")) is None:
+            continue
+        low, high = paired["lost_points_interval_95"]
+        cells = (
+            f"{report['model']['name']}", Path(report["data"]["path"]).stem, report["count"], report["views"],
+            f"{report['exact_accuracy']:.2%}", f"{paired['exact_accuracy']:.2%}",
+            f"{paired['lost_points']:+.2f} ({low:+.2f} to {high:+.2f})",
+            f"{paired['only_other']} / {paired['only_this']}", link(path),
+        )  # fmt: skip
+        lines.append(row(*cells))
+    return "\n".join(lines)
+
+
 def latency() -> str:
     """Single-stream latency, power and accuracy per model."""
     lines = [
@@ -122,7 +143,10 @@ def photos() -> str:
 
 def rendered(text: str) -> str:
     """README text with its tables replaced."""
-    for name, table in (("accuracy", accuracy()), ("latency", latency()), ("peers", peers()), ("photos", photos())):
+    tables = {
+        "accuracy": accuracy(), "precisions": precisions(), "latency": latency(), "peers": peers(), "photos": photos(),
+    }  # fmt: skip
+    for name, table in tables.items():
         begin = BEGIN.format(name)
         before, _, rest = text.partition(begin)
         _, _, after = rest.partition(END)
