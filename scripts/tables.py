@@ -120,13 +120,37 @@ def photos() -> str:
     return "\n".join(lines)
 
 
+def video() -> str:
+    """The camera demo on an imitated hand-held video."""
+    lines = [
+        row("video", "located and read, frames/s", "locate, read: ms p50 / p95", "run", "camera lost and back",
+            "first frame to drawn answer, s: median / max", "memory: after settling, at the end, MiB", "machine, date"),
+        "|---|---|---|---|---|---|---|---|",
+    ]  # fmt: skip
+    for path, report in reports("demo"):
+        speed, run, answer = report["locate_and_read"], report["demo"], report["demo"]["first_frame_to_answer_ms"]
+        memory, stages = run["memory_mib"], speed["stages_ms"]
+        cells = (
+            "{}x{}".format(*report["video"]["size"]), f"{speed['frames_per_s']:.0f}",
+            ", ".join(f"{stages[s]['p50']:.0f} / {stages[s]['p95']:.0f}" for s in ("locate", "read")),
+            f"{run['minutes']:g} min", f"{run['figures']['reconnects']} times",
+            f"{answer['median'] / 1e3:.2f} / {answer['max'] / 1e3:.2f} ({answer['times']} times)",
+            f"{memory['settled']:.0f}, {memory['end']:.0f}", link(path),
+        )  # fmt: skip
+        lines.append(row(*cells))
+    return "\n".join(lines)
+
+
+TABLES = {"accuracy": accuracy, "latency": latency, "peers": peers, "photos": photos, "video": video}
+
+
 def rendered(text: str) -> str:
     """README text with its tables replaced."""
-    for name, table in (("accuracy", accuracy()), ("latency", latency()), ("peers", peers()), ("photos", photos())):
+    for name, table in TABLES.items():
         begin = BEGIN.format(name)
         before, _, rest = text.partition(begin)
         _, _, after = rest.partition(END)
-        text = f"{before}{begin}\n{table}\n{END}{after}"
+        text = f"{before}{begin}\n{table()}\n{END}{after}"
     return text
 
 
