@@ -4,9 +4,9 @@
 
 PICTURE is a photo of a Sudoku. A camera held by hand over it is imitated: 640x480 at 30 frames per second, moving,
 turning and tilting. First every frame is located and read as fast as the machine can for --seconds; then the whole demo
-runs for --minutes at the camera's own pace, its pictures encoded as for a viewer. Every 20 s the camera is unplugged, and
-when it has come back it shows the puzzle only 2 s later. "First frame to answer" is from the frame that shows the puzzle
-to the picture with the answer drawn in.
+runs for --minutes at the camera's own pace, its pictures encoded as for a viewer. Every 20 s the camera is unplugged,
+and 2 s after it has come back it shows the puzzle. "First frame to answer" is from the frame that shows the puzzle to
+the picture with the answer drawn in.
 """
 
 from __future__ import annotations
