@@ -61,6 +61,7 @@ BACKENDS: tuple[CpuBackend, ...] = ("onnxruntime", "openvino", "openvino-bf16")
 CORES = len(os.sched_getaffinity(0))
 EAGER = "torch eager fp32"
 STEPS_A_TURN = 3
+PACKAGES = ("torch", "onnxruntime", "openvino", "onnx", "onnxscript")
 NAIVE_FILE, GRAPHS_FILE = "naive.onnx", "graphs.json"
 
 Arrays = dict[str, NDArray[Any]]
@@ -337,7 +338,7 @@ def measure(names: list[str], rounds: int) -> dict[str, Any]:
         "command": " ".join(["python", *sys.argv]),
         "device": describe_device().model_dump(mode="json"), "warnings": warnings_before(before, System()),
         "cores": CORES, "rounds": rounds, "steps_a_turn": STEPS_A_TURN, "base": f"{EAGER}, {CORES} threads",
-        "versions": {name: package_version(name) for name in ("torch", "onnxruntime", "openvino", "onnx", "onnxscript")},
+        "versions": {name: package_version(name) for name in PACKAGES},
         "models": [measure_step(name, rounds) for name in names],
     }  # fmt: skip
 
