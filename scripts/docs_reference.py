@@ -35,17 +35,9 @@ def on_files(files: Files, config: Any) -> Files:
 
 def commands() -> str:
     """Every verb's ``--help``, as the command line prints it."""
-    intro = "Exit codes: 0 done, 1 the work ran and missed its own gate, 2 your input or the machine is at fault, "
-    intro += "130 interrupted."
-    return "\n".join(
-        [
-            "# Commands",
-            "",
-            intro,
-            "",
-            *_help(frame.cli, click.Context(frame.cli, info_name="hrm-edge", help_option_names=["-h", "--help"])),
-        ]
-    )
+    codes = "0 done, 1 the work ran and missed its own gate, 2 your input or the machine is at fault, 130 interrupted"
+    context = click.Context(frame.cli, info_name="hrm-edge", help_option_names=["-h", "--help"])
+    return "\n".join(["# Commands", "", f"Exit codes: {codes}.", "", *_help(frame.cli, context)])
 
 
 def _help(command: click.Command, context: click.Context) -> Iterator[str]:
@@ -70,10 +62,8 @@ def schemas() -> str:
             if "properties" in part:
                 parts += [f"### {title}: {name}", ""] if name else []
                 parts += ["| field | type | |", "|---|---|---|"]
-                parts += [
-                    f"| `{key}` | {_type(value)} | {_about(value)} |" for key, value in part["properties"].items()
-                ]
-                parts.append("")
+                fields = part["properties"].items()
+                parts += [*(f"| `{key}` | {_type(value)} | {_about(value)} |" for key, value in fields), ""]
     return "\n".join(parts)
 
 
@@ -103,16 +93,7 @@ def jetpack() -> str:
     matrix = load_matrix()
     for r in matrix.releases:
         chips = ", ".join(matrix.socs[soc].name for soc in r.socs)
-        cells = [
-            r.jetpack,
-            ", ".join(r.l4t),
-            chips,
-            r.cuda,
-            " or ".join(r.tensorrt),
-            r.python,
-            r.torch,
-            r.torch_tensorrt,
-        ]
+        cells = r.jetpack, ", ".join(r.l4t), chips, r.cuda, " or ".join(r.tensorrt), r.python, r.torch, r.torch_tensorrt
         rows.append(f"| {' | '.join(cells)} |")
     rows += ["", "| part number | module |", "|---|---|"]
     return "\n".join([*rows, *(f"| {part} | {name} |" for part, name in matrix.modules.items()), ""])

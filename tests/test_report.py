@@ -23,6 +23,7 @@ from hrm_edge.report import (
     WarmUp,
     decibels,
     latency_ms,
+    paired_loss_95,
     wilson_95,
 )
 from hrm_edge.report.text import markdown, tables
@@ -77,6 +78,14 @@ def test_wilson_interval_of_nothing_is_everything():
     assert wilson_95(0, 37)[0] == 0.0
 
 
+def test_paired_interval():
+    low, high = paired_loss_95(30, 10, 2000)
+    assert low < 1.0 < high
+    assert high - low == pytest.approx(2 * 1.96 * 100 * (41 / 2002**2) ** 0.5, rel=0.01)
+    low, high = paired_loss_95(0, 0, 2000)
+    assert low < 0.0 < high  # no change seen is no proof of none
+
+
 def test_decibels():
     assert decibels(100.0, 1.0) == pytest.approx(20)
     assert decibels(1.0, 0.0) == decibels(1e30, 1e-30) == 200
@@ -99,6 +108,18 @@ def test_json_round_trip(report, tmp_path):
     assert type(report).model_validate(raw) == report
     assert raw["schema_version"] == {"hrm-edge eval": 1, "hrm-edge bench": 2}[report.kind]
     assert raw["steps_histogram"] == {"3": 150, "5": 50}
+
+
+def test_a_report_carries_no_folders_of_the_machine():
+    def data(path: str) -> str:
+        return Data(path=path, task="sudoku", puzzles=1, answers="data").path
+
+    assert (data("/home/ann/sets/easy.csv"), data("/home/ann/built/")) == ("easy.csv", "built")
+    assert data("sets/easy.csv") == "sets/easy.csv"
+    command = "hrm-edge bench /home/ann/a --data=/home/ann/d.csv --power none --json '/x/a b.json'"
+    made = BenchReport(**{**BENCH.model_dump(), "command": command})
+    assert made.command == "hrm-edge bench a --data=d.csv --power none --json 'a b.json'"
+    assert BenchReport.model_validate(made.model_dump()) == made
 
 
 def test_contract_keys():

@@ -53,7 +53,7 @@ from hrm_edge.cli.options import Duration, OutputFile, backend_option, task_opti
 @click.option("--compare", is_flag=True, help="MODEL are reports: one table, the first being the baseline.")
 @click.option("--max-regression", type=click.FloatRange(0), help="With --compare: fail if so many % worse.")
 @click.option("--sweep", help="One report per point of precision, batch, power-mode (a list with commas).")
-@click.option("--calibration", help="With --sweep precision of a checkpoint: puzzles for INT8.")
+@click.option("--calibration", help="With --sweep precision of one model: puzzles for INT8, as for export.")
 @click.option("--json", "json_file", type=OutputFile(), help="Write the report as JSON; - is stdout.")
 @click.option("--markdown", "markdown_file", type=OutputFile(), help="Write the report as Markdown; - is stdout.")
 @click.option("--html", "html_file", type=OutputFile(), help="Write the report as one HTML page with plots.")

@@ -91,7 +91,9 @@ def measure(context: click.Context, model: str, options: Options) -> tuple[Bench
     puzzles = answered_puzzles(options.data or sample_of(task), task, options.limit)
     digest = hashlib.sha256(puzzles.givens.tobytes()).hexdigest()
     path = options.data or f"the package's own {task.name} puzzles"
-    data = puzzles.data.model_copy(update={"sha256": digest, "path": path})
+    from hrm_edge.report import Data  # after the cold start: its import belongs to no model
+
+    data = Data(**{**puzzles.data.model_dump(), "sha256": digest, "path": path})
     command = shlex.join(["hrm-edge", *context.obj])
     subject = replace(_subject(resolved, options, data), cold_start=cold, protocol=protocol, command=command)
     ask = Ask(options.scenario, Plan(options.duration, options.fps), options.power, options.idle, options.strict)

@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING
 import click
 
 from hrm_edge.cli.options import show
-from hrm_edge.cli.resolve import is_checkpoint
 from hrm_edge.errors import UserError, nearest
 
 if TYPE_CHECKING:
@@ -66,11 +65,6 @@ def _axes(sweep: str, models: Sequence[str], options: Options) -> list[str]:
     for axis in axes:
         if axis not in AXES:
             raise UserError(f"--sweep: there is no axis '{axis}'", nearest(axis, AXES))
-    if "precision" in axes and len(models) == 1 and not is_checkpoint(Path(models[0])):
-        raise UserError(
-            "--sweep precision needs a checkpoint to export, or an artifact for each precision",
-            "name them all: hrm-edge bench fp32/ int8/ --sweep precision",
-        )
     if "precision" not in axes and len(models) > 1:
         raise UserError("several models are for --sweep precision", "add precision to --sweep, or name one model")
     if "power-mode" in axes and options.power_mode is not None:
@@ -81,18 +75,19 @@ def _axes(sweep: str, models: Sequence[str], options: Options) -> list[str]:
 
 
 def _precisions(models: Sequence[str], axes: Sequence[str], calibration: str | None, scratch: Path) -> list[str]:
-    """The models to measure: as named, or a checkpoint exported to each precision."""
+    """The models to measure: as named, or one that has float32 weights, exported to each precision."""
     if "precision" not in axes or len(models) > 1:
         return list(models)
     found = []
     for precision in PRECISIONS:
-        if precision == "int8" and calibration is None:
-            raise UserError("--sweep precision exports INT8, which needs puzzles", "name a set: --calibration PATH")
         out = scratch / f"{Path(models[0]).name}-{precision}"
         arguments = ["export", models[0], "--out", str(out), f"--{precision}"]
         done = _run([*arguments, *(["--calibration", calibration] if calibration else [])])
         if not (out / "manifest.json").is_file():
-            raise UserError(f"{precision} cannot be exported: {_last_words(done)}", "leave precision out of --sweep")
+            raise UserError(
+                f"--sweep precision: {precision} cannot be exported: {_last_words(done)}",
+                "name an artifact for each precision: hrm-edge bench fp32/ int8/ --sweep precision",
+            )
         found.append(str(out))
     return found
 

@@ -69,13 +69,14 @@ def latency_distribution(reports: Sequence[BenchReport]) -> str:
 
     def draw(axes: Any) -> None:
         spread = [report.latency_ms_quantiles[index] for report in reports for index in (0, 99)]
-        for report, colour in zip(reports, _colours(reports), strict=True):
+        for index, (report, colour) in enumerate(zip(reports, _colours(reports), strict=True)):
             axes.plot(report.latency_ms_quantiles, range(101), color=colour, label=short(report))
             p90 = report.latency_ms.p90
             axes.plot([p90], [90], "o", color=colour, markersize=5)
-            axes.annotate(
-                f"p90 {p90:.3g} ms", (p90, 90), (6, -11), textcoords="offset points", fontsize=8, color=colour
-            )
+            axes.annotate(  # one below the other: the reports' marks may lie close
+                f"p90 {p90:.3g} ms", (p90, 90), (6, -11 * (index + 1)), textcoords="offset points", fontsize=8,
+                color=colour,
+            )  # fmt: skip
         if max(spread) > 20 * max(min(spread), 1e-9):
             axes.set_xscale("log")
         else:

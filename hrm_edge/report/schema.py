@@ -8,7 +8,7 @@ from pydantic import Field
 
 from hrm_edge.device.identity import Device
 from hrm_edge.device.state import DeviceState
-from hrm_edge.report.closed import Closed
+from hrm_edge.report.closed import Closed, PublishedCommand, PublishedPath
 from hrm_edge.report.power import Power
 
 EVAL_SCHEMA: Literal[1] = 1
@@ -31,7 +31,7 @@ class Model(Closed):
     """Which model was measured."""
 
     name: str
-    path: str
+    path: PublishedPath
     kind: Literal["artifact", "checkpoint"]
     task: str
     variant: str
@@ -54,7 +54,7 @@ class Engine(Closed):
 class Data(Closed):
     """Which puzzles were answered."""
 
-    path: str
+    path: PublishedPath
     task: str
     puzzles: int = Field(description="in the set, after --limit")
     answers: Literal["data", "solver"] = Field(description="where the right answers are from")
@@ -111,12 +111,28 @@ class ArcVotes(Closed):
     by_views: list[ArcAtViews] = Field(description="empty where no answer is known")
 
 
+class Paired(Closed):
+    """The same puzzles answered by another model, halting by itself: how much exact accuracy differs."""
+
+    model: Model
+    backend: str
+    exact_accuracy: float
+    exact_accuracy_interval_95: tuple[float, float]
+    false_verified: int
+    mean_steps: float
+    only_other: int = Field(description="puzzles that the other model answers rightly and this one does not")
+    only_this: int
+    lost_points: float = Field(description="exact accuracy of the other model minus that of this one, in points")
+    lost_points_interval_95: tuple[float, float] = Field(description="of paired shares (Agresti and Min 2005)")
+
+
 class EvalReport(_Report):
     """``hrm-edge eval``; of ARC the counts are of augmented questions with known answers, ``arc`` tells the score."""
 
     schema_version: Literal[1] = EVAL_SCHEMA
     kind: Literal["hrm-edge eval"] = "hrm-edge eval"
     arc: ArcVotes | None = None
+    paired: Paired | None = None
     mean_views: float
     by_views: list[AtViews]
     duration_s: float
@@ -160,7 +176,7 @@ class Reference(Closed):
     """The measured engine against a float32 one, on puzzles of this run."""
 
     name: str
-    path: str
+    path: PublishedPath
     precision: str
     sha256: str | None
     puzzles: int
@@ -202,7 +218,7 @@ class BenchReport(_Report):
 
     schema_version: Literal[2] = BENCH_SCHEMA
     kind: Literal["hrm-edge bench"] = "hrm-edge bench"
-    command: str = Field(description="that made this report")
+    command: PublishedCommand = Field(description="that made this report")
     scenario: Scenario
     protocol: Protocol | None = None
     warnings: list[str] = Field(description="what makes these figures worth less; empty in a clean run")
@@ -241,7 +257,7 @@ class Sweep(Closed):
     schema_version: Literal[2] = BENCH_SCHEMA
     kind: Literal["hrm-edge sweep"] = "hrm-edge sweep"
     created: str
-    command: str
+    command: PublishedCommand
     axes: list[str]
     points: list[BenchReport]
     failed: dict[str, str] = Field(description="point → why it could not be measured")

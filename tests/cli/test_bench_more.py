@@ -247,6 +247,22 @@ def test_a_sweep_of_precision(run, mini, tmp_path):
     assert [(point.model.precision, point.count) for point in found.points] == [("fp32", 5), ("fp16", 5)]
 
 
+def test_one_model_without_float32_weights_has_no_precisions(run, mini, tmp_path):
+    half = write_singles_artifact(tmp_path / "half", MINI, precision="fp16")
+    done = run("bench", half, "--sweep", "precision", "--data", mini / "plain.txt", *QUICK)
+    assert (done.code, done.out) == (2, "")
+    assert "--sweep precision: fp32 cannot be exported: Error: " in done.err
+    assert "is a fp16 artifact: its float32 weights are gone\n  name an artifact for each precision" in done.err
+
+
+@pytest.mark.slow  # three exports and a report each
+def test_a_sweep_of_a_shipped_models_precisions(run, tmp_path):
+    done = run("bench", "sudoku-nano", "--sweep", "precision", "--limit", 16, *QUICK, "--json", tmp_path / "s.json")
+    assert done.code == 0, done.err
+    found = Sweep.model_validate(read_json(tmp_path / "s.json"))
+    assert [point.model.precision for point in found.points] == ["fp32", "fp16", "int8"]
+
+
 @pytest.mark.slow  # eight processes
 def test_a_sweep_of_precision_and_batch(run, mini, tmp_path):
     half = write_singles_artifact(tmp_path / "half", MINI, precision="fp16")
@@ -266,7 +282,6 @@ def test_a_sweep_of_precision_and_batch(run, mini, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [(["--sweep", "precison"], "there is no axis 'precison'\n  did you mean 'precision'"),
-     (["--sweep", "precision"], "needs a checkpoint to export, or an artifact for each"),
      (["--sweep", "batch"], "--sweep batch is for --scenario offline"),
      (["--sweep", "power-mode"], "this machine has no nvpmodel modes"),
      (["--calibration", "x"], "--calibration is for --sweep"), (["--max-regression", "5"], "is for --compare")],
