@@ -103,14 +103,16 @@ def _fit(
     recipe: DigitsRecipe, source: Source, report: Callable[[int, float], None], until: float
 ) -> tuple[DigitNet, int]:
     """The averaged weights after ``train.steps`` or at the time ``until``, and the steps made."""
-    options, network = recipe.train, DigitNet()
+    options, network = recipe.train, DigitNet().to(memory_format=torch.channels_last)
     average = copy.deepcopy(network).eval().requires_grad_(False)
     optimizer = torch.optim.AdamW(network.parameters(), lr=options.lr, weight_decay=options.weight_decay)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, options.lr, total_steps=options.steps, pct_start=0.15)
     losses: list[float] = []
     for step in range(1, options.steps + 1):
         cells, labels = source.batch(options.sheets)
-        loss = functional.cross_entropy(network(cells), labels)
+        with torch.autocast("cpu", torch.bfloat16, enabled=options.bf16):
+            logits = network(cells)
+        loss = functional.cross_entropy(logits.float(), labels)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
