@@ -103,7 +103,8 @@ def _fit(
     recipe: DigitsRecipe, source: Source, report: Callable[[int, float], None], until: float
 ) -> tuple[DigitNet, int]:
     """The averaged weights after ``train.steps`` or at the time ``until``, and the steps made."""
-    options, network = recipe.train, DigitNet().to(memory_format=torch.channels_last)
+    options, network = recipe.train, DigitNet()
+    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # not in torch's stubs
     average = copy.deepcopy(network).eval().requires_grad_(False)
     optimizer = torch.optim.AdamW(network.parameters(), lr=options.lr, weight_decay=options.weight_decay)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, options.lr, total_steps=options.steps, pct_start=0.15)
