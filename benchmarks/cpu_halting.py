@@ -1,6 +1,6 @@
 """What halting saves on this CPU: milliseconds per solved puzzle, and puzzles per second with slots that are refilled.
 
-    python benchmarks/cpu_halting.py --machine NAME [--model sudoku-nano] [--int8 ARTIFACT] [--puzzles N] [--rounds N]
+    python benchmarks/cpu_halting.py --machine NAME [--model sudoku-nano] [--int8 ARTIFACT] [--rounds N]
 
 The model runs in the way that `hrm_edge.runtime.choose` finds fastest here, of the precisions that pass their gate. One
 puzzle at a time it is held against the published loop in eager torch, float32: all the steps, nothing looked at before
@@ -183,11 +183,11 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
         if puzzles.labels is None:
             raise UserError(f"{title}: the puzzles have no answers", "name a set that has them")
         print(title, file=sys.stderr)
-        head = puzzles.head(options.puzzles)
+        head, many = puzzles.head(options.puzzles), puzzles.head(options.in_slots)
         rows.append({
             "set": title,
             "one_at_a_time": {"puzzles": len(head), **one_at_a_time(single[0], model, task, head, options.rounds)},
-            "slots": {"puzzles": len(puzzles), **refilled(at_once[0], task, puzzles, options.rounds)},
+            "slots": {"puzzles": len(many), **refilled(at_once[0], task, many, options.rounds)},
         })  # fmt: skip
     return {
         "kind": "hrm-edge cpu halting", "schema_version": 1,
@@ -235,8 +235,9 @@ def main() -> int:
     parser.add_argument("--model", default="sudoku-nano", help="float32 artifact or shipped model")
     parser.add_argument("--int8", help="INT8 artifact of the same model; default: the shipped one, if there is one")
     parser.add_argument("--machine", required=True, help="folder in benchmarks/results")
-    parser.add_argument("--puzzles", type=int, default=48, help="of each set, one at a time")
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--puzzles", type=int, default=32, help="of each set, one at a time")
+    parser.add_argument("--in-slots", type=int, default=128, help="puzzles of each set, in slots")
+    parser.add_argument("--rounds", type=int, default=3)
     options = parser.parse_args()
     try:
         report = run(options)
