@@ -57,6 +57,27 @@ def share(at: dict[str, Any]) -> str:
     return f"{at['exact_accuracy']:.1%} ({low:.1%} to {high:.1%})"
 
 
+def precisions() -> str:
+    """What a precision costs in exact accuracy: the same puzzles answered by the float32 model too."""
+    lines = [
+        row("model", "puzzles of", "count", "views", "exactly right", "float32", "lost, points (95 %, paired)",
+            "right only in float32 / only here", "machine, date"),
+        "|---|---|---|---|---|---|---|---|---|",
+    ]  # fmt: skip
+    for path, report in reports("hrm-edge eval"):
+        if (paired := report.get("paired")) is None:
+            continue
+        low, high = paired["lost_points_interval_95"]
+        cells = (
+            f"{report['model']['name']}", Path(report["data"]["path"]).stem, report["count"], report["views"],
+            f"{report['exact_accuracy']:.2%}", f"{paired['exact_accuracy']:.2%}",
+            f"{paired['lost_points']:+.2f} ({low:+.2f} to {high:+.2f})",
+            f"{paired['only_other']} / {paired['only_this']}", link(path),
+        )  # fmt: skip
+        lines.append(row(*cells))
+    return "\n".join(lines)
+
+
 def latency() -> str:
     """Single-stream latency, power and accuracy per model."""
     lines = [
@@ -213,14 +234,40 @@ def video() -> str:
     return "\n".join(lines)
 
 
+def training() -> str:
+    """Training speed: the plain published loop and ours, and how ours grows with processes."""
+    lines = [
+        row("model", "batch", "precision", "processes", "plain loop, samples/s", "hrm-edge, samples/s",
+            "ratio (quartiles)", "memory, plain / ours", "machine, date"),
+        "|---|---|---|---|---|---|---|---|---|",
+    ]  # fmt: skip
+    for path, report in reports("training throughput"):
+        for line in sorted(report["rows"], key=lambda line: (line["variant"], line["batch"])):
+            speed, memory = line["samples_per_s"], line["peak_memory_bytes"]
+            low, high = line["ratio_quartiles"]
+            cells = (
+                line["variant"], line["batch"], line["precision"], 1, f"{speed['plain']:.1f}", f"{speed['ours']:.1f}",
+                f"**{line['ratio']:.2f}** ({low:.2f} to {high:.2f})",
+                " / ".join(f"{memory[name] / 1e9:.1f} GB" for name in ("plain", "ours")), link(path),
+            )  # fmt: skip
+            lines.append(row(*cells))
+        for line in report["ranks"]:
+            speed = "too few steps" if line["samples_per_s"] is None else f"{line['samples_per_s']:.1f}"
+            cells = (line["variant"], line["batch"], line["precision"], line["ranks"], "", speed, "", "", link(path))
+            lines.append(row(*cells))
+    return "\n".join(lines)
+
+
 TABLES = {
-    "accuracy": accuracy,
-    "latency": latency,
-    "peers": peers,
     "cpu-step": cpu_step,
     "cpu-halting": cpu_halting,
+    "accuracy": accuracy,
+    "precisions": precisions,
+    "latency": latency,
+    "peers": peers,
     "photos": photos,
     "video": video,
+    "training": training,
 }
 
 
