@@ -1,6 +1,6 @@
 """hrm-edge beside other ways to run the same weights on this CPU: one run, taking turns, ratios with their spread.
 
-    python benchmarks/peers.py --fp32 sudoku-nano [--int8 ARTIFACT] --machine NAME [--threads N] [--rounds N]
+    python benchmarks/peers.py --fp32 sudoku-nano [--int8 MODEL] --machine NAME [--threads N] [--rounds N]
 
 Everyone solves the same puzzles one at a time. A peer does what its users do: the model's step in a loop for all the
 steps, as the published evaluation does. hrm-edge is measured twice: for all the steps too ("fixed", the same work), and
@@ -253,7 +253,7 @@ def run(options: argparse.Namespace, scratch: Path) -> dict[str, Any]:
     puzzles = load_puzzles(source, task).head(options.puzzles)
     if puzzles.labels is None:
         raise UserError(f"{source} has no answers", "name a set that has them")
-    int8 = Path(options.int8) if options.int8 else None
+    int8 = folder_of(options.int8) if options.int8 else None
     given = Given(model, fp32, int8, task, model.spec.max_steps, options.threads, scratch)
     before = read_state()
     times = measure(given, puzzles.inputs, options.rounds)
@@ -281,7 +281,7 @@ def show(report: dict[str, Any]) -> None:
 def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--fp32", default="sudoku-nano", help="float32 artifact or shipped model")
-    parser.add_argument("--int8", help="INT8 artifact of the same model")
+    parser.add_argument("--int8", help="the same model in INT8: a shipped name or an artifact")
     parser.add_argument("--machine", required=True, help="folder in benchmarks/results")
     parser.add_argument("--data", help="puzzles with answers; default: the package's own")
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
