@@ -66,6 +66,7 @@ def test_patterns_do_what_they_say() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 @pytest.mark.parametrize("rope", [True, False], ids=["rope", "plain"])
 @pytest.mark.parametrize("dtype", TYPES)
 @pytest.mark.parametrize("heads", [1, 8])
