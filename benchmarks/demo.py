@@ -4,8 +4,9 @@
 
 PICTURE is a photo of a Sudoku. A camera held by hand over it is imitated: 640x480 at 30 frames per second, moving,
 turning and tilting. First every frame is located and read as fast as the machine can for --seconds; then the whole demo
-runs for --minutes at the camera's own pace, its pictures encoded as for a viewer, the puzzle taken away and shown again
-every 20 s. "First frame to answer" is from the frame that shows the puzzle to the picture with the answer drawn in.
+runs for --minutes at the camera's own pace, its pictures encoded as for a viewer. Every 20 s the camera is unplugged,
+and 2 s after it has come back it shows the puzzle. "First frame to answer" is from the frame that shows the puzzle to
+the picture with the answer drawn in.
 """
 
 from __future__ import annotations
@@ -27,15 +28,15 @@ from hrm_edge.demo.loop import Demo
 from hrm_edge.demo.thinker import Thinker
 from hrm_edge.device.identity import describe_device
 from hrm_edge.errors import HrmEdgeError, UserError
-from hrm_edge.files import write_json
+from hrm_edge.files import sha256, write_json
 from hrm_edge.tasks.sudoku import Sudoku
 from hrm_edge.vision.frames import Camera, Mailbox, Source
 from hrm_edge.vision.images import Image, load_image
-from hrm_edge.vision.read import Reader
+from hrm_edge.vision.read import MODEL, Reader
 from hrm_edge.vision.track import Tracker
 
 SIZE, FPS = (640, 480), 30.0
-AWAY_S, PERIOD_S = 2.0, 20.0  # the puzzle is away for the first seconds of each period
+AWAY_S, PERIOD_S = 2.0, 20.0  # the camera dies at the end of each period; the puzzle is away for its first seconds
 
 
 def hand_held(photo: Image, frame: int) -> Image:
@@ -78,15 +79,22 @@ def speed(frames: list[Image], seconds: float) -> dict[str, Any]:
 
 
 class HandHeld:
-    """The imitated camera at its own pace; a frame that nobody takes in time is lost, as with a real one."""
+    """The imitated camera, from one plugging in to the next unplugging, at its own pace: no frame waits for anybody."""
 
-    def __init__(self, frames: list[Image]) -> None:
-        self._frames, self._began = frames, time.perf_counter()
-        self._at = 0
+    def __init__(self, frames: list[Image], began_s: float) -> None:
+        self._frames, self._began_s = frames, began_s
+        self._period, self._at = self._now()
 
-    def read(self) -> Image:
+    def _now(self) -> tuple[int, int]:
+        """Period, and frame since the first one's beginning."""
+        passed_s = time.perf_counter() - self._began_s
+        return int(passed_s / PERIOD_S), int(passed_s * FPS)
+
+    def read(self) -> Image | None:
         self._at += 1
-        time.sleep(max(0.0, self._began + self._at / FPS - time.perf_counter()))
+        time.sleep(max(0.0, self._began_s + self._at / FPS - time.perf_counter()))
+        if self._now()[0] != self._period:
+            return None
         away = self._at / FPS % PERIOD_S < AWAY_S
         return np.full_like(self._frames[0], 120) if away else self._frames[self._at % len(self._frames)]
 
@@ -104,10 +112,12 @@ def endure(frames: list[Image], model: str, minutes: float) -> dict[str, Any]:
     """Run the whole demo; memory, rates and times to the answer."""
     task = Sudoku(3, 3)
     mailbox = Mailbox()
-    camera = Camera(Source("imitated", lambda: HandHeld(frames)), mailbox)
+    began_s = time.perf_counter()
+    camera = Camera(Source("imitated", lambda: HandHeld(frames, began_s)), mailbox)
     demo = Demo(mailbox, camera, Reader(), Thinker(resolve_model(model, 1).session, task))
     stop, thread = threading.Event(), None
     answers: list[float] = []
+    last_after: float | None = None
     memory: list[float] = []
     try:
         camera.start()
@@ -116,8 +126,9 @@ def endure(frames: list[Image], model: str, minutes: float) -> dict[str, Any]:
         for _ in watched(demo, minutes * 60):
             memory.append(resident_mib())
             after = demo.view.figures.get("answer_after_ms")
-            if after is not None and (not answers or after != answers[-1]):
+            if after is not None and last_after is None:
                 answers.append(after)
+            last_after = after
         figures = demo.view.figures
     finally:
         stop.set()
@@ -162,9 +173,12 @@ def main() -> None:
         if Tracker().update(frames[0]) is None:
             raise UserError(f"{options.picture}: no grid is found in it", "take another photo")
         report = {
-            "command": "python benchmarks/demo.py " + " ".join(sys.argv[1:]),
-            "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+            "kind": "demo",
+            "command": f"python benchmarks/demo.py PICTURE --seconds {options.seconds:g} --minutes {options.minutes:g}",
+            "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
             "device": describe_device().model_dump(mode="json"),
+            "digits_sha256": sha256(MODEL),
+            "model": options.model,
             "video": {"size": SIZE, "fps": FPS, "from": Path(options.picture).name},
             "locate_and_read": speed(frames, options.seconds),
         }

@@ -32,6 +32,11 @@ def os_error(error: OSError, path: Path | str) -> UserError:
     return UserError(f"{path}: {reason}", mends.get(error.errno or 0, "check the path and the disk"))
 
 
+def user_cache() -> Path:
+    """``$XDG_CACHE_HOME/hrm-edge``, by default in ``~/.cache``: what can be made or fetched again (XDG directories)."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "hrm-edge"
+
+
 @contextlib.contextmanager
 def _renamed_into(path: Path, *, folder: bool) -> Iterator[Path]:
     try:

@@ -26,11 +26,17 @@ class FileEntry(BaseModel):
     bytes: int
 
 
+Over = Literal["all", "both settle", "torch settles", "unsettled"]
+"""Which puzzles: all; those whose answer obeys the rules (of ARC: whose head would halt) in torch and in the export; in
+torch whatever the export does; and those that torch does not settle."""
+
+
 class Parity(BaseModel):
     """How far the exported step is from the torch model it came from, after ``steps`` steps of the recurrence."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
+    over: Over = "all"
     steps: int
     puzzles: int
     logits_max_abs: float = Field(description="largest difference over all puzzles")
@@ -64,7 +70,10 @@ class Manifest(BaseModel):
     spec: ModelSpec
     opset: int
     max_batch: int = Field(description="largest batch the graph was checked for; the batch axis itself is dynamic")
-    parity: list[Parity] = []
+    parity: list[Parity] = Field(default=[], description="over all puzzles, after 1, 4 and all steps")
+    parity_apart: list[Parity] = Field(
+        default=[], description="after all steps, over some of the puzzles each; none is empty"
+    )
     accuracy_lost_points: float | None = Field(
         default=None, description="exact accuracy of torch minus that of the artifact, on the check set"
     )

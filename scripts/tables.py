@@ -120,13 +120,68 @@ def photos() -> str:
     return "\n".join(lines)
 
 
+def video() -> str:
+    """The camera demo on an imitated hand-held video."""
+    lines = [
+        row("video", "located and read, frames/s", "locate, read: ms p50 / p95", "run", "camera lost and back",
+            "first frame to drawn answer, s: median / max", "memory: after settling, at the end, MiB", "machine, date"),
+        "|---|---|---|---|---|---|---|---|",
+    ]  # fmt: skip
+    for path, report in reports("demo"):
+        speed, run, answer = report["locate_and_read"], report["demo"], report["demo"]["first_frame_to_answer_ms"]
+        memory, stages = run["memory_mib"], speed["stages_ms"]
+        cells = (
+            "{}x{}".format(*report["video"]["size"]), f"{speed['frames_per_s']:.0f}",
+            ", ".join(f"{stages[s]['p50']:.0f} / {stages[s]['p95']:.0f}" for s in ("locate", "read")),
+            f"{run['minutes']:g} min", f"{run['figures']['reconnects']} times",
+            f"{answer['median'] / 1e3:.2f} / {answer['max'] / 1e3:.2f} ({answer['times']} times)",
+            f"{memory['settled']:.0f}, {memory['end']:.0f}", link(path),
+        )  # fmt: skip
+        lines.append(row(*cells))
+    return "\n".join(lines)
+
+
+def training() -> str:
+    """Training speed: the plain published loop and ours, and how ours grows with processes."""
+    lines = [
+        row("model", "batch", "precision", "processes", "plain loop, samples/s", "hrm-edge, samples/s",
+            "ratio (quartiles)", "memory, plain / ours", "machine, date"),
+        "|---|---|---|---|---|---|---|---|---|",
+    ]  # fmt: skip
+    for path, report in reports("training throughput"):
+        for line in sorted(report["rows"], key=lambda line: (line["variant"], line["batch"])):
+            speed, memory = line["samples_per_s"], line["peak_memory_bytes"]
+            low, high = line["ratio_quartiles"]
+            cells = (
+                line["variant"], line["batch"], line["precision"], 1, f"{speed['plain']:.1f}", f"{speed['ours']:.1f}",
+                f"**{line['ratio']:.2f}** ({low:.2f} to {high:.2f})",
+                " / ".join(f"{memory[name] / 1e9:.1f} GB" for name in ("plain", "ours")), link(path),
+            )  # fmt: skip
+            lines.append(row(*cells))
+        for line in report["ranks"]:
+            speed = "too few steps" if line["samples_per_s"] is None else f"{line['samples_per_s']:.1f}"
+            cells = (line["variant"], line["batch"], line["precision"], line["ranks"], "", speed, "", "", link(path))
+            lines.append(row(*cells))
+    return "\n".join(lines)
+
+
+TABLES = {
+    "accuracy": accuracy,
+    "latency": latency,
+    "peers": peers,
+    "photos": photos,
+    "video": video,
+    "training": training,
+}
+
+
 def rendered(text: str) -> str:
     """README text with its tables replaced."""
-    for name, table in (("accuracy", accuracy()), ("latency", latency()), ("peers", peers()), ("photos", photos())):
+    for name, table in TABLES.items():
         begin = BEGIN.format(name)
         before, _, rest = text.partition(begin)
         _, _, after = rest.partition(END)
-        text = f"{before}{begin}\n{table}\n{END}{after}"
+        text = f"{before}{begin}\n{table()}\n{END}{after}"
     return text
 
 

@@ -53,7 +53,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "data": BASE,
     "digits": BASE | {"vision"},
     "train": BASE | CORE | {"model", "data", "quant"},
-    "quant": BASE | {"model", "data"},
+    "quant": BASE | {"session", "model", "data"},
     "export": BASE | CORE | {"model", "data", "quant", "plugin", "runtime"},
     "cli": BASE | CORE | EDGE | HOST,
 }

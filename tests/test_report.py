@@ -23,6 +23,7 @@ from hrm_edge.report import (
     WarmUp,
     decibels,
     latency_ms,
+    paired_loss_95,
     wilson_95,
 )
 from hrm_edge.report.text import markdown, tables
@@ -75,6 +76,14 @@ def test_wilson_interval_of_nothing_is_everything():
     assert wilson_95(0, 0) == (0.0, 1.0)
     assert wilson_95(37, 37)[1] == 1.0
     assert wilson_95(0, 37)[0] == 0.0
+
+
+def test_paired_interval():
+    low, high = paired_loss_95(30, 10, 2000)
+    assert low < 1.0 < high
+    assert high - low == pytest.approx(2 * 1.96 * 100 * (41 / 2002**2) ** 0.5, rel=0.01)
+    low, high = paired_loss_95(0, 0, 2000)
+    assert low < 0.0 < high  # no change seen is no proof of none
 
 
 def test_decibels():

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from hrm_edge.report import Answers, AtViews, wilson_95
+from hrm_edge.report import Answers, AtViews, Model, Paired, paired_loss_95, wilson_95
 from hrm_edge.solve import Solutions
 from hrm_edge.tasks.base import Bools, Task, Tokens, exact
 from hrm_edge.tasks.maze import Maze
@@ -56,3 +56,24 @@ def steps_histogram(found: Solutions) -> dict[int, int]:
 def answer_fields(found: Solutions, labels: Tokens, task: Task | None = None) -> dict[str, Any]:
     """The fields of a report that tell what came of the puzzles."""
     return {**score(found, labels, task).model_dump(), "steps_histogram": steps_histogram(found)}
+
+
+def paired(
+    found: Solutions, other: Solutions, labels: Tokens, *, model: Model, backend: str, task: Task | None = None
+) -> Paired:
+    """``found`` beside what the ``other`` model made of the same puzzles; ``model`` and ``backend`` are the other's."""
+    right, others = exact(found.answers, labels), exact(other.answers, labels)
+    only_other, only_this = int((others & ~right).sum()), int((right & ~others).sum())
+    answers = score(other, labels, task)
+    return Paired(
+        model=model,
+        backend=backend,
+        exact_accuracy=answers.exact_accuracy,
+        exact_accuracy_interval_95=answers.exact_accuracy_interval_95,
+        false_verified=answers.false_verified,
+        mean_steps=answers.mean_steps,
+        only_other=only_other,
+        only_this=only_this,
+        lost_points=100.0 * (only_other - only_this) / len(found),
+        lost_points_interval_95=paired_loss_95(only_other, only_this, len(found)),
+    )

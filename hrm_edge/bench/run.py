@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from typing import Any
 
-from hrm_edge.bench.accuracy import answer_fields, score_by_views
+from hrm_edge.bench.accuracy import answer_fields, paired, score_by_views
 from hrm_edge.bench.power.choose import AUTO, Chosen, open_meter
 from hrm_edge.bench.power.energy import idle_power, measure
 from hrm_edge.bench.power.sampler import Sampler
@@ -75,17 +75,26 @@ class Ask:
 
 def evaluate(
     solver: Solver, givens: Tokens, labels: Tokens, *, model: Model, data: Data, threads: int | None,
-    puzzle_ids: Ids | None = None, on_progress: SolveProgress | None = None,
+    puzzle_ids: Ids | None = None, on_progress: SolveProgress | None = None, other: tuple[Session, Model] | None = None,
 ) -> EvalReport:  # fmt: skip
-    """Answer ``givens`` [N, S], N > 0, of the puzzles [N], and compare with ``labels`` [N, S]."""
+    """Answer ``givens`` [N, S], N > 0, of the puzzles [N], and compare with ``labels`` [N, S].
+
+    ``other``: a model that answers the same puzzles afterwards, to be compared with puzzle by puzzle.
+    """
     began = time.perf_counter()
     found = solver(givens, puzzle_ids, on_progress=on_progress)
     duration = time.perf_counter() - began
+    beside = None
+    if other is not None:
+        session, their_model = other
+        theirs = solver(givens, puzzle_ids, session=session, on_progress=on_progress)
+        beside = paired(found, theirs, labels, model=their_model, backend=session.backend, task=solver.task)
     return EvalReport(
         **common_fields(solver, model, data, threads),
         **answer_fields(found, labels, solver.task),
         mean_views=float(found.views.mean()),
         by_views=score_by_views(found, labels, solver.views, solver.task),
+        paired=beside,
         duration_s=duration,
         throughput_per_s=len(found) / duration,
     )

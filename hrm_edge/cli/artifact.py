@@ -158,10 +158,10 @@ def _show(console: Console, manifest: Manifest, out: Path) -> None:
     )
     for column in columns:
         table.add_column(column, justify="right")
-    for row in manifest.parity:
+    for row in [*manifest.parity, *manifest.parity_apart]:
         table.add_row(
             str(row.steps),
-            str(row.puzzles),
+            f"{row.puzzles} {row.over}",
             f"{row.logits_max_abs:.2e}",
             f"{row.logits_median_abs:.2e}",
             f"{row.logits_sqnr_db:.1f}",

@@ -36,13 +36,19 @@ if TYPE_CHECKING:
 @backend_option
 @click.option("--threads", type=click.IntRange(1), help="Threads of one step (ONNX Runtime).")
 @click.option("--seed", type=int, default=0, show_default=True, help="Chooses the symmetries.")
+@click.option(
+    "--paired",
+    "other",
+    metavar="MODEL",
+    help="Let this model answer the same puzzles too, and tell the difference in exact accuracy with its interval.",
+)
 @click.option("--submission", type=OutputFile(), help="arc: write the answers in ARC Prize's format.")
 @click.option("--json", "json_file", type=OutputFile(), help="Write the report as JSON; - is stdout.")
 @click.option("--markdown", "markdown_file", type=OutputFile(), help="Write the report as Markdown; - is stdout.")
 def evaluate(
     model: str, data: str, task_name: str | None, limit: int | None, views: int | None, halt: Halt,
-    max_steps: int | None, slots: int, backend: Backend | None, threads: int | None, seed: int, submission: str | None,
-    json_file: str | None, markdown_file: str | None,
+    max_steps: int | None, slots: int, backend: Backend | None, threads: int | None, seed: int, other: str | None,
+    submission: str | None, json_file: str | None, markdown_file: str | None,
 ) -> None:  # fmt: skip
     """Measure the exact accuracy of MODEL: an artifact, a checkpoint, or a published state-dict file.
 
@@ -55,6 +61,7 @@ def evaluate(
 
     \b
     hrm-edge eval artifacts/nano --data puzzles.csv --views 16
+    hrm-edge eval artifacts/nano-int8 --data puzzles.csv --limit 2000 --paired artifacts/nano
     hrm-edge eval runs/arc-1_reduced --data data/arc-1 --submission submission.json
     """
     from hrm_edge.bench.scenarios import Solver
@@ -68,6 +75,8 @@ def evaluate(
     is_arc = isinstance(task, Arc)
     if submission is not None and not is_arc:
         raise UserError(f"--submission is for arc, {model} is for {task.name}", "leave it out")
+    if other is not None and is_arc:
+        raise UserError("--paired is not for arc, whose answers vote", "leave it out: compare the two pass@2")
     if submission == STDOUT:
         raise UserError("--submission -: stdout is for reports", "name a file")
     steps = max_steps or session.spec.max_steps
@@ -75,14 +84,18 @@ def evaluate(
         solver = Solver(session, task, "fixed" if halt == "rules" else halt, steps, 1, slots, seed)
         report = _arc(resolved, solver, data, limit, views, threads, submission)
     else:
-        report = _rules(resolved, Solver(session, task, halt, steps, views or 1, slots, seed), data, limit, threads)
+        beside = None if other is None else resolve_model(other, threads, None, backend)
+        solver = Solver(session, task, halt, steps, views or 1, slots, seed)
+        report = _rules(resolved, solver, data, limit, threads, beside)
     following = f"hrm-edge bench {model} --data {data}"
     if resolved.manifest is None:
         following = f"hrm-edge export {model} --out ARTIFACT --int8 --calibration {data}"
     show_report(report, json_file, markdown_file, following)
 
 
-def _rules(resolved: Resolved, solver: Solver, data: str, limit: int | None, threads: int | None) -> EvalReport:
+def _rules(
+    resolved: Resolved, solver: Solver, data: str, limit: int | None, threads: int | None, beside: Resolved | None
+) -> EvalReport:
     """Of tasks whose rules can check an answer."""
     from hrm_edge.bench.run import evaluate as run
     from hrm_edge.cli.answered import answered_puzzles
@@ -93,6 +106,7 @@ def _rules(resolved: Resolved, solver: Solver, data: str, limit: int | None, thr
         return run(
             solver, puzzles.givens, puzzles.labels, model=resolved.model, data=puzzles.data, threads=threads,
             puzzle_ids=puzzles.puzzle_ids, on_progress=lambda done, verified: progress(done),
+            other=None if beside is None else (beside.session, beside.model),
         )  # fmt: skip
 
 

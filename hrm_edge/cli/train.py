@@ -139,6 +139,9 @@ def _launch(options: Recipe, own: list[str], nproc: int, flags: dict[str, Any]) 
 
 def _work(options: Recipe, run: Path, own: list[str], flags: dict[str, Any]) -> None:
     """Train in this process: alone, or as the rank that the environment names."""
+    from hrm_edge.train.memory import keep_memory
+
+    keep_memory()
     from hrm_edge.errors import GateError, Interrupted, UserError
     from hrm_edge.train.distributed import Elsewhere, joined
 

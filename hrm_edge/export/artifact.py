@@ -12,6 +12,7 @@ import onnx
 import torch
 from numpy.typing import NDArray
 from safetensors.numpy import save
+from torch import Tensor
 
 from hrm_edge import __version__
 from hrm_edge.export.graph import OPSET, StepGraph
@@ -28,6 +29,7 @@ from hrm_edge.quant.prepare import Quantized, prepare
 from hrm_edge.quant.sets import CheckSet, puzzle_sets
 from hrm_edge.recipe import Limits, Quantization
 from hrm_edge.runtime.ort import OrtSession
+from hrm_edge.tasks import get_task
 
 MAX_BATCH = 1024
 
@@ -73,12 +75,11 @@ def export(
     source, scales = (quantized.model, quantized.scales) if quantized else (model, None)
     if written_as is not None:
         written_as(source, scales)
-    weights: dict[str, NDArray[np.float32]] = {n: t.numpy() for n, t in source.state_dict().items()}
     with atomic_folder(out) as folder:
         tell("writing the graph")
-        graph = StepGraph(spec, weights, half=precision == "fp16", activation_scales=scales, plugin=plugin).build()
+        graph = _graph(source, quantized, precision == "fp16", plugin)
         onnx.save(graph, folder / STEP_FILE)
-        (folder / STATE_FILE).write_bytes(save(_state(model)))  # not save_file: a full disk must be an OSError
+        (folder / STATE_FILE).write_bytes(save(_state(source)))  # not save_file: a full disk must be an OSError
         tell(f"comparing with torch on {len(check.inputs)} puzzles, {steps} steps each")
         manifest = Manifest(
             name=out.name,
@@ -97,21 +98,35 @@ def export(
                 "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
             },
         )
-        measured = _measured(model, graph, OrtSession(folder, manifest), check, limits, manifest, tell)
+        turn = None if quantized is None else quantized.turn
+        measured = _measured(model, graph, OrtSession(folder, manifest), check, limits, manifest, turn, tell)
         return write_manifest(folder, manifest.model_copy(update=measured))
+
+
+def _graph(source: HRM, quantized: Quantized | None, half: bool, plugin: bool) -> onnx.ModelProto:
+    weights: dict[str, NDArray[np.float32]] = {name: tensor.numpy() for name, tensor in source.state_dict().items()}
+    if quantized is None:
+        return StepGraph(source.spec, weights, half=half, plugin=plugin).build()
+    return StepGraph(
+        source.spec, weights, activation_scales=quantized.scales, int8_weights=quantized.int8_weights, plugin=plugin
+    ).build()
 
 
 def _measured(
     model: HRM, graph: onnx.ModelProto, session: OrtSession, check: CheckSet, limits: Limits, manifest: Manifest,
-    tell: Tell,
+    turn: Tensor | None, tell: Tell,
 ) -> dict[str, Any]:  # fmt: skip
     """What the manifest says of parity, accuracy and the gate."""
     steps, precision = model.spec.max_steps, manifest.precision
-    table, lost = measure(TorchSession(model), session, check, steps)
-    gate = judge(table, lost, precision, limits)
-    measured: dict[str, Any] = {"parity": table, "gate": gate}
-    if lost is not None:
-        measured |= {"accuracy_lost_points": lost.points, "accuracy_lost_interval_95": lost.interval_95}
+    found = measure(
+        TorchSession(model), session, check, steps, get_task(manifest.task), None if turn is None else turn.numpy()
+    )
+    gate = judge(found, precision, limits)
+    measured: dict[str, Any] = {"parity": found.everywhere, "parity_apart": found.apart, "gate": gate}
+    if found.lost is not None:
+        measured |= {
+            "accuracy_lost_points": found.lost.points, "accuracy_lost_interval_95": found.lost.interval_95,
+        }  # fmt: skip
     if precision == "fp16":
         tell("looking at the range of every float16 tensor")
         measured |= _ranged(half_range(model, graph, check, steps), gate, manifest)

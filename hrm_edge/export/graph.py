@@ -10,7 +10,7 @@ Axes: B batch, S cells, P puzzle tokens, T = P + S, D hidden, H heads, Dh head s
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import numpy as np
 import onnx
@@ -61,9 +61,12 @@ class StepGraph:
         *,
         half: bool = False,
         activation_scales: Mapping[str, float] | None = None,
+        int8_weights: Collection[str] = (),
         plugin: bool = False,
     ) -> None:
         """``activation_scales`` by layer name: those layers become INT8; ``half``: fp16 weights, state and products.
+
+        ``int8_weights``: layers whose products are in float, but whose weights are stored in INT8 all the same.
 
         ``plugin``: attention is one custom node per layer, with a body of standard operators in the file; raises
         ``UserError`` where the plugin does not serve the model.
@@ -76,6 +79,7 @@ class StepGraph:
         self.float = np.dtype(np.float16 if half else np.float32)
         self.half = half
         self.scales = activation_scales or {}
+        self.int8_weights = int8_weights
         self.nodes: list[onnx.NodeProto] = []
         self.initializers: dict[str, onnx.TensorProto] = {}
         self.dequantized: dict[str, str] = {}
@@ -125,6 +129,8 @@ class StepGraph:
             weight, bias = weight * row_scale[:, None], None if bias is None else bias * row_scale
         if name in self.scales:
             y = self.op("MatMul", self._quantized(x, name), self._int8_weight(name, weight))
+        elif name in self.int8_weights:
+            y = self.op("MatMul", x, self._int8_weight(name, weight))
         else:
             y = self.op("MatMul", x, self.float_constant(f"{name}.weight", weight.T))
         return y if bias is None else self.op("Add", y, self.float_constant(f"{name}.bias", bias))

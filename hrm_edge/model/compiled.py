@@ -10,19 +10,24 @@ from hrm_edge.model.hrm import HRM
 def compile_step(model: HRM, batch: int, dtype: torch.dtype) -> str:
     """Compile ``model`` in place for steps on slots [batch, ...] in ``dtype``; "" or one line why it stays plain.
 
-    On a CPU the blocks are compiled, not the step: all of them share one program, so that a step with 24 block
-    passes compiles in seconds and runs as fast as one compiled whole. On a GPU the whole step is one program, because
-    there each launch costs.
+    On a CPU the blocks, and what enters the first of a level, are compiled, not the step: all blocks share one program,
+    so that a step with 24 block passes compiles in seconds and runs as fast as one compiled whole. On a GPU the whole
+    step is one program, because there each launch costs.
     """
     on_gpu = model.H_init.is_cuda
-    parts: list[torch.nn.Module] = [model] if on_gpu else [*model.H_level.layers, *model.L_level.layers]
+    levels = [] if on_gpu else [model.H_level, model.L_level]
+    parts: list[torch.nn.Module] = [model] if on_gpu else [layer for level in levels for layer in level.layers]
     for part in parts:
         part.compile(dynamic=False)
+    for level in levels:
+        level.__dict__["enter"] = torch.compile(level.enter, dynamic=False)
     try:
         _run_once(model, batch, dtype)
     except (torch._dynamo.exc.TorchDynamoException, torch._inductor.exc.InductorError) as error:
         for part in parts:
             part._compiled_call_impl = None
+        for level in levels:
+            del level.__dict__["enter"]
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]
         return f"torch.compile does not work here: {lines[0] if lines else type(error).__name__}"
     return ""

@@ -136,16 +136,16 @@ class HRM(nn.Module):
         return x.to(dtype)
 
     def update_l(self, z_h: Tensor, z_l: Tensor, x: Tensor, rope: Rope | None) -> Tensor:
-        return self.L_level(z_l, self.h_to_l(z_h) + x, rope, self.mask())
+        return self.L_level(z_l, z_h, self.h_to_l, x, rope, self.mask())
 
     def update_h(self, z_h: Tensor, z_l: Tensor, rope: Rope | None) -> Tensor:
-        return self.H_level(z_h, self.l_to_h(z_l), rope, self.mask())
+        return self.H_level(z_h, z_l, self.l_to_h, None, rope, self.mask())
 
     def heads(self, z_h: Tensor, z_l: Tensor) -> tuple[Tensor, Tensor]:
         """(logits [B, S, V], q [B, Q]), both float32."""
         logits = self.lm_head(z_h[:, self.spec.puzzle_tokens :]).float()
         if self.spec.halt_head == "pooled":
-            pooled = torch.cat([z_h, z_l], dim=-1).float().mean(1)
+            pooled = torch.cat([z.mean(1, dtype=torch.float32) for z in (z_h, z_l)], dim=-1)
         else:
             pooled = z_h[:, 0].float()
         return logits, self.q_head(pooled)

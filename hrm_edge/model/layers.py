@@ -43,6 +43,10 @@ class Linear(nn.Module):
         weight: Tensor = self.weight
         if self.input_scale is not None:
             x, weight = fake_quantized(x, self.input_scale), fake_quantized_rows(weight)
+        if bias is not None and torch.compiler.is_compiling() and x.device.type == "cpu":
+            return (
+                F.linear(x, weight.to(x.dtype)) + bias
+            )  # joins what follows; addmm would first copy it over its output
         return F.linear(x, weight.to(x.dtype), bias)
 
 
@@ -134,15 +138,26 @@ class Block(nn.Module):
 
 
 class Level(nn.Module):
-    """One of the two recurrent modules: state + injection (normalized where the spec has LayerNorm), then blocks."""
+    """One of the two recurrent modules: state + injections (normalized where the spec has LayerNorm), then blocks."""
 
     def __init__(self, spec: ModelSpec, layers: int) -> None:
         super().__init__()
         self.layers = nn.ModuleList(Block(spec) for _ in range(layers))
         self.norm: nn.Module = LayerNorm(spec.hidden) if spec.norm == "layer" else nn.Identity()
 
-    def forward(self, state: Tensor, injection: Tensor, rope: Rope | None, mask: Tensor | None) -> Tensor:
-        x = self.norm(state + injection)
+    def enter(self, state: Tensor, other: Tensor, connection: nn.Module, x: Tensor | None) -> Tensor:
+        """What the first block reads: the state, the other level's state through ``connection``, and ``x`` if any."""
+        injection: Tensor = connection(other)
+        if x is not None:
+            injection = injection + x
+        entered: Tensor = self.norm(state + injection)
+        return entered
+
+    def forward(
+        self, state: Tensor, other: Tensor, connection: nn.Module, x: Tensor | None, rope: Rope | None,
+        mask: Tensor | None,
+    ) -> Tensor:  # fmt: skip
+        state = self.enter(state, other, connection, x)
         for layer in self.layers:
-            x = layer(x, rope, mask)
-        return x
+            state = layer(state, rope, mask)
+        return state

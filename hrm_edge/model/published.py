@@ -120,6 +120,8 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
     """The tensors of a ``.safetensors`` file or of one that ``torch.save`` wrote; nothing else is unpickled."""
     if path.suffix == ".safetensors":
         return load_tensors(path)
+    if zipfile.is_zipfile(path):
+        _check_sums(path)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of pickle protocols that torch did not write itself
@@ -143,6 +145,23 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
     if not isinstance(tree, dict) or not tree or not all(isinstance(value, Tensor) for value in tree.values()):
         raise UserError(f"{path} is no model: it holds no state dict", "write torch.save(model.state_dict(), FILE)")
     return {str(name): tensor for name, tensor in tree.items()}
+
+
+def _check_sums(path: Path) -> None:
+    """Compare every part of an archive with its CRC-32, which torch writes but does not read."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            for entry in archive.infolist():
+                with archive.open(entry) as part:
+                    if entry.CRC:  # 0: written under torch.serialization.set_crc32_options(False)
+                        while part.read(1 << 20):
+                            pass
+    except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError) as error:
+        raise UserError(
+            f"{path} is damaged: {error}", "download it again; its bytes are not those that were written"
+        ) from error
+    except OSError as error:
+        raise os_error(error, path) from error
 
 
 def _not_a_state_dict(path: Path) -> UserError:

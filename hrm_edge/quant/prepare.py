@@ -7,9 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
 from hrm_edge.model.hrm import HRM
 from hrm_edge.quant.calibrate import activation_scales
 from hrm_edge.quant.policy import Policy, exceptions, read_policy, write_policy
+from hrm_edge.quant.rotate import can_turn, turn, turned
 from hrm_edge.quant.sensitivity import find_policy
 from hrm_edge.quant.sets import CheckSet
 from hrm_edge.quant.smooth import smoothed
@@ -23,7 +26,11 @@ class Quantized:
     """``model`` computes the float model's function; ``scales`` by layer are what its INT8 layers clip and round by."""
 
     model: HRM
+    turn: Tensor | None
+    """[D, D]: the states of ``model`` are the float model's times this."""
     scales: dict[str, float]
+    int8_weights: list[str]
+    """Layers that a policy takes out of INT8: products in float, weights still stored in INT8."""
     description: dict[str, Any]
 
 
@@ -46,6 +53,8 @@ def prepare(
     tell(f"calibrating on {len(puzzles)} puzzles, {steps} steps each")
     tokens, ids = puzzles.inputs, puzzles.puzzle_ids
     written = smoothed(model, tokens, ids, options.smooth, steps) if options.smooth else model
+    by = turn(model.spec.hidden) if options.turn and can_turn(model.spec) else None
+    written = written if by is None else turned(written, by)
     policy: Policy | None = None if policy_file is None else read_policy(policy_file, task, model)
     scales = activation_scales(written, tokens, ids, options, steps, policy)
     if sensitivity_file is not None:
@@ -59,10 +68,11 @@ def prepare(
         "scheme": "symmetric int8, zero point 0; weights per output channel, activations per tensor",
         "observer": options.observer,
         "smooth": options.smooth,
+        "turned": by is not None,
         "percentile": options.percentile if options.observer == "percentile" else None,
         "calibration": {"source": puzzles.source, "puzzles": len(puzzles), "steps": steps},
         "layers": len(scales),
         "float_layers": exceptions(model, policy),
         "input_scales": scales,
     }
-    return Quantized(written, scales, description)
+    return Quantized(written, by, scales, list(policy.float_layers) if policy else [], description)

@@ -6,52 +6,70 @@ graph's, without an export per layer.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from hrm_edge.model.fake_quant import scale_of
+from hrm_edge.model.fake_quant import fake_quantized_rows, scale_of
 from hrm_edge.model.hrm import HRM
 from hrm_edge.model.session import TorchSession
 from hrm_edge.quant.policy import Policy, Sensitivity, linear_layers
 from hrm_edge.quant.sets import CheckSet
+from hrm_edge.quant.settled import settled
+from hrm_edge.report import decibels
+from hrm_edge.tasks import get_task
+from hrm_edge.tasks.base import Task
 
 Tell = Callable[[str], None]
 BATCH = 64
 MARGIN_DB = 3.0  # kept between the policy's own measurement and the limit that the export is held to
 
 
-def decibels(signal: float, noise: float) -> float:
-    """Signal to quantization noise, 10 log10(signal / noise), capped at 200 dB for equal arrays."""
-    return 200.0 if noise == 0 else min(200.0, 10.0 * float(np.log10(max(signal, 1e-300) / noise)))
-
-
 @contextmanager
-def rounded(model: HRM, scales: Mapping[str, float]) -> Iterator[None]:
-    """Inside, the named layers compute as INT8 would."""
+def rounded(model: HRM, scales: Mapping[str, float], int8_weights: Collection[str] = ()) -> Iterator[None]:
+    """Inside, the layers of ``scales`` compute as INT8 would; those of ``int8_weights`` have only rounded weights."""
     layers = linear_layers(model)
+    exact = {name: layers[name].weight.data for name in int8_weights}
     try:
         for name, scale in scales.items():
             layers[name].input_scale = scale_of(scale, layers[name].weight)
+        for name, weight in exact.items():
+            layers[name].weight.data = fake_quantized_rows(weight)
         yield
     finally:
         for name in scales:
             layers[name].input_scale = None
+        for name, weight in exact.items():
+            layers[name].weight.data = weight
 
 
-def final_logits(model: HRM, puzzles: CheckSet, steps: int) -> NDArray[np.float32]:
-    """Logits [N, S, V] after ``steps`` steps; nobody halts."""
-    session, found = TorchSession(model), []
+@dataclass(frozen=True)
+class Final:
+    """What a model says after its last step; nobody halts."""
+
+    logits: NDArray[np.float32]  # [N, S, V]
+    settled: NDArray[np.bool_]  # [N]
+
+    def sqnr_db(self, found: Final) -> float:
+        """SQNR of ``found``'s logits in dB, on the puzzles that both settle, or on all where they settle none."""
+        both = self.settled & found.settled
+        return sqnr_db(*(part.logits[both] if both.any() else part.logits for part in (self, found)))
+
+
+def final(model: HRM, puzzles: CheckSet, steps: int, task: Task) -> Final:
+    """Run ``steps`` steps on every puzzle."""
+    session, logits_of, settled_of = TorchSession(model), [], []
     for begin in range(0, len(puzzles), BATCH):
-        part = slice(begin, begin + BATCH)
-        tokens, ids = puzzles.inputs[part], puzzles.puzzle_ids[part]
-        carry = session.initial_carry(len(tokens))
+        part = puzzles.rows(slice(begin, begin + BATCH))
+        carry = session.initial_carry(len(part))
         for _ in range(steps):
-            carry, logits, _ = session.step(tokens, ids, carry)
-        found.append(logits)
-    return np.concatenate(found)
+            carry, logits, q = session.step(part.inputs, part.puzzle_ids, carry)
+        logits_of.append(logits)
+        settled_of.append(settled(task, part.inputs, logits, q))
+    return Final(np.concatenate(logits_of), np.concatenate(settled_of))
 
 
 def sqnr_db(reference: NDArray[np.float32], found: NDArray[np.float32]) -> float:
@@ -63,22 +81,24 @@ def sqnr_db(reference: NDArray[np.float32], found: NDArray[np.float32]) -> float
 def find_policy(
     model: HRM, scales: Mapping[str, float], puzzles: CheckSet, *, task: str, steps: int, floor_db: float, tell: Tell
 ) -> Policy:
-    """Rank the layers of ``scales``, each rounded alone; then keep the worst ones in float until the limit holds.
+    """Rank the layers of ``scales``, each rounded alone; then compute the worst ones in float until the limit holds.
 
-    ``floor_db``: SQNR of the logits that the export is held to; the policy keeps 3 dB above it.
+    ``floor_db``: SQNR of the logits that the export is held to; the policy keeps 3 dB above it. Weights stay in INT8.
     """
-    reference = final_logits(model, puzzles, steps)
+    rules = get_task(task)
+    reference = final(model, puzzles, steps, rules)
 
-    def measured(chosen: Mapping[str, float]) -> float:
-        with rounded(model, chosen):
-            return sqnr_db(reference, final_logits(model, puzzles, steps))
+    def measured(chosen: Mapping[str, float], weights: Collection[str] = ()) -> float:
+        with rounded(model, chosen, weights):
+            return reference.sqnr_db(final(model, puzzles, steps, rules))
 
     alone = {}
     for number, (name, scale) in enumerate(scales.items(), 1):
         tell(f"sensitivity: layer {number} of {len(scales)}, {name}")
         alone[name] = measured({name: scale})
     ranking = sorted(alone, key=lambda name: alone[name])
-    in_int8, reasons = dict(scales), {}
+    in_int8 = dict(scales)
+    reasons: dict[str, str] = {}
     whole = measured(in_int8)
     for rank, name in enumerate(ranking, 1):
         if whole >= floor_db + MARGIN_DB or len(in_int8) == 1:
@@ -86,7 +106,7 @@ def find_policy(
         before = whole
         tell(f"sensitivity: without {name}")
         del in_int8[name]
-        whole = measured(in_int8)
+        whole = measured(in_int8, (*reasons, name))
         reasons[name] = (
             f"rank {rank} of {len(scales)}: in INT8 alone it leaves {alone[name]:.1f} dB after {steps} steps; "
             f"in float it lifts the whole model from {before:.1f} to {whole:.1f} dB (wanted: {floor_db + MARGIN_DB:g})"

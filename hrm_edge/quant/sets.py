@@ -42,9 +42,12 @@ class CheckSet:
     def __len__(self) -> int:
         return len(self.inputs)
 
+    def rows(self, part: slice) -> CheckSet:
+        labels = None if self.labels is None else self.labels[part]
+        return CheckSet(self.inputs[part], labels, self.puzzle_ids[part], self.source)
+
     def head(self, count: int) -> CheckSet:
-        labels = None if self.labels is None else self.labels[:count]
-        return CheckSet(self.inputs[:count], labels, self.puzzle_ids[:count], self.source)
+        return self.rows(slice(count))
 
 
 def shipped_set(task: str) -> Path | None:

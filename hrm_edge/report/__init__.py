@@ -1,6 +1,6 @@
 """What ``eval`` and ``bench`` report: closed, versioned schemas with the unit in every name, and their renderings."""
 
-from hrm_edge.report.figures import Z_95, decibels, latency_ms, wilson_95
+from hrm_edge.report.figures import Z_95, decibels, latency_ms, paired_loss_95, wilson_95
 from hrm_edge.report.power import Gap, IdlePower, Power, RailPower
 from hrm_edge.report.schema import (
     Answers,
@@ -15,6 +15,7 @@ from hrm_edge.report.schema import (
     Latency,
     Model,
     Pace,
+    Paired,
     Reference,
     ReferenceAt,
     Report,
@@ -38,6 +39,7 @@ __all__ = [
     "Latency",
     "Model",
     "Pace",
+    "Paired",
     "Power",
     "RailPower",
     "Reference",
@@ -47,5 +49,6 @@ __all__ = [
     "WarmUp",
     "decibels",
     "latency_ms",
+    "paired_loss_95",
     "wilson_95",
 ]  # fmt: skip

@@ -111,12 +111,28 @@ class ArcVotes(Closed):
     by_views: list[ArcAtViews] = Field(description="empty where no answer is known")
 
 
+class Paired(Closed):
+    """The same puzzles answered by another model, halting by itself: how much exact accuracy differs."""
+
+    model: Model
+    backend: str
+    exact_accuracy: float
+    exact_accuracy_interval_95: tuple[float, float]
+    false_verified: int
+    mean_steps: float
+    only_other: int = Field(description="puzzles that the other model answers rightly and this one does not")
+    only_this: int
+    lost_points: float = Field(description="exact accuracy of the other model minus that of this one, in points")
+    lost_points_interval_95: tuple[float, float] = Field(description="of paired shares (Agresti and Min 2005)")
+
+
 class EvalReport(_Report):
     """``hrm-edge eval``; of ARC the counts are of augmented questions with known answers, ``arc`` tells the score."""
 
     schema_version: Literal[1] = EVAL_SCHEMA
     kind: Literal["hrm-edge eval"] = "hrm-edge eval"
     arc: ArcVotes | None = None
+    paired: Paired | None = None
     mean_views: float
     by_views: list[AtViews]
     duration_s: float

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from rich.markup import escape
 from rich.table import Table
 
-from hrm_edge.report.schema import Answers, BenchReport, EvalReport, Latency, Report
+from hrm_edge.report.schema import Answers, BenchReport, EvalReport, Latency, Paired, Report
 
 Row = tuple[str, str]
 
@@ -48,6 +48,8 @@ def rows(report: Report) -> list[Row]:
     if isinstance(report, BenchReport):
         found += _bench_rows(report)
     else:
+        if report.paired is not None:
+            found += _paired_rows(report.paired)
         found.append(("duration", f"{report.duration_s:.2f} s, {report.throughput_per_s:.4g} puzzles/s"))
     threads = "default" if engine.threads is None else engine.threads
     found.append(("engine", f"{engine.backend} {engine.version}, threads {threads}, slots {engine.slots}"))
@@ -71,6 +73,15 @@ def _answer_rows(report: Report) -> list[Row]:
     return [*found, ("verified", f"{report.verified} of {report.count}, {wrong}")]
 
 
+def _paired_rows(paired: Paired) -> list[Row]:
+    other, (low, high) = f"{paired.model.name} {paired.model.precision}", paired.lost_points_interval_95
+    share = f"{_percent(paired.exact_accuracy)}, {paired.only_other} only by it, {paired.only_this} only by this one"
+    return [
+        (f"the same by {other}", share),
+        ("exact accuracy lost", f"{paired.lost_points:+.2f} points (paired, 95 %: {low:+.2f} to {high:+.2f})"),
+    ]
+
+
 def _bench_rows(report: BenchReport) -> list[Row]:
     stable = "" if report.warm_up.stable else " (never became stable)"
     step = f"{_latency(report.step_latency_ms)}, mean batch {report.mean_batch:.3g}"
@@ -92,7 +103,7 @@ def _bench_rows(report: BenchReport) -> list[Row]:
         found.append(("cold start, ms", f"{cold.total_ms:.0f} to the first answer ({parts})"))
     found.append(("warm-up", f"{report.warm_up.steps} steps, {report.warm_up.seconds:.2f} s{stable}"))
     for parity in report.parity[-1:]:
-        figures = ", ".join(f"{key} {value:.4g}" for key, value in parity.items() if value is not None)
+        figures = ", ".join(f"{key} {value:.4g}" for key, value in parity.items() if isinstance(value, (int, float)))
         found.append(("parity with torch", figures))
     if report.reference is not None:
         last = report.reference.at[-1]

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from hrm_edge.data.dataset import Dataset, Sampler
+from hrm_edge.errors import UserError
 from hrm_edge.model.losses import IGNORE
 from hrm_edge.recipe import Augment
 from hrm_edge.tasks.base import Task
@@ -19,6 +20,11 @@ class Feed:
     """Draws exactly as many puzzles as slots have halted; its state is small, JSON, and restores bit for bit."""
 
     def __init__(self, dataset: Dataset, task: Task, augment: Augment, seed: int) -> None:
+        """Raises ``UserError`` for extra clues of a task that has none."""
+        if not isinstance(task, Sudoku):
+            for key in ("extra_clues", "extra_clues_end"):
+                if getattr(augment, key) not in (None, (0, 0)):
+                    raise UserError(f"recipe key 'augment.{key}': {task.name} has no clues to add", "leave it out")
         self.sampler = Sampler(dataset, seed)
         self.task = task
         self.augment = augment

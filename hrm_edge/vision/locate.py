@@ -46,6 +46,8 @@ _SAME = 4  # pixels between the corners of quadrilaterals that need no second lo
 _SQUARE = 1.55  # longest to shortest side of what is taken for a square on weak evidence
 _EDGE = 0.005  # of the longer side of the picture: a grid's side this near to the edge is where the picture ends
 _FEWEST_MARKS = 12  # of a digit's size in a grid that is known by its boxes alone
+_STROKE = 15  # pixels: wider than a line
+_FAINT = 8  # of 255: how much darker than the paper a line is at least
 _MIN_AREA = 0.012  # of the picture
 _OVERLAP = 0.3  # two grids whose intersection is more than this share of the smaller one are the same
 
@@ -172,6 +174,12 @@ def _proposals(small: Gray) -> Iterator[list[Floats]]:
         ink = cv2.adaptiveThreshold(smooth, 255, cv2.ADAPTIVE_THRESH_MEAN_C, cv2.THRESH_BINARY_INV, block, offset)
         yield _quads(ink)
         yield _quads(cv2.dilate(ink, np.ones((3, 3), np.uint8)))
+    # the edge of a shadow is ink to a threshold and may tie the grid to what is beside it; to a closing it is none
+    closed = cv2.morphologyEx(smooth, cv2.MORPH_CLOSE, np.ones((_STROKE, _STROKE), np.uint8))
+    share = cv2.divide(cv2.subtract(closed, smooth), closed, scale=255)
+    ink = cv2.adaptiveThreshold(share, 255, cv2.ADAPTIVE_THRESH_MEAN_C, cv2.THRESH_BINARY, 31, -_FAINT)
+    yield _quads(ink)
+    yield _quads(cv2.dilate(ink, np.ones((3, 3), np.uint8)))
 
 
 def _quads(ink: Gray) -> list[Floats]:

@@ -6,14 +6,13 @@ user's cache another; ``hrm_edge.zoo.remote`` copies from a third, a folder, a w
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from hrm_edge.errors import UserError, nearest
-from hrm_edge.files import read_json
+from hrm_edge.files import read_json, user_cache
 from hrm_edge.manifest import MANIFEST
 
 ZOO = Path(__file__).parent
@@ -56,9 +55,8 @@ class Card(BaseModel):
 
 
 def pulled() -> Path:
-    """The shelf of pulled models, in the user's cache (XDG base directories)."""
-    cache = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
-    return Path(cache) / "hrm-edge" / "models"
+    """The shelf of pulled models, in the user's cache."""
+    return user_cache() / "models"
 
 
 def names() -> list[str]:

@@ -115,6 +115,19 @@ def test_a_checkpoint_runs_on_torch(run, trained):
     assert BenchReport.model_validate_json(done.out).parity == []
 
 
+def test_paired_with_another_model(run, mini, trained):
+    done = run("eval", mini / "model", "--data", mini / "answered.csv", "--paired", trained, "--json", "-")
+    assert done.code == 0, done.err
+    paired = EvalReport.model_validate_json(done.out).paired
+    assert paired is not None
+    assert (paired.model.kind, paired.backend) == ("checkpoint", "torch-cpu")
+    assert paired.exact_accuracy < 1  # the singles solver is right on all twelve
+    assert (paired.only_other, paired.only_this) == (0, round(12 * (1 - paired.exact_accuracy)))
+    assert paired.lost_points == pytest.approx(-100 * paired.only_this / 12)
+    assert paired.lost_points_interval_95[0] < paired.lost_points < paired.lost_points_interval_95[1]
+    assert "exact accuracy lost" in done.err
+
+
 def test_an_artifact_that_failed_its_gate_is_announced(run, mini, tmp_path):
     folder = write_singles_artifact(tmp_path / "failed", MINI, gate_passed=False)
     done = run("eval", folder, "--data", mini / "plain.txt")

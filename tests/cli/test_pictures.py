@@ -75,12 +75,13 @@ def test_in_a_folder_a_bad_picture_is_a_result(run, tmp_path):
     ("image", "what"),
     [
         (np.full((480, 640, 3), 200, np.uint8), "no Sudoku grid in the picture"),
+        (photo(9, cell=34).image[:, 190:], "only a part of a grid is in the picture"),
         (four_by_four(), "the picture shows a 4x4 grid, only 9x9 Sudokus are read"),
         (photo(9, cell=34, puzzle="0" * 81).image, "cannot be solved: only 0 digits were read"),
         (photo(9, cell=34, puzzle="55" + PUZZLES[0][2:]).image, "cannot be solved: two 5s in row 1"),
         (np.zeros((1, 1, 3), np.uint8), "the picture has 1x1 pixels, too small to hold a puzzle"),
     ],
-    ids=["no grid", "4x4", "empty grid", "contradiction", "1x1"],
+    ids=["no grid", "half a grid", "4x4", "empty grid", "contradiction", "1x1"],
 )
 def test_a_picture_without_a_puzzle_says_why(run, tmp_path, image, what):
     done = run("solve", save(tmp_path, "a.png", image))

@@ -19,7 +19,7 @@ from safetensors.torch import save_file
 
 from hrm_edge.cli.resolve import PUBLISHED_CONFIG
 from hrm_edge.model.load import load_model
-from hrm_edge.model.published import CONFIG
+from hrm_edge.model.published import CONFIG, read_state_dict
 from hrm_edge.report import BenchReport, EvalReport
 from hrm_edge.tasks.samples import sample_file
 
@@ -249,6 +249,31 @@ def test_truncated_files(run, tmp_path, form, share):
     assert (done.code, done.out) == (2, "")
     assert f"{file} " in done.err
     assert "again" in done.err, "download or copy"
+
+
+@pytest.mark.parametrize("part", ["tensor", "pickle"])
+def test_a_flipped_bit_is_noticed(run, tmp_path, part):
+    """torch writes a checksum of every part of the file and reads none."""
+    tensors = published("")
+    torch.save(tensors, tmp_path / "m.pt")
+    content = bytearray((tmp_path / "m.pt").read_bytes())
+    wanted = tensors["lm_head.weight"].numpy().tobytes()[:32] if part == "tensor" else b"lm_head.weight"
+    content[content.index(wanted) + 9] ^= 1
+    (tmp_path / "m.pt").write_bytes(content)
+    done = run("info", tmp_path / "m.pt")
+    assert (done.code, done.out) == (2, "")
+    assert "m.pt is damaged: Bad CRC-32 for file" in done.err
+    assert "download it again" in done.err
+
+
+def test_a_file_written_without_checksums_is_read(tmp_path):
+    tensors = published()
+    torch.serialization.set_crc32_options(False)
+    try:
+        torch.save(tensors, tmp_path / "m.pt")
+    finally:
+        torch.serialization.set_crc32_options(True)
+    assert read_state_dict(tmp_path / "m.pt").keys() == tensors.keys()
 
 
 @pytest.mark.parametrize("content", [b"hello\n", b"\x80\x04K\x01.", pickle.dumps({"a": [1]}), b"PK\x03\x04"])

@@ -89,9 +89,10 @@ class Site:
             return Answer(answer.status, {k.lower(): v for k, v in answer.getheaders()}, answer.read())
 
     def live(self, **headers: str) -> ClientConnection:
+        """A viewer. Without a limit to its queue the goodbye is read even where the test stops reading before it."""
         return connect(
             f"ws://{self.host}:{self.port}/live", additional_headers=headers, max_size=None, open_timeout=30,
-            compression=None,
+            compression=None, max_queue=None,
         )  # fmt: skip
 
 

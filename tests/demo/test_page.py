@@ -133,8 +133,11 @@ def test_a_server_that_comes_back_is_found_again(make, chromium):
     page.until("document.getElementById('text').textContent === 'connection lost, trying again'")
     from hrm_edge.demo.serve import Address
 
-    with serving(demo, Address("127.0.0.1", port)):
+    with serving(demo, Address("127.0.0.1", port)) as again:
         page.until("document.getElementById('text').textContent.startsWith('waiting')")
+        assert again.ask("GET", "/state").json["viewers"] == 1
+        assert page.evaluate("document.getElementById('empty').hidden") is False
+        assert page.evaluate(STATE) == "waiting"
 
 
 def test_the_address_with_the_token_opens_the_page_and_leaves_the_bar(make, chromium, monkeypatch):

@@ -46,7 +46,7 @@ def test_a_port_in_use_and_hosts_that_are_not_ours():
     with pytest.raises(UserError, match="unknown host"):
         bind(Address("no.such.host.invalid", 8000))
     with pytest.raises(UserError, match="cannot listen") as caught:
-        bind(Address("192.0.2.1", 8000))
+        bind(Address("0.0.0.1", 8000))  # of "this network": no machine has it
     assert "ip address" in caught.value.mend
 
 

@@ -121,9 +121,11 @@ def test_viewers_that_vanish_are_harmless(make, video):
                     live.send("camera on")
                 live.socket.shutdown(socket.SHUT_RDWR)  # no goodbye
         with site.live() as live:
-            states(live, lambda d: d["viewers"] == 1 and d["guest"] is None)
-            before = site.demo.view.number
-            states(live, lambda d: d["number"] > before + 5)
+            alone, _ = states(live, lambda d: d["viewers"] == 1 and d["guest"] is None)
+            later, pictures = states(live, lambda d: d["number"] > alone["number"] + 5)
+        assert later["figures"]["received"] > alone["figures"]["received"]
+        assert later["viewers"] == 1
+        assert cv2.imdecode(np.frombuffer(pictures[-1], np.uint8), cv2.IMREAD_COLOR).shape == (480, 640, 3)
 
 
 def test_the_number_of_viewers_is_limited(site, monkeypatch):

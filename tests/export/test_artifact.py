@@ -13,13 +13,13 @@ from hrm_edge.cli.export import export as command
 from hrm_edge.data.build import Options, build
 from hrm_edge.errors import GateError, UserError
 from hrm_edge.export.artifact import export
-from hrm_edge.export.parity import Lost, cosines, judge, measure, paired_loss
+from hrm_edge.export.parity import Lost, Measured, cosines, judge, measure
 from hrm_edge.manifest import Manifest, Parity, read_manifest
 from hrm_edge.model.load import load_model
 from hrm_edge.model.session import TorchSession
-from hrm_edge.quant.sensitivity import decibels
 from hrm_edge.quant.sets import CheckSet
 from hrm_edge.recipe import Limits, Quantization, Recipe
+from hrm_edge.report import decibels
 from hrm_edge.runtime import open_artifact
 from hrm_edge.solve import solve
 from hrm_edge.tasks import get_task
@@ -160,16 +160,32 @@ def test_the_gate_names_every_miss() -> None:
         steps=4, puzzles=100, logits_max_abs=1.0, logits_median_abs=0.1, logits_sqnr_db=19.0, carry_cosine=0.9,
         same_answers=0.5, carry_cosine_mean=0.99,
     )  # fmt: skip
-    gate = judge([parity], Lost(0.6, (0.1, 1.1)), "int8", Limits())
+    gate = judge(Measured([parity], [], Lost(0.6, (0.1, 1.1))), "int8", Limits())
     assert [f.split(",")[0] for f in gate.failures] == [
-        "SQNR of the logits is 19.0 dB after 4 steps",
-        "the carry's mean cosine with torch's is 0.9900 after 4 steps",
+        "SQNR of the logits is 19.0 dB after 4 steps on 100 puzzles",
+        "the carry's mean cosine with torch's is 0.9900 after 4 steps on 100 puzzles",
         "exact accuracy falls by 0.60 points on 100 puzzles (95 %: +0.10 to +1.10)",
     ]
     loose = Limits(sqnr_db_fp16=19.0, sqnr_db_int8=19.0, carry_cosine=0.99)
-    assert judge([parity], Lost(0.5, (0.0, 1.0)), "int8", loose).passed
-    assert not judge([parity], Lost(0.2, (0.0, 1.0)), "fp16", loose).passed  # float16 may lose 0.1 only
-    assert len(judge([parity], None, "fp32", Limits()).failures) == 2
+    assert judge(Measured([parity], [], Lost(0.5, (0.0, 1.0))), "int8", loose).passed
+    assert not judge(Measured([parity], [], Lost(0.2, (0.0, 1.0))), "fp16", loose).passed  # float16 may lose 0.1 only
+    assert len(judge(Measured([parity], [], None), "fp32", Limits()).failures) == 2
+
+
+def test_the_gate_holds_the_puzzles_that_both_settle_unless_they_are_too_few() -> None:
+    figures = {"steps": 4, "logits_max_abs": 1.0, "logits_median_abs": 0.1, "carry_cosine": 0.9, "same_answers": 0.5}
+    everywhere = Parity(puzzles=100, logits_sqnr_db=10.0, carry_cosine_mean=0.9, **figures)
+    settled = Parity(over="both settle", puzzles=80, logits_sqnr_db=25.0, carry_cosine_mean=0.999, **figures)
+    worse = Parity(over="torch settles", puzzles=90, logits_sqnr_db=12.0, carry_cosine_mean=0.95, **figures)
+    assert judge(Measured([everywhere], [settled, worse], None), "int8", Limits()).passed
+    assert not judge(Measured([everywhere], [settled, worse], Lost(0.6, (0.0, 1.0))), "int8", Limits()).passed
+    few = settled.model_copy(update={"puzzles": 15})
+    assert len(judge(Measured([everywhere], [few], None), "int8", Limits()).failures) == 2
+    bad = settled.model_copy(update={"logits_sqnr_db": 19.5})
+    failures = judge(Measured([everywhere], [bad], None), "int8", Limits()).failures
+    assert failures == [
+        "SQNR of the logits is 19.5 dB after 4 steps on 80 puzzles that both settle, the limit is 20 dB"
+    ]
 
 
 def test_command_ends_with_1_when_the_gate_fails(data: Path, tmp_path: Path) -> None:
@@ -198,11 +214,17 @@ def test_measure_sees_a_difference_of_one_answer(run: Path, artifacts: dict[str,
     session, _ = open_artifact(artifacts["fp32"])
     inputs, labels = (np.load(data / "test" / f"all__{n}.npy")[:32] for n in ("inputs", "labels"))
     check = CheckSet(inputs, labels, np.zeros(32, np.int32), "test")
-    same, _ = measure(TorchSession(model), session, check, 2)
+    task = get_task("mini-sudoku")
+    same = measure(TorchSession(model), session, check, 2, task)
     with torch.no_grad():
         model.lm_head.weight[3] += 0.5
-    other, _ = measure(TorchSession(model), session, check, 2)
-    assert same[-1].logits_sqnr_db > 80 > 30 > other[-1].logits_sqnr_db
+    other = measure(TorchSession(model), session, check, 2, task)
+    assert same.everywhere[-1].logits_sqnr_db > 80 > 30 > other.everywhere[-1].logits_sqnr_db
+    assert all(part.carry_cosine > 0.999 for part in same.apart)
+    found = solve(TorchSession(load_model(run)[0]), task, inputs, halt="fixed", max_steps=2)
+    solved = int(task.verify(inputs, found.answers).sum())
+    counts = {"both settle": solved, "torch settles": solved, "unsettled": 32 - solved}
+    assert {part.over: part.puzzles for part in same.apart} == {over: n for over, n in counts.items() if n}
 
 
 def test_decibels_and_cosine() -> None:
@@ -211,14 +233,3 @@ def test_decibels_and_cosine() -> None:
     a = np.array([[1.0, 0.0], [1.0, 1.0]], np.float32)
     found = cosines(a, np.array([[1.0, 0.0], [1.0, 0.0]], np.float32))
     assert found.tolist() == pytest.approx([1.0, 2**-0.5])
-
-
-def test_paired_loss() -> None:
-    lost = paired_loss(30, 10, 2000)
-    assert lost.points == pytest.approx(1.0)
-    low, high = lost.interval_95
-    assert low < 1.0 < high
-    assert high - low == pytest.approx(2 * 1.96 * 100 * (41 / 2002**2) ** 0.5, rel=0.01)
-    nothing = paired_loss(0, 0, 2000)
-    assert nothing.points == 0.0
-    assert nothing.interval_95[0] < 0.0 < nothing.interval_95[1]  # no change seen is no proof of none

@@ -17,7 +17,6 @@ from hrm_edge.cli.export import export as command
 from hrm_edge.data.build import Options, build
 from hrm_edge.errors import UserError
 from hrm_edge.export.graph import IR_VERSION, OPSET, StepGraph
-from hrm_edge.export.parity import decibels
 from hrm_edge.export.plugin_node import attention_function, attributes, rope_halves
 from hrm_edge.manifest import STEP_FILE, read_manifest
 from hrm_edge.model.hrm import HRM
@@ -26,6 +25,7 @@ from hrm_edge.plugin.load import explain
 from hrm_edge.plugin.onnx_file import without_functions
 from hrm_edge.quant.calibrate import activation_scales
 from hrm_edge.recipe import Quantization, Recipe
+from hrm_edge.report import decibels
 from hrm_edge.spec import ModelSpec, step_io, variant_spec
 from hrm_edge.tasks import get_task
 from hrm_edge.train.loop import start

@@ -23,7 +23,6 @@ from hrm_edge.cli.main import main
 from hrm_edge.errors import UserError
 from hrm_edge.export import torch_trt
 from hrm_edge.export.graph import StepGraph
-from hrm_edge.export.parity import decibels
 from hrm_edge.export.torch_trt import (
     PuzzleStep,
     example,
@@ -37,6 +36,7 @@ from hrm_edge.model.hrm import HRM
 from hrm_edge.quant.calibrate import activation_scales, quantize_weight
 from hrm_edge.quant.policy import int8_layers
 from hrm_edge.recipe import Quantization
+from hrm_edge.report import decibels
 from hrm_edge.runtime.trt.identity import BatchRange
 from hrm_edge.spec import variant_spec
 

@@ -11,7 +11,7 @@ from hrm_edge.data.dataset import Dataset
 from hrm_edge.errors import UserError
 from hrm_edge.model.load import load_model
 from hrm_edge.quant.policy import int8_layers
-from hrm_edge.quant.sensitivity import final_logits, rounded
+from hrm_edge.quant.sensitivity import final, rounded
 from hrm_edge.quant.sets import CheckSet
 from hrm_edge.recipe import Recipe
 from hrm_edge.tasks import get_task
@@ -58,7 +58,7 @@ def test_fine_tuning_with_rounding(recipe: Recipe, tmp_path):
     losses = []
     for model in (before, after):
         with rounded(model, scales):
-            losses.append(cross_entropy(final_logits(model, check, 2), labels))
+            losses.append(cross_entropy(final(model, check, 2, get_task("mini-sudoku")).logits, labels))
     assert losses[1] < losses[0]
     again = start(aware, tmp_path / "aware", resume=True)  # a resumed run rounds by the same scales
     resumed = int8_layers(again.learner.model)

@@ -6,6 +6,7 @@ import numpy as np
 import onnxruntime
 import pytest
 import torch
+from onnx import TensorProto
 
 from hrm_edge.errors import UserError
 from hrm_edge.export.graph import StepGraph
@@ -13,11 +14,13 @@ from hrm_edge.model.fake_quant import fake_quantized, fake_quantized_rows
 from hrm_edge.model.hrm import HRM
 from hrm_edge.quant.calibrate import activation_scales, quantize_weight
 from hrm_edge.quant.policy import Policy, exceptions, int8_layers, read_policy, write_policy
-from hrm_edge.quant.sensitivity import final_logits, find_policy, rounded, sqnr_db
+from hrm_edge.quant.sensitivity import Final, final, find_policy, rounded, sqnr_db
 from hrm_edge.quant.sets import CheckSet
 from hrm_edge.recipe import Quantization
 from hrm_edge.spec import variant_spec
+from hrm_edge.tasks import get_task
 
+SUDOKU = get_task("sudoku")
 HARMED = "L_level.layers.0.mlp.down_proj"
 
 
@@ -69,10 +72,43 @@ def test_a_rounded_model_is_the_int8_graph(model: HRM, puzzles: CheckSet, scales
     feeds = {"tokens": puzzles.inputs.astype(np.int32), "z_h": z_h, "z_l": z_l}
     (exported,) = session.run(["logits"], feeds)
     with rounded(model, scales):
-        found = final_logits(model, puzzles, 1)
-    plain = final_logits(model, puzzles, 1)
+        found = final(model, puzzles, 1, SUDOKU).logits
+    plain = final(model, puzzles, 1, SUDOKU).logits
     assert sqnr_db(exported, found) > sqnr_db(exported, plain) + 10  # rare roundings to the next integer are left
     assert all(layer.input_scale is None for layer in int8_layers(model).values())
+
+
+def test_a_layer_out_of_int8_keeps_int8_weights(model: HRM, puzzles: CheckSet, scales: dict[str, float]):
+    weights = {name: tensor.numpy() for name, tensor in model.state_dict().items()}
+    rest = {name: scale for name, scale in scales.items() if name != HARMED}
+    graphs = [
+        StepGraph(model.spec, weights, activation_scales=rest, int8_weights=names).build() for names in ((), [HARMED])
+    ]
+    stored = [{i.name: i for i in graph.graph.initializer} for graph in graphs]
+    assert f"{HARMED}.weight" in stored[0]
+    assert f"{HARMED}.weight" not in stored[1]
+    assert stored[1][f"{HARMED}.weight_int8"].data_type == TensorProto.INT8
+    assert f"{HARMED}.input_scale" not in stored[1]
+    session = onnxruntime.InferenceSession(graphs[1].SerializeToString(), providers=["CPUExecutionProvider"])
+    z_h, z_l = (z.numpy() for z in model.initial_state(16, torch.float32))
+    feeds = {"tokens": puzzles.inputs.astype(np.int32), "z_h": z_h, "z_l": z_l}
+    (exported,) = session.run(["logits"], feeds)
+    before = model.get_parameter(f"{HARMED}.weight").clone()
+    with rounded(model, rest, [HARMED]):
+        found = final(model, puzzles, 1, SUDOKU).logits
+    assert sqnr_db(exported, found) > 30
+    assert torch.equal(model.get_parameter(f"{HARMED}.weight"), before)
+
+
+def test_sqnr_is_that_of_the_puzzles_that_both_settle():
+    logits = np.ones((3, 1, 2), np.float32)
+    wrong = logits.copy()
+    wrong[2] = 7
+    wrong[:2] += 0.1
+    reference, found = Final(logits, np.array([True, True, True])), Final(wrong, np.array([True, True, False]))
+    assert reference.sqnr_db(found) == pytest.approx(20, abs=1e-3)
+    nobody = Final(wrong, np.zeros(3, bool))
+    assert reference.sqnr_db(nobody) < 0
 
 
 def test_the_layer_that_suffers_is_first_and_kept_in_float(model: HRM, puzzles: CheckSet, scales: dict[str, float]):

@@ -13,6 +13,7 @@ from hrm_edge.data import build as sudoku_build
 from hrm_edge.data import maze as maze_build
 from hrm_edge.data.canonical import classes
 from hrm_edge.data.dataset import Dataset
+from hrm_edge.errors import UserError
 from hrm_edge.recipe import Augment
 from hrm_edge.tasks.maze import Maze
 from hrm_edge.tasks.sudoku import Sudoku
@@ -51,3 +52,11 @@ def test_a_label_is_a_shortest_path_of_its_maze(folders: dict[str, Path], seed: 
     assert MAZE.optimal(inputs, labels).all()
     known = set(maze_build.classes(MAZE, np.array(data.part.inputs)))
     assert set(maze_build.classes(MAZE, inputs)) <= known, "a symmetry of a maze of the data set"
+
+
+@pytest.mark.parametrize("key", ["extra_clues", "extra_clues_end"])
+def test_extra_clues_are_refused_where_there_are_none(folders: dict[str, Path], key: str) -> None:
+    data = Dataset(folders["maze"], "train", MAZE)
+    with pytest.raises(UserError, match=rf"recipe key 'augment\.{key}': maze-6x6 has no clues to add\nleave it out"):
+        Feed(data, MAZE, Augment.model_validate({key: (0, 3)}), seed=0)
+    assert Feed(data, MAZE, Augment(extra_clues=(0, 0), extra_clues_end=(0, 0)), seed=0)

@@ -21,6 +21,8 @@ from tests.train.ranks import ROOT, recipe
 
 STEPS = 40
 LOAD_S = 280.0
+TORCHRUN = ["-m", "torch.distributed.run", "--rdzv-backend", "c10d", "--rdzv-endpoint", "localhost:0"]
+TORCHRUN += ["--max-restarts", "3"]
 
 
 @pytest.fixture(scope="module")
@@ -36,11 +38,15 @@ def recipe_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def train(recipe_file: Path, run: Path, ranks: int, *more: str) -> subprocess.Popen[bytes]:
-    words = ["train", str(recipe_file), "--out", str(run), *more]
-    words += ["--nproc", str(ranks)] if ranks > 1 else []
+def train(recipe_file: Path, run: Path, ranks: int, *more: str, torchrun: bool = False) -> subprocess.Popen[bytes]:
+    words = ["-m", "hrm_edge", "train", str(recipe_file), "--out", str(run), *more]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    return subprocess.Popen([sys.executable, "-m", "hrm_edge", *words], env=environment)
+    if torchrun:
+        environment["TORCH_DISABLE_SHARE_RDZV_TCP_STORE"] = "1"  # as the help of 'train' says
+        words = [*TORCHRUN, "--nproc-per-node", str(ranks), *words]
+    elif ranks > 1:
+        words += ["--nproc", str(ranks)]
+    return subprocess.Popen([sys.executable, *words], env=environment)
 
 
 def final_state(run: Path) -> dict[str, torch.Tensor]:
@@ -77,12 +83,12 @@ def wait_for_step(run: Path, step: int, process: subprocess.Popen[bytes]) -> Non
 
 
 def kill_and_resume(recipe_file: Path, run: Path, ranks: int, seed: int, victim: str) -> None:
-    """SIGKILL the launcher (or only process), or one worker, at a random moment; go on to the end."""
+    """SIGKILL the launcher (or only process), or a worker, at a random moment; go on to the end."""
     rng = random.Random(seed)
-    process = train(recipe_file, run, ranks)
+    process = train(recipe_file, run, ranks, torchrun=victim == "torchrun's worker")
     wait_for_step(run, rng.randrange(1, STEPS * 2 // 3), process)
     time.sleep(rng.uniform(0, 0.05))
-    if victim == "worker":  # its launcher starts all workers again, from the last checkpoint
+    if victim != "launcher":  # its launcher starts all workers again, from the last checkpoint
         os.kill(rng.choice(workers(process.pid)), signal.SIGKILL)
         assert process.wait(LOAD_S) == 0
         return
@@ -94,7 +100,7 @@ def kill_and_resume(recipe_file: Path, run: Path, ranks: int, seed: int, victim:
     assert train(recipe_file, run, ranks, "--resume").wait(LOAD_S) == 0
 
 
-CASES = [(1, "launcher")] * 5 + [(2, "launcher")] * 3 + [(2, "worker")] * 2
+CASES = [(1, "launcher")] * 5 + [(2, "launcher")] * 3 + [(2, "worker")] * 2 + [(2, "torchrun's worker")]
 
 
 @pytest.mark.parametrize(

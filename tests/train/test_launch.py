@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
+import resource
 import shutil
 import signal
 import socket
@@ -89,8 +91,9 @@ def test_a_host_that_does_not_come_ends_in_a_message(monkeypatch: pytest.MonkeyP
         port = probe.getsockname()[1]
     with pytest.raises(UserError, match=f"fewer than 2 hosts came to 127.0.0.1:{port} within 1 s\nstart the same"):
         launch([], Hosts(1, (2, 2), f"127.0.0.1:{port}", "x", timeout=1))
-    with pytest.raises(UserError, match=r"no way to 192\.0\.2\.1:9, where the hosts are to meet: [^\n]*\nstart the"):
-        launch([], Hosts(1, (2, 2), "192.0.2.1:9", "x", timeout=1))  # TEST-NET-1: nobody's
+    monkeypatch.setattr(launching, "_opens_port", lambda *_: False)  # as if that were another host's port
+    with pytest.raises(UserError, match=f"no way to 127.0.0.1:{port}, where the hosts are to meet: [^\n]*\nstart the"):
+        launch([], Hosts(1, (2, 2), f"127.0.0.1:{port}", "x", timeout=1))
     assert time.monotonic() - begun < 100
 
 
@@ -105,6 +108,35 @@ def test_threads_are_shared_out_unless_given(monkeypatch: pytest.MonkeyPatch) ->
             monkeypatch.setenv("OMP_NUM_THREADS", given)
         launch([], Hosts(nproc))
     assert seen == ["2", "1", "7"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("setting", "largest_file", "code", "message"),
+    [
+        ("train.lr=1e30", None, 1, r"Error: (the loss is \w+|a weight is not finite) at step \d+\nthe last good"),
+        ("train.steps=90", 100_000, 2, "File too large"),
+    ],
+    ids=["nan", "full disk"],
+)
+def test_what_ends_one_of_two_ranks_ends_both_with_one_message(
+    recipe_file: Path, tmp_path: Path, setting: str, largest_file: int | None, code: int, message: str
+) -> None:
+    def limit() -> None:
+        if largest_file is not None:  # a write beyond it fails as on a full disk
+            resource.setrlimit(resource.RLIMIT_FSIZE, (largest_file, largest_file))
+
+    words = ["train", str(recipe_file), "--out", str(tmp_path / "run"), "--nproc", "2", "--set", setting]
+    done = subprocess.run(
+        [sys.executable, "-m", "hrm_edge", *words], env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+        capture_output=True, text=True, timeout=200, check=False, preexec_fn=limit,
+    )  # fmt: skip
+    assert done.returncode == code, done.stderr
+    assert len(re.findall(message, done.stderr)) == 1, done.stderr
+    assert "Traceback" not in done.stderr
+    assert "all go on from the last checkpoint" not in done.stderr, "it would meet the same again"
+    for folder in checkpoints(tmp_path / "run"):
+        assert all(bool(p.isfinite().all()) for p in load_model(folder)[0].parameters())
 
 
 @pytest.fixture

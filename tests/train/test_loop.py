@@ -163,6 +163,27 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_good_checkpoint(data
     assert all(bool(p.isfinite().all()) for p in model.parameters())
 
 
+def test_patience_counts_evaluations_in_a_row_that_were_worse(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing solved is no decline; a new best starts the count anew; a resumed run goes on counting."""
+    accuracies = {3: 0.0, 6: 0.0, 9: 0.25, 12: 0.125, 15: 0.5, 18: 0.375, 21: 0.25, 24: 0.75}
+
+    def as_planned(*_: Any, **__: Any) -> dict[str, float]:
+        return {"exact_accuracy": accuracies[trainers[-1].learner.step], "cell_accuracy": 0.5}
+
+    monkeypatch.setattr("hrm_edge.train.loop.evaluate", as_planned)
+    chosen = recipe(data, steps=30)
+    chosen = chosen.model_copy(update={"evaluate": chosen.evaluate.model_copy(update={"every": 3, "patience": 2})})
+    trainers = [start(chosen, tmp_path / "run", resume=False)]
+    trainers[0].run(stop=lambda: trainers[0].learner.step >= 19)
+    trainers.append(start(chosen, tmp_path / "run", resume=True))
+    outcome = trainers[1].run()
+    assert (outcome.step, outcome.finished) == (21, True)
+    assert outcome.reason == "evaluate.patience: 2 evaluations worse than step 15, which is kept"
+    assert find_checkpoint(tmp_path / "run").name == "step-00000015"
+
+
 def test_a_torn_checkpoint_is_named(data: Path, tmp_path: Path) -> None:
     start(recipe(data), tmp_path / "run", resume=False).run(time_limit=0.0)
     file = checkpoints(tmp_path / "run")[-1] / "model.safetensors"

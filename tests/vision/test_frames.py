@@ -222,6 +222,7 @@ BAD = [
     ("no/such/file", "there is no such camera, file or URL", "--camera takes 0"),
     ("ftp://x/y", "cannot read ftp:// URLs", "rtsp"),
     ("text.mp4", "is no video that OpenCV can decode", "ffmpeg -i"),
+    ("codec.avi", "is no video that OpenCV can decode", "ffmpeg -i"),
     ("torn.jpg", "damaged or cut off", "copy"),
     ("notes.png", "is no picture", "JPEG"),
     ("tiny.png", "too small to hold a puzzle", "64 pixels"),
@@ -238,6 +239,8 @@ def test_bad_sources(tmp_path, monkeypatch, text, what, mend):
     huge = bytearray(cv2.imencode(".png", np.zeros((70, 70, 3), np.uint8))[1].tobytes())
     huge[16:24] = (10_000).to_bytes(4, "big") * 2  # the header says 100 megapixels
     Path("text.mp4").write_text("no video")
+    video = write_video(Path("whole.avi"), [picture()] * 3)
+    Path("codec.avi").write_bytes(video.read_bytes().replace(b"MJPG", b"QQQQ"))  # whole, but nobody knows that codec
     Path("torn.jpg").write_bytes(whole[: len(whole) // 6])
     Path("notes.png").write_text("no picture")
     Path("tiny.png").write_bytes(cv2.imencode(".png", np.zeros((1, 1, 3), np.uint8))[1].tobytes())

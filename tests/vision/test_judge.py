@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from hrm_edge.tasks.sudoku_search import require_unique
 from hrm_edge.vision.judge import MAX_COST, judge
 from hrm_edge.vision.locate import Grid
 from hrm_edge.vision.read import Reading
@@ -51,6 +52,24 @@ def test_what_the_network_is_sure_of_is_not_overruled():
     assert verdict.why.what == "contradictory givens: two 2s in row 1"
     assert judge(reading(wrong(cells), {2: (3, 0.2)}), NINE).puzzle is not None
     assert judge(reading(wrong(cells), {2: (3, 0.2)}), NINE, repair=False).puzzle is None
+
+
+def test_a_doubt_between_a_digit_and_a_blank_goes_by_how_full_the_grid_is():
+    def read(puzzle: str, cell: int) -> str:
+        """What comes of ``puzzle`` when the digit of ``cell`` is a little less likely than a blank."""
+        verdict = judge(reading(puzzle, {cell: (0, 0.55)}), NINE)
+        assert verdict.puzzle is not None
+        assert verdict.repaired == ()
+        return NINE.format(verdict.puzzle)
+
+    answer = NINE.format(require_unique(NINE, NINE.parse(PUZZLES[0])))
+    assert read(answer, 40) == answer
+    spare = next(  # a given that the puzzle does not need
+        cell
+        for cell in np.flatnonzero([c != "0" for c in PUZZLES[0]])
+        if judge(reading(wrong({cell: 0})), NINE).puzzle is not None
+    )
+    assert read(PUZZLES[0], spare) == wrong({spare: 0})
 
 
 def test_repairs_must_agree_on_the_solution():

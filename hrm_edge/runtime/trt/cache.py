@@ -8,14 +8,13 @@ import shutil
 from pathlib import Path
 
 from hrm_edge.errors import UserError
-from hrm_edge.files import atomic_folder, os_error, write_json
+from hrm_edge.files import atomic_folder, os_error, user_cache, write_json
 from hrm_edge.runtime.trt.identity import PLAN_FILE, SIDECAR_FILE, Engine, Identity, read_engine
 
 
 def cache_folder() -> Path:
-    """``$XDG_CACHE_HOME/hrm-edge/engines``, by default in ``~/.cache``."""
-    base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path.home() / ".cache") / "hrm-edge" / "engines"
+    """``engines`` in the user's cache."""
+    return user_cache() / "engines"
 
 
 def find(identity: Identity) -> tuple[Path, Engine] | None:

@@ -1,0 +1,82 @@
+"""What a runtime makes of a step at load is kept, used, made anew where it is torn, and never needed."""
+
+from __future__ import annotations
+
+import os
+
+import numpy as np
+import pytest
+
+from hrm_edge.manifest import STEP_FILE
+from hrm_edge.runtime import compiled, open_artifact
+from hrm_edge.runtime.ort import OrtSession
+from hrm_edge.runtime.ov import OpenVinoSession
+from hrm_edge.tasks.sudoku import Sudoku
+from tests.artifacts import singles_puzzles, write_singles_artifact
+
+MINI = Sudoku(2, 2)
+
+
+@pytest.fixture
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    return tmp_path / "cache" / "hrm-edge" / "compiled"
+
+
+def logits_of(session):
+    givens, _ = singles_puzzles(MINI, 3)
+    return session.step(givens, np.zeros(3, np.int32), session.initial_carry(3))[1]
+
+
+def test_onnxruntime_keeps_its_form_of_a_step(tmp_path, cache):
+    folder = write_singles_artifact(tmp_path / "a", MINI)
+    session, manifest = open_artifact(folder)
+    first = logits_of(session)
+    (kept,) = (cache / "onnxruntime").iterdir()
+    assert kept == compiled.file_for(manifest, "onnxruntime", ".onnx")
+    (folder / STEP_FILE).rename(tmp_path / "away")  # what follows can only be the kept file
+    assert (logits_of(OrtSession(folder, manifest)) == first).all()
+    kept.write_bytes(kept.read_bytes()[:-100])
+    (tmp_path / "away").rename(folder / STEP_FILE)
+    assert (logits_of(OrtSession(folder, manifest)) == first).all()  # made anew
+    (folder / STEP_FILE).unlink()
+    assert (logits_of(OrtSession(folder, manifest)) == first).all()
+
+
+def test_another_step_is_another_file(tmp_path, cache):
+    for task in (MINI, Sudoku(3, 3)):
+        open_artifact(write_singles_artifact(tmp_path / task.name, task))
+    assert len(list((cache / "onnxruntime").iterdir())) == 2
+
+
+def test_openvino_keeps_what_it_compiled(tmp_path, cache):
+    pytest.importorskip("openvino", reason="pip install 'hrm-edge[openvino]'")
+    folder = write_singles_artifact(tmp_path / "a", MINI)
+    found = []
+    for damage in (None, None, b"torn"):
+        for blob in (cache / "openvino").glob("*") if damage else []:
+            blob.write_bytes(damage)
+        session, _ = open_artifact(folder, backend="openvino")
+        assert isinstance(session, OpenVinoSession)
+        found.append(logits_of(session))
+        loaded = session._requests[False].get_compiled_model().get_property("LOADED_FROM_CACHE")
+        assert loaded == (len(found) == 2)
+    assert (found[0] == found[1]).all()
+    assert (found[0] == found[2]).all()
+
+
+@pytest.mark.parametrize("backend", ["onnxruntime", "openvino"])
+def test_no_cache_costs_time_only(tmp_path, cache, backend):
+    if backend == "openvino":
+        pytest.importorskip("openvino", reason="pip install 'hrm-edge[openvino]'")
+    cache.parent.parent.write_text("a file stands where the user's cache would be")
+    session, _ = open_artifact(write_singles_artifact(tmp_path / "a", MINI), backend=backend)
+    assert np.isfinite(logits_of(session)).all()
+
+
+def test_the_least_recently_used_go(tmp_path):
+    for index in range(compiled.MOST_FILES + 3):
+        (tmp_path / str(index)).touch()
+        os.utime(tmp_path / str(index), (index, index))
+    compiled.prune(tmp_path)
+    assert sorted(int(file.name) for file in tmp_path.iterdir()) == list(range(3, compiled.MOST_FILES + 3))
