@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -16,6 +16,7 @@ STEP_FILE = "step.onnx"  # one ACT step; inputs and outputs are spec.step_io's
 STATE_FILE = "state.safetensors"  # z_h_init, z_l_init [D] and, where P > 0, puzzle_table, all float32
 SCHEMA_VERSION = 1
 
+Record = TypeVar("Record", bound=BaseModel)
 Precision = Literal["fp32", "fp16", "int8"]
 
 
@@ -116,6 +117,19 @@ def verify_files(folder: Path, files: dict[str, FileEntry], *, again: str) -> No
             )
 
 
+def read_record(path: Path, kind: type[Record], version: int, *, again: str) -> Record:
+    """A JSON file with a ``schema_version`` as ``kind``; a ``UserError`` names the field that does not fit."""
+    raw = read_json(path)
+    found = raw.get("schema_version") if isinstance(raw, dict) else None
+    if found != version:
+        raise UserError(f"{path}: schema_version is {found}, this hrm-edge reads {version}", again)
+    try:
+        return kind.model_validate(raw)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise UserError(f"{path}: {'.'.join(map(str, first['loc']))}: {first['msg']}", again) from error
+
+
 def read_manifest(folder: Path | str) -> Manifest:
     """Read and verify an artifact's manifest and all its files."""
     folder = Path(folder)
@@ -125,15 +139,6 @@ def read_manifest(folder: Path | str) -> Manifest:
         raise UserError(
             f"{folder} is no artifact: {MANIFEST} is missing", f"an export that was cut off has none: {again}"
         )
-    raw = read_json(path)
-    version = raw.get("schema_version") if isinstance(raw, dict) else None
-    if version != SCHEMA_VERSION:
-        raise UserError(f"{path}: schema_version is {version}, this hrm-edge reads {SCHEMA_VERSION}", again)
-    try:
-        manifest = Manifest.model_validate(raw)
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"]))
-        raise UserError(f"{path}: {where}: {first['msg']}", again) from error
+    manifest = read_record(path, Manifest, SCHEMA_VERSION, again=again)
     verify_files(folder, manifest.files, again=again)
     return manifest

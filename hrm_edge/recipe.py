@@ -85,10 +85,10 @@ class Checkpoints(Section):
 class Quantization(Section):
     """INT8: symmetric, zero point 0, weights per output channel, activations per tensor."""
 
-    observer: Literal["max", "percentile", "mse", "entropy"] = "percentile"
+    observer: Literal["max", "percentile", "mse", "entropy"] = "mse"
     percentile: float = Field(default=99.99, gt=50, le=100)
     calibration_puzzles: int = Field(default=128, ge=1)
-    smooth: float = Field(default=0.5, ge=0, lt=1, description="SmoothQuant strength; 0: off")
+    smooth: float = Field(default=0.8, ge=0, lt=1, description="SmoothQuant strength; 0: off")
     turn: bool = Field(default=True, description="states times a Hadamard matrix (QuaRot), where the model allows it")
     aware: bool = Field(default=False, description="train with INT8 rounding (QAT): fine-tune where export misses")
 

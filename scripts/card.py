@@ -2,6 +2,7 @@
 
     python scripts/card.py sudoku-nano --recipe recipes/sudoku_nano.yaml --data "…" --training "…" --samples N \
         --fails-on "…" benchmarks/results/MACHINE/eval-sudoku-nano-*.json
+    python scripts/card.py sudoku-nano-int8 --like sudoku-nano benchmarks/results/MACHINE/eval-sudoku-nano-int8.json
 """
 
 from __future__ import annotations
@@ -39,29 +40,29 @@ def measured(path: Path) -> list[zoo.Measured]:
 @click.command()
 @click.argument("name")
 @click.argument("results", nargs=-1, type=click.Path(path_type=Path, exists=True), required=True)
-@click.option("--recipe", required=True, type=click.Path(path_type=Path, exists=True))
-@click.option("--data", required=True, help="What it was trained on.")
-@click.option("--training", required=True, help="Machine and wall time.")
-@click.option("--samples", required=True, type=int)
-@click.option("--fails-on", required=True)
-def main(
-    name: str, results: tuple[Path, ...], recipe: Path, data: str, training: str, samples: int, fails_on: str
-) -> None:
+@click.option("--like", type=click.Choice(zoo.names()), help="The model of whose weights this is another precision.")
+@click.option("--recipe", type=click.Path(path_type=Path, exists=True))
+@click.option("--data", help="What it was trained on.")
+@click.option("--training", help="Machine and wall time.")
+@click.option("--samples", type=int)
+@click.option("--fails-on")
+def main(name: str, results: tuple[Path, ...], like: str | None, recipe: Path | None, **told: Any) -> None:
     manifest = read_manifest(zoo.ZOO / name)
+    if like is not None:
+        about = zoo.card(like).model_dump(include={"recipe", "data", "seed", "samples", "training", "fails_on"})
+    elif recipe is None or None in told.values():
+        raise click.UsageError("give --like, or all of --recipe, --data, --training, --samples and --fails-on")
+    else:
+        about = {"recipe": str(recipe), "seed": load_recipe(recipe).seed, **told}
     card = zoo.Card(
         name=name,
         task=manifest.task,
         variant=manifest.spec.variant,
         precision=manifest.precision,
         parameters=parameter_table(manifest.spec)["trainable"],
-        recipe=str(recipe),
-        data=data,
-        seed=load_recipe(recipe).seed,
-        samples=samples,
-        training=training,
         date=date.today().isoformat(),
-        fails_on=fails_on,
         accuracy=[row for path in results for row in measured(path)],
+        **about,
     )
     write_json(zoo.ZOO / f"{name}{zoo.CARD}", card.model_dump(mode="json"))
 

@@ -57,6 +57,27 @@ def share(at: dict[str, Any]) -> str:
     return f"{at['exact_accuracy']:.1%} ({low:.1%} to {high:.1%})"
 
 
+def precisions() -> str:
+    """What a precision costs in exact accuracy: the same puzzles answered by the float32 model too."""
+    lines = [
+        row("model", "puzzles of", "count", "views", "exactly right", "float32", "lost, points (95 %, paired)",
+            "right only in float32 / only here", "machine, date"),
+        "|---|---|---|---|---|---|---|---|---|",
+    ]  # fmt: skip
+    for path, report in reports("hrm-edge eval"):
+        if (paired := report.get("paired")) is None:
+            continue
+        low, high = paired["lost_points_interval_95"]
+        cells = (
+            f"{report['model']['name']}", Path(report["data"]["path"]).stem, report["count"], report["views"],
+            f"{report['exact_accuracy']:.2%}", f"{paired['exact_accuracy']:.2%}",
+            f"{paired['lost_points']:+.2f} ({low:+.2f} to {high:+.2f})",
+            f"{paired['only_other']} / {paired['only_this']}", link(path),
+        )  # fmt: skip
+        lines.append(row(*cells))
+    return "\n".join(lines)
+
+
 def latency() -> str:
     """Single-stream latency, power and accuracy per model."""
     lines = [
@@ -97,6 +118,78 @@ def peers() -> str:
             lines.append(row(*cells))
         lines.append("")
     return "\n".join(lines).rstrip()
+
+
+def cpu_step() -> str:
+    """One step of every model on a CPU: each runtime's best way in each precision, against eager torch."""
+    lines = []
+    for path, report in reports("hrm-edge cpu step"):
+        for model in report["models"]:
+            nodes = "; ".join(
+                f"{graph} {n['file']} nodes, of which ONNX Runtime leaves {n['onnxruntime']}, OpenVINO {n['openvino']}"
+                for graph, n in (("ours", model["graphs"]["ours"]), ("naive export", model["graphs"]["naive"]))
+            )
+            lines += [
+                f"{model['model']}, {model['weights']} weights, {link(path)} ({nodes}):",
+                "",
+                "| | threads | ms per step | of eager torch (spread) |",
+                "|---|---|---|---|",
+            ]
+            for line in _best_ways(model["rows"]):
+                ratio = line["against_eager"]
+                what = "torch eager fp32" if line["backend"] == "torch" else _way(line)
+                spread = f"{ratio['median']:.3f} ({ratio['min']:.3f} to {ratio['max']:.3f})"
+                lines.append(row(what, line["threads"], f"{line['ms']['median']:.2f}", spread))
+            lines.append("")
+    return "\n".join(lines).rstrip()
+
+
+def _way(line: dict[str, Any]) -> str:
+    failed = ", fails its gate" if line["gate_passed"] is False else ""
+    return f"{line['graph']} {line['precision']}, {line['backend']}{failed}"
+
+
+def _best_ways(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The faster thread count of every graph, precision and runtime; fastest first."""
+    best: dict[str, dict[str, Any]] = {}
+    for line in sorted(rows, key=lambda line: float(line["ms"]["median"])):
+        best.setdefault(_way(line), line)
+    return list(best.values())
+
+
+def cpu_halting() -> str:
+    """What halting saves, one puzzle at a time and in slots, and how long a first answer takes."""
+    lines = []
+    for path, report in reports("hrm-edge cpu halting"):
+        cold = report["cold_start_s"]
+        about = (
+            f"{report['model']}, {report['steps']} steps, one at a time by {report['way_one_at_a_time']}, "
+            f"{report['slots']} slots by {report['way_slots']}, {link(path)}. `hrm-edge solve` from the start of the "
+            f"process to the answer: {cold['first']:.2f} s the first time, then {cold['next']['median']:.2f} s."
+        )
+        lines += [
+            about,
+            "",
+            row("puzzles", "right / in torch", "ms per solved puzzle / in torch", "ratio (spread)",
+                "of the solved ones alone", "puzzles per s, refilled / all steps", "ratio (spread)"),
+            "|---|---|---|---|---|---|---|",
+        ]  # fmt: skip
+        for line in report["sets"]:
+            one, many = line["one_at_a_time"], line["slots"]
+            speed = f"{many['refill_per_s']['median']:.0f} / {many['fixed_per_s']['median']:.0f}"
+            as_right = f"right {many['right']:.1%} / {many['fixed_right']:.1%} of {many['puzzles']}"
+            cells = (
+                line["set"], f"{one['right']:.1%} / {one['eager_right']:.1%} of {one['puzzles']}",
+                f"{one['ms_per_solved']['median']:.2f} / {one['eager_ms_per_solved']['median']:.1f}",
+                _spread(one["ratio"]), _spread(one["ratio_solved"]), f"{speed}, {as_right}", _spread(many["ratio"]),
+            )  # fmt: skip
+            lines.append(row(*cells))
+        lines.append("")
+    return "\n".join(lines).rstrip()
+
+
+def _spread(ratio: dict[str, float]) -> str:
+    return f"{ratio['median']:.3g} ({ratio['min']:.3g} to {ratio['max']:.3g})"
 
 
 def photos() -> str:
@@ -166,7 +259,10 @@ def training() -> str:
 
 
 TABLES = {
+    "cpu-step": cpu_step,
+    "cpu-halting": cpu_halting,
     "accuracy": accuracy,
+    "precisions": precisions,
     "latency": latency,
     "peers": peers,
     "photos": photos,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
@@ -10,9 +11,11 @@ from click.testing import CliRunner
 from hrm_edge import zoo
 from hrm_edge.cli.models import models
 from hrm_edge.errors import UserError
+from hrm_edge.manifest import read_manifest
 from hrm_edge.runtime import open_artifact
 from hrm_edge.spec import parameter_table
 
+ROOT = Path(__file__).resolve().parent.parent
 MOST_BYTES = 60_000_000  # of all shipped weights together
 
 
@@ -26,6 +29,29 @@ def test_every_shipped_model_opens_and_its_card_tells_the_truth(name):
     assert card.parameters == parameter_table(session.spec)["trainable"]
     assert card.accuracy
     assert all(row.false_verified == 0 for row in card.accuracy)
+
+
+@pytest.mark.parametrize("name", [name for name in zoo.names() if zoo.card(name).precision != "fp32"])
+def test_another_precision_is_of_the_same_weights_and_proven(name):
+    """Made from the float32 artifact of the same release, its gate passed on at least 2,000 puzzles where INT8."""
+    manifest, of = read_manifest(zoo.ZOO / name), name.rpartition("-")[0]
+    fp32 = read_manifest(zoo.ZOO / of)
+    assert manifest.gate.passed
+    origin = manifest.provenance["checkpoint"]
+    assert (origin["artifact"], origin["step"]) == (of, fp32.provenance["checkpoint"]["step"])
+    assert zoo.card(name).samples == zoo.card(of).samples
+    held = next(row for row in manifest.parity_apart if row.over == "both settle")
+    assert held.carry_cosine_mean is not None
+    assert held.carry_cosine_mean >= 0.995
+    assert held.logits_sqnr_db >= manifest.gate.limits["logits_sqnr_db"]
+    if manifest.precision == "int8":
+        assert manifest.quantization is not None
+        assert manifest.quantization["bytes"]["weights_of_fp32"] <= 0.30
+    report = json.loads((ROOT / zoo.card(name).accuracy[0].results).read_text())
+    assert report["model"]["sha256"] == manifest.files["step.onnx"].sha256
+    assert report["paired"]["model"]["sha256"] == fp32.files["step.onnx"].sha256
+    assert report["count"] >= 2000
+    assert report["paired"]["lost_points"] <= manifest.gate.limits["accuracy_drop_points"]
 
 
 def test_shipped_models_are_small():

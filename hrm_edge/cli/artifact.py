@@ -149,8 +149,8 @@ def _show(console: Console, manifest: Manifest, out: Path) -> None:
     columns = (
         "steps",
         "puzzles",
-        "logits max abs",
-        "median puzzle",
+        "of",
+        "median difference",
         "SQNR dB",
         "carry cosine mean",
         "worst",
@@ -161,13 +161,13 @@ def _show(console: Console, manifest: Manifest, out: Path) -> None:
     for row in [*manifest.parity, *manifest.parity_apart]:
         table.add_row(
             str(row.steps),
-            f"{row.puzzles} {row.over}",
-            f"{row.logits_max_abs:.2e}",
-            f"{row.logits_median_abs:.2e}",
+            str(row.puzzles),
+            row.over,
+            f"{row.logits_median_abs:.1e}",
             f"{row.logits_sqnr_db:.1f}",
-            "" if row.carry_cosine_mean is None else f"{row.carry_cosine_mean:.6f}",
-            f"{row.carry_cosine:.6f}",
-            f"{row.same_answers:.2%}",
+            "" if row.carry_cosine_mean is None else f"{row.carry_cosine_mean:.4f}",
+            f"{row.carry_cosine:.4f}",
+            f"{row.same_answers:.1%}",
         )
     console.print(table)
     size = sum(entry.bytes for entry in manifest.files.values())
@@ -184,6 +184,12 @@ def _show(console: Console, manifest: Manifest, out: Path) -> None:
         console.print(
             f"{layers} layers in INT8, in float: {', '.join(kept)}; calibrated on "
             f"{manifest.quantization['calibration']['source']}"
+        )
+        parts = manifest.quantization["bytes"]
+        console.print(
+            f"weights are {parts['weights_of_fp32']:.3f} of float32's: {parts['int8']:,} bytes in INT8, "
+            f"{parts['scales']:,} of scales, {parts['float']:,} in float (heads, embeddings); "
+            f"constants {parts['constants']:,}"
         )
     if choice := manifest.provenance.get("precision_choice"):
         console.print(f"chosen {choice['chosen']}")

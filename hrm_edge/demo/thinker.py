@@ -34,7 +34,7 @@ class Thought:
     givens: Tokens | None = None
     """The puzzle [S] that the rules made of the reading; None until they have."""
     refused: UserError | None = None
-    """Why the reading is no puzzle; the model is not asked then."""
+    """Why the reading is no puzzle, by the last verdict while it is judged once more; the model is not asked then."""
     ended_s: float | None = None
     """When (``time.perf_counter``) it was refused, or the model came to its end."""
     steps: int = 0
@@ -79,7 +79,8 @@ class Thinker:
             thought = self._known.get(key)
             if thought is None or self._is_stale(thought):
                 self._count += 1
-                thought = self._known[key] = Thought(self._count, reading)
+                refused = None if thought is None else thought.refused
+                thought = self._known[key] = Thought(self._count, reading, refused=refused)
                 while len(self._known) > _REMEMBERED:
                     self._known.popitem(last=False)
             self._known.move_to_end(key)

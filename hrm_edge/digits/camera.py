@@ -15,6 +15,8 @@ from hrm_edge.vision.read import cells_of, flatten, normalise
 
 Gray = NDArray[np.uint8]
 
+_PULLS = 2.5  # a cell: fewer would only move a digit, more would tear its strokes
+
 
 def photograph(rng: Rng, sheet: Sheet, cell: float) -> tuple[Gray, Floats]:
     """A picture of a sheet with about ``cell`` pixels a cell, and its true crossings [10, 10, 2] in it."""
@@ -64,10 +66,8 @@ def expose(rng: Rng, light: Floats, cell: float) -> Gray:
     tilt = rng.uniform(-0.3, 0.3, 2)
     shade = (1 + tilt[0] * x + tilt[1] * y).astype(np.float32)
     picture = light * shade / max(1.0, float(shade.max() * light.max()) / 255)
-    if rng.random() < 0.35:  # the edge of a shadow
-        angle, place = rng.uniform(0, 2 * np.pi), rng.uniform(-0.7, 0.7)
-        edge = (np.cos(angle) * x + np.sin(angle) * y - place) / rng.uniform(0.01, 0.4)
-        picture = picture * (1 - rng.uniform(0.1, 0.65) / (1 + np.exp(-edge.clip(-20, 20))))
+    for _ in range(int(rng.choice(3, p=(0.45, 0.4, 0.15)))):
+        picture = picture * _shadow(rng, x, y)
     picture = _blur(rng, picture.astype(np.float32), cell)
     if rng.random() < 0.25:
         soft = cv2.GaussianBlur(picture, (0, 0), rng.uniform(0.8, 2.0))
@@ -82,6 +82,15 @@ def expose(rng: Rng, light: Floats, cell: float) -> Gray:
         _, coded = cv2.imencode(".jpg", gray, [cv2.IMWRITE_JPEG_QUALITY, quality])
         gray = np.asarray(cv2.imdecode(coded, cv2.IMREAD_GRAYSCALE), np.uint8)
     return gray
+
+
+def _shadow(rng: Rng, x: Floats, y: Floats) -> Floats:
+    """Light that is left [h, w] beside the shadow of a hand or a phone, 0 to 1: its edge is a more or less wide arc."""
+    angle, place = rng.uniform(0, 2 * np.pi), rng.uniform(-0.8, 0.8)
+    radius = float(np.exp(rng.uniform(np.log(0.15), np.log(20))))
+    inside = radius - np.hypot(x - (place + radius) * np.cos(angle), y - (place + radius) * np.sin(angle))
+    edge = inside / np.exp(rng.uniform(np.log(0.005), np.log(0.15)))
+    return np.asarray(1 - rng.uniform(0.1, 0.6) / (1 + np.exp(-edge.clip(-20, 20))), np.float32)
 
 
 def _blur(rng: Rng, picture: Floats, cell: float) -> Floats:
@@ -105,8 +114,10 @@ def _blur(rng: Rng, picture: Floats, cell: float) -> Floats:
 
 
 def misplaced(rng: Rng, mesh: Floats, cell: float) -> Floats:
-    """Crossings as a locator finds them: a little shifted, turned, scaled and uneven."""
+    """Crossings as a locator finds them: a little shifted, turned, scaled and uneven, now and then a corner wrong."""
     corners = rng.normal(0, 0.035, (2, 2, 2)).astype(np.float32)
+    if rng.random() < 0.15:
+        corners[rng.integers(2), rng.integers(2)] += rng.normal(0, 0.12, 2)
     smooth = cv2.resize(corners, (SIDE + 1, SIDE + 1), interpolation=cv2.INTER_LINEAR)
     error = smooth + rng.normal(0, 0.025, 2) + rng.normal(0, 0.015, mesh.shape)
     return (mesh + cell * error).astype(np.float32)
@@ -115,3 +126,16 @@ def misplaced(rng: Rng, mesh: Floats, cell: float) -> Floats:
 def read_cells(gray: Gray, mesh: Floats) -> Floats:
     """Cells [81, 32, 32] exactly as the reader cuts them."""
     return cells_of(normalise(flatten(gray, mesh)))
+
+
+def rewritten(rng: Rng, gray: Gray, cell: float) -> Gray:
+    """A picture pulled about within its cells of ``cell`` pixels: the same digits as another hand might write them."""
+    shape = tuple(max(2, round(_PULLS * side / cell)) for side in gray.shape)
+    size, reach = gray.shape[::-1], rng.uniform(0, 0.06) * cell
+    pull = [
+        cv2.resize(rng.normal(0, reach, shape).astype(np.float32), size, interpolation=cv2.INTER_CUBIC) for _ in "xy"
+    ]
+    x, y = np.meshgrid(np.arange(size[0], dtype=np.float32), np.arange(size[1], dtype=np.float32))
+    return np.asarray(
+        cv2.remap(gray, x + pull[0], y + pull[1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE), np.uint8
+    )

@@ -22,7 +22,9 @@ HEIGHT = 72  # pixels of the tallest digit of a font
 PACKAGES = (
     "fonts-liberation fonts-freefont-ttf fonts-urw-base35 fonts-texgyre fonts-lato fonts-roboto fonts-noto-core "
     "fonts-open-sans fonts-linuxlibertine fonts-crosextra-carlito fonts-crosextra-caladea fonts-cmu fonts-hack "
-    "fonts-dejavu-core fonts-dancingscript fonts-humor-sans fonts-breip"
+    "fonts-dejavu-core fonts-dancingscript fonts-humor-sans fonts-breip fonts-bwht fonts-sjfonts "
+    "fonts-comic-neue fonts-tomsontalks fonts-yusei-magic fonts-kristi fonts-tlwg-purisa-otf fonts-rufscript "
+    "fonts-dkg-handwriting"
 )
 
 Mask = NDArray[np.uint8]  # [h, w], 255 is ink

@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from hrm_edge.digits.camera import Gray, expose, misplaced
+from hrm_edge.digits.camera import Gray, expose, misplaced, rewritten
 from hrm_edge.digits.labels import read_labels
 from hrm_edge.digits.sheet import SIDE, Floats, Rng
 from hrm_edge.errors import UserError
@@ -66,7 +66,8 @@ def retake(rng: Rng, photo: LabelledPhoto) -> tuple[Gray, Floats]:
     """The photo as a worse camera would have taken it, and its crossings as a locator might find them."""
     cell = min(photo.cell, float(np.exp(rng.uniform(np.log(10), np.log(1.3 * _LARGEST_CELL)))))
     scale = cell / photo.cell
-    gray = cv2.resize(photo.gray, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+    gray = rewritten(rng, photo.gray, photo.cell) if rng.random() < 0.7 else photo.gray
+    gray = np.asarray(cv2.resize(gray, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA), np.uint8)
     if rng.random() < 0.8:
         gray = expose(rng, gray.astype(np.float32), cell)
     mesh = (photo.mesh + 0.5) * scale - 0.5

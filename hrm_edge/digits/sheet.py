@@ -201,7 +201,7 @@ def _paste(ink: Floats, mask: Mask, centre: NDArray[np.float64], height: float, 
 
 
 def _smudge(ink: Floats, rng: Rng, fonts: list[Font]) -> None:
-    """The other side's print shining through, a crease, stray strokes."""
+    """The other side's print shining through, folds across the paper, stray strokes."""
     if rng.random() < 0.2:
         other = np.zeros_like(ink)
         font, tint = fonts[rng.integers(len(fonts))], rng.uniform(0.02, 0.1)
@@ -210,12 +210,12 @@ def _smudge(ink: Floats, rng: Rng, fonts: list[Font]) -> None:
             mask = font.masks[rng.integers(9)][:, ::-1]
             _paste(other, mask, rng.uniform(0, SIZE, 2), size, 0.7 * size, tint)
         np.add(ink, cv2.GaussianBlur(other, (0, 0), 1.5), out=ink)
-    for _ in range(int(rng.poisson(0.5))):
+    for _ in range(int(rng.poisson(1.0))):
         ends = (
             rng.uniform(0, SIZE, (2, 2)) if rng.random() < 0.5 else rng.uniform(0, SIZE, 2) + rng.normal(0, 12, (2, 2))
         )
         stroke = np.zeros_like(ink)
         start, end = np.rint(ends).astype(int).tolist()
-        cv2.line(stroke, start, end, float(rng.uniform(0.05, 0.4)), 1, cv2.LINE_AA)
+        cv2.line(stroke, start, end, float(rng.uniform(0.05, 0.6)), int(rng.integers(1, 4)), cv2.LINE_AA)
         np.maximum(ink, stroke, out=ink)
     np.clip(ink, 0, 1, out=ink)

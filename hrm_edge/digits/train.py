@@ -104,13 +104,16 @@ def _fit(
 ) -> tuple[DigitNet, int]:
     """The averaged weights after ``train.steps`` or at the time ``until``, and the steps made."""
     options, network = recipe.train, DigitNet()
+    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # not in torch's stubs
     average = copy.deepcopy(network).eval().requires_grad_(False)
     optimizer = torch.optim.AdamW(network.parameters(), lr=options.lr, weight_decay=options.weight_decay)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, options.lr, total_steps=options.steps, pct_start=0.15)
     losses: list[float] = []
     for step in range(1, options.steps + 1):
         cells, labels = source.batch(options.sheets)
-        loss = functional.cross_entropy(network(cells), labels)
+        with torch.autocast("cpu", torch.bfloat16, enabled=options.bf16):
+            logits = network(cells)
+        loss = functional.cross_entropy(logits.float(), labels)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

@@ -18,6 +18,7 @@ from hrm_edge import __version__
 from hrm_edge.export.graph import OPSET, StepGraph
 from hrm_edge.export.parity import judge, measure
 from hrm_edge.export.ranges import Range, half_range
+from hrm_edge.export.size import bytes_by_kind
 from hrm_edge.files import atomic_folder
 from hrm_edge.manifest import STATE_FILE, STEP_FILE, Gate, Manifest, Precision, write_manifest
 from hrm_edge.model.hrm import HRM
@@ -89,7 +90,7 @@ def export(
             opset=OPSET,
             max_batch=MAX_BATCH,
             gate=Gate(passed=False, limits={}, failures=["not measured"]),
-            quantization=quantized.description if quantized else None,
+            quantization={**quantized.description, "bytes": bytes_by_kind(graph, spec)} if quantized else None,
             provenance={
                 "checkpoint": info.origin(),
                 "checked_on": check.source,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,6 @@ from numpy.typing import NDArray
 
 from hrm_edge.errors import UserError
 from hrm_edge.manifest import STEP_FILE, Manifest
-from hrm_edge.runtime import compiled
 from hrm_edge.runtime.host import HostSession, Outputs, Port, check_ports
 from hrm_edge.spec import STEP_OUTPUTS
 
@@ -24,7 +22,8 @@ class OpenVinoSession(HostSession):
     ``threads``: of one step; None: OpenVINO's choice. ``bf16``: what the file has in float32 is computed in bfloat16,
     which the export's parity was not measured with; off unless asked for, although OpenVINO's own default on
     processors with AMX is on. One puzzle has a graph of its own with every shape fixed: 10 % faster a step than the
-    one with a dynamic batch, which serves all other batches. What OpenVINO compiles it keeps in the user's cache.
+    one with a dynamic batch, which serves all other batches. Nothing compiled is cached (CACHE_DIR): OpenVINO 2026.4
+    ended in a segmentation fault with it.
     """
 
     def __init__(self, folder: Path, manifest: Manifest, *, threads: int | None = None, bf16: bool = False) -> None:
@@ -55,13 +54,6 @@ class OpenVinoSession(HostSession):
         model = self._model.clone()
         if single:
             model.reshape({p.any_name: [1, *(d.get_length() for d in list(p.partial_shape)[1:])] for p in model.inputs})
-        with contextlib.suppress(OSError, RuntimeError):  # a folder that is read-only, a disk that is full
-            folder = compiled.folder_of("openvino")
-            folder.mkdir(parents=True, exist_ok=True)
-            cached = {**self._config, "CACHE_DIR": str(folder)}
-            request = self._core.compile_model(model, "CPU", cached).create_infer_request()
-            compiled.prune(folder)
-            return request
         return self._core.compile_model(model, "CPU", self._config).create_infer_request()
 
 

@@ -67,9 +67,15 @@ class Rectified:
         return float(0.5 * seen.mean() + 0.5 * weakest)
 
     def marks(self) -> tuple[int, int]:
-        """Separate dark marks: of the size of digits in a 9x9 grid, and of the size they would have in one of 3x3."""
+        """Separate dark marks: of the size of digits in a 9x9 grid, and of the size they would have in one of 3x3.
+
+        The lines around the boxes do not count: they are often so much darker that no digit is a mark beside them.
+        """
         smooth = cv2.GaussianBlur(self._flat, (5, 5), 0)
         dark = cv2.morphologyEx(smooth, cv2.MORPH_BLACKHAT, np.ones((17, 17), np.uint8))
+        boxes = MARGIN + SPAN / 3 * np.arange(4)
+        on_line = (np.abs(np.arange(len(dark))[:, None] - boxes) < _REACH).any(axis=1)
+        dark[on_line] = dark[:, on_line] = 0
         _, ink = cv2.threshold(dark, 0, 255, cv2.THRESH_BINARY | cv2.THRESH_OTSU)
         _, _, stats, _ = cv2.connectedComponentsWithStats(ink)
         wide, high = stats[1:, cv2.CC_STAT_WIDTH], stats[1:, cv2.CC_STAT_HEIGHT]

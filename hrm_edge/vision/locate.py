@@ -137,7 +137,7 @@ def _fitted(gray: Gray, quad: Floats, kind: _Kind) -> Grid | None:
         return None
     if kind.lines < kind.cells:
         small, large = flat.marks()
-        if small < _FEWEST_MARKS or 10 * large > small:  # a single box has the same lines, but larger digits
+        if small < _FEWEST_MARKS or 4 * large > small:  # a single box has the same lines, but larger digits
             return None
     return Grid(corners, mesh, score, kind.cells, kind.lines)
 

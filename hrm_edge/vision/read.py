@@ -22,6 +22,7 @@ CELL = 32  # pixels of a cell as the network sees it
 CLASSES = 10
 SIDE = 9
 TURNS = (0, 90, 180, 270)
+_PAPER = (CELL // 2 + 1, CELL // 2 + 1)  # pixels: wider than a stroke or a line
 _INK = 0.15  # darkest place of a cell's middle, below which nothing is written there
 
 
@@ -131,11 +132,14 @@ def flatten(gray: NDArray[np.uint8], mesh: Floats) -> NDArray[np.uint8]:
 def normalise(flat: NDArray[np.uint8]) -> Floats:
     """A flat grid with the light taken out: 0 is the paper, about 1 is the ink around there; same shape.
 
-    The lines of the grid are near every cell, so an empty cell is not stretched until its noise looks like ink.
+    The paper is what stays when everything narrower than half a cell is closed: strokes and lines go, the edge of a
+    shadow stays where it is. The lines of the grid are near every cell, so an empty cell is not stretched until its
+    noise looks like ink.
     """
-    value = flat.astype(np.float32)
-    paper = cv2.blur(cv2.dilate(cv2.GaussianBlur(value, (5, 5), 0), np.ones((17, 17), np.uint8)), (CELL + 1, CELL + 1))
-    ink = 1 - value / np.maximum(paper, 8)
+    smooth = cv2.GaussianBlur(flat, (5, 5), 0)
+    closed = cv2.morphologyEx(smooth, cv2.MORPH_CLOSE, np.ones(_PAPER, np.uint8), borderType=cv2.BORDER_REPLICATE)
+    paper = cv2.blur(closed, (9, 9)).astype(np.float32)
+    ink = 1 - flat / np.maximum(paper, 8)
     window = (3 * CELL + 1, 3 * CELL + 1)
     strength = np.sqrt(cv2.boxFilter(ink * ink, -1, window))
     return np.clip(ink / (3 * np.maximum(strength, 0.02)), -0.5, 1.5).astype(np.float32)

@@ -48,7 +48,16 @@ def test_train_writes_a_network_that_the_reader_takes(run, tmp_path, one_font):
     (folder / "metadata.csv").write_text(f"Name,{','.join(names)}\na.jpg,{','.join(map(str, places))}\n")
     recipe = write_recipe(tmp_path)
     done = run(
-        "train", recipe, "--set", f"photos={folder}", "--set", "train.photo_share=0.5", "--out", tmp_path / "run"
+        "train",
+        recipe,
+        "--set",
+        f"photos={folder}",
+        "--set",
+        "train.photo_share=0.5",
+        "--set",
+        "train.bf16=true",
+        "--out",
+        tmp_path / "run",
     )
     assert done.code == 0, done.err
     assert "3 steps in" in done.out

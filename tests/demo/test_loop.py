@@ -214,7 +214,9 @@ def test_a_refused_reading_is_judged_again_later(nano, monkeypatch):
     assert (thought.givens, thought.solution) == (None, None)
     assert thinker.think(reading_of(TWO_FIVES)) is thought
     monkeypatch.setattr("hrm_edge.demo.thinker.REFUSED_S", 0.0)
-    assert thinker.think(reading_of(TWO_FIVES)) is not thought
+    again = thinker.think(reading_of(TWO_FIVES))
+    assert again is not thought
+    assert again.refused is not None  # it stays refused meanwhile: what people read does not flicker
     thinker.stop()
 
 

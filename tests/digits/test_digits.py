@@ -8,9 +8,10 @@ import pytest
 import torch
 
 pytest.importorskip("PIL")
+cv2 = pytest.importorskip("cv2")
 
 
-from hrm_edge.digits.camera import misplaced, photograph, read_cells
+from hrm_edge.digits.camera import misplaced, photograph, read_cells, rewritten
 from hrm_edge.digits.labels import read_labels
 from hrm_edge.digits.network import DigitNet, write_onnx
 from hrm_edge.digits.recipe import DigitsRecipe
@@ -56,3 +57,13 @@ def test_labels(tmp_path):
     path.write_text("1 2 3\n")
     with pytest.raises(UserError, match="is no label"):
         read_labels(path)
+
+
+def test_another_hand_writes_the_same_digits():
+    rng = np.random.default_rng(0)
+    gray, mesh = photograph(rng, draw_sheet(rng, [drawn_font()], [drawn_font()]), 32)
+    other = rewritten(rng, gray, 32)
+    assert (other.shape, other.dtype) == (gray.shape, np.uint8)
+    assert np.abs(other.astype(int) - gray).max() > 5
+    assert np.abs(cv2.blur(other, (33, 33)).astype(int) - cv2.blur(gray, (33, 33))).max() < 25  # ink moved, none is new
+    assert np.abs(read_cells(other, mesh) - read_cells(gray, mesh)).mean() < 0.2

@@ -5,9 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 import torch
 from click.testing import CliRunner
+from onnx import numpy_helper
 
 from hrm_edge.cli.export import export as command
 from hrm_edge.data.build import Options, build
@@ -15,8 +17,10 @@ from hrm_edge.errors import GateError, UserError
 from hrm_edge.export.artifact import export
 from hrm_edge.export.parity import Lost, Measured, cosines, judge, measure
 from hrm_edge.manifest import Manifest, Parity, read_manifest
+from hrm_edge.model.hrm import HRM
 from hrm_edge.model.load import load_model
 from hrm_edge.model.session import TorchSession
+from hrm_edge.quant.policy import int8_layers
 from hrm_edge.quant.sets import CheckSet
 from hrm_edge.recipe import Limits, Quantization, Recipe
 from hrm_edge.report import decibels
@@ -91,6 +95,11 @@ def test_int8_artifact_is_smaller_and_says_how_it_was_made(data: Path, artifacts
     assert len(quantization["input_scales"]) == quantization["layers"] == 16
     sizes = {p: sum(e.bytes for e in read_manifest(folder).files.values()) for p, folder in artifacts.items()}
     assert sizes["int8"] < sizes["fp16"] < sizes["fp32"]
+    parts = quantization["bytes"]
+    linear = sum(layer.weight.numel() for layer in int8_layers(HRM(manifest.spec)).values())
+    stored = [numpy_helper.to_array(i).nbytes for i in onnx.load(artifacts["int8"] / "step.onnx").graph.initializer]
+    assert parts["int8"] == linear  # a byte each
+    assert sum(parts[kind] for kind in ("int8", "scales", "float", "constants")) == sum(stored)
     assert 10 < manifest.parity[-1].logits_sqnr_db < 100
     session, _ = open_artifact(artifacts["int8"])
     _, logits, _ = session.step(np.ones((3, 16), np.uint8), np.zeros(3, np.int32), session.initial_carry(3))

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import cv2
 import numpy as np
 import pytest
 
 from hrm_edge.errors import UserError
 from hrm_edge.vision.fuse import Fusion
 from hrm_edge.vision.locate import locate
-from hrm_edge.vision.read import MODEL, Reader, Reading
+from hrm_edge.vision.read import CELL, MODEL, Reader, Reading, cells_of, normalise
 from hrm_edge.vision.recognise import recognise
 from tests.vision.rendered import NINE, PUZZLES, SEEDS, photo
 
@@ -38,6 +39,17 @@ def test_a_known_direction_gives_the_same_reading(reader):
     np.testing.assert_allclose(free.probabilities, told.probabilities, atol=0.05)
     np.testing.assert_array_equal(free.digits, told.digits)
     assert free.probabilities.sum(axis=1) == pytest.approx(np.ones(81), abs=1e-4)
+
+
+def test_the_edge_of_a_shadow_is_no_ink():
+    page = np.full((9 * CELL, 9 * CELL), 200, np.uint8)
+    page[::CELL] = page[:, ::CELL] = 60
+    page[10:22, 14:18] = 60  # a one in the first cell
+    shade = 1 - 0.5 / (1 + np.exp(-(np.arange(9 * CELL) - 140) / 4))  # through the middle of a column
+    cells = cells_of(normalise(cv2.GaussianBlur((page * shade).astype(np.uint8), (5, 5), 0)))
+    middle = cells[:, 8:-8, 8:-8].max(axis=(1, 2))
+    assert middle[0] > 0.5
+    assert middle[1:].max() < 0.3 * middle[0]
 
 
 def test_the_network_is_small():

@@ -12,11 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 
 from hrm_edge.errors import UserError
-from hrm_edge.files import read_json
-from hrm_edge.manifest import STEP_FILE, FileEntry, Manifest, Precision, file_entries, verify_files
+from hrm_edge.manifest import STEP_FILE, FileEntry, Manifest, Precision, file_entries, read_record, verify_files
 from hrm_edge.runtime.trt.api import Api, Runtime
 from hrm_edge.runtime.trt.device import Gpu, l4t_release, platform_name
 
@@ -174,15 +173,7 @@ def read_engine(folder: Path) -> Engine:
         raise UserError(f"{folder} holds no engine: {PLAN_FILE} is missing", again)
     if not sidecar.is_file():
         raise UserError(f"{sidecar} is missing: what {PLAN_FILE} was built for cannot be known", again)
-    raw = read_json(sidecar)
-    version = raw.get("schema_version") if isinstance(raw, dict) else None
-    if version != SCHEMA_VERSION:
-        raise UserError(f"{sidecar}: schema_version is {version}, this hrm-edge reads {SCHEMA_VERSION}", again)
-    try:
-        engine = Engine.model_validate(raw)
-    except ValidationError as error:
-        first = error.errors()[0]
-        raise UserError(f"{sidecar}: {'.'.join(map(str, first['loc']))}: {first['msg']}", again) from error
+    engine = read_record(sidecar, Engine, SCHEMA_VERSION, again=again)
     verify_files(folder, {PLAN_FILE: engine.plan}, again=again)
     return engine
 
