@@ -252,7 +252,7 @@ def training() -> str:
             )  # fmt: skip
             lines.append(row(*cells))
         for line in report["ranks"]:
-            speed = "too few steps" if line["samples_per_s"] is None else f"{line['samples_per_s']:.1f}"
+            speed = f"{line['samples_per_s']:.1f}"
             cells = (line["variant"], line["batch"], line["precision"], line["ranks"], "", speed, "", "", link(path))
             lines.append(row(*cells))
     return "\n".join(lines)
