@@ -83,20 +83,20 @@ def test_an_answer_is_right_whatever_it_puts_around_the_grid() -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(3000)
-@pytest.mark.filterwarnings("ignore")  # torch's compiler warns about itself
 def test_the_reduced_recipe_learns_on_a_cpu_and_resumes(data: Path, tmp_path: Path) -> None:
-    """The recipe in its full size and with its own cycles, for 240 steps of a small batch, stopped once on the way."""
+    """The recipe in its full size, one cycle, a small batch: 200 steps, stopped once on the way."""
     sets = {
-        "data": data, "model.max_steps": 4, "train.batch": 2, "train.steps": 240, "train.warmup": 20,
-        "train.lr": 5e-4, "evaluate.every": 240, "evaluate.puzzles": 3,
+        "data": data, "model.h_cycles": 1, "model.l_cycles": 1, "model.max_steps": 4, "train.batch": 2,
+        "train.steps": 200, "train.warmup": 20, "train.lr": 5e-4, "train.compile": "false", "evaluate.every": 200,
+        "evaluate.puzzles": 3,
     }  # fmt: skip
     command = ["train", str(RECIPE), "--out", str(tmp_path / "run")]
     command += [word for key, value in sets.items() for word in ("--set", f"{key}={value}")]
     assert main([*command, "--time-limit", "40s"]) == 0
     stopped = max(int(folder.name.removeprefix("step-")) for folder in (tmp_path / "run/checkpoints").glob("step-*"))
-    assert 0 < stopped < 240
+    assert 0 < stopped < 200
     assert main([*command, "--resume"]) == 0
     lines = [json.loads(line) for line in (tmp_path / "run" / LOG_FILE).read_text().splitlines()]
-    losses = [line["lm_loss"] for line in lines if line["kind"] == "train"]  # each the mean of up to 20 steps
-    assert [line["step"] for line in lines if line["kind"] == "eval"] == [240]
-    assert np.mean(losses[-4:]) < 0.8 * losses[0], losses
+    losses = [line["lm_loss"] for line in lines if line["kind"] == "train"]  # of 20 steps each, fewer after the stop
+    assert [line["step"] for line in lines if line["kind"] == "eval"] == [200]
+    assert np.mean(losses[-3:]) < 0.95 * np.mean(losses[1:4]), losses
