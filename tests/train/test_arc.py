@@ -82,20 +82,21 @@ def test_an_answer_is_right_whatever_it_puts_around_the_grid() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(2400)
+@pytest.mark.timeout(3000)
 def test_the_reduced_recipe_learns_on_a_cpu_and_resumes(data: Path, tmp_path: Path) -> None:
-    """The recipe in its full size, with a small batch and one cycle; minutes on two free cores."""
+    """The recipe in its full size, one cycle, a small batch: 200 steps, stopped once on the way."""
     sets = {
-        "data": data, "model.h_cycles": 1, "model.l_cycles": 1, "train.batch": 2, "train.steps": 60,
-        "train.warmup": 10, "train.lr": 5e-4, "train.compile": "false", "evaluate.every": 60, "evaluate.puzzles": 3,
+        "data": data, "model.h_cycles": 1, "model.l_cycles": 1, "model.max_steps": 4, "train.batch": 2,
+        "train.steps": 200, "train.warmup": 20, "train.lr": 5e-4, "train.compile": "false", "evaluate.every": 200,
+        "evaluate.puzzles": 3,
     }  # fmt: skip
     command = ["train", str(RECIPE), "--out", str(tmp_path / "run")]
     command += [word for key, value in sets.items() for word in ("--set", f"{key}={value}")]
-    assert main([*command, "--time-limit", "15s"]) == 0
+    assert main([*command, "--time-limit", "40s"]) == 0
     stopped = max(int(folder.name.removeprefix("step-")) for folder in (tmp_path / "run/checkpoints").glob("step-*"))
-    assert 0 < stopped < 60
+    assert 0 < stopped < 200
     assert main([*command, "--resume"]) == 0
     lines = [json.loads(line) for line in (tmp_path / "run" / LOG_FILE).read_text().splitlines()]
-    losses = [line["lm_loss"] for line in lines if line["kind"] == "train"]
-    assert [line["step"] for line in lines if line["kind"] == "eval"] == [60]
-    assert losses[-1] < 0.9 * losses[0]
+    losses = [line["lm_loss"] for line in lines if line["kind"] == "train"]  # of 20 steps each, fewer after the stop
+    assert [line["step"] for line in lines if line["kind"] == "eval"] == [200]
+    assert np.mean(losses[-3:]) < 0.95 * np.mean(losses[1:4]), losses
