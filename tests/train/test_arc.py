@@ -110,7 +110,7 @@ def test_the_reduced_recipe_learns_on_a_cpu_and_resumes(data: Path, tmp_path: Pa
 
 @torch.no_grad()
 def first_loss(model: HRM, data: Path) -> float:
-    """Loss of the first ACT step on the same eight training puzzles: single puzzles differ by more than training does."""
+    """Loss of the first ACT step on eight training puzzles, always the same: puzzles differ by more than it falls."""
     batch = Feed(Dataset(data, "train", Arc()), Arc(), Augment(), seed=7).take(8, 0.0)
     carry = admit(model, fresh_carry(model, 8, torch.bfloat16), *batch)
     return float(act_step(model, carry, loss="stablemax").loss.lm) / 8
