@@ -43,7 +43,7 @@ from hrm_edge import __version__
 from hrm_edge.data.build import Options, build
 from hrm_edge.data.dataset import Dataset
 from hrm_edge.device.identity import describe_device
-from hrm_edge.errors import HrmEdgeError
+from hrm_edge.errors import HrmEdgeError, UserError
 from hrm_edge.files import read_json, write_json
 from hrm_edge.model.act import act_step, admit, fresh_carry
 from hrm_edge.model.hrm import HRM
@@ -249,8 +249,9 @@ def ranks_row(setting: Setting, ranks: int, seconds: int) -> dict[str, Any]:
         subprocess.run(command, check=True, capture_output=True)
         lines = [json.loads(line) for line in (Path(folder) / "run" / "metrics.jsonl").read_text().splitlines()]
     rates = [line["samples_per_s"] for line in lines if line["kind"] == "train"][1:]
-    measured = statistics.median(rates) if rates else None
-    return {**setting.row(), "ranks": ranks, "samples_per_s": measured}
+    if not rates:
+        raise UserError(f"--ranks {ranks}: fewer than 40 steps in {seconds} s", "give it more --seconds")
+    return {**setting.row(), "ranks": ranks, "samples_per_s": statistics.median(rates)}
 
 
 def show(report: dict[str, Any]) -> None:
@@ -264,13 +265,15 @@ def show(report: dict[str, Any]) -> None:
         both = (f"{row['samples_per_s'][name]:.1f}" for name in ("plain", "ours"))
         table.add_row(row["variant"], str(row["batch"]), row["precision"], *both, f"{row['ratio']:.2f}", quartiles)
     console = Console()
-    console.print(table)
+    if report["rows"]:
+        console.print(table)
     for row in report["rows"]:
         if row["profile_ms_per_step"] is not None:
             console.print(profile_table(row))
     for row in report["ranks"]:
-        figure = "not measured: too few steps in the time" if row["samples_per_s"] is None else row["samples_per_s"]
-        console.print(f"{row['ranks']} processes, batch {row['batch']}: {figure} samples/s")
+        console.print(
+            f"hrm-edge train --nproc {row['ranks']}, batch {row['batch']}: {row['samples_per_s']:.1f} samples/s"
+        )
 
 
 def profile_table(row: dict[str, Any]) -> Table:

@@ -81,9 +81,10 @@ def _type(schema: dict[str, Any]) -> str:
 
 
 def _about(schema: dict[str, Any]) -> str:
-    words = str(schema.get("description", "")).replace("\n", " ").replace("|", "\\|")
-    default = f" Default: `{schema['default']}`." if schema.get("default") not in (None, [], {}) else ""
-    return (words + default).strip()
+    words = str(schema.get("description", "")).replace("\n", " ").replace("|", "\\|").rstrip(".")
+    default = schema.get("default")
+    shown = default not in (None, [], "") and not isinstance(default, dict)  # a part's defaults are in its own table
+    return " ".join([*([f"{words}."] if words else []), *([f"Default: `{default}`."] if shown else [])])
 
 
 def jetpack() -> str:

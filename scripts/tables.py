@@ -164,8 +164,8 @@ def cpu_halting() -> str:
         cold = report["cold_start_s"]
         about = (
             f"{report['model']}, {report['steps']} steps, one at a time by {report['way_one_at_a_time']}, "
-            f"{report['slots']} slots by {report['way_slots']}, {link(path)}. `hrm-edge solve` from the start of the "
-            f"process to the answer: {cold['first']:.2f} s the first time, then {cold['next']['median']:.2f} s."
+            f"{report['slots']} slots by {report['way_slots']}, {link(path)}. `hrm-edge solve PUZZLE` from start "
+            f"to answer: {cold['first']:.2f} s the first time, then {cold['next']['median']:.2f} s."
         )
         lines += [
             about,
@@ -252,7 +252,7 @@ def training() -> str:
             )  # fmt: skip
             lines.append(row(*cells))
         for line in report["ranks"]:
-            speed = "too few steps" if line["samples_per_s"] is None else f"{line['samples_per_s']:.1f}"
+            speed = f"{line['samples_per_s']:.1f}"
             cells = (line["variant"], line["batch"], line["precision"], line["ranks"], "", speed, "", "", link(path))
             lines.append(row(*cells))
     return "\n".join(lines)

@@ -26,6 +26,7 @@ SSH_FAILED = 255
 RSYNC_DROPPED = (5, 10, 12, 20, 30, 35, SSH_FAILED)
 PATIENCE_S = 600.0  # how long a lost board is waited for before giving up
 LAST_PAUSE_S = 15.0
+FIRST_TRIES = 3  # a line that breaks during the first handshake; one that cannot be made is told at once
 # A board that lost its power says nothing: three missed answers, five seconds apart, are a drop.
 _ALIVE = ("-o", "ServerAliveInterval=5", "-o", "ServerAliveCountMax=3", "-o", "ConnectTimeout=15")
 
@@ -186,13 +187,17 @@ class ProgressedError(DroppedError):
 
 @contextlib.contextmanager
 def reach(name: str, config: Path | None, tell: Callable[[str], None]) -> Iterator[Host]:
-    """A connection to ``name`` while the block runs. Raises ``UserError`` at once where the board cannot be reached."""
+    """A connection to ``name`` while the block runs. Raises ``UserError`` where the board cannot be reached."""
     with tempfile.TemporaryDirectory(prefix="hrm-edge-") as scratch:  # readable by this user only, and a short path
         host = Host(name, Path(scratch), config, tell)
-        try:
-            host.connect()
-        except DroppedError as error:
-            raise UserError(f"{name} cannot be reached: {error}", f"ssh {name}") from error
+        for left in reversed(range(FIRST_TRIES)):
+            try:
+                host.connect()
+                break
+            except DroppedError as error:
+                if not left or "connect to host" in str(error):
+                    raise UserError(f"{name} cannot be reached: {error}", f"ssh {name}") from error
+                tell(f"{name}: {error}; trying again")
         try:
             yield host
         finally:

@@ -16,7 +16,7 @@ from pathlib import Path
 from hrm_edge.files import user_cache
 from hrm_edge.manifest import STEP_FILE, Manifest
 
-MOST_FILES = 16  # of one runtime; the least recently used go first
+MOST_FILES = 16  # the least recently used go first
 
 
 def folder_of(runtime: str) -> Path:

@@ -88,7 +88,9 @@ def locate(image: Image, limit: int = 4, cut: bool = False) -> list[Grid]:
         new = [quad for quad in quads if not any(np.abs(quad - other).max() < _SAME for other in seen)]
         seen += new
         found = _distinct(found + _grids(small, new))
-        if found and found[0].score >= SURE_SCORE and found[0].area > _LARGE * small.size:
+        best = found[0] if found else None
+        # a part of a 9x9 grid can pass for a smaller one, so that does not end the search
+        if best and best.side == _KINDS[0].cells and best.score >= SURE_SCORE and best.area > _LARGE * small.size:
             break
     if not found or found[0].score < _UNSURE:  # the border runs into something else: perhaps boxes were framed
         found = _distinct(found + _grids(small, _around_boxes(small, seen)))

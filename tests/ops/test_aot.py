@@ -134,6 +134,7 @@ def test_a_damaged_table_is_named(tmp_path: Path, text: str) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(3600)
 def test_every_binary_compiles(tmp_path: Path) -> None:
     done = build(tmp_path / "kernels", SMS, ("float16", "bfloat16", "float32"), (32, 64))
     assert {row["sm"] for row in done["kernels"]} == {BASE_SM, *SMS}

@@ -13,6 +13,9 @@ import torch
 from hrm_edge.cli.main import main
 from hrm_edge.data.arc import Options, build
 from hrm_edge.data.dataset import Dataset
+from hrm_edge.model.act import act_step, admit, fresh_carry
+from hrm_edge.model.hrm import HRM
+from hrm_edge.model.load import load_model
 from hrm_edge.model.losses import IGNORE
 from hrm_edge.recipe import Augment, Recipe
 from hrm_edge.tasks.arc import Arc
@@ -82,20 +85,32 @@ def test_an_answer_is_right_whatever_it_puts_around_the_grid() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(2400)
+@pytest.mark.timeout(3000)
 def test_the_reduced_recipe_learns_on_a_cpu_and_resumes(data: Path, tmp_path: Path) -> None:
-    """The recipe in its full size, with a small batch and one cycle; minutes on two free cores."""
+    """The recipe in its full size, one cycle, a small batch: 200 steps, stopped once on the way."""
     sets = {
-        "data": data, "model.h_cycles": 1, "model.l_cycles": 1, "train.batch": 2, "train.steps": 60,
-        "train.warmup": 10, "train.lr": 5e-4, "train.compile": "false", "evaluate.every": 60, "evaluate.puzzles": 3,
+        "data": data, "model.h_cycles": 1, "model.l_cycles": 1, "model.max_steps": 4, "train.batch": 2,
+        "train.steps": 200, "train.warmup": 20, "train.lr": 5e-4, "train.compile": "false", "evaluate.every": 200,
+        "evaluate.puzzles": 3,
     }  # fmt: skip
     command = ["train", str(RECIPE), "--out", str(tmp_path / "run")]
     command += [word for key, value in sets.items() for word in ("--set", f"{key}={value}")]
-    assert main([*command, "--time-limit", "15s"]) == 0
+    assert main([*command, "--time-limit", "40s"]) == 0
     stopped = max(int(folder.name.removeprefix("step-")) for folder in (tmp_path / "run/checkpoints").glob("step-*"))
-    assert 0 < stopped < 60
+    assert 0 < stopped < 200
     assert main([*command, "--resume"]) == 0
     lines = [json.loads(line) for line in (tmp_path / "run" / LOG_FILE).read_text().splitlines()]
-    losses = [line["lm_loss"] for line in lines if line["kind"] == "train"]
-    assert [line["step"] for line in lines if line["kind"] == "eval"] == [60]
-    assert losses[-1] < 0.9 * losses[0]
+    assert [line["step"] for line in lines if line["kind"] == "eval"] == [200]
+    trained, info, _ = load_model(tmp_path / "run")
+    assert info.step == 200
+    torch.manual_seed(0)
+    fresh = first_loss(HRM(trained.spec), data)
+    assert first_loss(trained, data) < 0.85 * fresh
+
+
+@torch.no_grad()
+def first_loss(model: HRM, data: Path) -> float:
+    """Loss of the first ACT step on eight training puzzles, always the same: puzzles differ by more than it falls."""
+    batch = Feed(Dataset(data, "train", Arc()), Arc(), Augment(), seed=7).take(8, 0.0)
+    carry = admit(model, fresh_carry(model, 8, torch.bfloat16), *batch)
+    return float(act_step(model, carry, loss="stablemax").loss.lm) / 8

@@ -114,7 +114,7 @@ def test_threads_are_shared_out_unless_given(monkeypatch: pytest.MonkeyPatch) ->
 @pytest.mark.parametrize(
     ("setting", "largest_file", "code", "message"),
     [
-        ("train.lr=1e30", None, 1, r"Error: (the loss is \w+|a weight is not finite) at step \d+\nthe last good"),
+        ("train.lr=1e30", None, 1, r"Failed: (the loss is \w+|a weight is not finite) at step \d+\n +the last good"),
         ("train.steps=90", 100_000, 2, "File too large"),
     ],
     ids=["nan", "full disk"],

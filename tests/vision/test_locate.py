@@ -35,6 +35,13 @@ def test_a_turned_grid_is_found(turn):
     assert np.abs(grid.corners - truth).max() < 0.2 * 24
 
 
+def test_a_part_of_a_grid_does_not_pass_for_a_smaller_one():
+    taken = photo(39, cell=32)  # its first four rows look like a grid of 4x4
+    (grid, *_) = locate(taken.image)
+    assert grid.side == 9
+    assert np.abs(grid.mesh - taken.mesh).max() < 0.25 * 32
+
+
 def test_of_two_grids_both_are_found_and_the_larger_leads():
     large, small = photo(SEEDS[0], cell=34), photo(SEEDS[1], cell=15, puzzle=PUZZLES[1])
     height = max(large.image.shape[0], small.image.shape[0])
