@@ -15,7 +15,7 @@ from tests.remote.board import Board
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = ("index", "tutorial", "how-to/int8", "how-to/measure", "how-to/remote", "how-to/offline", "how-to/jetson",
-         "how-to/container", "how-to/kiosk")  # fmt: skip
+         "how-to/container", "how-to/kiosk", "how-to/demo")  # fmt: skip
 NOT_RUN = {  # a command that begins so → why, and what tests it instead
     "make wheelhouse": "downloads; make test-arm64 runs it",
     "python scripts/wheelhouse.py": "downloads; make test-arm64 runs it",
@@ -23,6 +23,9 @@ NOT_RUN = {  # a command that begins so → why, and what tests it instead
     "bash jetson/setup.sh --link": "downloads and changes this machine; tests/jetson",
     "hrm-edge remote jetson setup": "needs the wheelhouse; tests/remote",
     "hrm-edge remote jetson demo": "needs a camera; tests/demo",
+    "pip install 'hrm-edge[web]'": "installs from an index; make venv installs it from here",
+    "hrm-edge demo --camera": "serves until it is stopped; tests/demo",
+    "hrm-edge solve photo": "needs photos, which are not ours to publish; tests/vision",
     "ssh jetson": "the board of these tests has another name",
     "docker": "needs docker and NVIDIA's images",
     "sudo": "changes this machine",

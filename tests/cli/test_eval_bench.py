@@ -89,7 +89,7 @@ def test_bench_single_stream(run, mini, tmp_path):
     assert report.energy_j_per_puzzle is None
     assert report.energy_reason
     assert report.cold_start is not None
-    assert report.command.startswith(f"hrm-edge bench {mini / 'model'} --data")
+    assert report.command.startswith("hrm-edge bench model --data answered.csv")
     assert report.parity[0]["carry_cosine"] == 1
     assert done.out.splitlines()[-1] == f"Next: hrm-edge bench --compare {file} OTHER.json"
 
