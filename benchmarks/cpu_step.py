@@ -16,7 +16,6 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import os
-import statistics
 import sys
 import time
 import warnings
@@ -31,6 +30,7 @@ import torch
 from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
+from turns import ratios, summary
 
 from hrm_edge import zoo
 from hrm_edge.data.puzzles import PuzzleSet, load_puzzles
@@ -189,10 +189,8 @@ def samples() -> PuzzleSet:
 
 
 def ways(name: str, model: HRM) -> list[Way]:
-    feeds, found = (
-        inputs(model),
-        [Way("–", "fp32", "torch", n, None, eager(model, n)) for n in sorted({CORES, 1})[::-1]],
-    )
+    feeds = inputs(model)
+    found = [Way("–", "fp32", "torch", n, None, eager(model, n)) for n in sorted({1, CORES}, reverse=True)]
     for precision in PRECISIONS:
         folder = folder_of(name, precision)
         manifest = read_manifest(folder)
@@ -244,11 +242,6 @@ def naive_openvino(file: Path, backend: CpuBackend, feeds: Arrays) -> Callable[[
     return lambda: request.infer(feeds, share_inputs=True)
 
 
-def summary(values: list[float]) -> dict[str, float]:
-    ordered = sorted(values)
-    return {"median": statistics.median(ordered), "min": ordered[0], "max": ordered[-1]}
-
-
 def turn(step: Callable[[], Any]) -> float:
     """Milliseconds of a step. The first is not counted: it finds its weights in no cache and the last one's threads
     still spinning; unless it is so slow that this does not matter."""
@@ -277,7 +270,7 @@ def measure_step(name: str, rounds: int) -> dict[str, Any]:
         {
             "name": str(way), "graph": way.graph, "precision": way.precision, "backend": way.backend,
             "threads": way.threads, "gate_passed": way.gate_passed, "ms": summary(own[1:]),
-            "against_eager": summary([a / b for a, b in zip(own[1:], base, strict=True)]),
+            "against_eager": ratios(own[1:], base),
         }
         for way, own in zip(found, ms, strict=True)
     ]  # fmt: skip

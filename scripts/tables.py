@@ -111,11 +111,9 @@ def peers() -> str:
             "|---|---|---|---|---|",
         ]
         for line in report["rows"]:
-            ratio = line["time_against_base"]
-            spread = f"{ratio['median']:.2f} ({ratio['min']:.2f} to {ratio['max']:.2f})"
             puzzle, step = line["ms_per_puzzle"]["median"], line["ms_per_step"]["median"]
-            cells = (line["name"], f"{puzzle:.1f}", f"{step:.2f}", spread, f"{line['same_answers_as_base']:.0%}")
-            lines.append(row(*cells))
+            spread, same = _spread(line["time_against_base"], ".2f"), f"{line['same_answers_as_base']:.0%}"
+            lines.append(row(line["name"], f"{puzzle:.1f}", f"{step:.2f}", spread, same))
         lines.append("")
     return "\n".join(lines).rstrip()
 
@@ -136,9 +134,8 @@ def cpu_step() -> str:
                 "|---|---|---|---|",
             ]
             for line in _best_ways(model["rows"]):
-                ratio = line["against_eager"]
                 what = "torch eager fp32" if line["backend"] == "torch" else _way(line)
-                spread = f"{ratio['median']:.3f} ({ratio['min']:.3f} to {ratio['max']:.3f})"
+                spread = _spread(line["against_eager"], ".3f")
                 lines.append(row(what, line["threads"], f"{line['ms']['median']:.2f}", spread))
             lines.append("")
     return "\n".join(lines).rstrip()
@@ -188,8 +185,8 @@ def cpu_halting() -> str:
     return "\n".join(lines).rstrip()
 
 
-def _spread(ratio: dict[str, float]) -> str:
-    return f"{ratio['median']:.3g} ({ratio['min']:.3g} to {ratio['max']:.3g})"
+def _spread(ratio: dict[str, float], digits: str = ".3g") -> str:
+    return f"{ratio['median']:{digits}} ({ratio['min']:{digits}} to {ratio['max']:{digits}})"
 
 
 def photos() -> str:

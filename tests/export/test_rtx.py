@@ -26,7 +26,6 @@ from hrm_edge.spec import ModelSpec, variant_spec
 pytestmark = pytest.mark.rtx
 
 SHIPPED_SMS = (86, 89, 120)  # RTX 30, 40 and 50
-NANO = variant_spec("nano", vocab=11, seq_len=81, grid=(9, 9, 3, 3))
 REDUCED = variant_spec("reduced", vocab=11, seq_len=81)
 FULL = variant_spec("full", vocab=11, seq_len=81)
 
@@ -73,11 +72,6 @@ def test_every_shipped_artifact(name: str, tmp_path: Path) -> None:
     assert engine.plan.bytes > 100_000
 
 
-@pytest.mark.parametrize("precision", ["fp16", "int8"])
-def test_nano_in_the_other_precisions(precision: Precision, tmp_path: Path) -> None:
-    build(write_artifact(tmp_path / "a", NANO, precision), tmp_path / "out", SHIPPED_SMS)
-
-
 def test_both_files_of_reduced_build_for_two_architectures(tmp_path: Path) -> None:
     """Batch 1 to 64; INT8 weights stay INT8 in the engine: it is far smaller."""
     sizes = {}
@@ -91,5 +85,6 @@ def test_both_files_of_reduced_build_for_two_architectures(tmp_path: Path) -> No
 @pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
 @pytest.mark.parametrize("spec", [REDUCED, FULL], ids=["reduced", "full"])
 def test_every_variant_in_every_precision(spec: ModelSpec, precision: Precision, tmp_path: Path) -> None:
-    build(write_artifact(tmp_path / "a", spec, precision), tmp_path / "out", SHIPPED_SMS)
+    engine = build(write_artifact(tmp_path / "a", spec, precision), tmp_path / "out", SHIPPED_SMS)
+    assert engine.identity.options.precision == precision
     shutil.rmtree(tmp_path / "out")
