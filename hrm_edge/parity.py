@@ -1,4 +1,9 @@
-"""How far an exported step is from the torch model, measured along the recurrence.
+"""How far one session's steps are from another's, measured along the recurrence: an export's from the torch model's, an
+engine's from the artifact's.
+
+A model that finds no answer never rests, and the recurrence amplifies any difference: a start changed by a thousandth
+ends elsewhere, in float32 too. What such a state is after all steps tells nothing about the numbers it was computed
+with, so exports are held to the puzzles that both sides settle, and accuracy tells how many each of them does.
 
 Axes: N puzzles, S cells, T positions, D hidden, V vocabulary, Q halting outputs.
 """
@@ -12,11 +17,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hrm_edge.manifest import Gate, Over, Parity, Precision
-from hrm_edge.quant.sets import CheckSet
-from hrm_edge.quant.settled import settled
 from hrm_edge.recipe import Limits
-from hrm_edge.report import decibels, paired_loss_95
-from hrm_edge.session import Carry, Session
+from hrm_edge.report import Lost, decibels, lost
+from hrm_edge.session import Carry, Session, wants_to_halt
+from hrm_edge.tasks.arc import Arc
 from hrm_edge.tasks.base import Task, exact
 
 BATCH = 64
@@ -30,11 +34,33 @@ def cosines(a: NDArray[np.float32], b: NDArray[np.float32]) -> NDArray[np.float6
 
 
 @dataclass(frozen=True)
-class Lost:
-    """Exact accuracy that the export lost, in points, on the puzzles that both answered."""
+class CheckSet:
+    """Puzzles that an export is calibrated or measured on; never the same ones for both."""
 
-    points: float
-    interval_95: tuple[float, float]
+    inputs: NDArray[np.uint8]  # [N, S]
+    labels: NDArray[np.uint8] | None  # [N, S]; None: only the numbers can be compared
+    puzzle_ids: NDArray[np.int32]  # [N]
+    source: str
+
+    def __len__(self) -> int:
+        return len(self.inputs)
+
+    def rows(self, part: slice) -> CheckSet:
+        labels = None if self.labels is None else self.labels[part]
+        return CheckSet(self.inputs[part], labels, self.puzzle_ids[part], self.source)
+
+    def head(self, count: int) -> CheckSet:
+        return self.rows(slice(count))
+
+
+def settled(
+    task: Task, tokens: NDArray[np.uint8], logits: NDArray[np.float32], q: NDArray[np.float32]
+) -> NDArray[np.bool_]:
+    """[N]: the answers of ``logits`` [N, S, V] to ``tokens`` [N, S] obey the rules, so that a solver would take them.
+
+    ARC has no rules to check an answer by: there the halting head's ``q`` [N, Q] decides.
+    """
+    return wants_to_halt(q) if isinstance(task, Arc) else task.verify(tokens, logits.argmax(-1).astype(np.uint8))
 
 
 @dataclass(frozen=True)
@@ -81,8 +107,7 @@ class _Apart:
     def lost(self) -> Lost:
         only_reference = int((self.right_before & ~self.right_after).sum())
         only_found = int((self.right_after & ~self.right_before).sum())
-        count = len(self.same)
-        return Lost(100.0 * (only_reference - only_found) / count, paired_loss_95(only_reference, only_found, count))
+        return lost(only_reference, only_found, len(self.same))
 
 
 def _columns(apart: _Apart) -> list[NDArray[Any]]:
@@ -137,7 +162,8 @@ def measure(
 
 def _state(carry: Carry, turn: NDArray[np.float32] | None) -> NDArray[np.float32]:
     """z_h and z_l [N, 2 T, D], turned back."""
-    state = np.concatenate([np.asarray(z, np.float32) for z in carry], axis=1)
+    levels = (z.cpu() if hasattr(z, "cpu") else z for z in carry)  # a torch tensor may be on a GPU
+    state = np.concatenate([np.asarray(z, np.float32) for z in levels], axis=1)
     return state if turn is None else state @ turn.T
 
 
