@@ -189,13 +189,13 @@ def _apart(
     )
 
 
-def judge(found: Measured, precision: Precision, limits: Limits) -> Gate:
-    """Hold a measurement to the recipe's limits; every miss is a sentence.
+def judge(found: Measured, precision: Precision, limits: Limits, beside: str = "torch") -> Gate:
+    """Hold a measurement to the recipe's limits; every miss is a sentence. ``beside``: what the reference is called.
 
     Of INT8 and float16 SQNR and cosine are those of the puzzles that both settle; what the export settles differently
     is in the exact accuracy, which is that of all puzzles.
     """
-    held, failures = _exact(found, limits) if precision == "fp32" else _close(found, precision, limits)
+    held, failures = _exact(found, limits, beside) if precision == "fp32" else _close(found, precision, limits, beside)
     if found.lost is not None:
         most = limits.accuracy_drop_points_fp16 if precision == "fp16" else limits.accuracy_drop_points
         held["accuracy_drop_points"] = most
@@ -208,7 +208,7 @@ def judge(found: Measured, precision: Precision, limits: Limits) -> Gate:
     return Gate(passed=not failures, limits=held, failures=failures)
 
 
-def _exact(found: Measured, limits: Limits) -> tuple[dict[str, float], list[str]]:
+def _exact(found: Measured, limits: Limits, beside: str) -> tuple[dict[str, float], list[str]]:
     """(limits, what misses them) of a float32 export.
 
     The median, not the largest: on a puzzle that a model cannot settle the recurrence is chaotic, and float32 torch is
@@ -222,12 +222,12 @@ def _exact(found: Measured, limits: Limits) -> tuple[dict[str, float], list[str]
         )
     if not last.same_answers >= limits.same_answers_fp32:
         failures.append(
-            f"only {last.same_answers:.2%} of the answers are torch's, the limit is {limits.same_answers_fp32:.1%}"
+            f"only {last.same_answers:.2%} of the answers are {beside}'s, the limit is {limits.same_answers_fp32:.1%}"
         )
     return {"logits_median_abs": limits.logits_median_abs_fp32, "same_answers": limits.same_answers_fp32}, failures
 
 
-def _close(found: Measured, precision: Precision, limits: Limits) -> tuple[dict[str, float], list[str]]:
+def _close(found: Measured, precision: Precision, limits: Limits, beside: str) -> tuple[dict[str, float], list[str]]:
     """The same of INT8 and float16."""
     row, failures = found.held(), []
     where = f"after {row.steps} steps on {row.puzzles} puzzles" + (" that both settle" * (row.over != "all"))
@@ -236,7 +236,7 @@ def _close(found: Measured, precision: Precision, limits: Limits) -> tuple[dict[
         failures.append(f"SQNR of the logits is {row.logits_sqnr_db:.1f} dB {where}, the limit is {floor:g} dB")
     if row.carry_cosine_mean is not None and not row.carry_cosine_mean >= limits.carry_cosine:
         failures.append(
-            f"the carry's mean cosine with torch's is {row.carry_cosine_mean:.4f} {where}, "
+            f"the carry's mean cosine with {beside}'s is {row.carry_cosine_mean:.4f} {where}, "
             f"the limit is {limits.carry_cosine:g}"
         )
     return {"logits_sqnr_db": floor, "carry_cosine_mean": limits.carry_cosine}, failures
