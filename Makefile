@@ -51,7 +51,7 @@ test: $(VENV)/.installed-dev ## the tests that need no special hardware
 test-slow: $(VENV)/.installed-dev ## the tests that take minutes
 	$(BIN)/python -m pytest -m "slow and not gpu and not trt and not jetson"
 
-test-arm64: $(VENV)/.installed-dev ## a Debian arm64 root under qemu-user: setup, doctor, solve, bench (as root; 20 minutes)
+test-arm64: $(VENV)/.installed-dev ## a Debian arm64 root under qemu-user: setup, doctor, solve, bench (as root; 15 minutes or more)
 	PATH="$(abspath $(BIN)):$$PATH" scripts/arm64_root.sh $(ARM64)
 	$(BIN)/python -m pytest -m slow tests/jetson/test_arm64.py --arm64-root $(ARM64)/root
 
