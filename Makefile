@@ -69,7 +69,7 @@ wheelhouse: $(VENV)/.installed-dev ## the edge part's wheels for boards without 
 	$(BIN)/python scripts/wheelhouse.py --out build/wheelhouse --extra web
 
 docs: $(VENV)/.installed-docs ## the documentation site, in build/site
-	$(BIN)/mkdocs build --strict
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 clean: ## remove what was built (not the environment)
 	rm -rf build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
