@@ -98,7 +98,8 @@ def measured() -> str:
 
 def jetpack() -> str:
     """The matrix in jetson/matrix.yaml, which ``hrm-edge doctor`` compares a board with."""
-    rows = [f"{WIDE}# JetPack table", "", "`hrm-edge doctor` compares a board with this table (`jetson/matrix.yaml`).", ""]
+    about = "`hrm-edge doctor` compares a board with this table (`jetson/matrix.yaml`)."
+    rows = [f"{WIDE}# JetPack table", "", about, ""]
     rows += ["| JetPack | L4T | chips | CUDA | TensorRT | Python | torch | Torch-TensorRT |", "|" + 8 * "---|"]
     matrix = load_matrix()
     for r in matrix.releases:
