@@ -1,4 +1,4 @@
-"""Launching: bad input ends with one message and no process left; two hosts, one of which is cut off (slow)."""
+"""Launching: bad input ends with one message and no process left; hosts that are cut off from the others."""
 
 from __future__ import annotations
 
@@ -12,12 +12,14 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
 from hrm_edge.cli.train import train
 from hrm_edge.data.build import Options, build
@@ -82,7 +84,9 @@ def test_a_port_that_another_program_has(recipe_file: Path, tmp_path: Path) -> N
     assert not (tmp_path / "run").exists()
 
 
-def test_a_host_that_does_not_come_ends_in_a_message(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_host_that_does_not_come_ends_in_a_message(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setattr(Hosts, "join_timeout", 1)
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     begun = time.monotonic()
@@ -95,6 +99,117 @@ def test_a_host_that_does_not_come_ends_in_a_message(monkeypatch: pytest.MonkeyP
     with pytest.raises(UserError, match=f"no way to 127.0.0.1:{port}, where the hosts are to meet: [^\n]*\nstart the"):
         launch([], Hosts(1, (2, 2), f"127.0.0.1:{port}", "x", timeout=1))
     assert time.monotonic() - begun < 100
+    assert "looking for it" not in capfd.readouterr().err, "it has met nobody there yet: the address may be wrong"
+
+
+class OtherHost:
+    """What a host meets at the place of another one: a store; and workers that do what they are told, not training."""
+
+    def __init__(self, folder: Path) -> None:
+        self.pids, self.code = folder / "pids", folder / "code"
+        self.executable = folder / "worker"
+        once = f"code=$(cat {self.code} 2>&-) && [ $code ] && rm {self.code} && exit $code"
+        self.executable.write_text(f"#!/bin/sh\necho $$ >>{self.pids}\nwhile :; do {once}; sleep 0.1; done\n")
+        self.executable.chmod(0o755)
+        self.store: TCPStore | None = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+        self.port = self.store.port
+
+    def workers(self) -> list[int]:
+        """The process ids of all that were started, as yet."""
+        return [int(line) for line in self.pids.read_text().splitlines()] if self.pids.exists() else []
+
+    def running(self) -> list[int]:
+        return [pid for pid in self.workers() if Path(f"/proc/{pid}").exists()]
+
+    def wait_for_worker(self, number: int) -> None:
+        wait_until(lambda: len(self.workers()) == number and len(self.running()) == 1)
+
+    def cut(self) -> None:
+        self.store = None
+        wait_until(lambda: not self.running())
+
+    def mend(self) -> None:
+        self.store = TCPStore("127.0.0.1", self.port, is_master=True, wait_for_workers=False)
+
+
+def wait_until(reached: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 60
+    while not reached():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+@pytest.fixture
+def other_host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[OtherHost]:
+    host = OtherHost(tmp_path)
+    monkeypatch.setattr(sys, "executable", str(host.executable))
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    yield host
+    for number, handler in before.items():  # torch's agent has put its own there
+        signal.signal(number, handler)
+    for pid in host.running():
+        os.kill(pid, signal.SIGKILL)
+
+
+def meanwhile(action: Callable[[], None]) -> threading.Thread:
+    thread = threading.Thread(target=action)
+    thread.start()
+    return thread
+
+
+def test_a_host_that_is_cut_off_for_good_gives_up_and_leaves_no_process(
+    other_host: OtherHost, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(Hosts, "join_timeout", 2)
+    cut: list[float] = []
+
+    def cut_it_off() -> None:
+        other_host.wait_for_worker(1)
+        other_host.cut()
+        cut.append(time.monotonic())
+
+    thread = meanwhile(cut_it_off)
+    place = f"127.0.0.1:{other_host.port}"
+    with pytest.raises(UserError, match=f"no way to {place}, where the hosts are to meet: [^\n]*\nstart the first"):
+        launch([], Hosts(1, (1, 1), place, "x", timeout=1))
+    thread.join()
+    assert time.monotonic() - cut[0] >= 1.9
+    assert capfd.readouterr().err.count(f"hrm-edge: {place} is out of reach: looking for it for 2 s\n") == 1
+    assert len(other_host.workers()) == 1
+    assert not other_host.running()
+    # kept alive, it would be counted among those who train when the way is free again
+    assert not [thread for thread in threading.enumerate() if "KeepAlive" in thread.name]
+
+
+@pytest.mark.parametrize("last_code", [0, 75])
+def test_a_host_that_was_cut_off_goes_on_with_the_restarts_it_had_left(
+    other_host: OtherHost, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], last_code: int
+) -> None:
+    monkeypatch.setattr(Hosts, "join_timeout", 4)
+
+    def cut_it_off_twice() -> None:
+        other_host.wait_for_worker(1)
+        other_host.code.write_text("75")  # lost: the one restart
+        for number in (2, 3):
+            other_host.wait_for_worker(number)
+            other_host.cut()
+            other_host.mend()
+            other_host.wait_for_worker(number + 1)
+            time.sleep(4 if number == 2 else 0)  # the second search has its own four seconds
+        other_host.code.write_text(str(last_code))
+
+    thread = meanwhile(cut_it_off_twice)
+    hosts = Hosts(1, (1, 1), f"127.0.0.1:{other_host.port}", "x", max_restarts=1, timeout=1)
+    if last_code:
+        with pytest.raises(UserError, match=r"a process was lost \(exit codes \[75\]\) and 1 restarts are used up"):
+            launch([], hosts)
+    else:
+        assert launch([], hosts) == 0
+    thread.join()
+    assert len(other_host.workers()) == 4
+    assert not other_host.running()
+    assert capfd.readouterr().err.count("is out of reach: looking for it for 4 s\n") == 2
 
 
 def test_threads_are_shared_out_unless_given(monkeypatch: pytest.MonkeyPatch) -> None:
