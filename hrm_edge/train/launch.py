@@ -14,6 +14,7 @@ import logging
 import os
 import signal
 import socket
+import stat
 import sys
 import threading
 import time
@@ -68,6 +69,10 @@ class Hosts:
         return [self.nproc * nodes for nodes in range(self.nnodes[0], self.nnodes[1] + 1)]
 
 
+class _LostAtMeeting(RendezvousConnectionError):
+    """A host took part in the meeting and was gone before all had their ranks."""
+
+
 class _Agent(LocalElasticAgent):
     """Starts the workers again unless they have ended for a reason that stays."""
 
@@ -87,7 +92,7 @@ class _Agent(LocalElasticAgent):
         try:
             super()._rendezvous(worker_group)
         except DistError as error:  # torch shares out the ranks past the rendezvous, on the bare store
-            raise RendezvousConnectionError("a host was lost while all met") from error
+            raise _LostAtMeeting from error
 
     def _start_workers(self, worker_group: WorkerGroup) -> dict[int, Any]:
         started: dict[int, Any] = super()._start_workers(worker_group)
@@ -166,14 +171,15 @@ def _run(arguments: list[str], hosts: Hosts) -> RunResult:
             rendezvous = _rendezvous(place)
             agent = _agent(arguments, hosts, rendezvous, restarts)
             return _take_part(agent, rendezvous)
-        except RendezvousConnectionError:
+        except RendezvousConnectionError as error:
             if agent is not None and agent.has_met:
                 # Restarts that were used stay used, as they do for the hosts that go on. The cut itself uses none, like
                 # any coming and going of hosts: the time limits it.
                 restarts = agent.restarts
                 search_until = time.monotonic() + hosts.join_timeout
+                what = "another host" if isinstance(error, _LostAtMeeting) else place.endpoint
                 seconds = f"{hosts.join_timeout:g} s"
-                print(f"hrm-edge: {place.endpoint} is out of reach: looking for it for {seconds}", file=sys.stderr)
+                print(f"hrm-edge: {what} is out of reach: looking for it for {seconds}", file=sys.stderr)
             elif time.monotonic() >= search_until:
                 raise
         time.sleep(1)
@@ -205,7 +211,32 @@ def _rendezvous(place: RendezvousParameters) -> DynamicRendezvousHandler:
     """This host's part in the meeting; raises torch's ``RendezvousConnectionError`` where the place is out of reach."""
     rendezvous = registry.get_rendezvous_handler(place)
     assert isinstance(rendezvous, DynamicRendezvousHandler)  # what "c10d" stands for
+    port = int(place.endpoint.partition(":")[2] or DEFAULT_PORT)
+    if port and sys.platform == "linux":
+        _end_silent_connections(port, int(place.config["read_timeout"]))
     return rendezvous
+
+
+def _end_silent_connections(port: int, seconds: int) -> None:
+    """Make this process's connections to ``port`` of any host fail after ``seconds`` without a sign of the other side.
+
+    torch gives its store no such limit: an agent that was cut off would hang, deaf to Ctrl-C too, until TCP has tried
+    again, which it does ever more rarely, or has given up after a quarter of an hour.
+    """
+    options = {
+        (socket.SOL_SOCKET, socket.SO_KEEPALIVE): 1,
+        (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE): max(1, seconds // 4),
+        (socket.IPPROTO_TCP, socket.TCP_KEEPINTVL): max(1, seconds // 4),
+        (socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT): seconds * 1000,
+    }
+    for name in os.listdir("/proc/self/fd"):  # torch does not tell which one is its own
+        with contextlib.suppress(OSError):  # closed meanwhile, or not connected
+            if not stat.S_ISSOCK(os.fstat(int(name)).st_mode):
+                continue
+            with socket.socket(fileno=os.dup(int(name))) as connection:
+                if connection.family in (socket.AF_INET, socket.AF_INET6) and connection.getpeername()[1] == port:
+                    for (level, option), value in options.items():
+                        connection.setsockopt(level, option, value)
 
 
 def _agent(arguments: list[str], hosts: Hosts, rendezvous: DynamicRendezvousHandler, restarts: int) -> _Agent:

@@ -216,6 +216,46 @@ def test_a_host_that_was_cut_off_goes_on_with_the_restarts_it_had_left(
     assert capfd.readouterr().err.count("is out of reach: looking for it for 5 s\n") == cuts
 
 
+@pytest.mark.slow
+def test_a_host_lost_while_all_meet_is_gone_on_without(
+    other_host: OtherHost, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    other_host.store = None  # this host opens the port
+    place = f"127.0.0.1:{other_host.port}"
+
+    def meet_and_vanish() -> None:
+        other_host.wait_for_worker(1)
+        meeting = launching._meeting_place(Hosts(1, (1, 2), place, "x", timeout=1))
+        other = launching._rendezvous(meeting)
+        assert other.next_rendezvous().world_size == 2
+        other._stop_heartbeats()
+        wait_until(lambda: not other_host.running())
+        other_host.wait_for_worker(2)
+        other_host.code.write_text("0")
+
+    thread = meanwhile(meet_and_vanish)
+    assert launch([], Hosts(1, (1, 2), place, "x", timeout=1)) == 0
+    thread.join()
+    assert len(other_host.workers()) == 2
+    assert "another host is out of reach: looking for it for 60 s\n" in capfd.readouterr().err
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs Linux's socket options")
+def test_connections_to_the_meeting_place_end_when_it_is_silent() -> None:
+    def limit(connection: socket.socket) -> int:
+        return connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT)
+
+    with socket.create_server(("127.0.0.1", 0)) as server, socket.create_server(("127.0.0.1", 0)) as another:
+        place, elsewhere = server.getsockname(), another.getsockname()
+        with socket.create_connection(place) as mine, socket.create_connection(elsewhere) as other:
+            launching._end_silent_connections(place[1], 7)
+            assert [limit(connection) for connection in (mine, other, server)] == [7000, 0, 0]
+            assert mine.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+            mine.sendall(b"x")
+            with server.accept()[0] as accepted:
+                assert accepted.recv(1) == b"x", "it is still open"
+
+
 def test_threads_are_shared_out_unless_given(monkeypatch: pytest.MonkeyPatch) -> None:
     seen = []
     monkeypatch.setattr(launching, "_run", lambda *_: seen.append(os.environ["OMP_NUM_THREADS"]))
@@ -305,11 +345,17 @@ def test_two_hosts_go_on_while_one_is_cut_off_and_when_it_is_back(
     words = [sys.executable, "-m", "hrm_edge", "train", str(recipe_file), "--out", str(run), "--nnodes", "1:2"]
     words += ["--rdzv-endpoint", "10.77.0.1:29400", "--rdzv-id", "two", "--host-timeout", "10s"]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    hosts = [subprocess.Popen(["ip", "netns", "exec", name, *words], env=environment) for name in namespaces]
+    said = tmp_path / "said by the second host"
+    with said.open("wb") as file:
+        hosts = [
+            subprocess.Popen(["ip", "netns", "exec", name, *words], env=environment, stderr=stderr)
+            for name, stderr in zip(namespaces, (None, file), strict=True)
+        ]
     try:
         together = wait_for_ranks(run, 2, 0, hosts)
         ip("-n", namespaces[1], "link", "set", "cable", "down")
         alone = wait_for_ranks(run, 1, together, hosts)
+        wait_until(lambda: b"10.77.0.1:29400 is out of reach: looking for it for 60 s" in said.read_bytes())
         ip("-n", namespaces[1], "link", "set", "cable", "up")
         again = wait_for_ranks(run, 2, alone, hosts)
         hosts[0].send_signal(signal.SIGINT)
