@@ -114,7 +114,14 @@ def jetpack() -> str:
     matrix = load_matrix()
     for r in matrix.releases:
         chips = ", ".join(matrix.socs[soc].name for soc in r.socs)
-        cells = r.jetpack, ", ".join(r.l4t), chips, r.cuda, " or ".join(r.tensorrt), r.python, r.torch, r.torch_tensorrt
+        tied: dict[str, list[str]] = {name: [] for name in ("torch", "torch-tensorrt")}
+        for soc, packages in r.packages.items():
+            for name, version in packages.items():
+                tied[name].append(f"{matrix.socs[soc].name}: {version} only")
+        sources = [
+            "; ".join([where, *tied[name]]) for name, where in zip(tied, (r.torch, r.torch_tensorrt), strict=True)
+        ]
+        cells = [r.jetpack, ", ".join(r.l4t), chips, r.cuda, " or ".join(r.tensorrt), r.python, *sources]
         rows.append(f"| {' | '.join(cells)} |")
     rows += ["", "| part number | module |", "|---|---|"]
     return "\n".join([*rows, *(f"| {part} | {name} |" for part, name in matrix.modules.items()), ""])
