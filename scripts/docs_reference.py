@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import click
@@ -16,6 +18,8 @@ from hrm_edge.manifest import Manifest
 from hrm_edge.recipe import Recipe
 from hrm_edge.report import BenchReport, EvalReport
 
+WIDE = "---\nhide: [toc]\n---\n\n"  # no list of headings beside a page of wide tables
+RESULTS = Path(__file__).resolve().parent.parent / "benchmarks" / "RESULTS.md"
 SCHEMAS: tuple[tuple[str, type[BaseModel]], ...] = (
     ("A recipe (YAML)", Recipe),
     ("An artifact's manifest.json", Manifest),
@@ -27,7 +31,7 @@ SCHEMAS: tuple[tuple[str, type[BaseModel]], ...] = (
 
 def on_files(files: Files, config: Any) -> Files:
     """Add the generated pages."""
-    pages = {"commands": commands(), "files": schemas(), "jetpack": jetpack()}
+    pages = {"commands": commands(), "files": schemas(), "jetpack": jetpack(), "measured": measured()}
     for name, text in pages.items():
         files.append(File.generated(config, f"reference/{name}.md", content=text))
     return files
@@ -87,9 +91,15 @@ def _about(schema: dict[str, Any]) -> str:
     return " ".join([*([f"{words}."] if words else []), *([f"Default: `{default}`."] if shown else [])])
 
 
+def measured() -> str:
+    """The tables of results; the files that they are rendered from are in the checkout, not on the site."""
+    return WIDE + re.sub(r"\[([^\]]*)\]\((?!https?:)[^)]*\)", r"\1", RESULTS.read_text(encoding="utf-8"))
+
+
 def jetpack() -> str:
     """The matrix in jetson/matrix.yaml, which ``hrm-edge doctor`` compares a board with."""
-    rows = ["# JetPack table", "", "`hrm-edge doctor` compares a board with this table (`jetson/matrix.yaml`).", ""]
+    about = "`hrm-edge doctor` compares a board with this table (`jetson/matrix.yaml`)."
+    rows = [f"{WIDE}# JetPack table", "", about, ""]
     rows += ["| JetPack | L4T | chips | CUDA | TensorRT | Python | torch | Torch-TensorRT |", "|" + 8 * "---|"]
     matrix = load_matrix()
     for r in matrix.releases:

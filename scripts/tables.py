@@ -1,7 +1,7 @@
-"""Render the README's tables from benchmarks/results: figures are never typed.
+"""Render the tables of README.md and benchmarks/RESULTS.md from benchmarks/results: figures are never typed.
 
-python scripts/tables.py            # rewrite README.md
-python scripts/tables.py --check    # exit code 1 where it is out of date (tests/test_docs.py does this)
+python scripts/tables.py            # rewrite them
+python scripts/tables.py --check    # exit code 1 where one is out of date (tests/test_docs.py does this)
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from hrm_edge.files import read_json, write_text
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
+DOCUMENTS = (ROOT / "README.md", ROOT / "benchmarks" / "RESULTS.md")
 VIEWS = (1, 4, 16, 64)
 BEGIN, END = "<!-- {}: scripts/tables.py -->", "<!-- end -->"
 
@@ -268,23 +269,27 @@ TABLES = {
 }
 
 
-def rendered(text: str) -> str:
-    """README text with its tables replaced."""
+def rendered(document: Path) -> str:
+    """A document's text with its tables replaced; the links are from its own folder."""
+    text = document.read_text(encoding="utf-8")
     for name, table in TABLES.items():
         begin = BEGIN.format(name)
-        before, _, rest = text.partition(begin)
-        _, _, after = rest.partition(END)
-        text = f"{before}{begin}\n{table()}\n{END}{after}"
+        before, found, rest = text.partition(begin)
+        if found:
+            _, _, after = rest.partition(END)
+            lines = table().replace(f"]({document.parent.relative_to(ROOT)}/", "](")
+            text = f"{before}{begin}\n{lines}\n{END}{after}"
     return text
 
 
 def main() -> int:
-    readme = ROOT / "README.md"
-    text = readme.read_text(encoding="utf-8")
-    fresh = rendered(text)
+    fresh = {document: rendered(document) for document in DOCUMENTS}
+    if missing := [name for name in TABLES if not any(BEGIN.format(name) in text for text in fresh.values())]:
+        sys.exit(f"no document has the place of: {', '.join(missing)}")
     if "--check" in sys.argv:
-        return int(fresh != text)
-    write_text(readme, fresh)
+        return int(any(document.read_text(encoding="utf-8") != text for document, text in fresh.items()))
+    for document, text in fresh.items():
+        write_text(document, text)
     return 0
 
 

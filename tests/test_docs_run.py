@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -88,10 +89,12 @@ def test_the_pages_run(board, tmp_path):
             if any(line.startswith(start) for start in NOT_RUN):
                 continue
             command = line.replace("hrm-edge remote jetson", f"hrm-edge remote --ssh-config {board.config} board")
+            began = time.monotonic()
             done = subprocess.run(
                 ["bash", "-c", command], cwd=tmp_path, env=environ, capture_output=True, text=True, check=False,
                 stdin=subprocess.DEVNULL,
             )  # fmt: skip
+            print(f"{time.monotonic() - began:6.1f} s  {page}: {line}", flush=True)  # shown with -s, or when one hangs
             refused = next((words for option, words in REFUSED.items() if option in line), None)
             if refused is None:
                 assert done.returncode == 0, f"{page}: {line}\n{done.stdout[-2000:]}\n{done.stderr[-2000:]}"

@@ -31,8 +31,9 @@ task_option = click.option(
 
 backend_option = click.option(
     "--backend",
-    type=click.Choice(["onnxruntime", "openvino", "openvino-bf16", "tensorrt", "auto"]),
-    help="What runs an artifact; auto: the CPU backend and number of threads that a trial finds fastest.  "
+    type=click.Choice(["onnxruntime", "openvino", "openvino-bf16", "tensorrt", "torch-tensorrt", "auto"]),
+    help="What runs an artifact; auto: the CPU backend and number of threads that a trial finds fastest; "
+    "torch-tensorrt: an engine that was saved with --module.  "
     "[default: TensorRT where it holds an engine, else onnxruntime]",
 )
 

@@ -15,34 +15,28 @@ from pathlib import Path
 
 import pytest
 
+from tests.needs import installed
+
 ROOT = Path(__file__).parents[2]
 JETSON = ROOT / "jetson"
 SETUP = JETSON / "setup.sh"
 TAG = f"{sys.version_info[0]}{sys.version_info[1]}"
 
 
-def tool(name: str) -> str:
-    """A linter, from the environment of these tests or the system; skips where there is none."""
-    found = shutil.which(name, path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
-    if found is None:
-        pytest.skip(f"{name} is not installed")
-    return found
-
-
 @pytest.mark.parametrize("path", [SETUP, *sorted((ROOT / "scripts").glob("*.sh"))], ids=lambda path: path.name)
 def test_scripts_are_clean(path):
-    done = subprocess.run([tool("shellcheck"), str(path)], capture_output=True, text=True, check=False)
+    done = subprocess.run([installed("shellcheck"), str(path)], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout
 
 
 @pytest.mark.parametrize("path", sorted(JETSON.glob("Dockerfile.*")), ids=lambda path: path.name)
 def test_dockerfiles_are_clean(path):
-    done = subprocess.run([tool("hadolint"), str(path)], capture_output=True, text=True, check=False)
+    done = subprocess.run([installed("hadolint"), str(path)], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout
 
 
 def test_the_service_is_valid_and_confined(tmp_path):
-    analyze = tool("systemd-analyze")
+    analyze = installed("systemd-analyze", "systemd")
     unit = tmp_path / "hrm-edge-demo.service"
     text = (JETSON / "hrm-edge-demo.service").read_text()
     unit.write_text(

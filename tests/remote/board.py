@@ -12,7 +12,7 @@ import threading
 import time
 from pathlib import Path
 
-import pytest
+from tests.needs import installed, missing
 
 ROOT = Path(__file__).parents[2]
 # hrm-edge as setup.sh would have installed it; it notes every start, so that a test can count them.
@@ -95,10 +95,9 @@ class Board:
     """The sshd, its home, and the ssh configuration that reaches it through the line as host ``board``."""
 
     def __init__(self, folder: Path) -> None:
-        missing = [tool for tool in ("ssh", "rsync", "flock", "ssh-keygen") if shutil.which(tool) is None]
-        self._sshd = shutil.which("sshd", path=f"{os.environ['PATH']}:/usr/sbin")
-        if missing or self._sshd is None:
-            pytest.skip(f"{', '.join(missing) or 'sshd'} is not installed: apt-get install openssh-server rsync")
+        sshd = installed("sshd", "openssh-server")
+        for tool, package in (("ssh", "openssh-client"), ("rsync", "rsync"), ("flock", "util-linux")):
+            installed(tool, package)
         self.folder = folder
         self.home = folder / "home"
         self.home.mkdir()
@@ -114,7 +113,7 @@ class Board:
         )
         Path("/run/sshd").mkdir(exist_ok=True)
         with open(folder / "sshd.log", "w") as log:
-            self.process = subprocess.Popen([self._sshd, "-D", "-e", "-f", folder / "sshd_config"], stderr=log)
+            self.process = subprocess.Popen([sshd, "-D", "-e", "-f", folder / "sshd_config"], stderr=log)
         self._wait(port)
         self.line = Line(port)
         self.config = folder / "ssh_config"
@@ -127,7 +126,7 @@ class Board:
                 if probe.connect_ex(("127.0.0.1", port)) == 0:
                     return
             time.sleep(0.1)
-        pytest.skip(f"sshd does not start here: {(self.folder / 'sshd.log').read_text()}")
+        missing(f"sshd does not start here: {(self.folder / 'sshd.log').read_text()}")
 
     def configure(self, *, key: str = "user", known: str | None = "host") -> None:
         """Who asks, and which host key this workstation knows (None: none)."""

@@ -21,6 +21,7 @@ from hrm_edge.runtime.trt.device import Gpu, l4t_release, platform_name
 
 PLAN_FILE = "engine.plan"  # nothing but TensorRT's plan: trtexec reads it
 SIDECAR_FILE = "engine.json"
+MODULE_FILE = "step.pt2"  # the same engine inside an ExportedProgram; see hrm_edge.export.torch_module
 SCHEMA_VERSION = 1
 
 
@@ -81,6 +82,8 @@ class BuildRecord(_Closed):
     layers: int | None
     """Of the network, before fusion; None where it was not at hand."""
     timing_cache: bool
+    packages: dict[str, str] = {}
+    """Versions of what built it besides TensorRT: torch and Torch-TensorRT."""
     created: str
     hrm_edge: str
 
@@ -92,6 +95,8 @@ class Engine(_Closed):
     schema_version: int = SCHEMA_VERSION
     identity: Identity
     plan: FileEntry
+    module: FileEntry | None = None
+    """Of :data:`MODULE_FILE`, where that was asked for."""
     build: BuildRecord
 
 
@@ -166,6 +171,12 @@ def rebuild(folder: Path) -> str:
     return f"build it here: hrm-edge export {folder} --out {folder}-here --backend tensorrt"
 
 
+def rebuild_module(folder: Path, precision: Precision) -> str:
+    """The same of a torch module; of another precision than float32 it is made from the model that the artifact was."""
+    model, flag = (folder, "") if precision == "fp32" else ("MODEL", f" --{precision}")
+    return f"build it here: hrm-edge export {model} --out {folder}-here{flag} --backend torch-tensorrt --module"
+
+
 def read_engine(folder: Path) -> Engine:
     """Read the sidecar and verify the plan's bytes; raises ``UserError`` naming what is missing, torn or changed."""
     plan, sidecar, again = folder / PLAN_FILE, folder / SIDECAR_FILE, rebuild(folder)
@@ -178,12 +189,19 @@ def read_engine(folder: Path) -> Engine:
     return engine
 
 
-def check_valid(folder: Path, engine: Engine, machine: Machine, manifest: Manifest) -> None:
-    """Raise ``UserError`` naming every field in which the engine and this machine or model differ."""
-    found = differences(engine.identity, machine, manifest)
+def verify_module(folder: Path, engine: Engine) -> None:
+    """The torch module's bytes against the sidecar; raises ``UserError`` where it is missing, torn or changed."""
+    again = rebuild_module(folder, engine.identity.options.precision)
+    if engine.module is None:
+        raise UserError(f"{folder} holds no torch module: its engine was built without --module", again)
+    verify_files(folder, {MODULE_FILE: engine.module}, again=again)
+
+
+def refuse(path: Path, found: list[tuple[str, Any, Any]], again: str) -> None:
+    """Raise ``UserError`` naming every field of :func:`differences`, where there are any."""
     if found:
         said = "; ".join(f"{name}: built for {was}, here is {now}" for name, was, now in found)
-        raise UserError(f"{folder / PLAN_FILE} is not valid here: {said}", rebuild(folder))
+        raise UserError(f"{path} is not valid here: {said}", again)
 
 
 def entry_of(plan: Path) -> FileEntry:

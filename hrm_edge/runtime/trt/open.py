@@ -15,7 +15,7 @@ from hrm_edge.runtime.trt.api import Api, Messages, find_api, logger_for
 from hrm_edge.runtime.trt.build import Wishes, plan_identity
 from hrm_edge.runtime.trt.cuda import Cuda, find_cuda
 from hrm_edge.runtime.trt.device import Gpu, find_gpu
-from hrm_edge.runtime.trt.identity import PLAN_FILE, Frontend, Machine, check_valid, read_engine, rebuild
+from hrm_edge.runtime.trt.identity import PLAN_FILE, Frontend, Machine, differences, read_engine, rebuild, refuse
 from hrm_edge.runtime.trt.plugins import find_attention, load_attention
 from hrm_edge.runtime.trt.session import TrtSession
 from hrm_edge.spec import STEP_INPUTS, STEP_OUTPUTS, step_io
@@ -39,7 +39,7 @@ def open_engine(
     engine = read_engine(folder)
     api = api or find_api(engine.identity.runtime)
     machine = Machine(api, gpu or find_gpu())
-    check_valid(folder, engine, machine, manifest)
+    refuse(folder / PLAN_FILE, differences(engine.identity, machine, manifest), rebuild(folder))
     if engine.identity.plugin:
         load_attention(api, find_attention(None, folder), expected=engine.identity.plugin)
     messages = Messages()
