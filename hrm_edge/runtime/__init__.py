@@ -1,4 +1,4 @@
-"""Artifacts become sessions here, by ONNX Runtime, OpenVINO, TensorRT, or our own code. No torch: this is what a device runs."""
+"""Artifacts become sessions here: ONNX Runtime, OpenVINO, TensorRT, our own code. No torch: a device runs this."""
 
 from __future__ import annotations
 

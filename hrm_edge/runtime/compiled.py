@@ -45,7 +45,7 @@ def prune(folder: Path) -> None:
 
 
 def processor() -> str:
-    """What compiled code and a choice of kernels depend on: the instruction sets, by the kernel's list of them where it has one."""
+    """What compiled code depends on: the instruction sets, by the kernel's list of them where it has one."""
     with contextlib.suppress(OSError):
         for line in Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines():
             if line.startswith(("flags", "Features")):

@@ -121,7 +121,8 @@ def _linears(spec: ModelSpec, read: _Tensors) -> list[Linear]:
     found = []
     for level, layers in (("L_level", spec.l_layers), ("H_level", spec.h_layers)):
         for name, shape in ((f"{level}.layers.{i}.{n}", s) for i in range(layers) for n, s in shapes.items()):
-            weight, scale = read(f"{name}.weight_int8", np.int8, *shape), read(f"{name}.weight_scale", np.float32, shape[1])
+            weight = read(f"{name}.weight_int8", np.int8, *shape)
+            scale = read(f"{name}.weight_scale", np.float32, shape[1])
             if spec.positions == "rope" and name.endswith("qkv_proj"):  # back to head after head
                 order = np.argsort(rotary_rows(spec))
                 weight, scale = read.keep(weight[:, order]), read.keep(scale[order])

@@ -72,7 +72,7 @@ class NativeSession(HostSession):
     def run(self, feeds: dict[str, NDArray[Any]]) -> Outputs:
         batch, table = len(feeds["tokens"]), step_io(self.spec)
         given = [np.ascontiguousarray(feeds[name]) if name in feeds else None for name in STEP_INPUTS]
-        found = [np.empty((batch, *table[name][1][1:]), np.float32) for name in STEP_OUTPUTS]  # type: ignore[arg-type]
+        found = [np.empty((batch, *map(int, table[name][1][1:])), np.float32) for name in STEP_OUTPUTS]
         pointers = [None if array is None else array.ctypes.data for array in (*given, *found)]
         self._library.hrm_step(self._engine, batch, *pointers)
         z_h, z_l, logits, q = found
