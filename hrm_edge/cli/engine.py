@@ -102,9 +102,14 @@ def artifact_folder(model: Path) -> Path | None:
 
 
 def export_engine(artifact: Path, out: Path, given: dict[str, Any], make: Make | None = None) -> None:
-    """Build an artifact's engine into ``out`` and show it; ``make``: see ``build_engine``."""
+    """Build an artifact's engine into ``out``, compare it with the artifact where there is its GPU, and show both.
+
+    ``make``: see ``build_engine``. Raises ``GateError`` where the engine misses the artifact's limits.
+    """
     from rich.console import Console
 
+    from hrm_edge.bench.engine_parity import said_of
+    from hrm_edge.cli.engine_parity import check_built, refuse_failed
     from hrm_edge.runtime.trt.build import Wishes, build_engine
 
     chosen = {name: value for name, value in given.items() if value is not None}
@@ -122,7 +127,13 @@ def export_engine(artifact: Path, out: Path, given: dict[str, Any], make: Make |
     )
     with Console(stderr=True).status("building the engine") as status:
         engine, cached = build_engine(artifact, out, wishes, tell=status.update, make=make)
-    _show(engine, out, cached)
+    parity, reason = check_built(out, engine)
+    _show(engine, out, cached, f"not measured: {reason}" if parity is None else said_of(parity))
+    if parity is None:
+        click.echo(f"Next, on the machine with the GPU, measures parity first: hrm-edge bench {out}")
+        return
+    refuse_failed(parity, out)
+    click.echo(f"Next: hrm-edge bench {out}")
 
 
 def export_through(
@@ -147,7 +158,7 @@ def export_through(
         export_engine(folder, out, given, make)
 
 
-def _show(engine: Engine, out: Path, cached: bool) -> None:
+def _show(engine: Engine, out: Path, cached: bool, parity: str) -> None:
     from rich.console import Console
     from rich.table import Table
 
@@ -168,5 +179,5 @@ def _show(engine: Engine, out: Path, cached: bool) -> None:
     table.add_row("workspace", f"{options.workspace_mib} MiB, optimization level {options.optimization_level}")
     if identity.plugin:
         table.add_row("needs plugin", f"{identity.plugin['namespace']}::{identity.plugin['name']}")
+    table.add_row("beside ONNX Runtime", parity)
     Console().print(table)
-    click.echo(f"Next, on the machine with the GPU: hrm-edge bench {out}")

@@ -130,11 +130,16 @@ def _opened(
 def _artifact(
     path: Path, called: str, threads: int | None, backend: Backend | Literal["torch-tensorrt"] | None
 ) -> Resolved:
+    from hrm_edge.runtime.trt.identity import known_parity
+
     session, manifest = _opened(path, threads, backend)
     if chosen := getattr(session, "chosen", None):
         click.echo(f"Backend: {chosen}", err=True)
     if not manifest.gate.passed:
         click.echo(f"Warning: {path} failed its export gate: {'; '.join(manifest.gate.failures)}", err=True)
+    known = known_parity(session)
+    if known is not None and not known.gate.passed:
+        click.echo(f"Warning: {path}: its engine misses its gate: {'; '.join(known.gate.failures)}", err=True)
     model = Model(
         name=manifest.name,
         path=called,

@@ -38,6 +38,7 @@ from hrm_edge.runtime.trt.identity import (
     MODULE_FILE,
     Engine,
     Machine,
+    Opened,
     differences,
     read_engine,
     rebuild_module,
@@ -189,12 +190,14 @@ def open_module(folder: Path, manifest: Manifest) -> ModuleSession:
     engine = read_engine(folder)
     data = read_module(folder, engine)
     module = load_torch_tensorrt()
-    machine = Machine(find_api(engine.identity.runtime), find_gpu())
-    check_valid(folder, engine, machine, manifest, installed(module))
+    gpu = find_gpu()
+    check_valid(folder, engine, Machine(find_api(engine.identity.runtime), gpu), manifest, installed(module))
     if not torch.cuda.is_available():
         raise UserError(f"torch {torch.__version__} has no CUDA, and {MODULE_FILE} runs on a GPU", INSTALL)
     state = read_state(folder / STATE_FILE, manifest.spec, carry_type(manifest))
-    return ModuleSession(load(data), manifest, state, torch.device("cuda"), engine.identity.options.batch.max)
+    session = ModuleSession(load(data), manifest, state, torch.device("cuda"), engine.identity.options.batch.max)
+    session.opened = Opened(folder, folder, engine, gpu.name)
+    return session
 
 
 def carry_type(manifest: Manifest) -> np.dtype[Any]:
@@ -209,6 +212,8 @@ def load(data: io.BytesIO) -> Run:
 
 class ModuleSession:
     """A saved module behind the ``Session`` protocol, its carry in torch tensors on ``device``."""
+
+    opened: Opened | None = None
 
     def __init__(self, run: Run, manifest: Manifest, state: State, device: torch.device, max_batch: int) -> None:
         self.spec, self.max_batch = manifest.spec, max_batch

@@ -15,7 +15,18 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict
 
 from hrm_edge.errors import UserError
-from hrm_edge.manifest import STEP_FILE, FileEntry, Manifest, Precision, file_entries, read_record, verify_files
+from hrm_edge.files import write_json
+from hrm_edge.manifest import (
+    STEP_FILE,
+    FileEntry,
+    Gate,
+    Manifest,
+    Parity,
+    Precision,
+    file_entries,
+    read_record,
+    verify_files,
+)
 from hrm_edge.runtime.trt.api import Api, Runtime
 from hrm_edge.runtime.trt.device import Gpu, l4t_release, platform_name
 
@@ -88,6 +99,25 @@ class BuildRecord(_Closed):
     hrm_edge: str
 
 
+class EngineParity(_Closed):
+    """An engine's steps beside the artifact's own in ONNX Runtime on the CPU, over the whole recurrence."""
+
+    device: str
+    """The GPU it ran on."""
+    backend: str
+    reference: str
+    puzzles_from: str
+    after: list[Parity]
+    """Over all puzzles, after 1, 4 and all steps."""
+    held: Parity
+    """After all steps, of the puzzles that both settle where there are enough: what the gate looks at."""
+    accuracy_lost_points: float | None
+    accuracy_lost_interval_95: tuple[float, float] | None
+    gate: Gate
+    created: str
+    hrm_edge: str
+
+
 class Engine(_Closed):
     """The sidecar, ``engine.json``."""
 
@@ -98,6 +128,23 @@ class Engine(_Closed):
     module: FileEntry | None = None
     """Of :data:`MODULE_FILE`, where that was asked for."""
     build: BuildRecord
+    parity: tuple[EngineParity, ...] | Literal["not measured"] = "not measured"
+    """The latest for every GPU and backend."""
+
+    def parity_on(self, device: str, backend: str) -> EngineParity | None:
+        """What was measured there."""
+        found = () if self.parity == "not measured" else self.parity
+        return next((one for one in found if (one.device, one.backend) == (device, backend)), None)
+
+
+@dataclass(frozen=True)
+class Opened:
+    """An engine that a session runs: the artifact's folder, its own (another one where it is cached), and the GPU."""
+
+    artifact: Path
+    folder: Path
+    engine: Engine
+    device: str
 
 
 def _canonical(value: Any) -> bytes:
@@ -187,6 +234,26 @@ def read_engine(folder: Path) -> Engine:
     engine = read_record(sidecar, Engine, SCHEMA_VERSION, again=again)
     verify_files(folder, {PLAN_FILE: engine.plan}, again=again)
     return engine
+
+
+def opened_by(session: Any) -> Opened | None:
+    """The engine that a session runs; None where it runs none."""
+    found: Opened | None = getattr(session, "opened", None)
+    return found
+
+
+def known_parity(session: Any) -> EngineParity | None:
+    """What the sidecar says of this GPU; None also where the session runs no engine."""
+    opened = opened_by(session)
+    return None if opened is None else opened.engine.parity_on(opened.device, session.backend)
+
+
+def record_parity(opened: Opened, found: EngineParity) -> None:
+    """Put a measurement into the sidecar, in the place of an earlier one of the same GPU and backend."""
+    before = () if opened.engine.parity == "not measured" else opened.engine.parity
+    kept = tuple(one for one in before if (one.device, one.backend) != (found.device, found.backend))
+    engine = opened.engine.model_copy(update={"parity": (*kept, found)})
+    write_json(opened.folder / SIDECAR_FILE, engine.model_dump(mode="json"))
 
 
 def verify_module(folder: Path, engine: Engine) -> None:
