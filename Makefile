@@ -51,7 +51,7 @@ test: $(VENV)/.installed-dev ## the tests that need no special hardware
 test-slow: $(VENV)/.installed-dev ## the tests that take minutes
 	$(BIN)/python -m pytest -m "slow and not gpu and not trt and not jetson"
 
-test-arm64: $(VENV)/.installed-dev ## a Debian arm64 root under qemu-user: setup, doctor, solve, bench (as root; 20 minutes)
+test-arm64: $(VENV)/.installed-dev ## a Debian arm64 root under qemu-user: setup, doctor, solve, bench (as root; 15 minutes or more)
 	PATH="$(abspath $(BIN)):$$PATH" scripts/arm64_root.sh $(ARM64)
 	$(BIN)/python -m pytest -m slow tests/jetson/test_arm64.py --arm64-root $(ARM64)/root
 
@@ -69,7 +69,7 @@ wheelhouse: $(VENV)/.installed-dev ## the edge part's wheels for boards without 
 	$(BIN)/python scripts/wheelhouse.py --out build/wheelhouse --extra web
 
 docs: $(VENV)/.installed-docs ## the documentation site, in build/site
-	$(BIN)/mkdocs build --strict
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 clean: ## remove what was built (not the environment)
 	rm -rf build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -29,6 +28,7 @@ import torch
 from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
+from turns import ratios, summary
 
 from hrm_edge import zoo
 from hrm_edge.data.puzzles import PuzzleSet, load_puzzles
@@ -71,15 +71,6 @@ def fixed_in_torch(model: HRM, puzzles: Tokens) -> Tokens:
 def right(answers: Tokens, puzzles: PuzzleSet) -> float:
     assert puzzles.labels is not None
     return float((answers == puzzles.labels).all(axis=1).mean())
-
-
-def summary(values: list[float]) -> dict[str, float]:
-    ordered = sorted(values)
-    return {"median": statistics.median(ordered), "min": ordered[0], "max": ordered[-1]}
-
-
-def ratios(ours: list[float], theirs: list[float]) -> dict[str, float]:
-    return summary([a / b for a, b in zip(ours, theirs, strict=True)])
 
 
 def timed(way: Candidate, task: Task, puzzles: PuzzleSet, halt: Halt, slots: int) -> tuple[float, Solutions]:

@@ -16,7 +16,6 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import os
-import statistics
 import sys
 import time
 import warnings
@@ -31,6 +30,7 @@ import torch
 from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
+from turns import ratios, summary
 
 from hrm_edge import zoo
 from hrm_edge.data.puzzles import PuzzleSet, load_puzzles
@@ -46,6 +46,7 @@ from hrm_edge.model.hrm import HRM
 from hrm_edge.model.weights import CheckpointInfo
 from hrm_edge.recipe import Limits, Quantization
 from hrm_edge.runtime import CpuBackend, open_step
+from hrm_edge.runtime.native.session import available
 from hrm_edge.spec import STEP_OUTPUTS, flops_per_step, variant_spec
 from hrm_edge.tasks import get_task
 from hrm_edge.tasks.samples import sample_file
@@ -57,7 +58,8 @@ SHIPPED = "sudoku-nano"
 MODELS = ("full", "reduced", SHIPPED)
 LIMITS = {"full": 0.25, "reduced": 0.40}  # of eager torch, per step at batch 1
 PRECISIONS: tuple[Precision, ...] = ("fp32", "int8")  # fp16 is for GPUs
-BACKENDS: tuple[CpuBackend, ...] = ("onnxruntime", "openvino", "openvino-bf16")
+OPENVINO: tuple[CpuBackend, ...] = ("openvino", "openvino-bf16")
+BACKENDS: tuple[CpuBackend, ...] = ("onnxruntime", *OPENVINO, "native")
 CORES = len(os.sched_getaffinity(0))
 EAGER = "torch eager fp32"
 STEPS_A_TURN, SLOW_MS = 3, 500.0
@@ -189,21 +191,19 @@ def samples() -> PuzzleSet:
 
 
 def ways(name: str, model: HRM) -> list[Way]:
-    feeds, found = (
-        inputs(model),
-        [Way("–", "fp32", "torch", n, None, eager(model, n)) for n in sorted({CORES, 1})[::-1]],
-    )
+    feeds = inputs(model)
+    found = [Way("–", "fp32", "torch", n, None, eager(model, n)) for n in sorted({1, CORES}, reverse=True)]
     for precision in PRECISIONS:
         folder = folder_of(name, precision)
         manifest = read_manifest(folder)
         judged = manifest.gate.passed if name == SHIPPED else None  # a gate says nothing of random weights
-        for backend in BACKENDS:
+        for backend in (b for b in BACKENDS if b != "native" or available(manifest)):
             for threads in sorted({1, CORES}):
                 step = ours(folder, manifest, backend, threads, feeds)
                 found.append(Way("ours", precision, backend, threads, judged, step))
     file = WORK / name / NAIVE_FILE
     found.append(Way("naive", "fp32", "onnxruntime", CORES, None, naive_onnxruntime(file, feeds)))
-    found += [Way("naive", "fp32", b, CORES, None, naive_openvino(file, b, feeds)) for b in BACKENDS[1:]]
+    found += [Way("naive", "fp32", b, CORES, None, naive_openvino(file, b, feeds)) for b in OPENVINO]
     return found
 
 
@@ -244,11 +244,6 @@ def naive_openvino(file: Path, backend: CpuBackend, feeds: Arrays) -> Callable[[
     return lambda: request.infer(feeds, share_inputs=True)
 
 
-def summary(values: list[float]) -> dict[str, float]:
-    ordered = sorted(values)
-    return {"median": statistics.median(ordered), "min": ordered[0], "max": ordered[-1]}
-
-
 def turn(step: Callable[[], Any]) -> float:
     """Milliseconds of a step. The first is not counted: it finds its weights in no cache and the last one's threads
     still spinning; unless it is so slow that this does not matter."""
@@ -277,7 +272,7 @@ def measure_step(name: str, rounds: int) -> dict[str, Any]:
         {
             "name": str(way), "graph": way.graph, "precision": way.precision, "backend": way.backend,
             "threads": way.threads, "gate_passed": way.gate_passed, "ms": summary(own[1:]),
-            "against_eager": summary([a / b for a, b in zip(own[1:], base, strict=True)]),
+            "against_eager": ratios(own[1:], base),
         }
         for way, own in zip(found, ms, strict=True)
     ]  # fmt: skip
@@ -300,7 +295,10 @@ def reason(mine: list[dict[str, Any]], rows: list[dict[str, Any]]) -> str:
     for what, same in (
         ("of the other runtimes", lambda row: row["backend"].split("-")[0] != best["backend"].split("-")[0]),
         ("of the other precisions", lambda row: row["precision"] != best["precision"]),
-        ("in bfloat16 of the float32 file", lambda row: (row["precision"], row["backend"]) == ("fp32", BACKENDS[2])),
+        (
+            "in bfloat16 of the float32 file",
+            lambda row: (row["precision"], row["backend"]) == ("fp32", "openvino-bf16"),
+        ),
     ):
         other = next((row for row in mine if same(row)), None)
         if other is not None:

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import statistics
 import sys
 import tempfile
 import time
@@ -28,6 +27,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from turns import ratios, summary
 
 from hrm_edge import zoo
 from hrm_edge.device.identity import describe_device, package_version
@@ -216,22 +216,16 @@ def measure(given: Given, puzzles: Tokens, rounds: int) -> dict[str, Times]:
     return times
 
 
-def summary(values: list[float]) -> dict[str, float]:
-    ordered = sorted(values)
-    return {"median": statistics.median(ordered), "min": ordered[0], "max": ordered[-1]}
-
-
 def rows(times: dict[str, Times], labels: Tokens) -> list[dict[str, Any]]:
     base = times[BASE]
     found = []
     for name, own in times.items():
-        ratios = [a / b for a, b in zip(own.ms_per_puzzle, base.ms_per_puzzle, strict=True)]
         same = [bool((a == b).all()) for a, b in zip(own.answers, base.answers, strict=True)]
         right = [bool((a == b).all()) for a, b in zip(own.answers, labels, strict=True)]
         found.append({
             "name": name, "ms_per_puzzle": summary(own.ms_per_puzzle), "ms_per_step": summary(own.ms_per_step),
-            "time_against_base": summary(ratios), "same_answers_as_base": sum(same) / len(same),
-            "exact_accuracy": sum(right) / len(right),
+            "time_against_base": ratios(own.ms_per_puzzle, base.ms_per_puzzle),
+            "same_answers_as_base": sum(same) / len(same), "exact_accuracy": sum(right) / len(right),
         })  # fmt: skip
     return found
 

@@ -18,9 +18,8 @@ import numpy as np
 from hrm_edge.data.puzzles import load_puzzles
 from hrm_edge.device.identity import describe_device
 from hrm_edge.errors import UserError
-from hrm_edge.export.parity import measure
 from hrm_edge.files import write_json
-from hrm_edge.quant.sets import CheckSet
+from hrm_edge.parity import CheckSet, measure
 from hrm_edge.runtime import open_artifact
 from hrm_edge.runtime.host import HostCarry, HostSession
 from hrm_edge.tasks import get_task

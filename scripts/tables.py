@@ -1,7 +1,7 @@
-"""Render the README's tables from benchmarks/results: figures are never typed.
+"""Render the tables of README.md and benchmarks/RESULTS.md from benchmarks/results: figures are never typed.
 
-python scripts/tables.py            # rewrite README.md
-python scripts/tables.py --check    # exit code 1 where it is out of date (tests/test_docs.py does this)
+python scripts/tables.py            # rewrite them
+python scripts/tables.py --check    # exit code 1 where one is out of date (tests/test_docs.py does this)
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from hrm_edge.files import read_json, write_text
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
+DOCUMENTS = (ROOT / "README.md", ROOT / "benchmarks" / "RESULTS.md")
 VIEWS = (1, 4, 16, 64)
 BEGIN, END = "<!-- {}: scripts/tables.py -->", "<!-- end -->"
 
@@ -111,11 +112,9 @@ def peers() -> str:
             "|---|---|---|---|---|",
         ]
         for line in report["rows"]:
-            ratio = line["time_against_base"]
-            spread = f"{ratio['median']:.2f} ({ratio['min']:.2f} to {ratio['max']:.2f})"
             puzzle, step = line["ms_per_puzzle"]["median"], line["ms_per_step"]["median"]
-            cells = (line["name"], f"{puzzle:.1f}", f"{step:.2f}", spread, f"{line['same_answers_as_base']:.0%}")
-            lines.append(row(*cells))
+            spread, same = _spread(line["time_against_base"], ".2f"), f"{line['same_answers_as_base']:.0%}"
+            lines.append(row(line["name"], f"{puzzle:.1f}", f"{step:.2f}", spread, same))
         lines.append("")
     return "\n".join(lines).rstrip()
 
@@ -136,9 +135,8 @@ def cpu_step() -> str:
                 "|---|---|---|---|",
             ]
             for line in _best_ways(model["rows"]):
-                ratio = line["against_eager"]
                 what = "torch eager fp32" if line["backend"] == "torch" else _way(line)
-                spread = f"{ratio['median']:.3f} ({ratio['min']:.3f} to {ratio['max']:.3f})"
+                spread = _spread(line["against_eager"], ".3f")
                 lines.append(row(what, line["threads"], f"{line['ms']['median']:.2f}", spread))
             lines.append("")
     return "\n".join(lines).rstrip()
@@ -188,8 +186,8 @@ def cpu_halting() -> str:
     return "\n".join(lines).rstrip()
 
 
-def _spread(ratio: dict[str, float]) -> str:
-    return f"{ratio['median']:.3g} ({ratio['min']:.3g} to {ratio['max']:.3g})"
+def _spread(ratio: dict[str, float], digits: str = ".3g") -> str:
+    return f"{ratio['median']:{digits}} ({ratio['min']:{digits}} to {ratio['max']:{digits}})"
 
 
 def photos() -> str:
@@ -271,23 +269,27 @@ TABLES = {
 }
 
 
-def rendered(text: str) -> str:
-    """README text with its tables replaced."""
+def rendered(document: Path) -> str:
+    """A document's text with its tables replaced; the links are from its own folder."""
+    text = document.read_text(encoding="utf-8")
     for name, table in TABLES.items():
         begin = BEGIN.format(name)
-        before, _, rest = text.partition(begin)
-        _, _, after = rest.partition(END)
-        text = f"{before}{begin}\n{table()}\n{END}{after}"
+        before, found, rest = text.partition(begin)
+        if found:
+            _, _, after = rest.partition(END)
+            lines = table().replace(f"]({document.parent.relative_to(ROOT)}/", "](")
+            text = f"{before}{begin}\n{lines}\n{END}{after}"
     return text
 
 
 def main() -> int:
-    readme = ROOT / "README.md"
-    text = readme.read_text(encoding="utf-8")
-    fresh = rendered(text)
+    fresh = {document: rendered(document) for document in DOCUMENTS}
+    if missing := [name for name in TABLES if not any(BEGIN.format(name) in text for text in fresh.values())]:
+        sys.exit(f"no document has the place of: {', '.join(missing)}")
     if "--check" in sys.argv:
-        return int(fresh != text)
-    write_text(readme, fresh)
+        return int(any(document.read_text(encoding="utf-8") != text for document, text in fresh.items()))
+    for document, text in fresh.items():
+        write_text(document, text)
     return 0
 
 

@@ -18,7 +18,7 @@ ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "hrm_edge"
 
 BASE = {"device", "errors", "files", "spec", "recipe", "manifest", "report", "tasks", "zoo"}
-CORE = {"session", "solve"}
+CORE = {"session", "solve", "parity"}
 EDGE = {"runtime", "plugin", "vision", "bench", "demo", "doctor", "remote"}
 HOST = {"model", "ops", "data", "train", "quant", "export", "digits"}
 
@@ -39,6 +39,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     # core
     "session": {"spec"},
     "solve": {"errors", "spec", "tasks", "session"},
+    "parity": {"manifest", "recipe", "report", "session", "tasks"},
     # edge
     "runtime": {"errors", "files", "spec", "manifest", "session", "plugin"},
     "plugin": {"errors", "files"},
@@ -53,7 +54,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "data": BASE,
     "digits": BASE | {"vision"},
     "train": BASE | CORE | {"model", "data", "quant"},
-    "quant": BASE | {"session", "model", "data"},
+    "quant": BASE | {"session", "parity", "model", "data"},
     "export": BASE | CORE | {"model", "data", "quant", "plugin", "runtime"},
     "cli": BASE | CORE | EDGE | HOST,
 }
@@ -68,12 +69,14 @@ MAY_USE: dict[str, set[str]] = {
     "tasks": {"numpy"},
     "session": {"numpy"},
     "solve": {"numpy"},
+    "parity": {"numpy"},
     "runtime": {
         "numpy",
         "safetensors",
         "pydantic",
         "onnxruntime",
         "openvino",
+        "onnx",
         "tensorrt",
         "tensorrt_rtx",
         "cuda",
@@ -105,7 +108,8 @@ MAY_USE: dict[str, set[str]] = {
 }
 # The command line imports these only inside functions: its edge verbs must run where there is no torch.
 LAZY_IN_CLI = HOST
-INSIDE_FUNCTIONS = {"zoo": {"huggingface_hub"}}  # of these only: a device may lack them, and is told so when it asks
+# of these only: a device may lack them, and is told so when it asks
+INSIDE_FUNCTIONS = {"zoo": {"huggingface_hub"}, "runtime": {"onnx"}}
 BLOCKED_ON_EDGE = ("torch", "onnx", "numba", "huggingface_hub")
 
 MAX_FILE_LINES = 400

@@ -23,7 +23,7 @@ from hrm_edge.report import (
     WarmUp,
     decibels,
     latency_ms,
-    paired_loss_95,
+    lost,
     wilson_95,
 )
 from hrm_edge.report.text import markdown, tables
@@ -79,10 +79,11 @@ def test_wilson_interval_of_nothing_is_everything():
 
 
 def test_paired_interval():
-    low, high = paired_loss_95(30, 10, 2000)
+    assert lost(30, 10, 2000).points == 1.0
+    low, high = lost(30, 10, 2000).interval_95
     assert low < 1.0 < high
     assert high - low == pytest.approx(2 * 1.96 * 100 * (41 / 2002**2) ** 0.5, rel=0.01)
-    low, high = paired_loss_95(0, 0, 2000)
+    low, high = lost(0, 0, 2000).interval_95
     assert low < 0.0 < high  # no change seen is no proof of none
 
 

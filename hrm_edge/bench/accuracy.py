@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from hrm_edge.report import Answers, AtViews, Model, Paired, paired_loss_95, wilson_95
+from hrm_edge.report import Answers, AtViews, Model, Paired, lost, wilson_95
 from hrm_edge.solve import Solutions
 from hrm_edge.tasks.base import Bools, Task, Tokens, exact
 from hrm_edge.tasks.maze import Maze
@@ -64,7 +64,7 @@ def paired(
     """``found`` beside what the ``other`` model made of the same puzzles; ``model`` and ``backend`` are the other's."""
     right, others = exact(found.answers, labels), exact(other.answers, labels)
     only_other, only_this = int((others & ~right).sum()), int((right & ~others).sum())
-    answers = score(other, labels, task)
+    answers, loss = score(other, labels, task), lost(only_other, only_this, len(found))
     return Paired(
         model=model,
         backend=backend,
@@ -74,6 +74,6 @@ def paired(
         mean_steps=answers.mean_steps,
         only_other=only_other,
         only_this=only_this,
-        lost_points=100.0 * (only_other - only_this) / len(found),
-        lost_points_interval_95=paired_loss_95(only_other, only_this, len(found)),
+        lost_points=loss.points,
+        lost_points_interval_95=loss.interval_95,
     )

@@ -36,6 +36,7 @@ from hrm_edge.report import (
 )
 from hrm_edge.report.figures import quantile
 from hrm_edge.report.schema import Protocol, Scenario
+from hrm_edge.runtime.trt.identity import EngineParity
 from hrm_edge.session import Session
 from hrm_edge.solve import Progress as SolveProgress
 from hrm_edge.tasks.base import Tokens
@@ -52,6 +53,7 @@ class Subject:
     data: Data
     threads: int | None = None
     parity: list[dict[str, Any]] = field(default_factory=list)
+    engine_parity: EngineParity | None = None
     reference: tuple[Model, Session] | None = None
     """The float32 model to compare with in this run."""
     reference_reason: str = "no float32 artifact was named (--reference)"
@@ -139,6 +141,7 @@ def bench(
         warm_up=warm,
         power=power,
         parity=subject.parity,
+        engine_parity=None if subject.engine_parity is None else subject.engine_parity.model_dump(mode="json"),
         roofline=_roofline(solver, subject.model, measured, device, on_cpu),
         device_before=before,
         device_after=after,

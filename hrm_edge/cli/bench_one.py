@@ -11,6 +11,7 @@ import click
 
 from hrm_edge import zoo
 from hrm_edge.cli.answered import answered_puzzles, sample_of
+from hrm_edge.cli.engine_parity import check_first
 from hrm_edge.cli.options import STDOUT, progress_bar, show_report
 from hrm_edge.cli.resolve import Resolved, resolve_model
 from hrm_edge.errors import GateError, UserError
@@ -88,6 +89,7 @@ def measure(context: click.Context, model: str, options: Options) -> tuple[Bench
         session, task, options.halt, options.max_steps or session.spec.max_steps, options.views, batch, options.seed
     )
     cold = _cold_start(solver, options, process_s, loaded_s)
+    engine_parity = check_first(session, resolved.manifest, options.data)
     puzzles = answered_puzzles(options.data or sample_of(task), task, options.limit)
     digest = hashlib.sha256(puzzles.givens.tobytes()).hexdigest()
     path = options.data or f"the package's own {task.name} puzzles"
@@ -95,7 +97,10 @@ def measure(context: click.Context, model: str, options: Options) -> tuple[Bench
 
     data = Data(**{**puzzles.data.model_dump(), "sha256": digest, "path": path})
     command = shlex.join(["hrm-edge", *context.obj])
-    subject = replace(_subject(resolved, options, data), cold_start=cold, protocol=protocol, command=command)
+    subject = replace(
+        _subject(resolved, options, data), cold_start=cold, protocol=protocol, command=command,
+        engine_parity=engine_parity,
+    )  # fmt: skip
     ask = Ask(options.scenario, Plan(options.duration, options.fps), options.power, options.idle, options.strict)
     with progress_bar(options.scenario, 1.0) as progress:
         report = bench(

@@ -25,6 +25,7 @@ ENGINE_FLAGS = {  # parameter → the backends that take it
     "optimization_level": {"tensorrt", "torch-tensorrt"},
     "plugin_library": {"tensorrt"},
     "no_cache": {"tensorrt", "torch-tensorrt"},
+    "module": {"torch-tensorrt"},
 }
 
 
@@ -71,6 +72,11 @@ def engine_options(command: Callable[..., Any]) -> Callable[..., Any]:
             help="Engines: the attention plugin's library, or its folder of kernels.",
         ),
         click.option("--no-cache", is_flag=True, help="Engines: build although this machine has the same one already."),
+        click.option(
+            "--module",
+            is_flag=True,
+            help="Torch-TensorRT: save the engine also as step.pt2, an ExportedProgram for torch programs.",
+        ),
     )
     for option in reversed(options):
         command = option(command)
@@ -96,9 +102,14 @@ def artifact_folder(model: Path) -> Path | None:
 
 
 def export_engine(artifact: Path, out: Path, given: dict[str, Any], make: Make | None = None) -> None:
-    """Build an artifact's engine into ``out`` and show it; ``make``: see ``build_engine``."""
+    """Build an artifact's engine into ``out``, compare it with the artifact where there is its GPU, and show both.
+
+    ``make``: see ``build_engine``. Raises ``GateError`` where the engine misses the artifact's limits.
+    """
     from rich.console import Console
 
+    from hrm_edge.bench.engine_parity import said_of
+    from hrm_edge.cli.engine_parity import check_built, refuse_failed
     from hrm_edge.runtime.trt.build import Wishes, build_engine
 
     chosen = {name: value for name, value in given.items() if value is not None}
@@ -112,10 +123,17 @@ def export_engine(artifact: Path, out: Path, given: dict[str, Any], make: Make |
         plugin=chosen.get("plugin_library"),
         use_cache=not chosen.get("no_cache", False),
         frontend="onnx" if make is None else "torch-tensorrt",
+        module=chosen.get("module", False),
     )
     with Console(stderr=True).status("building the engine") as status:
         engine, cached = build_engine(artifact, out, wishes, tell=status.update, make=make)
-    _show(engine, out, cached)
+    parity, reason = check_built(out, engine)
+    _show(engine, out, cached, f"not measured: {reason}" if parity is None else said_of(parity))
+    if parity is None:
+        click.echo(f"Next, on the machine with the GPU, measures parity first: hrm-edge bench {out}")
+        return
+    refuse_failed(parity, out)
+    click.echo(f"Next: hrm-edge bench {out}")
 
 
 def export_through(
@@ -140,9 +158,11 @@ def export_through(
         export_engine(folder, out, given, make)
 
 
-def _show(engine: Engine, out: Path, cached: bool) -> None:
+def _show(engine: Engine, out: Path, cached: bool, parity: str) -> None:
     from rich.console import Console
     from rich.table import Table
+
+    from hrm_edge.runtime.trt.identity import MODULE_FILE
 
     identity, options, built = engine.identity, engine.identity.options, engine.build
     table = Table(title=f"{out}: {options.precision} engine", show_header=False)
@@ -152,10 +172,12 @@ def _show(engine: Engine, out: Path, cached: bool) -> None:
     table.add_row("batch", f"{options.batch.min} to {options.batch.max}, tuned for {options.batch.opt}")
     layers = f", {built.layers} layers before fusion" if built.layers else ""
     table.add_row("size", f"{engine.plan.bytes / 1e6:.1f} MB{layers}")
+    if engine.module is not None:
+        table.add_row("torch module", f"{MODULE_FILE}, {engine.module.bytes / 1e6:.1f} MB")
     how = f"from the cache ({built.created[:10]})" if cached else f"{built.seconds:.1f} s"
     table.add_row("build", f"{how}, peak memory {built.peak_memory_bytes / 2**20:.0f} MiB")
     table.add_row("workspace", f"{options.workspace_mib} MiB, optimization level {options.optimization_level}")
     if identity.plugin:
         table.add_row("needs plugin", f"{identity.plugin['namespace']}::{identity.plugin['name']}")
+    table.add_row("beside ONNX Runtime", parity)
     Console().print(table)
-    click.echo(f"Next, on the machine with the GPU: hrm-edge bench {out}")

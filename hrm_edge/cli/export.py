@@ -43,6 +43,7 @@ def export(model: Path, out: Path, task_name: str | None, backend: str, **flags:
     hrm-edge export sudoku-nano --out artifacts/nano-int8 --int8 --sensitivity policy.yaml
     hrm-edge export artifacts/nano-int8 --out engines/nano-int8 --backend tensorrt      # on the Jetson
     hrm-edge export sudoku-nano --out engines/rtx --backend tensorrt --sm 86,89,120     # anywhere, for RTX cards
+    hrm-edge export sudoku-nano --out engines/torch --backend torch-tensorrt --module   # for torch programs
     """
     from hrm_edge.errors import UserError
 
@@ -53,9 +54,7 @@ def export(model: Path, out: Path, task_name: str | None, backend: str, **flags:
     own = {name: flags.pop(name) for name in ARTIFACT_FLAGS}
     if artifact is not None and task_name is not None:
         raise UserError(f"--task: {model} is an artifact, which says its own", "leave it out")
-    if artifact is not None and backend == "torch-tensorrt":
-        raise UserError(f"{model} is an artifact, Torch-TensorRT converts the torch model", "export the checkpoint")
-    if artifact is not None and backend != "onnx":
+    if artifact is not None and backend == "tensorrt":
         if is_asked(own):
             raise UserError(
                 f"{model} is an artifact, whose precision and steps are settled for an engine",

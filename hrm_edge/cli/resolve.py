@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 from pydantic import ValidationError
@@ -14,7 +14,7 @@ from pydantic import ValidationError
 from hrm_edge import zoo
 from hrm_edge.errors import UserError
 from hrm_edge.files import read_json
-from hrm_edge.manifest import MANIFEST, STEP_FILE, Manifest
+from hrm_edge.manifest import MANIFEST, STEP_FILE, Manifest, read_manifest
 from hrm_edge.report import Model
 from hrm_edge.session import Session
 from hrm_edge.spec import VARIANTS, ModelSpec, parameter_table, weight_bytes
@@ -48,7 +48,10 @@ class Resolved:
 
 
 def resolve_model(
-    name: str, threads: int | None = None, task: str | None = None, backend: Backend | None = None
+    name: str,
+    threads: int | None = None,
+    task: str | None = None,
+    backend: Backend | Literal["torch-tensorrt"] | None = None,
 ) -> Resolved:
     """Load a model by folder, file or shipped name; ``threads`` of one step (artifacts only; None: the backend's
     default); ``task`` of a published file that does not tell it; ``backend`` of an artifact, see ``open_artifact``.
@@ -108,14 +111,35 @@ def unknown_model(name: str, also: str = "") -> UserError:
     return UserError(f"no model '{name}': there is no such folder or file", takes + shipped)
 
 
-def _artifact(path: Path, called: str, threads: int | None, backend: Backend | None) -> Resolved:
+def _opened(
+    path: Path, threads: int | None, backend: Backend | Literal["torch-tensorrt"] | None
+) -> tuple[Session, Manifest]:
+    """The session of an artifact; the one of torch is on the host's side."""
     from hrm_edge.runtime import open_artifact
 
-    session, manifest = open_artifact(path, threads, backend)
+    if backend != "torch-tensorrt":
+        return open_artifact(path, threads, backend)
+    if threads is not None:
+        raise UserError("--threads is for the CPU's backends", "leave it out, or add --backend onnxruntime")
+    with _torch_for("--backend torch-tensorrt", "run the engine without torch: --backend tensorrt"):
+        from hrm_edge.export.torch_module import open_module
+    manifest = read_manifest(path)
+    return open_module(path, manifest), manifest
+
+
+def _artifact(
+    path: Path, called: str, threads: int | None, backend: Backend | Literal["torch-tensorrt"] | None
+) -> Resolved:
+    from hrm_edge.runtime.trt.identity import known_parity
+
+    session, manifest = _opened(path, threads, backend)
     if chosen := getattr(session, "chosen", None):
         click.echo(f"Backend: {chosen}", err=True)
     if not manifest.gate.passed:
         click.echo(f"Warning: {path} failed its export gate: {'; '.join(manifest.gate.failures)}", err=True)
+    known = known_parity(session)
+    if known is not None and not known.gate.passed:
+        click.echo(f"Warning: {path}: its engine misses its gate: {'; '.join(known.gate.failures)}", err=True)
     model = Model(
         name=manifest.name,
         path=called,
@@ -134,7 +158,7 @@ def _artifact(path: Path, called: str, threads: int | None, backend: Backend | N
 def _checkpoint(path: Path, threads: int | None, task: str | None) -> Resolved:
     if threads is not None:
         raise UserError(f"--threads: {path} is a checkpoint, which torch runs", "leave it out, or export the model")
-    with _torch_for(path):
+    with _torch_for(f"{path} is a checkpoint, which"):
         from hrm_edge.model.load import load_session
     session, about = load_session(path, task)
     tell_assumed(about["path"], about)
@@ -155,20 +179,19 @@ def _checkpoint(path: Path, threads: int | None, task: str | None) -> Resolved:
 
 
 @contextlib.contextmanager
-def _torch_for(path: Path) -> Iterator[None]:
+def _torch_for(what: str, otherwise: str = "export it where torch is and copy the artifact here") -> Iterator[None]:
     """Around the import of the torch side: without torch, ``UserError``."""
     try:
         yield
     except ModuleNotFoundError as error:
         if error.name != "torch":
             raise
-        mend = "pip install 'hrm-edge[train]', or export it where torch is and copy the artifact here"
-        raise UserError(f"{path} is a checkpoint, which needs torch", mend) from error
+        raise UserError(f"{what} needs torch", f"pip install 'hrm-edge[train]', or {otherwise}") from error
 
 
 def published_spec(path: Path, task: str | None) -> tuple[ModelSpec, dict[str, Any]]:
     """Spec and description of a published file or of the folder that it is in, all its tensors checked against it."""
-    with _torch_for(path):
+    with _torch_for(f"{path} is a checkpoint, which"):
         from hrm_edge.model.published import find_published, read_published
     file = find_published(path)
     assert file is not None, "is_published said so"

@@ -16,7 +16,6 @@ from torch import Tensor
 
 from hrm_edge import __version__
 from hrm_edge.export.graph import OPSET, StepGraph
-from hrm_edge.export.parity import judge, measure
 from hrm_edge.export.ranges import Range, half_range
 from hrm_edge.export.size import bytes_by_kind
 from hrm_edge.files import atomic_folder
@@ -25,9 +24,10 @@ from hrm_edge.model.hrm import HRM
 from hrm_edge.model.published import PublishedInfo
 from hrm_edge.model.session import TorchSession
 from hrm_edge.model.weights import CheckpointInfo
+from hrm_edge.parity import CheckSet, judge, measure
 from hrm_edge.plugin.contract import NAME, NAMESPACE, VERSION
 from hrm_edge.quant.prepare import Quantized, prepare
-from hrm_edge.quant.sets import CheckSet, puzzle_sets
+from hrm_edge.quant.sets import puzzle_sets
 from hrm_edge.recipe import Limits, Quantization
 from hrm_edge.runtime.ort import OrtSession
 from hrm_edge.tasks import get_task

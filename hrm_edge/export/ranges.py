@@ -12,7 +12,7 @@ import onnx
 from onnx import TensorProto
 
 from hrm_edge.model.hrm import HRM
-from hrm_edge.quant.sets import CheckSet
+from hrm_edge.parity import CheckSet
 from hrm_edge.spec import STEP_OUTPUTS
 
 HALF_MAX = 65504.0

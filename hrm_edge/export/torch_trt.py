@@ -1,4 +1,5 @@
-"""One ACT step through Torch-TensorRT: ExportedProgram → engine, in the same folder and under the same sidecar.
+"""One ACT step through Torch-TensorRT: ExportedProgram → engine, in the same folder and under the same sidecar; on
+demand the engine is also saved as a module that torch programs load (``hrm_edge.export.torch_module``).
 
 INT8 is our own: the scales of the artifact, applied by an operator that Torch-TensorRT turns into a quantize and a
 dequantize layer. No modelopt, and no second calibration.
@@ -14,6 +15,7 @@ import inspect
 import resource
 import time
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -114,10 +116,14 @@ def example(spec: ModelSpec, batch: int, half: bool) -> tuple[Tensor, ...]:
 def exported_program(step: Step, half: bool, batch: BatchRange) -> torch.export.ExportedProgram:
     """The step with a batch of ``batch``'s range (fixed where that is one size)."""
     given = example(step.model.spec, max(2, batch.opt) if batch.max > 1 else 1, half)
-    axis = {0: torch.export.Dim("batch", min=batch.min, max=batch.max)} if batch.max > 1 else {}
-    shapes = tuple(axis for _ in given)
     with torch.no_grad():
-        return torch.export.export(step, given, dynamic_shapes=shapes, strict=False)
+        return torch.export.export(step, given, dynamic_shapes=batch_axes(given, batch), strict=False)
+
+
+def batch_axes(given: tuple[Tensor, ...], batch: BatchRange) -> tuple[dict[int, Any], ...]:
+    """The first axis of every input is one batch of that range; none is dynamic where it is one size."""
+    axis = {0: torch.export.Dim("batch", min=batch.min, max=batch.max)} if batch.max > 1 else {}
+    return tuple(axis for _ in given)
 
 
 def load_torch_tensorrt() -> Any:
@@ -128,6 +134,11 @@ def load_torch_tensorrt() -> Any:
     except (ImportError, OSError, RuntimeError) as error:
         raise UserError(f"Torch-TensorRT does not import: {error}", INSTALL) from error
     return module
+
+
+def installed(module: Any) -> dict[str, str]:
+    """Versions of torch and of Torch-TensorRT, for sidecars."""
+    return {"torch": str(torch.__version__), "torch_tensorrt": str(module.__version__)}
 
 
 def _register() -> None:
@@ -164,35 +175,72 @@ def _inputs(module: Any, step: Step, half: bool, batch: BatchRange) -> list[Any]
     return found
 
 
-def convert(step: Step, options: Options) -> bytes:
-    """The plan of a step: the whole graph as one strongly typed engine.
-
-    Raises ``UserError`` naming what does not convert.
-    """
-    module = load_torch_tensorrt()
-    half, batch = options.precision == "fp16", options.batch
-    function = module.dynamo.convert_exported_program_to_serialized_trt_engine
-    wanted = {
+def _asked(options: Options) -> dict[str, Any]:
+    """What every version may be asked for; each takes what it knows (:func:`settings`)."""
+    return {
         "use_explicit_typing": True,  # where it can be chosen: 2.8
         "require_full_compilation": True,
         "min_block_size": 1,
         "disable_tf32": not options.tf32,
-        "truncate_double": True,
         "workspace_size": options.workspace_mib * MIB,
         "optimization_level": options.optimization_level,
         "cache_built_engines": False,  # its key knows neither the GPU nor TensorRT's version
         "reuse_cached_engines": False,
         "immutable_weights": True,
     }
+
+
+def _compiled_by(module: Any, function: Any, step: Step, options: Options) -> Any:
+    """What ``function`` of Torch-TensorRT makes of the exported step; ``UserError`` naming what does not convert."""
+    half, batch = options.precision == "fp16", options.batch
     program = exported_program(step, half, batch)
     try:
-        return bytes(function(program, arg_inputs=_inputs(module, step, half, batch), **settings(function, wanted)))
+        return function(program, arg_inputs=_inputs(module, step, half, batch), **settings(function, _asked(options)))
     except Exception as error:
-        first = str(error).strip().partition("\n")[0]
-        raise UserError(
-            f"Torch-TensorRT {module.__version__} could not convert the step: {first}",
-            "export with --backend tensorrt, which goes through ONNX",
-        ) from error
+        raise failed(module, "convert the step", error) from error
+
+
+def failed(module: Any, what: str, error: Exception) -> UserError:
+    """Torch-TensorRT could not do ``what``."""
+    first = str(error).strip().partition("\n")[0] or type(error).__name__
+    return UserError(
+        f"Torch-TensorRT {module.__version__} could not {what}: {first}",
+        "export with --backend tensorrt, which goes through ONNX",
+    )
+
+
+def convert(step: Step, options: Options) -> bytes:
+    """The plan of a step: the whole graph as one strongly typed engine.
+
+    Raises ``UserError`` naming what does not convert.
+    """
+    module = load_torch_tensorrt()
+    function = module.dynamo.convert_exported_program_to_serialized_trt_engine
+    return bytes(_compiled_by(module, function, step, options))
+
+
+def convert_and_save(step: Step, options: Options, path: Path) -> bytes:
+    """The plan, and the same engine in ``path`` as an ExportedProgram that takes the batches of ``options``.
+
+    Torch-TensorRT reads the engine back for that, which needs the GPU it was built for.
+    """
+    module = load_torch_tensorrt()
+    compiled = _compiled_by(module, module.dynamo.compile, step, options)
+    engines = [engine for child in compiled.children() if (engine := getattr(child, "serialized_engine", None))]
+    if len(engines) != 1:
+        raise failed(module, "convert the step", ValueError(f"it was cut into {len(engines)} engines"))
+    given = example(step.model.spec, max(2, options.batch.opt), options.precision == "fp16")
+    wanted = {
+        "output_format": "exported_program",
+        "retrace": False,  # the compiled graph as it is: tracing it anew would run the engine
+        "arg_inputs": list(given),
+        "dynamic_shapes": batch_axes(given, options.batch),
+    }
+    try:
+        module.save(compiled, str(path), **settings(module.save, wanted))
+    except Exception as error:
+        raise failed(module, "save the module", error) from error
+    return bytes(engines[0])
 
 
 class Maker:
@@ -212,11 +260,13 @@ class Maker:
         assert self.model is not None
         begun = time.monotonic()
         tell("converting with Torch-TensorRT")
-        step = step_module(self.model, self.scales, request.options.precision == "fp16")
-        request.plan.write_bytes(convert(step, request.options))
+        step, options = step_module(self.model, self.scales, request.options.precision == "fp16"), request.options
+        whole = convert(step, options) if request.module is None else convert_and_save(step, options, request.module)
+        request.plan.write_bytes(whole)
         return {
             "seconds": round(time.monotonic() - begun, 3),
             "peak_memory_bytes": 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss,
             "layers": None,
             "timing_cache": False,
+            "packages": installed(load_torch_tensorrt()),
         }

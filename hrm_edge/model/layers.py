@@ -44,9 +44,8 @@ class Linear(nn.Module):
         if self.input_scale is not None:
             x, weight = fake_quantized(x, self.input_scale), fake_quantized_rows(weight)
         if bias is not None and torch.compiler.is_compiling() and x.device.type == "cpu":
-            return (
-                F.linear(x, weight.to(x.dtype)) + bias
-            )  # joins what follows; addmm would first copy it over its output
+            # an addition joins what follows; addmm would first copy the bias over its output
+            return F.linear(x, weight.to(x.dtype)) + bias
         return F.linear(x, weight.to(x.dtype), bias)
 
 

@@ -14,6 +14,16 @@ from hrm_edge.spec import ModelSpec
 TorchCarry = tuple[Tensor, Tensor]  # z_h, z_l, each [B, T, D]
 
 
+def gathered(carry: TorchCarry, start: TorchCarry, rows: NDArray[np.int64]) -> TorchCarry:
+    """``Session.gather`` of tensors; ``start``: initial states [len(rows), T, D]."""
+    index = torch.from_numpy(rows).to(carry[0].device)
+    fresh = (index == FRESH).view(-1, 1, 1)
+    z_h, z_l = (
+        torch.where(fresh, initial, state[index.clamp(min=0)]) for initial, state in zip(start, carry, strict=True)
+    )
+    return z_h, z_l
+
+
 class TorchSession:
     """Runs a model's step eagerly, without gradient, on the device its weights are on."""
 
@@ -34,13 +44,7 @@ class TorchSession:
         return self.model.initial_state(batch, self.dtype)
 
     def gather(self, carry: TorchCarry, rows: NDArray[np.int64]) -> TorchCarry:
-        index = torch.from_numpy(rows).to(carry[0].device)
-        fresh = (index == FRESH).view(-1, 1, 1)
-        start = self.initial_carry(len(rows))
-        z_h, z_l = (
-            torch.where(fresh, initial, state[index.clamp(min=0)]) for initial, state in zip(start, carry, strict=True)
-        )
-        return z_h, z_l
+        return gathered(carry, self.initial_carry(len(rows)), rows)
 
     def step(self, tokens: NDArray[np.uint8], puzzle_ids: NDArray[np.int32], carry: TorchCarry) -> StepResult:
         device = carry[0].device

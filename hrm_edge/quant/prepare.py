@@ -10,11 +10,11 @@ from typing import Any
 from torch import Tensor
 
 from hrm_edge.model.hrm import HRM
+from hrm_edge.parity import CheckSet
 from hrm_edge.quant.calibrate import activation_scales
 from hrm_edge.quant.policy import Policy, exceptions, read_policy, write_policy
 from hrm_edge.quant.rotate import can_turn, turn, turned
 from hrm_edge.quant.sensitivity import find_policy
-from hrm_edge.quant.sets import CheckSet
 from hrm_edge.quant.smooth import smoothed
 from hrm_edge.recipe import Limits, Quantization
 

@@ -16,9 +16,8 @@ from numpy.typing import NDArray
 from hrm_edge.model.fake_quant import fake_quantized_rows, scale_of
 from hrm_edge.model.hrm import HRM
 from hrm_edge.model.session import TorchSession
+from hrm_edge.parity import CheckSet, settled
 from hrm_edge.quant.policy import Policy, Sensitivity, linear_layers
-from hrm_edge.quant.sets import CheckSet
-from hrm_edge.quant.settled import settled
 from hrm_edge.report import decibels
 from hrm_edge.tasks import get_task
 from hrm_edge.tasks.base import Task

@@ -5,11 +5,9 @@ Axes: N puzzles, S cells.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from hrm_edge.data.canonical import classes, has_canonical, keys
 from hrm_edge.data.dataset import Dataset
@@ -17,6 +15,7 @@ from hrm_edge.data.layout import is_data_folder
 from hrm_edge.data.puzzles import PuzzleSet, load_puzzles
 from hrm_edge.errors import UserError
 from hrm_edge.files import read_json, sha256
+from hrm_edge.parity import CheckSet
 from hrm_edge.tasks import get_task
 from hrm_edge.tasks.base import Task
 from hrm_edge.tasks.samples import sample_file
@@ -28,26 +27,6 @@ CALIBRATION = _PACKAGE / "calibration" if (_PACKAGE / "calibration").is_dir() el
 INDEX_FILE = "sets.json"
 MINIMUM_PUZZLES = 16
 MOST_PUZZLES = 10_000  # read of a data folder's part: more would only cost memory
-
-
-@dataclass(frozen=True)
-class CheckSet:
-    """Puzzles that an export is calibrated or measured on; never the same ones for both."""
-
-    inputs: NDArray[np.uint8]  # [N, S]
-    labels: NDArray[np.uint8] | None  # [N, S]; None: only the numbers can be compared
-    puzzle_ids: NDArray[np.int32]  # [N]
-    source: str
-
-    def __len__(self) -> int:
-        return len(self.inputs)
-
-    def rows(self, part: slice) -> CheckSet:
-        labels = None if self.labels is None else self.labels[part]
-        return CheckSet(self.inputs[part], labels, self.puzzle_ids[part], self.source)
-
-    def head(self, count: int) -> CheckSet:
-        return self.rows(slice(count))
 
 
 def shipped_set(task: str) -> Path | None:

@@ -1,6 +1,6 @@
 """What ``eval`` and ``bench`` report: closed, versioned schemas with the unit in every name, and their renderings."""
 
-from hrm_edge.report.figures import Z_95, decibels, latency_ms, paired_loss_95, wilson_95
+from hrm_edge.report.figures import Z_95, Lost, decibels, latency_ms, lost, wilson_95
 from hrm_edge.report.power import Gap, IdlePower, Power, RailPower
 from hrm_edge.report.schema import (
     Answers,
@@ -37,6 +37,7 @@ __all__ = [
     "Gap",
     "IdlePower",
     "Latency",
+    "Lost",
     "Model",
     "Pace",
     "Paired",
@@ -49,6 +50,6 @@ __all__ = [
     "WarmUp",
     "decibels",
     "latency_ms",
-    "paired_loss_95",
+    "lost",
     "wilson_95",
 ]  # fmt: skip

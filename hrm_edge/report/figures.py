@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from hrm_edge.report.schema import Latency
 
@@ -33,15 +34,24 @@ def wilson_95(successes: int, count: int) -> tuple[float, float]:
     return (0.0 if successes == 0 else centre - half), (1.0 if successes == count else centre + half)
 
 
-def paired_loss_95(only_reference: int, only_found: int, count: int) -> tuple[float, float]:
-    """95 % interval of the accuracy lost, in points, where ``only_reference`` of ``count`` > 0 puzzles were right
-    before and wrong after, and ``only_found`` the other way round.
+@dataclass(frozen=True)
+class Lost:
+    """Exact accuracy lost, in points, on the same puzzles answered by two models."""
 
-    Agresti and Min (2005): half a puzzle more in each of the four cells, which keeps it honest where none changed.
+    points: float
+    interval_95: tuple[float, float]
+
+
+def lost(only_reference: int, only_found: int, count: int) -> Lost:
+    """Where ``only_reference`` of ``count`` > 0 puzzles were right before and wrong after, ``only_found`` the reverse.
+
+    The interval is Agresti and Min's (2005): half a puzzle more in each of the four cells, which keeps it honest where
+    none changed.
     """
     b, c, n = only_reference + 0.5, only_found + 0.5, count + 2.0
     middle, spread = (b - c) / n, Z_95 * math.sqrt(b + c - (b - c) ** 2 / n) / n
-    return 100.0 * (middle - spread), 100.0 * (middle + spread)
+    points = 100.0 * (only_reference - only_found) / count
+    return Lost(points, (100.0 * (middle - spread), 100.0 * (middle + spread)))
 
 
 def decibels(signal: float, noise: float) -> float:

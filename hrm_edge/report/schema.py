@@ -244,6 +244,9 @@ class BenchReport(_Report):
     energy_j_per_solved_net: float | None
     energy_reason: str | None = Field(description="why one of the energy figures is missing")
     parity: list[dict[str, Any]] = Field(description="of the artifact against the torch model, as its manifest says")
+    engine_parity: dict[str, Any] | None = Field(
+        default=None, description="of a GPU's engine against the artifact in ONNX Runtime, as its sidecar says"
+    )
     reference: Reference | None = None
     reference_reason: str | None = Field(default=None, description="why nothing was compared in this run")
     roofline: Roofline | None = None

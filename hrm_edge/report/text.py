@@ -105,6 +105,10 @@ def _bench_rows(report: BenchReport) -> list[Row]:
     for parity in report.parity[-1:]:
         figures = ", ".join(f"{key} {value:.4g}" for key, value in parity.items() if isinstance(value, (int, float)))
         found.append(("parity with torch", figures))
+    if report.engine_parity is not None:
+        held = report.engine_parity["held"]
+        figures = ", ".join(f"{key} {value:.4g}" for key, value in held.items() if isinstance(value, (int, float)))
+        found.append(("engine beside ONNX Runtime", figures))
     if report.reference is not None:
         last = report.reference.at[-1]
         said = f"SQNR {last.logits_sqnr_db:.1f} dB, {_percent(last.same_answers)} same answers"

@@ -16,24 +16,21 @@ from pathlib import Path
 from hrm_edge.files import user_cache
 from hrm_edge.manifest import STEP_FILE, Manifest
 
+RUNTIME = "onnxruntime"
 MOST_FILES = 16  # the least recently used go first
 
 
-def folder_of(runtime: str) -> Path:
-    """Where ``runtime``, a package's name, has its files."""
-    return user_cache() / "compiled" / runtime
-
-
-def file_for(manifest: Manifest, runtime: str, suffix: str) -> Path | None:
-    """The file of a verified artifact's step for this version of ``runtime`` on this processor.
+def file_for(manifest: Manifest) -> Path | None:
+    """The file of a verified artifact's step for this version of ONNX Runtime on this processor.
 
     None where there is nothing to tell the step by, as while an artifact is being written. It counts as used.
     """
     entry = manifest.files.get(STEP_FILE)
     if entry is None:
         return None
-    parts = (entry.sha256, metadata.version(runtime), _processor())
-    path = folder_of(runtime) / (hashlib.sha256("\n".join(parts).encode()).hexdigest()[:32] + suffix)
+    parts = (entry.sha256, metadata.version(RUNTIME), processor())
+    name = hashlib.sha256("\n".join(parts).encode()).hexdigest()[:32]
+    path = user_cache() / "compiled" / RUNTIME / f"{name}.onnx"
     with contextlib.suppress(OSError):
         os.utime(path)
     return path
@@ -47,8 +44,8 @@ def prune(folder: Path) -> None:
             file.unlink()
 
 
-def _processor() -> str:
-    """What the choice of kernels depends on: the instruction sets, by the kernel's list of them where it has one."""
+def processor() -> str:
+    """What compiled code depends on: the instruction sets, by the kernel's list of them where it has one."""
     with contextlib.suppress(OSError):
         for line in Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines():
             if line.startswith(("flags", "Features")):

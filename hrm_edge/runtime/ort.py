@@ -32,7 +32,7 @@ class OrtSession(HostSession):
         super().__init__(folder, manifest)
         self.threads = threads
         path = folder / STEP_FILE
-        self._session = _load(path, threads, compiled.file_for(manifest, "onnxruntime", ".onnx"))
+        self._session = _load(path, threads, compiled.file_for(manifest))
         inputs, outputs = (_ports(n) for n in (self._session.get_inputs(), self._session.get_outputs()))
         check_ports(inputs, outputs, self.spec, self.dtype, path)
 

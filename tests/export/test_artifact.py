@@ -15,13 +15,12 @@ from hrm_edge.cli.export import export as command
 from hrm_edge.data.build import Options, build
 from hrm_edge.errors import GateError, UserError
 from hrm_edge.export.artifact import export
-from hrm_edge.export.parity import Lost, Measured, cosines, judge, measure
 from hrm_edge.manifest import Manifest, Parity, read_manifest
 from hrm_edge.model.hrm import HRM
 from hrm_edge.model.load import load_model
 from hrm_edge.model.session import TorchSession
+from hrm_edge.parity import CheckSet, Lost, Measured, cosines, judge, measure
 from hrm_edge.quant.policy import int8_layers
-from hrm_edge.quant.sets import CheckSet
 from hrm_edge.recipe import Limits, Quantization, Recipe
 from hrm_edge.report import decibels
 from hrm_edge.runtime import open_artifact

@@ -13,7 +13,7 @@ from hrm_edge.export.ranges import half_range
 from hrm_edge.export.recover import recover
 from hrm_edge.manifest import MANIFEST, STATE_FILE, Manifest, write_manifest
 from hrm_edge.model.hrm import HRM
-from hrm_edge.quant.sets import CheckSet
+from hrm_edge.parity import CheckSet
 from hrm_edge.tasks.sudoku import Sudoku
 from tests.artifacts import write_singles_artifact
 from tests.export.test_graph import SPECS, make, tokens_of, weights

@@ -6,11 +6,6 @@ environment, not into it: its pins are older than ours.
 
 from __future__ import annotations
 
-import json
-import os
-import shutil
-import subprocess
-import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -37,10 +32,11 @@ from hrm_edge.quant.calibrate import activation_scales, quantize_weight
 from hrm_edge.quant.policy import int8_layers
 from hrm_edge.recipe import Quantization
 from hrm_edge.report import decibels
+from hrm_edge.runtime.trt import device
 from hrm_edge.runtime.trt.identity import BatchRange
 from hrm_edge.spec import variant_spec
+from tests.export.without_gpu import run_without_gpu
 
-PACKAGE = Path(sys.prefix) / "torch-tensorrt"
 SMALL: dict[str, Any] = {"hidden": 64, "heads": 2, "h_layers": 1, "l_layers": 1}
 SPECS = {
     "nano": variant_spec("nano", vocab=6, seq_len=16, grid=(4, 4, 2, 2), **{**SMALL, "heads": 4}),
@@ -114,8 +110,14 @@ def test_what_is_missing_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
     assert "pip install torch-tensorrt" in error.value.mend
     assert main(["export", "nowhere", "--out", str(tmp_path / "a"), "--backend", "torch-tensorrt"]) == 2
     assert "Torch-TensorRT does not import" in capsys.readouterr().err
-    assert main(["export", "sudoku-nano", "--out", str(tmp_path / "a"), "--backend", "torch-tensorrt"]) == 2
-    assert "Torch-TensorRT converts the torch model" in capsys.readouterr().err
+    assert main(["export", "nowhere", "--out", str(tmp_path / "a"), "--backend", "tensorrt", "--module"]) == 2
+    assert "--module is for --backend torch-tensorrt" in capsys.readouterr().err
+    monkeypatch.undo()
+    monkeypatch.setattr(torch_trt, "load_torch_tensorrt", lambda: None)
+    monkeypatch.setattr(device, "find_gpu", lambda: None)
+    command = ["export", "sudoku-nano-int8", "--out", str(tmp_path / "a"), "--backend", "torch-tensorrt"]
+    assert main(command) == 2
+    assert "is a int8 artifact: its float32 weights are gone" in capsys.readouterr().err
     assert not (tmp_path / "a").exists()
 
 
@@ -149,23 +151,6 @@ for variant, precision in json.loads(sys.argv[1]):
 """
 
 
-def converted(cases: list[tuple[str, str]], tmp_path: Path) -> list[Any]:
-    """Convert and build in a process of its own; the package comes without its compiled runtime, which needs CUDA."""
-    if not (PACKAGE / "torch_tensorrt").is_dir():
-        pytest.skip(f"torch-tensorrt-rtx is not in {PACKAGE}: 'make venv' puts it there")
-    packages, root = tmp_path / "packages", Path(__file__).parents[2]
-    shutil.copytree(PACKAGE, packages, ignore=shutil.ignore_patterns("*.so", "executorch", "bin"), symlinks=True)
-    for extension in PACKAGE.glob("psutil/*.so"):
-        shutil.copyfile(extension, packages / "psutil" / extension.name)
-    path = os.pathsep.join(map(str, (packages, Path(__file__).parent, root)))
-    done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", PROGRAM, json.dumps(cases)],
-        env={**os.environ, "PYTHONPATH": path}, cwd=root, capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr[-4000:]
-    return [json.loads(line[7:]) for line in done.stdout.splitlines() if line.startswith("RESULT")]
-
-
 def check(variant: str, precision: str, size: int, layers: list[Any], inputs: list[str], outputs: list[str]) -> None:
     spec = SPECS[variant]
     assert size > 100_000
@@ -183,7 +168,7 @@ def check(variant: str, precision: str, size: int, layers: list[Any], inputs: li
 
 @pytest.mark.rtx
 def test_a_conversion_without_a_gpu(tmp_path: Path) -> None:
-    (result,) = converted([("nano", "int8")], tmp_path)
+    (result,) = run_without_gpu(PROGRAM, [("nano", "int8")], tmp_path)
     check(*result)
 
 
@@ -191,7 +176,7 @@ def test_a_conversion_without_a_gpu(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_every_variant_and_precision_converts(tmp_path: Path) -> None:
     cases = [(variant, precision) for variant in SPECS for precision in ("fp32", "fp16", "int8")]
-    results = converted(cases, tmp_path)
+    results = run_without_gpu(PROGRAM, cases, tmp_path)
     assert [tuple(result[:2]) for result in results] == cases
     for result in results:
         check(*result)

@@ -13,11 +13,11 @@ import pytest
 
 from hrm_edge.cli.doctor import EASY
 from hrm_edge.tasks import get_task
-from tests.artifacts import write_singles_artifact
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
 PREFIX = "/opt/hrm-edge"
 EDGE = f"{PREFIX}/venv/bin/hrm-edge"
+SHIPPED = "sudoku-nano-int8"
 PATH = "/usr/sbin:/usr/bin:/sbin:/bin"
 
 
@@ -100,16 +100,17 @@ def test_solve_with_a_verified_answer(board):
 
 
 def test_a_short_bench_report(board):
-    """On a step of a few operations: a step of the shipped model takes half a minute when floats are emulated."""
-    folder = board.root / "root/singles"
-    shutil.rmtree(folder, ignore_errors=True)
-    write_singles_artifact(folder, get_task("mini-sudoku"))
-    done = board.run(EDGE, "bench", "/root/singles", "--limit", "16", "--duration", "1s", "--json", "/root/b.json")
+    """Of a shipped model, on a puzzle that needs one step: emulated, a step takes seconds."""
+    (board.root / "root/easy.txt").write_text(f"{EASY}\n")
+    arguments = ["--data", "/root/easy.txt", "--duration", "1s", "--json", "/root/b.json"]
+    done = board.run(EDGE, "bench", SHIPPED, *arguments)
     assert done.returncode == 0, done.stderr[-2000:]
     report = json.loads((board.root / "root/b.json").read_text())
+    assert (report["model"]["name"], report["model"]["precision"]) == (SHIPPED, "int8")
     assert report["device"]["architecture"] == "aarch64"
     assert report["queries"] >= 64
     assert report["latency_ms"]["p50"] > 0
+    assert report["exact_accuracy"] == 1.0
     assert report["energy_j_per_puzzle"] is None  # no meter here, and it says why
 
 

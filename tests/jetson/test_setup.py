@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import random
 import re
 import shutil
 import signal
@@ -15,34 +16,28 @@ from pathlib import Path
 
 import pytest
 
+from tests.needs import installed
+
 ROOT = Path(__file__).parents[2]
 JETSON = ROOT / "jetson"
 SETUP = JETSON / "setup.sh"
 TAG = f"{sys.version_info[0]}{sys.version_info[1]}"
 
 
-def tool(name: str) -> str:
-    """A linter, from the environment of these tests or the system; skips where there is none."""
-    found = shutil.which(name, path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
-    if found is None:
-        pytest.skip(f"{name} is not installed")
-    return found
-
-
 @pytest.mark.parametrize("path", [SETUP, *sorted((ROOT / "scripts").glob("*.sh"))], ids=lambda path: path.name)
 def test_scripts_are_clean(path):
-    done = subprocess.run([tool("shellcheck"), str(path)], capture_output=True, text=True, check=False)
+    done = subprocess.run([installed("shellcheck"), str(path)], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout
 
 
 @pytest.mark.parametrize("path", sorted(JETSON.glob("Dockerfile.*")), ids=lambda path: path.name)
 def test_dockerfiles_are_clean(path):
-    done = subprocess.run([tool("hadolint"), str(path)], capture_output=True, text=True, check=False)
+    done = subprocess.run([installed("hadolint"), str(path)], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout
 
 
 def test_the_service_is_valid_and_confined(tmp_path):
-    analyze = tool("systemd-analyze")
+    analyze = installed("systemd-analyze", "systemd")
     unit = tmp_path / "hrm-edge-demo.service"
     text = (JETSON / "hrm-edge-demo.service").read_text()
     unit.write_text(
@@ -75,11 +70,16 @@ def main():
 
 @pytest.fixture(scope="module")
 def wheelhouse(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("wheelhouse")
+    return make_wheelhouse(tmp_path_factory.mktemp("wheelhouse"))
+
+
+def make_wheelhouse(folder: Path, ballast_mb: int = 0) -> Path:
+    """The stand-in's wheel, with so many megabytes that do not shrink, and its hash."""
     wheel = folder / "hrm_edge-9.9.9-py3-none-any.whl"
     about = "hrm_edge-9.9.9.dist-info"
     with zipfile.ZipFile(wheel, "w") as archive:
         archive.writestr("hrm_edge_program.py", PROGRAM)
+        archive.writestr("ballast", random.Random(9).randbytes(ballast_mb << 20))
         archive.writestr(f"{about}/METADATA", "Metadata-Version: 2.1\nName: hrm-edge\nVersion: 9.9.9\n")
         archive.writestr(f"{about}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
         archive.writestr(f"{about}/entry_points.txt", "[console_scripts]\nhrm-edge = hrm_edge_program:main\n")
@@ -188,6 +188,30 @@ def test_a_full_disk_is_told_before_anything_is_written(wheelhouse, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
+@pytest.mark.parametrize(("room_mb", "words"), [(8, "no virtual environment was made"), (60, "pip failed")])
+def test_a_disk_that_fills_up_meanwhile_is_told_and_a_rerun_completes(tmp_path, room_mb, words):
+    """A disk of so many megabytes, whose df says otherwise: full while the environment is made, or while pip works."""
+    if os.geteuid():
+        pytest.skip("needs root, to mount a small disk")
+    disk, df = tmp_path / "disk", program(tmp_path / "bin", "df", "printf 'x\\nx 9 9 9999 0%% /\\n'")
+    disk.mkdir()
+    (tmp_path / "wheelhouse").mkdir()
+    wheelhouse = make_wheelhouse(tmp_path / "wheelhouse", ballast_mb=60)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={room_mb}m", "tmpfs", str(disk)], check=True)
+    try:
+        done = setup("--offline", wheelhouse, home=disk, path=df)
+        assert done.returncode == 2
+        assert f"Error: {words}: see the message above\n  df -h" in done.stderr
+        assert not (disk / ".local/share/hrm-edge/.installed").exists()
+        assert not (disk / ".local/share/hrm-edge/tmp").exists()
+        subprocess.run(["mount", "-o", "remount,size=200m", str(disk)], check=True)
+        assert setup("--offline", wheelhouse, home=disk, path=df).returncode == 0
+    finally:
+        subprocess.run(["umount", str(disk)], check=True)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
 def test_sudo_refused_leaves_the_installation(wheelhouse, tmp_path):
     """Root runs these tests, so the script is told that the user is another one."""
     names = "case $1 in -u) echo 1000 ;; -un) echo ada ;; *) echo ada ;; esac"
@@ -205,6 +229,7 @@ def test_a_service_that_could_not_read_its_program_is_refused(wheelhouse, tmp_pa
     done = setup("--offline", wheelhouse, "--service", "--prefix", "/home/ada/hrm", "--dry-run", home=tmp_path)
     assert done.returncode == 2
     assert "--prefix /opt/hrm-edge" in done.stderr
+    assert done.stdout.count("\n") == 1  # before anything is done
 
 
 @pytest.mark.slow

@@ -10,9 +10,9 @@ from hrm_edge.data.build import Options, build
 from hrm_edge.data.dataset import Dataset
 from hrm_edge.errors import UserError
 from hrm_edge.model.load import load_model
+from hrm_edge.parity import CheckSet
 from hrm_edge.quant.policy import int8_layers
 from hrm_edge.quant.sensitivity import final, rounded
-from hrm_edge.quant.sets import CheckSet
 from hrm_edge.recipe import Recipe
 from hrm_edge.tasks import get_task
 from hrm_edge.train.loop import start

@@ -21,9 +21,10 @@ from hrm_edge import zoo
 from hrm_edge.export.graph import StepGraph
 from hrm_edge.export.recover import recover
 from hrm_edge.manifest import STEP_FILE
+from hrm_edge.parity import CheckSet
 from hrm_edge.quant.prepare import prepare
 from hrm_edge.quant.sensitivity import sqnr_db
-from hrm_edge.quant.sets import CheckSet, puzzle_sets
+from hrm_edge.quant.sets import puzzle_sets
 from hrm_edge.recipe import Limits, Quantization
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shlex
 import shutil
 import socket
 import subprocess
@@ -12,7 +13,7 @@ import threading
 import time
 from pathlib import Path
 
-import pytest
+from tests.needs import installed, missing
 
 ROOT = Path(__file__).parents[2]
 # hrm-edge as setup.sh would have installed it; it notes every start, so that a test can count them.
@@ -95,10 +96,9 @@ class Board:
     """The sshd, its home, and the ssh configuration that reaches it through the line as host ``board``."""
 
     def __init__(self, folder: Path) -> None:
-        missing = [tool for tool in ("ssh", "rsync", "flock", "ssh-keygen") if shutil.which(tool) is None]
-        self._sshd = shutil.which("sshd", path=f"{os.environ['PATH']}:/usr/sbin")
-        if missing or self._sshd is None:
-            pytest.skip(f"{', '.join(missing) or 'sshd'} is not installed: apt-get install openssh-server rsync")
+        sshd = installed("sshd", "openssh-server")
+        for tool, package in (("ssh", "openssh-client"), ("rsync", "rsync"), ("flock", "util-linux")):
+            installed(tool, package)
         self.folder = folder
         self.home = folder / "home"
         self.home.mkdir()
@@ -107,6 +107,7 @@ class Board:
             subprocess.run(command, check=True)
         shutil.copy(folder / "user.pub", folder / "authorized")
         port = free_port()
+        self._sshd = [sshd, "-e", "-f", str(folder / "sshd_config")]
         (folder / "sshd_config").write_text(
             f"ListenAddress 127.0.0.1:{port}\nHostKey {folder}/host\nAuthorizedKeysFile {folder}/authorized\n"
             f"StrictModes no\nUsePAM no\nPidFile none\nPasswordAuthentication no\nSetEnv HOME={self.home}\n"
@@ -114,7 +115,7 @@ class Board:
         )
         Path("/run/sshd").mkdir(exist_ok=True)
         with open(folder / "sshd.log", "w") as log:
-            self.process = subprocess.Popen([self._sshd, "-D", "-e", "-f", folder / "sshd_config"], stderr=log)
+            self.process = subprocess.Popen([*self._sshd, "-D"], stderr=log)
         self._wait(port)
         self.line = Line(port)
         self.config = folder / "ssh_config"
@@ -127,16 +128,21 @@ class Board:
                 if probe.connect_ex(("127.0.0.1", port)) == 0:
                     return
             time.sleep(0.1)
-        pytest.skip(f"sshd does not start here: {(self.folder / 'sshd.log').read_text()}")
+        missing(f"sshd does not start here: {(self.folder / 'sshd.log').read_text()}")
 
-    def configure(self, *, key: str = "user", known: str | None = "host") -> None:
-        """Who asks, and which host key this workstation knows (None: none)."""
+    def configure(self, *, key: str = "user", known: str | None = "host", namespace: str | None = None) -> None:
+        """Who asks, and which host key this workstation knows (None: none).
+
+        With ``namespace``, of the network, the board has ports of its own: an sshd in there is talked to by pipe.
+        """
+        inside = f"ip netns exec {namespace} {shlex.join([*self._sshd, '-i'])} 2>>{self.folder}/sshd.log"
         text = f"[127.0.0.1]:{self.line.port} {(self.folder / f'{known}.pub').read_text()}" if known else ""
         (self.folder / "known_hosts").write_text(text)
         self.config.write_text(
             f"Host board\n  HostName 127.0.0.1\n  Port {self.line.port}\n  IdentitiesOnly yes\n"
             f"  IdentityFile {self.folder}/{key}\n  UserKnownHostsFile {self.folder}/known_hosts\n"
             "  GlobalKnownHostsFile /dev/null\n  StrictHostKeyChecking no\n"  # what our own option has to overrule
+            + (f"  ProxyCommand {inside}\n" if namespace else "")
         )
 
     def install(self) -> None:

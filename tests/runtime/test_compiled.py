@@ -32,7 +32,7 @@ def test_onnxruntime_keeps_its_form_of_a_step(tmp_path, cache):
     session, manifest = open_artifact(folder)
     first = logits_of(session)
     (kept,) = (cache / "onnxruntime").iterdir()
-    assert kept == compiled.file_for(manifest, "onnxruntime", ".onnx")
+    assert kept == compiled.file_for(manifest)
     (folder / STEP_FILE).rename(tmp_path / "away")  # what follows can only be the kept file
     assert (logits_of(OrtSession(folder, manifest)) == first).all()
     kept.write_bytes(kept.read_bytes()[:-100])

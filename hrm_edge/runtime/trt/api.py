@@ -49,6 +49,9 @@ def find_api(name: Runtime | None = None) -> Api:
         except (ImportError, OSError) as error:  # OSError: its libraries do not load
             missing.append(f"{candidate}: {error}")
             continue
+        if candidate == "tensorrt" and vars(module).get("_package_name") == "tensorrt_rtx":
+            missing.append("tensorrt: Torch-TensorRT-RTX lets tensorrt_rtx go by this name")
+            continue
         return Api(candidate, module, _full_version(module, Path("/proc/self/maps")))
     mend = "; or ".join(_INSTALL[candidate] for candidate in ((name,) if name else RUNTIMES))
     raise UserError(f"TensorRT is not installed ({'; '.join(missing)})", mend)

@@ -22,6 +22,7 @@ from hrm_edge.runtime.trt import cache
 from hrm_edge.runtime.trt.api import Api, Runtime, find_api
 from hrm_edge.runtime.trt.device import find_gpu, memory_available
 from hrm_edge.runtime.trt.identity import (
+    MODULE_FILE,
     PLAN_FILE,
     BatchRange,
     BuildRecord,
@@ -56,6 +57,8 @@ class Wishes:
     plugin: Path | None = None
     use_cache: bool = True
     frontend: Frontend = "onnx"
+    module: bool = False
+    """Whether to save the engine as a torch module too."""
 
 
 def workspace_mib(asked: int | None, available: int) -> int:
@@ -136,12 +139,12 @@ def build_engine(
     with atomic_folder(out) as folder:
         for name in (*manifest.files, MANIFEST):
             shutil.copyfile(artifact / name, folder / name)
-        cached = cache.find(identity) if wishes.use_cache else None
+        cached = cache.find(identity, module=wishes.module) if wishes.use_cache else None
         if cached is not None:
-            cache.place_engine(cached[0] / PLAN_FILE, cached[1], folder)
+            cache.place_engine(*cached, folder)
             return cached[1], True
         with tempfile.TemporaryDirectory(dir=folder, prefix=".build") as scratch:
-            plan = Path(scratch) / PLAN_FILE
+            plan, module = Path(scratch) / PLAN_FILE, Path(scratch) / MODULE_FILE
             request = Request(
                 step=artifact / STEP_FILE,
                 plan=plan,
@@ -150,13 +153,15 @@ def build_engine(
                 options=identity.options,
                 timing_cache=cache.timing_cache(identity),
                 plugin=plugin,
+                module=module if wishes.module else None,
             )
             record = (make or run_worker)(request, tell)
             built = BuildRecord(
                 **record, created=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), hrm_edge=__version__
             )
-            engine = Engine(identity=identity, plan=entry_of(plan), build=built)
-            cache.place_engine(plan, engine, folder)
+            saved = entry_of(module) if wishes.module else None
+            engine = Engine(identity=identity, plan=entry_of(plan), module=saved, build=built)
+            cache.place_engine(Path(scratch), engine, folder)
         cache.keep(folder, engine)
         return engine, False
 

@@ -9,7 +9,15 @@ from pathlib import Path
 
 from hrm_edge.errors import UserError
 from hrm_edge.files import atomic_folder, os_error, user_cache, write_json
-from hrm_edge.runtime.trt.identity import PLAN_FILE, SIDECAR_FILE, Engine, Identity, read_engine
+from hrm_edge.runtime.trt.identity import (
+    MODULE_FILE,
+    PLAN_FILE,
+    SIDECAR_FILE,
+    Engine,
+    Identity,
+    read_engine,
+    verify_module,
+)
 
 
 def cache_folder() -> Path:
@@ -17,37 +25,47 @@ def cache_folder() -> Path:
     return user_cache() / "engines"
 
 
-def find(identity: Identity) -> tuple[Path, Engine] | None:
-    """(folder, sidecar) of the cached engine with this identity; one that is torn is removed and counts as none."""
+def find(identity: Identity, *, module: bool = False) -> tuple[Path, Engine] | None:
+    """(folder, sidecar) of the cached engine with this identity; one that is torn is removed and counts as none.
+
+    ``module``: one that was saved as a torch module too; otherwise the sidecar speaks of none.
+    """
     folder = cache_folder() / identity.key()
     if not (folder / PLAN_FILE).is_file():
         return None
     try:
         engine = read_engine(folder)
+        if module and engine.module is not None:
+            verify_module(folder, engine)
     except UserError:
         shutil.rmtree(folder, ignore_errors=True)
         return None
-    return (folder, engine) if engine.identity == identity else None
+    if engine.identity != identity or (module and engine.module is None):
+        return None
+    return folder, engine if module else engine.model_copy(update={"module": None})
 
 
 def keep(folder: Path, engine: Engine) -> None:
-    """Put the engine of ``folder`` into the cache."""
+    """Put the engine of ``folder`` into the cache; one with a torch module takes the place of one without."""
     place = cache_folder() / engine.identity.key()
     if place.exists():
-        return
+        if engine.module is None:
+            return
+        shutil.rmtree(place, ignore_errors=True)
     with atomic_folder(place) as temporary:
-        place_engine(folder / PLAN_FILE, engine, temporary)
+        place_engine(folder, engine, temporary)
 
 
-def place_engine(plan: Path, engine: Engine, folder: Path) -> None:
-    """A plan and its sidecar, written last, into ``folder``; a hard link where the file system has them."""
-    try:
-        os.link(plan, folder / PLAN_FILE)
-    except OSError:
+def place_engine(source: Path, engine: Engine, folder: Path) -> None:
+    """The engine's files of ``source``, linked where they can be, and its sidecar, written last, into ``folder``."""
+    for name in (PLAN_FILE, MODULE_FILE) if engine.module else (PLAN_FILE,):
         try:
-            shutil.copyfile(plan, folder / PLAN_FILE)
-        except OSError as error:
-            raise os_error(error, folder / PLAN_FILE) from error
+            os.link(source / name, folder / name)
+        except OSError:
+            try:
+                shutil.copyfile(source / name, folder / name)
+            except OSError as error:
+                raise os_error(error, folder / name) from error
     write_json(folder / SIDECAR_FILE, engine.model_dump(mode="json"))
 
 

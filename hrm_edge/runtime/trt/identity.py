@@ -15,12 +15,24 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict
 
 from hrm_edge.errors import UserError
-from hrm_edge.manifest import STEP_FILE, FileEntry, Manifest, Precision, file_entries, read_record, verify_files
+from hrm_edge.files import write_json
+from hrm_edge.manifest import (
+    STEP_FILE,
+    FileEntry,
+    Gate,
+    Manifest,
+    Parity,
+    Precision,
+    file_entries,
+    read_record,
+    verify_files,
+)
 from hrm_edge.runtime.trt.api import Api, Runtime
 from hrm_edge.runtime.trt.device import Gpu, l4t_release, platform_name
 
 PLAN_FILE = "engine.plan"  # nothing but TensorRT's plan: trtexec reads it
 SIDECAR_FILE = "engine.json"
+MODULE_FILE = "step.pt2"  # the same engine inside an ExportedProgram; see hrm_edge.export.torch_module
 SCHEMA_VERSION = 1
 
 
@@ -81,6 +93,27 @@ class BuildRecord(_Closed):
     layers: int | None
     """Of the network, before fusion; None where it was not at hand."""
     timing_cache: bool
+    packages: dict[str, str] = {}
+    """Versions of what built it besides TensorRT: torch and Torch-TensorRT."""
+    created: str
+    hrm_edge: str
+
+
+class EngineParity(_Closed):
+    """An engine's steps beside the artifact's own in ONNX Runtime on the CPU, over the whole recurrence."""
+
+    device: str
+    """The GPU it ran on."""
+    backend: str
+    reference: str
+    puzzles_from: str
+    after: list[Parity]
+    """Over all puzzles, after 1, 4 and all steps."""
+    held: Parity
+    """After all steps, of the puzzles that both settle where there are enough: what the gate looks at."""
+    accuracy_lost_points: float | None
+    accuracy_lost_interval_95: tuple[float, float] | None
+    gate: Gate
     created: str
     hrm_edge: str
 
@@ -92,7 +125,26 @@ class Engine(_Closed):
     schema_version: int = SCHEMA_VERSION
     identity: Identity
     plan: FileEntry
+    module: FileEntry | None = None
+    """Of :data:`MODULE_FILE`, where that was asked for."""
     build: BuildRecord
+    parity: tuple[EngineParity, ...] | Literal["not measured"] = "not measured"
+    """The latest for every GPU and backend."""
+
+    def parity_on(self, device: str, backend: str) -> EngineParity | None:
+        """What was measured there."""
+        found = () if self.parity == "not measured" else self.parity
+        return next((one for one in found if (one.device, one.backend) == (device, backend)), None)
+
+
+@dataclass(frozen=True)
+class Opened:
+    """An engine that a session runs: the artifact's folder, its own (another one where it is cached), and the GPU."""
+
+    artifact: Path
+    folder: Path
+    engine: Engine
+    device: str
 
 
 def _canonical(value: Any) -> bytes:
@@ -166,6 +218,12 @@ def rebuild(folder: Path) -> str:
     return f"build it here: hrm-edge export {folder} --out {folder}-here --backend tensorrt"
 
 
+def rebuild_module(folder: Path, precision: Precision) -> str:
+    """The same of a torch module; of another precision than float32 it is made from the model that the artifact was."""
+    model, flag = (folder, "") if precision == "fp32" else ("MODEL", f" --{precision}")
+    return f"build it here: hrm-edge export {model} --out {folder}-here{flag} --backend torch-tensorrt --module"
+
+
 def read_engine(folder: Path) -> Engine:
     """Read the sidecar and verify the plan's bytes; raises ``UserError`` naming what is missing, torn or changed."""
     plan, sidecar, again = folder / PLAN_FILE, folder / SIDECAR_FILE, rebuild(folder)
@@ -178,12 +236,39 @@ def read_engine(folder: Path) -> Engine:
     return engine
 
 
-def check_valid(folder: Path, engine: Engine, machine: Machine, manifest: Manifest) -> None:
-    """Raise ``UserError`` naming every field in which the engine and this machine or model differ."""
-    found = differences(engine.identity, machine, manifest)
+def opened_by(session: Any) -> Opened | None:
+    """The engine that a session runs; None where it runs none."""
+    found: Opened | None = getattr(session, "opened", None)
+    return found
+
+
+def known_parity(session: Any) -> EngineParity | None:
+    """What the sidecar says of this GPU; None also where the session runs no engine."""
+    opened = opened_by(session)
+    return None if opened is None else opened.engine.parity_on(opened.device, session.backend)
+
+
+def record_parity(opened: Opened, found: EngineParity) -> None:
+    """Put a measurement into the sidecar, in the place of an earlier one of the same GPU and backend."""
+    before = () if opened.engine.parity == "not measured" else opened.engine.parity
+    kept = tuple(one for one in before if (one.device, one.backend) != (found.device, found.backend))
+    engine = opened.engine.model_copy(update={"parity": (*kept, found)})
+    write_json(opened.folder / SIDECAR_FILE, engine.model_dump(mode="json"))
+
+
+def verify_module(folder: Path, engine: Engine) -> None:
+    """The torch module's bytes against the sidecar; raises ``UserError`` where it is missing, torn or changed."""
+    again = rebuild_module(folder, engine.identity.options.precision)
+    if engine.module is None:
+        raise UserError(f"{folder} holds no torch module: its engine was built without --module", again)
+    verify_files(folder, {MODULE_FILE: engine.module}, again=again)
+
+
+def refuse(path: Path, found: list[tuple[str, Any, Any]], again: str) -> None:
+    """Raise ``UserError`` naming every field of :func:`differences`, where there are any."""
     if found:
         said = "; ".join(f"{name}: built for {was}, here is {now}" for name, was, now in found)
-        raise UserError(f"{folder / PLAN_FILE} is not valid here: {said}", rebuild(folder))
+        raise UserError(f"{path} is not valid here: {said}", again)
 
 
 def entry_of(plan: Path) -> FileEntry:

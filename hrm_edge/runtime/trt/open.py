@@ -15,7 +15,16 @@ from hrm_edge.runtime.trt.api import Api, Messages, find_api, logger_for
 from hrm_edge.runtime.trt.build import Wishes, plan_identity
 from hrm_edge.runtime.trt.cuda import Cuda, find_cuda
 from hrm_edge.runtime.trt.device import Gpu, find_gpu
-from hrm_edge.runtime.trt.identity import PLAN_FILE, Frontend, Machine, check_valid, read_engine, rebuild
+from hrm_edge.runtime.trt.identity import (
+    PLAN_FILE,
+    Frontend,
+    Machine,
+    Opened,
+    differences,
+    read_engine,
+    rebuild,
+    refuse,
+)
 from hrm_edge.runtime.trt.plugins import find_attention, load_attention
 from hrm_edge.runtime.trt.session import TrtSession
 from hrm_edge.spec import STEP_INPUTS, STEP_OUTPUTS, step_io
@@ -38,8 +47,9 @@ def open_engine(
         folder = built_before(folder, manifest)
     engine = read_engine(folder)
     api = api or find_api(engine.identity.runtime)
-    machine = Machine(api, gpu or find_gpu())
-    check_valid(folder, engine, machine, manifest)
+    gpu = gpu or find_gpu()
+    machine = Machine(api, gpu)
+    refuse(folder / PLAN_FILE, differences(engine.identity, machine, manifest), rebuild(folder))
     if engine.identity.plugin:
         load_attention(api, find_attention(None, folder), expected=engine.identity.plugin)
     messages = Messages()
@@ -55,6 +65,7 @@ def open_engine(
     state = read_state(artifact / STATE_FILE, manifest.spec, dtype)
     session = TrtSession(plan, manifest, state, cuda or find_cuda(), engine.identity, names)
     session.keep = (runtime, logger)  # TensorRT does not
+    session.opened = Opened(artifact, folder, engine, gpu.name)
     return session
 
 

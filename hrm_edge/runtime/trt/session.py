@@ -20,7 +20,7 @@ from hrm_edge.errors import UserError
 from hrm_edge.manifest import Manifest
 from hrm_edge.runtime.state import State
 from hrm_edge.runtime.trt.cuda import Cuda, Launch, Memory
-from hrm_edge.runtime.trt.identity import Identity
+from hrm_edge.runtime.trt.identity import Identity, Opened
 from hrm_edge.session import FRESH, AnyStepResult
 from hrm_edge.spec import STEP_INPUTS, STEP_OUTPUTS, step_io
 
@@ -64,15 +64,23 @@ class Slots:
 
 
 class TrtCarry:
-    """z_h and z_l of ``batch`` slots, on the device; good for one use, after which its buffers serve the next."""
+    """z_h and z_l of ``batch`` slots, on the device; good for one use, after which its buffers serve the next.
 
-    def __init__(self, slots: Slots, batch: int, idle: list[Slots]) -> None:
+    Iterating over it brings copies of both to the host, for comparisons; that is no use of it.
+    """
+
+    def __init__(self, slots: Slots, batch: int, session: TrtSession) -> None:
         slots.serial += 1
-        self.slots, self.batch, self.serial, self._idle = slots, batch, slots.serial, idle
+        self.slots, self.batch, self.serial, self._session = slots, batch, slots.serial, session
 
     def __del__(self) -> None:
         if self.serial == self.slots.serial:  # nobody will use it: the end of a solve
-            self._idle.append(self.slots)
+            self._session.idle.append(self.slots)
+
+    def __iter__(self) -> Iterator[NDArray[Any]]:
+        if self.serial != self.slots.serial:
+            raise ValueError("this carry was used already")
+        return iter(self._session.levels(self.slots, self.batch))
 
     def use(self) -> Slots:
         if self.serial != self.slots.serial:
@@ -109,6 +117,8 @@ class TrtSession:
 
     keep: Any = None
     """What must live as long as the engine."""
+    opened: Opened | None = None
+    """Where it is from."""
 
     def __init__(
         self, engine: Any, manifest: Manifest, state: State, cuda: Cuda, identity: Identity, names: dict[str, str]
@@ -131,7 +141,7 @@ class TrtSession:
         self._dtypes = {name: np.dtype(carry if kind == "carry" else kind) for name, (kind, _) in table.items()}
         self._row_bytes = {n: math.prod(s) * self._dtypes[n].itemsize for n, s in self._shapes.items()}
         self._start = {name: self._start_rows(name, state.start[i]) for i, name in enumerate(_CARRY)}
-        self._idle: list[Slots] = []
+        self.idle: list[Slots] = []
 
     # -- memory -------------------------------------------------------------------------------------------------
 
@@ -145,11 +155,11 @@ class TrtSession:
     def _slots(self, batch: int) -> Slots:
         """Buffers for ``batch`` slots: idle ones that are large enough, or new ones."""
         capacity = padded(batch, self.max_batch)
-        for slots in self._idle:
+        for slots in self.idle:
             if slots.capacity >= capacity:
-                self._idle.remove(slots)
+                self.idle.remove(slots)
                 return slots
-        self._idle.clear()  # all too small: their memory is better used now
+        self.idle.clear()  # all too small: their memory is better used now
 
         def allocate(name: str) -> Memory:
             return self.cuda.allocate(capacity * self._row_bytes[name])
@@ -164,6 +174,14 @@ class TrtSession:
         first, second = ({name: allocate(name) for name in _CARRY} for _ in range(2))
         return Slots(capacity, {name: allocate(name) for name in own}, (first, second), host)
 
+    def levels(self, slots: Slots, batch: int) -> list[NDArray[Any]]:
+        """z_h and z_l [batch, T, D], copied to the host."""
+        found = [np.zeros((batch, *self._shapes[name]), self._dtypes[name]) for name in _CARRY]
+        for host, name in zip(found, _CARRY, strict=True):
+            self.cuda.download(host, slots.carry[slots.front][name])
+        self.cuda.synchronize()
+        return found
+
     # -- the protocol -------------------------------------------------------------------------------------------
 
     def initial_carry(self, batch: int) -> TrtCarry:
@@ -171,22 +189,22 @@ class TrtSession:
             raise ValueError(f"batch {batch} is not in 1..{self.max_batch}, the range the engine was built for")
         slots = self._slots(batch)
         self._fill(slots, slots.carry[slots.front], np.full(batch, FRESH), slots)
-        return TrtCarry(slots, batch, self._idle)
+        return TrtCarry(slots, batch, self)
 
     def gather(self, carry: TrtCarry, rows: NDArray[np.int64]) -> TrtCarry:
         source = carry.use()
         if len(rows) > source.capacity:
             target = self._slots(len(rows))
             self._fill(target, target.carry[target.front], rows, source)
-            self._idle.append(source)
-            return TrtCarry(target, len(rows), self._idle)
+            self.idle.append(source)
+            return TrtCarry(target, len(rows), self)
         moved = (rows != FRESH) & (rows != np.arange(len(rows)))
         if moved.any():
             self._fill(source, source.carry[1 - source.front], rows, source)
             source.front = 1 - source.front
         else:  # the usual refill: what stays is where it shall be
             self._fill(source, source.carry[source.front], rows, source)
-        return TrtCarry(source, len(rows), self._idle)
+        return TrtCarry(source, len(rows), self)
 
     def _fill(self, target: Slots, to: dict[str, Memory], rows: NDArray[np.int64], source: Slots) -> None:
         """Copy rows of ``source``'s carry, or the initial state, into ``to``, on the device."""
@@ -210,7 +228,7 @@ class TrtSession:
         self._launch(slots, padded(carry.batch, slots.capacity))
         slots.front = 1 - slots.front
         self.cuda.synchronize()
-        following = TrtCarry(slots, carry.batch, self._idle)
+        following = TrtCarry(slots, carry.batch, self)
         return following, DeviceLogits(self.cuda, slots, carry.batch), slots.host["q"][: carry.batch].copy()
 
     def _give(self, slots: Slots, name: str, values: NDArray[Any]) -> None:

@@ -42,6 +42,8 @@ class Request(BaseModel):
     timing_cache: Path | None
     plugin: Path | None
     """The attention plugin's library or kernels; None: the model's own standard operators."""
+    module: Path | None = None
+    """Where the engine shall also be saved as a torch module, by a ``Make`` that can."""
 
 
 def say(**document: Any) -> None:

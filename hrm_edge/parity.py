@@ -1,4 +1,9 @@
-"""How far an exported step is from the torch model, measured along the recurrence.
+"""How far one session's steps are from another's, measured along the recurrence: an export's from the torch model's, an
+engine's from the artifact's.
+
+A model that finds no answer never rests, and the recurrence amplifies any difference: a start changed by a thousandth
+ends elsewhere, in float32 too. What such a state is after all steps tells nothing about the numbers it was computed
+with, so exports are held to the puzzles that both sides settle, and accuracy tells how many each of them does.
 
 Axes: N puzzles, S cells, T positions, D hidden, V vocabulary, Q halting outputs.
 """
@@ -12,11 +17,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hrm_edge.manifest import Gate, Over, Parity, Precision
-from hrm_edge.quant.sets import CheckSet
-from hrm_edge.quant.settled import settled
 from hrm_edge.recipe import Limits
-from hrm_edge.report import decibels, paired_loss_95
-from hrm_edge.session import Carry, Session
+from hrm_edge.report import Lost, decibels, lost
+from hrm_edge.session import Carry, Session, wants_to_halt
+from hrm_edge.tasks.arc import Arc
 from hrm_edge.tasks.base import Task, exact
 
 BATCH = 64
@@ -30,11 +34,33 @@ def cosines(a: NDArray[np.float32], b: NDArray[np.float32]) -> NDArray[np.float6
 
 
 @dataclass(frozen=True)
-class Lost:
-    """Exact accuracy that the export lost, in points, on the puzzles that both answered."""
+class CheckSet:
+    """Puzzles that an export is calibrated or measured on; never the same ones for both."""
 
-    points: float
-    interval_95: tuple[float, float]
+    inputs: NDArray[np.uint8]  # [N, S]
+    labels: NDArray[np.uint8] | None  # [N, S]; None: only the numbers can be compared
+    puzzle_ids: NDArray[np.int32]  # [N]
+    source: str
+
+    def __len__(self) -> int:
+        return len(self.inputs)
+
+    def rows(self, part: slice) -> CheckSet:
+        labels = None if self.labels is None else self.labels[part]
+        return CheckSet(self.inputs[part], labels, self.puzzle_ids[part], self.source)
+
+    def head(self, count: int) -> CheckSet:
+        return self.rows(slice(count))
+
+
+def settled(
+    task: Task, tokens: NDArray[np.uint8], logits: NDArray[np.float32], q: NDArray[np.float32]
+) -> NDArray[np.bool_]:
+    """[N]: the answers of ``logits`` [N, S, V] to ``tokens`` [N, S] obey the rules, so that a solver would take them.
+
+    ARC has no rules to check an answer by: there the halting head's ``q`` [N, Q] decides.
+    """
+    return wants_to_halt(q) if isinstance(task, Arc) else task.verify(tokens, logits.argmax(-1).astype(np.uint8))
 
 
 @dataclass(frozen=True)
@@ -81,8 +107,7 @@ class _Apart:
     def lost(self) -> Lost:
         only_reference = int((self.right_before & ~self.right_after).sum())
         only_found = int((self.right_after & ~self.right_before).sum())
-        count = len(self.same)
-        return Lost(100.0 * (only_reference - only_found) / count, paired_loss_95(only_reference, only_found, count))
+        return lost(only_reference, only_found, len(self.same))
 
 
 def _columns(apart: _Apart) -> list[NDArray[Any]]:
@@ -137,7 +162,8 @@ def measure(
 
 def _state(carry: Carry, turn: NDArray[np.float32] | None) -> NDArray[np.float32]:
     """z_h and z_l [N, 2 T, D], turned back."""
-    state = np.concatenate([np.asarray(z, np.float32) for z in carry], axis=1)
+    levels = (z.cpu() if hasattr(z, "cpu") else z for z in carry)  # a torch tensor may be on a GPU
+    state = np.concatenate([np.asarray(z, np.float32) for z in levels], axis=1)
     return state if turn is None else state @ turn.T
 
 
@@ -163,13 +189,13 @@ def _apart(
     )
 
 
-def judge(found: Measured, precision: Precision, limits: Limits) -> Gate:
-    """Hold a measurement to the recipe's limits; every miss is a sentence.
+def judge(found: Measured, precision: Precision, limits: Limits, beside: str = "torch") -> Gate:
+    """Hold a measurement to the recipe's limits; every miss is a sentence. ``beside``: what the reference is called.
 
     Of INT8 and float16 SQNR and cosine are those of the puzzles that both settle; what the export settles differently
     is in the exact accuracy, which is that of all puzzles.
     """
-    held, failures = _exact(found, limits) if precision == "fp32" else _close(found, precision, limits)
+    held, failures = _exact(found, limits, beside) if precision == "fp32" else _close(found, precision, limits, beside)
     if found.lost is not None:
         most = limits.accuracy_drop_points_fp16 if precision == "fp16" else limits.accuracy_drop_points
         held["accuracy_drop_points"] = most
@@ -182,7 +208,7 @@ def judge(found: Measured, precision: Precision, limits: Limits) -> Gate:
     return Gate(passed=not failures, limits=held, failures=failures)
 
 
-def _exact(found: Measured, limits: Limits) -> tuple[dict[str, float], list[str]]:
+def _exact(found: Measured, limits: Limits, beside: str) -> tuple[dict[str, float], list[str]]:
     """(limits, what misses them) of a float32 export.
 
     The median, not the largest: on a puzzle that a model cannot settle the recurrence is chaotic, and float32 torch is
@@ -196,12 +222,12 @@ def _exact(found: Measured, limits: Limits) -> tuple[dict[str, float], list[str]
         )
     if not last.same_answers >= limits.same_answers_fp32:
         failures.append(
-            f"only {last.same_answers:.2%} of the answers are torch's, the limit is {limits.same_answers_fp32:.1%}"
+            f"only {last.same_answers:.2%} of the answers are {beside}'s, the limit is {limits.same_answers_fp32:.1%}"
         )
     return {"logits_median_abs": limits.logits_median_abs_fp32, "same_answers": limits.same_answers_fp32}, failures
 
 
-def _close(found: Measured, precision: Precision, limits: Limits) -> tuple[dict[str, float], list[str]]:
+def _close(found: Measured, precision: Precision, limits: Limits, beside: str) -> tuple[dict[str, float], list[str]]:
     """The same of INT8 and float16."""
     row, failures = found.held(), []
     where = f"after {row.steps} steps on {row.puzzles} puzzles" + (" that both settle" * (row.over != "all"))
@@ -210,7 +236,7 @@ def _close(found: Measured, precision: Precision, limits: Limits) -> tuple[dict[
         failures.append(f"SQNR of the logits is {row.logits_sqnr_db:.1f} dB {where}, the limit is {floor:g} dB")
     if row.carry_cosine_mean is not None and not row.carry_cosine_mean >= limits.carry_cosine:
         failures.append(
-            f"the carry's mean cosine with torch's is {row.carry_cosine_mean:.4f} {where}, "
+            f"the carry's mean cosine with {beside}'s is {row.carry_cosine_mean:.4f} {where}, "
             f"the limit is {limits.carry_cosine:g}"
         )
     return {"logits_sqnr_db": floor, "carry_cosine_mean": limits.carry_cosine}, failures

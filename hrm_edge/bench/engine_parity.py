@@ -1,0 +1,87 @@
+"""An engine beside its artifact: the same steps by ONNX Runtime on the CPU of the machine that has the GPU.
+
+A plan that was built for a GPU is another program than the graph it came from: other kernels, other orders of sums,
+fusions of its own. What it answers is measured where it runs, once, and kept in its sidecar.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable
+from typing import Any
+
+from hrm_edge import __version__
+from hrm_edge.device.identity import package_version
+from hrm_edge.errors import UserError
+from hrm_edge.manifest import Manifest
+from hrm_edge.parity import CheckSet, judge, measure
+from hrm_edge.recipe import Limits
+from hrm_edge.runtime import open_step
+from hrm_edge.runtime.choose import step_seconds
+from hrm_edge.runtime.trt.identity import EngineParity, opened_by, record_parity
+from hrm_edge.tasks import get_task
+
+FEWEST_PUZZLES = 64
+REFERENCE_S = 60.0  # of ONNX Runtime: a large model on a small board is checked on fewer puzzles
+_BATCH = 8
+
+
+def engine_limits(manifest: Manifest, puzzles: int) -> Limits:
+    """What the artifact itself was held to; one answer may be lost, which of few puzzles is a large share."""
+    held, standard = manifest.gate.limits, Limits()
+    sqnr = held.get("logits_sqnr_db")
+    drop = max(held.get("accuracy_drop_points", standard.accuracy_drop_points), 100.0 / puzzles)
+    return Limits(
+        logits_median_abs_fp32=held.get("logits_median_abs", standard.logits_median_abs_fp32),
+        same_answers_fp32=held.get("same_answers", standard.same_answers_fp32),
+        sqnr_db_fp16=standard.sqnr_db_fp16 if sqnr is None else sqnr,
+        sqnr_db_int8=standard.sqnr_db_int8 if sqnr is None else sqnr,
+        carry_cosine=held.get("carry_cosine_mean", standard.carry_cosine),
+        accuracy_drop_points=drop,
+        accuracy_drop_points_fp16=drop,
+        puzzles=puzzles,
+    )
+
+
+def measure_engine(session: Any, manifest: Manifest, check: CheckSet, tell: Callable[[str], None]) -> EngineParity:
+    """Compare a session's engine with ONNX Runtime on ``check``, as many of it as a minute allows but at least 64, for
+    all steps, nobody halting; the result, judged, is also in the sidecar where that can be written.
+    """
+    opened = opened_by(session)
+    assert opened is not None
+    reference, steps = open_step(opened.artifact, manifest, None, "onnxruntime"), manifest.spec.max_steps
+    per_puzzle = steps * statistics.median(step_seconds(reference, _BATCH)) / _BATCH
+    check = check.head(max(FEWEST_PUZZLES, int(REFERENCE_S / per_puzzle)))
+    tell(f"comparing the engine with ONNX Runtime on {len(check)} puzzles, {steps} steps each")
+    found = measure(reference, session, check, steps, get_task(manifest.task))
+    parity = EngineParity(
+        device=opened.device,
+        backend=session.backend,
+        reference=f"{reference.backend} {package_version('onnxruntime')}",
+        puzzles_from=check.source,
+        after=found.everywhere,
+        held=found.held(),
+        accuracy_lost_points=None if found.lost is None else found.lost.points,
+        accuracy_lost_interval_95=None if found.lost is None else found.lost.interval_95,
+        gate=judge(found, manifest.precision, engine_limits(manifest, len(check)), "ONNX Runtime"),
+        created=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        hrm_edge=__version__,
+    )
+    try:
+        record_parity(opened, parity)
+    except UserError as error:  # a folder that is read-only
+        tell(f"the engine's parity is measured, but not kept: {error.what}")
+    return parity
+
+
+def said_of(parity: EngineParity) -> str:
+    """A line for people."""
+    row, lost = parity.held, parity.accuracy_lost_points
+    answers = "" if lost is None else f", {lost:+.2f} points lost"
+    cosine = row.carry_cosine if row.carry_cosine_mean is None else row.carry_cosine_mean
+    settled = " that both settle" * (row.over != "all")
+    return (
+        f"SQNR {row.logits_sqnr_db:.1f} dB, carry cosine {cosine:.4f}, {row.same_answers:.1%} same answers after "
+        f"{row.steps} steps on {row.puzzles} puzzles{settled}{answers} ({parity.device})"
+    )

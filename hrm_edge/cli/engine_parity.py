@@ -1,0 +1,82 @@
+"""An engine is compared with its artifact when it is built where it can run, or else when it is first measured."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from hrm_edge.errors import GateError, UserError
+from hrm_edge.tasks import get_task
+from hrm_edge.tasks.samples import sample_file
+
+if TYPE_CHECKING:
+    from hrm_edge.manifest import Manifest
+    from hrm_edge.parity import CheckSet
+    from hrm_edge.runtime.trt.identity import Engine, EngineParity
+
+
+def check_set(task_name: str, data: str | None) -> CheckSet:
+    """Puzzles to compare on: ``data``, else the package's own; ``UserError`` where it has none."""
+    import numpy as np
+
+    from hrm_edge.data.puzzles import load_puzzles
+    from hrm_edge.parity import CheckSet
+
+    path = data or sample_file(task_name)
+    if path is None:
+        raise UserError(f"the package has no puzzles of {task_name}", "name a set: --data PATH")
+    found = load_puzzles(path, get_task(task_name))
+    ids = np.zeros(len(found), np.int32) if found.puzzle_ids is None else found.puzzle_ids
+    return CheckSet(found.inputs, found.labels, ids, str(data or "the package's own puzzles"))
+
+
+def check_built(out: Path, engine: Engine) -> tuple[EngineParity | None, str]:
+    """What a new engine is worth, and where it cannot be measured why not."""
+    from hrm_edge.bench.engine_parity import measure_engine
+    from hrm_edge.runtime import open_artifact
+    from hrm_edge.runtime.trt.device import find_gpu
+
+    try:
+        gpu = find_gpu()
+    except UserError:
+        return None, "there is no GPU here"
+    if gpu.sm not in engine.identity.sm:
+        return None, f"it is not for the GPU here (SM{gpu.sm})"
+    try:
+        session, manifest = open_artifact(out, backend="tensorrt")
+        puzzles = check_set(manifest.task, None)
+    except UserError as error:
+        return None, error.what
+    return measure_engine(session, manifest, puzzles, lambda message: click.echo(message, err=True)), ""
+
+
+def check_first(session: Any, manifest: Manifest | None, data: str | None) -> EngineParity | None:
+    """Of a session that runs an engine: its parity on this GPU, measured now where it has not been; else None.
+
+    Raises ``GateError`` where a measurement of now misses the limits.
+    """
+    from hrm_edge.bench.engine_parity import measure_engine, said_of
+    from hrm_edge.runtime.trt.identity import known_parity, opened_by
+
+    opened = opened_by(session)
+    if opened is None or manifest is None:
+        return None
+    known = known_parity(session)
+    if known is not None:
+        return known
+    puzzles = check_set(manifest.task, data)
+    found = measure_engine(session, manifest, puzzles, lambda message: click.echo(message, err=True))
+    click.echo(f"Engine beside ONNX Runtime: {said_of(found)}", err=True)
+    refuse_failed(found, opened.folder)
+    return found
+
+
+def refuse_failed(parity: EngineParity, folder: Path) -> None:
+    """``GateError`` where the gate was missed."""
+    if not parity.gate.passed:
+        raise GateError(
+            f"the engine misses its artifact's limits on {parity.device}: {'; '.join(parity.gate.failures)}",
+            f"{folder} is marked; see its engine.json. ONNX Runtime runs the artifact: --backend onnxruntime",
+        )
