@@ -45,6 +45,7 @@ from hrm_edge.model.hrm import HRM
 from hrm_edge.model.weights import CheckpointInfo
 from hrm_edge.recipe import Limits, Quantization
 from hrm_edge.runtime import CpuBackend, open_step
+from hrm_edge.runtime.native.session import available
 from hrm_edge.spec import flops_per_step, variant_spec
 from hrm_edge.tasks import get_task
 from hrm_edge.tasks.samples import sample_file
@@ -56,7 +57,8 @@ SHIPPED = "sudoku-nano"
 MODELS = ("full", "reduced", SHIPPED)
 LIMITS = {"full": 0.25, "reduced": 0.40}  # of eager torch, per step at batch 1
 PRECISIONS: tuple[Precision, ...] = ("fp32", "int8")  # fp16 is for GPUs
-BACKENDS: tuple[CpuBackend, ...] = ("onnxruntime", "openvino", "openvino-bf16")
+OPENVINO: tuple[CpuBackend, ...] = ("openvino", "openvino-bf16")
+BACKENDS: tuple[CpuBackend, ...] = ("onnxruntime", *OPENVINO, "native")
 CORES = len(os.sched_getaffinity(0))
 EAGER = "torch eager fp32"
 STEPS_A_TURN, SLOW_MS = 3, 500.0
@@ -172,13 +174,13 @@ def ways(name: str, model: HRM) -> list[Way]:
         folder = folder_of(name, precision)
         manifest = read_manifest(folder)
         judged = manifest.gate.passed if name == SHIPPED else None  # a gate says nothing of random weights
-        for backend in BACKENDS:
+        for backend in (b for b in BACKENDS if b != "native" or available(manifest)):
             for threads in sorted({1, CORES}):
                 step = ours(folder, manifest, backend, threads, feeds)
                 found.append(Way("ours", precision, backend, threads, judged, step))
     file = WORK / name / NAIVE_FILE
     found.append(Way("naive", "fp32", "onnxruntime", CORES, None, naive_onnxruntime(file, feeds)))
-    found += [Way("naive", "fp32", b, CORES, None, naive_openvino(file, b, feeds)) for b in BACKENDS[1:]]
+    found += [Way("naive", "fp32", b, CORES, None, naive_openvino(file, b, feeds)) for b in OPENVINO]
     return found
 
 
@@ -270,7 +272,10 @@ def reason(mine: list[dict[str, Any]], rows: list[dict[str, Any]]) -> str:
     for what, same in (
         ("of the other runtimes", lambda row: row["backend"].split("-")[0] != best["backend"].split("-")[0]),
         ("of the other precisions", lambda row: row["precision"] != best["precision"]),
-        ("in bfloat16 of the float32 file", lambda row: (row["precision"], row["backend"]) == ("fp32", BACKENDS[2])),
+        (
+            "in bfloat16 of the float32 file",
+            lambda row: (row["precision"], row["backend"]) == ("fp32", "openvino-bf16"),
+        ),
     ):
         other = next((row for row in mine if same(row)), None)
         if other is not None:

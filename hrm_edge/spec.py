@@ -127,6 +127,13 @@ def cell_ids(grid: tuple[int, int, int, int]) -> dict[str, list[int]]:
     return {"row": [row for row, _ in cells], "column": [column for _, column in cells], "box": boxes}
 
 
+def rotary_rows(spec: ModelSpec) -> list[int]:
+    """[3 D], the order of qkv's rows in the graph: first halves of Q's and K's heads, their second halves, V."""
+    d, half = spec.hidden, spec.head_dim // 2
+    first = [head + i for head in range(0, 2 * d, spec.head_dim) for i in range(half)]
+    return [*first, *(row + half for row in first), *range(2 * d, 3 * d)]
+
+
 def variant_spec(variant: str, *, vocab: int, seq_len: int, **overrides: Any) -> ModelSpec:
     """The preset of ``variant`` at a vocabulary and length, with single fields overridden."""
     if variant not in VARIANTS:

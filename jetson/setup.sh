@@ -23,7 +23,7 @@ say() { printf '%s\n' "$*"; }
 # die WHAT MEND: one line what, one line how to mend it
 die() {
     printf 'Error: %s\n  %s\n' "$1" "$2" >&2
-    trap - EXIT
+    told=yes
     exit 2
 }
 # run COMMAND...: what is done, as you would type it
@@ -34,7 +34,7 @@ run() {
     [[ -n $dry ]] || "$@"
 }
 
-prefix=${HOME:-/root}/.local/share/hrm-edge offline='' dry='' link='' groups='' service=''
+prefix=${HOME:-/root}/.local/share/hrm-edge told='' offline='' dry='' link='' groups='' service=''
 while (($#)); do
     case $1 in
         --offline | --prefix)
@@ -60,7 +60,7 @@ needed_mb=600 # measured: 284 MB installed, the rest is for unpacking
 on_exit() {
     local code=$?
     [[ -n ${work:-} ]] && rm -rf "$work"
-    ((code == 0)) || say "Not finished: run the same command again, it completes what is missing." >&2
+    ((code == 0)) || [[ -n $told ]] || say "Not finished: run the same command again, it completes what is missing." >&2
 }
 trap on_exit EXIT
 
@@ -107,6 +107,13 @@ else
         sort -z | xargs -0 sha256sum | sha256sum | cut -c 1-64)
 fi
 
+if [[ -n $service ]]; then
+    [[ $prefix/ != /home/* && $prefix/ != /root/* ]] ||
+        die "the service runs as a user of its own, who may not read $prefix" \
+            "sudo bash ${BASH_SOURCE[0]} --prefix /opt/hrm-edge --service"
+    [[ -f $here/hrm-edge-demo.service ]] || die "$here has no hrm-edge-demo.service" "run the setup.sh of a checkout"
+fi
+
 parent=$prefix
 while [[ ! -d $parent ]]; do parent=$(dirname "$parent"); done
 free_mb=$(df -Pm "$parent" | awk 'NR == 2 { print $4 }')
@@ -114,6 +121,9 @@ done_before=''
 [[ -f $prefix/.installed && $(cat "$prefix/.installed") == "$state" && -x $venv/bin/hrm-edge ]] && done_before=yes
 [[ -n $done_before ]] || ((free_mb >= needed_mb)) ||
     die "$parent has $free_mb MB free, $needed_mb MB are needed" "free some space, or choose another --prefix"
+
+# failed WHAT: the command's own message is above; what people meet is a full disk, or a folder of another user
+failed() { die "$1: see the message above" "df -h $prefix; ls -ld $prefix; then run the same command again"; }
 
 # --- install --------------------------------------------------------------------------------------------------------
 if [[ -n $done_before ]]; then
@@ -127,13 +137,12 @@ else
     fi
     flags=()
     [[ $seen == true ]] && flags=(--system-site-packages)
-    run mkdir -p "$prefix"
-    [[ -n $dry ]] || rm -f "$prefix/.installed"
-    [[ -x $venv/bin/python ]] || run "$python" -m venv "${flags[@]}" "$venv"
     work=$prefix/tmp # pip unpacks here: /tmp of a board may be small and in memory
-    [[ -n $dry ]] || mkdir -p "$work"
+    run mkdir -p "$prefix" || failed "$prefix cannot be made"
+    [[ -n $dry ]] || { rm -f "$prefix/.installed" && mkdir -p "$work"; } || failed "$prefix cannot be written"
+    [[ -x $venv/bin/python ]] || run "$python" -m venv "${flags[@]}" "$venv" || failed "no virtual environment was made"
     TMPDIR=$work run "$venv/bin/python" -m pip --disable-pip-version-check install --no-cache-dir --quiet "${what[@]}" ||
-        die "pip failed: see its message above" "df -h $prefix; then run the same command again"
+        failed "pip failed"
     if [[ -z $dry ]]; then
         "$venv/bin/hrm-edge" --version
         printf '%s\n' "$state" >"$prefix/.installed.tmp"
@@ -169,14 +178,10 @@ if ((${#missing[@]})); then
     fi
 fi
 if [[ -n $service ]]; then
-    [[ $prefix/ != /home/* && $prefix/ != /root/* ]] ||
-        die "the service runs as a user of its own, who may not read $prefix" \
-            "sudo bash ${BASH_SOURCE[0]} --prefix /opt/hrm-edge --service"
-    [[ -f $here/hrm-edge-demo.service ]] || die "$here has no hrm-edge-demo.service" "run the setup.sh of a checkout"
     say "Outside the prefix (--service):"
-    unit=${work:-$(mktemp -d)}/hrm-edge-demo.service
-    [[ -n $dry ]] || { mkdir -p "$(dirname "$unit")" &&
-        sed "s|/opt/hrm-edge|$prefix|g" "$here/hrm-edge-demo.service" >"$unit"; }
+    [[ -n ${work:-} || -n $dry ]] || work=$(mktemp -d)
+    unit=${work:-/tmp}/hrm-edge-demo.service
+    [[ -n $dry ]] || sed "s|/opt/hrm-edge|$prefix|g" "$here/hrm-edge-demo.service" >"$unit"
     as_root install -m 0644 "$unit" /etc/systemd/system/hrm-edge-demo.service
     as_root systemctl daemon-reload
     say "Start it with: sudo systemctl enable --now hrm-edge-demo"

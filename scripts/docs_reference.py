@@ -20,6 +20,7 @@ from hrm_edge.report import BenchReport, EvalReport
 
 WIDE = "---\nhide: [toc]\n---\n\n"  # no list of headings beside a page of wide tables
 RESULTS = Path(__file__).resolve().parent.parent / "benchmarks" / "RESULTS.md"
+WORD = re.compile(r"(<[^>]*>)|([^\s<>&]*-[^\s<>&]*)")  # a tag, or a word with a hyphen
 SCHEMAS: tuple[tuple[str, type[BaseModel]], ...] = (
     ("A recipe (YAML)", Recipe),
     ("An artifact's manifest.json", Manifest),
@@ -35,6 +36,15 @@ def on_files(files: Files, config: Any) -> Files:
     for name, text in pages.items():
         files.append(File.generated(config, f"reference/{name}.md", content=text))
     return files
+
+
+def on_page_content(html: str, **_: Any) -> str:
+    """Words with hyphens in commands are not broken where a line is wrapped: ``--data`` would look like two words."""
+    return re.sub(r'<div class="language-sh .*?</div>', lambda block: WORD.sub(_whole, block[0]), html, flags=re.DOTALL)
+
+
+def _whole(match: re.Match[str]) -> str:
+    return match[1] or f'<span class="whole">{match[2]}</span>'
 
 
 def commands() -> str:
@@ -104,7 +114,14 @@ def jetpack() -> str:
     matrix = load_matrix()
     for r in matrix.releases:
         chips = ", ".join(matrix.socs[soc].name for soc in r.socs)
-        cells = r.jetpack, ", ".join(r.l4t), chips, r.cuda, " or ".join(r.tensorrt), r.python, r.torch, r.torch_tensorrt
+        tied: dict[str, list[str]] = {name: [] for name in ("torch", "torch-tensorrt")}
+        for soc, packages in r.packages.items():
+            for name, version in packages.items():
+                tied[name].append(f"{matrix.socs[soc].name}: {version} only")
+        sources = [
+            "; ".join([where, *tied[name]]) for name, where in zip(tied, (r.torch, r.torch_tensorrt), strict=True)
+        ]
+        cells = [r.jetpack, ", ".join(r.l4t), chips, r.cuda, " or ".join(r.tensorrt), r.python, *sources]
         rows.append(f"| {' | '.join(cells)} |")
     rows += ["", "| part number | module |", "|---|---|"]
     return "\n".join([*rows, *(f"| {part} | {name} |" for part, name in matrix.modules.items()), ""])

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 from safetensors.numpy import save_file
 
-from hrm_edge.manifest import STATE_FILE, STEP_FILE, Gate, Manifest, Parity, write_manifest
+from hrm_edge.manifest import STATE_FILE, STEP_FILE, Gate, Manifest, Parity, Precision, write_manifest
 from hrm_edge.spec import STEP_INPUTS, STEP_OUTPUTS, ModelSpec, step_io, variant_spec
 from hrm_edge.tasks.base import Tokens
 from hrm_edge.tasks.sudoku import BLANK, FIRST_DIGIT, Sudoku, geometry
@@ -153,6 +153,38 @@ def write_singles_artifact(
             parity=[parity], gate=gate,
         ),
     )  # fmt: skip
+    return folder
+
+
+def write_random_artifact(folder: Path, spec: ModelSpec, precision: Precision, task: str = "sudoku") -> Path:
+    """As ``hrm-edge export`` writes it, of random weights, and without the comparison with torch."""
+    import torch
+
+    from hrm_edge.export.graph import StepGraph
+    from hrm_edge.model.hrm import HRM
+    from hrm_edge.quant.calibrate import activation_scales
+    from hrm_edge.recipe import Quantization
+
+    torch.manual_seed(0)
+    model = HRM(spec).eval()
+    weights = {name: tensor.numpy() for name, tensor in {**dict(model.named_buffers()), **model.state_dict()}.items()}
+    scales = None
+    if precision == "int8":
+        tokens = np.random.default_rng(0).integers(1, spec.vocab, (16, spec.seq_len)).astype(np.uint8)
+        scales = activation_scales(model, tokens, np.zeros(16, np.int32), Quantization(observer="max"), 1)
+    folder.mkdir(parents=True)
+    graph = StepGraph(spec, weights, half=precision == "fp16", activation_scales=scales).build()
+    onnx.save(graph, folder / STEP_FILE)
+    state = {"z_h_init": weights["H_init"], "z_l_init": weights["L_init"]}
+    if spec.puzzle_dim:
+        rows = np.random.default_rng(1).standard_normal((spec.puzzles, spec.puzzle_dim))
+        state["puzzle_table"] = rows.astype(np.float32)
+    save_file(state, folder / STATE_FILE)
+    gate = Gate(passed=True, limits={})
+    write_manifest(
+        folder,
+        Manifest(name="a", task=task, precision=precision, spec=spec, opset=OPSET, max_batch=1024, gate=gate),
+    )
     return folder
 
 

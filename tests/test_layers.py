@@ -76,6 +76,7 @@ MAY_USE: dict[str, set[str]] = {
         "pydantic",
         "onnxruntime",
         "openvino",
+        "onnx",
         "tensorrt",
         "tensorrt_rtx",
         "cuda",
@@ -107,7 +108,8 @@ MAY_USE: dict[str, set[str]] = {
 }
 # The command line imports these only inside functions: its edge verbs must run where there is no torch.
 LAZY_IN_CLI = HOST
-INSIDE_FUNCTIONS = {"zoo": {"huggingface_hub"}}  # of these only: a device may lack them, and is told so when it asks
+# of these only: a device may lack them, and is told so when it asks
+INSIDE_FUNCTIONS = {"zoo": {"huggingface_hub"}, "runtime": {"onnx"}}
 BLOCKED_ON_EDGE = ("torch", "onnx", "numba", "huggingface_hub")
 
 MAX_FILE_LINES = 400

@@ -94,13 +94,14 @@ def _show(diagnosis: Diagnosis) -> None:
 
 def _backend_table(diagnosis: Diagnosis) -> Table:
     from rich.table import Table
+    from rich.text import Text
 
     table = Table()
     for column in ("backend", "here", "precisions", "why"):
         table.add_column(column)
     for backend in diagnosis.backends:
-        works = "[green]works[/]" if backend.works else "no"
-        table.add_row(backend.name, works, ", ".join(backend.precisions) or "–", backend.why)
+        works = Text("works", style="green") if backend.works else Text("no")
+        table.add_row(backend.name, works, ", ".join(backend.precisions) or "–", Text(backend.why))
     return table
 
 
@@ -122,8 +123,12 @@ def _about(facts: Facts) -> list[tuple[str, str]]:
     ]
     where = f"virtual environment {python.venv}{shared}" if python.in_venv else "no virtual environment"
     rows.append(("Python", f"{python.version}, {where}"))
-    versions = [f"{name} {package.version}" for name, package in facts.packages.items()]
-    rows.append(("packages", ", ".join([f"onnxruntime {facts.onnxruntime.version or 'missing'}", *versions])))
+    rows.append(("TensorRT", _tensorrt(facts)))
+    found = facts.onnxruntime
+    runs_on = ", ".join(name.removesuffix("ExecutionProvider") for name in found.providers)
+    versions = [f"onnxruntime {found.version} ({runs_on})" if found.version else "onnxruntime missing"]
+    versions += [f"{name} {package.version}" for name, package in facts.packages.items()]
+    rows.append(("packages", ", ".join(versions)))
     if power.mode or power.modes:
         locked = {True: "locked", False: "free", None: "not shown"}[power.clocks_locked]
         rows.append(("power mode", f"{power.mode or 'not readable'} of {', '.join(power.modes)}; clocks {locked}"))
@@ -136,6 +141,17 @@ def _about(facts: Facts) -> list[tuple[str, str]]:
     rows.append(("room", ", ".join(f"{name} {_gib(size)}" for name, size in parts)))
     rows.append(("cameras", "; ".join(f"{c.device} {c.name} ({c.kind})" for c in facts.cameras) or "none"))
     return rows
+
+
+def _tensorrt(facts: Facts) -> str:
+    """Where it comes from, and whether this Python can import it."""
+    found = facts.tensorrt
+    parts = [f"{found.apt} from apt"] if found.apt else []
+    parts += [f"{name} {version} from pip" for name, version in found.pip.items()]
+    if found.imported is None:
+        return ", ".join(parts) + ", its Python part is not installed" if parts else "not installed"
+    seen = f"imported here as {found.imported.version}" if found.imported.version else "not importable here"
+    return ", ".join([*parts, seen])
 
 
 def _gib(size: int | None) -> str:

@@ -100,7 +100,8 @@ class LazyGroup(click.Group):
 def cli() -> None:
     """Train, quantize, export and run Hierarchical Reasoning Models on edge devices.
 
-    A recipe becomes a checkpoint, a checkpoint becomes an artifact, an artifact runs anywhere.
+    A recipe becomes a checkpoint, a checkpoint becomes an artifact, an artifact runs anywhere. Compiled models, engines
+    and pulled models are kept in ~/.cache/hrm-edge and may be removed at any time.
     """
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 import shutil
+import signal
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -258,6 +259,8 @@ def solve(target: Target, puzzle: str, model: str | None, engine: bool, solve_op
 @click.pass_obj
 def demo(target: Target, port: int, model: str | None, demo_options: tuple[str, ...]) -> None:
     """Run the camera demo on HOST and show its page here, through ssh: nothing is opened on the network."""
+    for ending in (signal.SIGTERM, signal.SIGHUP):  # as Ctrl-C: a demo that nobody looks at would keep the camera
+        signal.signal(ending, signal.default_int_handler)
     with _workspace(target) as space:
         words = ["--web", f"127.0.0.1:{port}"]
         if model:

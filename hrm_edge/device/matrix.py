@@ -25,7 +25,10 @@ class Release(_Closed):
     tensorrt: list[str]
     python: str
     torch: str
+    """Where it comes from; for people."""
     torch_tensorrt: str
+    packages: dict[str, dict[str, str]]
+    """SoC → package → the only version that works there; one that is not named is not tied to the JetPack."""
 
 
 class Soc(_Closed):

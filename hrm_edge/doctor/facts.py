@@ -27,7 +27,8 @@ class Board(_Closed):
     model: str | None = Field(description="the device tree's model line")
     module: str | None = Field(description="by the part number in the device tree; null where we do not know it")
     soc: str | None = Field(description="tegra234 (Orin), tegra264 (Thor) or another one")
-    l4t: str | None
+    release: str | None = Field(description="first line of /etc/nv_tegra_release")
+    l4t: str | None = Field(description="read from it; null where it is not understood")
     jetpack: str | None = Field(description="null where no row of jetson/matrix.yaml has this L4T")
 
 
@@ -78,7 +79,7 @@ class Meter(_Closed):
 
 class Power(_Closed):
     mode: str | None
-    modes: list[str]
+    modes: dict[str, int] = Field(description="name → number, which differs between boards")
     clocks_locked: bool | None
     meters: list[Meter] = Field(description="the best first")
 

@@ -117,6 +117,7 @@ def _board(machine: Machine) -> Board:
         model=machine.text("/proc/device-tree/model") or None,
         module=matrix.modules[part] if part else None,
         soc=soc[0] if soc else None,
+        release=next(iter(machine.text("/etc/nv_tegra_release").splitlines()), None),
         l4t=l4t,
         jetpack=release.jetpack if release else None,
     )
@@ -227,7 +228,7 @@ def _power(machine: Machine) -> Power:
     found = clocks(system)
     return Power(
         mode=power_mode(system),
-        modes=list(power_modes(system).values()),
+        modes={name: number for number, name in power_modes(system).items()},
         clocks_locked=all(clock.locked for clock in found) if found else None,
         meters=[
             Meter(name=source.name, rails=list(source.rails), problem=source.problem, mend=source.mend)

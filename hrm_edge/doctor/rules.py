@@ -47,9 +47,10 @@ def _jetpack(facts: Facts) -> Iterator[Finding]:
         return
     releases = load_matrix().releases
     if board.l4t is None:
+        read = f"reads {board.release!r}, which we do not understand" if board.release else "is not readable"
         yield warn(
             "l4t-unknown",
-            "a Jetson's kernel, but /etc/nv_tegra_release is not readable: the JetPack is not known, none is assumed",
+            f"a Jetson's kernel, but /etc/nv_tegra_release {read}: the JetPack is not known, none is assumed",
             "docker run -v /etc/nv_tegra_release:/etc/nv_tegra_release:ro …"
             if facts.container
             else "cat /etc/nv_tegra_release",
@@ -235,13 +236,14 @@ def _power(facts: Facts) -> Iterator[Finding]:
         yield note(
             "power-mode",
             f"power mode {power.mode}; the fastest of {', '.join(power.modes)} is {fastest}",
-            f"hrm-edge bench MODEL --power-mode {fastest}  (for one run; 'sudo nvpmodel -m ID' stays)",
+            f"hrm-edge bench sudoku-nano --power-mode {fastest}  (for one run; it stays with "
+            f"'sudo nvpmodel -m {power.modes[fastest]}')",
         )
     if power.clocks_locked is False:
         yield note(
             "clocks",
             "the clocks move with the load: latencies will scatter",
-            "hrm-edge bench MODEL --lock-clocks  (for one run; 'sudo jetson_clocks' until the next boot)",
+            "hrm-edge bench sudoku-nano --lock-clocks  (for one run; 'sudo jetson_clocks' until the next boot)",
         )
 
 
@@ -259,21 +261,38 @@ def _jtop(facts: Facts) -> Iterator[Finding]:
 
 def _torch(facts: Facts) -> Iterator[Finding]:
     torch, bridge = facts.packages.get("torch"), facts.packages.get("torch-tensorrt")
-    if torch and torch.version.endswith("+cpu") and facts.gpus:
-        where = f" ({release.torch})" if (release := _release(facts)) else ""
+    pip = f"{facts.python.executable} -m pip"
+    others = list(_of_another_release(facts))
+    if others:
+        yield warn(
+            "torch-mismatch",
+            f"{'; '.join(others)}; only the Torch-TensorRT backend needs them here",
+            f"{pip} uninstall -y {' '.join(name for name in ('torch', 'torch-tensorrt') if name in facts.packages)}",
+        )
+    elif torch and torch.version.endswith("+cpu") and facts.gpus:
         yield note(
             "torch-cpu",
-            f"torch {torch.version} does not use the GPU{where}; only training and the Torch-TensorRT backend need it",
-            f"{facts.python.executable} -m pip uninstall -y torch"
-            if facts.kind == "jetson"
-            else f"{facts.python.executable} -m pip install --force-reinstall torch",
+            f"torch {torch.version} does not use the GPU; only training and the Torch-TensorRT backend need it",
+            f"{pip} uninstall -y torch" if facts.kind == "jetson" else f"{pip} install --force-reinstall torch",
         )
-    if bridge and torch and bridge.version.split(".")[:2] != torch.version.split(".")[:2]:
+    if not others and bridge and torch and bridge.version.split(".")[:2] != torch.version.split(".")[:2]:
         yield warn(
             "torch-tensorrt",
             f"torch-tensorrt {bridge.version} and torch {torch.version} do not belong together",
-            f"{facts.python.executable} -m pip install torch-tensorrt=={'.'.join(torch.version.split('.')[:2])}.*",
+            f"{pip} install torch-tensorrt=={'.'.join(torch.version.split('.')[:2])}.*",
         )
+
+
+def _of_another_release(facts: Facts) -> Iterator[str]:
+    """What of torch does not belong to this JetPack, by the matrix."""
+    release = _release(facts)
+    if release is None or facts.board is None:
+        return
+    for name, right in release.packages.get(facts.board.soc or "", {}).items():
+        found = facts.packages.get(name)
+        if found and not starts_with(found.version.partition("+")[0], right):
+            where = f" from {release.torch}" if name == "torch" else ""
+            yield f"{name} {found.version} is not the one of JetPack {release.jetpack} ({right}{where})"
 
 
 def _release(facts: Facts) -> Release | None:

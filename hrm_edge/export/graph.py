@@ -22,7 +22,7 @@ from hrm_edge.export import plugin_node
 from hrm_edge.plugin.contract import NAME as PLUGIN
 from hrm_edge.plugin.contract import NAMESPACE
 from hrm_edge.quant.calibrate import quantize_weight
-from hrm_edge.spec import HEAD_VIEWS, HIDDEN_SCORE, SINUSOIDAL_ROWS, ModelSpec, cell_ids, step_io
+from hrm_edge.spec import HEAD_VIEWS, HIDDEN_SCORE, SINUSOIDAL_ROWS, ModelSpec, cell_ids, rotary_rows, step_io
 
 OPSET = 18  # LayerNormalization is native, and TensorRT 10.3 (JetPack 6.2) reads all of it
 IR_VERSION = 9
@@ -36,13 +36,6 @@ def query_scale(spec: ModelSpec) -> NDArray[np.float32]:
     scale = np.ones(3 * spec.hidden, np.float32)
     scale[: spec.hidden] = 1.0 / math.sqrt(spec.head_dim)
     return scale
-
-
-def rotary_rows(spec: ModelSpec) -> NDArray[np.int64]:
-    """[3 D], the order of qkv's rows in the graph: first halves of Q's and K's heads, their second halves, V."""
-    d = spec.hidden
-    qk = np.arange(2 * d).reshape(2 * spec.heads, 2, spec.head_dim // 2)
-    return np.concatenate([qk[:, 0].ravel(), qk[:, 1].ravel(), np.arange(2 * d, 3 * d)])
 
 
 def embedding_scale(spec: ModelSpec) -> np.float32:
@@ -194,7 +187,7 @@ class StepGraph:
         """
         spec = self.spec
         t, h, half = spec.total_len, spec.heads, spec.head_dim // 2
-        rows = rotary_rows(spec)
+        rows = np.array(rotary_rows(spec))
         qkv = self.linear(x, f"{name}.qkv_proj", rows=rows, row_scale=query_scale(spec)[rows])
         first, second, v = self.ops("Split", (qkv,), 3, axis=2, num_outputs=3)
         tables = zip(("rope_cos", "rope_sin"), plugin_node.rope_halves(spec), strict=True)

@@ -19,11 +19,11 @@ from pydantic import BaseModel, ConfigDict
 from safetensors.numpy import load_file
 
 from hrm_edge.errors import UserError
-from hrm_edge.export.graph import embedding_scale, query_scale, rotary_rows
+from hrm_edge.export.graph import embedding_scale, query_scale
 from hrm_edge.manifest import STATE_FILE, STEP_FILE, read_manifest
 from hrm_edge.model.hrm import HRM
 from hrm_edge.model.weights import load_weights
-from hrm_edge.spec import ModelSpec, buffer_shapes, parameter_shapes
+from hrm_edge.spec import ModelSpec, buffer_shapes, parameter_shapes, rotary_rows
 
 Weights = dict[str, NDArray[Any]]  # float32
 

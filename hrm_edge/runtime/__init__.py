@@ -1,4 +1,4 @@
-"""Artifacts become sessions here, by ONNX Runtime, OpenVINO or TensorRT. No torch: this is what a device runs."""
+"""Artifacts become sessions here: ONNX Runtime, OpenVINO, TensorRT, our own code. No torch: a device runs this."""
 
 from __future__ import annotations
 
@@ -8,13 +8,14 @@ from typing import Literal
 from hrm_edge.errors import UserError
 from hrm_edge.manifest import STATE_FILE, STEP_FILE, Manifest, read_manifest
 from hrm_edge.runtime.host import HostSession
+from hrm_edge.runtime.native.session import NativeSession
 from hrm_edge.runtime.ort import OrtSession
 from hrm_edge.runtime.ov import OpenVinoSession
 from hrm_edge.runtime.trt.identity import PLAN_FILE, SIDECAR_FILE
 from hrm_edge.session import Session
 
-CpuBackend = Literal["onnxruntime", "openvino", "openvino-bf16"]
-Backend = Literal["onnxruntime", "openvino", "openvino-bf16", "tensorrt", "auto"]
+CpuBackend = Literal["onnxruntime", "openvino", "openvino-bf16", "native"]
+Backend = CpuBackend | Literal["tensorrt", "auto"]
 
 
 def open_artifact(
@@ -51,4 +52,6 @@ def open_step(folder: Path, manifest: Manifest, threads: int | None, backend: Cp
     """The step of a verified artifact on one of the CPU's backends."""
     if backend == "onnxruntime":
         return OrtSession(folder, manifest, threads=threads)
+    if backend == "native":
+        return NativeSession(folder, manifest, threads=threads)
     return OpenVinoSession(folder, manifest, threads=threads, bf16=backend == "openvino-bf16")

@@ -28,7 +28,7 @@ def file_for(manifest: Manifest) -> Path | None:
     entry = manifest.files.get(STEP_FILE)
     if entry is None:
         return None
-    parts = (entry.sha256, metadata.version(RUNTIME), _processor())
+    parts = (entry.sha256, metadata.version(RUNTIME), processor())
     name = hashlib.sha256("\n".join(parts).encode()).hexdigest()[:32]
     path = user_cache() / "compiled" / RUNTIME / f"{name}.onnx"
     with contextlib.suppress(OSError):
@@ -44,8 +44,8 @@ def prune(folder: Path) -> None:
             file.unlink()
 
 
-def _processor() -> str:
-    """What the choice of kernels depends on: the instruction sets, by the kernel's list of them where it has one."""
+def processor() -> str:
+    """What compiled code depends on: the instruction sets, by the kernel's list of them where it has one."""
     with contextlib.suppress(OSError):
         for line in Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines():
             if line.startswith(("flags", "Features")):

@@ -97,7 +97,10 @@ def test_the_step_program(cpu_step: Any, tmp_path: Path, monkeypatch: pytest.Mon
 def check_step(step: dict[str, Any], base: str) -> None:
     rows = step["rows"]
     names = [row["name"] for row in rows]
-    assert len(set(names)) == len(names) == THREADS + 2 * 3 * THREADS + 3  # eager; precisions x backends; naive
+    pairs = {(row["precision"], row["backend"]) for row in rows if row["graph"] == "ours"}
+    usual = {(precision, b) for precision in ("fp32", "int8") for b in ("onnxruntime", "openvino", "openvino-bf16")}
+    assert usual <= pairs <= {*usual, ("int8", "native")}
+    assert len(set(names)) == len(names) == THREADS * (1 + len(pairs)) + 3  # eager torch, ours, the naive export
     by_name = {row["name"]: row for row in rows}
     assert by_name[base]["against_eager"] == {"median": 1.0, "min": 1.0, "max": 1.0}
     for row in rows:

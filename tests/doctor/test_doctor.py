@@ -39,6 +39,7 @@ FOUND = {  # machine → (findings, backends that work)
     "cpu-laptop": ([], ["onnxruntime (CPU)"]),
     "jetson-container": (["l4t-unknown", "container-gpu", "container-board"], ["onnxruntime (CPU)"]),
     "wsl2": (["wsl-gpu", "wsl-sensors"], ["onnxruntime (CPU)"]),
+    "wsl2-rtx": (["wsl-sensors"], ["onnxruntime (CPU)", "tensorrt-rtx"]),
 }
 
 
@@ -71,6 +72,22 @@ def test_a_jetson_is_recognized(name, tmp_path):
     assert read == BOARDS[name]
 
 
+def test_torch_that_belongs_to_the_jetpack_is_no_finding(tmp_path):
+    for number, (tree, packages) in enumerate((
+        (NANO(), torch("2.8.0", "2.8.0")),
+        (trees.agx_orin_jp72(), torch("2.13.0", "2.8.0")),
+        (trees.thor_jp71(), torch("2.13.0", "2.13.0")),
+    )):  # fmt: skip
+        found = names(look(replace(tree, packages=packages), tmp_path / str(number)))
+        assert not {"torch-mismatch", "torch-cpu"} & {*found}
+
+
+def test_the_mend_of_a_power_mode_has_the_boards_own_number(tmp_path):
+    mends = {finding.name: finding.mend for finding in look(NANO(), tmp_path).findings}
+    assert "--power-mode MAXN_SUPER" in mends["power-mode"]
+    assert "sudo nvpmodel -m 2" in mends["power-mode"]
+
+
 def test_other_facts(tmp_path):
     desktop = look(trees.rtx_desktop(), tmp_path / "a").facts
     assert (desktop.gpus[0].name, desktop.gpus[0].sm) == ("NVIDIA GeForce RTX 4090", "8.9")
@@ -91,6 +108,15 @@ def changed(tree: Tree, files: dict[str, str | None]) -> Tree:
 
 NANO = trees.orin_nano_jp62
 NO_TENSORRT = {"onnxruntime": trees.ORT, "tensorrt": MISSING}
+
+
+def torch(version: str, bridge: str) -> dict[str, Package]:
+    return {
+        "torch": Package(version=version, from_apt=False),
+        "torch-tensorrt": Package(version=bridge, from_apt=False),
+    }
+
+
 CASES = [  # (finding, level, words of what, words of mend, tree)
     ("venv-isolated", "warn", "does not see apt's packages", f"{VENV}/pyvenv.cfg",
      lambda: replace(changed(NANO(), trees.venv(False)), imports=NO_TENSORRT)),
@@ -137,8 +163,13 @@ CASES = [  # (finding, level, words of what, words of mend, tree)
     ("torch-cpu", "note", "torch 2.13.0+cpu does not use the GPU", "force-reinstall torch",
      lambda: replace(trees.rtx_desktop(), packages={"torch": Package(version="2.13.0+cpu", from_apt=False)})),
     ("torch-tensorrt", "warn", "do not belong together", "torch-tensorrt==2.8.*",
-     lambda: replace(NANO(), packages={"torch": Package(version="2.8.0", from_apt=False),
-                                       "torch-tensorrt": Package(version="2.13.0", from_apt=False)})),
+     lambda: replace(trees.rtx_desktop(), packages=torch("2.8.0", "2.13.0"))),
+    ("torch-mismatch", "warn", "torch 2.13.0 is not the one of JetPack 6.2 (2.8 from NVIDIA's Jetson index)",
+     "pip uninstall -y torch torch-tensorrt", lambda: replace(NANO(), packages=torch("2.13.0", "2.8.0"))),
+    ("torch-mismatch", "warn", "torch-tensorrt 2.13.0 is not the one of JetPack 7.2 (2.8);", "pip uninstall -y torch",
+     lambda: replace(trees.agx_orin_jp72(), packages=torch("2.13.0", "2.13.0"))),
+    ("l4t-unknown", "warn", "reads 'beta 3 of something', which we do not understand", "cat /etc/nv_tegra_release",
+     lambda: changed(NANO(), {"etc/nv_tegra_release": "beta 3 of something\n"})),
     ("python-old", "fail", "Python 3.8 is too old", "python3.10",
      lambda: replace(NANO(), python=Interpreter("/usr/bin/python3", (3, 8), "/usr", "/usr"))),
     ("onnxruntime", "fail", "is not installed", "install --force-reinstall onnxruntime",

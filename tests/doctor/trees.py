@@ -6,7 +6,7 @@ Contents after public recordings of such machines (device trees, ``nv_tegra_rele
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from hrm_edge.device.system import System
@@ -249,6 +249,12 @@ def wsl2() -> Tree:
     return Tree(files, architecture="x86_64")
 
 
+def wsl2_rtx() -> Tree:
+    """The card is a paravirtual device; its driver is Windows' own."""
+    plain, desktop = wsl2(), rtx_desktop()
+    return replace(plain, files={**plain.files, "dev/dxg": ""}, programs=desktop.programs, packages=desktop.packages)
+
+
 ALL: dict[str, Callable[[], Tree]] = {
     "orin-nano-jp6.2": orin_nano_jp62,
     "agx-orin-jp7.2": agx_orin_jp72,
@@ -257,4 +263,5 @@ ALL: dict[str, Callable[[], Tree]] = {
     "cpu-laptop": cpu_laptop,
     "jetson-container": jetson_container,
     "wsl2": wsl2,
+    "wsl2-rtx": wsl2_rtx,
 }

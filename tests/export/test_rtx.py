@@ -8,45 +8,20 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-import numpy as np
-import onnx
 import pytest
-import torch
 
 from hrm_edge import zoo
-from hrm_edge.export.graph import StepGraph
-from hrm_edge.manifest import STATE_FILE, STEP_FILE, Gate, Manifest, Precision, read_manifest, write_manifest
-from hrm_edge.model.hrm import HRM
-from hrm_edge.quant.calibrate import activation_scales
-from hrm_edge.recipe import Quantization
+from hrm_edge.manifest import Precision, read_manifest
 from hrm_edge.runtime.trt.build import Wishes, build_engine
 from hrm_edge.runtime.trt.identity import PLAN_FILE, Engine
 from hrm_edge.spec import ModelSpec, variant_spec
+from tests.artifacts import write_random_artifact
 
 pytestmark = pytest.mark.rtx
 
 SHIPPED_SMS = (86, 89, 120)  # RTX 30, 40 and 50
 REDUCED = variant_spec("reduced", vocab=11, seq_len=81)
 FULL = variant_spec("full", vocab=11, seq_len=81)
-
-
-def write_artifact(folder: Path, spec: ModelSpec, precision: Precision) -> Path:
-    """As ``hrm-edge export`` writes it, of random weights, and without the comparison with torch."""
-    torch.manual_seed(0)
-    model = HRM(spec).eval()
-    weights = {name: tensor.numpy() for name, tensor in {**dict(model.named_buffers()), **model.state_dict()}.items()}
-    scales = None
-    if precision == "int8":
-        tokens = np.random.default_rng(0).integers(1, spec.vocab, (16, spec.seq_len)).astype(np.uint8)
-        scales = activation_scales(model, tokens, np.zeros(16, np.int32), Quantization(observer="max"), 1)
-    folder.mkdir()
-    graph = StepGraph(spec, weights, half=precision == "fp16", activation_scales=scales).build()
-    onnx.save(graph, folder / STEP_FILE)
-    (folder / STATE_FILE).touch()
-    gate = Gate(passed=True, limits={})
-    manifest = Manifest(name="a", task="sudoku", precision=precision, spec=spec, opset=18, max_batch=1024, gate=gate)
-    write_manifest(folder, manifest)
-    return folder
 
 
 def build(artifact: Path, out: Path, sms: tuple[int, ...], max_batch: int = 64) -> Engine:
@@ -76,7 +51,7 @@ def test_both_files_of_reduced_build_for_two_architectures(tmp_path: Path) -> No
     """Batch 1 to 64; INT8 weights stay INT8 in the engine: it is far smaller."""
     sizes = {}
     for precision in ("fp32", "int8"):
-        artifact = write_artifact(tmp_path / precision, REDUCED, precision)
+        artifact = write_random_artifact(tmp_path / precision, REDUCED, precision)
         sizes[precision] = build(artifact, tmp_path / f"{precision}-engine", (86, 120)).plan.bytes
     assert 5_000_000 < sizes["int8"] < 0.75 * sizes["fp32"]
 
@@ -85,6 +60,6 @@ def test_both_files_of_reduced_build_for_two_architectures(tmp_path: Path) -> No
 @pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
 @pytest.mark.parametrize("spec", [REDUCED, FULL], ids=["reduced", "full"])
 def test_every_variant_in_every_precision(spec: ModelSpec, precision: Precision, tmp_path: Path) -> None:
-    engine = build(write_artifact(tmp_path / "a", spec, precision), tmp_path / "out", SHIPPED_SMS)
+    engine = build(write_random_artifact(tmp_path / "a", spec, precision), tmp_path / "out", SHIPPED_SMS)
     assert engine.identity.options.precision == precision
     shutil.rmtree(tmp_path / "out")

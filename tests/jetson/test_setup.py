@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import random
 import re
 import shutil
 import signal
@@ -69,11 +70,16 @@ def main():
 
 @pytest.fixture(scope="module")
 def wheelhouse(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("wheelhouse")
+    return make_wheelhouse(tmp_path_factory.mktemp("wheelhouse"))
+
+
+def make_wheelhouse(folder: Path, ballast_mb: int = 0) -> Path:
+    """The stand-in's wheel, with so many megabytes that do not shrink, and its hash."""
     wheel = folder / "hrm_edge-9.9.9-py3-none-any.whl"
     about = "hrm_edge-9.9.9.dist-info"
     with zipfile.ZipFile(wheel, "w") as archive:
         archive.writestr("hrm_edge_program.py", PROGRAM)
+        archive.writestr("ballast", random.Random(9).randbytes(ballast_mb << 20))
         archive.writestr(f"{about}/METADATA", "Metadata-Version: 2.1\nName: hrm-edge\nVersion: 9.9.9\n")
         archive.writestr(f"{about}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
         archive.writestr(f"{about}/entry_points.txt", "[console_scripts]\nhrm-edge = hrm_edge_program:main\n")
@@ -182,6 +188,30 @@ def test_a_full_disk_is_told_before_anything_is_written(wheelhouse, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
+@pytest.mark.parametrize(("room_mb", "words"), [(8, "no virtual environment was made"), (60, "pip failed")])
+def test_a_disk_that_fills_up_meanwhile_is_told_and_a_rerun_completes(tmp_path, room_mb, words):
+    """A disk of so many megabytes, whose df says otherwise: full while the environment is made, or while pip works."""
+    if os.geteuid():
+        pytest.skip("needs root, to mount a small disk")
+    disk, df = tmp_path / "disk", program(tmp_path / "bin", "df", "printf 'x\\nx 9 9 9999 0%% /\\n'")
+    disk.mkdir()
+    (tmp_path / "wheelhouse").mkdir()
+    wheelhouse = make_wheelhouse(tmp_path / "wheelhouse", ballast_mb=60)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={room_mb}m", "tmpfs", str(disk)], check=True)
+    try:
+        done = setup("--offline", wheelhouse, home=disk, path=df)
+        assert done.returncode == 2
+        assert f"Error: {words}: see the message above\n  df -h" in done.stderr
+        assert not (disk / ".local/share/hrm-edge/.installed").exists()
+        assert not (disk / ".local/share/hrm-edge/tmp").exists()
+        subprocess.run(["mount", "-o", "remount,size=200m", str(disk)], check=True)
+        assert setup("--offline", wheelhouse, home=disk, path=df).returncode == 0
+    finally:
+        subprocess.run(["umount", str(disk)], check=True)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
 def test_sudo_refused_leaves_the_installation(wheelhouse, tmp_path):
     """Root runs these tests, so the script is told that the user is another one."""
     names = "case $1 in -u) echo 1000 ;; -un) echo ada ;; *) echo ada ;; esac"
@@ -199,6 +229,7 @@ def test_a_service_that_could_not_read_its_program_is_refused(wheelhouse, tmp_pa
     done = setup("--offline", wheelhouse, "--service", "--prefix", "/home/ada/hrm", "--dry-run", home=tmp_path)
     assert done.returncode == 2
     assert "--prefix /opt/hrm-edge" in done.stderr
+    assert done.stdout.count("\n") == 1  # before anything is done
 
 
 @pytest.mark.slow

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shlex
 import shutil
 import socket
 import subprocess
@@ -106,6 +107,7 @@ class Board:
             subprocess.run(command, check=True)
         shutil.copy(folder / "user.pub", folder / "authorized")
         port = free_port()
+        self._sshd = [sshd, "-e", "-f", str(folder / "sshd_config")]
         (folder / "sshd_config").write_text(
             f"ListenAddress 127.0.0.1:{port}\nHostKey {folder}/host\nAuthorizedKeysFile {folder}/authorized\n"
             f"StrictModes no\nUsePAM no\nPidFile none\nPasswordAuthentication no\nSetEnv HOME={self.home}\n"
@@ -113,7 +115,7 @@ class Board:
         )
         Path("/run/sshd").mkdir(exist_ok=True)
         with open(folder / "sshd.log", "w") as log:
-            self.process = subprocess.Popen([sshd, "-D", "-e", "-f", folder / "sshd_config"], stderr=log)
+            self.process = subprocess.Popen([*self._sshd, "-D"], stderr=log)
         self._wait(port)
         self.line = Line(port)
         self.config = folder / "ssh_config"
@@ -128,14 +130,19 @@ class Board:
             time.sleep(0.1)
         missing(f"sshd does not start here: {(self.folder / 'sshd.log').read_text()}")
 
-    def configure(self, *, key: str = "user", known: str | None = "host") -> None:
-        """Who asks, and which host key this workstation knows (None: none)."""
+    def configure(self, *, key: str = "user", known: str | None = "host", namespace: str | None = None) -> None:
+        """Who asks, and which host key this workstation knows (None: none).
+
+        With ``namespace``, of the network, the board has ports of its own: an sshd in there is talked to by pipe.
+        """
+        inside = f"ip netns exec {namespace} {shlex.join([*self._sshd, '-i'])} 2>>{self.folder}/sshd.log"
         text = f"[127.0.0.1]:{self.line.port} {(self.folder / f'{known}.pub').read_text()}" if known else ""
         (self.folder / "known_hosts").write_text(text)
         self.config.write_text(
             f"Host board\n  HostName 127.0.0.1\n  Port {self.line.port}\n  IdentitiesOnly yes\n"
             f"  IdentityFile {self.folder}/{key}\n  UserKnownHostsFile {self.folder}/known_hosts\n"
             "  GlobalKnownHostsFile /dev/null\n  StrictHostKeyChecking no\n"  # what our own option has to overrule
+            + (f"  ProxyCommand {inside}\n" if namespace else "")
         )
 
     def install(self) -> None:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
+import http.client
 import json
+import os
 import random
 import shutil
 import signal
 import subprocess
 import time
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,7 +20,9 @@ import pytest
 from hrm_edge import zoo
 from hrm_edge.cli.doctor import EASY
 from hrm_edge.doctor import Diagnosis
-from tests.remote.board import Board
+from tests.needs import installed
+from tests.remote.board import Board, free_port
+from tests.vision.scenes import OTHER, paper, scene
 
 NANO = "sudoku-nano"
 
@@ -170,6 +176,57 @@ def test_ctrl_c_stops_the_job_there(board):
         time.sleep(0.1)
     group = int((board.jobs()[0] / "group").read_text())
     running.send_signal(signal.SIGINT)
+    _, words = running.communicate(timeout=60)
+    assert running.returncode == 130
+    assert "Interrupted: the job on board was stopped" in words
+    assert subprocess.run(["ps", "-o", "pid=", "-g", str(group)], capture_output=True, check=False).stdout == b""
+
+
+@pytest.fixture
+def namespace() -> Iterator[str]:
+    """A network namespace that has a loopback of its own."""
+    if os.geteuid():
+        pytest.skip("needs root, for a network of the board's own")
+    ip = installed("ip", "iproute2")
+    name = f"hrm{os.getpid()}"
+    subprocess.run([ip, "netns", "add", name], check=True)
+    try:
+        subprocess.run([ip, "-n", name, "link", "set", "lo", "up"], check=True)
+        yield name
+    finally:
+        subprocess.run([ip, "netns", "del", name], check=False)
+
+
+def ask(port: int, path: str) -> bytes:
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=10) as reply:
+        return reply.read()
+
+
+@pytest.mark.parametrize("ending", [signal.SIGINT, signal.SIGHUP], ids=["ctrl-c", "terminal-closed"])
+def test_the_demos_page_is_shown_here_and_the_demo_ends_with_the_command(board, namespace, tmp_path, ending):
+    """The board's camera sees a photo; its page is reached through ssh alone."""
+    cv2 = pytest.importorskip("cv2", reason="pip install 'hrm-edge[web]'")
+    board.configure(namespace=namespace)
+    port, photo = free_port(), tmp_path / "photo.png"
+    cv2.imwrite(str(photo), scene(paper(OTHER)))
+    running = subprocess.Popen(
+        board.command("demo", "--port", port, "--camera", photo), env=board.environ("here"), cwd=board.folder,
+        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, stdin=subprocess.DEVNULL,
+    )  # fmt: skip
+    state: dict = {}
+    end = time.monotonic() + 120
+    while state.get("state") != "solved":
+        assert running.poll() is None, running.stderr.read()
+        assert time.monotonic() < end, state
+        time.sleep(0.2)
+        with contextlib.suppress(OSError, http.client.HTTPException):  # not there yet
+            state = json.loads(ask(port, "/state"))
+    assert state["board"]["givens"] == OTHER
+    assert state["thought"]["verified"]
+    assert b"<html" in ask(port, "/")
+    (job,) = board.jobs()
+    group = int((job / "group").read_text())
+    running.send_signal(ending)
     _, words = running.communicate(timeout=60)
     assert running.returncode == 130
     assert "Interrupted: the job on board was stopped" in words

@@ -1,0 +1,63 @@
+"""The C++ source beside this file, compiled for this processor and kept in the user's cache."""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+from hrm_edge.errors import UserError
+from hrm_edge.files import atomic_file, user_cache
+from hrm_edge.runtime.compiled import processor
+
+SOURCE = "step.cpp"
+FLAGS = ("-O3", "-march=native", "-std=c++17", "-shared", "-fPIC", "-pthread")
+MEND = "install a C++ compiler (Debian, Ubuntu: sudo apt install g++), or use --backend onnxruntime"
+
+
+def compiler() -> str | None:
+    """The C++ compiler: $CXX, or the first of the usual names."""
+    named = os.environ.get("CXX")
+    names = (named,) if named else ("c++", "g++", "clang++")
+    return next((found for name in names if (found := shutil.which(name))), None)
+
+
+def library() -> ctypes.CDLL:
+    """The compiled step. The first call on a machine takes ten seconds.
+
+    Raises ``UserError`` where there is no compiler, or where it refuses.
+    """
+    found = compiler()
+    if found is None:
+        raise UserError("--backend native: there is no C++ compiler here", MEND)
+    folder = Path(__file__).parent
+    sources = b"".join(path.read_bytes() for path in sorted([*folder.glob("*.cpp"), *folder.glob("*.h")]))
+    parts = (sources, found.encode(), _version(found), " ".join(FLAGS).encode(), processor().encode())
+    name = hashlib.sha256(b"\0".join(parts)).hexdigest()[:32]
+    path = user_cache() / "native" / f"{name}.so"
+    if not path.is_file():
+        with atomic_file(path) as temporary:
+            _compile(found, folder / SOURCE, temporary)
+    try:
+        loaded = ctypes.CDLL(str(path))
+    except OSError as error:
+        raise UserError(f"--backend native: {path} cannot be loaded: {error}", f"remove it: rm {path}") from error
+    loaded.hrm_new.restype = ctypes.c_void_p
+    loaded.hrm_new.argtypes = (ctypes.c_void_p, ctypes.c_int32)
+    loaded.hrm_free.argtypes = (ctypes.c_void_p,)
+    loaded.hrm_step.argtypes = (ctypes.c_void_p, ctypes.c_int32, *[ctypes.c_void_p] * 8)
+    return loaded
+
+
+def _version(found: str) -> bytes:
+    return subprocess.run([found, "--version"], capture_output=True, check=False).stdout
+
+
+def _compile(found: str, source: Path, out: Path) -> None:
+    done = subprocess.run([found, *FLAGS, str(source), "-o", str(out)], capture_output=True, text=True, check=False)
+    if done.returncode:
+        reason = next((line for line in done.stderr.splitlines() if "error" in line), done.stderr.strip()[-300:])
+        raise UserError(f"--backend native: {found} does not compile the step: {reason}", MEND)

@@ -1,0 +1,149 @@
+"""The weights of an artifact's graph in the structures of model.h.
+
+Axes: T positions, D hidden, H heads, Dh head size, F inner, V vocabulary, Q halting outputs.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hrm_edge.errors import UserError
+from hrm_edge.runtime.state import AGAIN
+from hrm_edge.spec import HEAD_VIEWS, ModelSpec, cell_ids, rotary_rows
+
+OTHERWISE = "run it with --backend onnxruntime"
+
+
+class Linear(ctypes.Structure):
+    """HrmLinear."""
+
+    _fields_ = [
+        ("inputs", ctypes.c_int32), ("outputs", ctypes.c_int32), ("weight", ctypes.c_void_p),
+        ("weight_scale", ctypes.c_void_p), ("input_scale", ctypes.c_float),
+    ]  # fmt: skip
+
+
+_SIZES = ("T", "S", "D", "H", "F", "V", "Q", "l_layers", "h_layers", "l_cycles", "h_cycles",
+          "most_seen")  # fmt: skip
+_ARRAYS = ("embedding", "positions", "seen", "seen_count", "cos", "sin", "lm_head", "q_head", "q_bias")
+
+
+class Model(ctypes.Structure):
+    """HrmModel."""
+
+    _fields_ = [
+        *((name, ctypes.c_int32) for name in _SIZES), ("puzzle_scale", ctypes.c_float),
+        ("linears", ctypes.POINTER(Linear)), *((name, ctypes.c_void_p) for name in _ARRAYS),
+    ]  # fmt: skip
+
+
+def read_tensors(path: Path) -> dict[str, NDArray[Any]]:
+    """The initializers of an artifact's graph by name."""
+    try:
+        import onnx
+        from onnx import numpy_helper
+    except ImportError as error:
+        raise UserError("--backend native needs onnx, which is not installed", "pip install onnx") from error
+    return {tensor.name: numpy_helper.to_array(tensor) for tensor in onnx.load(path).graph.initializer}
+
+
+class _Tensors:
+    """Tensors of a file, checked as they are asked for, and kept while a structure points at them."""
+
+    def __init__(self, tensors: Mapping[str, NDArray[Any]], path: Path) -> None:
+        self.tensors, self.path = tensors, path
+        self.kept: list[Any] = []
+
+    def __call__(self, name: str, dtype: type[np.generic], *shape: int) -> NDArray[Any]:
+        if name not in self.tensors:
+            raise UserError(f"{self.path} has no '{name}', which --backend native needs", f"{AGAIN}, or {OTHERWISE}")
+        found = self.tensors[name]
+        if found.shape != shape or found.dtype != dtype:
+            raise UserError(
+                f"{self.path}: '{name}' is {found.dtype} {list(found.shape)}, "
+                f"the manifest's model has {np.dtype(dtype)} {list(shape)}",
+                AGAIN,
+            )
+        return self.keep(found)
+
+    def keep(self, array: NDArray[Any]) -> NDArray[Any]:
+        self.kept.append(np.asarray(array, order="C"))
+        return np.asarray(self.kept[-1])
+
+
+def model_of(spec: ModelSpec, tensors: Mapping[str, NDArray[Any]], path: Path) -> tuple[Model, list[Any]]:
+    """The C structure, and what must live as long as it is read; ``path``: of the tensors, for messages.
+
+    Raises ``UserError`` where a tensor is missing or is not of the model's shape.
+    """
+    read = _Tensors(tensors, path)
+    linears = _linears(spec, read)
+    arrays = _arrays(spec, read)
+    packed = (Linear * len(linears))(*linears)
+    sizes = (
+        spec.total_len, spec.seq_len, spec.hidden, spec.heads, spec.inner, spec.vocab, spec.q_outputs,
+        spec.l_layers, spec.h_layers, spec.l_cycles, spec.h_cycles, arrays["seen"].shape[2],
+    )  # fmt: skip
+    puzzle_scale = float(read("puzzle_scale", np.float32)) if spec.puzzle_tokens else 1.0
+    pointers = [arrays[name].ctypes.data if name in arrays else None for name in _ARRAYS]
+    return Model(*sizes, puzzle_scale, packed, *pointers), [read.kept, packed]
+
+
+def seen_by_heads(spec: ModelSpec) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+    """Positions that a head's query sees [H, T, most], and how many of them [H]; 0: all T."""
+    t = spec.total_len
+    groups: list[list[list[int]]] = []
+    if spec.grid_heads:
+        assert spec.grid is not None
+        ids = cell_ids(spec.grid)
+        for view in HEAD_VIEWS * (spec.heads // len(HEAD_VIEWS)):
+            same = [] if view is None else [[u for u in range(t) if ids[view][u] == own] for own in ids[view]]
+            groups.append(same)
+    counts = np.array([len(same[0]) if same else 0 for same in groups] or [0] * spec.heads, np.int32)
+    seen = np.zeros((spec.heads, t, int(counts.max())), np.int32)
+    for head, same in enumerate(groups):
+        if same:
+            seen[head, :, : counts[head]] = same
+    return seen, counts
+
+
+def _linears(spec: ModelSpec, read: _Tensors) -> list[Linear]:
+    """The four of every layer of L, then of H."""
+    d, f = spec.hidden, spec.inner
+    shapes = {"self_attn.qkv_proj": (d, 3 * d), "self_attn.o_proj": (d, d),
+              "mlp.gate_up_proj": (d, 2 * f), "mlp.down_proj": (f, d)}  # fmt: skip
+    found = []
+    for level, layers in (("L_level", spec.l_layers), ("H_level", spec.h_layers)):
+        for name, shape in ((f"{level}.layers.{i}.{n}", s) for i in range(layers) for n, s in shapes.items()):
+            weight = read(f"{name}.weight_int8", np.int8, *shape)
+            scale = read(f"{name}.weight_scale", np.float32, shape[1])
+            if spec.positions == "rope" and name.endswith("qkv_proj"):  # back to head after head
+                order = np.argsort(rotary_rows(spec))
+                weight, scale = read.keep(weight[:, order]), read.keep(scale[order])
+            input_scale = float(read(f"{name}.input_scale", np.float32))
+            found.append(Linear(*shape, weight.ctypes.data, scale.ctypes.data, input_scale))
+    return found
+
+
+def _arrays(spec: ModelSpec, read: _Tensors) -> dict[str, NDArray[Any]]:
+    """What stays in float32, by its name in the structure."""
+    d, t = spec.hidden, spec.total_len
+    found = {
+        "embedding": read("embedding", np.float32, spec.vocab, d),
+        "lm_head": read("lm_head.weight", np.float32, d, spec.vocab),
+        "q_head": read("q_head.weight", np.float32, d, spec.q_outputs),
+        "q_bias": read("q_head.bias", np.float32, spec.q_outputs),
+    }
+    if "positions" in read.tensors:
+        found["positions"] = read("positions", np.float32, t, d)
+    found["seen"], found["seen_count"] = map(read.keep, seen_by_heads(spec))
+    if spec.positions == "rope":
+        for name in ("cos", "sin"):  # the file has them side by side for all heads
+            found[name] = read.keep(read(f"rope_{name}", np.float32, t, d)[:, : spec.head_dim // 2])
+    return found

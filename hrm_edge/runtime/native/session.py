@@ -1,0 +1,79 @@
+"""Our own INT8 step behind the ``Session`` protocol.
+
+Axes: B slots, T positions, D hidden.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import importlib.util
+import os
+import weakref
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hrm_edge.errors import UserError
+from hrm_edge.manifest import STEP_FILE, Manifest
+from hrm_edge.runtime.host import HostSession, Outputs
+from hrm_edge.runtime.native.compile import compiler, library
+from hrm_edge.runtime.native.model import OTHERWISE, model_of, read_tensors
+from hrm_edge.spec import STEP_INPUTS, STEP_OUTPUTS, step_io
+
+
+def unfit(manifest: Manifest) -> str | None:
+    """Why our own code does not run the artifact, or None: it runs INT8 models of the kind of ``full`` and ``nano``."""
+    spec = manifest.spec
+    holds = {
+        f"it is {manifest.precision}, not int8": manifest.precision == "int8",
+        "it has LayerNorm": spec.norm == "rms",
+        "its MLP is GELU": spec.mlp == "swiglu",
+        "it has biases": not spec.bias,
+        "it has connections between its levels": not spec.connections,
+        "its halting head is pooled": spec.halt_head == "first",
+        f"its hidden size of {spec.hidden} is no multiple of 64": spec.hidden % 64 == 0,
+        f"its heads of {spec.head_dim} are no multiple of 16": spec.head_dim % 16 == 0,
+    }
+    return next((why for why, fits in holds.items() if not fits), None)
+
+
+def available(manifest: Manifest) -> bool:
+    """Can this machine run the artifact by our own code?"""
+    return unfit(manifest) is None and compiler() is not None and importlib.util.find_spec("onnx") is not None
+
+
+class NativeSession(HostSession):
+    """The step of an INT8 artifact in one pass: nothing but attention brings the rows of a puzzle together.
+
+    ``threads`` share one puzzle, or take one puzzle each; None: all cores. Raises ``UserError`` where the model is of
+    another kind (:func:`unfit`), the machine has no compiler, or the graph is not as this version writes it.
+    """
+
+    backend = "native-cpu"
+
+    def __init__(self, folder: Path, manifest: Manifest, *, threads: int | None = None) -> None:
+        super().__init__(folder, manifest)
+        why = unfit(manifest)
+        if why is not None:
+            raise UserError(f"--backend native does not run {folder.name}: {why}", OTHERWISE)
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        self.threads = max(1, min(threads or cores, self.spec.total_len))  # a thread without a row is of no use
+        self._library = library()
+        path = folder / STEP_FILE
+        model, _keep = model_of(self.spec, read_tensors(path), path)
+        engine = ctypes.c_void_p(self._library.hrm_new(ctypes.byref(model), self.threads))
+        if not engine:
+            raise UserError(f"{path}: there is not enough memory for its weights", "close other programs")
+        self._engine = engine
+        weakref.finalize(self, self._library.hrm_free, engine)
+
+    def run(self, feeds: dict[str, NDArray[Any]]) -> Outputs:
+        batch, table = len(feeds["tokens"]), step_io(self.spec)
+        given = [np.ascontiguousarray(feeds[name]) if name in feeds else None for name in STEP_INPUTS]
+        found = [np.empty((batch, *map(int, table[name][1][1:])), np.float32) for name in STEP_OUTPUTS]
+        pointers = [None if array is None else array.ctypes.data for array in (*given, *found)]
+        self._library.hrm_step(self._engine, batch, *pointers)
+        z_h, z_l, logits, q = found
+        return z_h, z_l, logits, q

@@ -1,0 +1,351 @@
+// One ACT step of an INT8 artifact on the CPU, in one pass through the caches.
+//
+// A runtime that goes operator by operator spends most of a small model's step between the operators. Here all that a
+// row (a position of the sequence) goes through between two attentions happens while the row lies in the first cache:
+// rounding to INT8, product, residual, norm, gate. Rows meet in attention alone, so threads that share a puzzle meet
+// once per layer.
+//
+// Arithmetic is that of the artifact's graph: products of INT8 with INT8 exact in int32, everything else float32.
+
+#pragma once
+
+#include <atomic>
+#include <cmath>
+#include <thread>
+#include <vector>
+
+#include "product.h"
+
+namespace hrm {
+
+constexpr float kEps = 1e-5f, kHidden = -1e30f;  // of the norm; score of a column that pads attention's keys
+constexpr int kSpins = 1 << 17;                  // of a waiting thread, about 2 ms, before it lets others run
+
+inline void relax() {
+#if defined(__x86_64__)
+    __builtin_ia32_pause();
+#endif
+}
+
+// Waits without sleeping: the others are microseconds behind.
+class Barrier {
+  public:
+    explicit Barrier(int threads) : threads_(threads) {}
+    void wait() {
+        if (threads_ == 1) return;
+        const int round = round_.load(std::memory_order_acquire);
+        if (arrived_.fetch_add(1, std::memory_order_acq_rel) + 1 == threads_) {
+            arrived_.store(0, std::memory_order_relaxed);
+            round_.store(round + 1, std::memory_order_release);
+            return;
+        }
+        for (int spins = 0; round_.load(std::memory_order_acquire) == round; ++spins)
+            spins < kSpins ? relax() : std::this_thread::yield();
+    }
+
+  private:
+    const int threads_;
+    std::atomic<int> arrived_{0}, round_{0};
+};
+
+// What the threads that share one puzzle have in common: keys and values, twice, so that one barrier a layer is enough.
+struct Team {
+    Team(const HrmModel& m, int threads) : barrier(threads) {
+        for (int i = 0; i <= threads; ++i) first.push_back(m.T * i / threads);
+        for (auto& rows : keys) rows = Buffer<float>(size_t(m.T) * m.D);
+        for (auto& rows : values) rows = Buffer<float>(size_t(m.T) * m.D);
+    }
+    std::vector<int> first;  // row of each thread
+    Barrier barrier;
+    Buffer<float> keys[2], values[2];  // [T, D]
+};
+
+struct Scratch {  // one thread's
+    explicit Scratch(const HrmModel& m)
+        : columns(padded(m.T, kLanes)), injection(size_t(m.T) * m.D), query(size_t(m.T) * m.D),
+          x(size_t(m.T) * m.D), attended(size_t(m.T) * m.D), wide(size_t(kRows) * std::max(3 * m.D, 2 * m.F)),
+          keys(size_t(m.D / m.H) * columns), scores(size_t(kRows) * std::max(columns, padded(m.most_seen, kLanes))),
+          bytes(size_t(kRows) * std::max(m.D, m.F)) {}
+    int columns;  // T padded to whole vectors
+    Buffer<float> injection, query, x, attended;  // [T, D]
+    Buffer<float> wide, keys, scores;             // a product's rows; a head's [Dh, columns]; [kRows, columns]
+    Buffer<int8_t> bytes;
+    int turn = 0;  // which of the team's two keys and values come next: threads that share puzzles agree
+};
+
+struct Puzzle {  // one slot's inputs and outputs
+    const int32_t* tokens;
+    const float *puzzle, *z_h, *z_l;
+    float *z_h_next, *z_l_next, *logits, *q;
+};
+
+struct Visible {  // what the heads' queries see
+    explicit Visible(const HrmModel& m)
+        : T(m.T), most(m.most_seen), counts(m.seen_count, m.seen_count + m.H),
+          positions(m.seen, m.seen + (m.seen ? size_t(m.H) * m.T * m.most_seen : 0)) {}
+    const int32_t* of(int h, int t) const { return positions.data() + (size_t(h) * T + t) * most; }
+    int T, most;
+    std::vector<int32_t> counts, positions;
+};
+
+struct Model : HrmModel {
+    explicit Model(const HrmModel& m)
+        : HrmModel(m), table(copy(m.embedding, size_t(V) * D)), place(copy(m.positions, size_t(T) * D)),
+          cosines(copy(m.cos, size_t(T) * D / H / 2)), sines(copy(m.sin, size_t(T) * D / H / 2)),
+          visible(m), head(size_t(D) * padded(V, kLanes)), halting(copy(m.q_head, size_t(D) * Q)), bias(copy(m.q_bias, Q)) {
+        for (int i = 0; i < 4 * (l_layers + h_layers); ++i) layers.emplace_back(m.linears[i]);
+        for (int d = 0; d < D; ++d) std::copy_n(m.lm_head + size_t(d) * V, V, head.get() + size_t(d) * padded(V, kLanes));
+    }
+    static Buffer<float> copy(const float* from, size_t n) {
+        Buffer<float> to(from ? n : 0);
+        if (from) std::copy_n(from, n, to.get());
+        return to;
+    }
+    bool few(int h) const { return visible.counts[h] > 0; }
+    std::vector<Linear> layers;
+    Buffer<float> table, place, cosines, sines;
+    Visible visible;
+    Buffer<float> head, halting, bias;
+};
+
+// One thread's part of a puzzle's step.
+class Worker {
+  public:
+    Worker(const Model& m, Team& team, Scratch& scratch, int index)
+        : m_(m), team_(team), s_(scratch), begin_(team.first[index]), end_(team.first[index + 1]) {}
+
+    void step(const Puzzle& p) {
+        embed(p);
+        std::copy(p.z_h + at(begin_), p.z_h + at(end_), p.z_h_next + at(begin_));
+        std::copy(p.z_l + at(begin_), p.z_l + at(end_), p.z_l_next + at(begin_));
+        for (int i = 0; i < m_.h_cycles; ++i) {
+            for (int j = 0; j < m_.l_cycles; ++j) level(0, m_.l_layers, p.z_l_next, p.z_h_next, s_.injection.get());
+            level(m_.l_layers, m_.h_layers, p.z_h_next, p.z_l_next, nullptr);
+        }
+        heads(p);
+    }
+
+  private:
+    size_t at(int row) const { return size_t(row) * m_.D; }
+
+    void embed(const Puzzle& p) {
+        const int first = m_.T - m_.S;
+        for (int t = begin_; t < end_; ++t) {
+            const float* from = t < first ? p.puzzle + at(t) : m_.table.get() + at(p.tokens[t - first]);
+            const float by = t < first ? m_.puzzle_scale : 1.f;
+            for (int d = 0; d < m_.D; ++d)
+                s_.injection.get()[at(t) + d] = from[d] * by + (m_.positions ? m_.place.get()[at(t) + d] : 0.f);
+        }
+    }
+
+    // state = layers(state + a + b), b may be null
+    void level(int first, int layers, float* state, const float* a, const float* b) {
+        float* x = s_.x.get();
+        for (size_t i = at(begin_); i < at(end_); ++i) x[i] = state[i] + (b ? a[i] + b[i] : a[i]);
+        for (int layer = first; layer < first + layers; ++layer, s_.turn ^= 1) {
+            const Linear* w = &m_.layers[4 * size_t(layer)];
+            for (int t = begin_; t < end_; t += kRows) project(w[0], t, std::min(kRows, end_ - t));
+            team_.barrier.wait();
+            for (int h = 0; h < m_.H; ++h) m_.few(h) ? attend_to_few(h) : attend_to_all(h);
+            for (int t = begin_; t < end_; t += kRows) {
+                const int rows = std::min(kRows, end_ - t);
+                add_and_norm(w[1], s_.attended.get() + at(t), m_.D, t, rows);
+                feed(w[2], w[3], t, rows);
+            }
+        }
+        std::copy(x + at(begin_), x + at(end_), state + at(begin_));
+    }
+
+    void round(const Linear& w, const float* x, int stride, int rows) {
+        for (int r = 0; r < rows; ++r)
+            for (int d = 0; d < w.in; d += kLanes)
+                store(s_.bytes.get() + r * w.in + d, rounded(load<Floats>(x + r * stride + d), w.input_scale));
+    }
+
+    // Q of these rows to the scratch, K and V to the team
+    void project(const Linear& w, int t, int rows) {
+        const int D = m_.D;
+        round(w, s_.x.get() + at(t), D, rows);
+        product(w, s_.bytes.get(), s_.wide.get(), rows);
+        for (int r = 0; r < rows; ++r) {
+            float* row = s_.wide.get() + r * 3 * D;
+            if (m_.cos) rotate(row, t + r);
+            std::copy_n(row, D, s_.query.get() + at(t + r));
+            std::copy_n(row + D, D, team_.keys[s_.turn].get() + at(t + r));
+            std::copy_n(row + 2 * D, D, team_.values[s_.turn].get() + at(t + r));
+        }
+    }
+
+    // rotary positions, "rotate half", on the heads of Q and K
+    void rotate(float* row, int t) {
+        const int dh = m_.D / m_.H, half = dh / 2;
+        const float *c = m_.cosines.get() + size_t(t) * half, *s = m_.sines.get() + size_t(t) * half;
+        for (int head = 0; head < 2 * m_.H; ++head, row += dh)
+            for (int i = 0; i < half; ++i) {
+                const float a = row[i], b = row[half + i];
+                row[i] = a * c[i] - b * s[i];
+                row[half + i] = b * c[i] + a * s[i];
+            }
+    }
+
+    // A head whose queries see a few keys each (a row, a column, a box): only those are looked at.
+    void attend_to_few(int h) {
+        const int dh = m_.D / m_.H, count = m_.visible.counts[h], wide = padded(count, kLanes);
+        const float *keys = team_.keys[s_.turn].get() + h * dh, *values = team_.values[s_.turn].get() + h * dh;
+        float* scores = s_.scores.get();
+        for (int t = begin_; t < end_; ++t) {
+            const int32_t* seen = m_.visible.of(h, t);
+            const float* query = s_.query.get() + at(t) + h * dh;
+            for (int i = 0; i < count; ++i) {
+                Floats products{};
+                for (int d = 0; d < dh; d += kLanes)
+                    products += load<Floats>(query + d) * load<Floats>(keys + at(seen[i]) + d);
+                scores[i] = total(products);
+            }
+            std::fill(scores + count, scores + wide, kHidden);
+            const float inverse = 1.f / softmax(scores, wide);
+            for (int d = 0; d < dh; d += kLanes) {
+                Floats sum{};
+                for (int i = 0; i < count; ++i) sum += scores[i] * load<Floats>(values + at(seen[i]) + d);
+                store(s_.attended.get() + at(t) + h * dh + d, sum * inverse);
+            }
+        }
+    }
+
+    void attend_to_all(int h) {
+        const int dh = m_.D / m_.H, columns = s_.columns;
+        const float* keys = team_.keys[s_.turn].get() + h * dh;
+        for (int t = 0; t < m_.T; ++t)  // each thread for itself: columns of one matrix would share cache lines
+            for (int d = 0; d < dh; ++d) s_.keys.get()[d * columns + t] = keys[at(t) + d];
+        for (int t = begin_; t < end_; t += kRows) switch (end_ - t) {
+            case 1: attend_rows<1>(h, t); break;
+            case 2: attend_rows<2>(h, t); break;
+            case 3: attend_rows<3>(h, t); break;
+            case 4: attend_rows<4>(h, t); break;
+            case 5: attend_rows<5>(h, t); break;
+            default: attend_rows<kRows>(h, t);
+        }
+    }
+
+    template <int R> void attend_rows(int h, int t) {
+        const int dh = m_.D / m_.H, columns = s_.columns;
+        const float* query = s_.query.get() + at(t) + h * dh;
+        int c = 0;
+        for (; c + kPanel <= columns; c += kPanel) score<R, kVectors>(query, c);
+        for (; c < columns; c += kLanes) score<R, 1>(query, c);
+        float inverse[R];
+        for (int r = 0; r < R; ++r) {
+            float* row = s_.scores.get() + r * columns;
+            std::fill(row + m_.T, row + columns, kHidden);
+            inverse[r] = 1.f / softmax(row, columns);
+        }
+        const float* values = team_.values[s_.turn].get() + h * dh;
+        float* out = s_.attended.get() + at(t) + h * dh;
+        int d = 0;
+        for (; d + 2 * kLanes <= dh; d += 2 * kLanes) weigh<R, 2>(values + d, inverse, out + d);
+        for (; d < dh; d += kLanes) weigh<R, 1>(values + d, inverse, out + d);
+    }
+
+    // scores [R, 16 N] of the keys from column c on
+    template <int R, int N> void score(const float* query, int c) {
+        const int dh = m_.D / m_.H, columns = s_.columns;
+        Floats sums[R][N] = {};
+        for (int d = 0; d < dh; ++d)
+            for (int v = 0; v < N; ++v) {
+                const Floats key = load<Floats>(s_.keys.get() + d * columns + c + kLanes * v);
+                for (int r = 0; r < R; ++r) sums[r][v] += query[r * m_.D + d] * key;
+            }
+        for (int r = 0; r < R; ++r)
+            for (int v = 0; v < N; ++v) store(s_.scores.get() + r * columns + c + kLanes * v, sums[r][v]);
+    }
+
+    // out [R, 16 N] = weights times values
+    template <int R, int N> void weigh(const float* values, const float* inverse, float* out) {
+        const float* weights = s_.scores.get();
+        Floats sums[R][N] = {};
+        for (int t = 0; t < m_.T; ++t)
+            for (int v = 0; v < N; ++v) {
+                const Floats value = load<Floats>(values + at(t) + kLanes * v);
+                for (int r = 0; r < R; ++r) sums[r][v] += weights[r * s_.columns + t] * value;
+            }
+        for (int r = 0; r < R; ++r)
+            for (int v = 0; v < N; ++v) store(out + r * m_.D + kLanes * v, sums[r][v] * inverse[r]);
+    }
+
+    // exp(score - largest) in place, `columns` whole vectors; returns their sum
+    static float softmax(float* row, int columns) {
+        Floats most = load<Floats>(row);
+        for (int c = kLanes; c < columns; c += kLanes) {
+            const Floats x = load<Floats>(row + c);
+            most = x > most ? x : most;
+        }
+        const float largest = greatest(most);
+        Floats sum{};
+        for (int c = 0; c < columns; c += kLanes) {
+            const Floats weight = exponential(load<Floats>(row + c) - largest);
+            store(row + c, weight);
+            sum += weight;
+        }
+        return total(sum);
+    }
+
+    // x = norm(x + from W)
+    void add_and_norm(const Linear& w, const float* from, int stride, int t, int rows) {
+        const int D = m_.D;
+        round(w, from, stride, rows);
+        product(w, s_.bytes.get(), s_.wide.get(), rows);
+        for (int r = 0; r < rows; ++r) {
+            float *x = s_.x.get() + at(t + r), *y = s_.wide.get() + r * D;
+            Floats squares{};
+            for (int d = 0; d < D; d += kLanes) {
+                const Floats sum = load<Floats>(x + d) + load<Floats>(y + d);
+                squares += sum * sum;
+                store(x + d, sum);
+            }
+            const float by = 1.f / std::sqrt(total(squares) / D + kEps);
+            for (int d = 0; d < D; d += kLanes) store(x + d, load<Floats>(x + d) * by);
+        }
+    }
+
+    // x = norm(x + (silu(gate) up) W)
+    void feed(const Linear& w, const Linear& down, int t, int rows) {
+        const int F = m_.F;
+        float* wide = s_.wide.get();
+        round(w, s_.x.get() + at(t), m_.D, rows);
+        product(w, s_.bytes.get(), wide, rows);
+        for (int r = 0; r < rows; ++r)
+            for (int f = 0; f < F; f += kLanes) {
+                float* gate = wide + r * 2 * F + f;
+                const Floats g = load<Floats>(gate);
+                store(gate, g / (exponential(-g) + 1.f) * load<Floats>(gate + F));
+            }
+        add_and_norm(down, wide, 2 * F, t, rows);
+    }
+
+    void heads(const Puzzle& p) {
+        const int V = m_.V, wide = padded(V, kLanes), first = m_.T - m_.S;
+        for (int t = std::max(begin_, first); t < end_; ++t)
+            for (int v = 0; v < V; v += kLanes) {
+                Floats sums[4] = {};  // four chains hide the latency of an addition
+                for (int d = 0; d < m_.D; d += 4)
+                    for (int i = 0; i < 4; ++i)
+                        sums[i] += p.z_h_next[at(t) + d + i] * load<Floats>(m_.head.get() + size_t(d + i) * wide + v);
+                float row[kLanes];
+                store(row, (sums[0] + sums[1]) + (sums[2] + sums[3]));
+                std::copy_n(row, std::min(kLanes, V - v), p.logits + size_t(t - first) * V + v);
+            }
+        if (begin_ != 0) return;
+        for (int i = 0; i < m_.Q; ++i) {
+            float sum = m_.bias.get()[i];
+            for (int d = 0; d < m_.D; ++d) sum += p.z_h_next[d] * m_.halting.get()[d * m_.Q + i];
+            p.q[i] = sum;
+        }
+    }
+
+    const Model& m_;
+    Team& team_;
+    Scratch& s_;
+    const int begin_, end_;
+};
+
+}  // namespace hrm
