@@ -94,13 +94,14 @@ def _show(diagnosis: Diagnosis) -> None:
 
 def _backend_table(diagnosis: Diagnosis) -> Table:
     from rich.table import Table
+    from rich.text import Text
 
     table = Table()
     for column in ("backend", "here", "precisions", "why"):
         table.add_column(column)
     for backend in diagnosis.backends:
-        works = "[green]works[/]" if backend.works else "no"
-        table.add_row(backend.name, works, ", ".join(backend.precisions) or "–", backend.why)
+        works = Text("works", style="green") if backend.works else Text("no")
+        table.add_row(backend.name, works, ", ".join(backend.precisions) or "–", Text(backend.why))
     return table
 
 

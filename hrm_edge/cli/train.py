@@ -89,9 +89,10 @@ def train(recipe: Path, overrides: tuple[str, ...], out: Path | None, nproc: int
     torchrun --nproc-per-node 8 --nnodes 2 --rdzv-backend c10d \\
         --rdzv-endpoint FIRST:29400 --rdzv-id NAME --max-restarts 3 -m hrm_edge train RECIPE
 
-    With --nnodes 1:2 training goes on while one of two hosts is away. OMP_NUM_THREADS is set to cores / processes
-    unless you set it (torchrun sets 1). Without the variable above, workers that torchrun starts again look for lost
-    ones.
+    With --nnodes 1:2 training goes on while one of two hosts is away. Those that reach FIRST go on; one that does not
+    looks for it for --host-timeout, at least 60 s, and comes back by itself, or ends with an error. OMP_NUM_THREADS
+    is set to cores / processes unless you set it (torchrun sets 1). Without the variable above, workers that torchrun
+    starts again look for lost ones.
     """
     from hrm_edge.recipe import load_recipe, read_keys
 
@@ -111,10 +112,13 @@ def train(recipe: Path, overrides: tuple[str, ...], out: Path | None, nproc: int
 
 def _launch(options: Recipe, own: list[str], nproc: int, flags: dict[str, Any]) -> int:
     """Start the processes of this host; each of them comes back here and finds its rank in the environment."""
-    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # its warnings about host names; read when torch loads
+    chosen = os.environ.get("TORCH_CPP_LOG_LEVEL")  # read when torch loads
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "FATAL")  # a C++ stack for every try to reach the other hosts
     from hrm_edge.errors import UserError
     from hrm_edge.train.launch import Hosts, launch
     from hrm_edge.train.loop import check_batch
+
+    os.environ["TORCH_CPP_LOG_LEVEL"] = chosen or "ERROR"  # the processes to be started: no warnings about host names
 
     if flags["nnodes"] != (1, 1) and not flags["rdzv_endpoint"]:
         raise UserError("--nnodes: several hosts have to meet somewhere", "add --rdzv-endpoint HOST:PORT on all hosts")

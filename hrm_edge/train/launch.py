@@ -2,7 +2,7 @@
 
 The agent is the one torchrun runs. It starts this host's processes, meets the agents of other hosts, and starts all
 processes again when one is lost or a host comes or goes. What torchrun does not do: it would repeat a run that ended
-with a message for the user.
+with a message for the user, and ends for good on a host that is cut off from the one where all meet.
 """
 
 from __future__ import annotations
@@ -14,18 +14,27 @@ import logging
 import os
 import signal
 import socket
+import stat
 import sys
 import threading
+import time
 import uuid
 from dataclasses import dataclass
+from typing import Any
 
 import torch.distributed.elastic.rendezvous.registry as registry
-from torch.distributed import TCPStore  # type: ignore[attr-defined]
+from torch.distributed import DistError, TCPStore  # type: ignore[attr-defined]
 from torch.distributed.elastic.agent.server.api import RunResult, WorkerGroup, WorkerSpec, WorkerState
 from torch.distributed.elastic.agent.server.local_elastic_agent import LocalElasticAgent
 from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, SignalException
 from torch.distributed.elastic.rendezvous import RendezvousParameters
-from torch.distributed.elastic.rendezvous.api import RendezvousClosedError, RendezvousError, RendezvousTimeoutError
+from torch.distributed.elastic.rendezvous.api import (
+    RendezvousClosedError,
+    RendezvousConnectionError,
+    RendezvousError,
+    RendezvousTimeoutError,
+)
+from torch.distributed.elastic.rendezvous.dynamic_rendezvous import DynamicRendezvousHandler
 
 from hrm_edge.errors import EXIT_INTERRUPTED, EXIT_OK, UserError
 from hrm_edge.train.distributed import DEFAULT_TIMEOUT_S, EXIT_LOST, address_towards
@@ -51,7 +60,8 @@ class Hosts:
 
     @property
     def join_timeout(self) -> float:
-        """Seconds to wait for enough hosts: more than it takes (45) to count out one that is gone."""
+        """Seconds to wait for enough hosts, or for the way back to them: more than the 45 that it takes to count out
+        one that is gone."""
         return max(60.0, self.timeout)
 
     def rank_counts(self) -> list[int]:
@@ -59,8 +69,35 @@ class Hosts:
         return [self.nproc * nodes for nodes in range(self.nnodes[0], self.nnodes[1] + 1)]
 
 
+class _LostAtMeeting(RendezvousConnectionError):
+    """A host took part in the meeting and was gone before all had their ranks."""
+
+
 class _Agent(LocalElasticAgent):
     """Starts the workers again unless they have ended for a reason that stays."""
+
+    has_met = False
+    """Has it met the agents of enough hosts and started its workers?"""
+
+    def __init__(self, spec: WorkerSpec, exit_barrier_timeout: float, restarts: int) -> None:
+        super().__init__(spec, DefaultLogsSpecs(), exit_barrier_timeout=exit_barrier_timeout)
+        self._remaining_restarts = restarts
+
+    @property
+    def restarts(self) -> int:
+        """How often lost workers may still be started again."""
+        return int(self._remaining_restarts)
+
+    def _rendezvous(self, worker_group: WorkerGroup) -> None:
+        try:
+            super()._rendezvous(worker_group)
+        except DistError as error:  # torch shares out the ranks past the rendezvous, on the bare store
+            raise _LostAtMeeting from error
+
+    def _start_workers(self, worker_group: WorkerGroup) -> dict[int, Any]:
+        started: dict[int, Any] = super()._start_workers(worker_group)
+        self.has_met = True
+        return started
 
     def _monitor_workers(self, worker_group: WorkerGroup) -> RunResult:
         result = super()._monitor_workers(worker_group)
@@ -122,26 +159,87 @@ def _exit_code(result: RunResult, hosts: Hosts) -> int:
 
 
 def _run(arguments: list[str], hosts: Hosts) -> RunResult:
+    """Run the agent of this host. When it has met the others and is cut off from where they met, it looks for the way
+    back; raises torch's ``RendezvousConnectionError`` when there is none for ``hosts.join_timeout`` seconds."""
+    place = _meeting_place(hosts)
+    restarts = hosts.max_restarts
+    search_until = 0.0  # who has not met anybody yet does not search: the address may be wrong
+    while True:
+        agent: _Agent | None = None
+        try:
+            # The old rendezvous lives until the new one is there: on the host of the port, the others' store with it.
+            rendezvous = _rendezvous(place)
+            agent = _agent(arguments, hosts, rendezvous, restarts)
+            return _take_part(agent, rendezvous)
+        except RendezvousConnectionError as error:
+            if agent is not None and agent.has_met:
+                # Restarts that were used stay used, as they do for the hosts that go on. The cut itself uses none, like
+                # any coming and going of hosts: the time limits it.
+                restarts = agent.restarts
+                search_until = time.monotonic() + hosts.join_timeout
+                what = "another host" if isinstance(error, _LostAtMeeting) else place.endpoint
+                seconds = f"{hosts.join_timeout:g} s"
+                print(f"hrm-edge: {what} is out of reach: looking for it for {seconds}", file=sys.stderr)
+            elif time.monotonic() >= search_until:
+                raise
+        time.sleep(1)
+
+
+def _meeting_place(hosts: Hosts) -> RendezvousParameters:
+    """Where and how long all meet. Asked for once: who opens the port finds it taken, by itself, the next time."""
     single = not hosts.rdzv_endpoint
     endpoint = "localhost:0" if single else hosts.rdzv_endpoint
     host, _, port = endpoint.partition(":")
     is_host = single or _opens_port(host, port or DEFAULT_PORT)
     # the address that the others are to reach: not what this host's own name happens to resolve to
     local_address = "127.0.0.1" if single else address_towards(host)
-    rendezvous = registry.get_rendezvous_handler(
-        RendezvousParameters(
-            backend="c10d",
-            endpoint=endpoint,
-            run_id=hosts.rdzv_id or uuid.uuid4().hex,
-            min_nodes=hosts.nnodes[0],
-            max_nodes=hosts.nnodes[1],
-            local_addr=local_address,
-            is_host=is_host,
-            join_timeout=int(hosts.join_timeout),
-            read_timeout=int(min(60, hosts.timeout)),
-            last_call_timeout=int(min(30, hosts.timeout)),
-        )
+    return RendezvousParameters(
+        backend="c10d",
+        endpoint=endpoint,
+        run_id=hosts.rdzv_id or uuid.uuid4().hex,
+        min_nodes=hosts.nnodes[0],
+        max_nodes=hosts.nnodes[1],
+        local_addr=local_address,
+        is_host=is_host,
+        join_timeout=int(hosts.join_timeout),
+        read_timeout=int(min(60, hosts.timeout)),
+        last_call_timeout=int(min(30, hosts.timeout)),
     )
+
+
+def _rendezvous(place: RendezvousParameters) -> DynamicRendezvousHandler:
+    """This host's part in the meeting; raises torch's ``RendezvousConnectionError`` where the place is out of reach."""
+    rendezvous = registry.get_rendezvous_handler(place)
+    assert isinstance(rendezvous, DynamicRendezvousHandler)  # what "c10d" stands for
+    port = int(place.endpoint.partition(":")[2] or DEFAULT_PORT)
+    if port and sys.platform == "linux":
+        _end_silent_connections(port, int(place.config["read_timeout"]))
+    return rendezvous
+
+
+def _end_silent_connections(port: int, seconds: int) -> None:
+    """Make this process's connections to ``port`` of any host fail after ``seconds`` without a sign of the other side.
+
+    torch gives its store no such limit: an agent that was cut off would hang, deaf to Ctrl-C too, until TCP has tried
+    again, which it does ever more rarely, or has given up after a quarter of an hour.
+    """
+    options = {
+        (socket.SOL_SOCKET, socket.SO_KEEPALIVE): 1,
+        (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE): max(1, seconds // 4),
+        (socket.IPPROTO_TCP, socket.TCP_KEEPINTVL): max(1, seconds // 4),
+        (socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT): seconds * 1000,
+    }
+    for name in os.listdir("/proc/self/fd"):  # torch does not tell which one is its own
+        with contextlib.suppress(OSError):  # closed meanwhile, or not connected
+            if not stat.S_ISSOCK(os.fstat(int(name)).st_mode):
+                continue
+            with socket.socket(fileno=os.dup(int(name))) as connection:
+                if connection.family in (socket.AF_INET, socket.AF_INET6) and connection.getpeername()[1] == port:
+                    for (level, option), value in options.items():
+                        connection.setsockopt(level, option, value)
+
+
+def _agent(arguments: list[str], hosts: Hosts, rendezvous: DynamicRendezvousHandler, restarts: int) -> _Agent:
     spec = WorkerSpec(
         role="train",
         local_world_size=hosts.nproc,
@@ -150,12 +248,21 @@ def _run(arguments: list[str], hosts: Hosts) -> RunResult:
         args=("-m", "hrm_edge", *arguments),
         max_restarts=hosts.max_restarts,
         monitor_interval=0.1,
-        local_addr=local_address,
     )
+    return _Agent(spec, hosts.timeout, restarts)
+
+
+def _take_part(agent: _Agent, rendezvous: DynamicRendezvousHandler) -> RunResult:
+    """Run the agent to its end, which stops its workers. Then the run is over for all hosts, except where only this one
+    was interrupted or cut off."""
     try:
-        return _Agent(spec, DefaultLogsSpecs(), exit_barrier_timeout=hosts.timeout).run()
+        return agent.run()
+    except RendezvousConnectionError:
+        # It comes back under a new name; under the old one, kept alive by its heartbeats, the others would wait for it.
+        rendezvous._stop_heartbeats()
+        raise
     finally:
-        if not isinstance(sys.exc_info()[1], SignalException):  # the other hosts may go on without this one
+        if not isinstance(sys.exc_info()[1], (SignalException, RendezvousConnectionError)):
             rendezvous.shutdown()
 
 

@@ -46,6 +46,7 @@ def test_the_screen_ends_with_the_next_command():
     [
         ("import os; os.abort()", "importing it crashes Python"),
         ("raise OSError('libgomp.so.1: cannot open shared object file')", "libgomp.so.1"),
+        ("raise OSError('[/bold] is no library')", "[/bold] is no library"),  # nothing is taken for markup
         ("__version__ = '0'", "fails: AttributeError"),  # it loads, and the road shows that it is no ONNX Runtime
     ],
 )
@@ -59,3 +60,6 @@ def test_a_broken_road_exits_1_with_the_mend_and_the_report(text, words, tmp_pat
     assert words in found.findings[0].what
     assert "Failed: the default road does not work here" in done.stderr
     assert found.findings[0].mend in done.stderr.replace("\n", "")
+    screen = doctor(before=str(tmp_path))
+    assert screen.returncode == 1
+    assert words in screen.stdout

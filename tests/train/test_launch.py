@@ -1,4 +1,4 @@
-"""Launching: bad input ends with one message and no process left; two hosts, one of which is cut off (slow)."""
+"""Launching: bad input ends with one message and no process left; hosts that are cut off from the others."""
 
 from __future__ import annotations
 
@@ -12,12 +12,14 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
 from hrm_edge.cli.train import train
 from hrm_edge.data.build import Options, build
@@ -82,19 +84,176 @@ def test_a_port_that_another_program_has(recipe_file: Path, tmp_path: Path) -> N
     assert not (tmp_path / "run").exists()
 
 
-def test_a_host_that_does_not_come_ends_in_a_message(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_host_that_does_not_come_ends_in_a_message(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setattr(Hosts, "join_timeout", 1)
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    begun = time.monotonic()
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     with pytest.raises(UserError, match=f"fewer than 2 hosts came to 127.0.0.1:{port} within 1 s\nstart the same"):
         launch([], Hosts(1, (2, 2), f"127.0.0.1:{port}", "x", timeout=1))
     monkeypatch.setattr(launching, "_opens_port", lambda *_: False)  # as if that were another host's port
+    monkeypatch.setattr(Hosts, "join_timeout", 30)
+    begun = time.monotonic()
     with pytest.raises(UserError, match=f"no way to 127.0.0.1:{port}, where the hosts are to meet: [^\n]*\nstart the"):
         launch([], Hosts(1, (2, 2), f"127.0.0.1:{port}", "x", timeout=1))
-    assert time.monotonic() - begun < 100
+    assert time.monotonic() - begun < 30, "it has met nobody there yet: the address may be wrong"
+    assert "looking for it" not in capfd.readouterr().err
+
+
+class OtherHost:
+    """What a host meets at the place of another one: a store; and workers that do what they are told, not training."""
+
+    def __init__(self, folder: Path) -> None:
+        self.pids, self.code = folder / "pids", folder / "code"
+        self.executable = folder / "worker"
+        once = f"code=$(cat {self.code} 2>&-) && [ $code ] && rm {self.code} && exit $code"
+        self.executable.write_text(f"#!/bin/sh\necho $$ >>{self.pids}\nwhile :; do {once}; sleep 0.1; done\n")
+        self.executable.chmod(0o755)
+        self.store: TCPStore | None = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+        self.port = self.store.port
+
+    def workers(self) -> list[int]:
+        """The process ids of all that were started, as yet."""
+        return [int(line) for line in self.pids.read_text().splitlines()] if self.pids.exists() else []
+
+    def running(self) -> list[int]:
+        return [pid for pid in self.workers() if Path(f"/proc/{pid}").exists()]
+
+    def wait_for_worker(self, number: int) -> None:
+        wait_until(lambda: len(self.workers()) == number and len(self.running()) == 1)
+
+    def cut(self) -> None:
+        self.store = None
+        wait_until(lambda: not self.running())
+
+    def mend(self) -> None:
+        self.store = TCPStore("127.0.0.1", self.port, is_master=True, wait_for_workers=False)
+
+
+def wait_until(reached: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 60
+    while not reached():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+@pytest.fixture
+def other_host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[OtherHost]:
+    host = OtherHost(tmp_path)
+    monkeypatch.setattr(sys, "executable", str(host.executable))
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    yield host
+    for number, handler in before.items():  # torch's agent has put its own there
+        signal.signal(number, handler)
+    for pid in host.running():
+        os.kill(pid, signal.SIGKILL)
+
+
+def meanwhile(action: Callable[[], None]) -> threading.Thread:
+    thread = threading.Thread(target=action)
+    thread.start()
+    return thread
+
+
+def test_a_host_that_is_cut_off_for_good_gives_up_and_leaves_no_process(
+    other_host: OtherHost, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(Hosts, "join_timeout", 2)
+    cut: list[float] = []
+    beating: list[str] = []
+
+    def cut_it_off() -> None:
+        other_host.wait_for_worker(1)
+        other_host.cut()
+        cut.append(time.monotonic())
+        time.sleep(1)
+        beating.extend(thread.name for thread in threading.enumerate() if "KeepAlive" in thread.name)
+
+    thread = meanwhile(cut_it_off)
+    place = f"127.0.0.1:{other_host.port}"
+    with pytest.raises(UserError, match=f"no way to {place}, where the hosts are to meet: [^\n]*\nstart the first"):
+        launch([], Hosts(1, (1, 1), place, "x", timeout=1))
+    thread.join()
+    assert time.monotonic() - cut[0] >= 1.9
+    assert capfd.readouterr().err.count(f"hrm-edge: {place} is out of reach: looking for it for 2 s\n") == 1
+    assert len(other_host.workers()) == 1
+    assert not other_host.running()
+    assert not beating, "kept alive, it would be waited for when the way is free again"
+
+
+@pytest.mark.parametrize(("cuts", "last_code"), [(2, 0), (1, 75)])
+def test_a_host_that_was_cut_off_goes_on_with_the_restarts_it_had_left(
+    other_host: OtherHost, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], cuts: int, last_code: int
+) -> None:
+    monkeypatch.setattr(Hosts, "join_timeout", 5)
+
+    def cut_it_off() -> None:
+        other_host.wait_for_worker(1)
+        other_host.code.write_text("75")  # lost: the one restart
+        other_host.wait_for_worker(2)
+        for number in range(cuts):
+            time.sleep(5 * number)  # beyond the time of the first search; the second has its own
+            other_host.cut()
+            time.sleep(2.5)  # long enough for one try to fail
+            other_host.mend()
+            other_host.wait_for_worker(3 + number)
+        other_host.code.write_text(str(last_code))
+
+    thread = meanwhile(cut_it_off)
+    hosts = Hosts(1, (1, 1), f"127.0.0.1:{other_host.port}", "x", max_restarts=1, timeout=1)
+    if last_code:
+        with pytest.raises(UserError, match=r"a process was lost \(exit codes \[75\]\) and 1 restarts are used up"):
+            launch([], hosts)
+    else:
+        assert launch([], hosts) == 0
+    thread.join()
+    assert len(other_host.workers()) == 2 + cuts
+    assert not other_host.running()
+    assert capfd.readouterr().err.count("is out of reach: looking for it for 5 s\n") == cuts
+
+
+@pytest.mark.slow
+def test_a_host_lost_while_all_meet_is_gone_on_without(
+    other_host: OtherHost, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    other_host.store = None  # this host opens the port
+    place = f"127.0.0.1:{other_host.port}"
+
+    def meet_and_vanish() -> None:
+        other_host.wait_for_worker(1)
+        meeting = launching._meeting_place(Hosts(1, (1, 2), place, "x", timeout=1))
+        other = launching._rendezvous(meeting)
+        assert other.next_rendezvous().world_size == 2
+        other._stop_heartbeats()
+        wait_until(lambda: not other_host.running())
+        other_host.wait_for_worker(2)
+        other_host.code.write_text("0")
+
+    thread = meanwhile(meet_and_vanish)
+    assert launch([], Hosts(1, (1, 2), place, "x", timeout=1)) == 0
+    thread.join()
+    assert len(other_host.workers()) == 2
+    assert "another host is out of reach: looking for it for 60 s\n" in capfd.readouterr().err
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs Linux's socket options")
+def test_connections_to_the_meeting_place_end_when_it_is_silent() -> None:
+    def limit(connection: socket.socket) -> int:
+        return connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT)
+
+    with socket.create_server(("127.0.0.1", 0)) as server, socket.create_server(("127.0.0.1", 0)) as another:
+        place, elsewhere = server.getsockname(), another.getsockname()
+        with socket.create_connection(place) as mine, socket.create_connection(elsewhere) as other:
+            launching._end_silent_connections(place[1], 7)
+            assert [limit(connection) for connection in (mine, other, server)] == [7000, 0, 0]
+            assert mine.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+            mine.sendall(b"x")
+            with server.accept()[0] as accepted:
+                assert accepted.recv(1) == b"x", "it is still open"
 
 
 def test_threads_are_shared_out_unless_given(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -186,11 +345,17 @@ def test_two_hosts_go_on_while_one_is_cut_off_and_when_it_is_back(
     words = [sys.executable, "-m", "hrm_edge", "train", str(recipe_file), "--out", str(run), "--nnodes", "1:2"]
     words += ["--rdzv-endpoint", "10.77.0.1:29400", "--rdzv-id", "two", "--host-timeout", "10s"]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    hosts = [subprocess.Popen(["ip", "netns", "exec", name, *words], env=environment) for name in namespaces]
+    said = tmp_path / "said by the second host"
+    with said.open("wb") as file:
+        hosts = [
+            subprocess.Popen(["ip", "netns", "exec", name, *words], env=environment, stderr=stderr)
+            for name, stderr in zip(namespaces, (None, file), strict=True)
+        ]
     try:
         together = wait_for_ranks(run, 2, 0, hosts)
         ip("-n", namespaces[1], "link", "set", "cable", "down")
         alone = wait_for_ranks(run, 1, together, hosts)
+        wait_until(lambda: b"10.77.0.1:29400 is out of reach: looking for it for 60 s" in said.read_bytes())
         ip("-n", namespaces[1], "link", "set", "cable", "up")
         again = wait_for_ranks(run, 2, alone, hosts)
         hosts[0].send_signal(signal.SIGINT)
