@@ -73,6 +73,12 @@ def right(answers: Tokens, puzzles: PuzzleSet) -> float:
     return float((answers == puzzles.labels).all(axis=1).mean())
 
 
+def require_some(share: float, who: str) -> None:
+    """``UserError`` where nothing is solved: there is no time per solved puzzle."""
+    if not share:
+        raise UserError(f"{who} solves none of the puzzles", "measure a trained model, or more --puzzles")
+
+
 def timed(way: Candidate, task: Task, puzzles: PuzzleSet, halt: Halt, slots: int) -> tuple[float, Solutions]:
     """Seconds of the whole set, and what came of it."""
     began = time.perf_counter()
@@ -87,8 +93,10 @@ def one_at_a_time(way: Candidate, model: HRM, task: Task, puzzles: PuzzleSet, ro
     for _ in range(rounds):
         seconds, found = timed(way, task, puzzles, "rules", 1)
         ours_right = right(found.answers, puzzles)
+        require_some(ours_right, "hrm-edge")
         began = time.perf_counter()
         eager_right = right(fixed_in_torch(model, puzzles.inputs), puzzles)
+        require_some(eager_right, "eager torch")
         eager_each.append(1e3 * (time.perf_counter() - began) / len(puzzles))
         ours_ms.append(1e3 * seconds / (ours_right * len(puzzles)))
         eager_ms.append(eager_each[-1] / eager_right)
@@ -135,6 +143,8 @@ def fastest(folders: list[Path], batch: int) -> tuple[Candidate, str]:
             ways += [(way, manifest.precision) for way in candidates(folder, manifest, batch=batch)]
         else:
             print(f"{folder.name} fails its gate: left out", file=sys.stderr)
+    if not ways:
+        raise UserError(f"no artifact passes its gate: {', '.join(map(str, folders))}", "export the model again")
     return min(ways, key=lambda pair: pair[0].step_ms)
 
 

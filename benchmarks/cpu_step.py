@@ -14,11 +14,9 @@ Writes benchmarks/results/NAME/cpu-step.json.
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import os
 import sys
 import time
-import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timezone
@@ -27,6 +25,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from naive import naive_export, require_exporter
 from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
@@ -47,7 +46,7 @@ from hrm_edge.model.weights import CheckpointInfo
 from hrm_edge.recipe import Limits, Quantization
 from hrm_edge.runtime import CpuBackend, open_step
 from hrm_edge.runtime.native.session import available
-from hrm_edge.spec import STEP_OUTPUTS, flops_per_step, variant_spec
+from hrm_edge.spec import flops_per_step, variant_spec
 from hrm_edge.tasks import get_task
 from hrm_edge.tasks.samples import sample_file
 
@@ -72,17 +71,6 @@ Arrays = dict[str, NDArray[Any]]
 # -- prepare ------------------------------------------------------------------------------------------------------
 
 
-class _Step(torch.nn.Module):
-    """What an exporter is given: the step with its optional input last."""
-
-    def __init__(self, model: HRM) -> None:
-        super().__init__()
-        self.model = model
-
-    def forward(self, tokens: Any, z_h: Any, z_l: Any, puzzle: Any = None) -> Any:
-        return self.model(tokens, puzzle, z_h, z_l)
-
-
 def model_of(name: str) -> tuple[HRM, Any]:
     """The float32 model and what an export wants to know of it; random weights where none are shipped."""
     folder = zoo.folder_of(name)
@@ -101,8 +89,7 @@ def folder_of(name: str, precision: Precision) -> Path:
 
 
 def prepare(names: list[str]) -> None:
-    if importlib.util.find_spec("onnxscript") is None:
-        raise UserError("torch.onnx.export needs onnxscript, which is not installed", "pip install onnxscript")
+    require_exporter()
     for name in names:
         model, info = model_of(name)
         (WORK / name).mkdir(parents=True, exist_ok=True)
@@ -116,20 +103,10 @@ def prepare(names: list[str]) -> None:
                     limits=Limits(puzzles=16) if random else None,
                 )  # fmt: skip
         print(f"torch.onnx.export of {name}", file=sys.stderr)
-        naive_export(model, WORK / name / NAIVE_FILE)
+        naive_export(model, inputs(model), WORK / name / NAIVE_FILE)
         print(f"counting nodes of {name}", file=sys.stderr)
         files = {"ours": folder_of(name, "fp32") / STEP_FILE, "naive": WORK / name / NAIVE_FILE}
         write_json(WORK / name / GRAPHS_FILE, {graph: node_counts(file) for graph, file in files.items()})
-
-
-def naive_export(model: HRM, path: Path) -> None:
-    feeds = inputs(model)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the exporter's own notices
-        torch.onnx.export(
-            _Step(model), tuple(map(torch.from_numpy, feeds.values())), str(path), input_names=list(feeds),
-            output_names=list(STEP_OUTPUTS), dynamo=True, external_data=False,
-        )  # fmt: skip
 
 
 def node_counts(file: Path) -> dict[str, int]:

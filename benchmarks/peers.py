@@ -7,7 +7,7 @@ steps, as the published evaluation does. hrm-edge is measured twice: for all the
 as it is meant to be used, stopping when the rules are kept ("rules"). In each round everyone has a turn, in an order
 that moves on by one; a ratio is taken within a round, so a change of the machine's clock meets both sides.
 
-Writes benchmarks/results/NAME/peers-MODEL.json.
+Writes benchmarks/results/NAME/peers-MODEL.json. The naive exports need onnxscript.
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ import os
 import sys
 import tempfile
 import time
-import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timezone
@@ -26,6 +25,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from naive import Step, naive_export, require_exporter
 from numpy.typing import NDArray
 from turns import ratios, summary
 
@@ -47,6 +47,7 @@ Tokens = NDArray[np.uint8]
 Answer = Callable[[Tokens], tuple[Tokens, int]]
 """One puzzle [1, S] → its answer [S] and the steps it took."""
 BASE = "hrm-edge, onnxruntime fp32, fixed"
+PACKAGES = ("torch", "onnxruntime", "openvino", "onnx", "onnxscript")
 
 
 @dataclass(frozen=True)
@@ -60,17 +61,6 @@ class Given:
     steps: int
     threads: int
     scratch: Path
-
-
-class _Step(torch.nn.Module):
-    """The published step's signature without a puzzle table: what an exporter is given."""
-
-    def __init__(self, model: HRM) -> None:
-        super().__init__()
-        self.model = model
-
-    def forward(self, tokens: Any, z_h: Any, z_l: Any) -> Any:
-        return self.model(tokens, None, z_h, z_l)
 
 
 def looped(
@@ -97,7 +87,7 @@ def eager(given: Given) -> Answer:
 
 
 def compiled(given: Given) -> Answer:
-    module = torch.compile(_Step(given.model), fullgraph=True)
+    module = torch.compile(Step(given.model), fullgraph=True)
 
     def step(cells: Any, z_h: Any, z_l: Any) -> Any:
         with torch.no_grad():
@@ -110,12 +100,8 @@ def naive_file(given: Given) -> Path:
     """torch.onnx.export of the step with its defaults."""
     path = given.scratch / "naive.onnx"
     if not path.exists():
-        example = (torch.ones(1, given.task.seq_len, dtype=torch.int32), *given.model.initial_state(1, torch.float32))
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # the exporter's own notices
-            torch.onnx.export(
-                _Step(given.model), example, str(path), input_names=["tokens", "z_h", "z_l"], dynamo=False
-            )
+        z_h, z_l = (level.numpy() for level in given.model.initial_state(1, torch.float32))
+        naive_export(given.model, {"tokens": np.ones((1, given.task.seq_len), np.int32), "z_h": z_h, "z_l": z_l}, path)
     return path
 
 
@@ -237,6 +223,7 @@ def folder_of(name: str) -> Path:
 def run(options: argparse.Namespace, scratch: Path) -> dict[str, Any]:
     from hrm_edge.data.puzzles import load_puzzles
 
+    require_exporter()
     torch.set_num_threads(options.threads)
     fp32 = folder_of(options.fp32)
     model, info = recover(fp32)
@@ -258,7 +245,7 @@ def run(options: argparse.Namespace, scratch: Path) -> dict[str, Any]:
         "device": describe_device().model_dump(mode="json"), "warnings": warnings_before(before, System()),
         "threads": options.threads, "puzzles": len(puzzles), "steps": given.steps, "rounds": options.rounds,
         "base": BASE,
-        "versions": {name: package_version(name) for name in ("torch", "onnxruntime", "openvino", "onnx")},
+        "versions": {name: package_version(name) for name in PACKAGES},
         "rows": rows(times, puzzles.labels),
     }  # fmt: skip
 

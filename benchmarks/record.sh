@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # The records of a machine: every shipped precision of a model under one protocol each, side by side, beside its peers.
 #   benchmarks/record.sh measure MACHINE    measure; the machine should do nothing else (about 4 minutes)
-#   benchmarks/record.sh peers MACHINE      beside torch and naive exports (about 3 minutes; needs torch)
+#   benchmarks/record.sh peers MACHINE      beside torch and naive exports (about 3 minutes; needs torch and onnxscript)
 #   MODEL=sudoku-nano    another model: a name or an artifact, with -fp16 and -int8 beside it
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."

@@ -27,7 +27,9 @@ class Backend(BaseModel):
 
 def backends(facts: Facts) -> list[Backend]:
     """Every backend, the default one first. What only a run can show (speed, accuracy) is not claimed."""
-    return [_onnxruntime(facts), _openvino(facts), _tensorrt(facts), _rtx(facts), _torch_tensorrt(facts)]
+    return [
+        _onnxruntime(facts), _openvino(facts), _native(facts), _tensorrt(facts), _rtx(facts), _torch_tensorrt(facts),
+    ]  # fmt: skip
 
 
 def _without(name: str, why: str) -> Backend:
@@ -46,6 +48,16 @@ def _openvino(facts: Facts) -> Backend:
     if found is None:
         return _without(name, "openvino is not installed")
     return Backend(name=name, works=True, precisions=ON_CPU, why=found.version)
+
+
+def _native(facts: Facts) -> Backend:
+    name = "native (CPU)"
+    missing = [
+        what for what, found in (("a C++ compiler", facts.compiler), ("onnx", facts.packages.get("onnx"))) if not found
+    ]
+    if missing:
+        return _without(name, f"{' and '.join(missing)} not installed")
+    return Backend(name=name, works=True, precisions=["int8"], why=f"compiled by {facts.compiler} when first asked for")
 
 
 def _on_gpu(facts: Facts, name: str, table: str, version: str) -> Backend:

@@ -29,6 +29,7 @@ from hrm_edge.doctor.machine import Machine
 
 PACKAGES = (
     "numpy",
+    "onnx",
     "torch",
     "torch-tensorrt",
     "tensorrt-rtx",
@@ -38,6 +39,7 @@ PACKAGES = (
     "opencv-python-headless",
 )
 TENSORRT_PIP = ("tensorrt", "tensorrt-cu12", "tensorrt-cu13", "tensorrt-cu12-bindings", "tensorrt-cu13-bindings")
+COMPILERS = ("c++", "g++", "clang++")  # as runtime/native/compile.py looks for them
 GROUPS = ("video", "render", "i2c", "jtop")  # cameras, GPU, power sensors, jtop's socket
 _VERSION = r"\d+(?:\.\d+)*"
 
@@ -59,6 +61,7 @@ def read_facts(machine: Machine) -> Facts:
         cuda=_cuda(machine, debs),
         tensorrt=_tensorrt(machine, debs),
         onnxruntime=machine.imports("onnxruntime"),
+        compiler=next((path for name in COMPILERS if (path := machine.system.run("which", name))), "").strip() or None,
         packages={name: found for name in PACKAGES if (found := machine.package(name))},
         python=_python(machine, debs),
         user=machine.user,

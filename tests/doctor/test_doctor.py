@@ -88,6 +88,20 @@ def test_the_mend_of_a_power_mode_has_the_boards_own_number(tmp_path):
     assert "sudo nvpmodel -m 2" in mends["power-mode"]
 
 
+def test_our_own_step_needs_a_compiler_and_onnx(tmp_path):
+    laptop = trees.cpu_laptop()
+    onnx, compiler = {"onnx": Package(version="1.23.0", from_apt=False)}, {"which g++": "/usr/bin/g++\n"}
+    for number, (packages, programs, why) in enumerate((
+        (onnx, compiler, "compiled by /usr/bin/g++ when first asked for"),
+        ({}, compiler, "onnx not installed"),
+        (onnx, {}, "a C++ compiler not installed"),
+        ({}, {}, "a C++ compiler and onnx not installed"),
+    )):  # fmt: skip
+        found = look(replace(laptop, packages=packages, programs=programs), tmp_path / str(number)).backends
+        (native,) = [backend for backend in found if backend.name == "native (CPU)"]
+        assert (native.works, native.why) == (bool(packages and programs), why)
+
+
 def test_other_facts(tmp_path):
     desktop = look(trees.rtx_desktop(), tmp_path / "a").facts
     assert (desktop.gpus[0].name, desktop.gpus[0].sm) == ("NVIDIA GeForce RTX 4090", "8.9")

@@ -30,7 +30,8 @@ from hrm_edge.recipe import Limits, Quantization
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
 MODELOPT = ["nvidia-modelopt==0.47.0", "omegaconf==2.3.0", "antlr4-python3-runtime==4.9.3", "pulp<4", "regex", "scipy",
-            "onnx-graphsurgeon", "onnxslim", "onnxconverter-common", "lief", "cppimport", "tqdm", "ninja"]  # fmt: skip
+            "onnx-graphsurgeon", "onnxslim", "onnxconverter-common", "lief", "cppimport", "tqdm", "ninja",
+            "nvidia-ml-py", "onnxscript", "onnx-ir"]  # fmt: skip
 STEPS = 4
 QUANTIZE = """
 import sys

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 import subprocess
 import sys
 from pathlib import Path
@@ -81,6 +82,19 @@ def test_neither_threads_nor_the_batch_change_a_bit(folders, name):
         for row in range(3):
             alone = run(session, tokens[row : row + 1], ids[row : row + 1], 4)
             assert all((a[0] == b[row]).all() for a, b in zip(alone, want, strict=True))
+
+
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="names x86's instruction sets")
+def test_without_the_instructions_it_counts_on(folders, monkeypatch):
+    """The plain loops, as on a processor without VNNI: the same integers, and the same sums of floats."""
+    manifest = read_manifest(folders["nano"])
+    tokens, ids = boards(NANO, 2)
+    want = run(open_step(folders["nano"], manifest, 1, "native"), tokens, ids, 1)
+    plain = tuple("-march=x86-64-v3" if flag == "-march=native" else flag for flag in compiling.FLAGS)
+    monkeypatch.setattr(compiling, "FLAGS", plain)
+    found = run(open_step(folders["nano"], manifest, 1, "native"), tokens, ids, 1)
+    for a, b in zip(found, want, strict=True):
+        assert np.sqrt(np.square(a - b).mean()) < 0.05 * np.sqrt(np.square(b).mean())
 
 
 def test_more_threads_than_rows_and_cores(folders):
