@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from typing import Any
 
+from hrm_edge import __version__
 from hrm_edge.bench.accuracy import answer_fields, paired, score_by_views
 from hrm_edge.bench.power.choose import AUTO, Chosen, open_meter
 from hrm_edge.bench.power.energy import idle_power, measure
@@ -275,7 +276,7 @@ def common_fields(
     backend = solver.session.backend
     package = backend.partition("-")[0]
     engine = Engine(
-        backend=backend, version=package_version(package) or "unknown",
+        backend=backend, version=package_version(package) or __version__,  # no package: our own code
         threads=getattr(solver.session, "threads", threads),
         slots=min(solver.slots, solver.session.max_batch),
     )  # fmt: skip

@@ -193,6 +193,7 @@ def _meeting_place(hosts: Hosts) -> RendezvousParameters:
     is_host = single or _opens_port(host, port or DEFAULT_PORT)
     # the address that the others are to reach: not what this host's own name happens to resolve to
     local_address = "127.0.0.1" if single else address_towards(host)
+    patience = max(1, int(hosts.timeout))  # torch wants whole seconds
     return RendezvousParameters(
         backend="c10d",
         endpoint=endpoint,
@@ -202,8 +203,8 @@ def _meeting_place(hosts: Hosts) -> RendezvousParameters:
         local_addr=local_address,
         is_host=is_host,
         join_timeout=int(hosts.join_timeout),
-        read_timeout=int(min(60, hosts.timeout)),
-        last_call_timeout=int(min(30, hosts.timeout)),
+        read_timeout=min(60, patience),
+        last_call_timeout=min(30, patience),
     )
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import platform
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -83,6 +85,19 @@ def test_neither_threads_nor_the_batch_change_a_bit(folders, name):
             assert all((a[0] == b[row]).all() for a, b in zip(alone, want, strict=True))
 
 
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="names x86's instruction sets")
+def test_without_the_instructions_it_counts_on(folders, monkeypatch):
+    """The plain loops, as on a processor without VNNI: the same integers, and the same sums of floats."""
+    manifest = read_manifest(folders["nano"])
+    tokens, ids = boards(NANO, 2)
+    want = run(open_step(folders["nano"], manifest, 1, "native"), tokens, ids, 1)
+    plain = tuple("-march=x86-64-v3" if flag == "-march=native" else flag for flag in compiling.FLAGS)
+    monkeypatch.setattr(compiling, "FLAGS", plain)
+    found = run(open_step(folders["nano"], manifest, 1, "native"), tokens, ids, 1)
+    for a, b in zip(found, want, strict=True):
+        assert np.sqrt(np.square(a - b).mean()) < 0.05 * np.sqrt(np.square(b).mean())
+
+
 def test_more_threads_than_rows_and_cores(folders):
     manifest = read_manifest(folders["learned positions"])
     session = open_step(folders["learned positions"], manifest, 64, "native")
@@ -121,6 +136,23 @@ def test_a_carry_outlives_the_next_step(folders):
     kept = [array.copy() for array in first]
     run(session, tokens[::-1], ids, 1)
     assert all((a == b).all() for a, b in zip(kept, first, strict=True))
+
+
+def test_two_callers_at_once(folders):
+    """ctypes lets go of Python's lock."""
+    session = open_step(folders["nano"], read_manifest(folders["nano"]), 2, "native")
+    given = [boards(NANO, 1 + caller, seed=caller) for caller in range(4)]
+    want = [run(session, *each, 3) for each in given]
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(lambda each: [run(session, *each, 3) for _ in range(10)], given))
+    for runs, expected in zip(found, want, strict=True):
+        assert all((a == b).all() for arrays in runs for a, b in zip(arrays, expected, strict=True))
+
+
+def test_a_token_that_is_none(folders):
+    session = open_step(folders["nano"], read_manifest(folders["nano"]), 1, "native")
+    with pytest.raises(ValueError, match="token 11 is beyond the vocabulary of 11"):
+        run(session, np.full((1, 81), 11, np.uint8), np.zeros(1, np.int32), 1)
 
 
 def test_sessions_come_and_go(folders):

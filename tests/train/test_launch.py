@@ -98,7 +98,7 @@ def test_a_host_that_does_not_come_ends_in_a_message(
     monkeypatch.setattr(Hosts, "join_timeout", 30)
     begun = time.monotonic()
     with pytest.raises(UserError, match=f"no way to 127.0.0.1:{port}, where the hosts are to meet: [^\n]*\nstart the"):
-        launch([], Hosts(1, (2, 2), f"127.0.0.1:{port}", "x", timeout=1))
+        launch([], Hosts(1, (2, 2), f"127.0.0.1:{port}", "x", timeout=0.5))
     assert time.monotonic() - begun < 30, "it has met nobody there yet: the address may be wrong"
     assert "looking for it" not in capfd.readouterr().err
 

@@ -1,4 +1,4 @@
-// Vectors of 16 floats, and products of INT8 rows with an INT8 matrix.
+// Vectors of floats, and products of INT8 rows with an INT8 matrix.
 #pragma once
 
 #include <algorithm>
@@ -7,20 +7,32 @@
 #include <cstring>
 #include <memory>
 #include <new>
-#if defined(__AVX512VNNI__)
+#if defined(__AVX2__)
 #include <immintrin.h>
+#elif defined(__ARM_FEATURE_DOTPROD)
+#include <arm_neon.h>
 #endif
 
 #include "model.h"
 
 namespace hrm {
 
-constexpr int kLanes = 16, kRows = 6, kPanel = 64;  // floats in a vector; rows and columns of a block of a product
-constexpr int kVectors = kPanel / kLanes;           // kRows * kVectors sums and kVectors weights fill 28 registers
+// Lanes of a vector of floats, and how many vectors of a row are summed at once: with kRows rows their sums fill the
+// registers. kOffset is added to stored weights, for VPDPBUSD takes one side without a sign.
+#if defined(__AVX512VNNI__)
+constexpr int kLanes = 16, kVectors = 4, kOffset = 128;
+#elif defined(__AVXVNNI__)
+constexpr int kLanes = 8, kVectors = 2, kOffset = 128;
+#elif defined(__AVX2__)
+constexpr int kLanes = 8, kVectors = 2, kOffset = 0;
+#else
+constexpr int kLanes = 4, kVectors = 4, kOffset = 0;
+#endif
+constexpr int kRows = 6, kPanel = kVectors * kLanes;
 
-typedef float Floats __attribute__((vector_size(64), aligned(4), may_alias));
-typedef int32_t Ints __attribute__((vector_size(64), aligned(4), may_alias));
-typedef int8_t Bytes __attribute__((vector_size(16), aligned(1), may_alias));
+typedef float Floats __attribute__((vector_size(4 * kLanes), aligned(4), may_alias));
+typedef int32_t Ints __attribute__((vector_size(4 * kLanes), aligned(4), may_alias));
+typedef int8_t Bytes __attribute__((vector_size(kLanes), aligned(1), may_alias));
 
 template <class Vector, class Scalar> Vector load(const Scalar* p) { return *reinterpret_cast<const Vector*>(p); }
 template <class Vector, class Scalar> void store(Scalar* p, Vector v) { *reinterpret_cast<Vector*>(p) = v; }
@@ -40,11 +52,13 @@ template <class T> struct Buffer {  // aligned to a cache line, zeros
     std::unique_ptr<T, Free> data;
 };
 
-// sum, and largest, of the 16
+// sum, and largest, of the lanes
 inline float total(Floats x) {
-    float sums[8];
-    for (int i = 0; i < 8; ++i) sums[i] = x[i] + x[i + 8];
-    return ((sums[0] + sums[4]) + (sums[2] + sums[6])) + ((sums[1] + sums[5]) + (sums[3] + sums[7]));
+    float sums[kLanes];
+    store(sums, x);
+    for (int width = kLanes / 2; width; width /= 2)
+        for (int i = 0; i < width; ++i) sums[i] += sums[i + width];
+    return sums[0];
 }
 inline float greatest(Floats x) {
     float most = x[0];
@@ -83,46 +97,55 @@ inline Bytes rounded(Floats x, float scale) {
     return __builtin_convertvector(__builtin_convertvector((x + magic) - magic, Ints), Bytes);
 }
 
-// Weights in panels of 64 columns, four inputs of a column side by side: what VPDPBUSD multiplies and adds at once.
+// sums + four inputs (the bytes of `a`) times their weights, of kLanes columns
+inline Ints plus_products(Ints sums, const int8_t* weights, int32_t a) {
+#if defined(__AVX512VNNI__)
+    return (Ints)_mm512_dpbusd_epi32((__m512i)sums, _mm512_load_si512(weights), _mm512_set1_epi32(a));
+#elif defined(__AVXVNNI__)
+    return (Ints)_mm256_dpbusd_avx_epi32((__m256i)sums, _mm256_load_si256((const __m256i*)weights), _mm256_set1_epi32(a));
+#elif defined(__AVX2__)
+    // |a| w with a's sign on w: two of them fit 16 bits, for weights are -127 to 127
+    const __m256i inputs = _mm256_set1_epi32(a), signed_weights =
+        _mm256_sign_epi8(_mm256_load_si256((const __m256i*)weights), inputs);
+    const __m256i pairs = _mm256_maddubs_epi16(_mm256_abs_epi8(inputs), signed_weights);
+    return sums + (Ints)_mm256_madd_epi16(pairs, _mm256_set1_epi16(1));
+#elif defined(__ARM_FEATURE_DOTPROD)
+    return (Ints)vdotq_s32((int32x4_t)sums, vld1q_s8(weights), vreinterpretq_s8_s32(vdupq_n_s32(a)));
+#else
+    for (int n = 0; n < kLanes; ++n)
+        for (int i = 0; i < 4; ++i) sums[n] += int32_t(weights[4 * n + i]) * int8_t(a >> 8 * i);
+    return sums;
+#endif
+}
+
+// Weights in panels of columns, four inputs of a column side by side.
 struct Linear {
     explicit Linear(const HrmLinear& from)
         : in(from.in), out(from.out), input_scale(from.input_scale), weight(size_t(in) * out), scale(out) {
         for (int k = 0; k < in; ++k)
             for (int n = 0; n < out; ++n)
                 weight.get()[((size_t(n / kPanel) * (in / 4) + k / 4) * kPanel + n % kPanel) * 4 + k % 4] =
-                    uint8_t(from.weight[size_t(k) * out + n] + 128);
+                    int8_t(from.weight[size_t(k) * out + n] + kOffset);
         for (int n = 0; n < out; ++n) scale.get()[n] = from.weight_scale[n] * from.input_scale;
     }
     int in, out;  // multiples of 16 and of 64
     float input_scale;
-    Buffer<uint8_t> weight;
+    Buffer<int8_t> weight;
     Buffer<float> scale;
 };
 
-// columns 64 * panel and on of c [R, out] = a [R, in] W
+// columns kPanel * panel and on of c [R, out] = a [R, in] W; totals: sums of the rows of a
 template <int R> void product_panel(const Linear& w, const int8_t* a, const int32_t* totals, int panel, float* c) {
-    const uint8_t* weight = w.weight.get() + size_t(panel) * w.in * kPanel;
+    const int8_t* weight = w.weight.get() + size_t(panel) * w.in * kPanel;
     Ints sums[R][kVectors];
     for (int r = 0; r < R; ++r)
-        for (int v = 0; v < kVectors; ++v) sums[r][v] = Ints{} - 128 * totals[r];  // takes the weights' offset away
-    for (int k = 0; k < w.in / 4; ++k, weight += 4 * kPanel) {
-#if defined(__AVX512VNNI__)
-        __m512i columns[kVectors];
-        for (int v = 0; v < kVectors; ++v) columns[v] = _mm512_load_si512(weight + 64 * v);
+        for (int v = 0; v < kVectors; ++v) sums[r][v] = Ints{} - kOffset * totals[r];
+    for (int k = 0; k < w.in; k += 4, weight += 4 * kPanel)
         for (int r = 0; r < R; ++r) {
             int32_t four;
-            std::memcpy(&four, a + r * w.in + 4 * k, 4);
-            for (int v = 0; v < kVectors; ++v)
-                sums[r][v] = (Ints)_mm512_dpbusd_epi32((__m512i)sums[r][v], columns[v], _mm512_set1_epi32(four));
+            std::memcpy(&four, a + r * w.in + k, 4);
+            for (int v = 0; v < kVectors; ++v) sums[r][v] = plus_products(sums[r][v], weight + 4 * kLanes * v, four);
         }
-#else
-        for (int r = 0; r < R; ++r)
-            for (int v = 0; v < kVectors; ++v)
-                for (int n = 0; n < kLanes; ++n)
-                    for (int i = 0; i < 4; ++i)
-                        sums[r][v][n] += int32_t(weight[4 * (kLanes * v + n) + i]) * a[r * w.in + 4 * k + i];
-#endif
-    }
     for (int r = 0; r < R; ++r)
         for (int v = 0; v < kVectors; ++v) {
             const int n = panel * kPanel + v * kLanes;

@@ -71,6 +71,8 @@ class NativeSession(HostSession):
 
     def run(self, feeds: dict[str, NDArray[Any]]) -> Outputs:
         batch, table = len(feeds["tokens"]), step_io(self.spec)
+        if int(feeds["tokens"].max()) >= self.spec.vocab:  # an address, in C++
+            raise ValueError(f"token {feeds['tokens'].max()} is beyond the vocabulary of {self.spec.vocab}")
         given = [np.ascontiguousarray(feeds[name]) if name in feeds else None for name in STEP_INPUTS]
         found = [np.empty((batch, *map(int, table[name][1][1:])), np.float32) for name in STEP_OUTPUTS]
         pointers = [None if array is None else array.ctypes.data for array in (*given, *found)]

@@ -26,6 +26,7 @@ class Engine {
     }
 
     void step(int batch, const Puzzle& all) {
+        std::lock_guard<std::mutex> one(stepping_);  // Python calls without its lock
         batch_ = batch;
         all_ = all;
         next_.store(batch % int(alone_.size()), std::memory_order_relaxed);
@@ -45,7 +46,8 @@ class Engine {
 
     void serve(int index) {
         for (int seen = 0;;) {
-            for (int spins = 0; spins < kSpins && round_.load(std::memory_order_acquire) == seen; ++spins) relax();
+            for (int looks = 0; looks < kSpins + kYields && round_.load(std::memory_order_acquire) == seen; ++looks)
+                wait_a_little(looks);
             std::unique_lock<std::mutex> lock(mutex_);
             wake_.wait(lock, [&] { return round_.load(std::memory_order_acquire) != seen; });
             lock.unlock();
@@ -77,7 +79,7 @@ class Engine {
     std::vector<std::unique_ptr<Scratch>> scratch_;
     std::vector<std::thread> threads_;
     Barrier done_;
-    std::mutex mutex_;
+    std::mutex stepping_, mutex_;
     std::condition_variable wake_;
     std::atomic<int> round_{0}, next_{0};
     std::atomic<bool> stop_{false};

@@ -19,9 +19,12 @@
 namespace hrm {
 
 constexpr float kEps = 1e-5f, kHidden = -1e30f;  // of the norm; score of a column that pads attention's keys
-constexpr int kSpins = 1 << 17;                  // of a waiting thread, about 2 ms, before it lets others run
+// A waiting thread looks so often (about 30 microseconds) before it lets others run between two looks; one that waits
+// for the next step goes to sleep after so many of those (about 2 ms).
+constexpr int kSpins = 1 << 11, kYields = 1 << 12;
 
-inline void relax() {
+inline void wait_a_little(int looks) {
+    if (looks >= kSpins) return std::this_thread::yield();
 #if defined(__x86_64__)
     __builtin_ia32_pause();
 #endif
@@ -39,8 +42,7 @@ class Barrier {
             round_.store(round + 1, std::memory_order_release);
             return;
         }
-        for (int spins = 0; round_.load(std::memory_order_acquire) == round; ++spins)
-            spins < kSpins ? relax() : std::this_thread::yield();
+        for (int looks = 0; round_.load(std::memory_order_acquire) == round; looks += looks < kSpins) wait_a_little(looks);
     }
 
   private:
