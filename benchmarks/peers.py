@@ -36,8 +36,10 @@ from hrm_edge.device.system import System
 from hrm_edge.errors import HrmEdgeError, UserError
 from hrm_edge.export.recover import recover
 from hrm_edge.files import write_json
+from hrm_edge.manifest import read_manifest
 from hrm_edge.model.hrm import HRM
 from hrm_edge.runtime import open_artifact
+from hrm_edge.runtime.native.session import available
 from hrm_edge.solve import Halt, solve
 from hrm_edge.tasks import get_task
 from hrm_edge.tasks.base import Task
@@ -159,7 +161,8 @@ def contestants(given: Given) -> dict[str, Callable[[Given], Answer]]:
         "hrm-edge, openvino fp32, rules": ours(given.fp32, "openvino", "rules"),
     }
     if given.int8 is not None:
-        for backend in ("onnxruntime", "openvino"):
+        own = ("native",) if available(read_manifest(given.int8)) else ()
+        for backend in ("onnxruntime", "openvino", *own):
             for halt in ("fixed", "rules"):
                 found[f"hrm-edge, {backend} int8, {halt}"] = ours(given.int8, backend, halt)  # type: ignore[arg-type]
     found["torch eager, published loop"] = eager

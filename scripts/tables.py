@@ -27,7 +27,9 @@ def reports(kind: str) -> list[tuple[Path, dict[str, Any]]]:
 
 def link(path: Path) -> str:
     """A Markdown link to a results file: the source of the row."""
-    return f"[{path.parent.name}, {read_json(path)['created'][:10]}]({path.relative_to(ROOT)})"
+    report = read_json(path)
+    created = report.get("created") or report["provenance"]["created"]
+    return f"[{path.parent.name}, {created[:10]}]({path.relative_to(ROOT)})"
 
 
 def row(*cells: object) -> str:
@@ -256,6 +258,27 @@ def training() -> str:
     return "\n".join(lines)
 
 
+def long_sequences() -> str:
+    """INT8 exports of briefly trained models of 900 cells: their manifests."""
+    lines = [
+        row("task", "positions, weights in INT8", "ACT steps", "puzzles", "SQNR, dB", "carry cosine: mean, least",
+            "same answers", "exact accuracy lost, points (95 %, paired)", "gate", "machine, date"),
+        "|" + "---|" * 10,
+    ]  # fmt: skip
+    for path, manifest in reports("hrm-edge artifact"):
+        last, spec = manifest["parity"][-1], manifest["spec"]
+        low, high = manifest["accuracy_lost_interval_95"]
+        cells = (
+            manifest["task"], f"{spec['seq_len']}, {manifest['quantization']['bytes']['int8']:,}", last["steps"],
+            f"{last['puzzles']:,}", f"{last['logits_sqnr_db']:.1f}",
+            f"{last['carry_cosine_mean']:.5f}, {last['carry_cosine']:.5f}", f"{last['same_answers']:.2%}",
+            f"{manifest['accuracy_lost_points']:+.2f} ({low:+.2f} to {high:+.2f})",
+            "passed" if manifest["gate"]["passed"] else "missed", link(path),
+        )  # fmt: skip
+        lines.append(row(*cells))
+    return "\n".join(lines)
+
+
 TABLES = {
     "cpu-step": cpu_step,
     "cpu-halting": cpu_halting,
@@ -266,6 +289,7 @@ TABLES = {
     "photos": photos,
     "video": video,
     "training": training,
+    "long-sequences": long_sequences,
 }
 
 
