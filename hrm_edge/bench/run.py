@@ -274,11 +274,11 @@ def common_fields(
 ) -> dict[str, Any]:
     """The fields that every report has besides what came of the puzzles."""
     backend = solver.session.backend
-    package = backend.partition("-")[0]
+    package = backend.partition("-")[0].replace("native", "hrm-edge")
     engine = Engine(
         backend=backend, version=package_version(package) or __version__,  # no package: our own code
         threads=getattr(solver.session, "threads", threads),
-        slots=min(solver.slots, solver.session.max_batch),
+        slots=min(solver.slots, solver.session.max_batch), chosen=getattr(solver.session, "chosen", None),
     )  # fmt: skip
     return {
         "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),

@@ -81,10 +81,10 @@ def measure(context: click.Context, model: str, options: Options) -> tuple[Bench
         raise UserError(
             "--slots is for --scenario offline", f"{options.scenario} has one puzzle at a time: leave it out"
         )
-    resolved = resolve_model(model, options.threads, options.task_name, options.backend)
+    batch = options.slots or 64 if options.scenario == "offline" else 1
+    resolved = resolve_model(model, options.threads, options.task_name, options.backend, slots=batch)
     loaded_s = process_age_s()
     session, task = resolved.session, resolved.task
-    batch = options.slots or 64 if options.scenario == "offline" else 1
     solver = Solver(
         session, task, options.halt, options.max_steps or session.spec.max_steps, options.views, batch, options.seed
     )

@@ -70,7 +70,7 @@ def evaluate(
     from hrm_edge.errors import UserError
     from hrm_edge.tasks.arc import Arc
 
-    resolved = resolve_model(model, threads, task_name, backend)
+    resolved = resolve_model(model, threads, task_name, backend, slots=slots)
     task, session = resolved.task, resolved.session
     is_arc = isinstance(task, Arc)
     if submission is not None and not is_arc:
@@ -84,7 +84,7 @@ def evaluate(
         solver = Solver(session, task, "fixed" if halt == "rules" else halt, steps, 1, slots, seed)
         report = _arc(resolved, solver, data, limit, views, threads, submission)
     else:
-        beside = None if other is None else resolve_model(other, threads, None, backend)
+        beside = None if other is None else resolve_model(other, threads, None, backend, slots=slots)
         solver = Solver(session, task, halt, steps, views or 1, slots, seed)
         report = _rules(resolved, solver, data, limit, threads, beside)
     following = f"hrm-edge bench {model} --data {data}"

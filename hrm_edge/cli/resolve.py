@@ -52,9 +52,12 @@ def resolve_model(
     threads: int | None = None,
     task: str | None = None,
     backend: Backend | Literal["torch-tensorrt"] | None = None,
+    *,
+    slots: int = 1,
 ) -> Resolved:
     """Load a model by folder, file or shipped name; ``threads`` of one step (artifacts only; None: the backend's
-    default); ``task`` of a published file that does not tell it; ``backend`` of an artifact, see ``open_artifact``.
+    default); ``task`` of a published file that does not tell it; ``backend`` of an artifact and the ``slots`` it is to
+    be fast with, see ``open_artifact``.
 
     Raises ``UserError`` saying what was tried, or what is wrong with the folder.
     """
@@ -63,7 +66,7 @@ def resolve_model(
         path = zoo.folder_of(name) or path
     if (path / MANIFEST).is_file():
         refuse_task(path, task)
-        return _artifact(path, name, threads, backend)
+        return _artifact(path, name, threads, backend, slots)
     if is_checkpoint(path) or is_published(path):
         if backend is not None:
             raise UserError(f"--backend: {path} is a checkpoint, which torch runs", "leave it out, or export the model")
@@ -112,13 +115,13 @@ def unknown_model(name: str, also: str = "") -> UserError:
 
 
 def _opened(
-    path: Path, threads: int | None, backend: Backend | Literal["torch-tensorrt"] | None
+    path: Path, threads: int | None, backend: Backend | Literal["torch-tensorrt"] | None, slots: int
 ) -> tuple[Session, Manifest]:
     """The session of an artifact; the one of torch is on the host's side."""
     from hrm_edge.runtime import open_artifact
 
     if backend != "torch-tensorrt":
-        return open_artifact(path, threads, backend)
+        return open_artifact(path, threads, backend, slots=slots)
     if threads is not None:
         raise UserError("--threads is for the CPU's backends", "leave it out, or add --backend onnxruntime")
     with _torch_for("--backend torch-tensorrt", "run the engine without torch: --backend tensorrt"):
@@ -128,11 +131,11 @@ def _opened(
 
 
 def _artifact(
-    path: Path, called: str, threads: int | None, backend: Backend | Literal["torch-tensorrt"] | None
+    path: Path, called: str, threads: int | None, backend: Backend | Literal["torch-tensorrt"] | None, slots: int
 ) -> Resolved:
     from hrm_edge.runtime.trt.identity import known_parity
 
-    session, manifest = _opened(path, threads, backend)
+    session, manifest = _opened(path, threads, backend, slots)
     if chosen := getattr(session, "chosen", None):
         click.echo(f"Backend: {chosen}", err=True)
     if not manifest.gate.passed:

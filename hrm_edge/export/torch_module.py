@@ -150,8 +150,10 @@ def look_through(data: bytes) -> str:
                     _check_program(json.loads(record))
                 elif name.endswith(".pt") and record:
                     raise Unexpected(f"sample inputs in {name}")
-    except (zipfile.BadZipFile, ValueError, KeyError) as error:
-        raise error if isinstance(error, Unexpected) else Unexpected(f"what cannot be read: {error}") from error
+    except Unexpected:
+        raise
+    except Exception as error:  # torn or encrypted records, JSON that is none or too deep
+        raise Unexpected(f"what cannot be read: {error}") from error
     if len(plans) != 1:
         raise Unexpected(f"{len(plans)} engines")
     return hashlib.sha256(plans[0]).hexdigest()

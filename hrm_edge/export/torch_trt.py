@@ -12,6 +12,7 @@ from __future__ import annotations
 import copy
 import importlib
 import inspect
+import re
 import resource
 import time
 from collections.abc import Callable, Mapping
@@ -27,10 +28,14 @@ from hrm_edge.model.hrm import HRM
 from hrm_edge.model.layers import Linear
 from hrm_edge.quant.observers import INT8_MAX
 from hrm_edge.runtime.trt.identity import BatchRange, Options
-from hrm_edge.runtime.trt.worker import MIB, Request
+from hrm_edge.runtime.trt.worker import MIB, Request, out_of_memory, says_memory
 from hrm_edge.spec import STEP_INPUTS, ModelSpec, step_io
 
 INSTALL = "pip install torch-tensorrt of torch's own version (on a Jetson: from the Jetson AI Lab's index)"
+
+UNSUPPORTED = re.compile(  # of the exceptions with which it stops at an operator
+    r"Conversion of function (?P<operator>\S+) not currently supported.*?While executing %(?P<node>\w+)", re.DOTALL
+)
 
 
 # Tagged as not deterministic although it is: what has constant inputs only, as weights have, would otherwise be
@@ -197,14 +202,23 @@ def _compiled_by(module: Any, function: Any, step: Step, options: Options) -> An
     try:
         return function(program, arg_inputs=_inputs(module, step, half, batch), **settings(function, _asked(options)))
     except Exception as error:
-        raise failed(module, "convert the step", error) from error
+        raise failed(module, "convert the step", error, options) from error
 
 
-def failed(module: Any, what: str, error: Exception) -> UserError:
-    """Torch-TensorRT could not do ``what``."""
-    first = str(error).strip().partition("\n")[0] or type(error).__name__
+def failed(module: Any, what: str, error: Exception, options: Options) -> UserError:
+    """Torch-TensorRT could not do ``what``: the operator that it refuses, memory, or what it says itself."""
+    said: list[str] = []
+    cause: BaseException | None = error
+    while cause is not None:
+        said.append(f"{type(cause).__name__}: {cause}")
+        cause = cause.__cause__
+    if any(map(says_memory, said)):
+        return UserError(*out_of_memory(said[0].partition("\n")[0], options))
+    reason, refused = said[0].partition("\n")[0], UNSUPPORTED.search("\n".join(said))
+    if refused is not None:
+        reason = f"it has no conversion for node '{refused['node']}' ({refused['operator'].rpartition('.')[2]})"
     return UserError(
-        f"Torch-TensorRT {module.__version__} could not {what}: {first}",
+        f"Torch-TensorRT {module.__version__} could not {what}: {reason}",
         "export with --backend tensorrt, which goes through ONNX",
     )
 
@@ -225,10 +239,15 @@ def convert_and_save(step: Step, options: Options, path: Path) -> bytes:
     Torch-TensorRT reads the engine back for that, which needs the GPU it was built for.
     """
     module = load_torch_tensorrt()
-    compiled = _compiled_by(module, module.dynamo.compile, step, options)
+    try:
+        compiled = _compiled_by(module, module.dynamo.compile, step, options)
+    except UserError as error:
+        if "fully supported" in error.what:  # it does not say what is not; the conversion by itself does
+            convert(step, options)
+        raise
     engines = [engine for child in compiled.children() if (engine := getattr(child, "serialized_engine", None))]
     if len(engines) != 1:
-        raise failed(module, "convert the step", ValueError(f"it was cut into {len(engines)} engines"))
+        raise failed(module, "convert the step", ValueError(f"it was cut into {len(engines)} engines"), options)
     given = example(step.model.spec, max(2, options.batch.opt), options.precision == "fp16")
     wanted = {
         "output_format": "exported_program",
@@ -239,7 +258,7 @@ def convert_and_save(step: Step, options: Options, path: Path) -> bytes:
     try:
         module.save(compiled, str(path), **settings(module.save, wanted))
     except Exception as error:
-        raise failed(module, "save the module", error) from error
+        raise failed(module, "save the module", error, options) from error
     return bytes(engines[0])
 
 

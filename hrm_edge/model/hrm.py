@@ -145,7 +145,9 @@ class HRM(nn.Module):
         """(logits [B, S, V], q [B, Q]), both float32."""
         logits = self.lm_head(z_h[:, self.spec.puzzle_tokens :]).float()
         if self.spec.halt_head == "pooled":
-            pooled = torch.cat([z.mean(1, dtype=torch.float32) for z in (z_h, z_l)], dim=-1)
+            # exported, the cast comes first: Torch-TensorRT's mean pays no heed to its dtype
+            levels = [z.float() for z in (z_h, z_l)] if torch.compiler.is_exporting() else [z_h, z_l]
+            pooled = torch.cat([z.mean(1, dtype=torch.float32) for z in levels], dim=-1)
         else:
             pooled = z_h[:, 0].float()
         return logits, self.q_head(pooled)

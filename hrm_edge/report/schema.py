@@ -49,6 +49,7 @@ class Engine(Closed):
     version: str
     threads: int | None = Field(description="of one step; null: the backend's default")
     slots: int = Field(description="puzzles in the batch at most")
+    chosen: str | None = Field(default=None, description="by which trial, where the backend was chosen by measurement")
 
 
 class Data(Closed):

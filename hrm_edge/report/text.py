@@ -53,6 +53,8 @@ def rows(report: Report) -> list[Row]:
         found.append(("duration", f"{report.duration_s:.2f} s, {report.throughput_per_s:.4g} puzzles/s"))
     threads = "default" if engine.threads is None else engine.threads
     found.append(("engine", f"{engine.backend} {engine.version}, threads {threads}, slots {engine.slots}"))
+    if engine.chosen is not None:
+        found.append(("chosen by trial", engine.chosen))
     device = report.device
     found.append(("device", f"{device.machine or device.cpu}, {device.cores} cores, {_size(device.memory_bytes)}"))
     return found

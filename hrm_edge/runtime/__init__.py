@@ -19,12 +19,13 @@ Backend = CpuBackend | Literal["tensorrt", "auto"]
 
 
 def open_artifact(
-    path: Path | str, threads: int | None = None, backend: Backend | None = None
+    path: Path | str, threads: int | None = None, backend: Backend | None = None, *, slots: int = 1
 ) -> tuple[Session, Manifest]:
     """Verify an artifact folder, hash by hash, and load its step.
 
     ``backend``: by default TensorRT where the folder holds an engine, else ONNX Runtime on the CPU; "auto" is the
-    fastest of the CPU's by measurement (``hrm_edge.runtime.choose``). ``threads`` of one step, on the CPU.
+    fastest of the CPU's by measurement (``hrm_edge.runtime.choose``) for ``slots`` puzzles at a time. ``threads`` of
+    one step, on the CPU.
     Raises ``UserError`` naming what is missing, torn, or not valid on this machine.
     """
     folder = Path(path)
@@ -38,7 +39,7 @@ def open_artifact(
     if backend == "auto":
         from hrm_edge.runtime.choose import fastest
 
-        return fastest(folder, manifest, threads), manifest
+        return fastest(folder, manifest, threads, slots=slots), manifest
     if backend != "tensorrt":
         return open_step(folder, manifest, threads, backend), manifest
     if threads is not None:

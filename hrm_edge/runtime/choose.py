@@ -10,10 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
+from hrm_edge.errors import UserError
 from hrm_edge.manifest import Manifest
 from hrm_edge.runtime import CpuBackend, open_step
-from hrm_edge.runtime.host import HostSession
+from hrm_edge.runtime.host import HostCarry, HostSession
 from hrm_edge.runtime.native.session import available
 
 ROUNDS = 5
@@ -39,7 +41,8 @@ class Candidate:
 def candidates(folder: Path, manifest: Manifest, threads: int | None = None, *, batch: int = 1) -> list[Candidate]:
     """Every backend installed here that keeps the artifact's precision, on one thread and on all cores; fastest first.
 
-    ``threads``: only that many. They take turns, so that a change of the machine's clock meets all of them.
+    A backend that refuses the artifact is left out, as long as ONNX Runtime takes it. ``threads``: only that many.
+    They take turns, so that a change of the machine's clock meets all of them.
     """
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     counts = [threads] if threads else sorted({1, cores})
@@ -49,28 +52,41 @@ def candidates(folder: Path, manifest: Manifest, threads: int | None = None, *, 
     if available(manifest):
         backends.append("native")
     ways = [(backend, count) for backend in backends for count in counts]
-    sessions = {way: open_step(folder, manifest, way[1], way[0]) for way in ways}
-    taken: dict[tuple[CpuBackend, int], list[float]] = {way: [] for way in ways}
+    sessions: dict[tuple[CpuBackend, int], HostSession] = {}
+    for way in ways:
+        try:
+            sessions[way] = open_step(folder, manifest, way[1], way[0])
+            sessions[way].step(*_first(sessions[way], batch))  # some compile, and refuse, when they are first asked
+        except UserError:
+            if way[0] == "onnxruntime":
+                raise
+            sessions.pop(way, None)
+    taken: dict[tuple[CpuBackend, int], list[float]] = {way: [] for way in sessions}
     for _ in range(ROUNDS):
         for way, session in sessions.items():
             taken[way] += step_seconds(session, batch)
-    found = [Candidate(*way, sessions[way], 1e3 * statistics.median(taken[way])) for way in ways]
+    found = [Candidate(*way, sessions[way], 1e3 * statistics.median(taken[way])) for way in sessions]
     return sorted(found, key=lambda candidate: candidate.step_ms)
 
 
-def fastest(folder: Path, manifest: Manifest, threads: int | None = None) -> HostSession:
-    """The session of the first of :func:`candidates` for one puzzle at a time; it says how it was chosen."""
-    best, *others = candidates(folder, manifest, threads)
-    best.session.chosen = (
-        f"{best}, {best.step_ms:.2f} ms a step (" + ", ".join(f"{other} {other.step_ms:.2f}" for other in others) + ")"
-    )
+def fastest(folder: Path, manifest: Manifest, threads: int | None = None, *, slots: int = 1) -> HostSession:
+    """The session of the first of :func:`candidates` for so many puzzles at a time; it says how it was chosen."""
+    best, *others = candidates(folder, manifest, threads, batch=min(slots, manifest.max_batch))
+    rivals = ", ".join(f"{other} {other.step_ms:.2f}" for other in others)
+    at_once = f" of {slots} puzzles" if slots > 1 else ""
+    best.session.chosen = f"{best}, {best.step_ms:.2f} ms a step{at_once} ({rivals})"
     return best.session
+
+
+def _first(session: HostSession, batch: int) -> tuple[NDArray[np.uint8], NDArray[np.int32], HostCarry]:
+    """What a first step is given; its time does not depend on the values."""
+    tokens = np.ones((batch, session.spec.seq_len), np.uint8)
+    return tokens, np.zeros(batch, np.int32), session.initial_carry(batch)
 
 
 def step_seconds(session: HostSession, batch: int) -> list[float]:
     """Times of a few steps on one carry, the first one left out."""
-    tokens = np.ones((batch, session.spec.seq_len), np.uint8)  # the time of a step does not depend on its values
-    ids, carry = np.zeros(batch, np.int32), session.initial_carry(batch)
+    tokens, ids, carry = _first(session, batch)
     taken = []
     time.sleep(PAUSE_S)
     for _ in range(STEPS):

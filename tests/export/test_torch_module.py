@@ -49,7 +49,8 @@ import numpy as np
 import torch_trt_shim
 import torch
 from torch_tensorrt.dynamo.runtime._TRTEngine import TRTEngine
-from hrm_edge.export import torch_module
+from hrm_edge.errors import UserError
+from hrm_edge.export import torch_module, torch_trt
 from hrm_edge.export.artifact import export
 from hrm_edge.export.torch_trt import Maker, step_module
 from hrm_edge.export.recover import ArtifactInfo
@@ -115,13 +116,27 @@ try:
 except RuntimeError as error:
     reached.append(str(error))
 print("RESULT", json.dumps([same, reached, q.shape]))
+
+# a model with an operator that Torch-TensorRT does not know
+refused, one = [], step.run
+def other(*given):
+    z_h, *rest = one(*given)
+    return torch.special.bessel_j0(z_h), *rest
+step.run = other
+options = engine.identity.options
+for ask in (lambda: torch_trt.convert(step, options), lambda: torch_trt.convert_and_save(step, options, folder / "x")):
+    try:
+        ask()
+    except UserError as error:
+        refused.append([error.what, error.mend])
+print("RESULT", json.dumps(refused))
 """
 
 
 @pytest.mark.rtx
 def test_the_road_without_a_gpu(tmp_path: Path) -> None:
     """INT8 by our Q/DQ into a module, saved, found in the cache, looked through, loaded, and stepped."""
-    first, second, (decibels, reached, shape) = run_without_gpu(ROAD, str(tmp_path), tmp_path)
+    first, second, (decibels, reached, shape), refused = run_without_gpu(ROAD, str(tmp_path), tmp_path)
     assert (first[0], second[0]) == (False, True)
     assert first[1] == second[1]
     engine = read_engine(tmp_path / "engine")
@@ -138,6 +153,10 @@ def test_the_road_without_a_gpu(tmp_path: Path) -> None:
     assert shape == [8, 1]
     assert reached[0] == "Torch not compiled with CUDA enabled"  # the engine's own run: where a GPU is needed
     assert "to be <= 8, but got 9" in reached[1]
+    assert len(refused) == 2
+    for what, mend in refused:
+        assert "could not convert the step: it has no conversion for node 'special_bessel_j0' (aten::special_" in what
+        assert mend == "export with --backend tensorrt, which goes through ONNX"
 
 
 # -- the session -----------------------------------------------------------------------------------------------------

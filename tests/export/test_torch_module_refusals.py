@@ -141,7 +141,10 @@ HOSTILE: dict[str, tuple[Callable[[Path], bytes], str]] = {
     "two engines": (lambda p: module_bytes(**{"step/data/constants/opaque_obj_1": record(fields())}), "2 engines"),
     "no list": (lambda p: module_bytes(record(["a"])), "no engine where one should be"),
     "no pickle": (lambda p: module_bytes(b"garbage"), "a pickle that cannot be read"),
-    "no archive": (lambda p: b"garbage", "cannot be read"),
+    "no archive": (lambda p: b"garbage", "what cannot be read"),
+    "no JSON": (lambda p: module_bytes(**{"step/models/model.json": b"{"}), "what cannot be read"),
+    "JSON without end": (lambda p: module_bytes(**{"step/models/model.json": b"[" * 100_000}), "what cannot be read"),
+    "a native engine without a pickle": (lambda p: module_bytes(zipped({"a": b""})), "what cannot be read"),
 }  # fmt: skip
 
 

@@ -22,6 +22,7 @@ from hrm_edge.export.torch_trt import (
     PuzzleStep,
     example,
     exported_program,
+    failed,
     load_torch_tensorrt,
     quantize_dequantize,
     settings,
@@ -33,7 +34,7 @@ from hrm_edge.quant.policy import int8_layers
 from hrm_edge.recipe import Quantization
 from hrm_edge.report import decibels
 from hrm_edge.runtime.trt import device
-from hrm_edge.runtime.trt.identity import BatchRange
+from hrm_edge.runtime.trt.identity import BatchRange, Options
 from hrm_edge.spec import variant_spec
 from tests.export.without_gpu import run_without_gpu
 
@@ -119,6 +120,20 @@ def test_what_is_missing_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
     assert main(command) == 2
     assert "is a int8 artifact: its float32 weights are gone" in capsys.readouterr().err
     assert not (tmp_path / "a").exists()
+
+
+@pytest.mark.parametrize("error", [MemoryError(), RuntimeError("[enforce] DefaultCPUAllocator: can't allocate memory")])
+def test_out_of_memory_while_converting(error: Exception) -> None:
+    """Torch-TensorRT converts in this process, so what runs out is an exception of Python's or torch's."""
+    options = Options(precision="fp32", optimization_level=3, workspace_mib=512, batch=BatchRange(min=1, opt=8, max=64))
+    outer = RuntimeError("Conversion of module GraphModule(")
+    outer.__cause__ = error
+    for given in (error, outer):
+        found = failed(SimpleNamespace(__version__="2.13.0"), "convert the step", given, options)
+        assert "building the engine ran out of memory (workspace 512 MiB, batch up to 64)" in found.what
+        assert "--workspace MIB or --max-batch N" in found.mend
+    found = failed(SimpleNamespace(__version__="2.13.0"), "convert the step", ValueError("no"), options)
+    assert found.what == "Torch-TensorRT 2.13.0 could not convert the step: ValueError: no"
 
 
 PROGRAM = """

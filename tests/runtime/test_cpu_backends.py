@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import json
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+from hrm_edge.cli.main import main
 from hrm_edge.errors import UserError
 from hrm_edge.manifest import MANIFEST, STEP_FILE, Manifest, write_manifest
-from hrm_edge.runtime import open_artifact
+from hrm_edge.runtime import open_artifact, ort, ov
 from hrm_edge.runtime.choose import candidates
 from hrm_edge.session import FRESH
 from hrm_edge.solve import solve
 from hrm_edge.spec import variant_spec
+from hrm_edge.tasks.samples import sample_file
 from hrm_edge.tasks.sudoku import Sudoku
 from tests.artifacts import (
     rounds_needed,
@@ -87,6 +91,33 @@ def test_the_choice_measures_every_way_and_says_so(tmp_path):
     session, _ = open_artifact(folder, backend="auto")
     assert session.chosen is not None  # type: ignore[attr-defined]
     assert "ms a step (" in session.chosen  # type: ignore[attr-defined]
+    session, _ = open_artifact(folder, backend="auto", slots=4)
+    assert "ms a step of 4 puzzles (" in session.chosen  # type: ignore[attr-defined]
+
+
+def test_the_report_says_how_it_was_chosen(tmp_path):
+    folder, out = write_singles_artifact(tmp_path / "a", MINI), tmp_path / "report.json"
+    command = ["eval", str(folder), "--data", str(sample_file("mini-sudoku")), "--limit", "8", "--slots", "4"]
+    assert main([*command, "--backend", "auto", "--json", str(out)]) == 0
+    engine = json.loads(out.read_text())["engine"]
+    assert "ms a step of 4 puzzles (" in engine["chosen"]
+    assert engine["version"] != "unknown"
+    assert main([*command, "--backend", "onnxruntime", "--json", str(out)]) == 0
+    assert json.loads(out.read_text())["engine"]["chosen"] is None
+
+
+def test_a_backend_that_refuses_is_no_candidate(tmp_path, monkeypatch):
+    folder = write_singles_artifact(tmp_path / "a", MINI)
+    manifest = Manifest.model_validate_json((folder / MANIFEST).read_text())
+
+    def refuse(path: Path) -> None:
+        raise UserError("openvino refuses it", "")
+
+    monkeypatch.setattr(ov, "_read", refuse)
+    assert {way.backend for way in candidates(folder, manifest)} == {"onnxruntime"}
+    monkeypatch.setattr(ort, "_load", lambda *given: refuse(folder))
+    with pytest.raises(UserError, match="refuses it"):  # the one that is always there: its reason is told
+        candidates(folder, manifest)
 
 
 def test_a_graph_that_openvino_refuses_is_named(tmp_path):

@@ -13,6 +13,8 @@ import numpy as np
 import pytest
 
 from hrm_edge import zoo
+from hrm_edge.bench.engine_parity import measure_engine
+from hrm_edge.cli.engine_parity import check_set
 from hrm_edge.errors import UserError
 from hrm_edge.manifest import Manifest, read_manifest
 from hrm_edge.runtime import open_artifact
@@ -20,6 +22,7 @@ from hrm_edge.runtime.trt.api import RUNTIMES, find_api
 from hrm_edge.runtime.trt.build import Wishes, build_engine
 from hrm_edge.runtime.trt.cuda import CudaPython, PyCuda, Torch
 from hrm_edge.runtime.trt.device import find_gpu
+from hrm_edge.runtime.trt.identity import read_engine
 from hrm_edge.runtime.trt.open import open_engine
 from hrm_edge.session import FRESH
 from hrm_edge.solve import solve
@@ -88,6 +91,13 @@ def test_it_solves(engine: tuple[Path, Manifest], halt: Any) -> None:
     reference, _ = open_artifact(folder, backend="onnxruntime")
     found, expected = (solve(each, TASK, givens(64), halt=halt, slots=16) for each in (session, reference))
     assert abs(int(found.verified.sum()) - int(expected.verified.sum())) <= 1
+
+
+def test_its_parity_is_within_the_artifacts_limits(engine: tuple[Path, Manifest]) -> None:
+    folder, manifest = engine
+    found = measure_engine(open_engine(folder, manifest), manifest, check_set(manifest.task, None), print)
+    assert found.gate.passed, found.gate.failures
+    assert read_engine(folder).parity_on(find_gpu().name, found.backend) == found
 
 
 def test_it_is_refused_for_another_gpu(engine: tuple[Path, Manifest]) -> None:

@@ -180,19 +180,10 @@ def test_an_engine_of_another_step(folder: Path) -> None:
         open_on(folder)
 
 
-@pytest.mark.parametrize(
-    ("sm", "precision", "runtime", "said"),
-    [
-        (75, "fp32", "tensorrt_rtx", r"tensorrt_rtx does not run fp32 on SM75 \(RTX 20\)"),
-        (75, "int8", "tensorrt_rtx", r"tensorrt_rtx does not run int8 on SM75 \(RTX 20\)"),
-        (72, "int8", "tensorrt", r"tensorrt does not run int8 on SM72 \(Jetson Xavier\)"),
-        (53, "fp16", "tensorrt", r"tensorrt does not run fp16 on SM53 \(Jetson Nano, TX1\)"),
-        (37, "fp32", "tensorrt", "tensorrt has no support for SM37"),
-    ],
-)
-def test_a_precision_that_the_gpu_does_not_run(sm: int, precision: Any, runtime: Any, said: str) -> None:
-    with pytest.raises(UserError, match=said):
-        check_targets(Api(runtime, SimpleNamespace(), "1"), (sm,), precision)
+def test_an_architecture_that_is_too_old() -> None:
+    """The whole table, precision by precision: tests/cli/test_bad_input.py."""
+    with pytest.raises(UserError, match="tensorrt has no support for SM37"):
+        check_targets(Api("tensorrt", SimpleNamespace(), "1"), (37,), "fp32")
 
 
 def test_the_table_covers_what_is_sold() -> None:

@@ -26,7 +26,16 @@ from hrm_edge.runtime.trt.identity import Options
 from hrm_edge.runtime.trt.plugins import load_attention
 
 MIB = 1 << 20
-_MEMORY = ("out of memory", "outofmemory", "memoryallocation", "bad_alloc", "failed to allocate", "insufficient memory")
+MEMORY_WORDS = (
+    "out of memory",
+    "outofmemory",
+    "memoryallocation",
+    "bad_alloc",
+    "failed to allocate",
+    "insufficient memory",
+    "memoryerror",
+    "can't allocate memory",
+)
 
 
 class Request(BaseModel):
@@ -156,7 +165,7 @@ def failed(api: Api, messages: Messages, request: Request) -> NoReturn:
     """Explain a build that gave no plan."""
     said = messages.errors[-1] if messages.errors else "no reason given"
     for message in messages.errors:
-        if any(word in message.lower() for word in _MEMORY):
+        if says_memory(message):
             raise UserError(*out_of_memory(message, request.options))
         plugin = explain(message)
         if plugin is not None:
@@ -165,6 +174,11 @@ def failed(api: Api, messages: Messages, request: Request) -> NoReturn:
         f"{api.name} {api.version} could not build the engine: {said}",
         "a smaller --max-batch or --optimization-level may pass; ONNX Runtime runs the same artifact",
     )
+
+
+def says_memory(message: str) -> bool:
+    """Whether a builder's or torch's message is about memory that could not be had."""
+    return any(word in message.lower() for word in MEMORY_WORDS)
 
 
 def out_of_memory(said: str, options: Options) -> tuple[str, str]:
