@@ -255,7 +255,8 @@ def test_one_model_without_float32_weights_has_no_precisions(run, mini, tmp_path
     assert "is a fp16 artifact: its float32 weights are gone\n  name an artifact for each precision" in done.err
 
 
-@pytest.mark.slow  # three exports and a report each
+@pytest.mark.slow
+@pytest.mark.timeout(1800)  # three exports with their gates, six minutes of one core, and a report each
 def test_a_sweep_of_a_shipped_models_precisions(run, tmp_path):
     done = run("bench", "sudoku-nano", "--sweep", "precision", "--limit", 16, *QUICK, "--json", tmp_path / "s.json")
     assert done.code == 0, done.err
