@@ -231,6 +231,7 @@ def test_the_library_is_kept_and_a_torn_one_named(folders, monkeypatch, tmp_path
     compiling.library()
     assert kept.stat().st_mtime_ns == made
     # in a process of its own: this one has the library loaded
+    kept.unlink()  # this process has it mapped
     kept.write_bytes(b"torn")
     program = f"from hrm_edge.runtime import open_artifact; open_artifact({str(folders['nano'])!r}, backend='native')"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
