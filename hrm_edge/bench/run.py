@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from typing import Any
 
-from hrm_edge import __version__
 from hrm_edge.bench.accuracy import answer_fields, paired, score_by_views
 from hrm_edge.bench.power.choose import AUTO, Chosen, open_meter
 from hrm_edge.bench.power.energy import idle_power, measure
@@ -276,7 +275,7 @@ def common_fields(
     backend = solver.session.backend
     package = backend.partition("-")[0].replace("native", "hrm-edge")
     engine = Engine(
-        backend=backend, version=package_version(package) or __version__,  # no package: our own code
+        backend=backend, version=package_version(package) or "unknown",
         threads=getattr(solver.session, "threads", threads),
         slots=min(solver.slots, solver.session.max_batch), chosen=getattr(solver.session, "chosen", None),
     )  # fmt: skip

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import os
 import statistics
 import time
 from dataclasses import dataclass
@@ -15,7 +14,7 @@ from numpy.typing import NDArray
 from hrm_edge.errors import UserError
 from hrm_edge.manifest import Manifest
 from hrm_edge.runtime import CpuBackend, open_step
-from hrm_edge.runtime.host import HostCarry, HostSession
+from hrm_edge.runtime.host import HostCarry, HostSession, usable_cores
 from hrm_edge.runtime.native.session import available
 
 ROUNDS = 5
@@ -44,8 +43,7 @@ def candidates(folder: Path, manifest: Manifest, threads: int | None = None, *, 
     A backend that refuses the artifact is left out, as long as ONNX Runtime takes it. ``threads``: only that many.
     They take turns, so that a change of the machine's clock meets all of them.
     """
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    counts = [threads] if threads else sorted({1, cores})
+    counts = [threads] if threads else sorted({1, usable_cores()})
     backends: list[CpuBackend] = ["onnxruntime"]
     if importlib.util.find_spec("openvino") is not None:
         backends.append("openvino")

@@ -5,6 +5,7 @@ Axes: B slots, S cells, P puzzle tokens, T = P + S, D hidden, V vocabulary, Q ha
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,11 @@ from hrm_edge.spec import STEP_INPUTS, STEP_OUTPUTS, ModelSpec, step_io
 
 HostCarry = tuple[NDArray[Any], NDArray[Any]]  # z_h, z_l [B, T, D] float32 or float16, on the host
 Outputs = tuple[NDArray[Any], NDArray[Any], NDArray[np.float32], NDArray[np.float32]]  # in the order of STEP_OUTPUTS
+
+
+def usable_cores() -> int:
+    """Cores that this process may run on."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 class HostSession:

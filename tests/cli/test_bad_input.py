@@ -32,7 +32,7 @@ from hrm_edge.runtime.trt import open as opening
 from hrm_edge.runtime.trt.api import Api
 from hrm_edge.runtime.trt.cuda import CudaPython
 from hrm_edge.runtime.trt.device import Gpu
-from hrm_edge.runtime.trt.identity import PLAN_FILE, SIDECAR_FILE, entry_of
+from hrm_edge.runtime.trt.identity import PLAN_FILE, SIDECAR_FILE
 from hrm_edge.runtime.trt.targets import check_targets, table
 from hrm_edge.spec import variant_spec
 from hrm_edge.tasks import get_task
@@ -40,7 +40,7 @@ from hrm_edge.tasks.samples import sample_file
 from hrm_edge.tasks.sudoku import Sudoku
 from tests.artifacts import singles_graph, singles_puzzles, singles_spec, write_singles_artifact
 from tests.runtime.simulated import ORIN, Device, add_engine, cuda_runtime, simulated_api
-from tests.runtime.test_trt_refusals import edit
+from tests.runtime.test_trt_refusals import flip, garbage
 
 NINE, MINI = Sudoku(3, 3), Sudoku(2, 2)
 XAVIER = Gpu("Xavier", 72, 8, "11.4", 16 << 30)
@@ -158,17 +158,6 @@ def test_a_precision_that_this_gpu_does_not_run(
 
 
 # -- engines ---------------------------------------------------------------------------------------------------------
-
-
-def flip(folder: Path) -> None:
-    data = bytearray((folder / PLAN_FILE).read_bytes())
-    data[len(data) // 2] ^= 1
-    (folder / PLAN_FILE).write_bytes(data)
-
-
-def garbage(folder: Path) -> None:
-    (folder / PLAN_FILE).write_bytes(b"not a plan")
-    edit(folder, lambda raw: raw.update(plan=entry_of(folder / PLAN_FILE).model_dump()))
 
 
 def nothing(folder: Path) -> None:

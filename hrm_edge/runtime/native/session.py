@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import ctypes
 import importlib.util
-import os
 import weakref
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ from numpy.typing import NDArray
 
 from hrm_edge.errors import UserError
 from hrm_edge.manifest import STEP_FILE, Manifest
-from hrm_edge.runtime.host import HostSession, Outputs
+from hrm_edge.runtime.host import HostSession, Outputs, usable_cores
 from hrm_edge.runtime.native.compile import compiler, library
 from hrm_edge.runtime.native.model import OTHERWISE, model_of, read_tensors
 from hrm_edge.spec import STEP_INPUTS, STEP_OUTPUTS, step_io
@@ -58,8 +57,8 @@ class NativeSession(HostSession):
         why = unfit(manifest)
         if why is not None:
             raise UserError(f"--backend native does not run {folder.name}: {why}", OTHERWISE)
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        self.threads = max(1, min(threads or cores, self.spec.total_len))  # a thread without a row is of no use
+        # a thread without a row is of no use
+        self.threads = max(1, min(threads or usable_cores(), self.spec.total_len))
         self._library = library()
         path = folder / STEP_FILE
         model, _keep = model_of(self.spec, read_tensors(path), path)
