@@ -25,8 +25,10 @@ _WRITERS = ("o_proj", "down_proj")
 
 
 def can_turn(spec: ModelSpec) -> bool:
-    """Whether turning the residual stream keeps the function: not through LayerNorm, nor half a puzzle vector."""
-    return spec.norm == "rms" and not spec.connections and spec.puzzle_dim % spec.hidden == 0
+    """Whether turning the residual stream keeps the function: not through LayerNorm, nor half a puzzle vector, nor where
+    an MLP over positions bends each channel by itself."""
+    keeps = spec.norm == "rms" and spec.mixing == "attention" and not spec.connections
+    return keeps and spec.puzzle_dim % spec.hidden == 0
 
 
 def turn(hidden: int) -> Tensor:
