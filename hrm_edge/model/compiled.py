@@ -42,4 +42,6 @@ def _run_once(model: HRM, batch: int, dtype: torch.dtype) -> None:
         puzzle.requires_grad_(True)
     z_h, z_l = (state.contiguous() for state in model.initial_state(batch, dtype))
     logits = model(tokens, puzzle, z_h, z_l)[2]
-    torch.autograd.grad(logits.sum(), [level.layers[0].get_parameter("mlp.down_proj.weight") for level in model.levels()])
+    torch.autograd.grad(
+        logits.sum(), [level.layers[0].get_parameter("mlp.down_proj.weight") for level in model.levels()]
+    )
