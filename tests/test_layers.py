@@ -17,7 +17,7 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "hrm_edge"
 
-BASE = {"device", "errors", "files", "spec", "recipe", "manifest", "report", "tasks", "terminal", "zoo"}
+BASE = {"child", "device", "errors", "files", "spec", "recipe", "manifest", "report", "tasks", "terminal", "zoo"}
 CORE = {"session", "solve", "parity"}
 EDGE = {"runtime", "plugin", "vision", "bench", "demo", "doctor", "remote"}
 HOST = {"model", "ops", "data", "train", "quant", "export", "digits"}
@@ -27,6 +27,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "__init__": set(),
     "__main__": {"cli"},
     # base
+    "child": set(),
     "errors": set(),
     "files": {"errors"},
     "spec": {"errors"},
@@ -42,7 +43,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "solve": {"errors", "spec", "tasks", "session"},
     "parity": {"manifest", "recipe", "report", "session", "tasks"},
     # edge
-    "runtime": {"errors", "files", "spec", "manifest", "session", "plugin"},
+    "runtime": {"child", "errors", "files", "spec", "manifest", "session", "plugin"},
     "plugin": {"errors", "files"},
     "vision": {"errors", "files", "tasks"},
     "bench": BASE | CORE | {"runtime"},

@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import shlex
 import subprocess
-import sys
 import tempfile
 from collections.abc import Sequence
 from datetime import datetime, timezone
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from hrm_edge.child import python_command
 from hrm_edge.cli.options import show
 from hrm_edge.errors import UserError, nearest
 from hrm_edge.terminal import echo
@@ -130,7 +130,7 @@ def _passed_on(context: click.Context, options: Options) -> list[str]:
 
 
 def _run(arguments: Sequence[str]) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "hrm_edge", *arguments]
+    command = python_command("-m", "hrm_edge", *arguments)
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
