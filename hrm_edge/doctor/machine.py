@@ -19,6 +19,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from hrm_edge.child import python_command
 from hrm_edge.device.system import System
 
 IMPORT_LIMIT_S = 120.0  # a board on an SD card takes half a minute for a first import
@@ -80,7 +81,7 @@ def try_import(name: str) -> Import:
     )
     try:
         done = subprocess.run(
-            [sys.executable, "-c", code], stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace",
+            python_command("-c", code), stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace",
             timeout=IMPORT_LIMIT_S, check=False,
         )  # fmt: skip
         return Import.model_validate(json.loads(done.stdout.splitlines()[-1]))
