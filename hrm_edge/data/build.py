@@ -193,10 +193,10 @@ def _generated(task: Sudoku, options: Options, report: Progress) -> Collected:
 def _split(task: Sudoku, file: Puzzles, options: Options, rng: np.random.Generator, report: Progress) -> Collected:
     """A single file's test and training puzzles, in the file's order, no class in both."""
     test_count = min(DEFAULT_TEST, len(file) // 10) if options.test_count is None else options.test_count
-    order = rng.permutation(len(file))
+    order, path = rng.permutation(len(file)), file.source.path
     if test_count >= len(file):
         raise UserError(
-            f"--test-count {test_count} leaves none of the {len(file)} puzzles of {file.source.path} for training",
+            f"--test-count {test_count} leaves none of the {len(file)} puzzles of {path} for training",
             "give a smaller one",
         )
     test_rows, rest = order[:test_count], order[test_count:]
@@ -217,12 +217,12 @@ def _split(task: Sudoku, file: Puzzles, options: Options, rng: np.random.Generat
             break
     if options.subsample is not None and found < wanted:
         raise UserError(
-            f"--subsample {wanted}: {file.source.path} has {found} training puzzles besides the {test_count} for testing",
+            f"--subsample {wanted}: {path} has {found} training puzzles besides the {test_count} test puzzles",
             "give a smaller --subsample or --test-count",
         )
     train, solved = solve_missing(task, file[np.sort(np.concatenate(kept))], report)
     test, solved_test = solve_missing(task, file[np.sort(test_rows)], report)
-    return Collected(train, test, solved + solved_test, dropped, {file.source.path: file.source.format})
+    return Collected(train, test, solved + solved_test, dropped, {path: file.source.format})
 
 
 def _names(task: Sudoku, tokens: Tokens) -> list[bytes]:

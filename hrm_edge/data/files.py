@@ -10,6 +10,7 @@ import io
 import itertools
 import zipfile
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -21,12 +22,10 @@ from hrm_edge.errors import UserError
 from hrm_edge.files import os_error
 from hrm_edge.tasks.base import PAD_TOKEN, Bools, Task, Tokens
 from hrm_edge.tasks.maze import CHARACTERS, GOAL, PATH, START, WALL, Maze
-from hrm_edge.tasks.puzzles import Puzzles, Source
+from hrm_edge.tasks.puzzles import TYPED, Puzzles, Source
 from hrm_edge.tasks.sudoku import FIRST_DIGIT, Sudoku, geometry
 from hrm_edge.tasks.sudoku_text import NOT_A_CELL, TextError, cell_table
 
-TYPED = "argument"
-"""What messages and results call a puzzle that was typed, not read from a file."""
 _PIECE = 1 << 16  # puzzles in memory as text at a time: the hub's file has 3.8 million
 _HEAD = 40  # lines that tell the size of a puzzle
 
@@ -47,7 +46,10 @@ def read_puzzles(path: Path | str, task: Task | None = None, limit: int | None =
 def read_typed(text: str, task: Task) -> Puzzles:
     """Read the puzzles of a text as a file of them is read; ``UserError`` says where it is wrong."""
     _refuse_others(TYPED, task)
-    return _read(TYPED, io.StringIO(text, newline=""), (), task, None)
+    puzzles = _read(TYPED, io.StringIO(text, newline=""), (), task, None)
+    if len(puzzles) > 1:
+        return puzzles
+    return replace(puzzles, source=replace(puzzles.source, given=[TYPED]))
 
 
 def _refuse_others(name: str, task: Task | None) -> None:
@@ -72,12 +74,11 @@ def _read(name: str, lines: Iterator[str], about: tuple[str, ...], task: Task | 
             places.append(np.array([record.line for record in piece], np.int64))
             given.extend(record.source for record in piece)
     if not pieces:
-        raise UserError(
-            f"{name} holds no puzzles", "give one puzzle a line, a grid of one row a line, or a CSV with the column "
-            "'question'"
-        )  # fmt: skip
+        things = "mazes" if isinstance(task, Maze) else "puzzles"
+        mend = "give one a line, a grid of one row a line, or a CSV with the column 'question'"
+        raise UserError(f"{name} holds no {things}", mend)
     inputs, labels = (np.concatenate(arrays) for arrays in zip(*pieces, strict=True))
-    numbers, label = np.concatenate(places), name if name == STDIN_NAME else Path(name).name
+    numbers, label = np.concatenate(places), name if name in (STDIN_NAME, TYPED) else Path(name).name
     source = Source(name, ", ".join((form, *about)), label, numbers, given if any(given) else None)
     return Puzzles(task, inputs, labels if labels.any() else None, np.zeros(len(inputs), np.int32), source)
 
@@ -128,7 +129,8 @@ def _checked(task: Sudoku | Maze, piece: list[Record]) -> tuple[Tokens, Tokens]:
 
 def _tokens(task: Sudoku | Maze, texts: Sequence[tuple[int, int, str | Tokens]]) -> Tokens:
     """Texts (line, column, characters) to tokens [N, S]: by table where every character is a cell, else one by one."""
-    plain = [text for _, _, text in texts if isinstance(text, str) and len(text) == task.seq_len]
+    length = task.seq_len
+    plain = [text for _, _, text in texts if isinstance(text, str) and len(text) == length]
     joined = "".join(plain)
     if len(plain) == len(texts) and joined.isascii():
         tokens = _table(task)[np.frombuffer(joined.encode(), np.uint8)].reshape(-1, task.seq_len)

@@ -235,10 +235,11 @@ def _generated(task: Maze, options: Options, report: Progress) -> tuple[Puzzles,
 
 def _split(task: Maze, file: Puzzles, options: Options, rng: np.random.Generator) -> _Collected:
     """A single file's test and training mazes, in the file's order, no class in both."""
+    path = file.source.path
     test_count = min(DEFAULT_TEST, len(file) // 10) if options.test_count is None else options.test_count
     if test_count >= len(file):
         raise UserError(
-            f"--test-count {test_count} leaves none of the {len(file)} mazes of {file.source.path} for training",
+            f"--test-count {test_count} leaves none of the {len(file)} mazes of {path} for training",
             "give a smaller one",
         )
     order = rng.permutation(len(file))
@@ -247,12 +248,12 @@ def _split(task: Maze, file: Puzzles, options: Options, rng: np.random.Generator
     rest = np.array([row for row in order[test_count:] if names[row] not in tested], np.int64)
     if options.subsample is not None and options.subsample > len(rest):
         raise UserError(
-            f"--subsample {options.subsample}: {file.source.path} has {len(rest)} training mazes besides those for testing",
+            f"--subsample {options.subsample}: {path} has {len(rest)} training mazes besides the test mazes",
             "give a smaller --subsample or --test-count",
         )
     train, solved = _solve_missing(task, file[np.sort(rest[: options.subsample])])
     test, solved_test = _solve_missing(task, file[np.sort(order[:test_count])])
-    dropped, formats = len(file) - test_count - len(rest), {file.source.path: file.source.format}
+    dropped, formats = len(file) - test_count - len(rest), {path: file.source.format}
     return train, test, solved + solved_test, dropped, formats
 
 

@@ -11,6 +11,7 @@ from hrm_edge.data.layout import is_data_folder, read_part, task_of
 from hrm_edge.data.sources import folder_files
 from hrm_edge.errors import UserError
 from hrm_edge.tasks import get_task
+from hrm_edge.tasks.arc import Arc
 from hrm_edge.tasks.base import Task
 from hrm_edge.tasks.puzzles import Puzzles, Source
 
@@ -28,9 +29,15 @@ def load_puzzles(path: Path | str, task: Task | None = None, limit: int | None =
     if not is_data_folder(folder):
         return read_puzzles(folder_files(folder, task)["test"], task, limit)
     part = read_part(folder, "test", task, scan=limit)
-    name = task_of(part.metadata)
-    if task is None and name is None:
-        raise UserError(f"{path} does not say what task it is of", "build it with 'hrm-edge data build'")
+    if task is None:
+        name = task_of(part.metadata)
+        if name is None:
+            raise UserError(f"{path} does not say what task it is of", "build it with 'hrm-edge data build'")
+        task = get_task(name)
     inputs, labels = (np.array(array[:limit], np.uint8) for array in (part.inputs, part.labels))
     source = Source(str(path), "a data folder, its test part", "test", np.arange(len(inputs)))
-    return Puzzles(task or get_task(str(name)), inputs, labels, part.identifiers()[:limit], source)
+    puzzles = Puzzles(task, inputs, labels, part.identifiers()[:limit], source)
+    known = puzzles.answered() & (not isinstance(task, Arc))  # no rule tells whether an answer of ARC is right
+    for row in np.flatnonzero(known)[~task.verify(inputs[known], labels[known])][:1]:
+        raise UserError(f"{path}, test example {row}: the label does not solve the input", "build the folder again")
+    return puzzles

@@ -14,7 +14,7 @@ from xml.parsers import expat
 from hrm_edge.tasks.base import Tokens
 from hrm_edge.tasks.maze import Maze
 from hrm_edge.tasks.sudoku import Sudoku
-from hrm_edge.tasks.sudoku_text import BLANKS, DIGITS, STROKES, Line, TextError, read_grids, row_cells
+from hrm_edge.tasks.sudoku_text import BLANKS, DIGITS, STROKES, Line, TextError, number_cells, read_grids, row_cells
 
 QUESTION = (
     "question",
@@ -30,6 +30,7 @@ QUESTION = (
     "grid",
 )
 ANSWER = ("answer", "answers", "solution", "solutions")
+_ONE_A_LINE = "one puzzle a line"
 _TITLE = re.compile(r"(grid|puzzle|sudoku|board|game|problem|maze|no\.?|nr\.?)[\s:#.]*\d*[\s:.]*", re.IGNORECASE)
 _SECTION = re.compile(r"\[(\w+)\]")
 _FIELD = re.compile(r"[^\s,;\"]+")
@@ -64,7 +65,8 @@ def records(task: Sudoku | Maze, lines: Iterator[str]) -> Iterator[Record]:
     skipped: list[str] = []
     for first in lines:
         skipped.append(first)
-        if first.strip() and not (isinstance(task, Sudoku) and first.startswith("#")):
+        is_maze = isinstance(task, Maze)  # there a space is a cell, and # is a wall
+        if first.strip("\r\n" if is_maze else None) and (is_maze or not first.startswith("#")):
             break
     else:
         return iter(())
@@ -225,13 +227,20 @@ class _Block:
 def _sudoku_lines(task: Sudoku, lines: Iterator[Line]) -> Iterator[Record]:
     """One puzzle a line, a rating or remark beside it, or grids of one row a line, however they are framed."""
     block, form, section = _Block(task), f"grids of {task.side} lines", "puzzle"
+    cells, length = _cell_characters(task), task.seq_len
     for number, text in lines:
+        stripped = text.strip()
+        if len(stripped) == length and section == "puzzle" and _is_plain(stripped, cells):  # nearly every line
+            if block.lines:
+                yield from block.records(form)
+            yield Record(_ONE_A_LINE, number, stripped, text.index(stripped))
+            continue
         text, is_comment, _ = text.partition("#")
         stripped = text.strip()
         if (is_comment and not stripped) or (section != "puzzle" and not _SECTION.fullmatch(stripped)):
             continue
         begins = _SECTION.fullmatch(stripped)
-        whole = _whole_line(task, number, text) if stripped and not begins else None
+        whole = _whole_line(task, cells, number, text) if stripped and not begins else None
         if begins or whole or _TITLE.fullmatch(stripped) or (not stripped and not block.is_band()):
             yield from block.records(form)
             if begins:
@@ -245,22 +254,28 @@ def _sudoku_lines(task: Sudoku, lines: Iterator[Line]) -> Iterator[Record]:
     yield from block.records(form)
 
 
-def _whole_line(task: Sudoku, number: int, text: str) -> Record | None:
+def _cell_characters(task: Sudoku) -> frozenset[str]:
+    digits = DIGITS[: max(9, task.side)]
+    return frozenset(BLANKS + digits + digits.lower())
+
+
+def _is_plain(text: str, cells: frozenset[str]) -> bool:
+    return cells.issuperset(text) and bool(text.strip(STROKES))
+
+
+def _whole_line(task: Sudoku, cells: frozenset[str], number: int, text: str) -> Record | None:
     """The puzzle of a line that holds all of one, with what stands beside it; None for a row, or what is wrong."""
-    cells, form = task.seq_len, "one puzzle a line"
-    if len(stripped := text.strip()) == cells and stripped.isalnum():
-        return Record(form, number, stripped, text.index(stripped))
-    allowed = set(BLANKS + DIGITS[: max(9, task.side)] + DIGITS[9 : task.side].lower())
-    fields = [f for f in _FIELD.finditer(text) if len(f.group()) == cells and allowed.issuperset(f.group())]
+    form = _ONE_A_LINE
+    fields = [f for f in _FIELD.finditer(text) if len(f.group()) == task.seq_len and _is_plain(f.group(), cells)]
     if len(fields) > 2:
         raise TextError(number, fields[2].start() + 1, f"{len(fields)} puzzles on one line", "give each its own line")
     if fields:
         (question, column), (answer, answer_column) = [*((f.group(), f.start()) for f in fields), ("", 0)][:2]
-        form += ", its answer behind it" if answer else "" if stripped == question else ", a remark beside it"
+        form += ", its answer behind it" if answer else "" if text.strip() == question else ", a remark beside it"
         return Record(form, number, question, column, answer, answer_column)
     for strokes in ("", STROKES):
         with contextlib.suppress(TextError):
-            if len(row_cells(task, (number, text), strokes)) == cells:
+            if len(row_cells(task, (number, text), strokes)) == task.seq_len:
                 return Record(form, number, text)
     return None
 
@@ -275,6 +290,9 @@ def guess_task(lines: Sequence[str]) -> Sudoku:
     in_all = [sum(_is_cell(character) for character in text if character not in STROKES) for text in texts]
     if in_all[:16] == [16] * 16:
         return Sudoku(4, 4)
+    for side in (12, 16):
+        if any(number_cells(side, (1, text)) for text in texts):
+            return Sudoku(*_BOXES[side])
     for count in itertools.chain(*zip(fields[:3], in_all[:3], strict=True)):
         for side, boxes in _BOXES.items():
             if count in (side, side * side):

@@ -13,6 +13,9 @@ from numpy.typing import NDArray
 
 from hrm_edge.tasks.base import PAD_TOKEN, Bools, Task, Tokens
 
+TYPED = "argument"
+"""What messages and results call a puzzle that was typed, not read from a file."""
+
 
 @dataclass(frozen=True, eq=False)
 class Source:

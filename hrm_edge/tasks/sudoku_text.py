@@ -74,7 +74,7 @@ def row_cells(task: Board, line: Line, strokes: str = "") -> list[Cell]:
     Raises ``TextError`` for a character that is no cell.
     """
     number, text = line
-    if task.side > 9 and (numbers := _numbers(task.side, line)):
+    if task.side > 9 and (numbers := number_cells(task.side, line)):
         return numbers
     found: list[Cell] = []
     for column, character in enumerate(text, start=1):
@@ -89,7 +89,7 @@ def row_cells(task: Board, line: Line, strokes: str = "") -> list[Cell]:
     return found if may_be_cells or not (_LINE_LIKE.fullmatch(text) and _DRAWN.search(text)) else []
 
 
-def _numbers(side: int, line: Line) -> list[Cell]:
+def number_cells(side: int, line: Line) -> list[Cell]:
     """The cells of a line that writes its digits as numbers, such as ``10 0 16 3``; none where it does not."""
     words = [(match.group(), match.start() + 1) for match in _WORD.finditer(line[1])]
     decimal = [int(word) if word.isdecimal() else -1 for word, _ in words]
@@ -161,7 +161,7 @@ def _check_zero(task: Board, lines: Sequence[Line], text: str) -> None:
     others = [blank for blank in "._?" if blank in text]
     if task.side > 9 and "0" in text and others and DIGITS[task.side - 1] not in text.upper():
         number, column = next((number, line.index("0") + 1) for number, line in lines if "0" in line)
-        if not any(_numbers(task.side, line) for line in lines):
+        if not any(number_cells(task.side, line) for line in lines):
             raise TextError(
                 number, column, f"'0' and '{others[0]}' both stand here: is 0 a digit or a blank?",
                 f"write digits as {alphabet(task).partition(',')[0]} and every blank alike",
