@@ -168,7 +168,7 @@ def _train(options: Recipe, run: Path, own: list[str], flags: dict[str, Any], wo
     from hrm_edge.train.progress import Progress
 
     trainer = start(options, run, resume=flags["resume"], world=world, wandb=flags["wandb"])
-    with Progress(options, trainer) as progress:
+    with Progress(trainer) as progress:
         outcome = trainer.run(time_limit=flags["time_limit"], stop=lambda: bool(stopped), report=progress.show)
     progress.table(outcome)
     again = f"hrm-edge {' '.join(own)} --resume"
