@@ -73,8 +73,9 @@ def train(recipe: Path, overrides: tuple[str, ...], out: Path | None, nproc: int
 
     The run folder gets full checkpoints (weights, average, optimizer, carry, random state), the best one by exact
     accuracy on unseen puzzles, and a log: metrics.jsonl, metrics.csv and, where it is installed, TensorBoard.
-    Ctrl-C saves and stops; --resume goes on from there, bit for bit on as many processes as before. On another number
-    of processes it sees the same puzzles, but sums round differently.
+    Ctrl-C and SIGTERM save and stop; --resume goes on from there, bit for bit on as many processes as before. On
+    another number of processes it sees the same puzzles, but sums round differently. Under nohup a run outlives its
+    terminal.
 
     \b
     hrm-edge train recipes/mini-sudoku_nano.yaml --set data=data/mini --out runs/mini
