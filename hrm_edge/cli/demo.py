@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from hrm_edge.terminal import echo
+
 if TYPE_CHECKING:
     from hrm_edge.cli.resolve import Resolved
     from hrm_edge.demo.loop import Demo
@@ -141,8 +143,8 @@ def _serve(show: Demo, resolved: Resolved, address: Address, tls: tuple[Path, Pa
     page = Web(show, lambda data: decode_image(data, "the upload"), model, gauge)
     server = Server(show, page, address, tls)
     source = "the browser's camera" if show.camera is None else show.camera.source.name
-    click.echo(f"Source: {source}. Open {server.url}", err=True)
-    click.echo("Ctrl-C ends it.", err=True)
+    echo(f"Source: {source}. Open {server.url}", err=True)
+    echo("Ctrl-C ends it.", err=True)
     try:
         server.run()
     finally:

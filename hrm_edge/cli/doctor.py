@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from hrm_edge.terminal import echo, open_console
+
 if TYPE_CHECKING:
     from rich.table import Table
 
@@ -42,7 +44,7 @@ def doctor(as_json: bool) -> None:
         worst = diagnosis.findings[0]
         raise GateError(f"the default road does not work here: {worst.what}", worst.mend)
     if not as_json:
-        click.echo("Next: hrm-edge bench sudoku-nano --duration 10s")
+        echo("Next: hrm-edge bench sudoku-nano --duration 10s")
 
 
 def try_road() -> str:
@@ -67,13 +69,10 @@ def try_road() -> str:
 
 
 def _show(diagnosis: Diagnosis) -> None:
-    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
-    console = Console(highlight=False)
-    if not console.is_terminal:
-        console = Console(highlight=False, width=120)
+    console = open_console(width=120)
     about = Table.grid(padding=(0, 2))
     for key, value in _about(diagnosis.facts):
         about.add_row(Text(key, style="dim"), Text(value))
