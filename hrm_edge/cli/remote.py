@@ -136,9 +136,7 @@ def _artifact(name: str) -> Path:
     from hrm_edge.cli.resolve import is_checkpoint, unknown_model
     from hrm_edge.manifest import MANIFEST
 
-    path = Path(name)
-    if not path.exists():
-        path = zoo.folder_of(name) or path
+    path = zoo.path_of(name)
     if (path / MANIFEST).is_file():
         return path
     if path.exists() and is_checkpoint(path):
@@ -241,8 +239,7 @@ def solve(target: Target, puzzle: str, model: str | None, engine: bool, solve_op
     """Solve PUZZLE, text or a file that is sent, on HOST. SOLVE_OPTIONS are those of 'hrm-edge solve'."""
     from hrm_edge import zoo
 
-    name = model or zoo.default_for("sudoku")
-    assert name is not None
+    name = model or str(zoo.folder_of(zoo.default_for("sudoku") or ""))
     with _workspace(target) as space:
         path, build = _send_model(space, name, engine)
         is_file = len(puzzle) < 250 and Path(puzzle).exists()
