@@ -55,7 +55,12 @@ def rows(report: Report) -> list[Row]:
     if engine.chosen is not None:
         found.append(("chosen by trial", engine.chosen))
     device = report.device
-    found.append(("device", f"{device.machine or device.cpu}, {device.cores} cores, {_size(device.memory_bytes)}"))
+    found.append(
+        (
+            "device",
+            f"{device.module or device.machine or device.cpu}, {device.cores} cores, {_size(device.memory_bytes)}",
+        )
+    )
     return found
 
 
