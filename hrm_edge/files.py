@@ -37,6 +37,11 @@ def user_cache() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "hrm-edge"
 
 
+def is_plain_name(name: str) -> bool:
+    """Whether ``name``, which a file or a server gave, is one path component: joined to a folder it stays inside."""
+    return name not in ("", ".", "..") and len(name) <= 255 and name.isprintable() and not set(name) & set("/\\")
+
+
 @contextlib.contextmanager
 def _renamed_into(path: Path, *, folder: bool) -> Iterator[Path]:
     try:
