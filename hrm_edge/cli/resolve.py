@@ -138,6 +138,9 @@ def _artifact(
     session, manifest = _opened(path, threads, backend, slots)
     if chosen := getattr(session, "chosen", None):
         echo(f"Backend: {chosen}", err=True)
+    arithmetic = getattr(session, "arithmetic", None)
+    if arithmetic is not None and arithmetic.why is not None:
+        echo(f"Note: {session.backend}, {arithmetic}", err=True)
     if not manifest.gate.passed:
         echo(f"Warning: {path} failed its export gate: {'; '.join(manifest.gate.failures)}", err=True)
     known = known_parity(session)

@@ -39,6 +39,7 @@ PACKAGES = (
     "opencv-python-headless",
 )
 TENSORRT_PIP = ("tensorrt", "tensorrt-cu12", "tensorrt-cu13", "tensorrt-cu12-bindings", "tensorrt-cu13-bindings")
+RUNTIMES = {"onnxruntime": "ort", "openvino": "ov"}  # CPU backend → its module in hrm_edge.runtime
 COMPILERS = ("c++", "g++", "clang++")  # as runtime/native/compile.py looks for them
 GROUPS = ("video", "render", "i2c", "jtop")  # cameras, GPU, power sensors, jtop's socket
 _VERSION = r"\d+(?:\.\d+)*"
@@ -49,6 +50,8 @@ def read_facts(machine: Machine) -> Facts:
     kind = _kind(machine)
     debs = _debs(machine)
     known = _group_table(machine)
+    onnxruntime = machine.imports("onnxruntime")
+    installed = {"onnxruntime": not onnxruntime.error, "openvino": machine.package("openvino") is not None}
     return Facts(
         kind=kind,
         architecture=machine.architecture,
@@ -60,7 +63,8 @@ def read_facts(machine: Machine) -> Facts:
         gpu_device=any(map(machine.has, _GPU_NODES[kind])),
         cuda=_cuda(machine, debs),
         tensorrt=_tensorrt(machine, debs),
-        onnxruntime=machine.imports("onnxruntime"),
+        onnxruntime=onnxruntime,
+        int8={name: said for name, there in installed.items() if there and (said := machine.int8(RUNTIMES[name]))},
         compiler=next((path for name in COMPILERS if (path := machine.system.run("which", name))), "").strip() or None,
         packages={name: found for name in PACKAGES if (found := machine.package(name))},
         python=_python(machine, debs),
