@@ -31,6 +31,7 @@ from rich.table import Table
 from turns import ratios, summary
 
 from hrm_edge import zoo
+from hrm_edge.child import python_command
 from hrm_edge.data.puzzles import PuzzleSet, load_puzzles
 from hrm_edge.device.identity import describe_device, package_version
 from hrm_edge.device.state import read_state, warnings_before
@@ -155,7 +156,7 @@ def cold_start(model: str, puzzle: str) -> dict[str, Any]:
         for _ in range(COLD_STARTS):
             began = time.perf_counter()
             subprocess.run(
-                [sys.executable, "-m", "hrm_edge", "solve", puzzle, "--model", model],
+                python_command("-m", "hrm_edge", "solve", puzzle, "--model", model),
                 env={**os.environ, "XDG_CACHE_HOME": cache}, stdout=subprocess.DEVNULL, check=True,
             )  # fmt: skip
             taken.append(time.perf_counter() - began)

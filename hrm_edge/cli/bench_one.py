@@ -17,6 +17,7 @@ from hrm_edge.cli.resolve import Resolved, resolve_model
 from hrm_edge.errors import GateError, UserError
 from hrm_edge.manifest import read_manifest
 from hrm_edge.tasks.base import Tokens
+from hrm_edge.terminal import echo
 
 if TYPE_CHECKING:
     from hrm_edge.bench.run import Subject
@@ -61,9 +62,9 @@ def measure_and_show(context: click.Context, model: str, options: Options) -> No
 
     with hold(lock_clocks=options.lock_clocks, power_mode=options.power_mode):
         report, example = measure(context, model, options)
-    follow = f"hrm-edge bench --compare {options.json_file} OTHER.json"
-    if options.json_file in (None, STDOUT):
-        follow = f"hrm-edge solve {example} --model {model}"
+    follow = f"hrm-edge solve {example} --model {shlex.quote(model)}"
+    if options.json_file is not None and options.json_file != STDOUT:
+        follow = f"hrm-edge bench --compare {shlex.quote(options.json_file)} OTHER.json"
     show_report(report, options.json_file, options.markdown_file, follow, options.html_file)
     if options.strict and report.warnings:
         raise GateError("--strict: " + "; ".join(report.warnings), "mend it and measure again")
@@ -105,7 +106,7 @@ def measure(context: click.Context, model: str, options: Options) -> tuple[Bench
     with progress_bar(options.scenario, 1.0) as progress:
         report = bench(
             solver, puzzles.givens, puzzles.labels, subject=subject, ask=ask, progress=progress,
-            puzzle_ids=puzzles.puzzle_ids,             tell=lambda message: click.echo(message, err=True),
+            puzzle_ids=puzzles.puzzle_ids,             tell=lambda message: echo(message, err=True),
         )  # fmt: skip
     return report, task.format(puzzles.givens[0])
 

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import click
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
@@ -20,6 +19,7 @@ from hrm_edge.tasks.arc import Arc
 from hrm_edge.tasks.base import Task
 from hrm_edge.tasks.maze import Maze
 from hrm_edge.tasks.sudoku import Sudoku
+from hrm_edge.terminal import open_console
 
 if TYPE_CHECKING:
     from hrm_edge.data.build import Progress as Report
@@ -205,7 +205,7 @@ def _progress() -> Iterator[Report]:
         TimeElapsedColumn(),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bars:
+    with Progress(*columns, console=open_console(stderr=True), transient=True) as bars:
         rows: dict[str, object] = {}
 
         def report(what: str, done: int, total: int) -> None:
@@ -217,7 +217,7 @@ def _progress() -> Iterator[Report]:
 
 
 def _show(task: Task, out: Path, built: _Built) -> None:
-    console = Console(highlight=False, soft_wrap=True)
+    console = open_console(soft_wrap=True)
     table = Table(title=f"{task.name} in {out}", title_justify="left")
     for name in built.columns:
         table.add_column(name, justify="left" if name == "part" else "right")

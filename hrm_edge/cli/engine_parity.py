@@ -5,11 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import click
-
 from hrm_edge.errors import GateError, UserError
 from hrm_edge.tasks import get_task
 from hrm_edge.tasks.samples import sample_file
+from hrm_edge.terminal import echo
 
 if TYPE_CHECKING:
     from hrm_edge.manifest import Manifest
@@ -49,7 +48,7 @@ def check_built(out: Path, engine: Engine) -> tuple[EngineParity | None, str]:
         puzzles = check_set(manifest.task, None)
     except UserError as error:
         return None, error.what
-    return measure_engine(session, manifest, puzzles, lambda message: click.echo(message, err=True)), ""
+    return measure_engine(session, manifest, puzzles, lambda message: echo(message, err=True)), ""
 
 
 def check_first(session: Any, manifest: Manifest | None, data: str | None) -> EngineParity | None:
@@ -67,8 +66,8 @@ def check_first(session: Any, manifest: Manifest | None, data: str | None) -> En
     if known is not None:
         return known
     puzzles = check_set(manifest.task, data)
-    found = measure_engine(session, manifest, puzzles, lambda message: click.echo(message, err=True))
-    click.echo(f"Engine beside ONNX Runtime: {said_of(found)}", err=True)
+    found = measure_engine(session, manifest, puzzles, lambda message: echo(message, err=True))
+    echo(f"Engine beside ONNX Runtime: {said_of(found)}", err=True)
     refuse_failed(found, opened.folder)
     return found
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from shlex import quote
 from typing import TYPE_CHECKING
 
 import click
@@ -87,9 +88,9 @@ def evaluate(
         beside = None if other is None else resolve_model(other, threads, None, backend, slots=slots)
         solver = Solver(session, task, halt, steps, views or 1, slots, seed)
         report = _rules(resolved, solver, data, limit, threads, beside)
-    following = f"hrm-edge bench {model} --data {data}"
+    following = f"hrm-edge bench {quote(model)} --data {quote(data)}"
     if resolved.manifest is None:
-        following = f"hrm-edge export {model} --out ARTIFACT --int8 --calibration {data}"
+        following = f"hrm-edge export {quote(model)} --out ARTIFACT --int8 --calibration {quote(data)}"
     show_report(report, json_file, markdown_file, following)
 
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from hrm_edge.cli.options import backend_option, task_option
+from hrm_edge.terminal import echo
 
 if TYPE_CHECKING:
     from hrm_edge.cli.pictures import Picture
@@ -54,14 +56,15 @@ def solve(
     from hrm_edge.errors import GateError, UserError
     from hrm_edge.tasks.arc import Arc
 
-    if model is None:
-        model = zoo.default_for("sudoku")
+    folder = None
+    if model is None and (model := zoo.default_for("sudoku")) is not None:
+        folder = zoo.folder_of(model)
     if model is None:
         raise UserError("no model given, and this version ships none", "name a folder: --model ARTIFACT")
     paths = picture_paths(puzzle)
     if overlay is not None:
         check_overlay(overlay, puzzle, paths)
-    resolved = resolve_model(model, threads, task_name, backend)
+    resolved = resolve_model(model, threads, task_name, backend, folder=folder)
     task = resolved.task
     if isinstance(task, Arc):
         raise UserError(
@@ -79,15 +82,15 @@ def solve(
         print_json({"results": [result.document(task) for result in results]})
     else:
         for result in results:
-            click.echo(result.text(task))
+            echo(result.text(task))
     unsolved = sum(not result.verified for result in results)
     if unsolved:
         steps = max_steps or resolved.session.spec.max_steps
         what = f"{unsolved} of {len(results)} puzzles not solved (views tried: {views}, steps of each: {steps})"
         raise GateError(what, f"try more: --views {4 * views}, or a stronger model")
     if not as_json:
-        data = "PUZZLES" if paths or results[0].source == LITERAL else puzzle
-        click.echo(f"Next: hrm-edge eval {model} --data {data}")
+        data = "PUZZLES" if paths or results[0].source == LITERAL else quote(puzzle)
+        echo(f"Next: hrm-edge eval {quote(model)} --data {data}")
 
 
 @dataclass(frozen=True)

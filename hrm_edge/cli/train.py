@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from hrm_edge.cli.options import Duration
+from hrm_edge.terminal import echo
 
 if TYPE_CHECKING:
     from hrm_edge.recipe import Recipe
@@ -172,7 +174,7 @@ def _train(options: Recipe, run: Path, own: list[str], flags: dict[str, Any], wo
     with Progress(trainer) as progress:
         outcome = trainer.run(time_limit=flags["time_limit"], stop=lambda: bool(stopped), report=progress.show)
     progress.table(outcome)
-    again = f"hrm-edge {' '.join(own)} --resume"
+    again = f"hrm-edge {' '.join(map(shlex.quote, own))} --resume"
     if world.size > 1:
         again += f" --nproc {os.environ.get('LOCAL_WORLD_SIZE', world.size)}"
     if os.environ.get("GROUP_WORLD_SIZE", "1") != "1":
@@ -183,6 +185,7 @@ def _train(options: Recipe, run: Path, own: list[str], flags: dict[str, Any], wo
     if world.rank:
         return
     if not outcome.finished:
-        click.echo(f"The time limit ended the run at step {outcome.step}. Go on: {again}")
+        echo(f"The time limit ended the run at step {outcome.step}. Go on: {again}")
         return
-    click.echo(f"Next: hrm-edge export {run} --out {run}-int8 --int8 --calibration {options.data}")
+    words = ["hrm-edge", "export", str(run), "--out", f"{run}-int8", "--int8", "--calibration", options.data]
+    echo(f"Next: {shlex.join(words)}")

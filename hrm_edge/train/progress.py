@@ -6,10 +6,10 @@ from types import TracebackType
 from typing import Any
 
 from rich import progress
-from rich.console import Console
 from rich.table import Table
 
 from hrm_edge.spec import parameter_table
+from hrm_edge.terminal import open_console
 from hrm_edge.train.loop import Outcome, Trainer
 
 
@@ -18,7 +18,7 @@ class Progress:
 
     def __init__(self, trainer: Trainer) -> None:
         recipe, world, spec = trainer.recipe, trainer.world, trainer.learner.model.spec
-        self.console = Console(stderr=True, quiet=world.rank > 0)
+        self.console = open_console(stderr=True, quiet=world.rank > 0)
         ranks = f" · {world.size} processes" if world.size > 1 else ""
         self.console.print(
             f"{recipe.task} · {spec.variant}, {parameter_table(spec)['trainable']:,} parameters · "

@@ -220,7 +220,7 @@ def test_out_of_memory(case: str, tmp_path: Path, monkeypatch: Patch, capsys: py
     script = tmp_path / "python"
     script.write_text(f"#!/bin/sh\ncat > /dev/null\n{MEMORY[case]}\n")
     script.chmod(0o755)
-    monkeypatch.setattr(building, "sys", SimpleNamespace(executable=str(script), argv=sys.argv))
+    monkeypatch.setattr(sys, "executable", str(script))
     artifact, out = write_singles_artifact(tmp_path / "a", MINI), tmp_path / "out"
     said = r"building the engine ran out of memory \(workspace \d+ MiB, batch up to 64\)"
     refused(rtx(artifact, out, "--no-cache"), said, "--workspace MIB or --max-batch N, close other programs", capsys)
