@@ -74,12 +74,14 @@ def demo(
         from hrm_edge.demo.serve import parse_address
 
         address = parse_address(web)
-    model = model or zoo.default_for("sudoku")
+    folder = None
+    if model is None and (model := zoo.default_for("sudoku")) is not None:
+        folder = zoo.folder_of(model)
     if model is None:
         raise UserError("no model given, and this version ships none", "name a folder: --model ARTIFACT")
-    if threads is None and not is_checkpoint(Path(model)):
+    if threads is None and not is_checkpoint(folder or Path(model)):
         threads = 1  # the picture wants the other cores
-    resolved = resolve_model(model, threads)
+    resolved = resolve_model(model, threads, folder=folder)
     show = _build(resolved, model, _source(camera, web), size, views)
     try:
         if show.camera is not None:

@@ -57,7 +57,7 @@ def try_road() -> str:
     name = zoo.default_for("sudoku")
     if name is None:
         raise UserError("this installation holds no model", "pip install --force-reinstall hrm-edge")
-    resolved = resolve_model(name)
+    resolved = resolve_model(name, folder=zoo.folder_of(name))
     givens = resolved.task.parse(EASY)[None]
     began = time.perf_counter()
     (answer,) = solve(resolved.session, resolved.task, givens, halt="rules", views=64)

@@ -99,7 +99,7 @@ def artifact_folder(model: Path) -> Path | None:
     from hrm_edge import zoo
     from hrm_edge.manifest import MANIFEST
 
-    folder = model if model.exists() else zoo.folder_of(str(model)) or model
+    folder = zoo.path_of(str(model))
     return folder if (folder / MANIFEST).is_file() else None
 
 

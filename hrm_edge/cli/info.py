@@ -58,6 +58,7 @@ def info(model: str, vocab: int | None, seq_len: int | None, task_name: str | No
 
 def _find(model: str, vocab: int, seq_len: int, task: str | None) -> tuple[str, ModelSpec, dict[str, Any], str]:
     """Kind of thing, its spec, what else the JSON says about it, the next command."""
+    from hrm_edge import zoo
     from hrm_edge.cli.resolve import (
         checkpoint_spec,
         is_checkpoint,
@@ -71,7 +72,7 @@ def _find(model: str, vocab: int, seq_len: int, task: str | None) -> tuple[str, 
     from hrm_edge.manifest import MANIFEST, read_manifest
     from hrm_edge.spec import VARIANTS
 
-    path = Path(model)
+    path = Path(model) if model in VARIANTS else zoo.path_of(model)
     if model not in VARIANTS and path.suffix not in (".yaml", ".yml") and is_published(path):
         spec, published = published_spec(path, task)
         tell_assumed(model, published)

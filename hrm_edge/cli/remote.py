@@ -136,9 +136,7 @@ def _artifact(name: str) -> Path:
     from hrm_edge.cli.resolve import is_checkpoint, unknown_model
     from hrm_edge.manifest import MANIFEST
 
-    path = Path(name)
-    if not path.exists():
-        path = zoo.folder_of(name) or path
+    path = zoo.path_of(name)
     if (path / MANIFEST).is_file():
         return path
     if path.exists() and is_checkpoint(path):
@@ -241,8 +239,7 @@ def solve(target: Target, puzzle: str, model: str | None, engine: bool, solve_op
     """Solve PUZZLE, text or a file that is sent, on HOST. SOLVE_OPTIONS are those of 'hrm-edge solve'."""
     from hrm_edge import zoo
 
-    name = model or zoo.default_for("sudoku")
-    assert name is not None
+    name = model or str(zoo.folder_of(zoo.default_for("sudoku") or ""))
     with _workspace(target) as space:
         path, build = _send_model(space, name, engine)
         is_file = len(puzzle) < 250 and Path(puzzle).exists()
@@ -261,7 +258,8 @@ def solve(target: Target, puzzle: str, model: str | None, engine: bool, solve_op
 def demo(target: Target, port: int, model: str | None, demo_options: tuple[str, ...]) -> None:
     """Run the camera demo on HOST and show its page here, through ssh: nothing is opened on the network."""
     for ending in (signal.SIGTERM, signal.SIGHUP):  # as Ctrl-C: a demo that nobody looks at would keep the camera
-        signal.signal(ending, signal.default_int_handler)
+        if signal.getsignal(ending) != signal.SIG_IGN:  # nohup ignores the terminal's end
+            signal.signal(ending, signal.default_int_handler)
     with _workspace(target) as space:
         words = ["--web", f"127.0.0.1:{port}"]
         if model:

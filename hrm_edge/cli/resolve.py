@@ -54,16 +54,16 @@ def resolve_model(
     backend: Backend | Literal["torch-tensorrt"] | None = None,
     *,
     slots: int = 1,
+    folder: Path | None = None,
 ) -> Resolved:
     """Load a model by folder, file or shipped name; ``threads`` of one step (artifacts only; None: the backend's
     default); ``task`` of a published file that does not tell it; ``backend`` of an artifact and the ``slots`` it is to
-    be fast with, see ``open_artifact``.
+    be fast with, see ``open_artifact``; ``folder`` of the model where the user did not name one: ``name`` then says
+    only how it is called, whatever the current folder holds.
 
     Raises ``UserError`` saying what was tried, or what is wrong with the folder.
     """
-    path = Path(name)
-    if not path.exists():
-        path = zoo.folder_of(name) or path
+    path = folder or zoo.path_of(name)
     if (path / MANIFEST).is_file():
         refuse_task(path, task)
         return _artifact(path, name, threads, backend, slots)
@@ -138,6 +138,9 @@ def _artifact(
     session, manifest = _opened(path, threads, backend, slots)
     if chosen := getattr(session, "chosen", None):
         echo(f"Backend: {chosen}", err=True)
+    arithmetic = getattr(session, "arithmetic", None)
+    if arithmetic is not None and arithmetic.why is not None:
+        echo(f"Note: {session.backend}, {arithmetic}", err=True)
     if not manifest.gate.passed:
         echo(f"Warning: {path} failed its export gate: {'; '.join(manifest.gate.failures)}", err=True)
     known = known_parity(session)

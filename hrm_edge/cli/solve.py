@@ -63,14 +63,15 @@ def solve(
     from hrm_edge.errors import UserError
     from hrm_edge.tasks.arc import Arc
 
-    if model is None:
-        model = zoo.default_for("sudoku")
+    folder = None
+    if model is None and (model := zoo.default_for("sudoku")) is not None:
+        folder = zoo.folder_of(model)
     if model is None:
         raise UserError("no model given, and this version ships none", "name a folder: --model ARTIFACT")
     paths = picture_paths(puzzle)
     if overlay is not None:
         check_overlay(overlay, puzzle, paths)
-    resolved = resolve_model(model, threads, task_name, backend)
+    resolved = resolve_model(model, threads, task_name, backend, folder=folder)
     task = resolved.task
     if isinstance(task, Arc):
         raise UserError(

@@ -9,6 +9,7 @@ Axes: N examples, S cells, P puzzles, G groups.
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -260,3 +261,13 @@ def identifiers_hash(folder: Path | str) -> str | None:
     """SHA-256 of ``identifiers.json``, which says what the rows of a puzzle table mean; None where there is none."""
     path = Path(folder) / IDENTIFIERS
     return sha256(path) if path.is_file() else None
+
+
+def folder_hash(folder: Path | str) -> str:
+    """SHA-256 over every file of the two parts of a data folder and ``identifiers.json``: equal for equal data."""
+    digest = hashlib.sha256()
+    names = [f"{split}/{name}" for split in SPLITS for name in (METADATA, *(f"all__{array}.npy" for array in ARRAYS))]
+    for name in [IDENTIFIERS, *names]:
+        path = Path(folder) / name
+        digest.update(f"{name} {sha256(path) if path.is_file() else 'missing'}\n".encode())
+    return digest.hexdigest()

@@ -50,6 +50,9 @@ class Engine(Closed):
     threads: int | None = Field(description="of one step; null: the backend's default")
     slots: int = Field(description="puzzles in the batch at most")
     chosen: str | None = Field(default=None, description="by which trial, where the backend was chosen by measurement")
+    arithmetic: str | None = Field(
+        default=None, description="how INT8 products are computed; null for other precisions"
+    )
 
 
 class Data(Closed):
