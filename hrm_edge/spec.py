@@ -40,7 +40,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
         "hidden": 128, "heads": 4, "h_layers": 2, "l_layers": 2, "expansion": 2.0, "positions": "none",
         "grid_positions": True, "grid_heads": True, "q_outputs": 1,
     },
-    # TRM, arXiv 2510.04871, as published (SamsungSAILMontreal/TinyRecursiveModels); its maze and ARC runs have l_cycles 4
+    # TRM, arXiv 2510.04871, as published for Sudoku (SamsungSAILMontreal/TinyRecursiveModels); mazes, ARC: l_cycles 4
     "trm": _TRM,
     "trm-mixer": {**_TRM, "mixing": "mlp", "positions": "none"},
 }  # fmt: skip
