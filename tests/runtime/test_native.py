@@ -186,6 +186,8 @@ def test_the_choice_tries_it(folders):
     ("spec", "why"),
     [
         (variant_spec("reduced", vocab=11, seq_len=16), "it has LayerNorm"),
+        (variant_spec("trm", vocab=11, seq_len=16), "one stack of blocks serves both its levels"),
+        (variant_spec("trm-mixer", vocab=11, seq_len=16), "it mixes positions by an MLP"),
         (variant_spec("full", vocab=11, seq_len=16, bias=True), "it has biases"),
         (variant_spec("full", vocab=11, seq_len=16, mlp="gelu"), "its MLP is GELU"),
         (variant_spec("full", vocab=11, seq_len=16, connections=True), "it has connections between its levels"),
