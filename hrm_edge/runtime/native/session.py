@@ -22,21 +22,26 @@ from hrm_edge.runtime.native.compile import compiler, library
 from hrm_edge.runtime.native.model import OTHERWISE, model_of, read_tensors
 from hrm_edge.spec import STEP_INPUTS, STEP_OUTPUTS, step_io
 
+KNOWN = {  # fields that choose a function → what the C++ code has
+    "norm": ("rms", "layer"), "mlp": ("swiglu", "gelu"), "positions": ("rope", "learned", "sinusoidal", "none"),
+    "halt_head": ("first", "pooled"),
+}  # fmt: skip
+
 
 def unfit(manifest: Manifest) -> str | None:
-    """Why our own code does not run the artifact, or None: it runs INT8 models of the kind of ``full`` and ``nano``."""
+    """Why our own code does not run the artifact, or None."""
     spec = manifest.spec
-    holds = {
-        f"it is {manifest.precision}, not int8": manifest.precision == "int8",
-        "it has LayerNorm": spec.norm == "rms",
-        "its MLP is GELU": spec.mlp == "swiglu",
-        "it has biases": not spec.bias,
-        "it has connections between its levels": not spec.connections,
-        "its halting head is pooled": spec.halt_head == "first",
+    if manifest.precision != "int8":
+        return f"it is {manifest.precision}, not int8"
+    for field, values in KNOWN.items():
+        if getattr(spec, field) not in values:
+            return f"its '{field}' is '{getattr(spec, field)}'"
+    sizes = {
         f"its hidden size of {spec.hidden} is no multiple of 64": spec.hidden % 64 == 0,
+        f"its MLP's size of {spec.inner} is no multiple of 64": spec.inner % 64 == 0,
         f"its heads of {spec.head_dim} are no multiple of 16": spec.head_dim % 16 == 0,
     }
-    return next((why for why, fits in holds.items() if not fits), None)
+    return next((why for why, fits in sizes.items() if not fits), None)
 
 
 def available(manifest: Manifest) -> bool:
@@ -64,7 +69,13 @@ class NativeSession(HostSession):
         self._library = library()
         path = folder / STEP_FILE
         model, _keep = model_of(self.spec, read_tensors(path), path)
-        engine = ctypes.c_void_p(self._library.hrm_new(ctypes.byref(model), self.threads))
+        no_thread = ctypes.c_int32()
+        engine = ctypes.c_void_p(self._library.hrm_new(ctypes.byref(model), self.threads, ctypes.byref(no_thread)))
+        if no_thread.value:
+            raise UserError(
+                f"--backend native: {self.threads} threads cannot be started here",
+                "ask for fewer, --threads 1, or raise the limit (ulimit -u, ulimit -v)",
+            )
         if not engine:
             raise UserError(f"{path}: there is not enough memory for its weights", "close other programs")
         self._engine = engine
