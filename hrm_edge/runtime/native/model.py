@@ -14,10 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hrm_edge.errors import UserError
+from hrm_edge.runtime.native.structure import OTHERWISE, check_graph
 from hrm_edge.runtime.state import AGAIN
 from hrm_edge.spec import HEAD_VIEWS, ModelSpec, cell_ids, rotary_rows
-
-OTHERWISE = "run it with --backend onnxruntime"
 
 
 class Linear(ctypes.Structure):
@@ -46,14 +45,20 @@ class Model(ctypes.Structure):
     ]  # fmt: skip
 
 
-def read_tensors(path: Path) -> dict[str, NDArray[Any]]:
-    """The initializers of an artifact's graph by name."""
+def read_graph(path: Path, spec: ModelSpec) -> dict[str, NDArray[Any]]:
+    """Return the initializers of an artifact's graph by name.
+
+    Raises ``UserError`` where the graph computes something else than the C++ code does.
+    """
     try:
         import onnx
         from onnx import numpy_helper
     except ImportError as error:
         raise UserError("--backend native needs onnx, which is not installed", "pip install onnx") from error
-    return {tensor.name: numpy_helper.to_array(tensor) for tensor in onnx.load(path).graph.initializer}
+    graph = onnx.load(path).graph
+    tensors = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
+    check_graph(graph, tensors, spec, path)
+    return tensors
 
 
 class _Tensors:
@@ -117,13 +122,18 @@ def seen_by_heads(spec: ModelSpec) -> tuple[NDArray[np.int32], NDArray[np.int32]
     return seen, counts
 
 
+def _levels(spec: ModelSpec) -> list[tuple[str, int]]:
+    """Name and layers of the stacks, L first; H is left out where L's layers serve both levels."""
+    return sorted(spec.levels.items(), reverse=True)
+
+
 def _linears(spec: ModelSpec, read: _Tensors) -> list[Linear]:
     """Read the four of every layer of L, then of H."""
     d, f = spec.hidden, spec.inner
     up = ("mlp.gate_up_proj", (d, 2 * f)) if spec.mlp == "swiglu" else ("mlp.up_proj", (d, f))
     shapes = dict([("self_attn.qkv_proj", (d, 3 * d)), ("self_attn.o_proj", (d, d)), up, ("mlp.down_proj", (f, d))])
     found = []
-    for level, layers in (("L_level", spec.l_layers), ("H_level", spec.h_layers)):
+    for level, layers in _levels(spec):
         for name, shape in ((f"{level}.layers.{i}.{n}", s) for i in range(layers) for n, s in shapes.items()):
             columns = {
                 "weight": read(f"{name}.weight_int8", np.int8, *shape),
@@ -143,12 +153,13 @@ def _linears(spec: ModelSpec, read: _Tensors) -> list[Linear]:
 
 def _arrays(spec: ModelSpec, read: _Tensors) -> dict[str, NDArray[Any]]:
     """Read what stays in float32, by its name in the structure."""
-    d, t = spec.hidden, spec.total_len
+    d, t, q_columns = spec.hidden, spec.total_len, spec.q_outputs + spec.q_unused
+    pooled = 2 * d if spec.halt_head == "pooled" else d
     found = {
         "embedding": read("embedding", np.float32, spec.vocab, d),
         "lm_head": read("lm_head.weight", np.float32, d, spec.vocab),
-        "q_head": read("q_head.weight", np.float32, 2 * d if spec.halt_head == "pooled" else d, spec.q_outputs),
-        "q_bias": read("q_head.bias", np.float32, spec.q_outputs),
+        "q_head": read.keep(read("q_head.weight", np.float32, pooled, q_columns)[:, : spec.q_outputs]),
+        "q_bias": read("q_head.bias", np.float32, q_columns),
     }
     if "positions" in read.tensors:
         found["positions"] = read("positions", np.float32, t, d)
@@ -173,4 +184,6 @@ def _norms(spec: ModelSpec) -> list[str]:
     layers = [
         f"{level}.layers.{i}.{norm}" for level, n in levels for i in range(n) for norm in ("attn_norm", "mlp_norm")
     ]
-    return [f"{norm}.{part}" for norm in (*layers, "L_level.norm", "H_level.norm") for part in ("weight", "bias")]
+    return [
+        f"{norm}.{part}" for norm in (*layers, "L_level.norm", f"{spec.h_stack[0]}.norm") for part in ("weight", "bias")
+    ]

@@ -174,7 +174,8 @@ class Worker {
         for (size_t i = at(begin_); i < at(end_); ++i) x[i] = state[i] + (b ? a[i] + b[i] : a[i]);
         if (const float* entry = m_.entry(which))
             for (int t = begin_; t < end_; ++t) layer_norm(x + at(t), entry);
-        const int first = which ? m_.l_layers : 0, layers = which ? m_.h_layers : m_.l_layers;
+        const bool own = which && m_.h_layers;  // without layers of its own, H has those of L
+        const int first = own ? m_.l_layers : 0, layers = own ? m_.h_layers : m_.l_layers;
         for (int layer = first; layer < first + layers; ++layer, s_.turn ^= 1) {
             const Linear* w = &m_.layers[4 * size_t(layer)];
             for (int t = begin_; t < end_; t += kBlock) project(w[0], t, std::min(kBlock, end_ - t));
