@@ -20,11 +20,11 @@ def os_error(error: OSError, path: Path | str) -> UserError:
     """The user's view of an ``OSError`` met while writing or reading ``path``."""
     reason = os.strerror(error.errno) if error.errno else str(error)
     mends = {
-        errno.ENOSPC: "free some space on that disk, or choose another folder with --out",
-        errno.EDQUOT: "your disk quota is used up: free some space, or choose another folder with --out",
-        errno.EACCES: "choose a folder you may write to with --out, or change its permissions",
-        errno.EPERM: "choose a folder you may write to with --out, or change its permissions",
-        errno.EROFS: "that file system is read-only: choose another folder with --out",
+        errno.ENOSPC: "free some space on that disk, or choose another folder",
+        errno.EDQUOT: "your disk quota is used up: free some space, or choose another folder",
+        errno.EACCES: "choose a folder you may write to, or change its permissions",
+        errno.EPERM: "choose a folder you may write to, or change its permissions",
+        errno.EROFS: "that file system is read-only: choose another folder",
         errno.ENOENT: "check the path",
         errno.ENOTDIR: "a file stands where a folder is needed: choose another path",
         errno.EISDIR: "a folder stands where a file is needed: choose another path",
@@ -46,10 +46,11 @@ def is_plain_name(name: str) -> bool:
 def _renamed_into(path: Path, *, folder: bool) -> Iterator[Path]:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        prefix = f".{os.fsdecode(os.fsencode(path.name)[:100])}."  # a name may be as long as the file system allows
         if folder:
-            temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent))
+            temporary = Path(tempfile.mkdtemp(prefix=prefix, suffix=".tmp", dir=path.parent))
         else:
-            handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
+            handle, name = tempfile.mkstemp(prefix=prefix, suffix=".tmp", dir=path.parent)
             os.close(handle)
             temporary = Path(name)
         os.chmod(temporary, 0o755 if folder else 0o644)  # mkstemp's 0600 would hide results from other users

@@ -27,6 +27,7 @@ from hrm_edge.errors import (
     nearest,
 )
 from hrm_edge.files import os_error
+from hrm_edge.packages import EXTRAS, failed_import, unusable
 
 EXIT_BUG = 70  # EX_SOFTWARE of sysexits.h: none of the contract's codes, a failed gate (1) least of all
 
@@ -51,20 +52,6 @@ VERBS = {  # in the order of the road
     "models": Verb("hrm_edge.cli.models:models", "List the pretrained models, and pull more by name."),
     "solve": Verb("hrm_edge.cli.solve:solve", "Solve puzzles and verify the answers by the rules."),
     "demo": Verb("hrm_edge.cli.demo:demo", "Solve the Sudoku that a camera sees, live, on a page or in a window."),
-}
-
-EXTRAS = {  # a package that may be missing → the extra that brings it
-    "torch": "train",
-    "numba": "data",
-    "huggingface_hub": "hub",
-    "onnx": "export",
-    "cv2": "vision",
-    "starlette": "web",
-    "uvicorn": "web",
-    "websockets": "web",
-    "cuda": "gpu",
-    "tensorrt_rtx": "rtx",
-    "openvino": "openvino",
 }
 
 
@@ -143,6 +130,9 @@ def _as_user_error(error: Exception) -> UserError | None:
         package = (error.name or "").partition(".")[0]
         if package in EXTRAS:
             return UserError(f"this command needs {package}", f"pip install 'hrm-edge[{EXTRAS[package]}]'")
+    module = failed_import(error)
+    if module is not None:
+        return unusable(module, error)
     # torch and onnxruntime report memory in a RuntimeError's text
     text = str(error).lower()
     if isinstance(error, MemoryError) or (

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from hrm_edge.errors import UserError
 from hrm_edge.files import os_error
+from hrm_edge.packages import unusable
 from hrm_edge.tasks.base import Task, Tokens
 from hrm_edge.tasks.sudoku import BLANK, DIGITS, FIRST_DIGIT, Sudoku, geometry
 
@@ -108,7 +109,7 @@ def hub_files(task: Task) -> dict[str, Path]:
     try:
         from huggingface_hub import hf_hub_download
     except ImportError as error:
-        raise UserError("--source hub needs huggingface_hub", "pip install 'hrm-edge[hub]'") from error
+        raise unusable("huggingface_hub", error, "which --source hub needs") from error
     try:
         return {split: Path(hf_hub_download(dataset, name, repo_type="dataset")) for split, name in HUB_FILES.items()}
     except Exception as error:

@@ -106,6 +106,7 @@ class Facts(_Closed):
     cuda: Cuda
     tensorrt: TensorRT
     onnxruntime: Import
+    imports: dict[str, Import] = Field(description="installed module → what came of importing it")
     compiler: str | None = Field(description="a C++ compiler, which the backend 'native' needs once")
     packages: dict[str, Package] = Field(description="that decide what works; what is not installed is not listed")
     python: Python

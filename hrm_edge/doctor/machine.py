@@ -91,6 +91,11 @@ def try_import(name: str) -> Import:
         return Import(error="importing it crashes Python")
 
 
+def is_missing(name: str, error: str | None) -> bool:
+    """Whether importing ``name`` failed because it is not installed, and not because it does not load."""
+    return error == f"ModuleNotFoundError: No module named {name!r}"
+
+
 def _own_groups() -> frozenset[str]:
     names = set()
     for gid in {*os.getgroups(), os.getegid()}:

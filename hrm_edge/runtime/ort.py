@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from hrm_edge.errors import UserError
 from hrm_edge.files import atomic_file
 from hrm_edge.manifest import STEP_FILE, Manifest
+from hrm_edge.packages import unusable
 from hrm_edge.runtime import compiled
 from hrm_edge.runtime.host import HostSession, Outputs, Port, check_ports
 from hrm_edge.spec import STEP_OUTPUTS
@@ -50,7 +51,7 @@ def _load(path: Path, threads: int | None, optimized: Path | None) -> Any:
     try:
         import onnxruntime
     except ImportError as error:
-        raise UserError("onnxruntime is not installed, and it runs the artifact", "pip install onnxruntime") from error
+        raise unusable("onnxruntime", error, "and it runs the artifact") from error
     level = onnxruntime.GraphOptimizationLevel
     if optimized is not None:
         with contextlib.suppress(Exception):  # none there, or torn; a folder that is read-only, a disk that is full

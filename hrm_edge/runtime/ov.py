@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from hrm_edge.errors import UserError
 from hrm_edge.manifest import STEP_FILE, Manifest
+from hrm_edge.packages import unusable
 from hrm_edge.runtime.host import HostSession, Outputs, Port, check_ports
 from hrm_edge.spec import STEP_OUTPUTS
 
@@ -72,7 +73,7 @@ def _read(path: Path) -> tuple[Any, Any]:
     try:
         import openvino
     except ImportError as error:
-        raise UserError("--backend openvino: openvino is not installed", "pip install 'hrm-edge[openvino]'") from error
+        raise unusable("openvino", error, "which --backend openvino needs") from error
     core = openvino.Core()
     try:
         return core, core.read_model(path)
