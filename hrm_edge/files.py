@@ -8,6 +8,7 @@ import hashlib
 import json
 import os
 import shutil
+import stat
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -40,6 +41,32 @@ def user_cache() -> Path:
 def is_plain_name(name: str) -> bool:
     """Whether ``name``, which a file or a server gave, is one path component: joined to a folder it stays inside."""
     return name not in ("", ".", "..") and len(name) <= 255 and name.isprintable() and not set(name) & set("/\\")
+
+
+def writable_cache(name: str) -> Path:
+    """Return a folder for what this machine has compiled: ``name`` in the user's cache or, if that cannot be written,
+    in a folder of this user for temporary files.
+    """
+    folder = user_cache() / name
+    with contextlib.suppress(OSError):
+        folder.mkdir(parents=True, exist_ok=True)
+    if not os.access(folder, os.W_OK | os.X_OK):
+        folder = private_folder() / name
+        folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def private_folder() -> Path:
+    """Return a folder below /tmp that nobody else can write into, the same one for every process of this user."""
+    folder = Path(tempfile.gettempdir()) / f"hrm-edge-{os.getuid()}"
+    try:
+        folder.mkdir(mode=0o700, exist_ok=True)
+        about = folder.lstat()
+        if stat.S_ISDIR(about.st_mode) and about.st_uid == os.getuid() and not about.st_mode & 0o077:
+            return folder
+    except OSError:
+        pass
+    return Path(tempfile.mkdtemp(prefix="hrm-edge-"))  # somebody else has that name
 
 
 @contextlib.contextmanager
