@@ -40,7 +40,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "__init__": set(),
     "__main__": {"cli"},
     # base
-    "child": set(),
+    "child": {"errors"},
     "errors": set(),
     "files": {"errors"},
     "packages": {"errors"},

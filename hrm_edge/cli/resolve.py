@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from hrm_edge import zoo
 from hrm_edge.errors import UserError
 from hrm_edge.files import read_json
-from hrm_edge.manifest import MANIFEST, STEP_FILE, Manifest, read_manifest
+from hrm_edge.manifest import MANIFEST, STEP_FILE, Manifest, check_version, read_manifest
 from hrm_edge.report import Model
 from hrm_edge.session import Session
 from hrm_edge.spec import VARIANTS, ModelSpec, parameter_table, weight_bytes
@@ -138,6 +138,9 @@ def _artifact(
     session, manifest = _opened(path, threads, backend, slots)
     if chosen := getattr(session, "chosen", None):
         echo(f"Backend: {chosen}", err=True)
+    arithmetic = getattr(session, "arithmetic", None)
+    if arithmetic is not None and arithmetic.why is not None:
+        echo(f"Note: {session.backend}, {arithmetic}", err=True)
     if not manifest.gate.passed:
         echo(f"Warning: {path} failed its export gate: {'; '.join(manifest.gate.failures)}", err=True)
     known = known_parity(session)
@@ -212,6 +215,7 @@ def checkpoint_spec(path: Path) -> tuple[ModelSpec, dict[str, Any]]:
         best = read_json(path / BEST_FILE)["checkpoint"] if (path / BEST_FILE).is_file() else found[-1].name
         folder = path / CHECKPOINTS_FOLDER / best
     about = read_json(folder / CHECKPOINT_FILE)
+    check_version(folder / CHECKPOINT_FILE, about, 1, "copy the checkpoint again, or choose another one of the run")
     try:
         spec = ModelSpec.model_validate(about.pop("spec"))
         about.pop("files")

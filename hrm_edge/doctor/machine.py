@@ -5,6 +5,7 @@ Nothing here raises. Everything is a field, so that a test gives it another root
 
 from __future__ import annotations
 
+import contextlib
 import grp
 import json
 import os
@@ -96,6 +97,21 @@ def is_missing(name: str, error: str | None) -> bool:
     return error == f"ModuleNotFoundError: No module named {name!r}"
 
 
+def try_int8(module: str) -> str | None:
+    """Return how a CPU runtime multiplies INT8 artifacts here, found out in a new process; None where that fails.
+
+    ``module``: of ``hrm_edge.runtime``.
+    """
+    code = f"from hrm_edge.runtime import {module}\nprint()\nprint({module}.int8_arithmetic())"
+    with contextlib.suppress(OSError, subprocess.SubprocessError, IndexError):
+        done = subprocess.run(
+            python_command("-c", code), stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace",
+            timeout=IMPORT_LIMIT_S, check=True,
+        )  # fmt: skip
+        return done.stdout.splitlines()[-1]
+    return None
+
+
 def _own_groups() -> frozenset[str]:
     names = set()
     for gid in {*os.getgroups(), os.getegid()}:
@@ -127,6 +143,7 @@ class Machine:
     system: System = field(default_factory=System)
     package: Callable[[str], Package | None] = find_package
     imports: Callable[[str], Import] = try_import
+    int8: Callable[[str], str | None] = try_int8
     python: Interpreter = field(default_factory=Interpreter)
     architecture: str = field(default_factory=lambda: os.uname().machine)
     user: str = field(default_factory=_own_name)

@@ -42,6 +42,7 @@ PACKAGES = (
 # What backends, pictures, training and export stand on: "installed" is no promise that it loads.
 JUDGED = ("numpy", "cv2", "onnx", "openvino", "tensorrt_rtx", "torch", "torch_tensorrt")
 TENSORRT_PIP = ("tensorrt", "tensorrt-cu12", "tensorrt-cu13", "tensorrt-cu12-bindings", "tensorrt-cu13-bindings")
+RUNTIMES = {"onnxruntime": "ort", "openvino": "ov"}  # CPU backend → its module in hrm_edge.runtime
 COMPILERS = ("c++", "g++", "clang++")  # as runtime/native/compile.py looks for them
 GROUPS = ("video", "render", "i2c", "jtop")  # cameras, GPU, power sensors, jtop's socket
 _VERSION = r"\d+(?:\.\d+)*"
@@ -52,6 +53,10 @@ def read_facts(machine: Machine) -> Facts:
     kind = _kind(machine)
     debs = _debs(machine)
     known = _group_table(machine)
+    onnxruntime = machine.imports("onnxruntime")
+    imports = _imports(machine)
+    openvino = imports.get("openvino")
+    installed = {"onnxruntime": not onnxruntime.error, "openvino": openvino is not None and not openvino.error}
     return Facts(
         kind=kind,
         architecture=machine.architecture,
@@ -63,8 +68,9 @@ def read_facts(machine: Machine) -> Facts:
         gpu_device=any(map(machine.has, _GPU_NODES[kind])),
         cuda=_cuda(machine, debs),
         tensorrt=_tensorrt(machine, debs),
-        onnxruntime=machine.imports("onnxruntime"),
-        imports=_imports(machine),
+        onnxruntime=onnxruntime,
+        imports=imports,
+        int8={name: said for name, there in installed.items() if there and (said := machine.int8(RUNTIMES[name]))},
         compiler=next((path for name in COMPILERS if (path := machine.system.run("which", name))), "").strip() or None,
         packages={name: found for name in PACKAGES if (found := machine.package(name))},
         python=_python(machine, debs),

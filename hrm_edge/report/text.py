@@ -54,6 +54,8 @@ def rows(report: Report) -> list[Row]:
     found.append(("engine", f"{engine.backend} {engine.version}, threads {threads}, slots {engine.slots}"))
     if engine.chosen is not None:
         found.append(("chosen by trial", engine.chosen))
+    if engine.arithmetic is not None:
+        found.append(("arithmetic", engine.arithmetic))
     device = report.device
     found.append(
         (

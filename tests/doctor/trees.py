@@ -51,6 +51,7 @@ class Tree:
             system=System(root, lambda command: self.programs.get(" ".join(command))),
             package=self.packages.get,
             imports=self.imported,
+            int8={"ort": "exact 8-bit products"}.get,
             python=self.python,
             architecture=self.architecture,
             user=self.user,

@@ -135,7 +135,7 @@ def build_engine(
     """
     manifest = read_manifest(artifact)
     identity = plan_identity(manifest, wishes)
-    plugin = find_attention(wishes.plugin, artifact) if identity.plugin else None
+    plugin = find_attention(wishes.plugin) if identity.plugin else None
     with atomic_folder(out) as folder:
         for name in (*manifest.files, MANIFEST):
             shutil.copyfile(artifact / name, folder / name)
