@@ -10,7 +10,7 @@ import subprocess
 from pathlib import Path
 
 from hrm_edge.errors import UserError
-from hrm_edge.files import os_error, user_cache
+from hrm_edge.files import os_error, writable_cache
 from hrm_edge.runtime import compiled
 
 SOURCE = "step.cpp"
@@ -37,7 +37,7 @@ def library() -> ctypes.CDLL:
     sources = b"".join(path.read_bytes() for path in sorted([*folder.glob("*.cpp"), *folder.glob("*.h")]))
     parts = (sources, found.encode(), _version(found), " ".join(FLAGS).encode(), compiled.processor().encode())
     key = hashlib.sha256(b"\0".join(parts)).hexdigest()[:32]
-    place = user_cache() / "native"
+    place = writable_cache("native")
     known = compiled.find(place, key, ".so")  # a torn library would end this process in a bus error
     if known is not None:
         path, _ = known

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hrm_edge.errors import UserError
+from hrm_edge.packages import unusable
 from hrm_edge.runtime.native.structure import OTHERWISE, check_graph
 from hrm_edge.runtime.state import AGAIN
 from hrm_edge.spec import HEAD_VIEWS, ModelSpec, cell_ids, rotary_rows
@@ -54,7 +55,7 @@ def read_graph(path: Path, spec: ModelSpec) -> dict[str, NDArray[Any]]:
         import onnx
         from onnx import numpy_helper
     except ImportError as error:
-        raise UserError("--backend native needs onnx, which is not installed", "pip install onnx") from error
+        raise unusable("onnx", error, "which --backend native needs", install="onnx") from error
     graph = onnx.load(path).graph
     tensors = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
     check_graph(graph, tensors, spec, path)
