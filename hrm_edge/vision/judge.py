@@ -17,16 +17,22 @@ from hrm_edge.errors import UserError
 from hrm_edge.tasks.base import Tokens
 from hrm_edge.tasks.sudoku import BLANK, FIRST_DIGIT, Sudoku, geometry
 from hrm_edge.tasks.sudoku_search import require_unique
+from hrm_edge.vision.cells import SIDE
 from hrm_edge.vision.read import Reading
 
 MAX_NODES = 2000  # guesses of one check: a reading that needs more is no ordinary puzzle
 MAX_TRIES = 3000  # readings looked at for clashes
 MAX_SEARCHES = 150  # of those without clashes, for solutions: about a millisecond each
+MAX_DOUBT = 4.0  # nats, of a reading as it is
+MAX_REPAIRED_DOUBT = 4.0  # nats, of a repaired one
+DOUBTFUL = 0.9  # probability of a digit, below which it is shown as in doubt
+WRITTEN = (0.5, 0.2)  # probabilities of being written by hand, from which on a digit is left out; the next if need be
 MAX_COST = 9.0  # nats: how much less likely than the likeliest reading a repaired one may be
 MIN_GIVENS = 17  # no puzzle with fewer has one solution
 _TRAINED_BLANKS = 0.47  # of the cells that recipes/digits.yaml trains on
 _MARGIN = 1.5  # nats between an accepted repair and the next one that would do
 _SMUDGE = 0.65  # of the doubt about a cell goes to its being blank, times the share of blanks
+_NAMED = 4  # cells in a message
 _FIRST_COST = 0.7  # nats that each repaired cell costs besides, so that fewer changes go first
 
 
@@ -40,23 +46,109 @@ class Verdict:
     """Where there is no puzzle: what is wrong, e.g. two 5s in row 3."""
     repaired: tuple[int, ...] = ()
     """Cells where the rules chose a less likely digit."""
+    doubtful: tuple[int, ...] = ()
+    """Other cells whose digit in the puzzle is less likely than ``DOUBTFUL``."""
+    ignored: tuple[int, ...] = ()
+    """Cells whose digit was written by hand (or in another colour) and left out, for with them there was no puzzle."""
+    disagreeing: tuple[int, ...] = ()
+    """Those of ``ignored`` that have another digit in the solution."""
+    doubt: float = 0.0
+    """Nats: how unlikely it is that every digit of the puzzle was read rightly, minus the logarithm of that."""
 
 
 def judge(reading: Reading, task: Sudoku, repair: bool = True) -> Verdict:
-    """Accept a reading, repair it, or say what is wrong with it.
+    """Accept a reading, leave out what was written by hand, repair it, or say what is wrong with it.
 
-    Doubts between a digit and a blank are first weighed by how full the grid is. Repairs are tried from the likeliest
-    on, up to ``MAX_COST`` nats. Where another one that is about as likely has another solution, none is taken.
+    Doubts between a digit and a blank are first weighed by how full the grid is. The whole reading comes first, then
+    its printed digits alone, then repairs. A digit too few makes no wrong answer, for there must be one solution; a
+    wrong digit may. So nothing is accepted whose digits are together in more doubt than ``MAX_DOUBT``.
     """
     reading = _weighed(reading)
     tokens = tokens_of(reading.digits)
-    solution, why = _solved(tokens, task)
+    _, why = _solved(tokens, task)
     if why is None:
-        return Verdict(tokens, None)
-    accepted: Verdict | None = None
+        return _checked(reading, tokens, ())
+    printed: Tokens | None = None
+    for least in WRITTEN:
+        by_hand = (reading.written > least) & (reading.digits > 0)
+        if not by_hand.any() or int((tokens >= FIRST_DIGIT).sum() - by_hand.sum()) < MIN_GIVENS:
+            continue
+        printed = np.where(by_hand, np.uint8(BLANK), tokens)
+        solution, fault = _solved(printed, task)
+        if fault is None and solution is not None:
+            return _checked(reading, printed, (), solution)
+    if not repair:
+        return Verdict(None, why)
+    repaired = _repaired(reading, tokens, task)
+    if repaired is None and printed is not None:
+        only = _without(reading, printed)
+        repaired = _repaired(only, printed, task)
+    if repaired is None:
+        return Verdict(None, why)
+    found, cells, solution = repaired
+    return _checked(reading, found, cells, solution)
+
+
+def _checked(reading: Reading, puzzle: Tokens, repaired: tuple[int, ...], solution: Tokens | None = None) -> Verdict:
+    """The verdict on a puzzle with one ``solution`` [81]: accepted, or in too much doubt."""
+    given = np.flatnonzero(puzzle >= FIRST_DIGIT)
+    share = reading.probabilities[given, puzzle[given] - BLANK]
+    doubt = float(-np.log(np.maximum(share, 1e-12)).sum())
+    doubtful = tuple(int(cell) for cell in given[share < DOUBTFUL] if cell not in repaired)
+    if doubt > (MAX_REPAIRED_DOUBT if repaired else MAX_DOUBT):
+        cells = sorted({*repaired, *doubtful})
+        what = f"too much of it is uncertain: {', '.join(cell_text(reading, cell) for cell in cells[:_NAMED])}"
+        more = f" and {len(cells) - _NAMED} more" if len(cells) > _NAMED else ""
+        return Verdict(None, UserError(what + more, "take a sharper picture"), doubt=doubt)
+    left_out = tuple(
+        int(cell) for cell in np.flatnonzero((puzzle == BLANK) & (reading.digits > 0)) if cell not in repaired
+    )
+    answer = puzzle if solution is None else solution
+    disagreeing = tuple(cell for cell in left_out if answer[cell] - BLANK != reading.digits[cell])
+    return Verdict(puzzle, None, repaired, doubtful, left_out, disagreeing, doubt)
+
+
+def cell_text(reading: Reading, cell: int) -> str:
+    """A cell, what was read in it and how sure that is: ``row 2 column 4 read as 7 (83%)``."""
+    digit = int(reading.digits[cell])
+    read = str(digit) if digit else "a blank"
+    return f"row {cell // SIDE + 1} column {cell % SIDE + 1} read as {read} ({reading.confidence[cell]:.0%})"
+
+
+def doubts_text(reading: Reading, verdict: Verdict) -> list[str]:
+    """Sentences on what a person should look at: cells in doubt, and digits that were left out."""
+    notes = []
+    if verdict.repaired:
+        assert verdict.puzzle is not None
+        taken = (f"{cell_text(reading, c)} taken as {verdict.puzzle[c] - BLANK or 'a blank'}" for c in verdict.repaired)
+        notes.append(f"read with the help of the rules: {', '.join(taken)}")
+    if verdict.doubtful:
+        notes.append(f"in doubt: {', '.join(cell_text(reading, cell) for cell in verdict.doubtful)}")
+    if verdict.ignored:
+        count, wrong = len(verdict.ignored), len(verdict.disagreeing)
+        which = "".join(f", {cell_text(reading, cell)}" for cell in verdict.disagreeing)
+        disagree = f"{wrong} of them disagree{'s' * (wrong == 1)}"
+        notes.append(f"{count} written digit{'s'[: count > 1]} ignored, {disagree}{which}")
+    return notes
+
+
+def _without(reading: Reading, printed: Tokens) -> Reading:
+    """The reading with blanks, for certain, where ``printed`` [81] has one."""
+    probabilities = reading.probabilities.copy()
+    probabilities[printed == BLANK] = np.eye(probabilities.shape[1], dtype=np.float32)[0]
+    return replace(reading, probabilities=probabilities)
+
+
+def _repaired(reading: Reading, tokens: Tokens, task: Sudoku) -> tuple[Tokens, tuple[int, ...], Tokens] | None:
+    """(puzzle, cells changed, solution): the likeliest change of tokens [81] that makes a puzzle.
+
+    Repairs are tried from the likeliest on, up to ``MAX_COST`` nats. Where another one that is about as likely has
+    another solution, none is taken.
+    """
+    accepted: tuple[Tokens, tuple[int, ...], Tokens] | None = None
     limit = MAX_COST
     searches = 0
-    for cost, cells, digits in _repairs(reading) if repair else ():
+    for cost, cells, digits in _repairs(reading):
         if cost > limit or searches == MAX_SEARCHES:
             break
         changed = tokens.copy()
@@ -64,12 +156,14 @@ def judge(reading: Reading, task: Sudoku, repair: bool = True) -> Verdict:
         if _clashes(changed, task):
             continue
         searches += 1
-        other, fault = _solved(changed, task)
-        if fault is None and accepted is None:
-            accepted, solution, limit = Verdict(changed, None, cells), other, cost + _MARGIN
-        elif other is not None and solution is not None and not np.array_equal(other, solution):
-            return Verdict(None, why)
-    return accepted or Verdict(None, why)
+        solution, _ = _solved(changed, task)
+        if solution is None:
+            continue
+        if accepted is None:
+            accepted, limit = (changed, cells, solution), cost + _MARGIN
+        elif not np.array_equal(solution, accepted[2]):
+            return None
+    return accepted
 
 
 def _weighed(reading: Reading) -> Reading:

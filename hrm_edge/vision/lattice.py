@@ -18,6 +18,7 @@ MARGIN = 16  # pixels around it
 _REACH = 5  # pixels that a line may be off its expected place
 _LONG = 13  # pixels that a line must go on, longer than a digit is high
 _THICK = 7  # pixels across a line at most
+_COARSE = 1.6  # pixels of the picture for one of the rectified grid, above which it is smoothed first
 _FAINTEST = 0.004  # darkness of a line, as a share of the paper's brightness
 _CLEARLY = 1.4  # times darker than what is beside it
 
@@ -51,18 +52,22 @@ class Rectified:
     def __init__(self, gray: Gray, quad: Floats) -> None:
         self.to_picture = cv2.getPerspectiveTransform(square(SPAN, MARGIN), quad)
         size = SPAN + 2 * MARGIN + 1
+        if cv2.contourArea(np.asarray(quad, np.float32)) > (_COARSE * SPAN) ** 2:
+            gray = np.asarray(cv2.blur(gray, (3, 3)), np.uint8)  # sampling alone would miss lines of a pixel
         flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
         self._flat = flat = cv2.warpPerspective(
             gray, self.to_picture, (size, size), flags=flags, borderMode=cv2.BORDER_REPLICATE
         )
-        self.vertical = _lines(flat.T)
+        across, along = _ridges(flat.T), _ridges(flat)
+        self.vertical = _lines(flat.T, across, along.T)
         """Darkness of vertical lines by (column, row): transposed, so that both directions are handled alike."""
-        self.horizontal = _lines(flat)
+        self.horizontal = _lines(flat, along, across.T)
 
-    def evidence(self, side: int, reach: int = _REACH) -> float:
+    def evidence(self, side: int, reach: int = _REACH, framed: bool = True) -> float:
         """How surely this frames a grid of ``side`` cells, 0 to 1: the share of its lines that is seen, the three
-        weakest of each direction counting as much as all."""
+        weakest of each direction counting as much as all. ``framed`` False: the outermost lines do not count."""
         seen = np.stack([_seen(ridge, side, reach).mean(axis=1) for ridge in (self.vertical, self.horizontal)])
+        seen = seen if framed else seen[:, 1:-1]
         weakest = np.sort(seen, axis=1)[:, :3].mean()
         return float(0.5 * seen.mean() + 0.5 * weakest)
 
@@ -100,16 +105,20 @@ def _seen(ridge: Floats, side: int, reach: int) -> NDArray[np.bool_]:
     return strength[1::2] > _FAINTEST + _CLEARLY * beside
 
 
-def _lines(flat: Gray) -> Floats:
+def _ridges(flat: Gray) -> Gray:
+    """Darkness of what is at most ``_THICK`` pixels high, uint8 as ``flat``."""
+    smooth = cv2.blur(flat, (3, 1))
+    return np.asarray(cv2.morphologyEx(smooth, cv2.MORPH_BLACKHAT, np.ones((_THICK, 1), np.uint8)), np.uint8)
+
+
+def _lines(flat: Gray, ridges: Gray, crossing: Gray) -> Floats:
     """Darkness of the horizontal lines of a rectified picture, as a share of the paper's brightness around them.
 
-    A place counts by the weakest of the ``_LONG`` pixels around it: a digit's strokes end before that, a line goes on.
-    Dark areas thicker than ``_THICK`` are no lines.
+    ``ridges``: of this direction, ``crossing``: of the other one, where a thick line that crosses hides this one. A
+    place counts by the weakest of the ``_LONG`` pixels around it: a digit's strokes end before that, a line goes on.
     """
-    smooth = cv2.blur(flat, (3, 1))
-    dark = cv2.morphologyEx(smooth, cv2.MORPH_BLACKHAT, np.ones((_THICK, 1), np.uint8))
     paper = cv2.blur(cv2.dilate(flat, np.ones((9, 9), np.uint8)), (17, 17))
-    tolerant = cv2.dilate(dark, np.ones((3, 1), np.uint8))
+    tolerant = cv2.max(cv2.dilate(ridges, np.ones((3, 1), np.uint8)), crossing)
     weakest = cv2.erode(tolerant, np.ones((1, _LONG), np.uint8))
     return np.asarray(weakest / np.maximum(paper, 16.0), np.float32)
 

@@ -34,15 +34,22 @@ class _Kind(NamedTuple):
     """Evidence that is needed; patterns of few lines need more, for many things have some lines."""
     weight: float
     """Of the evidence in the score."""
+    framed: bool = True
+    """Whether the outermost lines count: a picture may be cut along them, and some grids are printed without."""
 
 
 # Only 9x9 is read; the other sizes are told apart from it.
 _KINDS = (_Kind(9, 9, 0.6, 1.0), _Kind(3, 9, 0.85, 0.5), _Kind(6, 6, 0.85, 1.0), _Kind(4, 4, 0.85, 1.0))
+_FRAMELESS = _Kind(9, 9, 0.85, 0.9, framed=False)
 SURE_SCORE = 0.8  # no need to look further
 _UNSURE = 0.55
 _WORTH_FITTING = 0.7  # share of the evidence needed that a rough quadrilateral must have before its lines are fitted
 _LARGE = 0.1  # of the picture: no need to look for a larger one
 _SAME = 4  # pixels between the corners of quadrilaterals that need no second look
+_NEARLY_SAME = 1.5  # the same where everything is looked at
+_WORTH_A_TRY = 0.3  # evidence of a rough quadrilateral whose lines are fitted then
+_FITTED_CLOSELY = 12  # of the quadrilaterals then, those with the most evidence
+_BEYOND = 0.02  # of a grid's side: as far as it may seem to reach beyond the picture
 _SQUARE = 1.55  # longest to shortest side of what is taken for a square on weak evidence
 _EDGE = 0.005  # of the longer side of the picture: a grid's side this near to the edge is where the picture ends
 _FEWEST_MARKS = 12  # of a digit's size in a grid that is known by its boxes alone
@@ -66,6 +73,10 @@ class Grid:
     """Cells along a side."""
     lines: int = 9
     """Cells along a side of the lines it was found by: 3 where only the boxes of a 9x9 grid were seen."""
+    framed: bool = True
+    """Whether its outermost lines were seen."""
+    negative: bool = False
+    """Whether its lines are lighter than the paper: it was found in the negative."""
 
     @property
     def area(self) -> float:
@@ -73,7 +84,32 @@ class Grid:
         return float(cv2.contourArea(self.corners))
 
 
-def locate(image: Image, limit: int = 4, cut: bool = False) -> list[Grid]:
+class Way(NamedTuple):
+    """One way of looking for grids, for :func:`locate`."""
+
+    negative: bool = False
+    """For light lines on dark paper."""
+    closely: bool = False
+    """Also at the edges of the picture and without a frame: takes twice as long."""
+
+
+WAYS = (Way(), Way(closely=True), Way(negative=True), Way(negative=True, closely=True))
+
+
+def search(image: Image) -> list[Grid]:
+    """Grids of a BGR picture uint8 [h, w, 3] in the first of :data:`WAYS` that finds one of 9x9 cells.
+
+    Where none does, what the first way found: grids of another size, or none.
+    """
+    first = found = locate(image)
+    for way in WAYS[1:]:
+        if any(grid.side == _KINDS[0].cells for grid in found):
+            return found
+        found = locate(image, way=way)
+    return found or first
+
+
+def locate(image: Image, limit: int = 4, cut: bool = False, way: Way = WAYS[0]) -> list[Grid]:
     """Grids of a BGR picture uint8 [h, w, 3], the best first: large, with all their lines. Empty: none.
 
     ``cut``: instead, what looks like a grid that the edge of the picture cuts off.
@@ -81,6 +117,13 @@ def locate(image: Image, limit: int = 4, cut: bool = False) -> list[Grid]:
     gray = cv2.cvtColor(image, cv2.COLOR_BGR2GRAY)
     scale = min(1.0, WORK_SIDE / max(gray.shape))
     small = cv2.resize(gray, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA) if scale < 1 else gray
+    small = cv2.bitwise_not(small) if way.negative else small
+    found = _closely(small) if way.closely else _quickly(small, cut)
+    return [replace(_rescaled(grid, scale), negative=way.negative) for grid in found[:limit]]
+
+
+def _quickly(small: Gray, cut: bool) -> list[Grid]:
+    """Grids by the likeliest ways of finding them first, until there is a sure one."""
     seen: list[Floats] = []
     found: list[Grid] = []
     for quads in _proposals(small):
@@ -94,7 +137,56 @@ def locate(image: Image, limit: int = 4, cut: bool = False) -> list[Grid]:
             break
     if not found or found[0].score < _UNSURE:  # the border runs into something else: perhaps boxes were framed
         found = _distinct(found + _grids(small, _around_boxes(small, seen)))
-    return [_rescaled(grid, scale) for grid in found[:limit]]
+    return found
+
+
+def _closely(small: Gray) -> list[Grid]:
+    """9x9 grids by every proposal, in a picture that has paper added around it; best first."""
+    padded, pad = _with_paper(small)
+    height, width = small.shape
+    whole = np.array([[0, 0], [width - 1, 0], [width - 1, height - 1], [0, height - 1]], np.float32) + pad
+    quads: list[Floats] = [whole]
+    for proposed in _proposals(padded):
+        quads += [quad for quad in proposed if not any(np.abs(quad - other).max() < _NEARLY_SAME for other in quads)]
+    rough = []
+    for index, quad in enumerate(quads):
+        flat = Rectified(padded, quad)
+        evidence = max(flat.evidence(9), flat.evidence(9, framed=False))
+        rough.append((evidence, -index))
+    found = []
+    for evidence, index in sorted(rough, reverse=True)[:_FITTED_CLOSELY]:
+        if evidence < _WORTH_A_TRY:
+            break
+        for kind in (_KINDS[0], _FRAMELESS):
+            grid = _fitted(padded, quads[-index], kind) or _fitted(
+                padded, outline(fit_mesh(padded, quads[-index], 9)), kind
+            )
+            if grid is not None:
+                grid = _moved(grid, -pad)
+                if not _leaves(grid.corners, small):
+                    found.append(grid)
+                    break
+    return _distinct(found)
+
+
+def _with_paper(gray: Gray) -> tuple[Gray, int]:
+    """The picture with as many pixels of its paper around it as are returned too, so that a grid may touch its edge."""
+    pad = max(8, max(gray.shape) // 24)
+    paper = cv2.morphologyEx(gray, cv2.MORPH_CLOSE, np.ones((2 * _STROKE, 2 * _STROKE), np.uint8))
+    padded = cv2.copyMakeBorder(paper, pad, pad, pad, pad, cv2.BORDER_REPLICATE)
+    padded[pad:-pad, pad:-pad] = gray
+    return np.asarray(padded, np.uint8), pad
+
+
+def _moved(grid: Grid, by: int) -> Grid:
+    return replace(grid, corners=grid.corners + np.float32(by), mesh=grid.mesh + np.float32(by))
+
+
+def _leaves(corners: Floats, small: Gray) -> bool:
+    """Whether the grid goes on beyond the picture."""
+    height, width = small.shape
+    beyond = np.maximum(-corners, corners - np.array([width - 1, height - 1]))
+    return float(beyond.max()) > _BEYOND * float(np.sqrt(cv2.contourArea(corners)))
 
 
 def _is_cut(quad: Floats, small: Gray) -> bool:
@@ -125,15 +217,25 @@ def refit(gray: Gray, grid: Grid) -> Grid | None:
 
     ``gray`` is a picture of about ``WORK_SIDE`` pixels.
     """
-    kind = next(kind for kind in _KINDS if (kind.lines, kind.cells) == (grid.lines, grid.side))
-    return _fitted(gray, grid.corners, kind)
+    pattern = (grid.lines, grid.side, grid.framed)
+    kind = next(kind for kind in (*_KINDS, _FRAMELESS) if (kind.lines, kind.cells, kind.framed) == pattern)
+    gray = np.asarray(cv2.bitwise_not(gray), np.uint8) if grid.negative else gray
+    height, width = gray.shape
+    edge = _EDGE * max(gray.shape)
+    if grid.corners.min() > edge and (grid.corners < np.array([width, height]) - 1 - edge).all():
+        fitted = _fitted(gray, grid.corners, kind)
+    else:
+        padded, pad = _with_paper(gray)
+        fitted = _fitted(padded, grid.corners + np.float32(pad), kind)
+        fitted = None if fitted is None else _moved(fitted, -pad)
+    return None if fitted is None else replace(fitted, negative=grid.negative)
 
 
 def _fitted(gray: Gray, quad: Floats, kind: _Kind) -> Grid | None:
     mesh = fit_mesh(gray, quad, kind.lines, kind.cells)
     corners = outline(mesh)
     flat = Rectified(gray, corners)
-    evidence = flat.evidence(kind.lines, reach=3)
+    evidence = flat.evidence(kind.lines, reach=3, framed=kind.framed)
     score = kind.weight * evidence
     if evidence < kind.least or (score < SURE_SCORE and _slimness(corners) > _SQUARE):
         return None
@@ -141,7 +243,7 @@ def _fitted(gray: Gray, quad: Floats, kind: _Kind) -> Grid | None:
         small, large = flat.marks()
         if small < _FEWEST_MARKS or 4 * large > small:  # a single box has the same lines, but larger digits
             return None
-    return Grid(corners, mesh, score, kind.cells, kind.lines)
+    return Grid(corners, mesh, score, kind.cells, kind.lines, kind.framed)
 
 
 def _slimness(quad: Floats) -> float:

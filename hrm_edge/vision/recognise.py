@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+
+import numpy as np
 
 from hrm_edge.errors import UserError
 from hrm_edge.tasks.sudoku import Sudoku
+from hrm_edge.vision.cells import SIDE
+from hrm_edge.vision.inks import entries_by_colour
 from hrm_edge.vision.judge import Verdict, judge
-from hrm_edge.vision.locate import Image, locate
-from hrm_edge.vision.read import SIDE, Reader, Reading
+from hrm_edge.vision.locate import Image, locate, search
+from hrm_edge.vision.read import Reader, Reading
 
 _MOST_GRIDS = 3  # read in one picture
 _SHOW_WHOLE = "show the whole puzzle with all four corners, sharp and evenly lit"
@@ -33,7 +37,7 @@ def recognise(image: Image, reader: Reader, task: Sudoku) -> Recognised:
     Raises ``UserError`` where there is no whole 9x9 grid. A reading that is no puzzle raises nothing: see ``verdict``.
     """
     clock = _Clock()
-    found = locate(image)
+    found = search(image)
     clock.lap("locate")
     grids = [grid for grid in found if grid.side == SIDE]
     if not grids:
@@ -53,6 +57,12 @@ def recognise(image: Image, reader: Reader, task: Sudoku) -> Recognised:
                 return Recognised(reading, verdict, len(grids), clock.ms)
             first = first or (reading, verdict)
     assert first is not None
+    entered = entries_by_colour(image, first[0])
+    if entered is not None:  # what a player entered in an app may contradict the puzzle
+        reading = replace(first[0], written=np.maximum(first[0].written, entered))
+        verdict = judge(reading, task)
+        first = first if verdict.puzzle is None else (reading, verdict)
+    clock.lap("judge")
     return Recognised(*first, len(grids), clock.ms)
 
 
