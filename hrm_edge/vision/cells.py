@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from hrm_edge.vision.lattice import Floats, Gray, outline, project, square
+from hrm_edge.vision.lattice import Floats, Gray, mesh_map
 
 CELL = 32  # pixels of a cell as the network sees it
 SIDE = 9
@@ -133,16 +133,8 @@ def flatten(picture: Gray, mesh: Floats, cell: int = CELL) -> Gray:
         factor = 1 / scale
         picture = cv2.resize(picture, None, fx=factor, fy=factor, interpolation=cv2.INTER_AREA)
         mesh = (mesh + 0.5) * factor - 0.5
-    homography = cv2.getPerspectiveTransform(square(size, 0), outline(mesh.astype(np.float32)))
-    steps = np.arange(size, dtype=np.float32) + 0.5
-    places = project(np.stack(np.meshgrid(steps, steps), axis=-1), homography)
-    # how far the crossings lie off the homography, spread over the pixels between them
-    exact = np.linspace(0, size, SIDE + 1, dtype=np.float32)
-    bent = mesh - project(np.stack(np.meshgrid(exact, exact), axis=-1), homography)
-    index = ((steps / cell)[None, :].repeat(size, 0), (steps / cell)[:, None].repeat(size, 1))
-    bend = cv2.remap(bent, index[0], index[1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-    at = places + bend
-    flat = cv2.remap(picture, at[..., 0], at[..., 1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    at = mesh_map(mesh, np.arange(size, dtype=np.float32) + 0.5, cell)
+    flat = cv2.remap(picture, at, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
     return np.asarray(flat, np.uint8)
 
 

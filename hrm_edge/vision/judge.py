@@ -32,6 +32,8 @@ MIN_GIVENS = 17  # no puzzle with fewer has one solution
 _TRAINED_BLANKS = 0.47  # of the cells that recipes/digits.yaml trains on
 _MARGIN = 1.5  # nats between an accepted repair and the next one that would do
 _SMUDGE = 0.65  # of the doubt about a cell goes to its being blank, times the share of blanks
+_TRIED_WITHOUT = 16  # digits in doubt that are left out to see whether the others need them
+_LITTLE, _CERTAIN = 0.5, 0.005  # nats of a puzzle and of a digit
 _NAMED = 4  # cells in a message
 _FIRST_COST = 0.7  # nats that each repaired cell costs besides, so that fewer changes go first
 
@@ -53,59 +55,89 @@ class Verdict:
     disagreeing: tuple[int, ...] = ()
     """Those of ``ignored`` that have another digit in the solution."""
     doubt: float = 0.0
-    """Nats: how unlikely it is that every digit of the puzzle was read rightly, minus the logarithm of that."""
+    """Nats: minus the logarithm of the probability that every digit which the solution needs was read rightly."""
 
 
 def judge(reading: Reading, task: Sudoku, repair: bool = True) -> Verdict:
-    """Accept a reading, leave out what was written by hand, repair it, or say what is wrong with it.
+    """Accept a reading, repair it, leave out what was written by hand, or say what is wrong with it.
 
     Doubts between a digit and a blank are first weighed by how full the grid is. The whole reading comes first, then
-    its printed digits alone, then repairs. A digit too few makes no wrong answer, for there must be one solution; a
-    wrong digit may. So nothing is accepted whose digits are together in more doubt than ``MAX_DOUBT``.
+    repairs of it, then its printed digits alone, then repairs of these. A digit too few makes no wrong answer, for
+    there must be one solution; a wrong digit may. So nothing is accepted that needs digits which are together in more
+    doubt than ``MAX_DOUBT``.
     """
     reading = _weighed(reading)
     tokens = tokens_of(reading.digits)
-    _, why = _solved(tokens, task)
-    if why is None:
-        return _checked(reading, tokens, ())
-    printed: Tokens | None = None
+    why: UserError | None = None
+    refused: Verdict | None = None
+    for found, cells, solution, fault in _candidates(reading, tokens, task, repair):
+        why = why or fault
+        if found is not None and solution is not None:
+            verdict = _checked(reading, task, found, cells, solution)
+            if verdict.puzzle is not None:
+                return verdict
+            refused = refused or verdict
+    return refused if refused is not None else Verdict(None, why)
+
+
+_Candidate = tuple["Tokens | None", tuple[int, ...], "Tokens | None", "UserError | None"]
+
+
+def _candidates(reading: Reading, tokens: Tokens, task: Sudoku, repair: bool) -> Iterator[_Candidate]:
+    """What a reading may mean, the nearest to it first: (puzzle, cells repaired, solution, why there is no puzzle)."""
+    solution, why = _solved(tokens, task)
+    yield tokens, (), solution, why
+    if repair and why is not None:
+        yield *_repaired(reading, tokens, task), None
+    printed = tokens
     for least in WRITTEN:
         by_hand = (reading.written > least) & (reading.digits > 0)
-        if not by_hand.any() or int((tokens >= FIRST_DIGIT).sum() - by_hand.sum()) < MIN_GIVENS:
+        left = np.where(by_hand, np.uint8(BLANK), tokens)
+        if (left == printed).all() or int((left >= FIRST_DIGIT).sum()) < MIN_GIVENS:
             continue
-        printed = np.where(by_hand, np.uint8(BLANK), tokens)
-        solution, fault = _solved(printed, task)
-        if fault is None and solution is not None:
-            return _checked(reading, printed, (), solution)
-    if not repair:
-        return Verdict(None, why)
-    repaired = _repaired(reading, tokens, task)
-    if repaired is None and printed is not None:
-        only = _without(reading, printed)
-        repaired = _repaired(only, printed, task)
-    if repaired is None:
-        return Verdict(None, why)
-    found, cells, solution = repaired
-    return _checked(reading, found, cells, solution)
+        printed = left
+        solution, _ = _solved(printed, task)
+        yield printed, (), solution, None
+        if repair and solution is None:
+            yield *_repaired(_without(reading, printed), printed, task), None
 
 
-def _checked(reading: Reading, puzzle: Tokens, repaired: tuple[int, ...], solution: Tokens | None = None) -> Verdict:
+def _checked(reading: Reading, task: Sudoku, puzzle: Tokens, repaired: tuple[int, ...], solution: Tokens) -> Verdict:
     """The verdict on a puzzle with one ``solution`` [81]: accepted, or in too much doubt."""
     given = np.flatnonzero(puzzle >= FIRST_DIGIT)
     share = reading.probabilities[given, puzzle[given] - BLANK]
-    doubt = float(-np.log(np.maximum(share, 1e-12)).sum())
+    limit = MAX_REPAIRED_DOUBT if repaired else MAX_DOUBT
+    doubt = _doubt(reading, task, puzzle)
     doubtful = tuple(int(cell) for cell in given[share < DOUBTFUL] if cell not in repaired)
-    if doubt > (MAX_REPAIRED_DOUBT if repaired else MAX_DOUBT):
+    if doubt > limit:
         cells = sorted({*repaired, *doubtful})
         what = f"too much of it is uncertain: {', '.join(cell_text(reading, cell) for cell in cells[:_NAMED])}"
         more = f" and {len(cells) - _NAMED} more" if len(cells) > _NAMED else ""
         return Verdict(None, UserError(what + more, "take a sharper picture"), doubt=doubt)
-    left_out = tuple(
-        int(cell) for cell in np.flatnonzero((puzzle == BLANK) & (reading.digits > 0)) if cell not in repaired
-    )
-    answer = puzzle if solution is None else solution
-    disagreeing = tuple(cell for cell in left_out if answer[cell] - BLANK != reading.digits[cell])
-    return Verdict(puzzle, None, repaired, doubtful, left_out, disagreeing, doubt)
+    left_out = np.flatnonzero((puzzle == BLANK) & (reading.digits > 0))
+    ignored = tuple(int(cell) for cell in left_out if cell not in repaired)
+    disagreeing = tuple(cell for cell in ignored if solution[cell] - BLANK != reading.digits[cell])
+    return Verdict(puzzle, None, repaired, doubtful, ignored, disagreeing, doubt)
+
+
+def _doubt(reading: Reading, task: Sudoku, puzzle: Tokens) -> float:
+    """Nats: minus the logarithm of the probability that all digits are right which the solution of ``puzzle`` needs.
+
+    A digit that may be left out, for the others have the same solution alone, is confirmed by them. None is tried
+    where there is little doubt anyway.
+    """
+    needed = puzzle.copy()
+    given = np.flatnonzero(puzzle >= FIRST_DIGIT)
+    nats = -np.log(np.maximum(reading.probabilities[given, puzzle[given] - BLANK], 1e-12))
+    doubt = float(nats.sum())
+    for index in np.argsort(-nats, kind="stable")[:_TRIED_WITHOUT]:
+        if doubt <= _LITTLE or nats[index] < _CERTAIN:
+            break
+        without = needed.copy()
+        without[given[index]] = BLANK
+        if _solved(without, task)[0] is not None:
+            needed, doubt = without, doubt - float(nats[index])
+    return doubt
 
 
 def cell_text(reading: Reading, cell: int) -> str:
@@ -139,13 +171,15 @@ def _without(reading: Reading, printed: Tokens) -> Reading:
     return replace(reading, probabilities=probabilities)
 
 
-def _repaired(reading: Reading, tokens: Tokens, task: Sudoku) -> tuple[Tokens, tuple[int, ...], Tokens] | None:
-    """(puzzle, cells changed, solution): the likeliest change of tokens [81] that makes a puzzle.
+def _repaired(reading: Reading, tokens: Tokens, task: Sudoku) -> tuple[Tokens | None, tuple[int, ...], Tokens | None]:
+    """(puzzle, cells changed, solution): the likeliest change of tokens [81] that makes a puzzle, None where none does.
 
     Repairs are tried from the likeliest on, up to ``MAX_COST`` nats. Where another one that is about as likely has
     another solution, none is taken.
     """
-    accepted: tuple[Tokens, tuple[int, ...], Tokens] | None = None
+    accepted: Tokens | None = None
+    answer: Tokens | None = None
+    chosen: tuple[int, ...] = ()
     limit = MAX_COST
     searches = 0
     for cost, cells, digits in _repairs(reading):
@@ -159,11 +193,11 @@ def _repaired(reading: Reading, tokens: Tokens, task: Sudoku) -> tuple[Tokens, t
         solution, _ = _solved(changed, task)
         if solution is None:
             continue
-        if accepted is None:
-            accepted, limit = (changed, cells, solution), cost + _MARGIN
-        elif not np.array_equal(solution, accepted[2]):
-            return None
-    return accepted
+        if answer is None:
+            accepted, chosen, answer, limit = changed, cells, solution, cost + _MARGIN
+        elif not np.array_equal(solution, answer):
+            return None, (), None
+    return accepted, chosen, answer
 
 
 def _weighed(reading: Reading) -> Reading:

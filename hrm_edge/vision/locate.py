@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from hrm_edge.vision.lattice import Rectified, fit_mesh, outline, project
+from hrm_edge.vision.lattice import Rectified, fit_mesh, follow_mesh, outline, project
 
 Image = NDArray[np.uint8]  # [h, w, 3] BGR
 Gray = NDArray[np.uint8]  # [h, w]
@@ -50,6 +50,8 @@ _NEARLY_SAME = 1.5  # the same where everything is looked at
 _WORTH_A_TRY = 0.3  # evidence of a rough quadrilateral whose lines are fitted then
 _FITTED_CLOSELY = 12  # of the quadrilaterals then, those with the most evidence
 _BEYOND = 0.02  # of a grid's side: as far as it may seem to reach beyond the picture
+_WORTH_FOLLOWING = 0.3  # evidence along straight lines, from which on the paper may be bent
+_WORTH_BENDING = 0.1  # more evidence along bent lines, from which on they are taken
 _SQUARE = 1.55  # longest to shortest side of what is taken for a square on weak evidence
 _EDGE = 0.005  # of the longer side of the picture: a grid's side this near to the edge is where the picture ends
 _FEWEST_MARKS = 12  # of a digit's size in a grid that is known by its boxes alone
@@ -146,7 +148,7 @@ def _closely(small: Gray) -> list[Grid]:
     height, width = small.shape
     whole = np.array([[0, 0], [width - 1, 0], [width - 1, height - 1], [0, height - 1]], np.float32) + pad
     quads: list[Floats] = [whole]
-    for proposed in _proposals(padded):
+    for proposed in _proposals(padded, boxes=True):
         quads += [quad for quad in proposed if not any(np.abs(quad - other).max() < _NEARLY_SAME for other in quads)]
     rough = []
     for index, quad in enumerate(quads):
@@ -158,14 +160,12 @@ def _closely(small: Gray) -> list[Grid]:
         if evidence < _WORTH_A_TRY:
             break
         for kind in (_KINDS[0], _FRAMELESS):
-            grid = _fitted(padded, quads[-index], kind) or _fitted(
-                padded, outline(fit_mesh(padded, quads[-index], 9)), kind
-            )
-            if grid is not None:
-                grid = _moved(grid, -pad)
-                if not _leaves(grid.corners, small):
-                    found.append(grid)
-                    break
+            quad = quads[-index]
+            grid = _fitted(padded, quad, kind, follow=True)
+            grid = grid or _fitted(padded, outline(fit_mesh(padded, quad, 9)), kind, follow=True)
+            if grid is not None and not _leaves(grid.corners - pad, small):
+                found.append(_moved(grid, -pad))
+                break
     return _distinct(found)
 
 
@@ -223,19 +223,25 @@ def refit(gray: Gray, grid: Grid) -> Grid | None:
     height, width = gray.shape
     edge = _EDGE * max(gray.shape)
     if grid.corners.min() > edge and (grid.corners < np.array([width, height]) - 1 - edge).all():
-        fitted = _fitted(gray, grid.corners, kind)
+        fitted = _fitted(gray, grid.corners, kind, follow=True)
     else:
         padded, pad = _with_paper(gray)
-        fitted = _fitted(padded, grid.corners + np.float32(pad), kind)
+        fitted = _fitted(padded, grid.corners + np.float32(pad), kind, follow=True)
         fitted = None if fitted is None else _moved(fitted, -pad)
     return None if fitted is None else replace(fitted, negative=grid.negative)
 
 
-def _fitted(gray: Gray, quad: Floats, kind: _Kind) -> Grid | None:
+def _fitted(gray: Gray, quad: Floats, kind: _Kind, follow: bool = False) -> Grid | None:
+    """The grid near ``quad`` [4, 2]; ``follow``: also along lines that are bent far, which takes its time."""
     mesh = fit_mesh(gray, quad, kind.lines, kind.cells)
     corners = outline(mesh)
     flat = Rectified(gray, corners)
     evidence = flat.evidence(kind.lines, reach=3, framed=kind.framed)
+    if follow and kind.lines == kind.cells == 9 and _WORTH_FOLLOWING <= evidence < SURE_SCORE:
+        bent = follow_mesh(gray, mesh)
+        along = Rectified(gray, outline(bent), bent).evidence(kind.lines, reach=3, framed=kind.framed)
+        if along > evidence + _WORTH_BENDING and cv2.isContourConvex(np.rint(outline(bent)).astype(np.int32)):
+            mesh, corners, evidence = bent, outline(bent), along
     score = kind.weight * evidence
     if evidence < kind.least or (score < SURE_SCORE and _slimness(corners) > _SQUARE):
         return None
@@ -271,23 +277,26 @@ def _around_boxes(small: Gray, quads: list[Floats]) -> list[Floats]:
     return found
 
 
-def _proposals(small: Gray) -> Iterator[list[Floats]]:
-    """Lists of quadrilaterals, likelier ways of finding them first."""
+def _proposals(small: Gray, boxes: bool = False) -> Iterator[list[Floats]]:
+    """Lists of quadrilaterals, likelier ways of finding them first; ``boxes``: see :func:`_quads`."""
     smooth = cv2.GaussianBlur(small, (3, 3), 0)
     for block, offset in ((31, 8), (15, 4), (61, 6), (11, 2)):
         ink = cv2.adaptiveThreshold(smooth, 255, cv2.ADAPTIVE_THRESH_MEAN_C, cv2.THRESH_BINARY_INV, block, offset)
-        yield _quads(ink)
-        yield _quads(cv2.dilate(ink, np.ones((3, 3), np.uint8)))
+        yield _quads(ink, boxes)
+        yield _quads(cv2.dilate(ink, np.ones((3, 3), np.uint8)), boxes)
     # the edge of a shadow is ink to a threshold and may tie the grid to what is beside it; to a closing it is none
     closed = cv2.morphologyEx(smooth, cv2.MORPH_CLOSE, np.ones((_STROKE, _STROKE), np.uint8))
     share = cv2.divide(cv2.subtract(closed, smooth), closed, scale=255)
     ink = cv2.adaptiveThreshold(share, 255, cv2.ADAPTIVE_THRESH_MEAN_C, cv2.THRESH_BINARY, 31, -_FAINT)
-    yield _quads(ink)
-    yield _quads(cv2.dilate(ink, np.ones((3, 3), np.uint8)))
+    yield _quads(ink, boxes)
+    yield _quads(cv2.dilate(ink, np.ones((3, 3), np.uint8)), boxes)
 
 
-def _quads(ink: Gray) -> list[Floats]:
-    """Quadrilaterals [4, 2] around the large connected parts of a picture of ink, largest first."""
+def _quads(ink: Gray, boxes: bool) -> list[Floats]:
+    """Quadrilaterals [4, 2] around the large connected parts of a picture of ink, largest first.
+
+    ``boxes``: also the least rectangles around them: without its frame a grid has no corners.
+    """
     contours, _ = cv2.findContours(ink, cv2.RETR_LIST, cv2.CHAIN_APPROX_SIMPLE)
     hulls = [cv2.convexHull(c) for c in contours if len(c) >= 4]
     smallest = _MIN_AREA * ink.size
@@ -296,9 +305,10 @@ def _quads(ink: Gray) -> list[Floats]:
     for area, index in sized[:12]:
         if area < smallest:
             break
-        quad = _four_corners(hulls[index])
-        if quad is not None and not any(np.abs(quad - other).max() < _SAME for other in found):
-            found.append(quad)
+        around = [clockwise(cv2.boxPoints(cv2.minAreaRect(hulls[index])).astype(np.float32))] if boxes else []
+        for quad in (_four_corners(hulls[index]), *around):
+            if quad is not None and not any(np.abs(quad - other).max() < _SAME for other in found):
+                found.append(quad)
     return found
 
 
