@@ -19,7 +19,6 @@ import argparse
 import contextlib
 import json
 import math
-import multiprocessing
 import resource
 import statistics
 import subprocess
@@ -40,6 +39,7 @@ from rich.table import Table
 from torch import Tensor
 
 from hrm_edge import __version__
+from hrm_edge.child import python_command, spawn_context
 from hrm_edge.data.build import Options, build
 from hrm_edge.data.dataset import Dataset
 from hrm_edge.device.identity import describe_device
@@ -196,7 +196,7 @@ def peak_bytes(step: Callable[[], Any], device: torch.device) -> int:
 @contextlib.contextmanager
 def both_sides(setting: Setting) -> Iterator[dict[str, Callable[[int | str], Any]]]:
     """The plain loop and ours, each ready in its process, to be asked."""
-    context = multiprocessing.get_context("spawn")
+    context = spawn_context()
     pipes, processes = {}, []
     for name in ("plain", "ours"):
         pipes[name], theirs = context.Pipe()
@@ -244,7 +244,7 @@ def ranks_row(setting: Setting, ranks: int, seconds: int) -> dict[str, Any]:
         recipe = Path(folder) / "recipe.yaml"
         chosen = recipe_for(setting.variant, setting.batch, setting.precision, setting.data)
         recipe.write_text(chosen.dump(), encoding="utf-8")
-        command = [sys.executable, "-m", "hrm_edge", "train", str(recipe), "--out", f"{folder}/run"]
+        command = python_command("-m", "hrm_edge", "train", str(recipe), "--out", f"{folder}/run")
         command += ["--nproc", str(ranks), "--time-limit", f"{seconds}s"]
         subprocess.run(command, check=True, capture_output=True)
         lines = [json.loads(line) for line in (Path(folder) / "run" / "metrics.jsonl").read_text().splitlines()]

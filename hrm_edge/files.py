@@ -37,6 +37,11 @@ def user_cache() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "hrm-edge"
 
 
+def is_plain_name(name: str) -> bool:
+    """Whether ``name``, which a file or a server gave, is one path component: joined to a folder it stays inside."""
+    return name not in ("", ".", "..") and len(name) <= 255 and name.isprintable() and not set(name) & set("/\\")
+
+
 @contextlib.contextmanager
 def _renamed_into(path: Path, *, folder: bool) -> Iterator[Path]:
     try:
@@ -79,9 +84,32 @@ def _sync(path: Path) -> None:
 
 @contextlib.contextmanager
 def atomic_file(path: Path | str) -> Iterator[Path]:
-    """Yield a temporary path beside ``path``; on a clean exit it becomes ``path``, else it is removed."""
-    with _renamed_into(Path(path), folder=False) as temporary:
+    """Yield a temporary path; on a clean exit it becomes ``path``, else it is removed.
+
+    A symbolic link stays one, and its target is replaced. A device or a pipe stays too, and is written to.
+    """
+    path = Path(path)
+    if _is_stream(path):
+        with tempfile.TemporaryDirectory() as folder:
+            temporary = Path(folder) / "content"
+            temporary.touch()
+            yield temporary
+            try:
+                with open(temporary, "rb") as content, open(path, "ab") as stream:
+                    shutil.copyfileobj(content, stream)
+            except OSError as error:
+                raise os_error(error, path) from error
+        return
+    with _renamed_into(Path(os.path.realpath(path)), folder=False) as temporary:
         yield temporary
+
+
+def _is_stream(path: Path) -> bool:
+    """Whether ``path`` is a device, a pipe, or what stands for an open file, such as /dev/stdout."""
+    absolute = os.path.abspath(path)
+    if absolute.startswith(("/dev/", "/proc/")) and not absolute.startswith("/dev/shm/"):
+        return True
+    return path.exists() and not path.is_file() and not path.is_dir()
 
 
 @contextlib.contextmanager

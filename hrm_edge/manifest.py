@@ -3,28 +3,40 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from hrm_edge.errors import UserError
-from hrm_edge.files import read_json, sha256, write_json
+from hrm_edge.files import is_plain_name, read_json, sha256, write_json
 from hrm_edge.spec import ModelSpec
 
 MANIFEST = "manifest.json"
 STEP_FILE = "step.onnx"  # one ACT step; inputs and outputs are spec.step_io's
 STATE_FILE = "state.safetensors"  # z_h_init, z_l_init [D] and, where P > 0, puzzle_table, all float32
 SCHEMA_VERSION = 1
+_AGAIN = "copy it again, or run 'hrm-edge export' again"
 
 Record = TypeVar("Record", bound=BaseModel)
 Precision = Literal["fp32", "fp16", "int8"]
 
 
+def _plain(name: str) -> str:
+    if not is_plain_name(name):
+        raise ValueError(f"{name!r} is no plain file name")
+    return name
+
+
+FileName = Annotated[str, AfterValidator(_plain)]
+"""Name of a file in the folder itself: what a record lists is copied, sent and hashed under it."""
+Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+
+
 class FileEntry(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    sha256: str
-    bytes: int
+    sha256: Sha256
+    bytes: int = Field(ge=0)
 
 
 Over = Literal["all", "both settle", "torch settles", "unsettled"]
@@ -84,7 +96,7 @@ class Manifest(BaseModel):
     gate: Gate
     quantization: dict[str, Any] | None = None
     provenance: dict[str, Any] = {}
-    files: dict[str, FileEntry] = {}
+    files: dict[FileName, FileEntry] = {}
 
 
 def file_entries(folder: Path, names: list[str]) -> dict[str, FileEntry]:
@@ -130,15 +142,19 @@ def read_record(path: Path, kind: type[Record], version: int, *, again: str) -> 
         raise UserError(f"{path}: {'.'.join(map(str, first['loc']))}: {first['msg']}", again) from error
 
 
-def read_manifest(folder: Path | str) -> Manifest:
-    """Read and verify an artifact's manifest and all its files."""
+def parse_manifest(folder: Path | str) -> Manifest:
+    """Read an artifact's manifest; the files that it lists may be missing or changed."""
     folder = Path(folder)
     path = folder / MANIFEST
-    again = "copy it again, or run 'hrm-edge export' again"
     if not path.is_file():
         raise UserError(
-            f"{folder} is no artifact: {MANIFEST} is missing", f"an export that was cut off has none: {again}"
+            f"{folder} is no artifact: {MANIFEST} is missing", f"an export that was cut off has none: {_AGAIN}"
         )
-    manifest = read_record(path, Manifest, SCHEMA_VERSION, again=again)
-    verify_files(folder, manifest.files, again=again)
+    return read_record(path, Manifest, SCHEMA_VERSION, again=_AGAIN)
+
+
+def read_manifest(folder: Path | str) -> Manifest:
+    """Read and verify an artifact's manifest and all its files."""
+    manifest = parse_manifest(folder)
+    verify_files(Path(folder), manifest.files, again=_AGAIN)
     return manifest

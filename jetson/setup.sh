@@ -55,6 +55,7 @@ done
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd -P)
 venv=$prefix/venv
+ours=$venv/.made-by-hrm-edge-setup # what has no such file is somebody else's, and is left alone
 needed_mb=600 # measured: 284 MB installed, the rest is for unpacking
 
 on_exit() {
@@ -75,19 +76,20 @@ elif [[ -n $release ]]; then
 else
     say "No Jetson ($(uname -m), no /etc/nv_tegra_release): for ONNX Runtime on the CPU"
 fi
+# Python runs with -I, isolated: without it, files of the folder that you are in would take the place of its modules.
 # TensorRT's bindings come with the system (apt, or NVIDIA's container image), made for the system's Python.
 system=/usr/bin/python3
 if [[ -x $system ]] &&
-    $system -c 'import importlib.util, sys; sys.exit(importlib.util.find_spec("tensorrt") is None)'; then
+    $system -I -c 'import importlib.util, sys; sys.exit(importlib.util.find_spec("tensorrt") is None)'; then
     seen=true
 fi
 python=python3
 [[ $seen == true && -x $system ]] && python=$system
 command -v "$python" >/dev/null || die "python3 is not installed" "sudo apt-get install python3 python3-venv"
-tag=$("$python" -c 'import sys; print("%d%d" % sys.version_info[:2])')
-"$python" -c 'import sys; sys.exit(sys.version_info < (3, 10))' ||
+tag=$("$python" -I -c 'import sys; print("%d%d" % sys.version_info[:2])')
+"$python" -I -c 'import sys; sys.exit(sys.version_info < (3, 10))' ||
     die "$python is Python ${tag:0:1}.${tag:1}, 3.10 or newer is needed" "JetPack 6 and newer bring one"
-"$python" -c 'import ensurepip, venv' 2>/dev/null ||
+"$python" -I -c 'import ensurepip, venv' 2>/dev/null ||
     die "Python cannot make virtual environments" "sudo apt-get install python3-venv"
 
 # --- what will be installed -----------------------------------------------------------------------------------------
@@ -130,19 +132,24 @@ if [[ -n $done_before ]]; then
     say "Already installed in $prefix"
 else
     say "Install into $prefix:"
+    if [[ -e $venv && ! -e $ours && ! -e $prefix/.installed ]]; then
+        die "$venv is there already and is not one that this script made" "choose another --prefix, or remove it"
+    fi
     # A venv that was cut off has no pip; one with the other flag would hide TensorRT, or show what it should not.
-    if [[ -e $venv ]] && { ! "$venv/bin/python" -m pip --version >/dev/null 2>&1 ||
+    if [[ -e $venv ]] && { ! "$venv/bin/python" -I -m pip --version >/dev/null 2>&1 ||
         ! grep -qi "^include-system-site-packages = $seen" "$venv/pyvenv.cfg"; }; then
         run rm -rf "$venv"
     fi
     flags=()
     [[ $seen == true ]] && flags=(--system-site-packages)
-    work=$prefix/tmp # pip unpacks here: /tmp of a board may be small and in memory
     run mkdir -p "$prefix" || failed "$prefix cannot be made"
-    [[ -n $dry ]] || { rm -f "$prefix/.installed" && mkdir -p "$work"; } || failed "$prefix cannot be written"
-    [[ -x $venv/bin/python ]] || run "$python" -m venv "${flags[@]}" "$venv" || failed "no virtual environment was made"
-    TMPDIR=$work run "$venv/bin/python" -m pip --disable-pip-version-check install --no-cache-dir --quiet "${what[@]}" ||
-        failed "pip failed"
+    if [[ -z $dry ]]; then
+        work=$venv/.unpacked # pip's: /tmp of a board may be small and in memory
+        { mkdir -p "$work" && touch "$ours" && rm -f "$prefix/.installed"; } || failed "$prefix cannot be written"
+    fi
+    [[ -x $venv/bin/python ]] || run "$python" -I -m venv "${flags[@]}" "$venv" || failed "no virtual environment was made"
+    TMPDIR=${work:-} run "$venv/bin/python" -I -m pip --disable-pip-version-check install --no-cache-dir --quiet \
+        "${what[@]}" || failed "pip failed"
     if [[ -z $dry ]]; then
         "$venv/bin/hrm-edge" --version
         printf '%s\n' "$state" >"$prefix/.installed.tmp"

@@ -21,11 +21,12 @@ from pathlib import Path
 
 import click
 
+from hrm_edge.child import python_command
 from hrm_edge.errors import UserError
 from hrm_edge.files import sha256, write_text
 
 ROOT = Path(__file__).resolve().parent.parent
-PIP = (sys.executable, "-m", "pip", "--quiet")
+PIP = python_command("-m", "pip", "--quiet")
 GLIBC = range(35, 16, -1)  # Ubuntu 22.04, JetPack 6's, has 2.35
 
 

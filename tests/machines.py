@@ -79,10 +79,13 @@ def bare(root: Path) -> Machine:
     return Machine(root).write({"/proc/meminfo": "MemTotal:       24684084 kB\nMemAvailable:   20000000 kB"})
 
 
-def jetson(root: Path, model: str, *, l4t: str = "R36 (release), REVISION: 4.3", mode: str = "MAXN_SUPER") -> Machine:
-    """A Jetson with locked clocks; rails are added by :meth:`Machine.rails`."""
+def jetson(
+    root: Path, model: str, part: str, *, l4t: str = "R36 (release), REVISION: 4.3", mode: str = "MAXN_SUPER"
+) -> Machine:
+    """A Jetson with locked clocks and a module of this part number; rails are added by :meth:`Machine.rails`."""
     machine = bare(root).write({
-        "/proc/device-tree/model": f"{model}\0", "/proc/device-tree/compatible": "nvidia,p3768\0nvidia,tegra234\0",
+        "/proc/device-tree/model": f"{model}\0",
+        "/proc/device-tree/compatible": f"nvidia,p3768-0000+{part}\0nvidia,{part}\0nvidia,tegra234\0",
         "/proc/cpuinfo": "processor\t: 0\nmodel name\t: ARMv8 Processor rev 1 (v8l)",
         "/etc/nv_tegra_release": f"# {l4t}, GCID: 38968081, BOARD: generic, EABI: aarch64, DATE: …",
         "/etc/nvpmodel.conf": NVPMODEL_CONF,
@@ -110,22 +113,23 @@ def lock(machine: Machine, *, cpu_min: int = 1_728_000, gpu_min: int = 1_020_000
 
 def orin_nano(root: Path) -> Machine:
     model = "NVIDIA Jetson Orin Nano Engineering Reference Developer Kit Super"
-    return jetson(root, model).rails({"VDD_IN": 5.0, "VDD_CPU_GPU_CV": 1.5, "VDD_SOC": 1.0})
+    return jetson(root, model, "p3767-0005").rails({"VDD_IN": 5.0, "VDD_CPU_GPU_CV": 1.5, "VDD_SOC": 1.0})
 
 
 def orin_nx(root: Path) -> Machine:
-    machine = jetson(root, "NVIDIA Jetson Orin NX Engineering Reference Developer Kit", mode="25W")
+    machine = jetson(root, "NVIDIA Jetson Orin NX Engineering Reference Developer Kit", "p3767-0000", mode="25W")
     return machine.rails({"VDD_IN": 8.0, "VDD_CPU_GPU_CV": 3.0, "VDD_SOC": 2.0})
 
 
 def agx_orin(root: Path) -> Machine:
-    machine = jetson(root, "NVIDIA Jetson AGX Orin Developer Kit", mode="MAXN")
+    machine = jetson(root, "NVIDIA Jetson AGX Orin Developer Kit", "p3701-0005", mode="MAXN")
     return machine.rails({"VDD_GPU_SOC": 10.0, "VDD_CPU_CV": 4.0, "VIN_SYS_5V0": 5.0, "NC": 0.0,
                           "VDDQ_VDD2_1V8AO": 1.5, "sum of shunt voltages": 0.0})  # fmt: skip
 
 
 def thor(root: Path) -> Machine:
-    machine = jetson(root, "NVIDIA Jetson AGX Thor Developer Kit", l4t="R38 (release), REVISION: 2.1", mode="120W")
+    model = "NVIDIA Jetson AGX Thor Developer Kit"
+    machine = jetson(root, model, "p3834-0008", l4t="R38 (release), REVISION: 2.1", mode="120W")
     return machine.rails({"VDD_GPU": -0.392, "VDD_CPU_SOC_MSS": 6.0, "VIN_SYS_5V0": 4.0}).vin(25.0)
 
 

@@ -17,7 +17,7 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "hrm_edge"
 
-BASE = {"device", "errors", "files", "spec", "recipe", "manifest", "report", "tasks", "zoo"}
+BASE = {"child", "device", "errors", "files", "spec", "recipe", "manifest", "report", "tasks", "terminal", "zoo"}
 CORE = {"session", "solve", "parity"}
 EDGE = {"runtime", "plugin", "vision", "bench", "demo", "doctor", "remote"}
 HOST = {"model", "ops", "data", "train", "quant", "export", "digits"}
@@ -27,6 +27,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "__init__": set(),
     "__main__": {"cli"},
     # base
+    "child": set(),
     "errors": set(),
     "files": {"errors"},
     "spec": {"errors"},
@@ -36,12 +37,13 @@ MAY_IMPORT: dict[str, set[str]] = {
     "report": {"device", "errors", "files"},
     "zoo": {"errors", "files", "manifest"},
     "tasks": {"errors"},
+    "terminal": set(),
     # core
     "session": {"spec"},
     "solve": {"errors", "spec", "tasks", "session"},
     "parity": {"manifest", "recipe", "report", "session", "tasks"},
     # edge
-    "runtime": {"errors", "files", "spec", "manifest", "session", "plugin"},
+    "runtime": {"child", "errors", "files", "spec", "manifest", "session", "plugin"},
     "plugin": {"errors", "files"},
     "vision": {"errors", "files", "tasks"},
     "bench": BASE | CORE | {"runtime"},
@@ -67,6 +69,7 @@ MAY_USE: dict[str, set[str]] = {
     "device": {"pydantic", "yaml"},
     "report": {"pydantic", "rich", "matplotlib"},
     "tasks": {"numpy"},
+    "terminal": {"rich"},
     "session": {"numpy"},
     "solve": {"numpy"},
     "parity": {"numpy"},

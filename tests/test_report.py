@@ -7,7 +7,6 @@ import json
 
 import pytest
 from pydantic import ValidationError
-from rich.console import Console
 
 from hrm_edge.device.identity import Device
 from hrm_edge.device.state import read_state
@@ -27,6 +26,7 @@ from hrm_edge.report import (
     wilson_95,
 )
 from hrm_edge.report.text import markdown, tables
+from hrm_edge.terminal import open_console
 
 ANSWERS = {
     "count": 200, "exact_accuracy": 0.985, "exact_accuracy_interval_95": (0.957, 0.995), "verified": 197,
@@ -143,7 +143,7 @@ def test_the_schema_is_closed():
 
 
 def rendered(report) -> str:
-    console = Console(width=200, file=io.StringIO())
+    console = open_console(width=200, file=io.StringIO())
     for table in tables(report):
         console.print(table)
     assert isinstance(console.file, io.StringIO)

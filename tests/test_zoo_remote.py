@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import http.server
 import json
 import shutil
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner
 
 from hrm_edge import zoo
+from hrm_edge.cli.doctor import try_road
 from hrm_edge.cli.models import models
+from hrm_edge.cli.solve import solve
 from hrm_edge.errors import UserError
 from hrm_edge.runtime import open_artifact
 from hrm_edge.zoo import remote
@@ -36,6 +40,18 @@ def shelf(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 class _Server(http.server.SimpleHTTPRequestHandler):
     def log_message(self, *args: object) -> None: ...
 
+    def do_GET(self) -> None:
+        if self.path not in {*self.server.endless, *self.server.announced}:
+            super().do_GET()
+            return
+        self.send_response(200)
+        if self.path in self.server.announced:
+            self.send_header("Content-Length", str(self.server.announced[self.path]))
+        self.end_headers()
+        with contextlib.suppress(OSError):  # the client has had enough
+            while True:
+                self.wfile.write(bytes(1 << 20))
+
     def copyfile(self, source, outputfile) -> None:
         """A file called cut.bin-like ends after half its bytes."""
         data = source.read()
@@ -46,7 +62,7 @@ class _Server(http.server.SimpleHTTPRequestHandler):
 def server(shelf: Path) -> Iterator[http.server.ThreadingHTTPServer]:
     handler = functools.partial(_Server, directory=str(shelf))
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as running:
-        running.cut = set()
+        running.cut, running.endless, running.announced = set(), set(), {}
         thread = threading.Thread(target=running.serve_forever, daemon=True)
         thread.start()
         yield running
@@ -120,8 +136,9 @@ def test_a_manifest_cannot_write_outside_its_folder(shelf):
     index = json.loads((shelf / "index.json").read_text())
     index["models"][NAME]["manifest_sha256"] = remote.sha256(manifest)
     (shelf / "index.json").write_text(json.dumps(index))
-    with pytest.raises(UserError, match=r"lists '../step.onnx', which is no plain file name"):
+    with pytest.raises(UserError, match=r"'../step.onnx' is no plain file name"):
         remote.pull(NAME, str(shelf))
+    assert left_over() == []
 
 
 @pytest.mark.parametrize(
@@ -141,3 +158,114 @@ def test_what_goes_wrong_is_told(shelf, server, arguments, message):
     assert isinstance(result.exception, UserError), result.output
     assert message in str(result.exception) + result.exception.mend
     assert left_over() == []
+
+
+# -- hostile locations ----------------------------------------------------------------------------------------------
+
+
+def change_index(shelf: Path, change: Callable[[dict[str, Any]], None]) -> None:
+    index = json.loads((shelf / "index.json").read_text())
+    change(index["models"])
+    (shelf / "index.json").write_text(json.dumps(index))
+
+
+@pytest.mark.parametrize("name", ["../../../mine", "/tmp/mine", "..", "", ".hidden", "a/b", "a\\b", "a\nb", "x" * 300])
+def test_a_name_that_is_no_plain_name_is_refused_and_removes_nothing(shelf, tmp_path, name):
+    mine = tmp_path / "mine"
+    shutil.copytree(zoo.ZOO / "sudoku-nano", mine)
+    change_index(shelf, lambda found: found.update({name: found[NAME]}))
+    result = CliRunner().invoke(models, ["--from", str(shelf), "--pull", name])
+    assert isinstance(result.exception, UserError)
+    assert "is no name of a model" in str(result.exception)
+    assert (mine / "manifest.json").is_file()
+    assert left_over() == []
+
+
+def test_an_index_without_end_is_not_read_into_memory(server):
+    server.endless = {"/index.json"}
+    with pytest.raises(UserError, match=r"index.json is longer than the 4,194,304 bytes"):
+        remote.read_index(address(server))
+    server.endless, server.announced = set(), {"/index.json": 3 << 30}
+    with pytest.raises(UserError, match=r"index.json is longer than"):
+        remote.read_index(address(server))
+
+
+def test_a_file_may_not_be_longer_than_announced(shelf, server):
+    """An endless answer would fill the disk."""
+    server.endless = {f"/{NAME}/step.onnx"}
+    with pytest.raises(UserError, match=r"step.onnx is longer than the [\d,]+ bytes that it may have"):
+        remote.pull(NAME, address(server))
+    with open(shelf / NAME / "step.onnx", "ab") as stream:
+        stream.write(b"more")
+    with pytest.raises(UserError, match=r"step.onnx is longer than"):
+        remote.pull(NAME, str(shelf))
+    assert left_over() == []
+
+
+def test_the_index_announces_what_the_manifest_lists(shelf):
+    change_index(shelf, lambda found: found[NAME].update(bytes=17))
+    with pytest.raises(UserError, match=r"announces 17 bytes, the manifest [\d,]+"):
+        remote.pull(NAME, str(shelf))
+    change_index(shelf, lambda found: found[NAME].update(bytes=1 << 60))
+    with pytest.raises(UserError, match=r"has 1,152,921,504,607 MB, .* MB free"):
+        remote.pull(NAME, str(shelf))
+    assert left_over() == []
+
+
+def test_a_failed_update_keeps_the_older_model(shelf, server):
+    first = remote.pull(NAME, address(server))
+    manifest = shelf / NAME / "manifest.json"
+    manifest.write_text(manifest.read_text().replace('"name": "sudoku-nano"', '"name": "newer"'))
+    remote.write_index(shelf)
+    server.cut = {f"/{NAME}/step.onnx"}
+    with pytest.raises(UserError, match="the connection ended"):
+        remote.pull(NAME, address(server))
+    assert open_artifact(first)[1].name == "sudoku-nano"
+    assert left_over() == [NAME, f"{NAME}.card.json"]
+
+
+def test_a_killed_pull_is_no_model_and_is_cleared_away(shelf, monkeypatch):
+    killed = zoo.pulled() / f".{NAME}.abcdef.tmp"
+    shutil.copytree(shelf / NAME, killed)
+    shutil.copytree(shelf / NAME, zoo.pulled() / "without-its-card")
+    assert all(not name.startswith(".") for name in zoo.names())
+    assert "without-its-card" not in zoo.names()
+    assert CliRunner().invoke(models, []).exit_code == 0
+    remote.pull(NAME, str(shelf))
+    assert killed.is_dir(), "it may be running"
+    monkeypatch.setattr(remote, "LEFTOVER_S", -1.0)
+    shutil.rmtree(zoo.pulled() / NAME)
+    remote.pull(NAME, str(shelf))
+    assert left_over() == [NAME, f"{NAME}.card.json", "without-its-card"]
+
+
+def test_a_damaged_copy_is_pulled_again(shelf):
+    folder = remote.pull(NAME, str(shelf))
+    (folder / "step.onnx").write_bytes(b"torn")
+    assert open_artifact(remote.pull(NAME, str(shelf)))[1].task == "sudoku"
+
+
+def test_a_pulled_model_does_not_become_the_default(shelf):
+    first = "a-first-by-name"
+    shutil.copytree(shelf / NAME, shelf / first)
+    shutil.copyfile(zoo.card_of(shelf / NAME), zoo.card_of(shelf / first))
+    remote.write_index(shelf)
+    remote.pull(first, str(shelf))
+    assert zoo.names()[0] == first
+    assert zoo.default_for("sudoku") == "sudoku-nano"
+
+
+PUZZLE = "530070000600195000098000060800060003400803001700020006060000280000419005000080079"
+
+
+@pytest.mark.parametrize("kind", ["empty", "hostile"])
+def test_the_default_model_is_not_taken_from_the_current_folder(tmp_path, monkeypatch, kind):
+    """What stands in the current folder under its name is used only where the user names it."""
+    monkeypatch.chdir(tmp_path)
+    Path("sudoku-nano").mkdir()
+    if kind == "hostile":
+        (tmp_path / "sudoku-nano" / "manifest.json").write_text("{}")
+    assert CliRunner().invoke(solve, [PUZZLE]).exit_code == 0
+    assert "solved a puzzle" in try_road()
+    named = CliRunner().invoke(solve, [PUZZLE, "--model", "sudoku-nano"])
+    assert (named.exit_code == 0) == (kind == "empty")

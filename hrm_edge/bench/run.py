@@ -274,10 +274,12 @@ def common_fields(
     """The fields that every report has besides what came of the puzzles."""
     backend = solver.session.backend
     package = backend.partition("-")[0].replace("native", "hrm-edge")
+    arithmetic = getattr(solver.session, "arithmetic", None)
     engine = Engine(
         backend=backend, version=package_version(package) or "unknown",
         threads=getattr(solver.session, "threads", threads),
         slots=min(solver.slots, solver.session.max_batch), chosen=getattr(solver.session, "chosen", None),
+        arithmetic=None if arithmetic is None else str(arithmetic),
     )  # fmt: skip
     return {
         "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),

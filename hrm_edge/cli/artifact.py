@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from hrm_edge.errors import UserError
+from hrm_edge.terminal import open_console, status
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -75,7 +76,6 @@ def write_artifact(
     model: Path, out: Path, task: str | None, flags: dict[str, Any], written_as: WrittenAs | None = None
 ) -> None:
     """Export ``model``, a checkpoint or an fp32 artifact, by its flags; raises ``GateError`` at the end."""
-    from rich.console import Console
 
     from hrm_edge.errors import GateError
     from hrm_edge.export.artifact import export
@@ -88,17 +88,17 @@ def write_artifact(
         network.spec = network.spec.model_copy(update={"max_steps": flags["max_steps"]})
     if flags["puzzles"] is not None:
         limits = limits.model_copy(update={"puzzles": flags["puzzles"]})
-    with Console(stderr=True).status("exporting") as status:
+    with status("exporting") as say:
 
         def one(chosen: Any, folder: Path) -> Manifest:
             for_int8 = {name: flags[name] if chosen == "int8" else None for name in _INT8_ONLY}
             return export(
                 network, info, folder, precision=chosen, calibration=flags["calibration"], quantization=quantization,
-                limits=limits, plugin=flags["plugin"], tell=status.update, written_as=written_as, **for_int8,
+                limits=limits, plugin=flags["plugin"], tell=say, written_as=written_as, **for_int8,
             )  # fmt: skip
 
-        manifest = export_fastest(one, out, status.update) if precision == FASTEST else one(precision, out)
-    _show(Console(), manifest, out)
+        manifest = export_fastest(one, out, say) if precision == FASTEST else one(precision, out)
+    _show(open_console(), manifest, out)
     if not manifest.gate.passed:
         raise GateError("; ".join(manifest.gate.failures), _next_step(out, manifest, flags))
 

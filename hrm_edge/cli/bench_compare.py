@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -35,8 +36,8 @@ def compare_reports(files: Sequence[str], options: Options, max_regression: floa
             options.html_file: page(reports) if options.html_file else None,
         },
         [comparison_table(reports, *verdict)],
-        f"hrm-edge bench --compare {' '.join(files)} --max-regression 10" if max_regression is None else
-        f"hrm-edge bench --compare {' '.join(files)} --html compare.html",
+        f"hrm-edge bench --compare {shlex.join(files)} --max-regression 10" if max_regression is None else
+        f"hrm-edge bench --compare {shlex.join(files)} --html compare.html",
     )  # fmt: skip
     if max_regression is not None and failures:
         raise GateError("; ".join(failures), "find what changed, or allow more with --max-regression")

@@ -17,6 +17,7 @@ from hrm_edge.cli.resolve import Resolved, resolve_model
 from hrm_edge.errors import GateError, UserError
 from hrm_edge.manifest import read_manifest
 from hrm_edge.tasks.base import Tokens
+from hrm_edge.terminal import echo
 
 if TYPE_CHECKING:
     from hrm_edge.bench.run import Subject
@@ -61,9 +62,9 @@ def measure_and_show(context: click.Context, model: str, options: Options) -> No
 
     with hold(lock_clocks=options.lock_clocks, power_mode=options.power_mode):
         report, example = measure(context, model, options)
-    follow = f"hrm-edge bench --compare {options.json_file} OTHER.json"
-    if options.json_file in (None, STDOUT):
-        follow = f"hrm-edge solve {example} --model {model}"
+    follow = f"hrm-edge solve {example} --model {shlex.quote(model)}"
+    if options.json_file is not None and options.json_file != STDOUT:
+        follow = f"hrm-edge bench --compare {shlex.quote(options.json_file)} OTHER.json"
     show_report(report, options.json_file, options.markdown_file, follow, options.html_file)
     if options.strict and report.warnings:
         raise GateError("--strict: " + "; ".join(report.warnings), "mend it and measure again")
@@ -90,12 +91,13 @@ def measure(context: click.Context, model: str, options: Options) -> tuple[Bench
     )
     cold = _cold_start(solver, options, process_s, loaded_s)
     engine_parity = check_first(session, resolved.manifest, options.data)
-    puzzles = answered_puzzles(options.data or sample_of(task), task, options.limit)
+    puzzles, about = answered_puzzles(options.data or sample_of(task), task, options.limit)
+    assert puzzles.labels is not None
     digest = hashlib.sha256(puzzles.givens.tobytes()).hexdigest()
     path = options.data or f"the package's own {task.name} puzzles"
     from hrm_edge.report import Data  # after the cold start: its import belongs to no model
 
-    data = Data(**{**puzzles.data.model_dump(), "sha256": digest, "path": path})
+    data = Data(**{**about.model_dump(), "sha256": digest, "path": path})
     command = shlex.join(["hrm-edge", *context.obj])
     subject = replace(
         _subject(resolved, options, data), cold_start=cold, protocol=protocol, command=command,
@@ -105,7 +107,7 @@ def measure(context: click.Context, model: str, options: Options) -> tuple[Bench
     with progress_bar(options.scenario, 1.0) as progress:
         report = bench(
             solver, puzzles.givens, puzzles.labels, subject=subject, ask=ask, progress=progress,
-            puzzle_ids=puzzles.puzzle_ids,             tell=lambda message: click.echo(message, err=True),
+            puzzle_ids=puzzles.ids, tell=lambda message: echo(message, err=True),
         )  # fmt: skip
     return report, task.format(puzzles.givens[0])
 
@@ -149,7 +151,7 @@ def _cold_start(solver: Any, options: Options, process_s: float | None, loaded_s
 def _one_puzzle(task: Any, options: Options) -> Tokens:
     from hrm_edge.data.puzzles import load_puzzles
 
-    return load_puzzles(options.data or sample_of(task), task).inputs[:1]
+    return load_puzzles(options.data or sample_of(task), task, 1).givens
 
 
 def _subject(resolved: Resolved, options: Options, data: Data) -> Subject:

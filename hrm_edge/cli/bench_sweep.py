@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import shlex
 import subprocess
-import sys
 import tempfile
 from collections.abc import Sequence
 from datetime import datetime, timezone
@@ -14,8 +13,10 @@ from typing import TYPE_CHECKING
 
 import click
 
+from hrm_edge.child import python_command
 from hrm_edge.cli.options import show
 from hrm_edge.errors import UserError, nearest
+from hrm_edge.terminal import echo
 
 if TYPE_CHECKING:
     from hrm_edge.cli.bench_one import Options
@@ -46,7 +47,7 @@ def run_sweep(
     if not points:
         raise UserError("no point could be measured: " + "; ".join(f"{k}: {v}" for k, v in failed.items()))
     for name, why in failed.items():
-        click.echo(f"Not measured: {name}: {why}", err=True)
+        echo(f"Not measured: {name}: {why}", err=True)
     document = Sweep(
         created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
         command=shlex.join(["hrm-edge", *context.obj]), axes=axes, points=points, failed=failed,
@@ -56,7 +57,7 @@ def run_sweep(
         options.markdown_file: comparison_markdown(points, [], []),
         options.html_file: page(points) if options.html_file else None,
     }
-    following = f"hrm-edge bench {models[0]} --duration 600s --json bench.json --html bench.html"
+    following = f"hrm-edge bench {shlex.quote(models[0])} --duration 600s --json bench.json --html bench.html"
     show(files, [comparison_table(points, [], [])], following)
 
 
@@ -103,7 +104,7 @@ def _measure_all(
     failed: dict[str, str] = {}
     for mode, model, batch in itertools.product(modes, models, batches):
         name = ", ".join(str(part) for part in (Path(model).name, batch and f"{batch} slots", mode) if part)
-        click.echo(f"Measuring {name}", err=True)
+        echo(f"Measuring {name}", err=True)
         file = scratch / "point.json"
         file.unlink(missing_ok=True)
         chosen = [*(["--slots", str(batch)] if batch else []), *(["--power-mode", mode] if mode else [])]
@@ -129,7 +130,7 @@ def _passed_on(context: click.Context, options: Options) -> list[str]:
 
 
 def _run(arguments: Sequence[str]) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "hrm_edge", *arguments]
+    command = python_command("-m", "hrm_edge", *arguments)
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
 

@@ -10,16 +10,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import click
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
+from hrm_edge.cli.answered import say_formats
 from hrm_edge.errors import UserError
 from hrm_edge.tasks import get_task
 from hrm_edge.tasks.arc import Arc
 from hrm_edge.tasks.base import Task
 from hrm_edge.tasks.maze import Maze
 from hrm_edge.tasks.sudoku import Sudoku
+from hrm_edge.terminal import open_console
 
 if TYPE_CHECKING:
     from hrm_edge.data.build import Progress as Report
@@ -45,10 +46,10 @@ def data() -> None:
     "--source",
     multiple=True,
     metavar="hub|generate|PATH",
-    help="hub: Sudoku-Extreme or Maze-Hard from Hugging Face. generate: new puzzles. PATH: a CSV (header question,"
-    "answer[,source,rating], answers may be missing), a text file with one puzzle a line, either gzipped, or a folder "
-    "with the hub's train.csv and test.csv; mazes also as .npz. arc: an archive or folder, given once for each.  "
-    "[default: generate]",
+    help="hub: Sudoku-Extreme or Maze-Hard from Hugging Face. generate: new puzzles. PATH: a file of puzzles in any "
+    "form that 'hrm-edge solve' reads (answers may be missing), - for standard input, or a folder with the hub's "
+    "train.csv and test.csv; mazes also as .npz. arc: an archive, a folder or Kaggle's *_challenges.json, given once "
+    "for each.  [default: generate]",
 )
 @click.option("--seed", type=int, default=0, show_default=True, help="The same seed and options give the same bytes.")
 @click.option("--augment", type=int, metavar="N", help="Random symmetries added to each training puzzle.  "
@@ -115,6 +116,7 @@ def _sudoku(task: Sudoku, out: Path, given: dict[str, Any]) -> _Built:
     wanted = _wanted(task, *(given.pop(name, None) for name in _FLAGS["sudoku"][-5:]))
     with _progress() as report:
         summary = build_folder(task, out, Options(wanted=wanted, **given), report)
+    say_formats(summary.formats)
     rows = []
     for split, part in summary.parts.items():
         fewest, mean, most = part.clues
@@ -132,6 +134,7 @@ def _maze(task: Maze, out: Path, given: dict[str, Any]) -> _Built:
         given["min_length"] = given.pop("min_path")
     with _progress() as report:
         summary = build_folder(task, out, Options(**given), report)
+    say_formats(summary.formats)
     rows = []
     for split, part in summary.parts.items():
         fewest, mean, most = part.moves
@@ -205,7 +208,7 @@ def _progress() -> Iterator[Report]:
         TimeElapsedColumn(),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bars:
+    with Progress(*columns, console=open_console(stderr=True), transient=True) as bars:
         rows: dict[str, object] = {}
 
         def report(what: str, done: int, total: int) -> None:
@@ -217,7 +220,7 @@ def _progress() -> Iterator[Report]:
 
 
 def _show(task: Task, out: Path, built: _Built) -> None:
-    console = Console(highlight=False, soft_wrap=True)
+    console = open_console(soft_wrap=True)
     table = Table(title=f"{task.name} in {out}", title_justify="left")
     for name in built.columns:
         table.add_column(name, justify="left" if name == "part" else "right")

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from hrm_edge.terminal import echo
+
 if TYPE_CHECKING:
     from hrm_edge.cli.resolve import Resolved
     from hrm_edge.demo.loop import Demo
@@ -72,12 +74,14 @@ def demo(
         from hrm_edge.demo.serve import parse_address
 
         address = parse_address(web)
-    model = model or zoo.default_for("sudoku")
+    folder = None
+    if model is None and (model := zoo.default_for("sudoku")) is not None:
+        folder = zoo.folder_of(model)
     if model is None:
         raise UserError("no model given, and this version ships none", "name a folder: --model ARTIFACT")
-    if threads is None and not is_checkpoint(Path(model)):
+    if threads is None and not is_checkpoint(folder or Path(model)):
         threads = 1  # the picture wants the other cores
-    resolved = resolve_model(model, threads)
+    resolved = resolve_model(model, threads, folder=folder)
     show = _build(resolved, model, _source(camera, web), size, views)
     try:
         if show.camera is not None:
@@ -139,8 +143,8 @@ def _serve(show: Demo, resolved: Resolved, address: Address, tls: tuple[Path, Pa
     page = Web(show, lambda data: decode_image(data, "the upload"), model, gauge)
     server = Server(show, page, address, tls)
     source = "the browser's camera" if show.camera is None else show.camera.source.name
-    click.echo(f"Source: {source}. Open {server.url}", err=True)
-    click.echo("Ctrl-C ends it.", err=True)
+    echo(f"Source: {source}. Open {server.url}", err=True)
+    echo("Ctrl-C ends it.", err=True)
     try:
         server.run()
     finally:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Any
-
-import click
 
 from hrm_edge.cli.options import progress_bar
 from hrm_edge.errors import UserError
+from hrm_edge.terminal import echo
 
 if TYPE_CHECKING:
     from hrm_edge.recipe import Keys
@@ -34,8 +34,8 @@ def train_digits(keys: Keys, run: Path, flags: dict[str, Any]) -> None:
     recipe = keys.validate(DigitsRecipe)
     with progress_bar(f"training {recipe.train.steps} steps", recipe.train.steps) as progress:
         about = run_training(recipe, run, lambda step, loss: progress(step), flags["time_limit"])
-    click.echo(
+    echo(
         f"{about['steps']} steps in {about['train_s']:.0f} s on {len(about['fonts'])} fonts and {about['photos']} "
         f"photos; {about['rendered_cell_accuracy']:.2%} of {about['rendered_cells']} rendered cells read rightly"
     )
-    click.echo(f"Next: python benchmarks/photos.py PHOTOS --digits {run / ONNX_FILE}")
+    echo(f"Next: python benchmarks/photos.py PHOTOS --digits {quote(str(run / ONNX_FILE))}")

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from hrm_edge.terminal import echo, open_console
+
 if TYPE_CHECKING:
     from rich.table import Table
 
@@ -42,7 +44,7 @@ def doctor(as_json: bool) -> None:
         worst = diagnosis.findings[0]
         raise GateError(f"the default road does not work here: {worst.what}", worst.mend)
     if not as_json:
-        click.echo("Next: hrm-edge bench sudoku-nano --duration 10s")
+        echo("Next: hrm-edge bench sudoku-nano --duration 10s")
 
 
 def try_road() -> str:
@@ -55,7 +57,7 @@ def try_road() -> str:
     name = zoo.default_for("sudoku")
     if name is None:
         raise UserError("this installation holds no model", "pip install --force-reinstall hrm-edge")
-    resolved = resolve_model(name)
+    resolved = resolve_model(name, folder=zoo.folder_of(name))
     givens = resolved.task.parse(EASY)[None]
     began = time.perf_counter()
     (answer,) = solve(resolved.session, resolved.task, givens, halt="rules", views=64)
@@ -67,13 +69,10 @@ def try_road() -> str:
 
 
 def _show(diagnosis: Diagnosis) -> None:
-    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
-    console = Console(highlight=False)
-    if not console.is_terminal:
-        console = Console(highlight=False, width=120)
+    console = open_console(width=120)
     about = Table.grid(padding=(0, 2))
     for key, value in _about(diagnosis.facts):
         about.add_row(Text(key, style="dim"), Text(value))

@@ -5,11 +5,13 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from hrm_edge.errors import UserError
+from hrm_edge.terminal import echo, open_console, status
 
 if TYPE_CHECKING:
     from hrm_edge.export.artifact import WrittenAs
@@ -97,7 +99,7 @@ def artifact_folder(model: Path) -> Path | None:
     from hrm_edge import zoo
     from hrm_edge.manifest import MANIFEST
 
-    folder = model if model.exists() else zoo.folder_of(str(model)) or model
+    folder = zoo.path_of(str(model))
     return folder if (folder / MANIFEST).is_file() else None
 
 
@@ -106,7 +108,6 @@ def export_engine(artifact: Path, out: Path, given: dict[str, Any], make: Make |
 
     ``make``: see ``build_engine``. Raises ``GateError`` where the engine misses the artifact's limits.
     """
-    from rich.console import Console
 
     from hrm_edge.bench.engine_parity import said_of
     from hrm_edge.cli.engine_parity import check_built, refuse_failed
@@ -125,15 +126,15 @@ def export_engine(artifact: Path, out: Path, given: dict[str, Any], make: Make |
         frontend="onnx" if make is None else "torch-tensorrt",
         module=chosen.get("module", False),
     )
-    with Console(stderr=True).status("building the engine") as status:
-        engine, cached = build_engine(artifact, out, wishes, tell=status.update, make=make)
+    with status("building the engine") as say:
+        engine, cached = build_engine(artifact, out, wishes, tell=say, make=make)
     parity, reason = check_built(out, engine)
     _show(engine, out, cached, f"not measured: {reason}" if parity is None else said_of(parity))
     if parity is None:
-        click.echo(f"Next, on the machine with the GPU, measures parity first: hrm-edge bench {out}")
+        echo(f"Next, on the machine with the GPU, measures parity first: hrm-edge bench {quote(str(out))}")
         return
     refuse_failed(parity, out)
-    click.echo(f"Next: hrm-edge bench {out}")
+    echo(f"Next: hrm-edge bench {quote(str(out))}")
 
 
 def export_through(
@@ -159,7 +160,6 @@ def export_through(
 
 
 def _show(engine: Engine, out: Path, cached: bool, parity: str) -> None:
-    from rich.console import Console
     from rich.table import Table
 
     from hrm_edge.runtime.trt.identity import MODULE_FILE
@@ -180,4 +180,4 @@ def _show(engine: Engine, out: Path, cached: bool, parity: str) -> None:
     if identity.plugin:
         table.add_row("needs plugin", f"{identity.plugin['namespace']}::{identity.plugin['name']}")
     table.add_row("beside ONNX Runtime", parity)
-    Console().print(table)
+    open_console().print(table)

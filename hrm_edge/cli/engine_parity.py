@@ -5,11 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import click
-
 from hrm_edge.errors import GateError, UserError
 from hrm_edge.tasks import get_task
 from hrm_edge.tasks.samples import sample_file
+from hrm_edge.terminal import echo
 
 if TYPE_CHECKING:
     from hrm_edge.manifest import Manifest
@@ -19,8 +18,6 @@ if TYPE_CHECKING:
 
 def check_set(task_name: str, data: str | None) -> CheckSet:
     """Puzzles to compare on: ``data``, else the package's own; ``UserError`` where it has none."""
-    import numpy as np
-
     from hrm_edge.data.puzzles import load_puzzles
     from hrm_edge.parity import CheckSet
 
@@ -28,8 +25,8 @@ def check_set(task_name: str, data: str | None) -> CheckSet:
     if path is None:
         raise UserError(f"the package has no puzzles of {task_name}", "name a set: --data PATH")
     found = load_puzzles(path, get_task(task_name))
-    ids = np.zeros(len(found), np.int32) if found.puzzle_ids is None else found.puzzle_ids
-    return CheckSet(found.inputs, found.labels, ids, str(data or "the package's own puzzles"))
+    labels = found.labels if found.answered().all() else None
+    return CheckSet(found.givens, labels, found.ids, str(data or "the package's own puzzles"))
 
 
 def check_built(out: Path, engine: Engine) -> tuple[EngineParity | None, str]:
@@ -49,7 +46,7 @@ def check_built(out: Path, engine: Engine) -> tuple[EngineParity | None, str]:
         puzzles = check_set(manifest.task, None)
     except UserError as error:
         return None, error.what
-    return measure_engine(session, manifest, puzzles, lambda message: click.echo(message, err=True)), ""
+    return measure_engine(session, manifest, puzzles, lambda message: echo(message, err=True)), ""
 
 
 def check_first(session: Any, manifest: Manifest | None, data: str | None) -> EngineParity | None:
@@ -67,8 +64,8 @@ def check_first(session: Any, manifest: Manifest | None, data: str | None) -> En
     if known is not None:
         return known
     puzzles = check_set(manifest.task, data)
-    found = measure_engine(session, manifest, puzzles, lambda message: click.echo(message, err=True))
-    click.echo(f"Engine beside ONNX Runtime: {said_of(found)}", err=True)
+    found = measure_engine(session, manifest, puzzles, lambda message: echo(message, err=True))
+    echo(f"Engine beside ONNX Runtime: {said_of(found)}", err=True)
     refuse_failed(found, opened.folder)
     return found
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -10,6 +11,7 @@ import click
 from hrm_edge.cli.artifact import ARTIFACT_FLAGS, artifact_options, is_asked, write_artifact
 from hrm_edge.cli.engine import artifact_folder, check_flags, engine_options, export_engine, export_through
 from hrm_edge.cli.options import task_option
+from hrm_edge.terminal import echo
 
 if TYPE_CHECKING:
     from hrm_edge.export.artifact import WrittenAs
@@ -73,4 +75,4 @@ def export(model: Path, out: Path, task_name: str | None, backend: str, **flags:
         raise UserError(f"{model} is an artifact already", "add --int8 or --fp16, or --backend tensorrt for its engine")
     write(out)
     calibration = own["calibration"]
-    click.echo(f"Next: hrm-edge bench {out}" + (f" --data {calibration}" if calibration else ""))
+    echo(f"Next: hrm-edge bench {quote(str(out))}" + (f" --data {quote(str(calibration))}" if calibration else ""))

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from hrm_edge.cli.options import task_option
+from hrm_edge.terminal import echo, open_console
 
 if TYPE_CHECKING:
     from hrm_edge.spec import ModelSpec
@@ -51,11 +53,12 @@ def info(model: str, vocab: int | None, seq_len: int | None, task_name: str | No
         print_json(document)
     else:
         _print(document)
-        click.echo(f"Next: {following}")
+        echo(f"Next: {following}")
 
 
 def _find(model: str, vocab: int, seq_len: int, task: str | None) -> tuple[str, ModelSpec, dict[str, Any], str]:
     """Kind of thing, its spec, what else the JSON says about it, the next command."""
+    from hrm_edge import zoo
     from hrm_edge.cli.resolve import (
         checkpoint_spec,
         is_checkpoint,
@@ -69,24 +72,24 @@ def _find(model: str, vocab: int, seq_len: int, task: str | None) -> tuple[str, 
     from hrm_edge.manifest import MANIFEST, read_manifest
     from hrm_edge.spec import VARIANTS
 
-    path = Path(model)
+    path = Path(model) if model in VARIANTS else zoo.path_of(model)
     if model not in VARIANTS and path.suffix not in (".yaml", ".yml") and is_published(path):
         spec, published = published_spec(path, task)
         tell_assumed(model, published)
-        return "published", spec, {"checkpoint": published}, f"hrm-edge eval {model} --data DATA"
+        return "published", spec, {"checkpoint": published}, f"hrm-edge eval {quote(model)} --data DATA"
     refuse_task(model, task)
     if model in VARIANTS:
         spec = _variant(model, vocab, seq_len)
         return "variant", spec, {}, "hrm-edge train RECIPE, with a recipe of recipes/"
     if path.suffix in (".yaml", ".yml"):
-        return "recipe", _recipe(path), {}, f"hrm-edge train {model}"
+        return "recipe", _recipe(path), {}, f"hrm-edge train {quote(model)}"
     if (path / MANIFEST).is_file():
         manifest = read_manifest(path)
         about = {"manifest": manifest.model_dump(mode="json")}
-        return "artifact", manifest.spec, about, f"hrm-edge bench {model} --data DATA"
+        return "artifact", manifest.spec, about, f"hrm-edge bench {quote(model)} --data DATA"
     if is_checkpoint(path):
         spec, checkpoint = checkpoint_spec(path)
-        following = f"hrm-edge export {model} --out ARTIFACT --int8 --calibration DATA"
+        following = f"hrm-edge export {quote(model)} --out ARTIFACT --int8 --calibration DATA"
         return "checkpoint", spec, {"checkpoint": checkpoint}, following
     raise unknown_model(model, f", a recipe (.yaml), or a variant ({nearest(model, VARIANTS)})")
 
@@ -123,7 +126,6 @@ def _recipe(path: Path) -> ModelSpec:
 
 
 def _print(document: dict[str, Any]) -> None:
-    from rich.console import Console
     from rich.table import Table
 
     spec, parameters = document["spec"], document["parameters"]
@@ -136,7 +138,7 @@ def _print(document: dict[str, Any]) -> None:
     table.add_section()
     table.add_row(f"trainable, {parameters['tensors']} tensors", f"{parameters['trainable']:,}", style="bold")
     table.add_row("in the state dict", f"{parameters['state_dict']:,}")
-    console = Console(highlight=False)
+    console = open_console()
     console.print(table)
     console.print(
         f"hidden {spec['hidden']}, heads {spec['heads']}, layers {spec['h_layers']} H + {spec['l_layers']} L, "

@@ -157,10 +157,11 @@ def _as_user_error(error: Exception) -> UserError | None:
 
 def _show(error: HrmEdgeError) -> int:
     """Print ``error`` and its mend on stderr, coloured on a terminal; returns its exit code."""
-    from rich.console import Console
     from rich.text import Text
 
-    console = Console(stderr=True, highlight=False, soft_wrap=True)
+    from hrm_edge.terminal import open_console
+
+    console = open_console(stderr=True, soft_wrap=True)
     if error.exit_code == EXIT_INTERRUPTED:
         console.print(Text(": ".join(filter(None, (error.what, error.mend))), style="yellow"))
         return error.exit_code

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
+from shlex import quote
 
 import click
+
+from hrm_edge.terminal import echo, open_console, status
 
 
 @click.command()
@@ -34,7 +37,7 @@ def models(as_json: bool, location: str | None, pulled: str | None, shelf: Path 
         from hrm_edge.zoo.remote import INDEX, write_index
 
         index = write_index(shelf)
-        click.echo(f"{shelf / INDEX}: {', '.join(index.models)}")
+        echo(f"{shelf / INDEX}: {', '.join(index.models)}")
         return
     if pulled is not None or location is not None:
         _elsewhere(location, pulled, as_json)
@@ -45,11 +48,10 @@ def models(as_json: bool, location: str | None, pulled: str | None, shelf: Path 
         print_json({"models": zoo.cards()})
         return
     _show_cards()
-    click.echo("Next: hrm-edge solve PUZZLE")
+    echo("Next: hrm-edge solve PUZZLE")
 
 
 def _elsewhere(location: str | None, name: str | None, as_json: bool) -> None:
-    from rich.console import Console
 
     from hrm_edge.cli.options import print_json
     from hrm_edge.errors import UserError
@@ -63,28 +65,28 @@ def _elsewhere(location: str | None, name: str | None, as_json: bool) -> None:
             print_json(index.model_dump(mode="json"))
             return
         for model, entry in index.models.items():
-            click.echo(f"{model}: {entry.about}, {entry.bytes / 1e6:.1f} MB")
-        click.echo(f"Next: hrm-edge models --from {location} --pull NAME")
+            echo(f"{model}: {entry.about}, {entry.bytes / 1e6:.1f} MB")
+        echo(f"Next: hrm-edge models --from {quote(location)} --pull NAME")
         return
-    console = Console(stderr=True)
-    with console.status(f"pulling {name}") as status:
-        folder = pull(name, location, lambda file, done: status.update(f"pulling {name}: {file} {done / 1e6:.1f} MB"))
+    with status(f"pulling {name}") as say:
+        folder = pull(name, location, lambda file, done: say(f"pulling {name}: {file} {done / 1e6:.1f} MB"))
     if as_json:
         print_json({"name": name, "folder": str(folder)})
     else:
-        click.echo(f"{name} is in {folder}, every hash right. Next: hrm-edge info {name}")
+        echo(f"{name} is in {folder}, every hash right. Next: hrm-edge info {name}")
 
 
 def _show_cards() -> None:
-    from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
     from hrm_edge import zoo
 
-    console = Console(highlight=False)
+    console = open_console()
     for name in zoo.names():
         card = zoo.card(name)
-        console.print(f"[bold]{name}[/]: {card.task}, {card.variant}, {card.precision}, {card.parameters:,} parameters")
+        about = f": {card.task}, {card.variant}, {card.precision}, {card.parameters:,} parameters"
+        console.print(Text.assemble((name, "bold"), about))
         console.print(f"  {card.training}; {card.samples:,} samples of {card.data}; {card.date}")
         table = Table()
         table.add_column("puzzles of", no_wrap=True)

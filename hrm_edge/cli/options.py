@@ -14,6 +14,7 @@ import click
 
 from hrm_edge.errors import UserError
 from hrm_edge.files import os_error
+from hrm_edge.terminal import echo, open_console
 
 if TYPE_CHECKING:
     from hrm_edge.report import Report
@@ -78,10 +79,9 @@ class OutputFile(click.ParamType):
 @contextlib.contextmanager
 def progress_bar(title: str, total: float) -> Iterator[Callable[[float], None]]:
     """A bar on stderr while the block runs (nothing where stderr is no terminal); call it with what is done."""
-    from rich.console import Console
     from rich.progress import Progress
 
-    console = Console(stderr=True)
+    console = open_console(stderr=True)
     with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task(title, total=total)
         yield lambda done: bar.update(task, completed=done)
@@ -106,25 +106,22 @@ def show_report(
 
 def show(files: dict[str | None, Any], tables: Sequence[Any], following: str) -> None:
     """Write ``files`` (name or ``-`` → text, or a document for JSON; None: not asked for), then the tables."""
-    from rich.console import Console
 
     from hrm_edge.files import write_json, write_text
 
     on_stderr = STDOUT in files
     for name, content in files.items():
         if name == STDOUT:
-            click.echo(content, nl=False) if isinstance(content, str) else print_json(content)
+            echo(content, nl=False) if isinstance(content, str) else print_json(content)
         elif name is not None:
             write_text(name, content) if isinstance(content, str) else write_json(name, content)
-    console = Console(stderr=on_stderr, highlight=False)
-    if not console.is_terminal:
-        console = Console(stderr=on_stderr, highlight=False, width=160)
+    console = open_console(stderr=on_stderr)
     for table in tables:
         console.print(table)
     for name in files:
         if name not in (None, STDOUT):
-            click.echo(f"Report: {name}", err=on_stderr)
-    click.echo(f"Next: {following}", err=on_stderr)
+            echo(f"Report: {name}", err=on_stderr)
+    echo(f"Next: {following}", err=on_stderr)
 
 
 def print_json(document: Any) -> None:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 import click
 
 from hrm_edge.errors import EXIT_GATE, GateError, UserError
+from hrm_edge.terminal import echo
 
 if TYPE_CHECKING:
     from hrm_edge.remote.job import Job
@@ -52,7 +53,7 @@ def remote(context: click.Context, host: str, ssh_config: Path | None) -> None:
 
 
 def _say(message: str) -> None:
-    click.echo(message, err=True)
+    echo(message, err=True)
 
 
 @contextmanager
@@ -96,7 +97,7 @@ def doctor(target: Target, as_json: bool) -> None:
     """Say what HOST has and lacks."""
     with _workspace(target) as space:
         job, code = _run(space, "doctor", f'"$edge" doctor {"--json" if as_json else ""}')
-        click.echo(job.stdout(), nl=False)
+        echo(job.stdout(), nl=False)
         _finish(code, f"doctor on {target.host}")
 
 
@@ -127,7 +128,7 @@ def setup(target: Target, wheelhouse: Path, setup_options: tuple[str, ...]) -> N
         quoted = " ".join(map(shlex.quote, setup_options))
         _, code = _run(space, "setup", f"bash {sent.path}/setup.sh --offline {sent.path} {quoted} 1>&2")
         _finish(code, f"setup on {target.host}")
-    click.echo(f"Next: hrm-edge remote {target.host} bench sudoku-nano --duration 60s")
+    echo(f"Next: hrm-edge remote {target.host} bench sudoku-nano --duration 60s")
 
 
 def _artifact(name: str) -> Path:
@@ -135,9 +136,7 @@ def _artifact(name: str) -> Path:
     from hrm_edge.cli.resolve import is_checkpoint, unknown_model
     from hrm_edge.manifest import MANIFEST
 
-    path = Path(name)
-    if not path.exists():
-        path = zoo.folder_of(name) or path
+    path = zoo.path_of(name)
     if (path / MANIFEST).is_file():
         return path
     if path.exists() and is_checkpoint(path):
@@ -212,12 +211,12 @@ def bench(target: Target, model: str, engine: bool, bench_options: tuple[str, ..
         words = _sent_data(space, rest)
         words += [word for option in files for word in (option, f"report{option.replace('--', '.')}")]
         job, code = _run(space, "bench", f'{build}"$edge" bench {path} {" ".join(words)}')
-        click.echo(job.stdout(), nl=False)
+        echo(job.stdout(), nl=False)
         if code in (0, EXIT_GATE):
             _bring(job, files)
         _finish(code, f"bench on {target.host}")
-    click.echo(f"Report: {files['--json']}")
-    click.echo(f"Next: hrm-edge bench --compare {files['--json']} OTHER.json")
+    echo(f"Report: {files['--json']}")
+    echo(f"Next: hrm-edge bench --compare {shlex.quote(str(files['--json']))} OTHER.json")
 
 
 def _bring(job: Job, files: dict[str, Path]) -> None:
@@ -240,15 +239,14 @@ def solve(target: Target, puzzle: str, model: str | None, engine: bool, solve_op
     """Solve PUZZLE, text or a file that is sent, on HOST. SOLVE_OPTIONS are those of 'hrm-edge solve'."""
     from hrm_edge import zoo
 
-    name = model or zoo.default_for("sudoku")
-    assert name is not None
+    name = model or str(zoo.folder_of(zoo.default_for("sudoku") or ""))
     with _workspace(target) as space:
         path, build = _send_model(space, name, engine)
         is_file = len(puzzle) < 250 and Path(puzzle).exists()
         what = space.send_data(Path(puzzle)).path if is_file else shlex.quote(puzzle)
         options = " ".join(map(shlex.quote, solve_options))
         job, code = _run(space, "solve", f'{build}"$edge" solve {what} --model {path} {options}')
-        click.echo(job.stdout(), nl=False)
+        echo(job.stdout(), nl=False)
         _finish(code, f"solve on {target.host}")
 
 
@@ -260,7 +258,8 @@ def solve(target: Target, puzzle: str, model: str | None, engine: bool, solve_op
 def demo(target: Target, port: int, model: str | None, demo_options: tuple[str, ...]) -> None:
     """Run the camera demo on HOST and show its page here, through ssh: nothing is opened on the network."""
     for ending in (signal.SIGTERM, signal.SIGHUP):  # as Ctrl-C: a demo that nobody looks at would keep the camera
-        signal.signal(ending, signal.default_int_handler)
+        if signal.getsignal(ending) != signal.SIG_IGN:  # nohup ignores the terminal's end
+            signal.signal(ending, signal.default_int_handler)
     with _workspace(target) as space:
         words = ["--web", f"127.0.0.1:{port}"]
         if model:
@@ -284,6 +283,6 @@ def pull(target: Target, out: Path) -> None:
             folder = out / target.host.rpartition("@")[2] / name
             folder.mkdir(parents=True, exist_ok=True)
             for path in Job(space, name).fetch(folder):
-                click.echo(str(path))
+                echo(str(path))
     if not names:
-        click.echo(f"no finished job of this workstation has files on {target.host}")
+        echo(f"no finished job of this workstation has files on {target.host}")

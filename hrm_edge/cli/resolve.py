@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-import click
 from pydantic import ValidationError
 
 from hrm_edge import zoo
@@ -20,6 +19,7 @@ from hrm_edge.session import Session
 from hrm_edge.spec import VARIANTS, ModelSpec, parameter_table, weight_bytes
 from hrm_edge.tasks import get_task
 from hrm_edge.tasks.base import Task
+from hrm_edge.terminal import echo
 
 if TYPE_CHECKING:
     from hrm_edge.runtime import Backend
@@ -54,16 +54,16 @@ def resolve_model(
     backend: Backend | Literal["torch-tensorrt"] | None = None,
     *,
     slots: int = 1,
+    folder: Path | None = None,
 ) -> Resolved:
     """Load a model by folder, file or shipped name; ``threads`` of one step (artifacts only; None: the backend's
     default); ``task`` of a published file that does not tell it; ``backend`` of an artifact and the ``slots`` it is to
-    be fast with, see ``open_artifact``.
+    be fast with, see ``open_artifact``; ``folder`` of the model where the user did not name one: ``name`` then says
+    only how it is called, whatever the current folder holds.
 
     Raises ``UserError`` saying what was tried, or what is wrong with the folder.
     """
-    path = Path(name)
-    if not path.exists():
-        path = zoo.folder_of(name) or path
+    path = folder or zoo.path_of(name)
     if (path / MANIFEST).is_file():
         refuse_task(path, task)
         return _artifact(path, name, threads, backend, slots)
@@ -93,7 +93,7 @@ def refuse_task(path: Path | str, task: str | None) -> None:
 def tell_assumed(path: str, about: dict[str, Any]) -> None:
     """Say on stderr what of a published model had to be assumed."""
     if about.get("assumed"):
-        click.echo(f"Note: no {PUBLISHED_CONFIG} beside {path}, taken as published: {about['assumed']}", err=True)
+        echo(f"Note: no {PUBLISHED_CONFIG} beside {path}, taken as published: {about['assumed']}", err=True)
 
 
 def unknown_model(name: str, also: str = "") -> UserError:
@@ -137,12 +137,15 @@ def _artifact(
 
     session, manifest = _opened(path, threads, backend, slots)
     if chosen := getattr(session, "chosen", None):
-        click.echo(f"Backend: {chosen}", err=True)
+        echo(f"Backend: {chosen}", err=True)
+    arithmetic = getattr(session, "arithmetic", None)
+    if arithmetic is not None and arithmetic.why is not None:
+        echo(f"Note: {session.backend}, {arithmetic}", err=True)
     if not manifest.gate.passed:
-        click.echo(f"Warning: {path} failed its export gate: {'; '.join(manifest.gate.failures)}", err=True)
+        echo(f"Warning: {path} failed its export gate: {'; '.join(manifest.gate.failures)}", err=True)
     known = known_parity(session)
     if known is not None and not known.gate.passed:
-        click.echo(f"Warning: {path}: its engine misses its gate: {'; '.join(known.gate.failures)}", err=True)
+        echo(f"Warning: {path}: its engine misses its gate: {'; '.join(known.gate.failures)}", err=True)
     model = Model(
         name=manifest.name,
         path=called,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from hrm_edge.cli.options import Duration
+from hrm_edge.terminal import echo
 
 if TYPE_CHECKING:
     from hrm_edge.recipe import Recipe
@@ -73,8 +75,9 @@ def train(recipe: Path, overrides: tuple[str, ...], out: Path | None, nproc: int
 
     The run folder gets full checkpoints (weights, average, optimizer, carry, random state), the best one by exact
     accuracy on unseen puzzles, and a log: metrics.jsonl, metrics.csv and, where it is installed, TensorBoard.
-    Ctrl-C saves and stops; --resume goes on from there, bit for bit on as many processes as before. On another number
-    of processes it sees the same puzzles, but sums round differently.
+    Ctrl-C and SIGTERM save and stop; --resume goes on from there, bit for bit on as many processes as before. On
+    another number of processes it sees the same puzzles, but sums round differently. Under nohup a run outlives its
+    terminal.
 
     \b
     hrm-edge train recipes/mini-sudoku_nano.yaml --set data=data/mini --out runs/mini
@@ -168,10 +171,10 @@ def _train(options: Recipe, run: Path, own: list[str], flags: dict[str, Any], wo
     from hrm_edge.train.progress import Progress
 
     trainer = start(options, run, resume=flags["resume"], world=world, wandb=flags["wandb"])
-    with Progress(options, trainer) as progress:
+    with Progress(trainer) as progress:
         outcome = trainer.run(time_limit=flags["time_limit"], stop=lambda: bool(stopped), report=progress.show)
     progress.table(outcome)
-    again = f"hrm-edge {' '.join(own)} --resume"
+    again = f"hrm-edge {' '.join(map(shlex.quote, own))} --resume"
     if world.size > 1:
         again += f" --nproc {os.environ.get('LOCAL_WORLD_SIZE', world.size)}"
     if os.environ.get("GROUP_WORLD_SIZE", "1") != "1":
@@ -182,6 +185,7 @@ def _train(options: Recipe, run: Path, own: list[str], flags: dict[str, Any], wo
     if world.rank:
         return
     if not outcome.finished:
-        click.echo(f"The time limit ended the run at step {outcome.step}. Go on: {again}")
+        echo(f"The time limit ended the run at step {outcome.step}. Go on: {again}")
         return
-    click.echo(f"Next: hrm-edge export {run} --out {run}-int8 --int8 --calibration {options.data}")
+    words = ["hrm-edge", "export", str(run), "--out", f"{run}-int8", "--int8", "--calibration", options.data]
+    echo(f"Next: {shlex.join(words)}")

@@ -8,7 +8,6 @@ Axes: N puzzles, S cells.
 
 from __future__ import annotations
 
-import multiprocessing
 import signal
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -19,6 +18,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from hrm_edge.child import spawn_context
 from hrm_edge.data.canonical import classes, has_canonical, keys
 from hrm_edge.data.solver import flat_geometry
 from hrm_edge.errors import UserError, nearest
@@ -158,9 +158,7 @@ def _chunks(task: Sudoku, seed: int, wanted: Wanted, processes: int) -> Iterator
         while True:
             yield candidates(task, seed, number * CHUNK, CHUNK, wanted)
             number += 1
-    # spawned, not forked: the parent may hold threads of a matrix library
-    spawn = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(processes, spawn, signal.signal, (signal.SIGINT, signal.SIG_IGN)) as pool:
+    with ProcessPoolExecutor(processes, spawn_context(), signal.signal, (signal.SIGINT, signal.SIG_IGN)) as pool:
         ahead: deque[Future[Generated]] = deque()
         number = 0
         try:

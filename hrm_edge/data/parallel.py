@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import multiprocessing
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from typing import TypeVar
+
+from hrm_edge.child import spawn_context
 
 Job = TypeVar("Job")
 Result = TypeVar("Result")
@@ -21,8 +22,7 @@ def in_order(work: Callable[[Job], Result], jobs: Iterable[Job], processes: int)
         yield from map(work, jobs)
         return
     waiting = iter(jobs)
-    # spawned, not forked: the parent may hold threads of a matrix library
-    with ProcessPoolExecutor(processes, mp_context=multiprocessing.get_context("spawn")) as pool:
+    with ProcessPoolExecutor(processes, mp_context=spawn_context()) as pool:
         ahead: deque[Future[Result]] = deque()
         try:
             while True:

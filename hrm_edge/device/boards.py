@@ -18,8 +18,12 @@ class Board(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: str
+    parts: list[str]
+    """Part numbers of the module, by which it is known."""
     match: list[str]
-    """Words that a device tree's model line has, all of them."""
+    """Where no part number is known: words that the name has, all of them. Empty: the name does not tell the module."""
+    super: bool = False
+    """The module with the clocks of NVIDIA's Super mode."""
     sm: int
     sms: int
     gpu_mhz: int
@@ -50,7 +54,13 @@ def boards() -> dict[str, Board]:
     return dict(_table().boards)
 
 
-def board_of(machine: str | None) -> str | None:
-    """Key of the board that a device tree's or a GPU's name means, the one with most matching words first."""
-    found = [key for key, board in boards().items() if machine and all(word in machine for word in board.match)]
+def board_of(name: str | None, part: str | None = None, *, is_super: bool = False) -> str | None:
+    """Return the key of a board by its module's ``part`` number or, without one, by the ``name`` of device or GPU.
+
+    ``is_super``: the device tree says so. None where nothing in the table is meant.
+    """
+    if part is not None:
+        found = [key for key, board in boards().items() if part in board.parts and (is_super or not board.super)]
+        return max(found, key=lambda key: boards()[key].super, default=None)
+    found = [k for k, b in boards().items() if name and b.match and all(word in name for word in b.match)]
     return max(found, key=lambda key: len(boards()[key].match), default=None)

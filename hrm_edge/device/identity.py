@@ -10,11 +10,13 @@ from importlib import metadata
 from pydantic import BaseModel, ConfigDict, Field
 
 from hrm_edge.device.boards import board_of
-from hrm_edge.device.matrix import jetpack_of
+from hrm_edge.device.matrix import jetpack_of, load_matrix
 from hrm_edge.device.system import System
 
 PACKAGES = ("numpy", "onnxruntime", "openvino", "tensorrt", "torch")
 _MACHINE_FILES = ("/proc/device-tree/model", "/sys/class/dmi/id/product_name")  # boards; PCs
+JETSON_GPU_NODES = ("/dev/nvhost-gpu", "/dev/nvgpu/igpu0")
+_PART = re.compile(r"\bp\d{4}-\d{4}\b")
 _L4T = re.compile(r"R(\d+) \(release\), REVISION: ([\d.]+)")
 
 
@@ -24,6 +26,7 @@ class Device(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     machine: str | None = Field(description="board or product name; null where the system has none")
+    module: str | None = Field(default=None, description="a Jetson's module by its part number, if we know that")
     board: str | None = Field(default=None, description="key in hrm_edge/device/boards.json, if it is there")
     cpu: str
     cores: int = Field(description="logical cores this process may use")
@@ -48,7 +51,8 @@ def describe_device(system: System | None = None) -> Device:
     gpus = [line.strip() for line in listed.splitlines() if line.strip()]
     return Device(
         machine=machine,
-        board=next((board for name in (machine, *gpus) if (board := board_of(name))), None),
+        module=module_name(system),
+        board=_board(system, [name for name in (machine, *gpus) if name]),
         cpu=_cpu_model(system),
         cores=len(os.sched_getaffinity(0)),
         memory_bytes=memory_bytes(system),
@@ -73,8 +77,38 @@ def package_version(name: str) -> str | None:
 
 
 def is_jetson(system: System) -> bool:
-    """Whether this is an NVIDIA Jetson, by its device tree or its L4T release file."""
-    return "tegra" in (system.line("/proc/device-tree/compatible") or "") or l4t_release(system) is not None
+    """Whether this is an NVIDIA Jetson: by its device tree or L4T release file, which a container hides, or its kernel.
+
+    A kernel of an own build (…-l4t-…) is taken for one only where its GPU's device node is there too.
+    """
+    if "tegra" in compatible(system) or l4t_release(system) is not None:
+        return True
+    kernel = (system.line("/proc/sys/kernel/osrelease") or "").lower()
+    return "tegra" in kernel or ("l4t" in kernel and any(system.path(node).exists() for node in JETSON_GPU_NODES))
+
+
+def compatible(system: System) -> str:
+    """Return what the device tree calls the machine, its parts and its chip; nothing where there is no device tree."""
+    return system.line("/proc/device-tree/compatible") or ""
+
+
+def module_part(system: System) -> str | None:
+    """Return the part number of a Jetson's module (p3767-0005), or None where the device tree has none."""
+    named = _PART.findall(compatible(system))  # the carrier board's first
+    return next((part for part in named if part in load_matrix().modules), named[-1] if named else None)
+
+
+def module_name(system: System) -> str | None:
+    """Return the name of a Jetson's module, or None where its part number is in no table."""
+    return load_matrix().modules.get(module_part(system) or "")
+
+
+def _board(system: System, names: list[str]) -> str | None:
+    part = module_part(system)
+    is_super = "super" in " ".join([*names, compatible(system)]).lower()
+    if part is not None:
+        return board_of(None, part, is_super=is_super)
+    return next((board for name in names if (board := board_of(name))), None)
 
 
 def l4t_release(system: System) -> str | None:

@@ -40,14 +40,20 @@ def _onnxruntime(facts: Facts) -> Backend:
     found, name = facts.onnxruntime, "onnxruntime (CPU)"
     if found.error:
         return _without(name, found.error)
-    return Backend(name=name, works=True, precisions=ON_CPU, why=found.version or "")
+    return Backend(name=name, works=True, precisions=ON_CPU, why=_version(facts, "onnxruntime", found.version))
 
 
 def _openvino(facts: Facts) -> Backend:
     found, name = facts.packages.get("openvino"), "openvino (CPU)"
     if found is None:
         return _without(name, "openvino is not installed")
-    return Backend(name=name, works=True, precisions=ON_CPU, why=found.version)
+    return Backend(name=name, works=True, precisions=ON_CPU, why=_version(facts, "openvino", found.version))
+
+
+def _version(facts: Facts, backend: str, version: str | None) -> str:
+    """The version, with how INT8 artifacts are multiplied where that was probed."""
+    said = facts.int8.get(backend)
+    return f"{version or ''}; INT8: {said}" if said else version or ""
 
 
 def _native(facts: Facts) -> Backend:

@@ -106,6 +106,9 @@ class Facts(_Closed):
     cuda: Cuda
     tensorrt: TensorRT
     onnxruntime: Import
+    int8: dict[str, str] = Field(
+        default={}, description="CPU backend → how it multiplies INT8 artifacts on this processor, by a probe"
+    )
     compiler: str | None = Field(description="a C++ compiler, which the backend 'native' needs once")
     packages: dict[str, Package] = Field(description="that decide what works; what is not installed is not listed")
     python: Python

@@ -5,6 +5,7 @@ Nothing here raises. Everything is a field, so that a test gives it another root
 
 from __future__ import annotations
 
+import contextlib
 import grp
 import json
 import os
@@ -19,6 +20,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from hrm_edge.child import python_command
 from hrm_edge.device.system import System
 
 IMPORT_LIMIT_S = 120.0  # a board on an SD card takes half a minute for a first import
@@ -80,7 +82,7 @@ def try_import(name: str) -> Import:
     )
     try:
         done = subprocess.run(
-            [sys.executable, "-c", code], stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace",
+            python_command("-c", code), stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace",
             timeout=IMPORT_LIMIT_S, check=False,
         )  # fmt: skip
         return Import.model_validate(json.loads(done.stdout.splitlines()[-1]))
@@ -88,6 +90,21 @@ def try_import(name: str) -> Import:
         return Import(error=f"importing it takes more than {IMPORT_LIMIT_S:.0f} s")
     except (OSError, ValueError, IndexError):
         return Import(error="importing it crashes Python")
+
+
+def try_int8(module: str) -> str | None:
+    """Return how a CPU runtime multiplies INT8 artifacts here, found out in a new process; None where that fails.
+
+    ``module``: of ``hrm_edge.runtime``.
+    """
+    code = f"from hrm_edge.runtime import {module}\nprint()\nprint({module}.int8_arithmetic())"
+    with contextlib.suppress(OSError, subprocess.SubprocessError, IndexError):
+        done = subprocess.run(
+            python_command("-c", code), stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace",
+            timeout=IMPORT_LIMIT_S, check=True,
+        )  # fmt: skip
+        return done.stdout.splitlines()[-1]
+    return None
 
 
 def _own_groups() -> frozenset[str]:
@@ -121,6 +138,7 @@ class Machine:
     system: System = field(default_factory=System)
     package: Callable[[str], Package | None] = find_package
     imports: Callable[[str], Import] = try_import
+    int8: Callable[[str], str | None] = try_int8
     python: Interpreter = field(default_factory=Interpreter)
     architecture: str = field(default_factory=lambda: os.uname().machine)
     user: str = field(default_factory=_own_name)

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from hrm_edge.device.clocks import clocks, power_mode, power_modes
-from hrm_edge.device.identity import is_jetson, l4t_release, memory_field
-from hrm_edge.device.matrix import load_matrix
+from hrm_edge.device.identity import JETSON_GPU_NODES, compatible, is_jetson, l4t_release, memory_field, module_name
+from hrm_edge.device.matrix import jetpack_of, load_matrix
 from hrm_edge.device.sensors import power_sources
 from hrm_edge.doctor.facts import (
     Board,
@@ -39,6 +39,7 @@ PACKAGES = (
     "opencv-python-headless",
 )
 TENSORRT_PIP = ("tensorrt", "tensorrt-cu12", "tensorrt-cu13", "tensorrt-cu12-bindings", "tensorrt-cu13-bindings")
+RUNTIMES = {"onnxruntime": "ort", "openvino": "ov"}  # CPU backend → its module in hrm_edge.runtime
 COMPILERS = ("c++", "g++", "clang++")  # as runtime/native/compile.py looks for them
 GROUPS = ("video", "render", "i2c", "jtop")  # cameras, GPU, power sensors, jtop's socket
 _VERSION = r"\d+(?:\.\d+)*"
@@ -49,6 +50,8 @@ def read_facts(machine: Machine) -> Facts:
     kind = _kind(machine)
     debs = _debs(machine)
     known = _group_table(machine)
+    onnxruntime = machine.imports("onnxruntime")
+    installed = {"onnxruntime": not onnxruntime.error, "openvino": machine.package("openvino") is not None}
     return Facts(
         kind=kind,
         architecture=machine.architecture,
@@ -60,7 +63,8 @@ def read_facts(machine: Machine) -> Facts:
         gpu_device=any(map(machine.has, _GPU_NODES[kind])),
         cuda=_cuda(machine, debs),
         tensorrt=_tensorrt(machine, debs),
-        onnxruntime=machine.imports("onnxruntime"),
+        onnxruntime=onnxruntime,
+        int8={name: said for name, there in installed.items() if there and (said := machine.int8(RUNTIMES[name]))},
         compiler=next((path for name in COMPILERS if (path := machine.system.run("which", name))), "").strip() or None,
         packages={name: found for name in PACKAGES if (found := machine.package(name))},
         python=_python(machine, debs),
@@ -76,7 +80,7 @@ def read_facts(machine: Machine) -> Facts:
 
 
 _GPU_NODES: dict[Kind, tuple[str, ...]] = {
-    "jetson": ("/dev/nvhost-gpu", "/dev/nvgpu/igpu0", "/dev/nvidiactl", "/dev/nvidia0"),
+    "jetson": (*JETSON_GPU_NODES, "/dev/nvidiactl", "/dev/nvidia0"),
     "wsl2": ("/dev/dxg",),
     "pc": ("/dev/nvidiactl",),
     "arm": ("/dev/nvidiactl",),
@@ -84,10 +88,9 @@ _GPU_NODES: dict[Kind, tuple[str, ...]] = {
 
 
 def _kind(machine: Machine) -> Kind:
-    kernel = machine.text("/proc/sys/kernel/osrelease").lower()
-    if is_jetson(machine.system) or "tegra" in kernel:  # a container hides the device tree, not the kernel's name
+    if is_jetson(machine.system):
         return "jetson"
-    if "microsoft" in kernel:
+    if "microsoft" in machine.text("/proc/sys/kernel/osrelease").lower():
         return "wsl2"
     return "arm" if machine.architecture in ("aarch64", "arm64") else "pc"
 
@@ -110,19 +113,15 @@ def _container(machine: Machine) -> str | None:
 
 
 def _board(machine: Machine) -> Board:
-    compatible = machine.text("/proc/device-tree/compatible")
-    matrix = load_matrix()
-    part = next((part for part in re.findall(r"p\d{4}-\d{4}", compatible) if part in matrix.modules), None)
-    soc = re.search(r"\btegra\d+\b", compatible)
+    soc = re.search(r"\btegra\d+\b", compatible(machine.system))
     l4t = l4t_release(machine.system)
-    release = matrix.release_of(l4t) if l4t else None
     return Board(
         model=machine.text("/proc/device-tree/model") or None,
-        module=matrix.modules[part] if part else None,
+        module=module_name(machine.system),
         soc=soc[0] if soc else None,
         release=next(iter(machine.text("/etc/nv_tegra_release").splitlines()), None),
         l4t=l4t,
-        jetpack=release.jetpack if release else None,
+        jetpack=jetpack_of(l4t),
     )
 
 
@@ -131,8 +130,8 @@ def _gpus(machine: Machine, kind: Kind) -> list[Gpu]:
     answer = machine.system.run("nvidia-smi", query, "--format=csv,noheader,nounits") or ""
     rows = [[cell.strip() for cell in line.split(",")] for line in answer.splitlines()]
     if kind == "jetson":
-        compatible = machine.text("/proc/device-tree/compatible")
-        soc = next((soc for key, soc in load_matrix().socs.items() if key in compatible), None)
+        tree = compatible(machine.system)
+        soc = next((soc for key, soc in load_matrix().socs.items() if key in tree), None)
         return [Gpu(name=f"{soc.name} (integrated)", sm=soc.sm, memory_bytes=None)] if soc else []
     return [
         Gpu(

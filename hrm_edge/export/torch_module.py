@@ -99,27 +99,57 @@ class Reader(pickle.Unpickler):
 
 def read_pickle(pickled: bytes) -> Any:
     """What is in a pickle, every object an :class:`Inert`; raises ``Unexpected``."""
+    stream = io.BytesIO(pickled)
     try:
-        return Reader(io.BytesIO(pickled)).load()
+        found = Reader(stream).load()
+        if stream.read(1):  # such as an archive, which torch looks for at the end
+            raise Unexpected("a pickle that something follows")
+        return found
     except Unexpected:
         raise
     except Exception as error:  # whatever a damaged pickle makes the reader stumble over
         raise Unexpected(f"a pickle that cannot be read: {error}") from error
 
 
-def _engine_of(record: bytes) -> bytes:
-    """The plan in a saved engine, its metadata looked through too."""
+def _records(data: bytes) -> dict[str, bytes]:
+    """Every record of an archive by name, as torch writes them: stored, not compressed, no two of one name."""
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        found: dict[str, bytes] = {}
+        for about in archive.infolist():
+            if about.filename in found:
+                raise Unexpected(f"two records {about.filename}")
+            if about.compress_type != zipfile.ZIP_STORED:
+                raise Unexpected(f"a compressed record {about.filename}")
+            found[about.filename] = archive.read(about)
+    return found
+
+
+def _archive(records: dict[str, bytes]) -> bytes:
+    """Write an archive of nothing but ``records``.
+
+    A file may hold two archives, of which Python's reader takes one and torch's the other. This holds one.
+    """
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w") as archive:
+        for name, record in records.items():
+            archive.writestr(name, record)
+    return stream.getvalue()
+
+
+def _engine_of(record: bytes) -> tuple[bytes, bytes]:
+    """The plan in a saved engine, its metadata looked through too, and the record to load in its place."""
+    pickled = record
     if record[:2] == b"PK":  # of the C++ runtime: an archive of its own, with one pickle
-        with zipfile.ZipFile(io.BytesIO(record)) as inner:
-            (name,) = (name for name in inner.namelist() if name.endswith("data.pkl"))
-            record = inner.read(name)
-    found = read_pickle(record)
+        inner = _records(record)
+        (name,) = (name for name in inner if name.endswith(".pkl"))
+        pickled, record = inner[name], _archive(inner)
+    found = read_pickle(pickled)
     fields: Any = found.given[0] if isinstance(found, Inert) and found.given else None
     fields = fields[0] if isinstance(fields, tuple) and fields else fields
     if not isinstance(fields, list) or len(fields) != FIELDS or not all(isinstance(field, str) for field in fields):
         raise Unexpected("no engine where one should be")
     read_pickle(base64.b64decode(fields[METADATA_FIELD]))
-    return base64.b64decode(fields[ENGINE_FIELD])
+    return base64.b64decode(fields[ENGINE_FIELD]), record
 
 
 def _check_program(document: Any, key: str = "") -> None:
@@ -135,44 +165,54 @@ def _check_program(document: Any, key: str = "") -> None:
         raise Unexpected(f"'{document[:80]}' as {key or 'a name'}")
 
 
-def look_through(data: bytes) -> str:
-    """The sha256 of the plan inside a saved module; ``Unexpected`` where it holds anything that might do more."""
+def look_through(data: bytes) -> tuple[str, bytes]:
+    """Check a saved module; returns the sha256 of the plan inside, and the module written anew from what was checked.
+
+    Only the second may be loaded: whatever else the file held is not in it. Raises ``Unexpected`` for anything that
+    might do more than run the engine.
+    """
     plans: list[bytes] = []
+    checked: dict[str, bytes] = {}
     try:
-        with zipfile.ZipFile(io.BytesIO(data)) as archive:
-            for name in archive.namelist():
-                found, record = _RECORD.fullmatch(name), archive.read(name)
-                if found is None:
-                    raise Unexpected(f"a record {name}")
-                if found["engine"]:
-                    plans.append(_engine_of(record))
-                elif name.endswith(".json"):
-                    _check_program(json.loads(record))
-                elif name.endswith(".pt") and record:
-                    raise Unexpected(f"sample inputs in {name}")
+        for name, record in _records(data).items():
+            found = _RECORD.fullmatch(name)
+            if found is None:
+                raise Unexpected(f"a record {name}")
+            checked[name] = record
+            if found["engine"]:
+                plan, checked[name] = _engine_of(record)
+                plans.append(plan)
+            elif name.endswith(".json"):
+                document = json.loads(record)
+                _check_program(document)
+                checked[name] = json.dumps(document).encode()
+            elif name.endswith(".pt") and record:
+                raise Unexpected(f"sample inputs in {name}")
     except Unexpected:
         raise
     except Exception as error:  # torn or encrypted records, JSON that is none or too deep
         raise Unexpected(f"what cannot be read: {error}") from error
     if len(plans) != 1:
         raise Unexpected(f"{len(plans)} engines")
-    return hashlib.sha256(plans[0]).hexdigest()
+    return hashlib.sha256(plans[0]).hexdigest(), _archive(checked)
 
 
 def read_module(folder: Path, engine: Engine) -> io.BytesIO:
-    """The file's bytes, verified against the sidecar and looked through; raises ``UserError``."""
+    """The module to load: the file verified against the sidecar, looked through and written anew in memory.
+
+    Raises ``UserError``.
+    """
     verify_module(folder, engine)
     path, again = folder / MODULE_FILE, rebuild_module(folder, engine.identity.options.precision)
-    data = path.read_bytes()
     try:
-        plan = look_through(data)
+        plan, module = look_through(path.read_bytes())
     except Unexpected as error:
         raise UserError(
             f"{path} is not loaded: it holds {error}, which Torch-TensorRT does not write", again
         ) from error
     if plan != engine.plan.sha256:
         raise UserError(f"{path} holds another engine than the sidecar names: {plan[:16]}…", again)
-    return io.BytesIO(data)  # what was looked through, whatever becomes of the file
+    return io.BytesIO(module)
 
 
 def check_valid(folder: Path, engine: Engine, machine: Machine, manifest: Manifest, here: dict[str, str]) -> None:

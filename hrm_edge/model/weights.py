@@ -16,7 +16,7 @@ from torch import Tensor
 
 from hrm_edge.errors import UserError
 from hrm_edge.files import read_json
-from hrm_edge.manifest import FileEntry, verify_files
+from hrm_edge.manifest import FileEntry, FileName, verify_files
 from hrm_edge.model.hrm import HRM
 from hrm_edge.spec import ModelSpec, buffer_shapes, parameter_shapes
 
@@ -43,7 +43,7 @@ class CheckpointInfo(BaseModel):
     metrics: dict[str, float] = {}
     identifiers: str | None = None
     """Hash of the data folder's ``identifiers.json``: what the rows of the puzzle table mean."""
-    files: dict[str, FileEntry] = {}
+    files: dict[FileName, FileEntry] = {}
 
     def origin(self) -> dict[str, Any]:
         """What provenance says of the weights."""

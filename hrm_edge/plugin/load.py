@@ -14,9 +14,12 @@ from hrm_edge.plugin.contract import ABI, NAME, NAMESPACE, VERSION
 
 LIBRARY = "libhrm_edge_plugin.so"
 SOURCES = Path(__file__).with_name("cpp")
+# Where 'cmake --install' puts the library. Not the current folder, nor the engine's: what was downloaded holds no code.
+FOLDERS = (Path(__file__).parent / "lib", Path("/usr/local/lib"))
 HOW_TO_BUILD = (
     "build it: python -m hrm_edge.ops.aot --out kernels (any machine with Triton), then "
-    f"cmake -S {SOURCES} -B build -DHRM_KERNELS_DIR=$PWD/kernels && cmake --build build"
+    f"cmake -S {SOURCES} -B build -DHRM_KERNELS_DIR=$PWD/kernels && cmake --build build && "
+    f"cmake --install build --prefix {SOURCES.parent}"
 )
 
 
@@ -38,26 +41,18 @@ class PluginInfo:
         return asdict(self)
 
 
-def search_path(beside: Path | None = None) -> list[Path]:
-    """Folders that are searched, in order: beside the engine, in the package, where cmake builds and installs."""
-    package = Path(__file__).parent
-    folders = [package / "lib", package / "build", Path.cwd() / "build", Path("/usr/local/lib")]
-    return [*([beside] if beside is not None else []), *folders]
-
-
-def find_library(path: Path | str | None = None, beside: Path | None = None) -> Path:
-    """The library at ``path`` (a file, or a folder that holds it), or the first one on the search path."""
+def find_library(path: Path | str | None = None) -> Path:
+    """Find the library at ``path`` (a file, or a folder that holds it), by default where it was installed."""
     if path is not None:
         wanted = Path(path)
         wanted = wanted / LIBRARY if wanted.is_dir() else wanted
         if not wanted.is_file():
             raise UserError(f"{wanted}: no such plugin library", HOW_TO_BUILD)
         return wanted
-    for folder in search_path(beside):
+    for folder in FOLDERS:
         if (folder / LIBRARY).is_file():
             return folder / LIBRARY
-    where = ", ".join(map(str, search_path(beside)))
-    raise UserError(f"{LIBRARY} is in none of {where}", HOW_TO_BUILD)
+    raise UserError(f"{LIBRARY} is in none of {', '.join(map(str, FOLDERS))}", HOW_TO_BUILD)
 
 
 def describe(library: Path) -> PluginInfo:
@@ -90,14 +85,12 @@ def check(info: PluginInfo, expected: dict[str, Any] | None = None) -> None:
             )
 
 
-def load_plugin(
-    trt: Any, path: Path | str | None = None, *, beside: Path | None = None, expected: dict[str, Any] | None = None
-) -> PluginInfo:
+def load_plugin(trt: Any, path: Path | str | None = None, *, expected: dict[str, Any] | None = None) -> PluginInfo:
     """Load the library into ``trt``'s plugin registry and return what it is; ``expected`` is the sidecar's record.
 
-    ``trt`` is the TensorRT module that will build or read the engine; ``beside`` a folder that is searched first.
+    ``trt`` is the TensorRT module that will build or read the engine.
     """
-    library = find_library(path, beside)
+    library = find_library(path)
     info = describe(library)
     check(info, expected)
     registry = trt.get_plugin_registry()

@@ -57,7 +57,7 @@ def require_one_protocol(named: Sequence[tuple[str, BenchReport]]) -> None:
 def label(report: BenchReport) -> str:
     """Which engine on which machine, in a few words."""
     mode = f", {report.device_before.power_mode}" if report.device_before.power_mode else ""
-    machine = report.device.machine or report.device.cpu
+    machine = report.device.module or report.device.machine or report.device.cpu
     slots = f", {report.engine.slots} slots" if report.scenario == "offline" else ""
     threads = f", {report.engine.threads} threads" if report.engine.threads else ""
     engine = f"{report.engine.backend} {report.engine.version}"
@@ -69,7 +69,7 @@ def same_machine(a: BenchReport, b: BenchReport) -> bool:
 
     def key(report: BenchReport) -> tuple[object, ...]:
         device = report.device
-        return device.machine, device.cpu, device.cores, device.gpus, report.device_before.power_mode
+        return device.machine, device.module, device.cpu, device.cores, device.gpus, report.device_before.power_mode
 
     return key(a) == key(b)
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from rich.markup import escape
 from rich.table import Table
 
 from hrm_edge.report.compare import COLUMNS, comparison_rows, label, speed
@@ -18,11 +17,9 @@ def comparison_table(reports: Sequence[BenchReport], failures: Sequence[str], un
     first = reports[0]
     title = f"{first.scenario}, {first.data.path}: {first.halt}, {first.views} views, the first is the baseline"
     notes = "\n".join([*(f"REGRESSION {text}" for text in failures), *(f"not judged: {text}" for text in unjudged)])
-    table = Table(
-        *COLUMNS, title=escape(title), title_justify="left", caption=escape(notes) or None, caption_justify="left"
-    )
+    table = Table(*COLUMNS, title=title, title_justify="left", caption=notes or None, caption_justify="left")
     for cells in comparison_rows(reports):
-        table.add_row(*map(escape, cells))
+        table.add_row(*cells)
     return table
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from rich.markup import escape
 from rich.table import Table
 
 from hrm_edge.report.schema import Answers, BenchReport, EvalReport, Latency, Paired, Report
@@ -55,8 +54,15 @@ def rows(report: Report) -> list[Row]:
     found.append(("engine", f"{engine.backend} {engine.version}, threads {threads}, slots {engine.slots}"))
     if engine.chosen is not None:
         found.append(("chosen by trial", engine.chosen))
+    if engine.arithmetic is not None:
+        found.append(("arithmetic", engine.arithmetic))
     device = report.device
-    found.append(("device", f"{device.machine or device.cpu}, {device.cores} cores, {_size(device.memory_bytes)}"))
+    found.append(
+        (
+            "device",
+            f"{device.module or device.machine or device.cpu}, {device.cores} cores, {_size(device.memory_bytes)}",
+        )
+    )
     return found
 
 
@@ -215,12 +221,12 @@ def tables(report: Report) -> list[Table]:
     main.add_column(style="bold", no_wrap=True)
     main.add_column(overflow="fold")
     for row in rows(report):
-        main.add_row(*map(escape, row))
+        main.add_row(*row)
     found = [main]
     if isinstance(report, BenchReport) and report.warnings:
         loud = Table(title="Warnings", title_style="bold red", title_justify="left", show_header=False, box=None)
         for warning in report.warnings:
-            loud.add_row(f"[red]{escape(warning)}[/red]")
+            loud.add_row(warning, style="red")
         found.append(loud)
     if view_rows := _view_rows(report):
         views = Table(*view_rows[0], title="by views", title_justify="left", box=None, padding=(0, 2, 0, 0))

@@ -1,17 +1,22 @@
-"""What ONNX Runtime makes of an artifact's step when it loads it, kept in the user's cache for the next start.
+"""What a runtime makes of an artifact's step when it loads it, kept in the user's cache for the next start.
 
 It is not kept in the artifact: it holds operators that only this version of the runtime knows, chosen for this
 processor, while the artifact is one file for every runtime. A cache that cannot be written or read costs time only.
+A file's name ends in the hash of its content: what was torn or changed since is not used.
 """
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
+import importlib
 import os
 import platform
+import tempfile
+from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
+from typing import TypeVar
 
 from hrm_edge.files import user_cache
 from hrm_edge.manifest import STEP_FILE, Manifest
@@ -19,21 +24,55 @@ from hrm_edge.manifest import STEP_FILE, Manifest
 RUNTIME = "onnxruntime"
 MOST_FILES = 16  # the least recently used go first
 
+Made = TypeVar("Made")
 
-def file_for(manifest: Manifest) -> Path | None:
-    """The file of a verified artifact's step for this version of ONNX Runtime on this processor.
 
-    None where there is nothing to tell the step by, as while an artifact is being written. It counts as used.
+def key_for(manifest: Manifest, products: str) -> str | None:
+    """Return the name under which a verified artifact's step is kept for this ONNX Runtime on this processor.
+
+    ``products``: how the step multiplies (``arithmetic.Arithmetic.products``), or "" for a float artifact. None where
+    there is nothing to tell the step by, as while an artifact is being written.
     """
     entry = manifest.files.get(STEP_FILE)
     if entry is None:
         return None
-    parts = (entry.sha256, metadata.version(RUNTIME), processor())
-    name = hashlib.sha256("\n".join(parts).encode()).hexdigest()[:32]
-    path = user_cache() / "compiled" / RUNTIME / f"{name}.onnx"
+    parts = (entry.sha256, metadata.version(RUNTIME), products, processor())
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:32]
+
+
+def graphs_folder() -> Path:
+    """The folder of the graphs that ONNX Runtime has optimized."""
+    return user_cache() / "compiled" / RUNTIME
+
+
+def find(folder: Path, key: str, suffix: str) -> tuple[Path, bytes] | None:
+    """Return the kept file of ``key`` and its content, or None; it counts as used. Files that are torn are removed."""
     with contextlib.suppress(OSError):
-        os.utime(path)
-    return path
+        for path in sorted(folder.glob(f"{key}-*{suffix}")):
+            content = path.read_bytes()
+            if path.name == f"{key}-{_digest(content)}{suffix}":
+                os.utime(path)
+                return path, content
+            path.unlink()
+    return None
+
+
+def keep(folder: Path, key: str, suffix: str, make: Callable[[Path], Made]) -> tuple[Path, Made]:
+    """Let ``make`` write a file and keep it for :func:`find`; return its path and what ``make`` returned.
+
+    Raises what ``make`` raises, and ``OSError`` where the cache cannot be written.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder) as scratch:
+        temporary = Path(scratch) / f"{key}{suffix}"
+        made = make(temporary)
+        path = folder / f"{key}-{_digest(temporary.read_bytes())}{suffix}"
+        os.replace(temporary, path)
+    return path, made
+
+
+def _digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()[:32]
 
 
 def prune(folder: Path) -> None:
@@ -45,9 +84,23 @@ def prune(folder: Path) -> None:
 
 
 def processor() -> str:
-    """What compiled code depends on: the instruction sets, by the kernel's list of them where it has one."""
+    """What compiled code depends on: the instruction sets, by the kernel's list and by what NumPy finds.
+
+    The two differ where a program runs on an imitated processor: the kernel's list is then the real one's.
+    """
+    return "\n".join([_by_kernel(), *_by_numpy()])
+
+
+def _by_kernel() -> str:
     with contextlib.suppress(OSError):
         for line in Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines():
             if line.startswith(("flags", "Features")):
                 return f"{platform.machine()} {line}"
     return f"{platform.machine()} {platform.processor()}"
+
+
+def _by_numpy() -> list[str]:
+    with contextlib.suppress(ImportError, AttributeError):  # not public: another version may have it elsewhere
+        features = importlib.import_module("numpy._core._multiarray_umath").__cpu_features__
+        return sorted(name for name, has in features.items() if has)
+    return []

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from hrm_edge.errors import UserError
 from hrm_edge.manifest import STATE_FILE, Manifest
+from hrm_edge.runtime.arithmetic import Arithmetic
 from hrm_edge.runtime.state import AGAIN, read_state
 from hrm_edge.session import FRESH, StepResult
 from hrm_edge.spec import STEP_INPUTS, STEP_OUTPUTS, ModelSpec, step_io
@@ -35,6 +36,8 @@ class HostSession:
     """Of one step; None: the backend's default."""
     chosen: str | None = None
     """Which way was chosen and what the others took, where it was chosen by measurement."""
+    arithmetic: Arithmetic | None = None
+    """How an INT8 artifact's products are computed; None for float artifacts."""
 
     def __init__(self, folder: Path, manifest: Manifest) -> None:
         self.spec = manifest.spec

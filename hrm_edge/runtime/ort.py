@@ -6,12 +6,13 @@ import contextlib
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 from hrm_edge.errors import UserError
-from hrm_edge.files import atomic_file
 from hrm_edge.manifest import STEP_FILE, Manifest
 from hrm_edge.runtime import compiled
+from hrm_edge.runtime.arithmetic import NO_EXACT_WAY, PROBE, Arithmetic, arithmetic, is_exact
 from hrm_edge.runtime.host import HostSession, Outputs, Port, check_ports
 from hrm_edge.spec import STEP_OUTPUTS
 
@@ -32,7 +33,9 @@ class OrtSession(HostSession):
         super().__init__(folder, manifest)
         self.threads = threads
         path = folder / STEP_FILE
-        self._session = _load(path, threads, compiled.file_for(manifest))
+        if manifest.precision == "int8":
+            self.arithmetic = int8_arithmetic()
+        self._session = _load(path, threads, manifest, self.arithmetic)
         inputs, outputs = (_ports(n) for n in (self._session.get_inputs(), self._session.get_outputs()))
         check_ports(inputs, outputs, self.spec, self.dtype, path)
 
@@ -45,24 +48,50 @@ def _ports(nodes: list[Any]) -> list[Port]:
     return [(node.name, _TYPES.get(node.type, node.type), list(node.shape)) for node in nodes]
 
 
-def _load(path: Path, threads: int | None, optimized: Path | None) -> Any:
-    """A session of the graph in ``path``; ``optimized``: where ONNX Runtime's own form of it is, or shall be, kept."""
+def _import() -> Any:
     try:
         import onnxruntime
     except ImportError as error:
         raise UserError("onnxruntime is not installed, and it runs the artifact", "pip install onnxruntime") from error
+    return onnxruntime
+
+
+def int8_arithmetic() -> Arithmetic:
+    """Return how ONNX Runtime multiplies INT8 artifacts on this processor.
+
+    Raises ``UserError`` where it has no exact way.
+    """
+    version = _import().__version__
+    found = arithmetic("onnxruntime", version, "", _probe)
+    if found is None:
+        raise UserError(f"onnxruntime {version} computes other products than the artifact's here", NO_EXACT_WAY)
+    return found
+
+
+def _probe(int8_kernels: bool) -> bool:
+    session = _session(PROBE, 1, _import().GraphOptimizationLevel.ORT_ENABLE_ALL, int8_kernels=int8_kernels)
+    return is_exact(lambda x: np.asarray(session.run(None, {"x": x})[0]))
+
+
+def _load(path: Path, threads: int | None, manifest: Manifest, multiplies: Arithmetic | None) -> Any:
+    """Open the graph in ``path``, by the form that ONNX Runtime made of it earlier where that is kept."""
+    onnxruntime = _import()
     level = onnxruntime.GraphOptimizationLevel
-    if optimized is not None:
-        with contextlib.suppress(Exception):  # none there, or torn; a folder that is read-only, a disk that is full
-            if optimized.is_file():
-                return _session(optimized, threads, level.ORT_DISABLE_ALL)
-        with contextlib.suppress(Exception):
-            with atomic_file(optimized) as temporary:
-                session = _session(path, threads, level.ORT_ENABLE_ALL, keep=temporary)
-            compiled.prune(optimized.parent)
+    int8_kernels = multiplies is None or multiplies.products == "int8"
+    folder, key = compiled.graphs_folder(), compiled.key_for(manifest, multiplies.products if multiplies else "")
+    if key is not None:
+        with contextlib.suppress(Exception):  # none there, or made by a version that wrote something else
+            if (known := compiled.find(folder, key, ".onnx")) is not None:
+                return _session(known[1], threads, level.ORT_DISABLE_ALL, int8_kernels=int8_kernels)
+        with contextlib.suppress(Exception):  # a folder that is read-only, a disk that is full
+            _, session = compiled.keep(
+                folder, key, ".onnx",
+                lambda to: _session(path, threads, level.ORT_ENABLE_ALL, int8_kernels=int8_kernels, keep=to),
+            )  # fmt: skip
+            compiled.prune(folder)
             return session
     try:
-        return _session(path, threads, level.ORT_ENABLE_ALL)
+        return _session(path, threads, level.ORT_ENABLE_ALL, int8_kernels=int8_kernels)
     except Exception as error:
         first = str(error).partition("\n")[0]
         raise UserError(
@@ -71,14 +100,18 @@ def _load(path: Path, threads: int | None, optimized: Path | None) -> Any:
         ) from error
 
 
-def _session(path: Path, threads: int | None, level: Any, keep: Path | None = None) -> Any:
-    import onnxruntime
-
+def _session(
+    graph: Path | bytes, threads: int | None, level: Any, *, int8_kernels: bool = True, keep: Path | None = None
+) -> Any:
+    onnxruntime = _import()
     options = onnxruntime.SessionOptions()
     options.graph_optimization_level = level
     if keep is not None:
         options.optimized_model_filepath = str(keep)
+    if not int8_kernels:
+        options.add_session_config_entry("session.disable_quant_qdq", "1")
     options.intra_op_num_threads = threads or 0
     options.inter_op_num_threads = 1  # the step is one chain of operators
     options.log_severity_level = 3  # errors; they reach us as exceptions
-    return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    source = graph if isinstance(graph, bytes) else str(graph)
+    return onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])

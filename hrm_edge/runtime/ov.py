@@ -10,9 +10,12 @@ from numpy.typing import NDArray
 
 from hrm_edge.errors import UserError
 from hrm_edge.manifest import STEP_FILE, Manifest
+from hrm_edge.runtime.arithmetic import NO_EXACT_WAY, PROBE, Arithmetic, arithmetic, is_exact
 from hrm_edge.runtime.host import HostSession, Outputs, Port, check_ports
 from hrm_edge.spec import STEP_OUTPUTS
 
+DEFAULT_CONFIG: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32"}
+FLOAT_PRODUCTS = {"LP_TRANSFORMS_MODE": "NO"}  # OpenVINO then leaves its 8-bit kernels alone
 _TYPES = {"i32": "int32", "f32": "float32", "f16": "float16"}
 
 
@@ -33,11 +36,12 @@ class OpenVinoSession(HostSession):
         path = folder / STEP_FILE
         self._core, self._model = _read(path)
         check_ports(_ports(self._model.inputs), _ports(self._model.outputs), self.spec, self.dtype, path)
-        self._config: dict[str, Any] = {
-            "PERFORMANCE_HINT": "LATENCY",
-            "INFERENCE_PRECISION_HINT": "bf16" if bf16 else "f32",
-            "INFERENCE_NUM_THREADS": threads or 0,
-        }
+        hint = {"INFERENCE_PRECISION_HINT": "bf16"} if bf16 else {}
+        self._config: dict[str, Any] = {**DEFAULT_CONFIG, **hint, "INFERENCE_NUM_THREADS": threads or 0}
+        if manifest.precision == "int8":
+            self.arithmetic = int8_arithmetic(self._config)
+            if self.arithmetic.products != "int8":
+                self._config |= FLOAT_PRODUCTS
         self._requests: dict[bool, Any] = {}
 
     def run(self, feeds: dict[str, NDArray[Any]]) -> Outputs:
@@ -57,6 +61,34 @@ class OpenVinoSession(HostSession):
         return self._core.compile_model(model, "CPU", self._config).create_infer_request()
 
 
+def int8_arithmetic(config: dict[str, Any] = DEFAULT_CONFIG) -> Arithmetic:
+    """Return how OpenVINO multiplies INT8 artifacts on this processor with a session's ``config``.
+
+    Raises ``UserError`` where it has no exact way.
+    """
+    openvino = _import()
+    version, settings = openvino.__version__.partition("-")[0], str(config["INFERENCE_PRECISION_HINT"])
+    found = arithmetic("openvino", version, settings, lambda int8_kernels: _probe(config, int8_kernels))
+    if found is None:
+        raise UserError(f"openvino {version} computes other products than the artifact's here", NO_EXACT_WAY)
+    return found
+
+
+def _probe(config: dict[str, Any], int8_kernels: bool) -> bool:
+    config = {**config, "INFERENCE_NUM_THREADS": 1, **({} if int8_kernels else FLOAT_PRODUCTS)}
+    core, model = _read(PROBE)
+
+    def run(x: NDArray[np.float32]) -> NDArray[np.float32]:
+        if x.shape[:2] == (1, 1):  # as for one puzzle, every shape is fixed
+            fixed = model.clone()
+            fixed.reshape({"x": list(x.shape)})
+            return np.asarray(core.compile_model(fixed, "CPU", config).create_infer_request().infer({"x": x})["y"])
+        return np.asarray(request.infer({"x": x})["y"])
+
+    request = core.compile_model(model, "CPU", config).create_infer_request()
+    return is_exact(run)
+
+
 def _ports(ports: list[Any]) -> list[Port]:
     return [
         (
@@ -68,11 +100,16 @@ def _ports(ports: list[Any]) -> list[Port]:
     ]
 
 
-def _read(path: Path) -> tuple[Any, Any]:
+def _import() -> Any:
     try:
         import openvino
     except ImportError as error:
         raise UserError("--backend openvino: openvino is not installed", "pip install 'hrm-edge[openvino]'") from error
+    return openvino
+
+
+def _read(path: Path) -> tuple[Any, Any]:
+    openvino = _import()
     core = openvino.Core()
     try:
         return core, core.read_model(path)

@@ -36,6 +36,7 @@ from torch.distributed.elastic.rendezvous.api import (
 )
 from torch.distributed.elastic.rendezvous.dynamic_rendezvous import DynamicRendezvousHandler
 
+from hrm_edge.child import python_command
 from hrm_edge.errors import EXIT_INTERRUPTED, EXIT_OK, UserError
 from hrm_edge.train.distributed import DEFAULT_TIMEOUT_S, EXIT_LOST, address_towards
 
@@ -125,6 +126,8 @@ def launch(arguments: list[str], hosts: Hosts) -> int:
     # that are gone; without sharing every round gets a new one.
     os.environ.setdefault("TORCH_DISABLE_SHARE_RDZV_TCP_STORE", "1")
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, cores // hosts.nproc)))
+    if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN:  # nohup: torch 2.9 and later can let the signal alone
+        os.environ.setdefault("TORCHELASTIC_SIGNALS_TO_HANDLE", "SIGTERM,SIGINT,SIGQUIT")
     try:
         result = _run(arguments, hosts)
     except SignalException:
@@ -241,12 +244,13 @@ def _end_silent_connections(port: int, seconds: int) -> None:
 
 
 def _agent(arguments: list[str], hosts: Hosts, rendezvous: DynamicRendezvousHandler, restarts: int) -> _Agent:
+    program, *options = python_command("-m", "hrm_edge", *arguments)
     spec = WorkerSpec(
         role="train",
         local_world_size=hosts.nproc,
         rdzv_handler=rendezvous,
-        entrypoint=sys.executable,
-        args=("-m", "hrm_edge", *arguments),
+        entrypoint=program,
+        args=tuple(options),
         max_restarts=hosts.max_restarts,
         monitor_interval=0.1,
     )

@@ -6,6 +6,7 @@ user's cache another; ``hrm_edge.zoo.remote`` copies from a third, a folder, a w
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from hrm_edge.manifest import MANIFEST
 
 ZOO = Path(__file__).parent
 CARD = ".card.json"
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 _AGAIN = "install hrm-edge again, or pull the model again"
 
 
@@ -59,9 +61,20 @@ def pulled() -> Path:
     return user_cache() / "models"
 
 
+def is_name(name: str) -> bool:
+    """Whether ``name`` may be a model's: letters, digits, dot, dash and underscore, and no dot in front."""
+    return bool(_NAME.fullmatch(name))
+
+
 def names() -> list[str]:
-    """Names of the models at hand: shipped and pulled."""
-    return sorted({path.parent.name for shelf in (ZOO, pulled()) for path in shelf.glob(f"*/{MANIFEST}")})
+    """Names of the models at hand: shipped and pulled. A folder without its card is none: its pull was cut off."""
+    found = {path.parent for shelf in (ZOO, pulled()) for path in shelf.glob(f"*/{MANIFEST}")}
+    return sorted({folder.name for folder in found if is_name(folder.name) and card_of(folder).is_file()})
+
+
+def card_of(folder: Path) -> Path:
+    """Where the card of an artifact folder on a shelf is."""
+    return folder.with_name(f"{folder.name}{CARD}")
 
 
 def folder_of(name: str) -> Path | None:
@@ -71,9 +84,21 @@ def folder_of(name: str) -> Path | None:
     return next(shelf / name for shelf in (ZOO, pulled()) if (shelf / name / MANIFEST).is_file())
 
 
+def path_of(name: str) -> Path:
+    """What the user means by ``name``: the file or folder of that path, else the model at hand.
+
+    An empty folder is nobody's model: it does not hide one of its name.
+    """
+    path = Path(name)
+    if path.is_file() or (path.is_dir() and any(path.iterdir())):
+        return path
+    return folder_of(name) or path
+
+
 def default_for(task: str) -> str | None:
-    """Name of the model that solves ``task`` by default: the first of the cards."""
-    return next((name for name in names() if card(name).task == task), None)
+    """Name of the model that solves ``task`` by default: the first of the shipped ones, else of the pulled ones."""
+    shipped_first = sorted(names(), key=lambda name: not (ZOO / name).is_dir())
+    return next((name for name in shipped_first if card(name).task == task), None)
 
 
 def card(name: str) -> Card:
@@ -81,7 +106,7 @@ def card(name: str) -> Card:
     folder = folder_of(name)
     if folder is None:
         raise UserError(f"no model '{name}'", nearest(name, names()))
-    return read_card(folder.with_name(f"{name}{CARD}"))
+    return read_card(card_of(folder))
 
 
 def read_card(path: Path) -> Card:

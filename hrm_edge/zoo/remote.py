@@ -6,28 +6,44 @@ manifest; the manifest has the hashes of all other files. Locations: a folder, `
 
 from __future__ import annotations
 
+import http.client
+import os
 import shutil
 import tempfile
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable
 from pathlib import Path
+from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from hrm_edge import zoo
 from hrm_edge.errors import UserError, nearest
-from hrm_edge.files import atomic_file, atomic_folder, os_error, read_json, sha256, write_json
-from hrm_edge.manifest import MANIFEST, read_manifest
+from hrm_edge.files import os_error, read_json, sha256, write_json
+from hrm_edge.manifest import MANIFEST, Sha256, parse_manifest, read_manifest
 
 INDEX = "index.json"
 HUB = "hf:"
 TIMEOUT_S = 30.0
 _PIECE = 1 << 20
+RECORD_BYTES = 4 << 20  # of an index, a manifest or a card: they are read into memory whole
+LEFTOVER_S = 3600.0
 _MEND = "a location is a folder, an https:// address or hf:OWNER/REPO; 'hrm-edge models --index FOLDER' makes one"
 
 Tell = Callable[[str, int], None]
 """Takes (file, bytes so far)."""
+
+
+def _silent(file: str, done: int) -> None:
+    """Report nothing."""
+
+
+def _name(name: str) -> str:
+    if not zoo.is_name(name):
+        raise ValueError(f"{name!r} is no name of a model")
+    return name
 
 
 class Entry(BaseModel):
@@ -35,8 +51,8 @@ class Entry(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    manifest_sha256: str
-    bytes: int
+    manifest_sha256: Sha256
+    bytes: int = Field(ge=0, description="of all files that the manifest lists")
     about: str
 
 
@@ -45,7 +61,7 @@ class Index(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    models: dict[str, Entry]
+    models: dict[Annotated[str, AfterValidator(_name)], Entry]
 
 
 def write_index(shelf: Path) -> Index:
@@ -55,7 +71,9 @@ def write_index(shelf: Path) -> Index:
         raise UserError(f"{shelf} holds no artifact folder", f"put NAME/ and NAME{zoo.CARD} there first")
     models = {}
     for folder in found:
-        manifest, card = read_manifest(folder), zoo.read_card(folder.with_name(f"{folder.name}{zoo.CARD}"))
+        if not zoo.is_name(folder.name):
+            raise UserError(f"{folder}: '{folder.name}' is no name of a model", "use letters, digits, '.', '-' and '_'")
+        manifest, card = read_manifest(folder), zoo.read_card(zoo.card_of(folder))
         models[folder.name] = Entry(
             manifest_sha256=sha256(folder / MANIFEST),
             bytes=sum(entry.bytes for entry in manifest.files.values()),
@@ -70,96 +88,163 @@ def read_index(location: str) -> Index:
     """What a location has; ``UserError`` where it has no index or cannot be reached."""
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / INDEX
-        _copy(location, INDEX, file, lambda name, done: None)
+        _copy(location, INDEX, file, RECORD_BYTES, _silent)
         try:
             return Index.model_validate(read_json(file))
         except ValidationError as error:
             raise UserError(f"{location}/{INDEX} is no index of models: {error.errors()[0]['msg']}", _MEND) from error
 
 
-def pull(name: str, location: str, tell: Tell = lambda file, done: None) -> Path:
-    """Copy a model into the user's shelf and return its artifact folder; nothing is left of a copy that fails.
+def pull(name: str, location: str, tell: Tell = _silent) -> Path:
+    """Copy a model into the user's shelf and return its artifact folder.
 
-    Raises ``UserError`` for an unknown name, an unreachable location, or any file whose hash is not the index's.
+    A copy that fails or is killed changes nothing: an older model of that name stays until the new one is whole.
+    Raises ``UserError`` for an unknown name, an unreachable location, more bytes than the index announces, or any file
+    whose hash is not the index's.
     """
     index = read_index(location)
     if name not in index.models:
         raise UserError(f"{location} has no model '{name}'", nearest(name, index.models))
     if (zoo.ZOO / name).is_dir():
         raise UserError(f"'{name}' ships with the package", "use it by its name; a pulled one would never be taken")
-    target = zoo.pulled() / name
-    if target.is_dir():
-        if sha256(target / MANIFEST) == index.models[name].manifest_sha256:
-            read_manifest(target)
-            return target
-        shutil.rmtree(target)
-    with atomic_folder(target) as folder:
-        _copy(location, f"{name}/{MANIFEST}", folder / MANIFEST, tell)
-        found = sha256(folder / MANIFEST)
-        if found != index.models[name].manifest_sha256:
-            raise UserError(
-                f"{location}/{name}/{MANIFEST}: sha256 is {found[:16]}…, {INDEX} says "
-                f"{index.models[name].manifest_sha256[:16]}…",
-                "the location is half updated or damaged: try again later, or tell who keeps it",
-            )
-        for file in _listed_files(folder):
-            _copy(location, f"{name}/{file}", folder / file, tell)
-        read_manifest(folder)
-        with atomic_file(target.with_name(f"{name}{zoo.CARD}")) as card:
-            _copy(location, f"{name}{zoo.CARD}", card, tell)
-            zoo.read_card(card)
+    entry, target = index.models[name], zoo.pulled() / name
+    if _is_whole(target, entry):
+        return target
+    try:
+        zoo.pulled().mkdir(parents=True, exist_ok=True)
+        _remove_leftovers(name)
+        _check_space(entry, name)
+        # on the shelf's own disk, so that renaming is one step; no model's name starts with a dot
+        with tempfile.TemporaryDirectory(dir=zoo.pulled(), prefix=f".{name}.", suffix=".tmp") as scratch:
+            fresh = Path(scratch) / name
+            fresh.mkdir()
+            _fetch(fresh, entry, location, tell)
+            _place(fresh, target)
+    except OSError as error:
+        raise os_error(error, target) from error
     return target
 
 
-def _listed_files(folder: Path) -> list[str]:
-    """Names in a manifest that was just copied; a name that leaves the folder is refused before anything is written."""
-    names = list(read_json(folder / MANIFEST).get("files", {}))
-    for name in names:
-        if Path(name).name != name:
-            raise UserError(f"the manifest lists '{name}', which is no plain file name", "do not use that location")
-    return names
+def _fetch(folder: Path, entry: Entry, location: str, tell: Tell) -> None:
+    """Copy a model's files into ``folder``, and its card beside it, and verify them."""
+    name = folder.name
+    _copy(location, f"{name}/{MANIFEST}", folder / MANIFEST, RECORD_BYTES, tell)
+    found = sha256(folder / MANIFEST)
+    if found != entry.manifest_sha256:
+        raise UserError(
+            f"{location}/{name}/{MANIFEST}: sha256 is {found[:16]}…, {INDEX} says {entry.manifest_sha256[:16]}…",
+            "the location is half updated or damaged: try again later, or tell who keeps it",
+        )
+    files = parse_manifest(folder).files
+    total = sum(file.bytes for file in files.values())
+    if total != entry.bytes:
+        raise UserError(
+            f"{location}/{name}: {INDEX} announces {entry.bytes:,} bytes, the manifest {total:,}",
+            "use another location",
+        )
+    for file, about in files.items():
+        _copy(location, f"{name}/{file}", folder / file, about.bytes, tell)
+    read_manifest(folder)
+    _copy(location, f"{name}{zoo.CARD}", zoo.card_of(folder), RECORD_BYTES, tell)
+    zoo.read_card(zoo.card_of(folder))
 
 
-def _copy(location: str, name: str, target: Path, tell: Tell) -> None:
-    """One file of a location to ``target``."""
+def _place(fresh: Path, target: Path) -> None:
+    """Put a whole model and its card in the place of an older one, which goes last."""
+    os.replace(zoo.card_of(fresh), zoo.card_of(target))
+    old = fresh.with_name("old")
+    if target.is_symlink():
+        target.unlink()
+    elif target.exists():
+        os.replace(target, old)
+    try:
+        os.replace(fresh, target)
+    except OSError:
+        if old.exists():
+            os.replace(old, target)
+        raise
+
+
+def _is_whole(folder: Path, entry: Entry) -> bool:
+    """Whether the model is there already, every byte of it."""
+    if not (folder / MANIFEST).is_file() or not zoo.card_of(folder).is_file():
+        return False
+    try:
+        return sha256(folder / MANIFEST) == entry.manifest_sha256 and bool(read_manifest(folder))
+    except UserError:  # damaged since it was pulled
+        return False
+
+
+def _remove_leftovers(name: str) -> None:
+    """Remove what killed pulls of ``name`` left: a running one writes to its folder all the time."""
+    for folder in zoo.pulled().glob(f".{name}.*.tmp"):
+        newest = max((path.stat().st_mtime for path in [folder, *folder.rglob("*")]), default=0.0)
+        if time.time() - newest > LEFTOVER_S:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _check_space(entry: Entry, name: str) -> None:
+    free = shutil.disk_usage(zoo.pulled()).free
+    if entry.bytes > free:
+        raise UserError(
+            f"'{name}' has {entry.bytes / 1e6:,.0f} MB, {zoo.pulled()} has {free / 1e6:,.0f} MB free",
+            "free some space, or set XDG_CACHE_HOME to a folder on a larger disk",
+        )
+
+
+def _too_long(what: str, limit: int) -> UserError:
+    return UserError(f"{what} is longer than the {limit:,} bytes that it may have", "do not use that location")
+
+
+def _copy(location: str, name: str, target: Path, limit: int, tell: Tell) -> None:
+    """One file of a location to ``target``; ``UserError`` where it has more than ``limit`` bytes."""
     if location.startswith(HUB):
-        _copy_from_hub(location.removeprefix(HUB), name, target)
+        _copy_from_hub(location.removeprefix(HUB), name, target, limit)
     elif location.startswith(("http://", "https://")):
-        _download(f"{location.rstrip('/')}/{name}", target, tell)
+        _download(f"{location.rstrip('/')}/{name}", target, limit, tell)
     else:
         source = Path(location) / name
         if not source.is_file():
             raise UserError(f"{location} has no {name}", _MEND)
+        if source.stat().st_size > limit:
+            raise _too_long(str(source), limit)
         try:
             shutil.copyfile(source, target)
         except OSError as error:
             raise os_error(error, source) from error
 
 
-def _download(url: str, target: Path, tell: Tell) -> None:
+def _download(url: str, target: Path, limit: int, tell: Tell) -> None:
     try:
         with urllib.request.urlopen(url, timeout=TIMEOUT_S) as answer, open(target, "wb") as stream:
-            announced, done = answer.headers.get("Content-Length"), 0
-            while piece := answer.read(_PIECE):
-                stream.write(piece)
+            length, done = answer.headers.get("Content-Length", ""), 0
+            announced = int(length) if length.isdecimal() else None
+            while (announced or 0) <= limit and (piece := answer.read(_PIECE)):
                 done += len(piece)
+                if done > limit:
+                    break
+                stream.write(piece)
                 tell(url.rsplit("/", 1)[1], done)
     except urllib.error.HTTPError as error:
         error.close()
         raise UserError(f"{url}: the server answers {error.code} {error.reason}", _MEND) from error
-    except (urllib.error.URLError, TimeoutError, ConnectionError) as error:
+    except (urllib.error.URLError, TimeoutError, ConnectionError, http.client.HTTPException) as error:
         raise UserError(f"{url}: {getattr(error, 'reason', error)}", "check the address and the network") from error
-    if announced is not None and done != int(announced):
+    if max(done, announced or 0) > limit:
+        raise _too_long(url, limit)
+    if announced is not None and done != announced:
         raise UserError(f"{url}: the connection ended after {done} of {announced} bytes", "run the command again")
 
 
-def _copy_from_hub(repository: str, name: str, target: Path) -> None:
+def _copy_from_hub(repository: str, name: str, target: Path, limit: int) -> None:
     try:
-        from huggingface_hub import hf_hub_download
+        from huggingface_hub import get_hf_file_metadata, hf_hub_download, hf_hub_url
         from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
     except ModuleNotFoundError as error:
         raise UserError("hf: needs the package huggingface_hub", "pip install 'hrm-edge[hub]'") from error
     try:
+        if (get_hf_file_metadata(hf_hub_url(repository, name)).size or 0) > limit:
+            raise _too_long(f"hf:{repository}: {name}", limit)
         shutil.copyfile(hf_hub_download(repository, name), target)
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError) as error:
         first = str(error).strip().splitlines()[0]

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+import threading
+from collections.abc import Iterator
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hrm_edge.bench.power.tegrastats import parse_tegrastats
+from hrm_edge.bench.power.tegrastats import TegrastatsMeter, parse_tegrastats
 
 ORIN = (
     "11-25-2026 03:15:32 RAM 4722/7620MB (lfb 4x4MB) SWAP 0/3810MB (cached 0MB) "
@@ -39,11 +41,27 @@ def test_rails(line, rails):
     ("text", "share", "mhz"),
     [("GR3D_FREQ 12%", 0.12, ()), ("GR3D_FREQ 84%@[713]", 0.84, (713,)), ("GR3D_FREQ 3%@624", 0.03, (624,)),
      ("GR3D_FREQ 12%@[1300,1300]", 0.12, (1300, 1300)), ("GR3D_FREQ 0%@[314,314,314]", 0.0, (314, 314, 314)),
-     ("EMC_FREQ 0%", None, ())],
+     ("GR3D_FREQ @[1574,1574,1574]", 0.0, (1574, 1574, 1574)), ("GR3D_FREQ @[300,off,600]", 0.0, (300, None, 600)),
+     ("GR3D_FREQ 20%@[0, 300, 400]", 0.2, (0, 300, 400)), ("EMC_FREQ 0%", None, ()), ("GR3D_FREQ off", None, ())],
 )  # fmt: skip
 def test_the_gpu(text, share, mhz):
     found = parse_tegrastats(f"RAM 1/2MB {text} VDD_IN 1mW/1mW")
     assert (found.gpu_share, found.gpu_mhz) == (share, mhz)
+
+
+def test_a_thor_at_rest_counts_in_the_mean_load():
+    """Its lines name no share then; leaving them out made 87% of one busy line in ten."""
+    idle = "GR3D_FREQ @[1574,1574,1574] gpu@51.218C/51.218C VIN 28906mW/14453mW/28906mW"
+    busy = "GR3D_FREQ 87%@[1574,1574,1574] NVENC0_FREQ @1691 gpu@56.937C/66.625C VIN 124486mW/36487mW/124486mW"
+    ended = threading.Event()
+
+    def lines() -> Iterator[str]:
+        yield from [*[idle] * 9, busy]
+        ended.wait()
+
+    meter = TegrastatsMeter(lambda: 0.0, start=lambda command: (lines(), ended.set))
+    meter.close()
+    assert "tegrastats: mean GPU load 9%" in meter.notes()
 
 
 def test_the_rest_of_a_line():

@@ -61,7 +61,7 @@ def refused(arguments: list[str], said: str, mend: str, capsys: pytest.CaptureFi
 def samples() -> np.ndarray:
     file = sample_file("sudoku")
     assert file is not None
-    return load_puzzles(file, NINE).inputs[:80]
+    return load_puzzles(file, NINE, 80).givens
 
 
 def file_of(folder: Path, puzzles: np.ndarray, task: Sudoku = NINE) -> Path:
@@ -87,7 +87,7 @@ CALIBRATION: dict[str, tuple[Callable[[Path, np.ndarray], Path], str, str]] = {
     ),
     "a file of another task": (
         lambda f, q: file_of(f, singles_puzzles(MINI, 40)[0], MINI),
-        r"set\.txt, line 1: read 16 cells, a sudoku puzzle has 81", "give every cell a character",
+        r"set\.txt, line 1, column 10: read 16 cells, a sudoku puzzle has 81", "16 cells are a mini-sudoku puzzle",
     ),
     "a folder of another task": (
         lambda f, q: other_folder(f), "is a data folder of another task: expected sudoku, found mini-sudoku",
@@ -220,7 +220,7 @@ def test_out_of_memory(case: str, tmp_path: Path, monkeypatch: Patch, capsys: py
     script = tmp_path / "python"
     script.write_text(f"#!/bin/sh\ncat > /dev/null\n{MEMORY[case]}\n")
     script.chmod(0o755)
-    monkeypatch.setattr(building, "sys", SimpleNamespace(executable=str(script), argv=sys.argv))
+    monkeypatch.setattr(sys, "executable", str(script))
     artifact, out = write_singles_artifact(tmp_path / "a", MINI), tmp_path / "out"
     said = r"building the engine ran out of memory \(workspace \d+ MiB, batch up to 64\)"
     refused(rtx(artifact, out, "--no-cache"), said, "--workspace MIB or --max-batch N, close other programs", capsys)

@@ -8,14 +8,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from hrm_edge.bench.roofline import roofline
 from hrm_edge.device.boards import board_of, boards
 from hrm_edge.device.clocks import power_mode, power_modes
-from hrm_edge.device.identity import describe_device, package_version
+from hrm_edge.device.identity import describe_device, is_jetson, package_version
 from hrm_edge.device.matrix import jetpack_of
 from hrm_edge.device.rails import total_of
 from hrm_edge.device.sensors import HWMON_MEND, RAPL_MEND, ina3221_rails, power_sources, rapl_zones
 from hrm_edge.device.state import read_state, warnings_after, warnings_before
 from hrm_edge.device.system import System
+from hrm_edge.doctor.machine import Import, Machine
+from hrm_edge.doctor.read import read_facts
+from hrm_edge.doctor.rules import rules
+from hrm_edge.spec import variant_spec
 from tests import machines
 
 
@@ -55,11 +60,56 @@ def test_a_pc_and_a_bare_machine(tmp_path):
 @pytest.mark.parametrize(
     ("machine", "key"),
     [("NVIDIA Jetson Orin Nano Developer Kit", "orin-nano-8gb"),
-     ("NVIDIA Jetson AGX Orin Developer Kit", "agx-orin-64gb"),
+     ("NVIDIA Jetson AGX Orin Developer Kit", "agx-orin-64gb"), ("NVIDIA Jetson Orin NX", None),
      ("NVIDIA Jetson AGX Thor Developer Kit", "thor-t5000"), ("NVIDIA H200", "h200"), ("Z790", None), (None, None)],
 )  # fmt: skip
 def test_boards_by_name(machine, key):
     assert board_of(machine) == key
+
+
+MODULES = {  # part number → name, key, dense INT8 TOPS; the Super of the same model line
+    "p3767-0000": ("Jetson Orin NX 16GB", "orin-nx-16gb", 30, "orin-nx-super"),
+    "p3767-0001": ("Jetson Orin NX 8GB", "orin-nx-8gb", 25, "orin-nx-8gb-super"),
+    "p3767-0003": ("Jetson Orin Nano 8GB", "orin-nano-8gb", 20, "orin-nano-super"),
+    "p3767-0004": ("Jetson Orin Nano 4GB", "orin-nano-4gb", 10, "orin-nano-4gb-super"),
+    "p3701-0004": ("Jetson AGX Orin 32GB", "agx-orin-32gb", 54, "agx-orin-32gb"),
+    "p3701-0005": ("Jetson AGX Orin 64GB", "agx-orin-64gb", 85, "agx-orin-64gb"),
+    "p3701-0008": ("Jetson AGX Orin Industrial", None, None, None),
+    "p3767-9999": (None, None, None, None),
+}
+
+
+@pytest.mark.parametrize("part", MODULES)
+def test_report_and_doctor_tell_a_module_by_its_part_number(part, tmp_path):
+    """The model line is the carrier board's and the same for several modules."""
+    name, key, tops, of_super = MODULES[part]
+    model = "NVIDIA Jetson Orin NX Engineering Reference Developer Kit"
+    machine = machines.jetson(tmp_path / "plain", model, part)
+    found = describe_device(machine.system)
+    assert (found.module, found.board) == (name, key)
+    board = read_facts(Machine(system=machine.system, imports=lambda name: Import())).board
+    assert board is not None
+    assert board.module == name
+    assert describe_device(machines.jetson(tmp_path / "super", f"{model} Super", part).system).board == of_super
+    if key is not None:
+        line = roofline(
+            variant_spec("nano", vocab=11, seq_len=81, grid=(9, 9, 3, 3)), "int8", 1.0, 0.01, found.board, on_cpu=False
+        )
+        assert line.peak_flop_per_s == tops * 1e12
+        assert line.peaks_from.startswith(boards()[key].name)
+
+
+@pytest.mark.parametrize(
+    ("kernel", "nodes", "is_one"),
+    [("6.6.52-l4t-r36.4.3-1012.12", ("/dev/nvhost-gpu",), True), ("6.6.52-l4t-r36.4.3-1012.12", (), False),
+     ("5.15.148-tegra", (), True), ("6.8.0-60-generic", ("/dev/nvhost-gpu",), False)],
+)  # fmt: skip
+def test_a_container_without_a_device_tree_is_known_by_its_kernel(kernel, nodes, is_one, tmp_path):
+    system = machines.bare(tmp_path).write({"/proc/sys/kernel/osrelease": kernel, **dict.fromkeys(nodes, "")}).system
+    assert is_jetson(system) == is_one
+    facts = read_facts(Machine(system=system, imports=lambda name: Import()))
+    assert (facts.kind == "jetson") == is_one
+    assert not is_one or {"l4t-unknown"} <= {finding.name for finding in rules(facts)}
 
 
 def test_the_boards_table_is_in_order():

@@ -102,6 +102,12 @@ def test_our_own_step_needs_a_compiler_and_onnx(tmp_path):
         assert (native.works, native.why) == (bool(packages and programs), why)
 
 
+def test_how_a_runtime_multiplies_is_said(tmp_path):
+    diagnosis = look(trees.cpu_laptop(), tmp_path)
+    assert diagnosis.facts.int8 == {"onnxruntime": "exact 8-bit products"}
+    assert diagnosis.backends[0].why.endswith("; INT8: exact 8-bit products")
+
+
 def test_other_facts(tmp_path):
     desktop = look(trees.rtx_desktop(), tmp_path / "a").facts
     assert (desktop.gpus[0].name, desktop.gpus[0].sm) == ("NVIDIA GeForce RTX 4090", "8.9")

@@ -45,6 +45,7 @@ class Tree:
             system=System(root, lambda command: self.programs.get(" ".join(command))),
             package=self.packages.get,
             imports=lambda name: self.imports.get(name, MISSING),
+            int8={"ort": "exact 8-bit products"}.get,
             python=self.python,
             architecture=self.architecture,
             user=self.user,

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from hrm_edge.cli.main import main
 from hrm_edge.errors import UserError
@@ -71,9 +72,9 @@ def native(given: list[Any]) -> bytes:
     return zipped({"engine/data.pkl": pickled, "engine/version": b"3"})
 
 
-def zipped(records: dict[str, bytes]) -> bytes:
+def zipped(records: dict[str, bytes], compression: int = zipfile.ZIP_STORED) -> bytes:
     stream = io.BytesIO()
-    with zipfile.ZipFile(stream, "w") as archive:
+    with zipfile.ZipFile(stream, "w", compression) as archive:
         for name, content in records.items():
             archive.writestr(name, content)
     return stream.getvalue()
@@ -92,8 +93,44 @@ def module_bytes(engine: bytes | None = None, program: Any = PROGRAM, **more: by
 
 def test_what_torch_tensorrt_writes_is_accepted() -> None:
     expected = hashlib.sha256(PLAN).hexdigest()
-    assert look_through(module_bytes()) == expected
-    assert look_through(module_bytes(native(fields()))) == expected
+    for data in (module_bytes(), module_bytes(native(fields()))):
+        plan, anew = look_through(data)
+        assert plan == expected
+        assert by_torch(anew) == by_torch(data)
+
+
+def by_torch(data: bytes) -> dict[str, bytes]:
+    """The records that torch's own reader finds."""
+    reader = torch._C.PyTorchFileReader(io.BytesIO(data))
+    return {name: reader.get_record(name) for name in reader.get_all_records()}
+
+
+def two_archives(seen: bytes, hidden: bytes) -> bytes:
+    """One file of which Python's reader takes the archive ``seen`` and torch's takes ``hidden``.
+
+    Python takes what stands before the last archive for something else and corrects all places by its length, torch
+    takes the places as they are written. Both archives have the same layout.
+    """
+    assert len(seen) == len(hidden)
+    return hidden[:-22] + seen
+
+
+@pytest.mark.parametrize("where", ["the module", "the native engine"])
+def test_an_archive_that_only_torch_sees_is_not_loaded(where: str, tmp_path: Path) -> None:
+    form = record if where == "the module" else native
+    metadata = pickle.dumps(Touch(tmp_path / "touched"), 2)
+    harmless = b"\x80\x02U" + bytes([len(metadata) - 5]) + b"a" * (len(metadata) - 5) + b"."  # a text as long
+    seen, hidden = form(fields(harmless)), form(fields(metadata))
+    if where == "the module":
+        crafted = two_archives(module_bytes(seen), module_bytes(hidden))
+        assert by_torch(crafted)["data/constants/opaque_obj_0"] == hidden, "so that this test can fail"
+        found = by_torch(look_through(crafted)[1])["data/constants/opaque_obj_0"]
+        assert found == seen
+    else:
+        crafted = two_archives(seen, hidden)
+        assert by_torch(crafted) == by_torch(hidden), "so that this test can fail"
+        found = by_torch(look_through(module_bytes(crafted))[1])["data/constants/opaque_obj_0"]
+        assert by_torch(found) == by_torch(seen)
 
 
 def with_memo(path: Path) -> bytes:
@@ -141,6 +178,14 @@ HOSTILE: dict[str, tuple[Callable[[Path], bytes], str]] = {
     "two engines": (lambda p: module_bytes(**{"step/data/constants/opaque_obj_1": record(fields())}), "2 engines"),
     "no list": (lambda p: module_bytes(record(["a"])), "no engine where one should be"),
     "no pickle": (lambda p: module_bytes(b"garbage"), "a pickle that cannot be read"),
+    "an archive behind the pickle": (
+        lambda p: module_bytes(record(fields()) + native(fields(pickle.dumps(Touch(p), 2)))), "that something follows"
+    ),
+    "two records of one name": (
+        lambda p: module_bytes(**{"step/data/constants/opaque_obj_1": record(fields())}).replace(b"obj_1", b"obj_0"),
+        "two records step/data/constants/opaque_obj_0",
+    ),
+    "a compressed record": (lambda p: zipped({"step/archive_version": b"0" * 99}, zipfile.ZIP_DEFLATED), "compressed"),
     "no archive": (lambda p: b"garbage", "what cannot be read"),
     "no JSON": (lambda p: module_bytes(**{"step/models/model.json": b"{"}), "what cannot be read"),
     "JSON without end": (lambda p: module_bytes(**{"step/models/model.json": b"[" * 100_000}), "what cannot be read"),
@@ -189,7 +234,9 @@ AGAIN = "--backend torch-tensorrt --module"
 
 
 def test_a_whole_module_is_read(folder: Path) -> None:
-    assert read_module(folder, read_engine(folder)).getvalue() == (folder / MODULE_FILE).read_bytes()
+    assert by_torch(read_module(folder, read_engine(folder)).getvalue()) == by_torch(
+        (folder / MODULE_FILE).read_bytes()
+    )
 
 
 def no_module(folder: Path) -> None:

@@ -161,6 +161,33 @@ def test_a_changed_wheel_is_refused_and_the_right_one_completes(wheelhouse, tmp_
     assert setup("--offline", copy, home=tmp_path).returncode == 0
 
 
+@pytest.mark.parametrize("flags", [["--dry-run"], []], ids=["dry run", "real"])
+def test_folders_of_the_user_are_left_alone(wheelhouse, tmp_path, monkeypatch, flags):
+    """--prefix may be a folder in use, such as a home: its tmp, and its venv, are not the script's. Modules of the
+    current folder do not run."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("importlib", "ensurepip", "venv", "pip", "json", "tempfile"):
+        (tmp_path / f"{name}.py").write_text(f"open({str(tmp_path / 'ran.txt')!r}, 'a').write('{name} ')\n")
+    prefix = tmp_path / "mine"
+    for name in ("tmp/notes.txt", "venv/bin/python", "venv/pyvenv.cfg", "venv/bin/hrm-edge"):
+        (prefix / name).parent.mkdir(parents=True, exist_ok=True)
+        (prefix / name).write_text("mine\n")
+    before = everything(prefix)
+    done = setup("--offline", wheelhouse, "--prefix", prefix, *flags, home=tmp_path)
+    assert done.returncode == 2
+    assert f"{prefix}/venv is there already and is not one that this script made" in done.stderr
+    assert everything(prefix) == before
+    shutil.rmtree(prefix / "venv")
+    done = setup("--offline", wheelhouse, "--prefix", prefix, *flags, home=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert not (tmp_path / "ran.txt").exists(), (tmp_path / "ran.txt").read_text()
+    assert (prefix / "tmp/notes.txt").read_text() == "mine\n"
+    assert not (prefix / "venv/.unpacked").exists()
+    if flags:
+        assert "Nothing was done" in done.stdout
+        assert everything(prefix) == ["tmp", "tmp/notes.txt"]
+
+
 REFUSED = [  # (arguments, what stderr says)
     (["--nonsense"], "unknown argument --nonsense"),
     (["--offline"], "--offline needs a folder"),

@@ -111,15 +111,12 @@ def test_the_library_says_what_it_is(library: Path) -> None:
     with pytest.raises(UserError, match="the engine needs plugin abi"):
         check(info, {**info.as_dict(), "abi": ABI + 1})
     assert find_library(library.parent) == library
-    assert find_library(beside=library.parent) == library
 
 
 def test_a_missing_or_strange_library_is_named(tmp_path: Path, fake_library: Path) -> None:
     with pytest.raises(UserError, match="no such plugin library") as error:
         find_library(tmp_path)
     assert "cmake" in error.value.mend
-    with pytest.raises(UserError, match=f"{LIBRARY} is in none of {tmp_path}"):
-        find_library(beside=tmp_path)
     with pytest.raises(UserError, match="is no plugin library of hrm-edge"):
         describe(fake_library)
     (tmp_path / LIBRARY).write_bytes(b"not a library")

@@ -209,7 +209,7 @@ def test_a_worker_that_crashes_or_says_nothing(artifact: Path, tmp_path: Path, m
     ):
         script.write_text(f"#!/bin/sh\ncat > /dev/null\n{body}\n")
         script.chmod(0o755)
-        monkeypatch.setattr(build_module.sys, "executable", str(script))
+        monkeypatch.setattr(sys, "executable", str(script))
         with pytest.raises(UserError, match=said):
             run_worker(request_for(artifact, tmp_path / "plan"), print)
 

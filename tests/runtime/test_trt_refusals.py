@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import dataclasses
 import json
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,6 +17,8 @@ from hrm_edge.cli.main import main
 from hrm_edge.errors import UserError
 from hrm_edge.files import write_json
 from hrm_edge.manifest import MANIFEST, STEP_FILE, Manifest, read_manifest, write_manifest
+from hrm_edge.plugin import load as loading
+from hrm_edge.plugin.load import LIBRARY
 from hrm_edge.runtime import open_artifact
 from hrm_edge.runtime.trt import build, cache, device
 from hrm_edge.runtime.trt import open as opening
@@ -25,6 +28,7 @@ from hrm_edge.runtime.trt.cuda import CudaPython
 from hrm_edge.runtime.trt.device import Gpu, find_gpu, l4t_release, memory_available
 from hrm_edge.runtime.trt.identity import PLAN_FILE, SIDECAR_FILE, entry_of
 from hrm_edge.runtime.trt.open import open_engine
+from hrm_edge.runtime.trt.plugins import plugin_identity
 from hrm_edge.runtime.trt.targets import check_targets, table
 from hrm_edge.tasks.sudoku import Sudoku
 from tests.artifacts import write_singles_artifact
@@ -325,3 +329,23 @@ def test_what_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "python3-libnvinfer" in error.value.mend
     assert "hrm-edge[rtx]" in error.value.mend
     assert all(name in error.value.what for name in api.RUNTIMES)
+
+
+@pytest.mark.parametrize("where", ["beside the engine", "./build"])
+def test_a_library_that_came_with_a_model_is_not_loaded(
+    folder: Path, where: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The sidecar says that the engine needs the plugin; whoever wrote the sidecar can put a library there too."""
+    source, trace = tmp_path / "evil.c", tmp_path / "ran"
+    source.write_text(f'#include <stdio.h>\n__attribute__((constructor)) void run(void) {{ fopen("{trace}", "w"); }}\n')
+    place = folder if where == "beside the engine" else tmp_path / "build"
+    place.mkdir(exist_ok=True)
+    subprocess.run(["cc", "-shared", "-fPIC", "-o", str(place / LIBRARY), str(source)], check=True)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(loading, "FOLDERS", (tmp_path / "not installed",))
+    edit(folder, lambda raw: raw["identity"].update(plugin=plugin_identity()))
+    with pytest.raises(UserError, match=f"{LIBRARY} is in none of {tmp_path}/not installed"):
+        open_on(folder)
+    assert not trace.exists()
+    ctypes.CDLL(str(place / LIBRARY))
+    assert trace.exists(), "so that this test can fail"

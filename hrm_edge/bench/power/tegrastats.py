@@ -17,7 +17,9 @@ FIRST_LINE_S = 5.0
 # "VDD_IN 17946mW/15710mW[/17946mW]" or "VDD_IN 3902/3611": now/mean since start[/highest]; "RAM 1/2MB" is none
 _RAIL = re.compile(r"(?<!\S)([A-Z][A-Z0-9_]*) (-?\d{1,9})(?:mW)?/-?\d+(?:mW)?(?:/-?\d+(?:mW)?)?(?!\S)")
 _HEAT = re.compile(r"(?<!\S)([A-Za-z][\w-]*)@(-?\d{1,6}(?:\.\d+)?)C(?:/-?[\d.]+C)?(?!\S)")
-_GPU = re.compile(r"(?<!\S)GR3D_FREQ (\d{1,3})%(?:@\[?(\d{1,6}(?:,\d{1,6})*)\]?)?(?!\S)")
+# "12%", "0%@114", "84%@[713]", "20%@[0, 300, 400]"; a Thor at rest prints no share: "@[1574,1574]", "@[300,off]"
+_GPU = re.compile(r"(?<!\S)GR3D_FREQ (?=[\d@])(?:(\d{1,3})%)?(?:@(\d{1,6}|\[[0-9a-z, ]{1,80}\]))?(?!\S)")
+_WORD = re.compile(r"[0-9a-z]+")
 _CPU = re.compile(r"(?<!\S)CPU \[([^\]]*)\]")
 _CORE = re.compile(r"(\d{1,3})%(?:@(\d{1,6}))?")
 
@@ -29,8 +31,8 @@ class TegraLine:
     rails_w: dict[str, float]
     temperatures_c: dict[str, float]
     gpu_share: float | None
-    gpu_mhz: tuple[int, ...]
-    """Per graphics cluster."""
+    gpu_mhz: tuple[int | None, ...]
+    """Per graphics cluster; None is off."""
     cpu_share: tuple[float | None, ...]
     """Per core; None is off."""
 
@@ -42,8 +44,8 @@ def parse_tegrastats(line: str) -> TegraLine:
     return TegraLine(
         rails_w={name: int(now) / 1e3 for name, now in _RAIL.findall(line) if name != "NC"},
         temperatures_c={name: float(value) for name, value in _HEAT.findall(line) if float(value) > -100},
-        gpu_share=int(gpu[1]) / 100 if gpu else None,
-        gpu_mhz=tuple(map(int, gpu[2].split(","))) if gpu and gpu[2] else (),
+        gpu_share=int(gpu[1] or 0) / 100 if gpu else None,
+        gpu_mhz=tuple(int(mhz) if mhz.isdecimal() else None for mhz in _WORD.findall(gpu[2] or "")) if gpu else (),
         cpu_share=tuple(int(core[1]) / 100 if core else None for core in cores),
     )
 

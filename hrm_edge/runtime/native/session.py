@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from hrm_edge.errors import UserError
 from hrm_edge.manifest import STEP_FILE, Manifest
+from hrm_edge.runtime.arithmetic import Arithmetic
 from hrm_edge.runtime.host import HostSession, Outputs, usable_cores
 from hrm_edge.runtime.native.compile import compiler, library
 from hrm_edge.runtime.native.model import OTHERWISE, model_of, read_tensors
@@ -27,6 +28,8 @@ def unfit(manifest: Manifest) -> str | None:
     spec = manifest.spec
     holds = {
         f"it is {manifest.precision}, not int8": manifest.precision == "int8",
+        "it mixes positions by an MLP": spec.mixing == "attention",
+        "one stack of blocks serves both its levels": spec.h_layers > 0,
         "it has LayerNorm": spec.norm == "rms",
         "its MLP is GELU": spec.mlp == "swiglu",
         "it has biases": not spec.bias,
@@ -51,6 +54,7 @@ class NativeSession(HostSession):
     """
 
     backend = "native-cpu"
+    arithmetic = Arithmetic("int8")
 
     def __init__(self, folder: Path, manifest: Manifest, *, threads: int | None = None) -> None:
         super().__init__(folder, manifest)

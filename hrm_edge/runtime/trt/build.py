@@ -6,7 +6,6 @@ import json
 import shutil
 import signal
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from hrm_edge import __version__
+from hrm_edge.child import python_command
 from hrm_edge.errors import UserError
 from hrm_edge.files import atomic_folder
 from hrm_edge.manifest import MANIFEST, STEP_FILE, Manifest, read_manifest
@@ -135,7 +135,7 @@ def build_engine(
     """
     manifest = read_manifest(artifact)
     identity = plan_identity(manifest, wishes)
-    plugin = find_attention(wishes.plugin, artifact) if identity.plugin else None
+    plugin = find_attention(wishes.plugin) if identity.plugin else None
     with atomic_folder(out) as folder:
         for name in (*manifest.files, MANIFEST):
             shutil.copyfile(artifact / name, folder / name)
@@ -168,7 +168,7 @@ def build_engine(
 
 def run_worker(request: Request, tell: Tell) -> dict[str, Any]:
     """Build in a process of its own and pass its progress on; its end, whatever it is, becomes a result or an error."""
-    command = [sys.executable, "-m", "hrm_edge.runtime.trt.worker"]
+    command = python_command("-m", "hrm_edge.runtime.trt.worker")
     begun = time.monotonic()
     with (
         tempfile.TemporaryFile("w+") as errors,  # a pipe that nobody reads could fill up and stop the worker

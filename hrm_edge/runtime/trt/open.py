@@ -51,7 +51,7 @@ def open_engine(
     machine = Machine(api, gpu)
     refuse(folder / PLAN_FILE, differences(engine.identity, machine, manifest), rebuild(folder))
     if engine.identity.plugin:
-        load_attention(api, find_attention(None, folder), expected=engine.identity.plugin)
+        load_attention(api, find_attention(), expected=engine.identity.plugin)
     messages = Messages()
     logger = logger_for(api, messages)
     runtime = api.module.Runtime(logger)

@@ -11,11 +11,11 @@ from hrm_edge.plugin.python import register_python_plugin
 from hrm_edge.runtime.trt.api import Api
 
 
-def find_attention(path: Path | None, beside: Path | None = None) -> Path:
-    """A folder of kernels (for the plugin in Python) as given, else the library: the one given, or found."""
+def find_attention(path: Path | None = None) -> Path:
+    """A folder of kernels (for the plugin in Python) as given, else the library: the one given, or the installed."""
     if path is not None and (path / "kernels.json").is_file():
         return path
-    return find_library(path, beside)
+    return find_library(path)
 
 
 def load_attention(api: Api, path: Path, expected: dict[str, Any] | None = None) -> dict[str, Any]:

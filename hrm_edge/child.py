@@ -1,0 +1,56 @@
+"""Start Python in another process without running code of the current folder.
+
+``python -c`` and ``python -m`` put the current folder first on the import path, so that a file ``json.py`` in it runs
+as soon as the child imports json. A command given in a folder that was downloaded must not do that. Every child of
+this package starts through one of the two functions here.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import multiprocessing.util
+import os
+import sys
+from collections.abc import Sequence
+from multiprocessing.context import SpawnContext
+from typing import Any
+
+# Python 3.10 has no -P: the first entry, which is the current folder, goes before anything is imported.
+_FORGET_FOLDER = "import sys; del sys.path[0]; "
+_RUN_MODULE = _FORGET_FOLDER + "import runpy; del sys.argv[0]; runpy.run_module(sys.argv[0], None, '__main__', True)"
+
+
+_VERSION: tuple[int, ...] = sys.version_info[:2]
+
+
+def python_command(option: str, program: str, *arguments: str, version: tuple[int, ...] = _VERSION) -> list[str]:
+    """Return the command for ``python -m MODULE ARGUMENTS`` or ``python -c CODE ARGUMENTS``.
+
+    ``version``: of this Python; older ones than 3.11 get the same by other means.
+    """
+    if version >= (3, 11):
+        return [sys.executable, "-P", option, program, *arguments]
+    if option == "-m":
+        return [sys.executable, "-c", _RUN_MODULE, program, *arguments]
+    return [sys.executable, "-c", _FORGET_FOLDER + program, *arguments]
+
+
+def spawn_context(version: tuple[int, ...] = _VERSION) -> SpawnContext:
+    """Return multiprocessing's way of starting processes anew, safe in any folder.
+
+    Processes are spawned, not forked, because the parent may hold threads of a matrix library.
+    """
+    if version >= (3, 11):
+        os.environ["PYTHONSAFEPATH"] = "1"  # -P for the processes of a pool, and for whatever they start
+    elif multiprocessing.util.spawnv_passfds is not _spawn_without_folder:
+        multiprocessing.util.spawnv_passfds = _spawn_without_folder
+    return multiprocessing.get_context("spawn")
+
+
+_spawn: Any = multiprocessing.util.spawnv_passfds
+
+
+def _spawn_without_folder(path: bytes, args: Sequence[Any], passfds: Sequence[int]) -> int:
+    """Start what multiprocessing starts, a ``python -c``, with the current folder off the import path."""
+    at = list(args).index("-c") + 1
+    return int(_spawn(path, [*args[:at], _FORGET_FOLDER + args[at], *args[at + 1 :]], passfds))
