@@ -122,11 +122,16 @@ def _arc(
     from hrm_edge.bench.arc import evaluate_arc
     from hrm_edge.cli.options import progress_bar
     from hrm_edge.data.arc import read_questions
-    from hrm_edge.data.layout import identifiers_hash
+    from hrm_edge.data.layout import identifiers_hash, is_data_folder
     from hrm_edge.errors import UserError
     from hrm_edge.files import write_text
     from hrm_edge.report import Data
 
+    if not is_data_folder(data):
+        raise UserError(
+            f"{data} is no built data folder: a model of arc answers the tasks of the folder that it was trained on",
+            f"build one with: hrm-edge data build arc --out DATA --source {quote(data)}",
+        )
     asked = read_questions(data, limit)
     trained_on = resolved.origin.get("identifiers")
     if trained_on is not None and trained_on != identifiers_hash(data):

@@ -9,6 +9,7 @@ import numpy as np
 
 from hrm_edge.errors import UserError
 from hrm_edge.tasks.sudoku import Sudoku
+from hrm_edge.vision.board_size import other_size
 from hrm_edge.vision.cells import SIDE
 from hrm_edge.vision.inks import entries_by_colour
 from hrm_edge.vision.judge import Verdict, judge
@@ -41,9 +42,12 @@ def recognise(image: Image, reader: Reader, task: Sudoku) -> Recognised:
     clock.lap("locate")
     grids = [grid for grid in found if grid.side == SIDE]
     if not grids:
-        if found:
-            side = found[0].side
-            raise UserError(f"the picture shows a {side}x{side} grid, only 9x9 Sudokus are read", "show a 9x9 Sudoku")
+        side = other_size(image, found)
+        if side:
+            raise UserError(
+                f"the picture shows a {side}x{side} grid, only 9x9 Sudokus are read",
+                "type the puzzle or give it as a file, with a model of its size: hrm-edge solve FILE --model MODEL",
+            )
         part = "only a part of a grid is in the picture" if locate(image, cut=True) else "no Sudoku grid in the picture"
         raise UserError(part, _SHOW_WHOLE)
     first: tuple[Reading, Verdict] | None = None

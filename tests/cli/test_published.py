@@ -213,7 +213,7 @@ BAD_FILES: list[tuple[Any, str, str]] = [
     ({}, "it holds no state dict", "torch.save"),
     (
         {"weight": torch.zeros(2)},
-        "is no published HRM: it has no matrix 'embed_tokens.embedding_weight'",
+        "is no published HRM or TRM: it has no matrix 'embed_tokens.embedding_weight'",
         "model.inner",
     ),
     (changed(**{DOWN: None}), "has no tensor 'H_level.layers.1.mlp.down_proj.weight'", "damaged"),

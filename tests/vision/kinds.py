@@ -1,4 +1,4 @@
-"""Pictures of the kinds that people show, drawn here: app screenshots, odd frames, small digits, entries, bent paper."""
+"""Pictures of the kinds that people show, drawn here: apps, odd frames, small digits, entries, bent paper."""
 
 from __future__ import annotations
 
