@@ -17,7 +17,20 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "hrm_edge"
 
-BASE = {"child", "device", "errors", "files", "spec", "recipe", "manifest", "report", "tasks", "terminal", "zoo"}
+BASE = {
+    "child",
+    "device",
+    "errors",
+    "files",
+    "packages",
+    "spec",
+    "recipe",
+    "manifest",
+    "report",
+    "tasks",
+    "terminal",
+    "zoo",
+}
 CORE = {"session", "solve", "parity"}
 EDGE = {"runtime", "plugin", "vision", "bench", "demo", "doctor", "remote"}
 HOST = {"model", "ops", "data", "train", "quant", "export", "digits"}
@@ -27,9 +40,10 @@ MAY_IMPORT: dict[str, set[str]] = {
     "__init__": set(),
     "__main__": {"cli"},
     # base
-    "child": set(),
+    "child": {"errors"},
     "errors": set(),
     "files": {"errors"},
+    "packages": {"errors"},
     "spec": {"errors"},
     "recipe": {"errors", "files", "spec"},
     "manifest": {"errors", "files", "spec"},
@@ -43,7 +57,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "solve": {"errors", "spec", "tasks", "session"},
     "parity": {"manifest", "recipe", "report", "session", "tasks"},
     # edge
-    "runtime": {"child", "errors", "files", "spec", "manifest", "session", "plugin"},
+    "runtime": {"child", "errors", "files", "packages", "spec", "manifest", "session", "plugin"},
     "plugin": {"errors", "files"},
     "vision": {"errors", "files", "tasks"},
     "bench": BASE | CORE | {"runtime"},

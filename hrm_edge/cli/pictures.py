@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from hrm_edge.cli.options import progress_bar
+from hrm_edge.cli.options import check_writable, progress_bar
 from hrm_edge.errors import UserError
 from hrm_edge.manifest import MANIFEST
 from hrm_edge.tasks.base import Task, Tokens
@@ -164,8 +164,11 @@ def check_overlay(overlay: Path, puzzle: str, paths: list[Path]) -> None:
     if Path(puzzle).is_dir():
         if overlay.exists() and (not overlay.is_dir() or overlay.resolve() == Path(puzzle).resolve()):
             raise UserError(f"--overlay {overlay}: not a folder of its own", "name another folder with --overlay")
+        check_writable("--overlay", overlay / paths[0].name)
     elif overlay.suffix.lower() not in FORMATS:
         raise UserError(f"--overlay {overlay}: what format?", f"end it in {', '.join(FORMATS)}")
+    else:
+        check_writable("--overlay", overlay)
 
 
 def draw_overlay(picture: Picture, answer: Tokens, target: Path) -> None:

@@ -98,17 +98,13 @@ class Way(NamedTuple):
 WAYS = (Way(), Way(closely=True), Way(negative=True), Way(negative=True, closely=True))
 
 
-def search(image: Image) -> list[Grid]:
-    """Grids of a BGR picture uint8 [h, w, 3] in the first of :data:`WAYS` that finds one of 9x9 cells.
-
-    Where none does, what the first way found: grids of another size, or none.
-    """
-    first = found = locate(image)
+def look_further(image: Image) -> list[Grid]:
+    """9x9 grids of a BGR picture uint8 [h, w, 3] in which :func:`locate` finds none, by the other :data:`WAYS`."""
     for way in WAYS[1:]:
-        if any(grid.side == _KINDS[0].cells for grid in found):
+        found = [grid for grid in locate(image, way=way) if grid.side == _KINDS[0].cells]
+        if found:
             return found
-        found = locate(image, way=way)
-    return found or first
+    return []
 
 
 def locate(image: Image, limit: int = 4, cut: bool = False, way: Way = WAYS[0]) -> list[Grid]:

@@ -90,7 +90,7 @@ class Tracker:
         turn, rest = divmod(self._misses, _OTHER_WAY_EVERY)
         self._misses += 1
         others = [way for way in WAYS if way != self._way]
-        return self._way if not turn or rest else others[(turn - 1) % len(others)]
+        return self._way if not turn or rest or self.other_side is not None else others[(turn - 1) % len(others)]
 
     def _carried(self, gray: Gray) -> Grid | None:
         """The last grid where its points have gone; None where they do not move together."""
