@@ -67,9 +67,11 @@ def _grids(image: Image) -> list[Grid]:
     """The 9x9 grids of a picture; ``UserError`` where it shows a board of another size."""
     found = locate(image)
     grids = [grid for grid in found if grid.side == SIDE]
-    if grids:
+    if any(grid.lines == SIDE for grid in grids):
         return grids
-    side = other_size(image, found)  # first: a part of a larger board may pass for one of 9x9
+    side = other_size(image, found)  # a part of a larger board, or its boxes alone, may pass for one of 9x9
+    if grids and side in (None, SIDE):
+        return grids
     if side:
         raise UserError(
             f"the picture shows a {side}x{side} grid, only 9x9 Sudokus are read",
