@@ -9,8 +9,11 @@ from collections.abc import Iterator
 import pytest
 from hypothesis import settings
 
+from hrm_edge.quiet import switch_off
+
 # Two threads of one matrix library on two cores slow each other down; a test that measures threads sets its own.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+switch_off()  # tests import ONNX Runtime and OpenVINO themselves
 
 # No deadline: a slow machine is not a bug. Derandomized: the same commit gives the same verdict.
 settings.register_profile("hrm-edge", deadline=None, derandomize=True, max_examples=50)

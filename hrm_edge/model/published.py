@@ -144,7 +144,24 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
             tree = tree[key]
     if not isinstance(tree, dict) or not tree or not all(isinstance(value, Tensor) for value in tree.values()):
         raise UserError(f"{path} is no model: it holds no state dict", "write torch.save(model.state_dict(), FILE)")
+    _check_bytes(path, tree)
     return {str(name): tensor for name, tensor in tree.items()}
+
+
+def _check_bytes(path: Path, tensors: dict[str, Tensor]) -> None:
+    """``UserError`` where the tensors are not in the file: sparse, expanded from a few numbers, or compressed.
+
+    Converting them would take as much memory as their shapes say, which a file of any size may claim.
+    """
+    for name, tensor in tensors.items():
+        if tensor.layout != torch.strided or tensor.device.type != "cpu" or tensor.is_quantized:
+            raise UserError(f"{path}: '{name}' is no plain tensor", "write torch.save(model.state_dict(), FILE)")
+    claimed = sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
+    if claimed > path.stat().st_size:
+        raise UserError(
+            f"{path} has {path.stat().st_size:,} bytes, its tensors {claimed:,}",
+            "do not use it: it was made to fill memory",
+        )
 
 
 def _check_sums(path: Path) -> None:
@@ -152,6 +169,10 @@ def _check_sums(path: Path) -> None:
     try:
         with zipfile.ZipFile(path) as archive:
             for entry in archive.infolist():
+                if entry.compress_type != zipfile.ZIP_STORED:  # a small file may then hold any amount
+                    raise UserError(
+                        f"{path} is compressed, which torch.save does not do", "take the file as torch wrote it"
+                    )
                 with archive.open(entry) as part:
                     if entry.CRC:  # 0: written under torch.serialization.set_crc32_options(False)
                         while part.read(1 << 20):
@@ -218,7 +239,8 @@ def _spec(
 
 def _count(shapes: dict[str, tuple[int, ...]], level: str) -> int:
     """Layers of a level, a gap left by a missing one counted."""
-    return 1 + max(int(name.split(".")[2]) for name in shapes if name.startswith(f"{level}.layers."))
+    numbers = [re.match(rf"{level}\.layers\.(\d{{1,9}})\.", name) for name in shapes]
+    return 1 + max(int(match[1]) for match in numbers if match)
 
 
 def _task(path: Path, vocab: int, seq_len: int | None, data_path: str, name: str | None) -> Task:
