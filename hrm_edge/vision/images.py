@@ -17,7 +17,9 @@ Image = NDArray[np.uint8]  # [h, w, 3] BGR
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
 MAX_BYTES = 64 << 20
 MAX_PIXELS = 64_000_000  # above what phones save; decoded it takes 3 bytes a pixel
+UPLOAD_PIXELS = 16_000_000  # of a picture that somebody sends to the page
 MIN_SIDE = 64  # pixels: below, the cells of a grid are too small to hold a digit
+_JPEG = b"\xff\xd8"
 _SMALLER = "make it smaller, or send a part of it"
 
 
@@ -36,19 +38,40 @@ def load_image(path: Path | str, upright: bool = True) -> Image:
     return decode_image(data, str(path), upright)
 
 
+def decode_upload(data: bytes) -> Image:
+    """Decode a picture that somebody sent, in at most ``UPLOAD_PIXELS``: a JPEG of more is read at a half or a quarter
+    of its size, as JPEG allows; another picture of more is refused, since a small file may hold it."""
+    name = "the upload"
+    width, height = _header_size(data, name) or (0, 0)
+    flags = cv2.IMREAD_COLOR
+    if width * height > UPLOAD_PIXELS:
+        if data[:2] != _JPEG:
+            raise UserError(
+                f"{name}: the picture has {width}x{height} pixels, more than {UPLOAD_PIXELS // 10**6} megapixels",
+                _SMALLER,
+            )
+        half = width * height <= 4 * UPLOAD_PIXELS
+        flags = cv2.IMREAD_REDUCED_COLOR_2 if half else cv2.IMREAD_REDUCED_COLOR_4
+    return _decode(data, name, flags)
+
+
 def decode_image(data: bytes, name: str, upright: bool = True) -> Image:
     """The bytes of a JPEG, PNG, WebP or BMP file as BGR uint8 [h, w, 3]; ``name`` is what errors call it.
 
     Raises ``UserError`` for what is no picture, is torn, or has more than ``MAX_PIXELS`` pixels or less than
     ``MIN_SIDE`` a side. The size is taken from the header, before anything is decoded.
     """
+    return _decode(data, name, cv2.IMREAD_COLOR | (0 if upright else cv2.IMREAD_IGNORE_ORIENTATION))
+
+
+def _decode(data: bytes, name: str, flags: int) -> Image:
+    """See :func:`decode_image`; ``flags`` of OpenCV."""
     if len(data) > MAX_BYTES:
         raise _too_large(name)
     size = _header_size(data, name)
     if size is None:
         raise _torn(name)
     _check_size(*size, name)
-    flags = cv2.IMREAD_COLOR | (0 if upright else cv2.IMREAD_IGNORE_ORIENTATION)
     try:
         image = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
     except cv2.error as error:
@@ -84,7 +107,7 @@ def _header_size(data: bytes, name: str) -> tuple[int, int] | None:
     try:
         if data[:8] == b"\x89PNG\r\n\x1a\n":
             return struct.unpack(">II", data[16:24])
-        if data[:2] == b"\xff\xd8":
+        if data[:2] == _JPEG:
             return _jpeg_size(data)
         if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
             return _webp_size(data)
