@@ -45,8 +45,10 @@ venv: $(VENV)/.installed-dev ## make the environment with everything that develo
 quickstart: $(VENV)/.installed ## the whole road on a small puzzle: data, train, export, bench, solve (minutes on a CPU)
 	PATH="$(abspath $(BIN)):$$PATH" scripts/quickstart.sh
 
-test: $(VENV)/.installed-dev ## the tests that need no special hardware
-	$(BIN)/python -m pytest
+# All cores, but no more processes than memory is usual for: each loads torch. Only here: a plain pytest stays in one
+# process, where a debugger stops and output is seen. A worker takes over tests of another that has more left.
+test: $(VENV)/.installed-dev ## the tests that need no special hardware, on all cores
+	$(BIN)/python -m pytest --numprocesses logical --maxprocesses 8 --dist worksteal
 
 test-slow: $(VENV)/.installed-dev ## the tests that take minutes
 	$(BIN)/python -m pytest -m "slow and not gpu and not trt and not jetson"

@@ -32,7 +32,7 @@ from rich.table import Table
 from turns import ratios, summary
 
 from hrm_edge import zoo
-from hrm_edge.data.puzzles import PuzzleSet, load_puzzles
+from hrm_edge.data.puzzles import load_puzzles
 from hrm_edge.device.identity import describe_device, package_version
 from hrm_edge.device.state import read_state, warnings_before
 from hrm_edge.device.system import System
@@ -49,6 +49,7 @@ from hrm_edge.runtime import CpuBackend, open_step
 from hrm_edge.runtime.native.session import available
 from hrm_edge.spec import flops_per_step, variant_spec
 from hrm_edge.tasks import get_task
+from hrm_edge.tasks.puzzles import Puzzles
 from hrm_edge.tasks.samples import sample_file
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -156,14 +157,14 @@ def inputs(model: HRM) -> Arrays:
     """One board of the package's and a carry as it is after some steps: unit variance."""
     spec, random = model.spec, np.random.default_rng(0)
     carry = (1, spec.total_len, spec.hidden)
-    feeds: Arrays = {"tokens": samples().inputs[:1].astype(np.int32)}
+    feeds: Arrays = {"tokens": samples().givens[:1].astype(np.int32)}
     feeds |= {name: random.normal(size=carry).astype(np.float32) for name in ("z_h", "z_l")}
     if spec.puzzle_dim:
         feeds["puzzle"] = np.zeros((1, spec.puzzle_tokens * spec.hidden), np.float32)
     return feeds
 
 
-def samples() -> PuzzleSet:
+def samples() -> Puzzles:
     path = sample_file(TASK.name)
     assert path is not None
     return load_puzzles(path, TASK)

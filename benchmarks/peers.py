@@ -235,13 +235,13 @@ def run(options: argparse.Namespace, scratch: Path) -> dict[str, Any]:
     source = options.data or sample_file(task.name)
     if source is None:
         raise UserError(f"the package has no puzzles of {task.name}", "name a set: --data PATH")
-    puzzles = load_puzzles(source, task).head(options.puzzles)
+    puzzles = load_puzzles(source, task, options.puzzles)
     if puzzles.labels is None:
         raise UserError(f"{source} has no answers", "name a set that has them")
     int8 = folder_of(options.int8) if options.int8 else None
     given = Given(model, fp32, int8, task, model.spec.max_steps, options.threads, scratch)
     before = read_state()
-    times = measure(given, puzzles.inputs, options.rounds)
+    times = measure(given, puzzles.givens, options.rounds)
     return {
         "kind": "hrm-edge peers", "schema_version": 1,
         "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),

@@ -63,7 +63,9 @@ class Train(Section):
     )
     halt_exploration: float = Field(default=0.1, ge=0, le=1)
     ema: float = Field(default=0.999, ge=0, lt=1, description="decay of the weight average; 0: none")
-    precision: Literal["fp32", "bf16"] = "bf16"
+    precision: Literal["auto", "fp32", "bf16"] = Field(
+        default="auto", description="auto: bf16 where the machine multiplies in it, else fp32; the run records which"
+    )
     compile: bool = True
 
 

@@ -4,16 +4,24 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import signal
 from collections.abc import Iterator
 
 import pytest
 from hypothesis import settings
 
 from hrm_edge.quiet import switch_off
+from tests.shared import all_workers
 
 # Two threads of one matrix library on two cores slow each other down; a test that measures threads sets its own.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 switch_off()  # tests import ONNX Runtime and OpenVINO themselves
+
+# A shell that runs the tests in the background lets them ignore Ctrl-C, and nohup a hangup; programs that they start
+# would inherit that. A handler is not inherited: it ignores the signal here alone.
+for _ignored in (signal.SIGINT, signal.SIGHUP):
+    if signal.getsignal(_ignored) is signal.SIG_IGN:
+        signal.signal(_ignored, lambda *_: None)
 
 # No deadline: a slow machine is not a bug. Derandomized: the same commit gives the same verdict.
 settings.register_profile("hrm-edge", deadline=None, derandomize=True, max_examples=50)
@@ -24,7 +32,9 @@ settings.load_profile("hrm-edge")
 def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Nothing is read from, nor left in, the cache of the user who runs the tests."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        cache = all_workers(tmp_path_factory) / "cache"
+        cache.mkdir(exist_ok=True)
+        patch.setenv("XDG_CACHE_HOME", str(cache))
         yield
 
 

@@ -23,7 +23,7 @@ from hrm_edge.errors import UserError
 from hrm_edge.files import write_json
 from hrm_edge.manifest import MANIFEST, STEP_FILE, Manifest, file_entries, parse_manifest, read_manifest
 from hrm_edge.model import load as loading
-from hrm_edge.model.published import read_state_dict
+from hrm_edge.model.state_dict import read_state_dict
 from hrm_edge.recipe import Recipe
 from hrm_edge.runtime import open_artifact
 from hrm_edge.runtime.trt.identity import BatchRange
@@ -56,7 +56,7 @@ def test_every_integer_has_an_upper_bound(kind):
     assert without <= COMPARED_ONLY
 
 
-@pytest.mark.parametrize("value", [1 << 31, 1 << 70, 0, -1])
+@pytest.mark.parametrize("value", [1 << 31, 1 << 70, -1])
 @pytest.mark.parametrize(
     "name", ["hidden", "heads", "h_layers", "l_layers", "h_cycles", "l_cycles", "max_steps", "puzzles"]
 )

@@ -11,7 +11,9 @@ from hrm_edge.cli.options import Duration, OutputFile, backend_option, task_opti
 
 @click.command()
 @click.argument("models", metavar="MODEL", nargs=-1, required=True)
-@click.option("--data", help="Built data folder, or a CSV or text file.  [default: 256 puzzles of the package]")
+@click.option(
+    "--data", help="Built data folder, or a file of puzzles as solve reads them.  [default: 256 puzzles of the package]"
+)
 @task_option
 @click.option("--limit", type=click.IntRange(1), help="Only the first so many puzzles.")
 @click.option(

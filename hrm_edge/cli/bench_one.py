@@ -91,12 +91,13 @@ def measure(context: click.Context, model: str, options: Options) -> tuple[Bench
     )
     cold = _cold_start(solver, options, process_s, loaded_s)
     engine_parity = check_first(session, resolved.manifest, options.data)
-    puzzles = answered_puzzles(options.data or sample_of(task), task, options.limit)
+    puzzles, about = answered_puzzles(options.data or sample_of(task), task, options.limit)
+    assert puzzles.labels is not None
     digest = hashlib.sha256(puzzles.givens.tobytes()).hexdigest()
     path = options.data or f"the package's own {task.name} puzzles"
     from hrm_edge.report import Data  # after the cold start: its import belongs to no model
 
-    data = Data(**{**puzzles.data.model_dump(), "sha256": digest, "path": path})
+    data = Data(**{**about.model_dump(), "sha256": digest, "path": path})
     command = shlex.join(["hrm-edge", *context.obj])
     subject = replace(
         _subject(resolved, options, data), cold_start=cold, protocol=protocol, command=command,
@@ -106,7 +107,7 @@ def measure(context: click.Context, model: str, options: Options) -> tuple[Bench
     with progress_bar(options.scenario, 1.0) as progress:
         report = bench(
             solver, puzzles.givens, puzzles.labels, subject=subject, ask=ask, progress=progress,
-            puzzle_ids=puzzles.puzzle_ids,             tell=lambda message: echo(message, err=True),
+            puzzle_ids=puzzles.ids, tell=lambda message: echo(message, err=True),
         )  # fmt: skip
     return report, task.format(puzzles.givens[0])
 
@@ -150,7 +151,7 @@ def _cold_start(solver: Any, options: Options, process_s: float | None, loaded_s
 def _one_puzzle(task: Any, options: Options) -> Tokens:
     from hrm_edge.data.puzzles import load_puzzles
 
-    return load_puzzles(options.data or sample_of(task), task).inputs[:1]
+    return load_puzzles(options.data or sample_of(task), task, 1).givens
 
 
 def _subject(resolved: Resolved, options: Options, data: Data) -> Subject:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @click.command("eval")
 @click.argument("model")
-@click.option("--data", required=True, help="Built data folder, or a CSV or text file of puzzles.")
+@click.option("--data", required=True, help="Built data folder, or a file of puzzles, see solve; - is standard input.")
 @task_option
 @click.option("--limit", type=click.IntRange(1), help="Only the first so many puzzles (arc: tasks).")
 @click.option(
@@ -102,11 +102,12 @@ def _rules(
     from hrm_edge.cli.answered import answered_puzzles
     from hrm_edge.cli.options import progress_bar
 
-    puzzles = answered_puzzles(data, resolved.task, limit)
-    with progress_bar("solving", len(puzzles.givens)) as progress:
+    puzzles, about = answered_puzzles(data, resolved.task, limit)
+    assert puzzles.labels is not None
+    with progress_bar("solving", len(puzzles)) as progress:
         return run(
-            solver, puzzles.givens, puzzles.labels, model=resolved.model, data=puzzles.data, threads=threads,
-            puzzle_ids=puzzles.puzzle_ids, on_progress=lambda done, verified: progress(done),
+            solver, puzzles.givens, puzzles.labels, model=resolved.model, data=about, threads=threads,
+            puzzle_ids=puzzles.ids, on_progress=lambda done, verified: progress(done),
             other=None if beside is None else (beside.session, beside.model),
         )  # fmt: skip
 

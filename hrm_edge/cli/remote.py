@@ -258,7 +258,8 @@ def solve(target: Target, puzzle: str, model: str | None, engine: bool, solve_op
 def demo(target: Target, port: int, model: str | None, demo_options: tuple[str, ...]) -> None:
     """Run the camera demo on HOST and show its page here, through ssh: nothing is opened on the network."""
     for ending in (signal.SIGTERM, signal.SIGHUP):  # as Ctrl-C: a demo that nobody looks at would keep the camera
-        signal.signal(ending, signal.default_int_handler)
+        if signal.getsignal(ending) != signal.SIG_IGN:  # nohup ignores the terminal's end
+            signal.signal(ending, signal.default_int_handler)
     with _workspace(target) as space:
         words = ["--web", f"127.0.0.1:{port}"]
         if model:

@@ -91,9 +91,11 @@ def refuse_task(path: Path | str, task: str | None) -> None:
 
 
 def tell_assumed(path: str, about: dict[str, Any]) -> None:
-    """Say on stderr what of a published model had to be assumed."""
+    """Say on stderr what of a published model had to be assumed, and which of its weights were taken."""
     if about.get("assumed"):
-        echo(f"Note: no {PUBLISHED_CONFIG} beside {path}, taken as published: {about['assumed']}", err=True)
+        echo(f"Note: no {PUBLISHED_CONFIG} beside {path} says it, taken as published: {about['assumed']}", err=True)
+    if about.get("weights"):
+        echo(f"Note: the weights of {path} are {about['weights']}", err=True)
 
 
 def unknown_model(name: str, also: str = "") -> UserError:

@@ -75,8 +75,9 @@ def train(recipe: Path, overrides: tuple[str, ...], out: Path | None, nproc: int
 
     The run folder gets full checkpoints (weights, average, optimizer, carry, random state), the best one by exact
     accuracy on unseen puzzles, and a log: metrics.jsonl, metrics.csv and, where it is installed, TensorBoard.
-    Ctrl-C saves and stops; --resume goes on from there, bit for bit on as many processes as before. On another number
-    of processes it sees the same puzzles, but sums round differently.
+    Ctrl-C and SIGTERM save and stop; --resume goes on from there, bit for bit on as many processes as before. On
+    another number of processes it sees the same puzzles, but sums round differently. Under nohup a run outlives its
+    terminal.
 
     \b
     hrm-edge train recipes/mini-sudoku_nano.yaml --set data=data/mini --out runs/mini
@@ -170,7 +171,7 @@ def _train(options: Recipe, run: Path, own: list[str], flags: dict[str, Any], wo
     from hrm_edge.train.progress import Progress
 
     trainer = start(options, run, resume=flags["resume"], world=world, wandb=flags["wandb"])
-    with Progress(options, trainer) as progress:
+    with Progress(trainer) as progress:
         outcome = trainer.run(time_limit=flags["time_limit"], stop=lambda: bool(stopped), report=progress.show)
     progress.table(outcome)
     again = f"hrm-edge {' '.join(map(shlex.quote, own))} --resume"

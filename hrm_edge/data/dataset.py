@@ -27,7 +27,7 @@ class Dataset:
         self, folder: Path | str, split: str = "train", task: Task | None = None, *, scan: bool = True
     ) -> None:
         self.folder, self.split = Path(folder), split
-        self.part: Part = read_part(folder, split, task, scan=scan)
+        self.part: Part = read_part(folder, split, task, scan=None if scan else 0)
 
     @property
     def metadata(self) -> Metadata:
@@ -93,6 +93,12 @@ class Sampler:
             )
         self.seed, self.epoch, self.position = state["seed"], state["epoch"], state["position"]
         self._order = self._epoch_order(self.epoch)
+        if not 0 <= self.position < len(self._order):
+            raise UserError(
+                f"the saved run was at example {self.position} of an epoch that has {len(self._order)} in "
+                f"{self.dataset.folder}",
+                "resume with the data folder the run was started with",
+            )
 
     def _rows(self, count: int) -> NDArray[np.int64]:
         pieces = [np.zeros(0, np.int64)]

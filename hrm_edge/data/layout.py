@@ -9,6 +9,7 @@ Axes: N examples, S cells, P puzzles, G groups.
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -84,11 +85,11 @@ def is_data_folder(path: Path | str) -> bool:
     return any((Path(path) / split / METADATA).exists() for split in SPLITS)
 
 
-def read_part(folder: Path | str, split: str, task: Task | None = None, *, scan: bool = True) -> Part:
-    """Open ``folder/split``, memory-mapped and checked.
+def read_part(folder: Path | str, split: str, task: Task | None = None, *, scan: int | None = None) -> Part:
+    """Open ``folder/split``, memory-mapped and checked; ``scan``: examples whose tokens are read (None: all).
 
-    Raises ``UserError`` for a missing or torn file, arrays that contradict each other, tokens outside the vocabulary
-    (with ``scan``: every token is read), and a folder of another task than ``task``.
+    Raises ``UserError`` for a missing or torn file, arrays that contradict each other, tokens outside the vocabulary,
+    and a folder of another task than ``task``.
     """
     root = Path(folder) / split
     if not root.is_dir():
@@ -102,8 +103,8 @@ def read_part(folder: Path | str, split: str, task: Task | None = None, *, scan:
         _check_task(root, metadata, task)
     arrays = {name: _open(root / f"all__{name}.npy") for name in ARRAYS}
     _check_shapes(root, metadata, arrays)
-    for name in ("inputs", "labels") if scan else ():
-        _check_tokens(root / f"all__{name}.npy", arrays[name], metadata.vocab_size)
+    for name in ("inputs", "labels"):
+        _check_tokens(root / f"all__{name}.npy", arrays[name][:scan], metadata.vocab_size)
     return Part(metadata, **arrays)
 
 
@@ -260,3 +261,13 @@ def identifiers_hash(folder: Path | str) -> str | None:
     """SHA-256 of ``identifiers.json``, which says what the rows of a puzzle table mean; None where there is none."""
     path = Path(folder) / IDENTIFIERS
     return sha256(path) if path.is_file() else None
+
+
+def folder_hash(folder: Path | str) -> str:
+    """SHA-256 over every file of the two parts of a data folder and ``identifiers.json``: equal for equal data."""
+    digest = hashlib.sha256()
+    names = [f"{split}/{name}" for split in SPLITS for name in (METADATA, *(f"all__{array}.npy" for array in ARRAYS))]
+    for name in [IDENTIFIERS, *names]:
+        path = Path(folder) / name
+        digest.update(f"{name} {sha256(path) if path.is_file() else 'missing'}\n".encode())
+    return digest.hexdigest()

@@ -6,6 +6,7 @@ A run folder holds ``checkpoints/step-00000100/`` … and ``best.json``; a check
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -110,11 +111,24 @@ def check_tensors(spec: ModelSpec, tensors: dict[str, Tensor], source: Path | st
     """``UserError`` naming the first tensor that a model of ``spec`` lacks, does not have, or has in another shape."""
     wanted = {**parameter_shapes(spec), **buffer_shapes(spec)}
     variant = f"a {spec.variant} model"
+    theirs, ours = family({name: tuple(tensor.shape) for name, tensor in tensors.items()}), family(wanted)
+    because = "" if theirs == ours else f": the file is of {theirs}, {variant} of this recipe or config is {ours}"
     for name, shape in wanted.items():
         if name not in tensors:
-            raise UserError(f"{source} has no tensor '{name}', which {variant} needs", mend)
+            raise UserError(f"{source} has no tensor '{name}', which {variant} needs{because}", mend)
         if tuple(tensors[name].shape) != shape:
             found = list(tensors[name].shape)
-            raise UserError(f"{source}: '{name}' is {found}, {variant} needs {list(shape)}", mend)
+            raise UserError(f"{source}: '{name}' is {found}, {variant} needs {list(shape)}{because}", mend)
     if extra := sorted(set(tensors) - set(wanted)):
-        raise UserError(f"{source} has tensor '{extra[0]}', which {variant} does not have", mend)
+        raise UserError(f"{source} has tensor '{extra[0]}', which {variant} does not have{because}", mend)
+
+
+def family(shapes: Mapping[str, tuple[int, ...]]) -> str:
+    """Say in words what kind of model has tensors of these names and shapes."""
+    hidden = shapes.get("embed_tokens.embedding_weight", (0, 0))[-1]
+    kind = "an HRM (a stack of blocks for each level)"
+    if not any(name.startswith("H_level.") for name in shapes):
+        kind = "a TRM (one stack of blocks for both levels)"
+    mixing = next((shape for name, shape in shapes.items() if name.endswith("mlp_t.down_proj.weight")), None)
+    how = f"an MLP over {mixing[0]} positions" if mixing else "attention"
+    return f"{kind} with {how} and hidden size {hidden}"

@@ -17,7 +17,8 @@ import numpy as np
 
 from hrm_edge.errors import UserError
 from hrm_edge.tasks.base import Tokens
-from hrm_edge.tasks.sudoku import DIGITS, FIRST_DIGIT, Sudoku, geometry
+from hrm_edge.tasks.sudoku import FIRST_DIGIT, Sudoku, geometry
+from hrm_edge.tasks.sudoku_text import DIGITS
 
 Ints = Any  # list[int] here, int64 array under numba: same code, no common type
 

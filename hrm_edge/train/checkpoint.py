@@ -24,6 +24,7 @@ from hrm_edge.model.weights import (
     load_tensors,
     read_checkpoint,
 )
+from hrm_edge.train.precision import Precision
 
 OPTIMIZER_FILE = "optimizer.safetensors"
 CARRY_FILE = "carry.safetensors"
@@ -121,6 +122,12 @@ class Restored:
         self.folder = found[-1]
         self.info = read_checkpoint(self.folder)
         self.loop: dict[str, Any] = read_json(self.folder / LOOP_FILE)
+
+    @property
+    def precision(self) -> Precision:
+        """What the run has trained in so far."""
+        precision: Precision = self.loop["recipe"]["train"]["precision"]
+        return precision
 
     def tensors(self, name: str) -> dict[str, Tensor]:
         return load_tensors(self.folder / name)

@@ -126,6 +126,8 @@ def launch(arguments: list[str], hosts: Hosts) -> int:
     # that are gone; without sharing every round gets a new one.
     os.environ.setdefault("TORCH_DISABLE_SHARE_RDZV_TCP_STORE", "1")
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, cores // hosts.nproc)))
+    if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN:  # nohup: torch 2.9 and later can let the signal alone
+        os.environ.setdefault("TORCHELASTIC_SIGNALS_TO_HANDLE", "SIGTERM,SIGINT,SIGQUIT")
     try:
         result = _run(arguments, hosts)
     except SignalException:

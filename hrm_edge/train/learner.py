@@ -20,6 +20,7 @@ from hrm_edge.train.checkpoint import CARRY_FILE, OPTIMIZER_FILE, Restored, flat
 from hrm_edge.train.distributed import World
 from hrm_edge.train.feed import Feed
 from hrm_edge.train.optim import Ema, lr_factor, make_optimizer, sparse_sign_sgd_
+from hrm_edge.train.precision import DTYPES
 
 
 class Learner:
@@ -31,7 +32,7 @@ class Learner:
     def __init__(
         self, recipe: Recipe, spec: ModelSpec, feed: Feed, world: World, prepare: Callable[[HRM], None]
     ) -> None:
-        """``prepare`` changes the fresh model before anything is derived from it."""
+        """``prepare`` changes the fresh model before anything is derived from it; ``recipe`` names its precision."""
         self.recipe, self.feed, self.world = recipe, feed, world
         self.device = world.device
         self.slots = world.share(recipe.train.batch)
@@ -39,7 +40,7 @@ class Learner:
         self.model = HRM(spec).to(self.device)
         prepare(self.model)
         self.model.grad_l_updates = spec.l_cycles if recipe.train.gradient == "last_cycle" else 1
-        self.dtype = torch.bfloat16 if recipe.train.precision == "bf16" else torch.float32
+        self.dtype = DTYPES[recipe.train.precision]
         self.params = dict(self.model.named_parameters())
         self.optimizer = make_optimizer(recipe.train, self.params.values())
         self.ema = Ema(self.params, recipe.train.ema) if recipe.train.ema else None

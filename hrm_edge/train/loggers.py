@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import importlib.util
 import io
@@ -95,13 +96,13 @@ class Logs:
 
 
 def read_lines(path: Path) -> list[Line]:
-    """The lines of a JSON lines log; one that a kill has torn, the last, is left out."""
+    """Read a JSON lines log; a line that a kill or a full disk has torn is left out, the others stay."""
     lines = []
-    for text in path.read_text(encoding="utf-8").splitlines() if path.is_file() else ():
-        try:
-            lines.append(json.loads(text))
-        except ValueError:
-            break
+    for text in path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else ():
+        with contextlib.suppress(ValueError):
+            line = json.loads(text)
+            if isinstance(line, dict) and isinstance(line.get("step"), int):
+                lines.append(line)
     return lines
 
 

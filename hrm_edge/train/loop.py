@@ -13,7 +13,7 @@ import torch
 
 from hrm_edge import __version__
 from hrm_edge.data.dataset import Dataset
-from hrm_edge.data.layout import identifiers_hash
+from hrm_edge.data.layout import folder_hash, identifiers_hash
 from hrm_edge.errors import EXIT_USER, GateError, HrmEdgeError, UserError
 from hrm_edge.files import write_text
 from hrm_edge.model.hrm import HRM
@@ -30,6 +30,7 @@ from hrm_edge.train.feed import Feed
 from hrm_edge.train.folder import held, was_restarted
 from hrm_edge.train.learner import Learner
 from hrm_edge.train.loggers import Line, Logs
+from hrm_edge.train.precision import Bf16, bf16_on, decided
 from hrm_edge.train.window import Window
 from hrm_edge.train.writer import Writer
 
@@ -58,8 +59,11 @@ class Outcome:
 class Trainer:
     """One rank of one run: a learner, its data, its folder; :meth:`run` drives it. Rank 0 writes."""
 
-    def __init__(self, recipe: Recipe, run: Path, world: World, *, resume: bool, wandb: str = "") -> None:
+    def __init__(self, recipe: Recipe, run: Path, world: World, *, resume: bool, bf16: Bf16, wandb: str = "") -> None:
+        saved = Restored(run) if resume else None
+        recipe, note = decided(recipe, bf16, saved.precision if saved is not None else None)
         self.recipe, self.run_folder, self.world = recipe, run, world
+        self.notes = [note] if note else []  # about how it starts, for a person
         self.task = get_task(recipe.task)
         if not recipe.data:
             raise UserError("recipe key 'data' is empty", "name a built data folder: --set data=DIR")
@@ -70,6 +74,7 @@ class Trainer:
         if len(self.test) < world.size:
             raise UserError(f"{recipe.data}/test has {len(self.test)} examples for {world.size} processes",
                             "build it with more test examples")  # fmt: skip
+        self.data_hash = folder_hash(recipe.data) if world.rank == 0 else ""
         feed = Feed(self.data, self.task, recipe.augment, recipe.seed)
         self.learner = Learner(recipe, self._spec(), feed, world, self._start_weights)
         self.logs, self.writer = Logs(run, wandb), Writer()
@@ -77,9 +82,8 @@ class Trainer:
         self.accuracy: float | None = None
         self.best: Best | None = None
         self.worse = 0  # evaluations in a row that were worse than the best
-        self.note = ""  # about how it goes on, for a person
-        if resume:
-            self._restore(Restored(run))
+        if saved is not None:
+            self._restore(saved)
 
     def _spec(self) -> ModelSpec:
         meta = self.data.metadata
@@ -102,17 +106,23 @@ class Trainer:
                 f"--resume: the recipe differs from the one of {saved.folder}: {changed}",
                 "resume with the same recipe and --set options, or start anew in another --out",
             )
-        self.learner.restore(saved)
         loop = saved.loop
+        if self.world.rank == 0 and loop.get("data_hash", self.data_hash) != self.data_hash:  # older runs have none
+            raise UserError(
+                f"--resume: the data in {self.recipe.data} is not what {saved.folder} was trained on",
+                "put the run's data back there, or start anew in another --out",
+            )
+        self.learner.restore(saved)
         self.seconds, self.worse = loop["seconds"], loop.get("worse", 0)
         self.best = Best(**loop["best"]) if loop.get("best") else None
         ranks = loop.get("ranks", 1)
-        self.note = f"resumed at step {saved.info.step}"
+        note = f"resumed at step {saved.info.step}"
         if ranks != self.world.size:
-            self.note += (
+            note += (
                 f" on {self.world.size} ranks, saved on {ranks}: the same puzzles and draws in the same order, but "
                 "sums are added in another order, so results agree to rounding, not bit for bit"
             )
+        self.notes.append(note)
 
     # -- the loop ---------------------------------------------------------------------------------------------
 
@@ -256,6 +266,7 @@ class Trainer:
         )
         loop = {
             "recipe": self.recipe.model_dump(mode="json"),
+            "data_hash": self.data_hash,
             **learner.values(),
             "seconds": self.seconds,
             "best": best._asdict() if best is not None else None,
@@ -299,6 +310,7 @@ def start(recipe: Recipe, run: Path, *, resume: bool, world: World | None = None
         newest = int(found[-1].name.rpartition("-")[2]) if found else -1
         steps = world.exchange(newest)
         resume |= bool(world.exchange(was_restarted(run))[0])
+        bf16 = bf16_on(world)
 
         def prepare() -> Trainer:
             if len(set(steps)) > 1:
@@ -308,7 +320,7 @@ def start(recipe: Recipe, run: Path, *, resume: bool, world: World | None = None
                 )
             if not resume and found:
                 raise UserError(f"{run} holds a run already", "add --resume to go on with it, or choose another --out")
-            return Trainer(recipe, run, world, resume=resume, wandb=wandb)
+            return Trainer(recipe, run, world, resume=resume, bf16=bf16, wandb=wandb)
 
         trainer = world.together(prepare)
         trainer.learner.connect()

@@ -8,7 +8,6 @@ from typing import Any
 from rich import progress
 from rich.table import Table
 
-from hrm_edge.recipe import Recipe
 from hrm_edge.spec import parameter_table
 from hrm_edge.terminal import open_console
 from hrm_edge.train.loop import Outcome, Trainer
@@ -17,8 +16,8 @@ from hrm_edge.train.loop import Outcome, Trainer
 class Progress:
     """Shows the log lines of a run on stderr; use as a context manager around ``Trainer.run``."""
 
-    def __init__(self, recipe: Recipe, trainer: Trainer) -> None:
-        world, spec = trainer.world, trainer.learner.model.spec
+    def __init__(self, trainer: Trainer) -> None:
+        recipe, world, spec = trainer.recipe, trainer.world, trainer.learner.model.spec
         self.console = open_console(stderr=True, quiet=world.rank > 0)
         ranks = f" · {world.size} processes" if world.size > 1 else ""
         self.console.print(
@@ -26,7 +25,7 @@ class Progress:
             f"{len(trainer.data):,} training examples · {recipe.train.precision} on {world.device.type}{ranks} · "
             f"checkpoints in {trainer.run_folder}"
         )
-        for note in (trainer.note, trainer.learner.why_not_compiled):
+        for note in (*trainer.notes, trainer.learner.why_not_compiled):
             if note:
                 self.console.print(note)
         self.bar = progress.Progress(

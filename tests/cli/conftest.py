@@ -12,6 +12,7 @@ import pytest
 from hrm_edge.cli import main as frame
 from hrm_edge.tasks.sudoku import Sudoku
 from tests.artifacts import singles_puzzles, write_singles_artifact
+from tests.shared import made_once
 
 MINI = Sudoku(2, 2)
 
@@ -54,11 +55,15 @@ def mini(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run folder after a few optimizer steps: far from solving anything, but a checkpoint by the book."""
     pytest.importorskip("torch")
+    return made_once(tmp_path_factory, "trained", train_briefly) / "run"
+
+
+def train_briefly(folder: Path) -> None:
+    """Build ``data`` and train ``run``."""
     from hrm_edge.data.build import Options, build
     from hrm_edge.recipe import Recipe
     from hrm_edge.train.loop import start
 
-    folder = tmp_path_factory.mktemp("trained")
     build(MINI, folder / "data", Options(source="generate", count=40, test_count=10, seed=0))
     recipe = Recipe.model_validate(
         {
@@ -69,7 +74,6 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
         }
     )  # fmt: skip
     start(recipe, folder / "run", resume=False).run()
-    return folder / "run"
 
 
 @pytest.fixture

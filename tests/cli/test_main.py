@@ -64,21 +64,18 @@ def test_help_lists_every_verb_with_its_summary():
         assert verb.summary in done.stdout
 
 
-def test_help_imports_nothing_heavy_and_answers_at_once():
+def test_help_imports_nothing_heavy_so_that_it_answers_at_once():
+    """Python's own modules and click are about 140; each of the heavy ones would bring hundreds."""
     code = (
-        "import sys, time; start = time.perf_counter()\n"
+        "import sys\n"
         "from hrm_edge.cli.main import main\n"
         "assert main(['--help']) == 0\n"
-        "print('ms', (time.perf_counter() - start) * 1000, file=sys.stderr)\n"
         "heavy = {'torch', 'onnx', 'onnxruntime', 'numpy', 'numba', 'pydantic', 'yaml', 'rich'} & set(sys.modules)\n"
         "assert not heavy, heavy\n"
+        "assert len(sys.modules) < 220, sorted(sys.modules)\n"
     )
-    times = []
-    for _ in range(3):  # the best of three: another process may hold the core
-        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
-        assert done.returncode == 0, done.stderr
-        times.append(float(done.stderr.split()[-1]))
-    assert min(times) < 300
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.parametrize("name", frame.VERBS)

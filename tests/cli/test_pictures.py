@@ -68,7 +68,7 @@ def test_in_a_folder_a_bad_picture_is_a_result(run, tmp_path):
     assert (bad["puzzle"], bad["answer"], bad["verified"]) == (None, None, False)
     assert "a.jpg is no picture" in bad["picture"]["error"]
     assert good["answer"] == ANSWER
-    assert "1 of 2 puzzles not solved" in done.err
+    assert "Failed: 1 of 2 pictures not read\n  take those pictures again as is said of each\n" in done.err
 
 
 @pytest.mark.parametrize(

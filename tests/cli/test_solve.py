@@ -10,7 +10,7 @@ from hrm_edge.tasks.sudoku import Sudoku
 from tests.artifacts import rounds_needed, singles_puzzles, write_singles_artifact
 
 MINI, NINE = Sudoku(2, 2), Sudoku(3, 3)
-KEYS = {"source", "puzzle", "answer", "verified", "steps", "views", "latency_ms"}
+KEYS = {"source", "read_as", "puzzle", "answer", "verified", "steps", "views", "latency_ms"}
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +53,8 @@ def test_a_puzzle_beyond_the_model_is_never_shown_as_solved(run, nine):
     assert "no answer of the model obeyed the rules" in done.out
     assert "│" not in done.out
     assert "Next" not in done.out
-    assert "Failed: 1 of 1 puzzles not solved (views tried: 3, steps of each: 20)\n  try more: --views 12" in done.err
+    assert "Failed: 1 of 1 puzzles not solved (views tried: 3, steps of each: 20)\n" in done.err
+    assert "  try more: --max-steps 81 --views 12, or a stronger model" in done.err
     done = run("solve", hard, "--model", model, "--views", 1, "--json")
     assert done.code == 1
     (result,) = json.loads(done.out)["results"]
@@ -92,7 +93,7 @@ def test_a_checkpoint_that_has_learned_nothing_says_so(run, trained):
 REFUSALS = [
     ("003040000002010", "read 15 cells, a mini-sudoku puzzle has 16"),
     ("0" * 81, "read 81 cells, a mini-sudoku puzzle has 16"),
-    ("00304000000201x0", "bad character 'x' in row 4, column 3"),
+    ("00304000000201z0", "bad character 'z' in row 4, column 3"),
     ("1100000000000000", "contradictory givens: two 1s in row 1"),
     ("0000000000000000", "argument: the puzzle has several solutions: row "),
     ("1230000400000000", "argument: the puzzle has no solution"),

@@ -8,6 +8,7 @@ import pytest
 
 from hrm_edge.data.build import Options, build
 from hrm_edge.tasks.sudoku import Sudoku
+from tests.shared import made_once
 
 pytest.importorskip("numba")
 
@@ -15,6 +16,5 @@ pytest.importorskip("numba")
 @pytest.fixture(scope="session")
 def mini_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A built mini-sudoku folder: 40 groups of 3 puzzles to train on, 20 test puzzles. Read it only."""
-    out = tmp_path_factory.mktemp("data") / "mini"
-    build(Sudoku(2, 2), out, Options(count=40, test_count=20, augment=2, seed=1))
-    return out
+    options = Options(count=40, test_count=20, augment=2, seed=1)
+    return made_once(tmp_path_factory, "mini", lambda folder: build(Sudoku(2, 2), folder / "out", options)) / "out"

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from hrm_edge.plugin.driver import Driver
+from tests.shared import made_once
 
 HERE = Path(__file__).parent
 
@@ -22,9 +23,10 @@ def kernels(tmp_path_factory: pytest.TempPathFactory) -> Path:
     pytest.importorskip("triton", reason="pip install 'hrm-edge[fused]'")
     from hrm_edge.ops.aot import build
 
-    path = tmp_path_factory.mktemp("kernels") / "kernels"
-    build(path, (87,), ("float16",), (32,))
-    return path
+    folder = made_once(
+        tmp_path_factory, "kernels", lambda folder: build(folder / "kernels", (87,), ("float16",), (32,))
+    )
+    return folder / "kernels"
 
 
 class _Last(ctypes.Structure):
@@ -65,9 +67,12 @@ class FakeCuda:
 def fake_library(tmp_path_factory: pytest.TempPathFactory) -> Path:
     if shutil.which("g++") is None:
         pytest.skip("no g++ to compile the stand-in for the CUDA driver")
-    path = tmp_path_factory.mktemp("fake") / "libcuda.so.1"
-    subprocess.run(["g++", "-shared", "-fPIC", "-o", str(path), str(HERE / "fake_cuda.cpp")], check=True)
-    return path
+
+    def compile_it(folder: Path) -> None:
+        command = ["g++", "-shared", "-fPIC", "-o", str(folder / "libcuda.so.1"), str(HERE / "fake_cuda.cpp")]
+        subprocess.run(command, check=True)
+
+    return made_once(tmp_path_factory, "fake-cuda", compile_it) / "libcuda.so.1"
 
 
 @pytest.fixture

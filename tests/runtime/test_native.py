@@ -115,11 +115,11 @@ def test_a_shipped_model_solves_as_with_onnxruntime():
     assert folder is not None
     assert path is not None
     task = get_task("sudoku")
-    puzzles = load_puzzles(path, task).head(64)
+    puzzles = load_puzzles(path, task, 64)
     found = {}
     for backend in ("native", "onnxruntime"):
         session, _ = open_artifact(folder, threads=2, backend=backend)  # type: ignore[arg-type]
-        found[backend] = solve(session, task, puzzles.inputs, slots=16)
+        found[backend] = solve(session, task, puzzles.givens, slots=16)
     ours, theirs = found["native"], found["onnxruntime"]
     assert session.backend == "onnxruntime-cpu"
     assert ours.verified.mean() >= theirs.verified.mean() - 0.05  # a puzzle in doubt may go either way

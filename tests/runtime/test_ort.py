@@ -120,7 +120,7 @@ DAMAGES = [
 ]
 
 
-@pytest.mark.parametrize(("name", "damage", "words"), DAMAGES, ids=lambda value: str(value)[:25])
+@pytest.mark.parametrize(("name", "damage", "words"), DAMAGES, ids=[words[:25] for *_, words in DAMAGES])
 def test_a_torn_artifact_is_named(tmp_path, name, damage, words):
     folder = write_singles_artifact(tmp_path / "a", MINI)
     damage(folder / name)

@@ -185,6 +185,23 @@ def test_a_host_that_is_cut_off_for_good_gives_up_and_leaves_no_process(
     assert not beating, "kept alive, it would be waited for when the way is free again"
 
 
+def test_under_nohup_it_outlives_its_terminal(other_host: OtherHost, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TORCHELASTIC_SIGNALS_TO_HANDLE", "")  # what the launcher sets goes when the test ends
+    monkeypatch.delenv("TORCHELASTIC_SIGNALS_TO_HANDLE")
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+
+    def close_the_terminal() -> None:
+        other_host.wait_for_worker(1)
+        os.kill(os.getpid(), signal.SIGHUP)
+        time.sleep(0.5)
+        other_host.code.write_text("0")
+
+    thread = meanwhile(close_the_terminal)
+    assert launch([], Hosts(1)) == 0
+    thread.join()
+    assert len(other_host.workers()) == 1
+
+
 @pytest.mark.parametrize(("cuts", "last_code"), [(2, 0), (1, 75)])
 def test_a_host_that_was_cut_off_goes_on_with_the_restarts_it_had_left(
     other_host: OtherHost, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], cuts: int, last_code: int

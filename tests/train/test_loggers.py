@@ -41,6 +41,20 @@ def test_a_resumed_log_has_every_step_once(tmp_path: Path) -> None:
     assert [found["step"] for found in shown] == [20, 40, 60, 50]
 
 
+def test_a_torn_line_in_the_middle_costs_that_line_alone(tmp_path: Path) -> None:
+    logs = Logs(tmp_path)
+    logs.open(0, {}, lambda _: None)
+    for step in (20, 40, 60, 80):
+        logs.write(line(step))
+    logs.close()
+    texts = (tmp_path / LOG_FILE).read_bytes().splitlines(keepends=True)
+    (tmp_path / LOG_FILE).write_bytes(texts[0] + texts[1][:20] + b"\xff\n" + b"17\n" + b"".join(texts[2:]))
+    Logs(tmp_path).open(60, {}, lambda _: None)
+    assert [found["step"] for found in read_lines(tmp_path / LOG_FILE)] == [20, 60]
+    with open(tmp_path / CSV_FILE, newline="") as stream:
+        assert [row["step"] for row in csv.DictReader(stream)] == ["20", "60"]
+
+
 def test_tensorboard_gets_the_figures(tmp_path: Path) -> None:
     pytest.importorskip("tensorboard", reason="tensorboard is not installed: pip install 'hrm-edge[tensorboard]'")
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator

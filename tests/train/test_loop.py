@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,6 +17,8 @@ import pytest
 import torch
 
 from hrm_edge.data.build import Options, build
+from hrm_edge.data.dataset import Dataset, Sampler
+from hrm_edge.data.layout import PartWriter
 from hrm_edge.errors import GateError, UserError
 from hrm_edge.model.load import load_model, load_session
 from hrm_edge.model.weights import checkpoints, find_checkpoint
@@ -195,6 +198,39 @@ def test_a_torn_checkpoint_is_named(data: Path, tmp_path: Path) -> None:
     file.write_bytes(bytes(content[:100]))
     with pytest.raises(UserError, match=r"model\.safetensors has 100 bytes"):
         start(recipe(data), tmp_path / "run", resume=True)
+
+
+def test_a_resume_on_changed_data_is_refused(data: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(data, tmp_path / "data")
+    start(recipe(folder), tmp_path / "run", resume=False).run(time_limit=0.0)
+    path = folder / "train" / "all__labels.npy"
+    labels = np.load(path)
+    np.save(path, labels[::-1])
+    with pytest.raises(UserError, match=r"is not what .*step-00000001 was trained on\nput the run's data back"):
+        start(recipe(folder), tmp_path / "run", resume=True)
+    np.save(path, labels)
+    assert start(recipe(folder), tmp_path / "run", resume=True).run().finished
+
+
+def test_a_position_beyond_the_data_is_refused_where_the_checkpoint_has_no_hash(data: Path, tmp_path: Path) -> None:
+    """As older versions saved it: with the same groups and fewer examples the sampler never came to an end."""
+    folder = shutil.copytree(data, tmp_path / "data")
+    several = PartWriter(folder, "train", get_task("mini-sudoku"))
+    part = Dataset(data, "train").part
+    with several:
+        count = len(part) // 4
+        sizes = np.ones(count, np.int32)
+        several.add(part.inputs[: 4 * count], part.labels[: 4 * count], groups=sizes, puzzles=4 * sizes)
+    trainer = start(recipe(folder), tmp_path / "run", resume=False)
+    trainer.run(stop=lambda: trainer.learner.feed.sampler.position > count)
+    state = trainer.learner.feed.sampler.state()
+    with PartWriter(folder, "train", get_task("mini-sudoku")) as fewer:
+        fewer.add(part.inputs[:count], part.labels[:count], groups=sizes)
+    with pytest.raises(UserError, match=f"at example {state['position']} of an epoch that has {count}"):
+        Sampler(Dataset(folder, "train"), 0).restore(state)
+    for wrong in (-1, 10**9):
+        with pytest.raises(UserError, match="resume with the data folder the run was started with"):
+            Sampler(Dataset(data, "train"), 0).restore({**state, "groups": len(part), "position": wrong})
 
 
 def test_a_data_folder_of_another_task_is_refused(data: Path, tmp_path: Path) -> None:

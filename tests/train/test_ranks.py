@@ -16,6 +16,7 @@ from hrm_edge.train.checkpoint import CARRY_FILE
 from hrm_edge.train.distributed import World, _backend, _place, alone
 from hrm_edge.train.loggers import LOG_FILE, read_lines
 from hrm_edge.train.loop import Trainer, start
+from hrm_edge.train.precision import Bf16
 from tests.train.ranks import eager_trainer, gradients, ranks, recipe
 
 FULL = {"h_layers": 1, "l_layers": 1, "puzzle_dim": 16}
@@ -65,13 +66,13 @@ def test_two_ranks_equal_one(data: Path, tmp_path: Path, variant: str) -> None:
             assert first[key] == (second[key] if key == "kind" else pytest.approx(second[key], rel=1e-4)), key
 
     again = start(chosen, tmp_path / "two", resume=True)
-    assert "on 1 ranks, saved on 2" in again.note
+    assert "on 1 ranks, saved on 2" in again.notes[-1]
     assert torch.equal(again.learner.carry.z_h, carries[1]["z_h"])
 
 
 def test_a_batch_that_ranks_cannot_share_is_refused(data: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"which 3 processes cannot share equally\nuse --set train\.batch=15"):
-        Trainer(recipe(data), tmp_path / "run", World(torch.device("cpu"), 0, 3), resume=False)
+        Trainer(recipe(data), tmp_path / "run", World(torch.device("cpu"), 0, 3), resume=False, bf16=Bf16(False, ""))
 
 
 @pytest.mark.parametrize(

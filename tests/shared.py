@@ -1,0 +1,28 @@
+"""What several tests read and is costly to make: made once a run, by the first of pytest-xdist's workers to need it."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+
+def all_workers(factory: pytest.TempPathFactory) -> Path:
+    """A folder of this run that all its workers share."""
+    base = factory.getbasetemp()
+    return base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+
+
+def made_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], object]) -> Path:
+    """Return the folder ``name`` after ``make(folder)`` has filled it, in this worker or in another. Read it only."""
+    folder = all_workers(factory) / "shared" / name
+    folder.mkdir(parents=True, exist_ok=True)
+    with open(folder / ".lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (folder / ".made").exists():
+            make(folder)
+            (folder / ".made").touch()
+    return folder
