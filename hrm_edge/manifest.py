@@ -134,12 +134,17 @@ def verify_files(folder: Path, files: dict[str, FileEntry], *, again: str) -> No
             )
 
 
-def read_record(path: Path, kind: type[Record], version: int, *, again: str) -> Record:
-    """A JSON file with a ``schema_version`` as ``kind``; a ``UserError`` names the field that does not fit."""
-    raw = read_json(path)
+def check_version(path: Path, raw: Any, version: int, again: str) -> None:
+    """Raise ``UserError`` unless ``raw``, the JSON of ``path``, has this ``schema_version``."""
     found = raw.get("schema_version") if isinstance(raw, dict) else None
     if found != version:
         raise UserError(f"{path}: schema_version is {found}, this hrm-edge reads {version}", again)
+
+
+def read_record(path: Path, kind: type[Record], version: int, *, again: str) -> Record:
+    """A JSON file with a ``schema_version`` as ``kind``; a ``UserError`` names the field that does not fit."""
+    raw = read_json(path)
+    check_version(path, raw, version, again)
     try:
         return kind.model_validate(raw)
     except ValidationError as error:

@@ -8,17 +8,20 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from hrm_edge.cli.options import progress_bar
+from hrm_edge.cli.options import check_writable, progress_bar
 from hrm_edge.errors import UserError
 from hrm_edge.manifest import MANIFEST
 from hrm_edge.tasks.base import Task, Tokens
 from hrm_edge.tasks.sudoku import Sudoku
+from hrm_edge.tasks.sudoku_search import SeveralSolutions
 
 if TYPE_CHECKING:
     from hrm_edge.vision.recognise import Recognised
 
 # what people call a picture, also where it cannot be read: the decoder says so
 SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".heic", ".heif", ".avif", ".gif", ".tif", ".tiff"}
+
+_CERTAIN = 0.9  # probability of a cell's digit: 9 of 10 readings of newspapers that are right have no cell below
 
 
 @dataclass(frozen=True, eq=False)
@@ -106,10 +109,27 @@ def _read(path: Path, reader: Any, task: Sudoku) -> Picture:
     why = recognised.verdict.why
     if why is None:
         return Picture(path, recognised, None)
-    read = "".join(map(str, recognised.reading.digits.tolist()))
     reason = why.what.removeprefix("contradictory givens: ")
-    mend = f"take a sharper picture, or correct what was read and type it:\n  hrm-edge solve {read}"
-    return Picture(path, recognised, UserError(f"{path}: cannot be solved: {reason}", mend))
+    return Picture(path, recognised, UserError(f"{path}: cannot be solved: {reason}", _advice(why, recognised)))
+
+
+def _advice(why: UserError, recognised: Recognised) -> str:
+    """What helps where a picture was read, but what was read is no puzzle."""
+    from hrm_edge.vision.judge import MIN_GIVENS
+
+    reading = recognised.reading
+    if (reading.digits > 0).sum() < MIN_GIVENS:
+        return why.mend
+    doubtful = np.flatnonzero(reading.confidence < _CERTAIN)
+    typed = f"correct what was read and type it:\n  hrm-edge solve {''.join(map(str, reading.digits.tolist()))}"
+    if isinstance(why, SeveralSolutions) and not len(doubtful):
+        return (
+            "every cell was read clearly, so the puzzle seems to have more rules than Sudoku's, such as diagonals "
+            f"(Sudoku-X) or extra boxes (Hyper-Sudoku), which are not supported; where a given is missing, {typed}"
+        )
+    cells = ", ".join(f"row {cell // 9 + 1} column {cell % 9 + 1}" for cell in doubtful[:5])
+    unsure = f" (least sure: {cells}{', ...' if len(doubtful) > 5 else ''})" if cells else ""
+    return f"take a sharper picture{unsure}, or {typed}"
 
 
 def givens_of(pictures: list[Picture]) -> Tokens:
@@ -125,8 +145,11 @@ def check_overlay(overlay: Path, puzzle: str, paths: list[Path]) -> None:
     if Path(puzzle).is_dir():
         if overlay.exists() and (not overlay.is_dir() or overlay.resolve() == Path(puzzle).resolve()):
             raise UserError(f"--overlay {overlay}: not a folder of its own", "name another folder with --overlay")
+        check_writable("--overlay", overlay / paths[0].name)
     elif overlay.suffix.lower() not in (".jpg", ".jpeg", ".png"):
         raise UserError(f"--overlay {overlay}: what format?", "end it in .jpg or .png")
+    else:
+        check_writable("--overlay", overlay)
 
 
 def draw_overlay(picture: Picture, answer: Tokens, target: Path) -> None:

@@ -94,6 +94,11 @@ def try_import(name: str) -> Import:
         return Import(error="importing it crashes Python")
 
 
+def is_missing(name: str, error: str | None) -> bool:
+    """Whether importing ``name`` failed because it is not installed, and not because it does not load."""
+    return error == f"ModuleNotFoundError: No module named {name!r}"
+
+
 def try_int8(module: str) -> str | None:
     """Return how a CPU runtime multiplies INT8 artifacts here, found out in a new process; None where that fails.
 

@@ -10,14 +10,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
 from hrm_edge.errors import UserError
 from hrm_edge.files import read_json
-from hrm_edge.manifest import FileEntry, FileName, verify_files
+from hrm_edge.manifest import FileEntry, FileName, read_record, verify_files
 from hrm_edge.model.hrm import HRM
 from hrm_edge.spec import ModelSpec, buffer_shapes, parameter_shapes
 
@@ -63,11 +63,7 @@ def read_checkpoint(folder: Path) -> CheckpointInfo:
     again = "copy it again, or go on from another checkpoint of the run"
     if not path.is_file():
         raise UserError(f"{folder} is no checkpoint: {CHECKPOINT} is missing", again)
-    try:
-        info = CheckpointInfo.model_validate(read_json(path))
-    except ValidationError as error:
-        first = error.errors()[0]
-        raise UserError(f"{path}: {'.'.join(map(str, first['loc']))}: {first['msg']}", again) from error
+    info = read_record(path, CheckpointInfo, SCHEMA_VERSION, again=again)
     verify_files(folder, info.files, again=again)
     return info
 

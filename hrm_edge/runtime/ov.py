@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from hrm_edge.errors import UserError
 from hrm_edge.manifest import STEP_FILE, Manifest
+from hrm_edge.packages import unusable
 from hrm_edge.quiet import import_openvino
 from hrm_edge.runtime.arithmetic import NO_EXACT_WAY, PROBE, Arithmetic, arithmetic, is_exact
 from hrm_edge.runtime.host import HostSession, Outputs, Port, check_ports
@@ -105,7 +106,7 @@ def _import() -> Any:
     try:
         return import_openvino()
     except ImportError as error:
-        raise UserError("--backend openvino: openvino is not installed", "pip install 'hrm-edge[openvino]'") from error
+        raise unusable("openvino", error, "which --backend openvino needs") from error
 
 
 def _read(path: Path) -> tuple[Any, Any]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from hrm_edge.errors import UserError
 from hrm_edge.tasks.sudoku import Sudoku
+from hrm_edge.vision.board_size import other_size
 from hrm_edge.vision.judge import Verdict, judge
 from hrm_edge.vision.locate import Image, locate
 from hrm_edge.vision.read import SIDE, Reader, Reading
@@ -37,9 +38,12 @@ def recognise(image: Image, reader: Reader, task: Sudoku) -> Recognised:
     clock.lap("locate")
     grids = [grid for grid in found if grid.side == SIDE]
     if not grids:
-        if found:
-            side = found[0].side
-            raise UserError(f"the picture shows a {side}x{side} grid, only 9x9 Sudokus are read", "show a 9x9 Sudoku")
+        side = other_size(image, found)
+        if side:
+            raise UserError(
+                f"the picture shows a {side}x{side} grid, only 9x9 Sudokus are read",
+                "type the puzzle or give it as a file, with a model of its size: hrm-edge solve FILE --model MODEL",
+            )
         part = "only a part of a grid is in the picture" if locate(image, cut=True) else "no Sudoku grid in the picture"
         raise UserError(part, _SHOW_WHOLE)
     first: tuple[Reading, Verdict] | None = None

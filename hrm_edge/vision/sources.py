@@ -149,7 +149,7 @@ def _csi(sensor: int, size: Size) -> CaptureFeed:
         raise UserError(
             f"a CSI camera needs an OpenCV with GStreamer, and this one (cv2 {cv2.__version__}) has none",
             "use JetPack's: sudo apt install python3-opencv, a venv with --system-site-packages, and in it "
-            "pip uninstall opencv-python-headless",
+            "pip uninstall opencv-python-headless && pip install 'numpy<2' (JetPack's OpenCV is built for NumPy 1)",
         )
     capture = cv2.VideoCapture(csi_pipeline(sensor, size), cv2.CAP_GSTREAMER)
     if not capture.isOpened():

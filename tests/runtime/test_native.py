@@ -254,5 +254,5 @@ def test_a_graph_with_a_layer_in_float(tmp_path):
 
 def test_without_onnx(folders, monkeypatch):
     monkeypatch.setitem(sys.modules, "onnx", None)
-    with pytest.raises(UserError, match=r"--backend native needs onnx, which is not installed\npip install onnx"):
+    with pytest.raises(UserError, match=r"onnx is not installed, which --backend native needs\npip install onnx"):
         open_artifact(folders["nano"], backend="native")
