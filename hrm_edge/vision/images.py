@@ -17,6 +17,7 @@ Image = NDArray[np.uint8]  # [h, w, 3] BGR
 
 MAX_BYTES = 64 << 20
 MAX_PIXELS = 64_000_000  # above what phones save; decoded it takes 3 bytes a pixel
+UPLOAD_PIXELS = 16_000_000  # of a picture that somebody sends to the page
 MIN_SIDE = 64  # pixels: below, the cells of a grid are too small to hold a digit
 _DARKEST, _LIGHT = 0.02, 110  # share of the pixels, and how bright they are where all that is seen is light
 _SMALLER = "make it smaller, or send a part of it"
@@ -37,6 +38,24 @@ def load_image(path: Path | str, upright: bool = True) -> Image:
     return decode_image(data, str(path), upright)
 
 
+def decode_upload(data: bytes) -> Image:
+    """Decode a picture that somebody sent, in at most ``UPLOAD_PIXELS``: a JPEG of more is read at a half or a quarter
+    of its size, as JPEG allows; another picture of more is refused, since a small file may hold it."""
+    name = "the upload"
+    header = _read_header(data, name)
+    width, height = header.size or (0, 0)
+    flags = cv2.IMREAD_COLOR
+    if width * height > UPLOAD_PIXELS:
+        if header.kind != "jpeg":
+            raise UserError(
+                f"{name}: the picture has {width}x{height} pixels, more than {UPLOAD_PIXELS // 10**6} megapixels",
+                _SMALLER,
+            )
+        half = width * height <= 4 * UPLOAD_PIXELS
+        flags = cv2.IMREAD_REDUCED_COLOR_2 if half else cv2.IMREAD_REDUCED_COLOR_4
+    return _decode(data, name, flags)
+
+
 def decode_image(data: bytes, name: str, upright: bool = True) -> Image:
     """The bytes of a JPEG, PNG, WebP, BMP or GIF file as BGR uint8 [h, w, 3]; ``name`` is what errors call it.
 
@@ -45,15 +64,19 @@ def decode_image(data: bytes, name: str, upright: bool = True) -> Image:
     Raises ``UserError`` for what is no picture, is torn, or has more than ``MAX_PIXELS`` pixels or less than
     ``MIN_SIDE`` a side. The size is taken from the header, before anything is decoded.
     """
+    return _decode(data, name, cv2.IMREAD_COLOR | (0 if upright else cv2.IMREAD_IGNORE_ORIENTATION))
+
+
+def _decode(data: bytes, name: str, flags: int) -> Image:
+    """See :func:`decode_image`; ``flags`` of OpenCV."""
     if len(data) > MAX_BYTES:
         raise _too_large(name)
     header = _read_header(data, name)
     if header.size is None:
         raise _torn(name)
     _check_size(*header.size, name)
-    flags = cv2.IMREAD_UNCHANGED if header.transparent else cv2.IMREAD_COLOR
-    if not (upright or header.transparent):
-        flags |= cv2.IMREAD_IGNORE_ORIENTATION
+    if header.transparent:
+        flags = cv2.IMREAD_UNCHANGED
     try:
         image = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
     except cv2.error as error:
@@ -108,8 +131,8 @@ def _on_paper(image: NDArray[Any]) -> Image:
 
     Paper is white, or black where everything that can be seen is light: it was made for a dark page.
     """
-    if image.dtype != np.uint8:
-        image = (image / (np.iinfo(image.dtype).max / 255)).astype(np.uint8)
+    if image.dtype == np.uint16:
+        image = (image >> 8).astype(np.uint8)
     if image.ndim == 2:
         return np.asarray(cv2.cvtColor(image, cv2.COLOR_GRAY2BGR), np.uint8)
     if image.shape[2] < 4:

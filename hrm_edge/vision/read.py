@@ -10,10 +10,10 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-import onnxruntime as ort
 from numpy.typing import NDArray
 
 from hrm_edge.errors import UserError
+from hrm_edge.quiet import import_onnxruntime
 from hrm_edge.vision.cells import CELL, SIDE, cut_cells
 from hrm_edge.vision.locate import Floats, Grid, Image
 
@@ -51,6 +51,7 @@ class Reader:
     """The digit network. One thread by default: a cell is small, and the solver wants the other cores."""
 
     def __init__(self, path: Path | str = MODEL, threads: int = 1) -> None:
+        ort = import_onnxruntime()
         options = ort.SessionOptions()
         options.intra_op_num_threads = threads
         options.log_severity_level = 3
