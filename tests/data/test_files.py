@@ -125,6 +125,19 @@ def test_ways_to_write_a_puzzle(tmp_path: Path, way: str) -> None:
     assert NINE.format(read_typed(ONE[way], NINE).givens[0]) == Q1
 
 
+@pytest.mark.parametrize("way", ONE)
+def test_a_damaged_text_is_never_read_as_another_puzzle(way: str) -> None:
+    """One character too few or too many, everywhere: refused, or it did not matter."""
+    text = ONE[way]
+    for at in range(0, len(text), 5):
+        for damaged in (text[:at] + text[at + 1 :], text[:at] + "7" + text[at:]):
+            try:
+                found = read_typed(damaged, NINE)
+            except UserError:
+                continue
+            assert [NINE.format(givens) for givens in found.givens] == [Q1], damaged
+
+
 @pytest.mark.parametrize(
     ("encoding", "said"), [("utf-8-sig", ""), ("utf-16", ", UTF-16"), ("utf-16-be", ", UTF-16"), ("latin-1", "")]
 )
