@@ -34,6 +34,7 @@ class DigitsRecipe(Section):
     task: Literal["digits"]
     seed: int = Field(default=0, ge=0, le=2**63 - 1)
     fonts: Fonts
+    writing: str = Field(default="", description="CSV of handwritten digits: 784 grey values and the digit a row")
     photos: str = Field(default="", description="folder of labelled photos with metadata.csv; empty: renderings only")
     train: DigitsTrain = DigitsTrain()
     check_sheets: int = Field(
