@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from shlex import quote
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -65,8 +65,10 @@ def evaluate(
     hrm-edge eval artifacts/nano-int8 --data puzzles.csv --limit 2000 --paired artifacts/nano
     hrm-edge eval runs/arc-1_reduced --data data/arc-1 --submission submission.json
     """
+    import json
+
     from hrm_edge.bench.scenarios import Solver
-    from hrm_edge.cli.options import STDOUT, show_report
+    from hrm_edge.cli.options import STDOUT, report_outputs, show_report
     from hrm_edge.cli.resolve import resolve_model
     from hrm_edge.errors import UserError
     from hrm_edge.tasks.arc import Arc
@@ -81,9 +83,10 @@ def evaluate(
     if submission == STDOUT:
         raise UserError("--submission -: stdout is for reports", "name a file")
     steps = max_steps or session.spec.max_steps
+    answers: dict[str, Any] = {}
     if is_arc:
         solver = Solver(session, task, "fixed" if halt == "rules" else halt, steps, 1, slots, seed)
-        report = _arc(resolved, solver, data, limit, views, threads, submission)
+        report, answers = _arc(resolved, solver, data, limit, views, threads)
     else:
         beside = None if other is None else resolve_model(other, threads, None, backend, slots=slots)
         solver = Solver(session, task, halt, steps, views or 1, slots, seed)
@@ -91,7 +94,8 @@ def evaluate(
     following = f"hrm-edge bench {quote(model)} --data {quote(data)}"
     if resolved.manifest is None:
         following = f"hrm-edge export {quote(model)} --out ARTIFACT --int8 --calibration {quote(data)}"
-    show_report(report, json_file, markdown_file, following)
+    outputs = report_outputs(report, json_file, markdown_file)
+    show_report(report, [*outputs, (submission, lambda: json.dumps(answers) + "\n")], following)
 
 
 def _rules(
@@ -114,17 +118,13 @@ def _rules(
 
 def _arc(
     resolved: Resolved, solver: Solver, data: str, limit: int | None, views: int | None, threads: int | None,
-    submission: str | None,
-) -> EvalReport:  # fmt: skip
-    """Of ARC, by votes; writes the submission file."""
-    import json
-
+) -> tuple[EvalReport, dict[str, Any]]:  # fmt: skip
+    """Score ARC by votes; the answers are in ARC Prize's format."""
     from hrm_edge.bench.arc import evaluate_arc
     from hrm_edge.cli.options import progress_bar
     from hrm_edge.data.arc import read_questions
     from hrm_edge.data.layout import identifiers_hash, is_data_folder
     from hrm_edge.errors import UserError
-    from hrm_edge.files import write_text
     from hrm_edge.report import Data
 
     if not is_data_folder(data):
@@ -149,6 +149,4 @@ def _arc(
             solver, asked, chosen, model=resolved.model, data=about, threads=threads,
             on_progress=lambda done, verified: progress(done),
         )  # fmt: skip
-    if submission is not None:
-        write_text(submission, json.dumps(answers) + "\n")
-    return report
+    return report, answers

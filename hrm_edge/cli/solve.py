@@ -80,16 +80,16 @@ def solve(
         )
     options = _Options(views, max_steps, seed)
     results = _pictures(paths, resolved, model, options) if paths else _puzzles(puzzle, resolved, model, options)
-    if overlay is not None:
-        for result in results:
-            if result.picture is not None and result.solution is not None and result.verified:
-                target = overlay / result.picture.path.name if Path(puzzle).is_dir() else overlay
-                draw_overlay(result.picture, result.solution.answer, target)
     if as_json:
         print_json({"results": [result.document(task) for result in results]})
     else:
         for result in results:
             echo(result.text(task))
+    if overlay is not None:
+        for result in results:
+            if result.picture is not None and result.solution is not None and result.verified:
+                target = overlay / result.picture.path.name if Path(puzzle).is_dir() else overlay
+                draw_overlay(result.picture, result.solution.answer, target)
     if not all(result.verified for result in results):
         raise _unsolved(results, task, options, resolved.session.spec.max_steps)
     if not as_json:
