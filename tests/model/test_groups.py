@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 import torch
 
+from hrm_edge.costs import flops_per_step, parameter_table
 from hrm_edge.errors import UserError
 from hrm_edge.model.act import act_step, admit, fresh_carry
 from hrm_edge.model.hrm import HRM
-from hrm_edge.spec import buffer_shapes, flops_per_step, parameter_shapes, parameter_table, variant_spec
+from hrm_edge.spec import buffer_shapes, parameter_shapes, variant_spec
 from hrm_edge.tasks import get_task
 
 BOARD = {"vocab": 11, "seq_len": 81, "grid": (9, 9, 3, 3)}
