@@ -82,7 +82,9 @@ class Manifest(BaseModel):
     precision: Precision
     spec: ModelSpec
     opset: int
-    max_batch: int = Field(description="largest batch the graph was checked for; the batch axis itself is dynamic")
+    max_batch: int = Field(
+        ge=1, description="largest batch the graph was checked for; the batch axis itself is dynamic"
+    )
     parity: list[Parity] = Field(default=[], description="over all puzzles, after 1, 4 and all steps")
     parity_apart: list[Parity] = Field(
         default=[], description="after all steps, over some of the puzzles each; none is empty"

@@ -76,6 +76,7 @@ MAY_IMPORT: dict[str, set[str]] = {
 }
 # The same for packages of others; the standard library is free.
 MAY_USE: dict[str, set[str]] = {
+    "files": {"yaml"},
     "spec": {"pydantic"},
     "recipe": {"pydantic", "yaml"},
     "manifest": {"pydantic"},

@@ -15,12 +15,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 from torch import Tensor
 
 from hrm_edge.errors import UserError
-from hrm_edge.files import os_error
+from hrm_edge.files import os_error, read_yaml
 from hrm_edge.model.weights import CHECKPOINT, check_tensors, family, load_tensors
 from hrm_edge.spec import ModelSpec, variant_spec
 from hrm_edge.tasks import get_task, task_names
@@ -276,15 +275,10 @@ def _not_a_state_dict(path: Path) -> UserError:
 def _read_config(path: Path) -> _Config:
     again = "take the one that was published with the checkpoint, or remove it to take the published sizes"
     try:
-        value = yaml.safe_load(path.read_text(encoding="utf-8"))
-        return _Config.model_validate(value)
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} is not valid YAML", again) from error
+        return _Config.model_validate(read_yaml(path, again))
     except ValidationError as error:
         first = error.errors()[0]
         raise UserError(f"{path}: {'.'.join(map(str, first['loc']))}: {first['msg']}", again) from error
-    except OSError as error:
-        raise os_error(error, path) from error
 
 
 def _spec(
