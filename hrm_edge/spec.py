@@ -10,7 +10,7 @@ outputs, K tensors.
 from __future__ import annotations
 
 import math
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -18,6 +18,12 @@ from hrm_edge.errors import UserError, nearest
 
 SINUSOIDAL_ROWS = 5000  # the reduced variant's fixed table length
 SWIGLU_MULTIPLE = 256
+
+# A spec comes from files of others. Beyond these a model is a mistake or an attack, and building it would take all
+# memory before anything is compared with the weights.
+MOST_PARAMETERS = 1 << 31
+_MOST_POSITIONS = 1 << 13
+_MOST_WIDTH, _MOST_LAYERS, _MOST_CYCLES, _MOST_STEPS, _MOST_PUZZLES = 1 << 14, 1 << 8, 1 << 8, 1 << 14, 1 << 26
 
 HEAD_VIEWS = ("row", "column", "box", None)  # what the heads of grid_heads see; None: all cells
 HIDDEN_SCORE = -1e4  # added to the scores of cells that a head does not see: exp is 0 in every float type
@@ -46,22 +52,25 @@ VARIANTS: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 
 
+_Cells = Annotated[int, Field(ge=1, le=4096)]
+
+
 class ModelSpec(BaseModel):
     """Everything that fixes the function a model computes, its weights aside."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     variant: str
     vocab: int = Field(ge=2, le=256)
     seq_len: int = Field(ge=1, le=4096)
-    hidden: int = Field(ge=8, multiple_of=2)
-    heads: int = Field(ge=1)
-    h_layers: int = Field(ge=0)
+    hidden: int = Field(ge=8, le=_MOST_WIDTH, multiple_of=2)
+    heads: int = Field(ge=1, le=_MOST_WIDTH)
+    h_layers: int = Field(ge=0, le=_MOST_LAYERS)
     """Blocks of the H level; 0: the L level's blocks serve both levels (TRM)."""
-    l_layers: int = Field(ge=1)
-    h_cycles: int = Field(default=2, ge=1)
-    l_cycles: int = Field(default=2, ge=1)
-    expansion: float = Field(default=4.0, gt=0)
+    l_layers: int = Field(ge=1, le=_MOST_LAYERS)
+    h_cycles: int = Field(default=2, ge=1, le=_MOST_CYCLES)
+    l_cycles: int = Field(default=2, ge=1, le=_MOST_CYCLES)
+    expansion: float = Field(default=4.0, gt=0, le=64)
     mixing: Literal["attention", "mlp"] = "attention"
     """What mixes positions: attention, or an MLP over the T positions of each channel (then ``heads`` has no use)."""
     norm: Literal["rms", "layer"] = "rms"
@@ -72,7 +81,7 @@ class ModelSpec(BaseModel):
     """Adds learned row, column and box embeddings; needs ``grid``."""
     grid_heads: bool = False
     """Attention heads see, in turn, a cell's row, its column, its box, all cells; needs ``grid`` and heads in fours."""
-    grid: tuple[int, int, int, int] | None = None
+    grid: tuple[_Cells, _Cells, _Cells, _Cells] | None = None
     """(rows, columns, rows of a box, columns of a box) of the task's board."""
     connections: bool = False
     """Linear maps between the levels instead of plain addition."""
@@ -82,14 +91,14 @@ class ModelSpec(BaseModel):
     """Q: halt where the first is above the second, or, with one output, above 0."""
     q_unused: Literal[0, 1] = 0
     """Rows of q_head after the Q used ones that nothing reads: TRM publishes two and uses the first."""
-    puzzle_dim: int = Field(default=0, ge=0)
+    puzzle_dim: int = Field(default=0, ge=0, le=1 << 22)
     """Size of a puzzle's own vector; 0: none, P = 0."""
-    puzzle_len: int = Field(default=0, ge=0)
+    puzzle_len: int = Field(default=0, ge=0, le=_MOST_POSITIONS)
     """P: leading positions that hold the puzzle's vector, padded with zeros; 0: as many as the vector fills."""
-    puzzles: int = Field(default=1, ge=1)
+    puzzles: int = Field(default=1, ge=1, le=_MOST_PUZZLES)
     """Rows of the puzzle table, row 0 being the blank one."""
-    max_steps: int = Field(default=16, ge=1)
-    rope_theta: float = 10000.0
+    max_steps: int = Field(default=16, ge=1, le=_MOST_STEPS)
+    rope_theta: float = Field(default=10000.0, gt=0)
 
     @model_validator(mode="after")
     def _consistent(self) -> ModelSpec:
@@ -112,6 +121,13 @@ class ModelSpec(BaseModel):
             raise ValueError(f"grid {self.grid[0]}x{self.grid[1]} does not have seq_len={self.seq_len} cells")
         if self.positions == "sinusoidal" and self.total_len > SINUSOIDAL_ROWS:
             raise ValueError(f"sinusoidal positions end at {SINUSOIDAL_ROWS}, the sequence has {self.total_len}")
+        if self.total_len > _MOST_POSITIONS:
+            raise ValueError(
+                f"puzzle_dim={self.puzzle_dim} gives {self.total_len} positions, {_MOST_POSITIONS} at most"
+            )
+        count = parameter_table(self)["state_dict"]
+        if count > MOST_PARAMETERS:
+            raise ValueError(f"a model of these sizes has {count:,} parameters, {MOST_PARAMETERS:,} are the limit")
         return self
 
     def _check_mixing(self) -> None:

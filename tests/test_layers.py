@@ -20,6 +20,7 @@ PACKAGE = ROOT / "hrm_edge"
 BASE = {
     "child",
     "device",
+    "quiet",
     "errors",
     "files",
     "packages",
@@ -41,6 +42,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "__main__": {"cli"},
     # base
     "child": {"errors"},
+    "quiet": set(),
     "errors": set(),
     "files": {"errors"},
     "packages": {"errors"},
@@ -57,9 +59,9 @@ MAY_IMPORT: dict[str, set[str]] = {
     "solve": {"errors", "spec", "tasks", "session"},
     "parity": {"manifest", "recipe", "report", "session", "tasks"},
     # edge
-    "runtime": {"child", "errors", "files", "packages", "spec", "manifest", "session", "plugin"},
+    "runtime": {"child", "quiet", "errors", "files", "packages", "spec", "manifest", "session", "plugin"},
     "plugin": {"errors", "files"},
-    "vision": {"errors", "files", "tasks"},
+    "vision": {"errors", "files", "quiet", "tasks"},
     "bench": BASE | CORE | {"runtime"},
     "demo": BASE | CORE | {"runtime", "vision", "bench"},
     "doctor": BASE,
@@ -77,6 +79,7 @@ MAY_IMPORT: dict[str, set[str]] = {
 # The same for packages of others; the standard library is free.
 MAY_USE: dict[str, set[str]] = {
     "files": {"yaml"},
+    "quiet": {"onnxruntime", "openvino"},  # nobody else: they would report to their makers
     "spec": {"pydantic"},
     "recipe": {"pydantic", "yaml"},
     "manifest": {"pydantic"},
@@ -92,8 +95,6 @@ MAY_USE: dict[str, set[str]] = {
         "numpy",
         "safetensors",
         "pydantic",
-        "onnxruntime",
-        "openvino",
         "onnx",
         "tensorrt",
         "tensorrt_rtx",
@@ -101,7 +102,7 @@ MAY_USE: dict[str, set[str]] = {
         "pycuda",
     },
     "plugin": {"numpy", "tensorrt", "cuda"},
-    "vision": {"numpy", "cv2", "onnxruntime"},
+    "vision": {"numpy", "cv2"},
     "bench": {"numpy", "pydantic", "yaml", "jtop", "pynvml"},
     "demo": {"numpy", "cv2", "starlette", "uvicorn"},
     "doctor": {"pydantic"},
@@ -118,7 +119,6 @@ MAY_USE: dict[str, set[str]] = {
         "tensorrt",
         "safetensors",
         "onnx",
-        "onnxruntime",
         "pydantic",
         "rich",
     },

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import uvicorn
 
+from hrm_edge.demo.connections import LimitedHttp
 from hrm_edge.demo.guard import Guard, is_loopback
 from hrm_edge.demo.loop import Demo
 from hrm_edge.demo.web import FRAME_BYTES, Web
@@ -89,10 +90,11 @@ class Server:
         self._scheme, self._host = "http" if tls is None else "https", address.host
         config = uvicorn.Config(
             web.app(Guard(self.token)),
-            log_level="warning",
+            http=LimitedHttp,
+            log_level="error",  # a warning for every bad request would let anybody fill the log
             access_log=False,
             ws_max_size=FRAME_BYTES,
-            ws_max_queue=4,
+            ws_max_queue=1,
             ws_per_message_deflate=False,  # JPEG does not shrink further
             timeout_graceful_shutdown=1,
             server_header=False,

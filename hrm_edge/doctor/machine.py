@@ -72,6 +72,8 @@ def try_import(name: str) -> Import:
     """Import ``name`` in a new process: a library of the wrong machine may crash it."""
     code = (
         "import importlib, json, sys\n"
+        "import hrm_edge.quiet\n"
+        "hrm_edge.quiet.switch_off()\n"
         "try:\n"
         f"    module = importlib.import_module({name!r})\n"
         "    providers = getattr(module, 'get_available_providers', list)()\n"

@@ -27,6 +27,7 @@ EMA_FILE = "ema.safetensors"
 BEST = "best.json"
 CHECKPOINTS = "checkpoints"
 SCHEMA_VERSION = 1
+OTHER_SIZE = "the checkpoint is of another variant or size: check the recipe's variant and model keys"
 
 
 class CheckpointInfo(BaseModel):
@@ -99,8 +100,7 @@ def load_tensors(path: Path) -> dict[str, Tensor]:
 
 def load_weights(model: HRM, tensors: dict[str, Tensor], source: Path | str) -> None:
     """Copy tensors into the model; a missing, extra or misshapen one is a ``UserError`` that names it."""
-    mend = "the checkpoint is of another variant or size: check the recipe's variant and model keys"
-    check_tensors(model.spec, tensors, source, mend)
+    check_tensors(model.spec, tensors, source, OTHER_SIZE)
     model.load_state_dict(tensors, strict=True)
 
 

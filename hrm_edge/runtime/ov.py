@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from hrm_edge.errors import UserError
 from hrm_edge.manifest import STEP_FILE, Manifest
 from hrm_edge.packages import unusable
+from hrm_edge.quiet import import_openvino
 from hrm_edge.runtime.arithmetic import NO_EXACT_WAY, PROBE, Arithmetic, arithmetic, is_exact
 from hrm_edge.runtime.host import HostSession, Outputs, Port, check_ports
 from hrm_edge.spec import STEP_OUTPUTS
@@ -103,10 +104,9 @@ def _ports(ports: list[Any]) -> list[Port]:
 
 def _import() -> Any:
     try:
-        import openvino
+        return import_openvino()
     except ImportError as error:
         raise unusable("openvino", error, "which --backend openvino needs") from error
-    return openvino
 
 
 def _read(path: Path) -> tuple[Any, Any]:

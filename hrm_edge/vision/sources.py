@@ -13,8 +13,9 @@ import cv2
 import numpy as np
 
 from hrm_edge.errors import UserError
+from hrm_edge.vision.formats import FORMATS, is_picture
 from hrm_edge.vision.frames import STILL_INTERVAL_S, Source
-from hrm_edge.vision.images import SUFFIXES, Image, image_files, load_image
+from hrm_edge.vision.images import Image, image_files, load_image
 
 BROWSER = "browser"
 SCHEMES = ("rtsp", "rtsps", "rtmp", "http", "https", "udp")
@@ -47,7 +48,7 @@ def open_source(text: str, size: Size, dev: Path = Path("/dev")) -> Source:
         return Source(str(path), lambda: PictureFeed(image_files(path)))
     if not path.exists():
         raise UserError(f"--camera {text}: there is no such camera, file or URL", _TAKES)
-    if path.suffix.lower() in SUFFIXES:
+    if path.suffix.lower() in FORMATS or is_picture(path):
         return Source(str(path), lambda: PictureFeed([path]))
     return Source(str(path), lambda: _video_file(path))
 
@@ -237,7 +238,7 @@ def _video_file(path: Path) -> VideoFileFeed:
     if not capture.isOpened() or not capture.read()[0]:
         capture.release()
         raise UserError(
-            f"{path} is no video that OpenCV can decode (or no picture: these end in {', '.join(SUFFIXES)})",
+            f"{path} is no video that OpenCV can decode (nor a picture)",
             f"convert it: ffmpeg -i {path} -c:v libx264 -pix_fmt yuv420p puzzle.mp4",
         )
     capture.release()
