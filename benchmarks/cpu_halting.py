@@ -32,7 +32,7 @@ from turns import ratios, summary
 
 from hrm_edge import zoo
 from hrm_edge.child import python_command
-from hrm_edge.data.puzzles import PuzzleSet, load_puzzles
+from hrm_edge.data.puzzles import load_puzzles
 from hrm_edge.device.identity import describe_device, package_version
 from hrm_edge.device.state import read_state, warnings_before
 from hrm_edge.device.system import System
@@ -46,6 +46,7 @@ from hrm_edge.runtime.choose import Candidate, candidates
 from hrm_edge.solve import Halt, Solutions, solve
 from hrm_edge.tasks import get_task
 from hrm_edge.tasks.base import Task
+from hrm_edge.tasks.puzzles import Puzzles
 from hrm_edge.tasks.samples import sample_file
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -69,7 +70,7 @@ def fixed_in_torch(model: HRM, puzzles: Tokens) -> Tokens:
     return np.stack(answers)
 
 
-def right(answers: Tokens, puzzles: PuzzleSet) -> float:
+def right(answers: Tokens, puzzles: Puzzles) -> float:
     assert puzzles.labels is not None
     return float((answers == puzzles.labels).all(axis=1).mean())
 
@@ -80,14 +81,14 @@ def require_some(share: float, who: str) -> None:
         raise UserError(f"{who} solves none of the puzzles", "measure a trained model, or more --puzzles")
 
 
-def timed(way: Candidate, task: Task, puzzles: PuzzleSet, halt: Halt, slots: int) -> tuple[float, Solutions]:
+def timed(way: Candidate, task: Task, puzzles: Puzzles, halt: Halt, slots: int) -> tuple[float, Solutions]:
     """Seconds of the whole set, and what came of it."""
     began = time.perf_counter()
-    found = solve(way.session, task, puzzles.inputs, halt=halt, slots=slots)
+    found = solve(way.session, task, puzzles.givens, halt=halt, slots=slots)
     return time.perf_counter() - began, found
 
 
-def one_at_a_time(way: Candidate, model: HRM, task: Task, puzzles: PuzzleSet, rounds: int) -> dict[str, Any]:
+def one_at_a_time(way: Candidate, model: HRM, task: Task, puzzles: Puzzles, rounds: int) -> dict[str, Any]:
     """Halting by the rules against all the steps in eager torch."""
     torch.set_num_threads(CORES)
     ours_ms, eager_ms, solved_ms, eager_each = [], [], [], []
@@ -96,7 +97,7 @@ def one_at_a_time(way: Candidate, model: HRM, task: Task, puzzles: PuzzleSet, ro
         ours_right = right(found.answers, puzzles)
         require_some(ours_right, "hrm-edge")
         began = time.perf_counter()
-        eager_right = right(fixed_in_torch(model, puzzles.inputs), puzzles)
+        eager_right = right(fixed_in_torch(model, puzzles.givens), puzzles)
         require_some(eager_right, "eager torch")
         eager_each.append(1e3 * (time.perf_counter() - began) / len(puzzles))
         ours_ms.append(1e3 * seconds / (ours_right * len(puzzles)))
@@ -110,7 +111,7 @@ def one_at_a_time(way: Candidate, model: HRM, task: Task, puzzles: PuzzleSet, ro
     }  # fmt: skip
 
 
-def refilled(way: Candidate, task: Task, puzzles: PuzzleSet, rounds: int) -> dict[str, Any]:
+def refilled(way: Candidate, task: Task, puzzles: Puzzles, rounds: int) -> dict[str, Any]:
     """Refilled slots against all the steps for every puzzle, by the same session."""
     refill_per_s, fixed_per_s = [], []
     for _ in range(rounds):
@@ -130,9 +131,9 @@ def solved_easily(way: Candidate, task: Task) -> str:
     path = sample_file(task.name)
     if path is None:
         raise UserError(f"the package has no puzzles of {task.name}", "measure a model of Sudoku")
-    puzzles = load_puzzles(path, task).head(SLOTS)
-    found = solve(way.session, task, puzzles.inputs)
-    return task.format(puzzles.inputs[int(found.verified.argmax())])
+    puzzles = load_puzzles(path, task, SLOTS)
+    found = solve(way.session, task, puzzles.givens)
+    return task.format(puzzles.givens[int(found.verified.argmax())])
 
 
 def fastest(folders: list[Path], batch: int) -> tuple[Candidate, str]:
@@ -163,7 +164,7 @@ def cold_start(model: str, puzzle: str) -> dict[str, Any]:
     return {"first": taken[0], "next": summary(taken[1:])}
 
 
-def sets_of(task: Task) -> dict[str, PuzzleSet]:
+def sets_of(task: Task) -> dict[str, Puzzles]:
     """What ships for the task: minimal puzzles, and the calibration set, easy to extreme in equal parts."""
     files = {
         "the package's own, minimal": sample_file(task.name),

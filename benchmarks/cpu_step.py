@@ -32,7 +32,7 @@ from rich.table import Table
 from turns import ratios, summary
 
 from hrm_edge import zoo
-from hrm_edge.data.puzzles import PuzzleSet, load_puzzles
+from hrm_edge.data.puzzles import load_puzzles
 from hrm_edge.device.identity import describe_device, package_version
 from hrm_edge.device.state import read_state, warnings_before
 from hrm_edge.device.system import System
@@ -43,11 +43,13 @@ from hrm_edge.files import read_json, write_json
 from hrm_edge.manifest import STEP_FILE, Manifest, Precision, read_manifest
 from hrm_edge.model.hrm import HRM
 from hrm_edge.model.weights import CheckpointInfo
+from hrm_edge.quiet import import_onnxruntime, import_openvino
 from hrm_edge.recipe import Limits, Quantization
 from hrm_edge.runtime import CpuBackend, open_step
 from hrm_edge.runtime.native.session import available
 from hrm_edge.spec import flops_per_step, variant_spec
 from hrm_edge.tasks import get_task
+from hrm_edge.tasks.puzzles import Puzzles
 from hrm_edge.tasks.samples import sample_file
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -112,8 +114,9 @@ def prepare(names: list[str]) -> None:
 def node_counts(file: Path) -> dict[str, int]:
     """Nodes in the file, and what each runtime leaves of them (OpenVINO: without constants and ports)."""
     import onnx
-    import onnxruntime
-    import openvino
+
+    onnxruntime = import_onnxruntime()
+    openvino = import_openvino()
 
     options = onnxruntime.SessionOptions()
     optimized = WORK / "optimized.onnx"
@@ -154,14 +157,14 @@ def inputs(model: HRM) -> Arrays:
     """One board of the package's and a carry as it is after some steps: unit variance."""
     spec, random = model.spec, np.random.default_rng(0)
     carry = (1, spec.total_len, spec.hidden)
-    feeds: Arrays = {"tokens": samples().inputs[:1].astype(np.int32)}
+    feeds: Arrays = {"tokens": samples().givens[:1].astype(np.int32)}
     feeds |= {name: random.normal(size=carry).astype(np.float32) for name in ("z_h", "z_l")}
     if spec.puzzle_dim:
         feeds["puzzle"] = np.zeros((1, spec.puzzle_tokens * spec.hidden), np.float32)
     return feeds
 
 
-def samples() -> PuzzleSet:
+def samples() -> Puzzles:
     path = sample_file(TASK.name)
     assert path is not None
     return load_puzzles(path, TASK)
@@ -204,7 +207,7 @@ def ours(folder: Path, manifest: Manifest, backend: CpuBackend, threads: int, fe
 
 
 def naive_onnxruntime(file: Path, feeds: Arrays) -> Callable[[], Any]:
-    import onnxruntime
+    onnxruntime = import_onnxruntime()
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = CORES
@@ -213,7 +216,7 @@ def naive_onnxruntime(file: Path, feeds: Arrays) -> Callable[[], Any]:
 
 
 def naive_openvino(file: Path, backend: CpuBackend, feeds: Arrays) -> Callable[[], Any]:
-    import openvino
+    openvino = import_openvino()
 
     hint = "bf16" if backend == "openvino-bf16" else "f32"
     config = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_NUM_THREADS": CORES, "INFERENCE_PRECISION_HINT": hint}

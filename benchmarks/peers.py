@@ -38,6 +38,7 @@ from hrm_edge.export.recover import recover
 from hrm_edge.files import write_json
 from hrm_edge.manifest import read_manifest
 from hrm_edge.model.hrm import HRM
+from hrm_edge.quiet import import_onnxruntime, import_openvino
 from hrm_edge.runtime import open_artifact
 from hrm_edge.runtime.native.session import available
 from hrm_edge.solve import Halt, solve
@@ -108,7 +109,7 @@ def naive_file(given: Given) -> Path:
 
 
 def naive_onnxruntime(given: Given) -> Answer:
-    import onnxruntime
+    onnxruntime = import_onnxruntime()
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = given.threads
@@ -122,7 +123,7 @@ def naive_onnxruntime(given: Given) -> Answer:
 
 def naive_openvino(given: Given) -> Answer:
     """Defaults: on a processor with AMX these compute in bfloat16."""
-    import openvino
+    openvino = import_openvino()
 
     request = (
         openvino.Core()
@@ -234,13 +235,13 @@ def run(options: argparse.Namespace, scratch: Path) -> dict[str, Any]:
     source = options.data or sample_file(task.name)
     if source is None:
         raise UserError(f"the package has no puzzles of {task.name}", "name a set: --data PATH")
-    puzzles = load_puzzles(source, task).head(options.puzzles)
+    puzzles = load_puzzles(source, task, options.puzzles)
     if puzzles.labels is None:
         raise UserError(f"{source} has no answers", "name a set that has them")
     int8 = folder_of(options.int8) if options.int8 else None
     given = Given(model, fp32, int8, task, model.spec.max_steps, options.threads, scratch)
     before = read_state()
-    times = measure(given, puzzles.inputs, options.rounds)
+    times = measure(given, puzzles.givens, options.rounds)
     return {
         "kind": "hrm-edge peers", "schema_version": 1,
         "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),

@@ -53,8 +53,8 @@ def main(model: str, data: Path, puzzles: int, machine: str) -> None:
     if manifest.precision != "fp32":
         raise UserError(f"{model} is {manifest.precision}", "name an fp32 artifact")
     task = get_task(manifest.task)
-    found = load_puzzles(data, task).head(puzzles)
-    check = CheckSet(found.inputs, found.labels, np.zeros(len(found), np.int32), data.name)
+    found = load_puzzles(data, task, puzzles)
+    check = CheckSet(found.givens, found.labels, found.ids, data.name)
     rows = {}
     for size in NOISE:
         measured = measure(session, Off(session, size), check, session.spec.max_steps, task)

@@ -8,6 +8,7 @@ import hashlib
 import json
 import os
 import shutil
+import stat
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,11 +21,11 @@ def os_error(error: OSError, path: Path | str) -> UserError:
     """The user's view of an ``OSError`` met while writing or reading ``path``."""
     reason = os.strerror(error.errno) if error.errno else str(error)
     mends = {
-        errno.ENOSPC: "free some space on that disk, or choose another folder with --out",
-        errno.EDQUOT: "your disk quota is used up: free some space, or choose another folder with --out",
-        errno.EACCES: "choose a folder you may write to with --out, or change its permissions",
-        errno.EPERM: "choose a folder you may write to with --out, or change its permissions",
-        errno.EROFS: "that file system is read-only: choose another folder with --out",
+        errno.ENOSPC: "free some space on that disk, or choose another folder",
+        errno.EDQUOT: "your disk quota is used up: free some space, or choose another folder",
+        errno.EACCES: "choose a folder you may write to, or change its permissions",
+        errno.EPERM: "choose a folder you may write to, or change its permissions",
+        errno.EROFS: "that file system is read-only: choose another folder",
         errno.ENOENT: "check the path",
         errno.ENOTDIR: "a file stands where a folder is needed: choose another path",
         errno.EISDIR: "a folder stands where a file is needed: choose another path",
@@ -42,14 +43,41 @@ def is_plain_name(name: str) -> bool:
     return name not in ("", ".", "..") and len(name) <= 255 and name.isprintable() and not set(name) & set("/\\")
 
 
+def writable_cache(name: str) -> Path:
+    """Return a folder for what this machine has compiled: ``name`` in the user's cache or, if that cannot be written,
+    in a folder of this user for temporary files.
+    """
+    folder = user_cache() / name
+    with contextlib.suppress(OSError):
+        folder.mkdir(parents=True, exist_ok=True)
+    if not os.access(folder, os.W_OK | os.X_OK):
+        folder = private_folder() / name
+        folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def private_folder() -> Path:
+    """Return a folder below /tmp that nobody else can write into, the same one for every process of this user."""
+    folder = Path(tempfile.gettempdir()) / f"hrm-edge-{os.getuid()}"
+    try:
+        folder.mkdir(mode=0o700, exist_ok=True)
+        about = folder.lstat()
+        if stat.S_ISDIR(about.st_mode) and about.st_uid == os.getuid() and not about.st_mode & 0o077:
+            return folder
+    except OSError:
+        pass
+    return Path(tempfile.mkdtemp(prefix="hrm-edge-"))  # somebody else has that name
+
+
 @contextlib.contextmanager
 def _renamed_into(path: Path, *, folder: bool) -> Iterator[Path]:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        prefix = f".{os.fsdecode(os.fsencode(path.name)[:100])}."  # a name may be as long as the file system allows
         if folder:
-            temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent))
+            temporary = Path(tempfile.mkdtemp(prefix=prefix, suffix=".tmp", dir=path.parent))
         else:
-            handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
+            handle, name = tempfile.mkstemp(prefix=prefix, suffix=".tmp", dir=path.parent)
             os.close(handle)
             temporary = Path(name)
         os.chmod(temporary, 0o755 if folder else 0o644)  # mkstemp's 0600 would hide results from other users

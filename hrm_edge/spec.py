@@ -10,7 +10,7 @@ outputs, K tensors.
 from __future__ import annotations
 
 import math
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -19,8 +19,19 @@ from hrm_edge.errors import UserError, nearest
 SINUSOIDAL_ROWS = 5000  # the reduced variant's fixed table length
 SWIGLU_MULTIPLE = 256
 
+# A spec comes from files of others. Beyond these a model is a mistake or an attack, and building it would take all
+# memory before anything is compared with the weights.
+MOST_PARAMETERS = 1 << 31
+_MOST_POSITIONS = 1 << 13
+_MOST_WIDTH, _MOST_LAYERS, _MOST_CYCLES, _MOST_STEPS, _MOST_PUZZLES = 1 << 14, 1 << 8, 1 << 8, 1 << 14, 1 << 26
+
 HEAD_VIEWS = ("row", "column", "box", None)  # what the heads of grid_heads see; None: all cells
 HIDDEN_SCORE = -1e4  # added to the scores of cells that a head does not see: exp is 0 in every float type
+
+_TRM: dict[str, Any] = {
+    "hidden": 512, "heads": 8, "h_layers": 0, "l_layers": 2, "h_cycles": 3, "l_cycles": 6, "q_outputs": 1,
+    "q_unused": 1, "puzzle_dim": 512, "puzzle_len": 16,
+}  # fmt: skip
 
 VARIANTS: dict[str, dict[str, Any]] = {
     # HRM, arXiv 2506.21734, as published (sapientinc/HRM)
@@ -35,24 +46,33 @@ VARIANTS: dict[str, dict[str, Any]] = {
         "hidden": 128, "heads": 4, "h_layers": 2, "l_layers": 2, "expansion": 2.0, "positions": "none",
         "grid_positions": True, "grid_heads": True, "q_outputs": 1,
     },
+    # TRM, arXiv 2510.04871, as published for Sudoku (SamsungSAILMontreal/TinyRecursiveModels); mazes, ARC: l_cycles 4
+    "trm": _TRM,
+    "trm-mixer": {**_TRM, "mixing": "mlp", "positions": "none"},
 }  # fmt: skip
+
+
+_Cells = Annotated[int, Field(ge=1, le=4096)]
 
 
 class ModelSpec(BaseModel):
     """Everything that fixes the function a model computes, its weights aside."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     variant: str
     vocab: int = Field(ge=2, le=256)
     seq_len: int = Field(ge=1, le=4096)
-    hidden: int = Field(ge=8, multiple_of=2)
-    heads: int = Field(ge=1)
-    h_layers: int = Field(ge=1)
-    l_layers: int = Field(ge=1)
-    h_cycles: int = Field(default=2, ge=1)
-    l_cycles: int = Field(default=2, ge=1)
-    expansion: float = Field(default=4.0, gt=0)
+    hidden: int = Field(ge=8, le=_MOST_WIDTH, multiple_of=2)
+    heads: int = Field(ge=1, le=_MOST_WIDTH)
+    h_layers: int = Field(ge=0, le=_MOST_LAYERS)
+    """Blocks of the H level; 0: the L level's blocks serve both levels (TRM)."""
+    l_layers: int = Field(ge=1, le=_MOST_LAYERS)
+    h_cycles: int = Field(default=2, ge=1, le=_MOST_CYCLES)
+    l_cycles: int = Field(default=2, ge=1, le=_MOST_CYCLES)
+    expansion: float = Field(default=4.0, gt=0, le=64)
+    mixing: Literal["attention", "mlp"] = "attention"
+    """What mixes positions: attention, or an MLP over the T positions of each channel (then ``heads`` has no use)."""
     norm: Literal["rms", "layer"] = "rms"
     mlp: Literal["swiglu", "gelu"] = "swiglu"
     bias: bool = False
@@ -61,19 +81,24 @@ class ModelSpec(BaseModel):
     """Adds learned row, column and box embeddings; needs ``grid``."""
     grid_heads: bool = False
     """Attention heads see, in turn, a cell's row, its column, its box, all cells; needs ``grid`` and heads in fours."""
-    grid: tuple[int, int, int, int] | None = None
+    grid: tuple[_Cells, _Cells, _Cells, _Cells] | None = None
     """(rows, columns, rows of a box, columns of a box) of the task's board."""
     connections: bool = False
     """Linear maps between the levels instead of plain addition."""
     halt_head: Literal["first", "pooled"] = "first"
     """q from z_H's first position, or from the mean over positions of [z_H, z_L]."""
     q_outputs: Literal[1, 2] = 2
-    puzzle_dim: int = Field(default=0, ge=0)
+    """Q: halt where the first is above the second, or, with one output, above 0."""
+    q_unused: Literal[0, 1] = 0
+    """Rows of q_head after the Q used ones that nothing reads: TRM publishes two and uses the first."""
+    puzzle_dim: int = Field(default=0, ge=0, le=1 << 22)
     """Size of a puzzle's own vector; 0: none, P = 0."""
-    puzzles: int = Field(default=1, ge=1)
+    puzzle_len: int = Field(default=0, ge=0, le=_MOST_POSITIONS)
+    """P: leading positions that hold the puzzle's vector, padded with zeros; 0: as many as the vector fills."""
+    puzzles: int = Field(default=1, ge=1, le=_MOST_PUZZLES)
     """Rows of the puzzle table, row 0 being the blank one."""
-    max_steps: int = Field(default=16, ge=1)
-    rope_theta: float = 10000.0
+    max_steps: int = Field(default=16, ge=1, le=_MOST_STEPS)
+    rope_theta: float = Field(default=10000.0, gt=0)
 
     @model_validator(mode="after")
     def _consistent(self) -> ModelSpec:
@@ -81,6 +106,13 @@ class ModelSpec(BaseModel):
             raise ValueError(f"hidden={self.hidden} is not divisible by heads={self.heads}")
         if self.positions == "rope" and self.head_dim % 2:
             raise ValueError(f"rope needs an even head size, hidden/heads is {self.head_dim}")
+        if self.puzzle_len and not 0 < self.puzzle_dim <= self.puzzle_len * self.hidden:
+            raise ValueError(
+                f"puzzle_len={self.puzzle_len} positions of hidden={self.hidden} hold a puzzle vector of 1 to "
+                f"{self.puzzle_len * self.hidden}, puzzle_dim is {self.puzzle_dim}"
+            )
+        if self.mixing == "mlp":
+            self._check_mixing()
         if self.grid_positions and self.grid is None:
             raise ValueError("grid_positions needs a task with a board (sudoku, mini-sudoku)")
         if self.grid_heads and (self.grid is None or self.heads % len(HEAD_VIEWS) or self.puzzle_dim):
@@ -89,7 +121,20 @@ class ModelSpec(BaseModel):
             raise ValueError(f"grid {self.grid[0]}x{self.grid[1]} does not have seq_len={self.seq_len} cells")
         if self.positions == "sinusoidal" and self.total_len > SINUSOIDAL_ROWS:
             raise ValueError(f"sinusoidal positions end at {SINUSOIDAL_ROWS}, the sequence has {self.total_len}")
+        if self.total_len > _MOST_POSITIONS:
+            raise ValueError(
+                f"puzzle_dim={self.puzzle_dim} gives {self.total_len} positions, {_MOST_POSITIONS} at most"
+            )
+        count = parameter_table(self)["state_dict"]
+        if count > MOST_PARAMETERS:
+            raise ValueError(f"a model of these sizes has {count:,} parameters, {MOST_PARAMETERS:,} are the limit")
         return self
+
+    def _check_mixing(self) -> None:
+        if self.positions == "rope" or self.grid_heads:
+            raise ValueError("mixing=mlp has no attention: positions=rope and grid_heads need mixing=attention")
+        if self.norm != "rms" or self.mlp != "swiglu" or self.bias:
+            raise ValueError("mixing=mlp is known with norm=rms, mlp=swiglu and bias=false only")
 
     @property
     def head_dim(self) -> int:
@@ -98,7 +143,7 @@ class ModelSpec(BaseModel):
     @property
     def puzzle_tokens(self) -> int:
         """P: the puzzle vector, padded with zeros, reshaped to this many leading positions."""
-        return math.ceil(self.puzzle_dim / self.hidden)
+        return self.puzzle_len or math.ceil(self.puzzle_dim / self.hidden)
 
     @property
     def total_len(self) -> int:
@@ -107,16 +152,32 @@ class ModelSpec(BaseModel):
 
     @property
     def inner(self) -> int:
-        """F: inner size of the MLP; SwiGLU's is 2/3 of the expansion rounded up to a multiple of 256."""
-        if self.mlp == "gelu":
-            return round(self.expansion * self.hidden)
-        wanted = round(self.expansion * self.hidden * 2 / 3)
-        return math.ceil(wanted / SWIGLU_MULTIPLE) * SWIGLU_MULTIPLE
+        """F: inner size of the MLP."""
+        return round(self.expansion * self.hidden) if self.mlp == "gelu" else self._swiglu_inner(self.hidden)
+
+    @property
+    def mixing_inner(self) -> int:
+        """Inner size of the MLP over positions of ``mixing=mlp``."""
+        return self._swiglu_inner(self.total_len)
+
+    def _swiglu_inner(self, width: int) -> int:
+        """2/3 of the expansion of ``width``, rounded up to a multiple of 256."""
+        return math.ceil(round(self.expansion * width * 2 / 3) / SWIGLU_MULTIPLE) * SWIGLU_MULTIPLE
+
+    @property
+    def levels(self) -> dict[str, int]:
+        """The stacks of blocks by name, and the blocks of each: two, or only L where it serves both levels."""
+        return {"H_level": self.h_layers, "L_level": self.l_layers} if self.h_layers else {"L_level": self.l_layers}
+
+    @property
+    def h_stack(self) -> tuple[str, int]:
+        """Name and blocks of the stack that updates z_H."""
+        return next(iter(self.levels.items()))
 
     @property
     def block_passes(self) -> tuple[int, int]:
-        """Passes through one H block and through one L block in an ACT step, all layers and cycles counted."""
-        return self.h_cycles * self.h_layers, self.h_cycles * self.l_cycles * self.l_layers
+        """Passes through a block in an ACT step, all layers and cycles counted: of H updates and of L updates."""
+        return self.h_cycles * self.h_stack[1], self.h_cycles * self.l_cycles * self.l_layers
 
 
 def cell_ids(grid: tuple[int, int, int, int]) -> dict[str, list[int]]:
@@ -165,13 +226,13 @@ def step_io(spec: ModelSpec) -> dict[str, tuple[str, tuple[str | int, ...]]]:
 
 def _block_shapes(spec: ModelSpec) -> dict[str, tuple[int, ...]]:
     d, f = spec.hidden, spec.inner
+    if spec.mixing == "mlp":
+        t, inner = spec.total_len, spec.mixing_inner
+        matrices = {"mlp_t.gate_up_proj": (2 * inner, t), "mlp_t.down_proj": (t, inner)}
+    else:
+        matrices = {"self_attn.qkv_proj": (3 * d, d), "self_attn.o_proj": (d, d)}
     up_name, up_rows = ("gate_up_proj", 2 * f) if spec.mlp == "swiglu" else ("up_proj", f)
-    matrices = {
-        "self_attn.qkv_proj": (3 * d, d),
-        "self_attn.o_proj": (d, d),
-        f"mlp.{up_name}": (up_rows, d),
-        "mlp.down_proj": (d, f),
-    }
+    matrices |= {f"mlp.{up_name}": (up_rows, d), "mlp.down_proj": (d, f)}
     shapes: dict[str, tuple[int, ...]] = {}
     for name, shape in matrices.items():
         shapes[f"{name}.weight"] = shape
@@ -184,7 +245,7 @@ def _block_shapes(spec: ModelSpec) -> dict[str, tuple[int, ...]]:
 
 
 def parameter_shapes(spec: ModelSpec) -> dict[str, tuple[int, ...]]:
-    """Trainable tensors by name; the full variant's names are the published checkpoint's."""
+    """Trainable tensors by name; those of ``full``, ``trm`` and ``trm-mixer`` are the published checkpoints'."""
     d, v = spec.hidden, spec.vocab
     shapes: dict[str, tuple[int, ...]] = {"embed_tokens.embedding_weight": (v, d)}
     if spec.positions == "learned":
@@ -193,7 +254,7 @@ def parameter_shapes(spec: ModelSpec) -> dict[str, tuple[int, ...]]:
         assert spec.grid is not None
         for name, ids in cell_ids(spec.grid).items():
             shapes[f"embed_{name}.embedding_weight"] = (max(ids) + 1, d)
-    for level, layers in (("H_level", spec.h_layers), ("L_level", spec.l_layers)):
+    for level, layers in spec.levels.items():
         for index in range(layers):
             shapes.update({f"{level}.layers.{index}.{k}": s for k, s in _block_shapes(spec).items()})
         if spec.norm == "layer":
@@ -201,8 +262,9 @@ def parameter_shapes(spec: ModelSpec) -> dict[str, tuple[int, ...]]:
     if spec.connections:
         for name in ("h_to_l", "l_to_h"):
             shapes[f"{name}.weight"], shapes[f"{name}.bias"] = (d, d), (d,)
-    shapes["q_head.weight"] = (spec.q_outputs, 2 * d if spec.halt_head == "pooled" else d)
-    shapes["q_head.bias"] = (spec.q_outputs,)
+    q_rows = spec.q_outputs + spec.q_unused
+    shapes["q_head.weight"] = (q_rows, 2 * d if spec.halt_head == "pooled" else d)
+    shapes["q_head.bias"] = (q_rows,)
     shapes["lm_head.weight"] = (v, d)
     if spec.bias:
         shapes["lm_head.bias"] = (v,)
@@ -256,12 +318,15 @@ def parameter_table(spec: ModelSpec) -> dict[str, Any]:
 def flops_per_step(spec: ModelSpec) -> int:
     """Multiply-adds times two of the matrix products in one ACT step of one puzzle.
 
-    A block costs 2 * weights * T for its matrices and 4 * T^2 * D for QK^T and PV; norms and activations are not
-    counted. The full variant at T = 82 comes to 13.7 GFLOP.
+    A block costs 2 * weights * T for its matrices and 4 * T^2 * D for QK^T and PV; one that mixes by an MLP over
+    positions costs 2 * weights * D for it instead. Norms and activations are not counted. The full variant at T = 82
+    comes to 13.7 GFLOP.
     """
     t, d = spec.total_len, spec.hidden
-    matrices = sum(math.prod(s) for n, s in _block_shapes(spec).items() if len(s) == 2 and n.endswith("weight"))
-    block = 2 * matrices * t + 4 * t * t * d
+    matrices = {n: math.prod(s) for n, s in _block_shapes(spec).items() if len(s) == 2 and n.endswith("weight")}
+    block = sum(2 * size * (d if name.startswith("mlp_t.") else t) for name, size in matrices.items())
+    if spec.mixing == "attention":
+        block += 4 * t * t * d
     heads = 2 * d * spec.vocab * spec.seq_len + 2 * math.prod(parameter_shapes(spec)["q_head.weight"])
     h_updates, l_updates = spec.h_cycles, spec.h_cycles * spec.l_cycles
     connections = 2 * d * d * t * (h_updates + l_updates) if spec.connections else 0

@@ -29,7 +29,7 @@ PIECE = 20_000
 def main(data: Path, files: tuple[Path, ...]) -> None:
     task = get_task("sudoku")
     assert isinstance(task, Sudoku)
-    tested = {file: classes(task, load_puzzles(file, task).inputs) for file in files}
+    tested = {file: classes(task, load_puzzles(file, task).givens) for file in files}
     shared = dict.fromkeys(files, 0)
     train = Dataset(data, "train", task)
     for start in track(range(0, len(train), PIECE), f"{len(train):,} training puzzles"):

@@ -251,7 +251,10 @@ def _compared(solver: Solver, givens: Tokens, subject: Subject) -> dict[str, Any
         return {"reference_reason": subject.reference_reason}
     model, session = subject.reference
     given = givens[:MOST_PUZZLES]
-    at = against(solver.session, session, given, solver.max_steps)
+    try:
+        at = against(solver.session, session, given, solver.max_steps)
+    except Exception as error:  # noqa: BLE001 - the window is measured by now, and must not be lost
+        return {"reference_reason": f"running {model.path} beside it failed: {type(error).__name__}: {error}"}
     puzzles = min(len(given), solver.session.max_batch, session.max_batch)
     return {"reference": Reference(
         name=model.name, path=model.path, precision=model.precision, sha256=model.sha256, puzzles=puzzles, at=at

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,24 +11,14 @@ from numpy.typing import NDArray
 from hrm_edge.cli.options import progress_bar
 from hrm_edge.errors import UserError
 from hrm_edge.report import Data
+from hrm_edge.tasks.arc import Arc
 from hrm_edge.tasks.base import Task, Tokens
 from hrm_edge.tasks.maze import Maze
+from hrm_edge.tasks.puzzles import Puzzles
 from hrm_edge.tasks.samples import sample_file
 from hrm_edge.tasks.sudoku import Sudoku
 from hrm_edge.tasks.sudoku_search import require_unique
-
-if TYPE_CHECKING:
-    from hrm_edge.data.puzzles import PuzzleSet
-
-
-@dataclass(frozen=True, eq=False)
-class Answered:
-    """Givens and labels uint8 [N, S], their rows of the puzzle table [N], and how the report names them."""
-
-    givens: Tokens
-    labels: Tokens
-    puzzle_ids: NDArray[np.int32]
-    data: Data
+from hrm_edge.terminal import echo
 
 
 def sample_of(task: Task) -> str:
@@ -39,30 +29,42 @@ def sample_of(task: Task) -> str:
     return str(path)
 
 
-def answered_puzzles(path: str, task: Task, limit: int | None) -> Answered:
-    """The first ``limit`` puzzles of ``path``, with the file's answers or, where it has none, the solver's.
+def say_formats(formats: dict[str, str]) -> None:
+    """Say on stderr what each file (path → words) was taken for."""
+    for path, form in formats.items():
+        echo(f"{path}: read as {form}", err=True)
+
+
+def answered_puzzles(path: str, task: Task, limit: int | None) -> tuple[Puzzles, Data]:
+    """The first ``limit`` puzzles of ``path``, with its answers or, where it has none, the solver's; and their report.
 
     Raises ``UserError`` naming the puzzle that has no solution or several of them.
     """
     from hrm_edge.data.puzzles import load_puzzles
 
-    found = load_puzzles(path, task).head(limit)
-    if not len(found):
+    puzzles = load_puzzles(path, task, limit)
+    if not len(puzzles):
         raise UserError(f"{path} holds no puzzles", "give a set with at least one")
-    labels = solved_labels(found, task) if found.labels is None else found.labels
-    answers_from = "solver" if found.labels is None else "data"
-    data = Data.model_validate({"path": path, "task": task.name, "puzzles": len(found), "answers": answers_from})
-    ids = np.zeros(len(found), np.int32) if found.puzzle_ids is None else found.puzzle_ids
-    return Answered(found.inputs, labels, ids, data)
+    if not Path(path).is_dir() and path != str(sample_file(task.name)):
+        say_formats({puzzles.source.path: puzzles.source.format})
+    missing = np.flatnonzero(~puzzles.answered())
+    answers_from = "data" if not len(missing) else "solver" if len(missing) == len(puzzles) else "data and solver"
+    data = Data.model_validate({
+        "path": path, "task": task.name, "puzzles": len(puzzles), "answers": answers_from,
+        "read_as": puzzles.source.format,
+    })  # fmt: skip
+    return replace(puzzles, labels=solved_labels(puzzles, task, missing)), data
 
 
-def solved_labels(puzzles: PuzzleSet, task: Task) -> Tokens:
-    """The only solution of every puzzle [N, S], by search."""
-    labels = np.zeros_like(puzzles.inputs)
-    with progress_bar("looking up the answers", len(puzzles)) as progress:
-        for row, (givens, source) in enumerate(zip(puzzles.inputs, puzzles.sources, strict=True)):
-            labels[row] = only_solution(task, givens, source)
-            progress(row + 1)
+def solved_labels(puzzles: Puzzles, task: Task, missing: NDArray[np.int64]) -> Tokens:
+    """The answers of all puzzles [N, S]: the file's, and of those in ``missing`` the only solution, by search."""
+    labels = np.zeros_like(puzzles.givens) if puzzles.labels is None else puzzles.labels.copy()
+    if isinstance(task, Arc):  # padding is the answer of a question whose answer nobody knows
+        return labels
+    with progress_bar("looking up the answers", len(missing)) as progress:
+        for done, row in enumerate(missing.tolist(), start=1):
+            labels[row] = only_solution(task, puzzles.givens[row], puzzles.source.name(row))
+            progress(done)
     return labels
 
 

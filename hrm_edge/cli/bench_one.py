@@ -12,7 +12,7 @@ import click
 from hrm_edge import zoo
 from hrm_edge.cli.answered import answered_puzzles, sample_of
 from hrm_edge.cli.engine_parity import check_first
-from hrm_edge.cli.options import STDOUT, progress_bar, show_report
+from hrm_edge.cli.options import STDOUT, progress_bar, report_outputs, show_report
 from hrm_edge.cli.resolve import Resolved, resolve_model
 from hrm_edge.errors import GateError, UserError
 from hrm_edge.manifest import read_manifest
@@ -65,7 +65,10 @@ def measure_and_show(context: click.Context, model: str, options: Options) -> No
     follow = f"hrm-edge solve {example} --model {shlex.quote(model)}"
     if options.json_file is not None and options.json_file != STDOUT:
         follow = f"hrm-edge bench --compare {shlex.quote(options.json_file)} OTHER.json"
-    show_report(report, options.json_file, options.markdown_file, follow, options.html_file)
+    from hrm_edge.report.html import page  # after the cold start: its import belongs to no model
+
+    outputs = report_outputs(report, options.json_file, options.markdown_file)
+    show_report(report, [*outputs, (options.html_file, lambda: page([report]))], follow)
     if options.strict and report.warnings:
         raise GateError("--strict: " + "; ".join(report.warnings), "mend it and measure again")
 
@@ -91,12 +94,13 @@ def measure(context: click.Context, model: str, options: Options) -> tuple[Bench
     )
     cold = _cold_start(solver, options, process_s, loaded_s)
     engine_parity = check_first(session, resolved.manifest, options.data)
-    puzzles = answered_puzzles(options.data or sample_of(task), task, options.limit)
+    puzzles, about = answered_puzzles(options.data or sample_of(task), task, options.limit)
+    assert puzzles.labels is not None
     digest = hashlib.sha256(puzzles.givens.tobytes()).hexdigest()
     path = options.data or f"the package's own {task.name} puzzles"
     from hrm_edge.report import Data  # after the cold start: its import belongs to no model
 
-    data = Data(**{**puzzles.data.model_dump(), "sha256": digest, "path": path})
+    data = Data(**{**about.model_dump(), "sha256": digest, "path": path})
     command = shlex.join(["hrm-edge", *context.obj])
     subject = replace(
         _subject(resolved, options, data), cold_start=cold, protocol=protocol, command=command,
@@ -106,7 +110,7 @@ def measure(context: click.Context, model: str, options: Options) -> tuple[Bench
     with progress_bar(options.scenario, 1.0) as progress:
         report = bench(
             solver, puzzles.givens, puzzles.labels, subject=subject, ask=ask, progress=progress,
-            puzzle_ids=puzzles.puzzle_ids,             tell=lambda message: echo(message, err=True),
+            puzzle_ids=puzzles.ids, tell=lambda message: echo(message, err=True),
         )  # fmt: skip
     return report, task.format(puzzles.givens[0])
 
@@ -150,7 +154,7 @@ def _cold_start(solver: Any, options: Options, process_s: float | None, loaded_s
 def _one_puzzle(task: Any, options: Options) -> Tokens:
     from hrm_edge.data.puzzles import load_puzzles
 
-    return load_puzzles(options.data or sample_of(task), task).inputs[:1]
+    return load_puzzles(options.data or sample_of(task), task, 1).givens
 
 
 def _subject(resolved: Resolved, options: Options, data: Data) -> Subject:

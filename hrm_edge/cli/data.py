@@ -13,6 +13,7 @@ import click
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
+from hrm_edge.cli.answered import say_formats
 from hrm_edge.errors import UserError
 from hrm_edge.tasks import get_task
 from hrm_edge.tasks.arc import Arc
@@ -45,10 +46,10 @@ def data() -> None:
     "--source",
     multiple=True,
     metavar="hub|generate|PATH",
-    help="hub: Sudoku-Extreme or Maze-Hard from Hugging Face. generate: new puzzles. PATH: a CSV (header question,"
-    "answer[,source,rating], answers may be missing), a text file with one puzzle a line, either gzipped, or a folder "
-    "with the hub's train.csv and test.csv; mazes also as .npz. arc: an archive or folder, given once for each.  "
-    "[default: generate]",
+    help="hub: Sudoku-Extreme or Maze-Hard from Hugging Face. generate: new puzzles. PATH: a file of puzzles in any "
+    "form that 'hrm-edge solve' reads (answers may be missing), - for standard input, or a folder with the hub's "
+    "train.csv and test.csv; mazes also as .npz. arc: an archive, a folder or Kaggle's *_challenges.json, given once "
+    "for each.  [default: generate]",
 )
 @click.option("--seed", type=int, default=0, show_default=True, help="The same seed and options give the same bytes.")
 @click.option("--augment", type=int, metavar="N", help="Random symmetries added to each training puzzle.  "
@@ -115,6 +116,7 @@ def _sudoku(task: Sudoku, out: Path, given: dict[str, Any]) -> _Built:
     wanted = _wanted(task, *(given.pop(name, None) for name in _FLAGS["sudoku"][-5:]))
     with _progress() as report:
         summary = build_folder(task, out, Options(wanted=wanted, **given), report)
+    say_formats(summary.formats)
     rows = []
     for split, part in summary.parts.items():
         fewest, mean, most = part.clues
@@ -132,6 +134,7 @@ def _maze(task: Maze, out: Path, given: dict[str, Any]) -> _Built:
         given["min_length"] = given.pop("min_path")
     with _progress() as report:
         summary = build_folder(task, out, Options(**given), report)
+    say_formats(summary.formats)
     rows = []
     for split, part in summary.parts.items():
         fewest, mean, most = part.moves

@@ -18,8 +18,6 @@ if TYPE_CHECKING:
 
 def check_set(task_name: str, data: str | None) -> CheckSet:
     """Puzzles to compare on: ``data``, else the package's own; ``UserError`` where it has none."""
-    import numpy as np
-
     from hrm_edge.data.puzzles import load_puzzles
     from hrm_edge.parity import CheckSet
 
@@ -27,8 +25,8 @@ def check_set(task_name: str, data: str | None) -> CheckSet:
     if path is None:
         raise UserError(f"the package has no puzzles of {task_name}", "name a set: --data PATH")
     found = load_puzzles(path, get_task(task_name))
-    ids = np.zeros(len(found), np.int32) if found.puzzle_ids is None else found.puzzle_ids
-    return CheckSet(found.inputs, found.labels, ids, str(data or "the package's own puzzles"))
+    labels = found.labels if found.answered().all() else None
+    return CheckSet(found.givens, labels, found.ids, str(data or "the package's own puzzles"))
 
 
 def check_built(out: Path, engine: Engine) -> tuple[EngineParity | None, str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from shlex import quote
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @click.command("eval")
 @click.argument("model")
-@click.option("--data", required=True, help="Built data folder, or a CSV or text file of puzzles.")
+@click.option("--data", required=True, help="Built data folder, or a file of puzzles, see solve; - is standard input.")
 @task_option
 @click.option("--limit", type=click.IntRange(1), help="Only the first so many puzzles (arc: tasks).")
 @click.option(
@@ -65,8 +65,10 @@ def evaluate(
     hrm-edge eval artifacts/nano-int8 --data puzzles.csv --limit 2000 --paired artifacts/nano
     hrm-edge eval runs/arc-1_reduced --data data/arc-1 --submission submission.json
     """
+    import json
+
     from hrm_edge.bench.scenarios import Solver
-    from hrm_edge.cli.options import STDOUT, show_report
+    from hrm_edge.cli.options import STDOUT, report_outputs, show_report
     from hrm_edge.cli.resolve import resolve_model
     from hrm_edge.errors import UserError
     from hrm_edge.tasks.arc import Arc
@@ -81,9 +83,10 @@ def evaluate(
     if submission == STDOUT:
         raise UserError("--submission -: stdout is for reports", "name a file")
     steps = max_steps or session.spec.max_steps
+    answers: dict[str, Any] = {}
     if is_arc:
         solver = Solver(session, task, "fixed" if halt == "rules" else halt, steps, 1, slots, seed)
-        report = _arc(resolved, solver, data, limit, views, threads, submission)
+        report, answers = _arc(resolved, solver, data, limit, views, threads)
     else:
         beside = None if other is None else resolve_model(other, threads, None, backend, slots=slots)
         solver = Solver(session, task, halt, steps, views or 1, slots, seed)
@@ -91,7 +94,8 @@ def evaluate(
     following = f"hrm-edge bench {quote(model)} --data {quote(data)}"
     if resolved.manifest is None:
         following = f"hrm-edge export {quote(model)} --out ARTIFACT --int8 --calibration {quote(data)}"
-    show_report(report, json_file, markdown_file, following)
+    outputs = report_outputs(report, json_file, markdown_file)
+    show_report(report, [*outputs, (submission, lambda: json.dumps(answers) + "\n")], following)
 
 
 def _rules(
@@ -102,30 +106,32 @@ def _rules(
     from hrm_edge.cli.answered import answered_puzzles
     from hrm_edge.cli.options import progress_bar
 
-    puzzles = answered_puzzles(data, resolved.task, limit)
-    with progress_bar("solving", len(puzzles.givens)) as progress:
+    puzzles, about = answered_puzzles(data, resolved.task, limit)
+    assert puzzles.labels is not None
+    with progress_bar("solving", len(puzzles)) as progress:
         return run(
-            solver, puzzles.givens, puzzles.labels, model=resolved.model, data=puzzles.data, threads=threads,
-            puzzle_ids=puzzles.puzzle_ids, on_progress=lambda done, verified: progress(done),
+            solver, puzzles.givens, puzzles.labels, model=resolved.model, data=about, threads=threads,
+            puzzle_ids=puzzles.ids, on_progress=lambda done, verified: progress(done),
             other=None if beside is None else (beside.session, beside.model),
         )  # fmt: skip
 
 
 def _arc(
     resolved: Resolved, solver: Solver, data: str, limit: int | None, views: int | None, threads: int | None,
-    submission: str | None,
-) -> EvalReport:  # fmt: skip
-    """Of ARC, by votes; writes the submission file."""
-    import json
-
+) -> tuple[EvalReport, dict[str, Any]]:  # fmt: skip
+    """Score ARC by votes; the answers are in ARC Prize's format."""
     from hrm_edge.bench.arc import evaluate_arc
     from hrm_edge.cli.options import progress_bar
     from hrm_edge.data.arc import read_questions
-    from hrm_edge.data.layout import identifiers_hash
+    from hrm_edge.data.layout import identifiers_hash, is_data_folder
     from hrm_edge.errors import UserError
-    from hrm_edge.files import write_text
     from hrm_edge.report import Data
 
+    if not is_data_folder(data):
+        raise UserError(
+            f"{data} is no built data folder: a model of arc answers the tasks of the folder that it was trained on",
+            f"build one with: hrm-edge data build arc --out DATA --source {quote(data)}",
+        )
     asked = read_questions(data, limit)
     trained_on = resolved.origin.get("identifiers")
     if trained_on is not None and trained_on != identifiers_hash(data):
@@ -143,6 +149,4 @@ def _arc(
             solver, asked, chosen, model=resolved.model, data=about, threads=threads,
             on_progress=lambda done, verified: progress(done),
         )  # fmt: skip
-    if submission is not None:
-        write_text(submission, json.dumps(answers) + "\n")
-    return report
+    return report, answers

@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from hrm_edge import zoo
 from hrm_edge.errors import UserError
 from hrm_edge.files import read_json
-from hrm_edge.manifest import MANIFEST, STEP_FILE, Manifest, read_manifest
+from hrm_edge.manifest import MANIFEST, STEP_FILE, Manifest, check_version, read_manifest
 from hrm_edge.report import Model
 from hrm_edge.session import Session
 from hrm_edge.spec import VARIANTS, ModelSpec, parameter_table, weight_bytes
@@ -91,9 +91,11 @@ def refuse_task(path: Path | str, task: str | None) -> None:
 
 
 def tell_assumed(path: str, about: dict[str, Any]) -> None:
-    """Say on stderr what of a published model had to be assumed."""
+    """Say on stderr what of a published model had to be assumed, and which of its weights were taken."""
     if about.get("assumed"):
-        echo(f"Note: no {PUBLISHED_CONFIG} beside {path}, taken as published: {about['assumed']}", err=True)
+        echo(f"Note: no {PUBLISHED_CONFIG} beside {path} says it, taken as published: {about['assumed']}", err=True)
+    if about.get("weights"):
+        echo(f"Note: the weights of {path} are {about['weights']}", err=True)
 
 
 def unknown_model(name: str, also: str = "") -> UserError:
@@ -215,6 +217,7 @@ def checkpoint_spec(path: Path) -> tuple[ModelSpec, dict[str, Any]]:
         best = read_json(path / BEST_FILE)["checkpoint"] if (path / BEST_FILE).is_file() else found[-1].name
         folder = path / CHECKPOINTS_FOLDER / best
     about = read_json(folder / CHECKPOINT_FILE)
+    check_version(folder / CHECKPOINT_FILE, about, 1, "copy the checkpoint again, or choose another one of the run")
     try:
         spec = ModelSpec.model_validate(about.pop("spec"))
         about.pop("files")

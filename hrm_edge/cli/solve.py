@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,16 +12,17 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from hrm_edge.cli.options import backend_option, task_option
+from hrm_edge.tasks.puzzles import TYPED
 from hrm_edge.terminal import echo
 
 if TYPE_CHECKING:
     from hrm_edge.cli.pictures import Picture
     from hrm_edge.cli.resolve import Resolved
+    from hrm_edge.errors import GateError
     from hrm_edge.runtime import Backend
     from hrm_edge.solve import Solution, Solutions
     from hrm_edge.tasks.base import Task, Tokens
-
-LITERAL = "argument"  # the source of a puzzle that was typed, not read from a file
+    from hrm_edge.tasks.puzzles import Puzzles
 
 
 @click.command()
@@ -39,13 +41,18 @@ def solve(
     puzzle: str, model: str | None, task_name: str | None, views: int, max_steps: int | None,
     backend: Backend | None, threads: int | None, seed: int, overlay: Path | None, as_json: bool,
 ) -> None:  # fmt: skip
-    """Solve PUZZLE: its cells row by row (0 or . is a blank), a file with one puzzle a line, a picture, or a folder
-    of pictures.
+    """Solve PUZZLE: its cells row by row, a file of puzzles, a picture, or a folder of pictures.
+
+    A blank is one of 0 . _ ? * - x. A file holds one puzzle a line (a rating may follow), grids of nine lines with or
+    without frames (.txt, .sdk, .ss), a CSV with a header (question, quizzes or puzzle), or OpenSudoku's XML. It may be
+    gzipped, in UTF-8 or UTF-16; - is standard input. What it was taken for is said.
 
     An answer counts only when it keeps the givens and obeys the rules; until then the puzzle is tried again under
     another symmetry. Exit code 1: some puzzle stayed unsolved.
 
     \b
+    hrm-edge solve 53..7....6..195....98....6.8...6...34..8.3..17...2...6.6....28....419..5....8..79
+    hrm-edge solve puzzles.sdk
     hrm-edge solve 0030400000020100 --model artifacts/mini
     hrm-edge solve photo.jpg --overlay solved.jpg
     """
@@ -53,7 +60,7 @@ def solve(
     from hrm_edge.cli.options import print_json
     from hrm_edge.cli.pictures import check_overlay, draw_overlay, picture_paths
     from hrm_edge.cli.resolve import resolve_model
-    from hrm_edge.errors import GateError, UserError
+    from hrm_edge.errors import UserError
     from hrm_edge.tasks.arc import Arc
 
     folder = None
@@ -73,23 +80,20 @@ def solve(
         )
     options = _Options(views, max_steps, seed)
     results = _pictures(paths, resolved, model, options) if paths else _puzzles(puzzle, resolved, model, options)
-    if overlay is not None:
-        for result in results:
-            if result.picture is not None and result.solution is not None and result.verified:
-                target = overlay / result.picture.path.name if Path(puzzle).is_dir() else overlay
-                draw_overlay(result.picture, result.solution.answer, target)
     if as_json:
         print_json({"results": [result.document(task) for result in results]})
     else:
         for result in results:
             echo(result.text(task))
-    unsolved = sum(not result.verified for result in results)
-    if unsolved:
-        steps = max_steps or resolved.session.spec.max_steps
-        what = f"{unsolved} of {len(results)} puzzles not solved (views tried: {views}, steps of each: {steps})"
-        raise GateError(what, f"try more: --views {4 * views}, or a stronger model")
+    if overlay is not None:
+        for result in results:
+            if result.picture is not None and result.solution is not None and result.verified:
+                target = overlay / result.picture.path.name if Path(puzzle).is_dir() else overlay
+                draw_overlay(result.picture, result.solution.answer, target)
+    if not all(result.verified for result in results):
+        raise _unsolved(results, task, options, resolved.session.spec.max_steps)
     if not as_json:
-        data = "PUZZLES" if paths or results[0].source == LITERAL else quote(puzzle)
+        data = "PUZZLES" if paths or results[0].source == TYPED else quote(puzzle)
         echo(f"Next: hrm-edge eval {quote(model)} --data {data}")
 
 
@@ -106,6 +110,8 @@ class _Result:
 
     source: str
     solution: Solution | None
+    read_as: str
+    """What the source was taken for."""
     picture: Picture | None = None
 
     @property
@@ -117,6 +123,7 @@ class _Result:
         found = self.solution
         return {
             "source": self.source,
+            "read_as": self.read_as,
             "puzzle": None if found is None else task.format(found.givens),
             "answer": None if found is None else task.format(found.answer),
             "verified": self.verified,
@@ -128,7 +135,7 @@ class _Result:
 
     def text(self, task: Task) -> str:
         """The grid and how it was found, or that there is none: a wrong grid is never shown."""
-        found, name = self.solution, "" if self.source == LITERAL else f"{self.source}: "
+        found, name = self.solution, "" if self.source == TYPED else f"{self.source}: "
         if found is None:
             assert self.picture is not None
             return str(self.picture.error)
@@ -146,13 +153,14 @@ def _puzzles(puzzle: str, resolved: Resolved, model: str, options: _Options) -> 
     from hrm_edge.cli.answered import only_solution
     from hrm_edge.cli.options import progress_bar
 
-    givens, sources = _read(puzzle, resolved.task, model)
-    with progress_bar("checking", len(givens)) as progress:
-        for row, source in enumerate(sources):
-            only_solution(resolved.task, givens[row], source)
+    puzzles = _read(puzzle, resolved.task, model)
+    names = [puzzles.source.name(row) for row in range(len(puzzles))]
+    with progress_bar("checking", len(puzzles)) as progress:
+        for row, name in enumerate(names):
+            only_solution(resolved.task, puzzles.givens[row], name)
             progress(row + 1)
-    found = _solve(givens, resolved, options)
-    return [_Result(source, solution) for source, solution in zip(sources, found, strict=True)]
+    found = _solve(puzzles.givens, resolved, options)
+    return [_Result(name, solution, puzzles.source.format) for name, solution in zip(names, found, strict=True)]
 
 
 def _pictures(paths: list[Path], resolved: Resolved, model: str, options: _Options) -> list[_Result]:
@@ -164,7 +172,8 @@ def _pictures(paths: list[Path], resolved: Resolved, model: str, options: _Optio
         raise pictures[0].error
     found = iter(_solve(givens_of(pictures), resolved, options))
     return [
-        _Result(str(picture.path), None if picture.puzzle is None else next(found), picture) for picture in pictures
+        _Result(str(picture.path), None if picture.puzzle is None else next(found), "a picture", picture)
+        for picture in pictures
     ]
 
 
@@ -179,21 +188,47 @@ def _solve(givens: Tokens, resolved: Resolved, options: _Options) -> Solutions:
         )  # fmt: skip
 
 
-def _read(puzzle: str, task: Task, model: str) -> tuple[Tokens, list[str]]:
-    """Givens [N, S] of a literal puzzle or of a file, and where each is from."""
+def _unsolved(results: list[_Result], task: Task, options: _Options, default_steps: int) -> GateError:
+    """What is left undone, and what helps against each kind of it."""
+    from hrm_edge.errors import GateError
+    from hrm_edge.tasks.maze import Maze
+
+    unread = sum(result.solution is None for result in results)
+    unsolved = sum(result.solution is not None and not result.verified for result in results)
+    what, hints = [], []
+    if unread:
+        what.append(f"{unread} of {len(results)} pictures not read")
+        hints.append("take those pictures again as is said of each")
+    if unsolved:
+        steps = options.max_steps or default_steps
+        cost = f"views tried: {options.views}, steps of each: {steps}"
+        what.append(f"{unsolved} of {len(results)} puzzles not solved ({cost})")
+        more = [f"--max-steps {default_steps}"] if steps < default_steps else []
+        most = len(task.symmetries()) if isinstance(task, Maze) else 4 * options.views
+        more += [f"--views {min(most, 4 * options.views)}"] if options.views < most else []
+        hints.append(f"try more: {' '.join(more)}, or a stronger model" if more else "try a stronger model")
+    return GateError("; ".join(what), "; ".join(hints))
+
+
+def _read(puzzle: str, task: Task, model: str) -> Puzzles:
+    """The puzzles of a file, of standard input, or of the text itself."""
+    from hrm_edge.cli.answered import say_formats
+    from hrm_edge.data.files import read_typed
     from hrm_edge.data.puzzles import load_puzzles
+    from hrm_edge.data.text import STDIN
     from hrm_edge.errors import UserError
 
     try:
-        is_path = Path(puzzle).exists()
+        is_file = puzzle == STDIN or Path(puzzle).exists()
     except OSError:  # longer than a file name may be
-        is_path = False
-    if is_path:
-        found = load_puzzles(puzzle, task)
-        return found.inputs, found.sources
-    if "/" in puzzle or Path(puzzle).suffix in (".txt", ".csv", ".sdk"):
-        raise UserError(f"{puzzle}: no such file", "check the path")
+        is_file = False
+    if is_file:
+        puzzles = load_puzzles(puzzle, task)
+        say_formats({puzzles.source.path: puzzles.source.format})
+        return puzzles
     try:
-        return task.parse(puzzle)[None], [LITERAL]
+        return read_typed(puzzle, task)
     except UserError as error:
+        if "/" in puzzle or re.search(r"\.[A-Za-z]\w{1,10}$", puzzle):
+            raise UserError(f"{puzzle}: no such file", "check the path") from error
         raise UserError(f"{error.what}\n  ({model} solves {task.name})", error.mend) from error

@@ -7,20 +7,22 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hrm_edge.data.canonical import classes, has_canonical, keys
+from hrm_edge.data.files import read_puzzles
 from hrm_edge.data.generator import Generated, Wanted, generate
 from hrm_edge.data.layout import PartWriter, write_identifiers
 from hrm_edge.data.solver import solve_many
-from hrm_edge.data.sources import PuzzleFile, folder_files, hub_files, read_puzzles
+from hrm_edge.data.sources import folder_files, hub_files
 from hrm_edge.errors import UserError
 from hrm_edge.files import atomic_folder
 from hrm_edge.tasks.base import Tokens
+from hrm_edge.tasks.puzzles import Puzzles, generated
 from hrm_edge.tasks.sudoku import BLANK, Sudoku
 from hrm_edge.tasks.sudoku_search import require_unique
 
@@ -72,13 +74,21 @@ class Summary:
     """Puzzles without an answer that were solved."""
     dropped: int
     """Puzzles left out of training because a symmetry turns them into a test puzzle."""
+    formats: dict[str, str]
+    """What each file was taken for, in words; empty where there is none."""
 
 
 @dataclass(frozen=True)
-class _Puzzles:
-    inputs: Tokens
-    labels: Tokens
-    guesses: NDArray[np.int64] | None = None
+class Collected:
+    """The puzzles of both parts, all with answers, and what was done to get them; see ``Summary``."""
+
+    train: Puzzles
+    test: Puzzles
+    solved: int = 0
+    dropped: int = 0
+    formats: dict[str, str] = field(default_factory=dict)
+    guesses: dict[str, float] = field(default_factory=dict)
+    """Our solver's mean guesses in each part that was generated."""
 
 
 def default_wanted(task: Sudoku) -> Wanted:
@@ -96,15 +106,15 @@ def build(task: Sudoku, out: Path | str, options: Options, progress: Progress | 
     report = progress or (lambda what, done, total: None)
     _check(options)
     with atomic_folder(out) as folder:  # first of all: an --out that cannot be written is told before the work
-        train, test, solved, dropped = _collect(task, options, report)
-        if not len(train.inputs):
+        found = _collect(task, options, report)
+        if not len(found.train):
             raise UserError("no training puzzles are left", "give more puzzles, or a smaller --test-count")
         rng = np.random.default_rng([options.seed, _VIEW_SEED])
-        parts = {"train": _write(folder, "train", task, train, options.augment, rng, report)}
-        if len(test.inputs):
-            parts["test"] = _write(folder, "test", task, test, 0, rng, report)
+        parts = {"train": _write(folder, "train", task, found, options.augment, rng, report)}
+        if len(found.test):
+            parts["test"] = _write(folder, "test", task, found, 0, rng, report)
         write_identifiers(folder)
-    return Summary(parts, solved, dropped)
+    return Summary(parts, found.solved, found.dropped, found.formats)
 
 
 def _check(options: Options) -> None:
@@ -128,28 +138,26 @@ def _check(options: Options) -> None:
         )
 
 
-def _collect(task: Sudoku, options: Options, report: Progress) -> tuple[_Puzzles, _Puzzles, int, int]:
-    """(train, test, solved, dropped)."""
+def _collect(task: Sudoku, options: Options, report: Progress) -> Collected:
     if options.source == GENERATE:
-        return *_generated(task, options, report), 0, 0
+        return _generated(task, options, report)
     rng = np.random.default_rng([options.seed, _CHOICE_SEED])
     if options.source != HUB and not Path(options.source).is_dir():
         return _split(task, read_puzzles(options.source, task), options, rng, report)
     files = hub_files(task) if options.source == HUB else folder_files(Path(options.source))
-    chosen, solved = [], 0
+    parts, formats, solved = {}, {}, 0
     for split, count in (("train", options.subsample), ("test", options.test_count)):
         report(f"reading {files[split].name}", 0, 1)
-        file = read_puzzles(files[split], task)
-        rows = np.arange(len(file))
+        found = read_puzzles(files[split], task)
         if count is not None:
-            rows = np.sort(_draw(rng, file, count, "--subsample" if split == "train" else "--test-count"))
-        puzzles, new = _answered(file, rows, report)
-        chosen.append(puzzles)
+            found = found[np.sort(_draw(rng, found, count, "--subsample" if split == "train" else "--test-count"))]
+        formats[found.source.path] = found.source.format
+        parts[split], new = solve_missing(task, found, report)
         solved += new
-    return chosen[0], chosen[1], solved, 0
+    return Collected(parts["train"], parts["test"], solved, formats=formats)
 
 
-def _generated(task: Sudoku, options: Options, report: Progress) -> tuple[_Puzzles, _Puzzles]:
+def _generated(task: Sudoku, options: Options, report: Progress) -> Collected:
     wanted = options.wanted or default_wanted(task)
     train_count = DEFAULT_COUNT if options.count is None else options.count
     test_count = DEFAULT_TEST if options.test_count is None else options.test_count
@@ -175,29 +183,31 @@ def _generated(task: Sudoku, options: Options, report: Progress) -> tuple[_Puzzl
     test = run("generating test puzzles", test_count, _TEST_SEED, for_test)
     tested.update(name.tobytes() for name in test.classes)
     train = run("generating training puzzles", train_count, _TRAIN_SEED, for_train)
-    return _Puzzles(train.inputs, train.labels, train.guesses), _Puzzles(test.inputs, test.labels, test.guesses)
+    return Collected(
+        generated(task, train.inputs, train.labels),
+        generated(task, test.inputs, test.labels),
+        guesses={"train": float(train.guesses.mean()), "test": float(test.guesses.mean()) if test_count else 0.0},
+    )
 
 
-def _split(
-    task: Sudoku, file: PuzzleFile, options: Options, rng: np.random.Generator, report: Progress
-) -> tuple[_Puzzles, _Puzzles, int, int]:
+def _split(task: Sudoku, file: Puzzles, options: Options, rng: np.random.Generator, report: Progress) -> Collected:
     """A single file's test and training puzzles, in the file's order, no class in both."""
     test_count = min(DEFAULT_TEST, len(file) // 10) if options.test_count is None else options.test_count
-    order = rng.permutation(len(file))
+    order, path = rng.permutation(len(file)), file.source.path
     if test_count >= len(file):
         raise UserError(
-            f"--test-count {test_count} leaves none of the {len(file)} puzzles of {file.path} for training",
+            f"--test-count {test_count} leaves none of the {len(file)} puzzles of {path} for training",
             "give a smaller one",
         )
     test_rows, rest = order[:test_count], order[test_count:]
-    tested = set(_names(task, file.inputs[test_rows]))
+    tested = set(_names(task, file.givens[test_rows]))
     wanted = len(rest) if options.subsample is None else options.subsample
     kept: list[NDArray[np.int64]] = []
     found = dropped = 0
     for start in range(0, len(rest), _PIECE):
         rows = rest[start : start + _PIECE]
         if tested:
-            free = np.array([name not in tested for name in _names(task, file.inputs[rows])], bool)
+            free = np.array([name not in tested for name in _names(task, file.givens[rows])], bool)
             rows = rows[free]
             dropped += int((~free).sum())
         kept.append(rows[: wanted - found])
@@ -207,12 +217,12 @@ def _split(
             break
     if options.subsample is not None and found < wanted:
         raise UserError(
-            f"--subsample {wanted}: {file.path} has {found} training puzzles besides the {test_count} test puzzles",
+            f"--subsample {wanted}: {path} has {found} training puzzles besides the {test_count} test puzzles",
             "give a smaller --subsample or --test-count",
         )
-    train, solved = _answered(file, np.sort(np.concatenate(kept)), report)
-    test, solved_test = _answered(file, np.sort(test_rows), report)
-    return train, test, solved + solved_test, dropped
+    train, solved = solve_missing(task, file[np.sort(np.concatenate(kept))], report)
+    test, solved_test = solve_missing(task, file[np.sort(test_rows)], report)
+    return Collected(train, test, solved + solved_test, dropped, {path: file.source.format})
 
 
 def _names(task: Sudoku, tokens: Tokens) -> list[bytes]:
@@ -221,39 +231,39 @@ def _names(task: Sudoku, tokens: Tokens) -> list[bytes]:
     return [name.tobytes() for name in names]
 
 
-def _draw(rng: np.random.Generator, file: PuzzleFile, count: int, flag: str) -> NDArray[np.int64]:
+def _draw(rng: np.random.Generator, file: Puzzles, count: int, flag: str) -> NDArray[np.int64]:
     if count > len(file):
-        raise UserError(f"{flag} {count}: {file.path} has only {len(file)} puzzles", "give a smaller number")
+        raise UserError(f"{flag} {count}: {file.source.path} has only {len(file)} puzzles", "give a smaller number")
     return rng.permutation(len(file))[:count]
 
 
-def _answered(file: PuzzleFile, rows: NDArray[np.int64], report: Progress) -> tuple[_Puzzles, int]:
-    """The puzzles ``rows`` of a file with their answers, solved where the file has none; and how many were solved."""
-    inputs = file.inputs[rows]
-    if file.labels is not None:
-        return _Puzzles(inputs, file.labels[rows]), 0
-    labels = np.empty_like(inputs)
-    for start in range(0, len(rows), _PIECE):
-        piece = inputs[start : start + _PIECE]
-        found = solve_many(file.task, piece)
-        for bad in np.nonzero(found.counts != 1)[0][:1]:
+def solve_missing(task: Sudoku, puzzles: Puzzles, report: Progress) -> tuple[Puzzles, int]:
+    """The puzzles with all their answers, solved where the file has none; and how many were solved."""
+    missing = np.flatnonzero(~puzzles.answered())
+    labels = np.zeros_like(puzzles.givens) if puzzles.labels is None else puzzles.labels.copy()
+    for start in range(0, len(missing), _PIECE):
+        rows = missing[start : start + _PIECE]
+        found = solve_many(task, puzzles.givens[rows])
+        for bad in rows[found.counts != 1][:1]:
             try:
-                require_unique(file.task, piece[bad], max_nodes=1 << 62)  # says which cell can be what
+                require_unique(task, puzzles.givens[bad], max_nodes=1 << 62)  # says which cell can be what
             except UserError as error:
-                raise UserError(f"{file.where(int(rows[start + bad]))}: {error.what}", error.mend) from error
-        labels[start : start + _PIECE] = found.answers
-        report("solving", start + len(piece), len(rows))
-    return _Puzzles(inputs, labels), len(rows)
+                raise UserError(f"{puzzles.source.where(int(bad))}: {error.what}", error.mend) from error
+        labels[rows] = found.answers
+        report("solving", start + len(rows), len(missing))
+    return replace(puzzles, labels=labels), len(missing)
 
 
 def _write(
-    folder: Path, split: str, task: Sudoku, puzzles: _Puzzles, augment: int, rng: np.random.Generator, report: Progress
+    folder: Path, split: str, task: Sudoku, found: Collected, augment: int, rng: np.random.Generator, report: Progress
 ) -> PartSummary:
-    groups, size = len(puzzles.inputs), augment + 1
+    puzzles = found.train if split == "train" else found.test
+    assert puzzles.labels is not None
+    groups, size = len(puzzles), augment + 1
     step = max(1, _PIECE // size)  # depends on nothing but the arguments, as the order of random draws must
     with PartWriter(folder, split, task) as writer:
         for start in range(0, groups, step):
-            originals = puzzles.inputs[start : start + step], puzzles.labels[start : start + step]
+            originals = puzzles.givens[start : start + step], puzzles.labels[start : start + step]
             rows = len(originals[0])
             if augment:
                 views = task.random_views(rows * augment, rng)
@@ -268,10 +278,10 @@ def _write(
                 pair = list(originals)
             writer.add(pair[0], pair[1], groups=np.full(rows, size, np.int32))
             report(f"writing {split}", start + rows, groups)
-    clues = (puzzles.inputs > BLANK).sum(axis=1)
+    clues = (puzzles.givens > BLANK).sum(axis=1)
     return PartSummary(
         groups,
         groups * size,
         (int(clues.min()), float(clues.mean()), int(clues.max())),
-        None if puzzles.guesses is None else float(puzzles.guesses.mean()),
+        found.guesses.get(split),
     )

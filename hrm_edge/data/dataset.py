@@ -27,7 +27,7 @@ class Dataset:
         self, folder: Path | str, split: str = "train", task: Task | None = None, *, scan: bool = True
     ) -> None:
         self.folder, self.split = Path(folder), split
-        self.part: Part = read_part(folder, split, task, scan=scan)
+        self.part: Part = read_part(folder, split, task, scan=None if scan else 0)
 
     @property
     def metadata(self) -> Metadata:

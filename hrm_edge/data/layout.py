@@ -41,9 +41,9 @@ class Metadata(BaseModel):
     ignore_label_id: int | None = 0
     blank_identifier_id: int = 0
     vocab_size: int = Field(ge=2, le=256)
-    seq_len: int = Field(ge=1)
-    num_puzzle_identifiers: int = Field(ge=1)
-    total_groups: int = Field(ge=0)
+    seq_len: int = Field(ge=1, le=4096)
+    num_puzzle_identifiers: int = Field(ge=1, le=1 << 26)
+    total_groups: int = Field(ge=0, le=1 << 40)
     mean_puzzle_examples: float = Field(ge=0)
     sets: list[str] = ["all"]
     total_puzzles: int | None = None
@@ -85,11 +85,11 @@ def is_data_folder(path: Path | str) -> bool:
     return any((Path(path) / split / METADATA).exists() for split in SPLITS)
 
 
-def read_part(folder: Path | str, split: str, task: Task | None = None, *, scan: bool = True) -> Part:
-    """Open ``folder/split``, memory-mapped and checked.
+def read_part(folder: Path | str, split: str, task: Task | None = None, *, scan: int | None = None) -> Part:
+    """Open ``folder/split``, memory-mapped and checked; ``scan``: examples whose tokens are read (None: all).
 
-    Raises ``UserError`` for a missing or torn file, arrays that contradict each other, tokens outside the vocabulary
-    (with ``scan``: every token is read), and a folder of another task than ``task``.
+    Raises ``UserError`` for a missing or torn file, arrays that contradict each other, tokens outside the vocabulary,
+    and a folder of another task than ``task``.
     """
     root = Path(folder) / split
     if not root.is_dir():
@@ -103,8 +103,8 @@ def read_part(folder: Path | str, split: str, task: Task | None = None, *, scan:
         _check_task(root, metadata, task)
     arrays = {name: _open(root / f"all__{name}.npy") for name in ARRAYS}
     _check_shapes(root, metadata, arrays)
-    for name in ("inputs", "labels") if scan else ():
-        _check_tokens(root / f"all__{name}.npy", arrays[name], metadata.vocab_size)
+    for name in ("inputs", "labels"):
+        _check_tokens(root / f"all__{name}.npy", arrays[name][:scan], metadata.vocab_size)
     return Part(metadata, **arrays)
 
 

@@ -7,20 +7,21 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 
+from hrm_edge.data.files import read_puzzles
 from hrm_edge.data.layout import PartWriter, write_identifiers
-from hrm_edge.data.maze_files import MazeFile, folder_files, read_mazes
 from hrm_edge.data.parallel import in_order
-from hrm_edge.data.sources import hub_files
+from hrm_edge.data.sources import folder_files, hub_files
 from hrm_edge.errors import UserError
 from hrm_edge.files import atomic_folder
 from hrm_edge.tasks.base import Tokens
 from hrm_edge.tasks.maze import WALL, Maze
+from hrm_edge.tasks.puzzles import Puzzles, generated
 
 HUB, GENERATE = "hub", "generate"
 DEFAULT_COUNT = DEFAULT_TEST = 1000  # as Maze-Hard has
@@ -76,12 +77,8 @@ class Summary:
     """Mazes without an answer that were solved."""
     dropped: int
     """Mazes left out of training because a symmetry turns them into a test maze."""
-
-
-@dataclass(frozen=True)
-class _Mazes:
-    inputs: Tokens
-    labels: Tokens
+    formats: dict[str, str]
+    """What each file was taken for, in words; empty where there is none."""
 
 
 def default_length(task: Maze) -> int:
@@ -148,14 +145,14 @@ def build(task: Maze, out: Path | str, options: Options, progress: Progress | No
     report = progress or (lambda what, done, total: None)
     _check(task, options)
     with atomic_folder(out) as folder:
-        train, test, solved, dropped = _collect(task, options, report)
-        if not len(train.inputs):
+        train, test, solved, dropped, formats = _collect(task, options, report)
+        if not len(train):
             raise UserError("no training mazes are left", "give more mazes, or a smaller --test-count")
         parts = {"train": _write(folder, "train", task, train, options, report)}
-        if len(test.inputs):
+        if len(test):
             parts["test"] = _write(folder, "test", task, test, Options(), report)
         write_identifiers(folder)
-    return Summary(parts, solved, dropped)
+    return Summary(parts, solved, dropped, formats)
 
 
 def _check(task: Maze, options: Options) -> None:
@@ -180,85 +177,100 @@ def _check(task: Maze, options: Options) -> None:
         raise UserError("--count and --min-path belong to --source generate", "use --subsample to draw from the source")
 
 
-def _collect(task: Maze, options: Options, report: Progress) -> tuple[_Mazes, _Mazes, int, int]:
-    """(train, test, solved, dropped)."""
+_Collected = tuple[Puzzles, Puzzles, int, int, dict[str, str]]
+"""(train, test, solved, dropped, formats)."""
+
+
+def _collect(task: Maze, options: Options, report: Progress) -> _Collected:
     if options.source == GENERATE:
-        return *_generated(task, options, report), 0, 0
+        return *_generated(task, options, report), 0, 0, {}
     rng = np.random.default_rng([options.seed, _CHOICE_SEED])
     path = Path(options.source)
     if options.source != HUB and not path.is_dir():
         report(f"reading {path.name}", 0, 1)
-        return _split(read_mazes(path, task), options, rng)
-    paths = hub_files(task) if options.source == HUB else folder_files(path)
-    chosen, solved = [], 0
+        return _split(task, read_puzzles(options.source, task), options, rng)
+    paths = hub_files(task) if options.source == HUB else folder_files(path, task)
+    parts, formats, solved = {}, {}, 0
     for split, count in (("train", options.subsample), ("test", options.test_count)):
         report(f"reading {paths[split].name}", 0, 1)
-        file = read_mazes(paths[split], task)
+        file = read_puzzles(paths[split], task)
         order = rng.permutation(len(file))
-        flag = "--subsample" if split == "train" else "--test-count"
-        rows = np.arange(len(file)) if count is None else np.sort(order[: _at_most(file, count, flag)])
-        chosen.append(_Mazes(file.inputs[rows], file.labels[rows]))
-        solved += file.solved
-    return chosen[0], chosen[1], solved, 0
+        if count is not None:
+            file = file[np.sort(order[: _at_most(file, count, "--subsample" if split == "train" else "--test-count")])]
+        parts[split], new = _solve_missing(task, file)
+        formats[file.source.path] = file.source.format
+        solved += new
+    return parts["train"], parts["test"], solved, 0, formats
 
 
-def _at_most(file: MazeFile, count: int, flag: str) -> int:
+def _at_most(file: Puzzles, count: int, flag: str) -> int:
     if count > len(file):
-        raise UserError(f"{flag} {count}: {file.path} has only {len(file)} mazes", "give a smaller number")
+        raise UserError(f"{flag} {count}: {file.source.path} has only {len(file)} mazes", "give a smaller number")
     return count
 
 
-def _generated(task: Maze, options: Options, report: Progress) -> tuple[_Mazes, _Mazes]:
-    def run(what: str, count: int, tag: int, avoid: set[bytes]) -> _Mazes:
+def _solve_missing(task: Maze, mazes: Puzzles) -> tuple[Puzzles, int]:
+    """The mazes with all their answers, by ``Maze.label`` where the file has none; and how many those are."""
+    missing = ~mazes.answered()
+    labels = np.zeros_like(mazes.givens) if mazes.labels is None else mazes.labels.copy()
+    labels[missing] = task.label(mazes.givens[missing])
+    return replace(mazes, labels=labels), int(missing.sum())
+
+
+def _generated(task: Maze, options: Options, report: Progress) -> tuple[Puzzles, Puzzles]:
+    def run(what: str, count: int, tag: int, avoid: set[bytes]) -> Puzzles:
         seed = int(np.random.SeedSequence([options.seed, tag]).generate_state(1, np.uint64)[0])
         mazes = generate(
             task, count, seed, min_length=options.min_length, processes=options.processes, avoid=avoid,
             progress=lambda done: report(what, done, count),
         )  # fmt: skip
-        return _Mazes(mazes, task.label(mazes))
+        return generated(task, mazes, task.label(mazes))
 
     test_count = DEFAULT_TEST if options.test_count is None else options.test_count
     test = run("generating test mazes", test_count, _TEST_SEED, set())
     train_count = DEFAULT_COUNT if options.count is None else options.count
-    train = run("generating training mazes", train_count, _TRAIN_SEED, set(classes(task, test.inputs)))
+    train = run("generating training mazes", train_count, _TRAIN_SEED, set(classes(task, test.givens)))
     return train, test
 
 
-def _split(file: MazeFile, options: Options, rng: np.random.Generator) -> tuple[_Mazes, _Mazes, int, int]:
+def _split(task: Maze, file: Puzzles, options: Options, rng: np.random.Generator) -> _Collected:
     """A single file's test and training mazes, in the file's order, no class in both."""
+    path = file.source.path
     test_count = min(DEFAULT_TEST, len(file) // 10) if options.test_count is None else options.test_count
     if test_count >= len(file):
         raise UserError(
-            f"--test-count {test_count} leaves none of the {len(file)} mazes of {file.path} for training",
+            f"--test-count {test_count} leaves none of the {len(file)} mazes of {path} for training",
             "give a smaller one",
         )
     order = rng.permutation(len(file))
-    names = classes(file.task, file.inputs)
+    names = classes(task, file.givens)
     tested = {names[row] for row in order[:test_count]}
     rest = np.array([row for row in order[test_count:] if names[row] not in tested], np.int64)
     if options.subsample is not None and options.subsample > len(rest):
         raise UserError(
-            f"--subsample {options.subsample}: {file.path} has {len(rest)} training mazes besides the test mazes",
+            f"--subsample {options.subsample}: {path} has {len(rest)} training mazes besides the test mazes",
             "give a smaller --subsample or --test-count",
         )
-    train_rows, test_rows = np.sort(rest[: options.subsample]), np.sort(order[:test_count])
-    train, test = (_Mazes(file.inputs[rows], file.labels[rows]) for rows in (train_rows, test_rows))
-    return train, test, file.solved, len(file) - test_count - len(rest)
+    train, solved = _solve_missing(task, file[np.sort(rest[: options.subsample])])
+    test, solved_test = _solve_missing(task, file[np.sort(order[:test_count])])
+    dropped, formats = len(file) - test_count - len(rest), {path: file.source.format}
+    return train, test, solved + solved_test, dropped, formats
 
 
-def _write(folder: Path, split: str, task: Maze, mazes: _Mazes, options: Options, report: Progress) -> PartSummary:
+def _write(folder: Path, split: str, task: Maze, mazes: Puzzles, options: Options, report: Progress) -> PartSummary:
     """Write a part. Where all labels are the first shortest path in our order, those of the symmetries are too, so
     that a label stays a function of its maze; else they are the symmetries of the labels."""
     rng = np.random.default_rng([options.seed, _VIEW_SEED])
-    every, groups, size = task.symmetries(), len(mazes.inputs), options.augment + 1
-    by_rule = size > 1 and bool((task.label(mazes.inputs) == mazes.labels).all())
+    assert mazes.labels is not None
+    every, groups, size = task.symmetries(), len(mazes), options.augment + 1
+    by_rule = size > 1 and bool((task.label(mazes.givens) == mazes.labels).all())
     with PartWriter(folder, split, task) as writer:
         for start in range(0, groups, _PIECE):
             rows = np.arange(start, min(start + _PIECE, groups))
             order = np.argsort(rng.random((len(rows), len(every) - 1)), axis=1)[:, : size - 1]
             chosen = np.concatenate([np.zeros((len(rows), 1), np.int64), order + 1], axis=1)  # itself comes first
             views = task.views(every[chosen.ravel()])
-            inputs = views.apply(mazes.inputs[rows].repeat(size, axis=0))
+            inputs = views.apply(mazes.givens[rows].repeat(size, axis=0))
             labels = task.label(inputs) if by_rule else views.apply(mazes.labels[rows].repeat(size, axis=0))
             writer.add(inputs, labels, groups=np.full(len(rows), size, np.int32))
             report(f"writing {split}", start + len(rows), groups)
@@ -267,5 +279,5 @@ def _write(folder: Path, split: str, task: Maze, mazes: _Mazes, options: Options
         groups,
         groups * size,
         (int(moves.min()), float(moves.mean()), int(moves.max())),
-        float((mazes.inputs == WALL).mean()),
+        float((mazes.givens == WALL).mean()),
     )

@@ -142,7 +142,8 @@ class StepGraph:
             self.dequantized[name] = self.op("DequantizeLinear", stored, scales, zeros, axis=1)
         return self.dequantized[name]
 
-    def norm(self, x: str, name: str) -> str:
+    def norm(self, x: str, name: str, width: int | None = None) -> str:
+        """The norm over the last axis, which has ``width`` values (None: D)."""
         if self.spec.norm == "layer":
             weight = self.float_constant(f"{name}.weight", self.weights[f"{name}.weight"])
             bias = self.float_constant(f"{name}.bias", self.weights[f"{name}.bias"])
@@ -155,7 +156,8 @@ class StepGraph:
         normal = self.op("Div", wide, root)
         if self.half:
             normal = self.op("Cast", normal, to=TensorProto.FLOAT16)
-        return self.op("Mul", normal, self.float_constant("ones", np.ones(self.spec.hidden, np.float32)))
+        ones = "ones" if width is None else f"ones_{width}"
+        return self.op("Mul", normal, self.float_constant(ones, np.ones(width or self.spec.hidden, np.float32)))
 
     # -- the model --------------------------------------------------------------------------------------------
 
@@ -211,6 +213,16 @@ class StepGraph:
             inputs += [self.constant(n, t) for n, t in zip(("rope_cos", "rope_sin"), tables, strict=True)]
         return self.op(PLUGIN, *inputs, domain=NAMESPACE, **plugin_node.attributes(self.spec))
 
+    def mixed(self, x: str, block: str) -> str:
+        """x [B, T, D] and what its positions say to each other, added and normalized."""
+        if self.spec.mixing == "attention":
+            return self.norm(self.op("Add", x, self.attention(x, f"{block}.self_attn")), f"{block}.attn_norm")
+        # transposed, the MLP's products have positions as their channels, and INT8 a scale for each of them
+        by_channel = self.op("Transpose", x, perm=[0, 2, 1])
+        added = self.op("Add", by_channel, self.mlp(by_channel, f"{block}.mlp_t"))
+        normal = self.norm(added, f"{block}.attn_norm", self.spec.total_len)
+        return self.op("Transpose", normal, perm=[0, 2, 1])
+
     def mlp(self, x: str, name: str) -> str:
         if self.spec.mlp == "swiglu":
             gate, up = self.ops("Split", (self.linear(x, f"{name}.gate_up_proj"),), 2, axis=2, num_outputs=2)
@@ -229,7 +241,7 @@ class StepGraph:
             x = self.norm(x, f"{name}.norm")
         for index in range(layers):
             block = self.scope = f"{name}.layers.{index}"
-            x = self.norm(self.op("Add", x, self.attention(x, f"{block}.self_attn")), f"{block}.attn_norm")
+            x = self.mixed(x, block)
             x = self.norm(self.op("Add", x, self.mlp(x, f"{block}.mlp")), f"{block}.mlp_norm")
         return x
 
@@ -284,7 +296,12 @@ class StepGraph:
             pooled = self.op("ReduceMean", both, self.constant("axis_1", np.array([1], np.int64)), keepdims=0)
         else:
             pooled = self.op("Gather", z_h, self.constant("first", np.int64(0)), axis=1)
-        self._as_float32(self.linear(pooled, "q_head"), "q")
+        q = self.linear(pooled, "q_head")
+        if spec.q_unused:
+            begin, end = (self.constant(n, np.array([i], np.int64)) for n, i in
+                          (("q_begin", 0), ("q_end", spec.q_outputs)))  # fmt: skip
+            q = self.op("Slice", q, begin, end, self.constant("axis_1", np.array([1], np.int64)))
+        self._as_float32(q, "q")
 
     def _as_float32(self, x: str, name: str) -> None:
         if self.half:
@@ -304,7 +321,7 @@ class StepGraph:
                 z_l = self.level("L_level", spec.l_layers, z_l, self.op("Add", from_h, x))
             self.scope = "l_to_h"
             from_l = self.linear(z_l, "l_to_h") if spec.connections else z_l
-            z_h = self.level("H_level", spec.h_layers, z_h, from_l)
+            z_h = self.level(*spec.h_stack, z_h, from_l)
         self.heads(z_h, z_l)
         self.op("Identity", z_h, out="z_h_next")
         self.op("Identity", z_l, out="z_l_next")

@@ -24,6 +24,8 @@ from hrm_edge.spec import ModelSpec
 def check_spec(spec: ModelSpec) -> None:
     """Raise ``UserError`` where the plugin has no kernel for the model's attention."""
     mend = "export without --plugin"
+    if spec.mixing != "attention":
+        raise UserError("--plugin: the model mixes positions by an MLP, it has no attention", mend)
     if spec.grid_heads:
         raise UserError("--plugin: the model's heads see parts of the board, the kernels have no mask", mend)
     if spec.head_dim not in HEAD_DIMS:

@@ -15,7 +15,7 @@ def compile_step(model: HRM, batch: int, dtype: torch.dtype) -> str:
     step is one program, because there each launch costs.
     """
     on_gpu = model.H_init.is_cuda
-    levels = [] if on_gpu else [model.H_level, model.L_level]
+    levels = [] if on_gpu else model.levels()
     parts: list[torch.nn.Module] = [model] if on_gpu else [layer for level in levels for layer in level.layers]
     for part in parts:
         part.compile(dynamic=False)
@@ -42,5 +42,6 @@ def _run_once(model: HRM, batch: int, dtype: torch.dtype) -> None:
         puzzle.requires_grad_(True)
     z_h, z_l = (state.contiguous() for state in model.initial_state(batch, dtype))
     logits = model(tokens, puzzle, z_h, z_l)[2]
-    first = (model.H_level.layers[0], model.L_level.layers[0])
-    torch.autograd.grad(logits.sum(), [block.get_parameter("self_attn.qkv_proj.weight") for block in first])
+    torch.autograd.grad(
+        logits.sum(), [level.layers[0].get_parameter("mlp.down_proj.weight") for level in model.levels()]
+    )

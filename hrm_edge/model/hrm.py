@@ -1,5 +1,7 @@
 """The model: one ACT step of the Hierarchical Reasoning Model (arXiv 2506.21734), for every variant.
 
+The Tiny Recursive Model (TRM, arXiv 2510.04871) is the same step with one stack of blocks for both levels.
+
 Axes: B batch, S cells, P puzzle tokens, T = P + S, D hidden, V vocabulary, Q halting outputs.
 """
 
@@ -50,7 +52,7 @@ class HRM(nn.Module):
     def __init__(self, spec: ModelSpec) -> None:
         super().__init__()
         self.spec = spec
-        self.grad_l_updates = 1
+        self.grad_l_updates = 1 if spec.h_layers else spec.l_cycles
         self.embed_tokens = Embedding(spec.vocab, spec.hidden)
         if spec.positions == "learned":
             self.embed_pos: nn.Module = Embedding(spec.total_len, spec.hidden)
@@ -58,14 +60,15 @@ class HRM(nn.Module):
             self.embed_pos = _SinusoidalTable(spec.hidden)
         if spec.grid is not None:
             self._init_grid(cell_ids(spec.grid))
-        self.H_level = Level(spec, spec.h_layers)
-        self.L_level = Level(spec, spec.l_layers)
+        for name, layers in spec.levels.items():
+            self.add_module(name, Level(spec, layers))
         self.h_to_l: nn.Module = nn.Identity()
         self.l_to_h: nn.Module = nn.Identity()
         if spec.connections:
             self.h_to_l = Linear(spec.hidden, spec.hidden, bias=True)
             self.l_to_h = Linear(spec.hidden, spec.hidden, bias=True)
-        self.q_head = Linear((2 if spec.halt_head == "pooled" else 1) * spec.hidden, spec.q_outputs, bias=True)
+        pooled = (2 if spec.halt_head == "pooled" else 1) * spec.hidden
+        self.q_head = Linear(pooled, spec.q_outputs + spec.q_unused, bias=True)
         self.lm_head = Linear(spec.hidden, spec.vocab, spec.bias)
         with torch.no_grad():
             self.q_head.weight.zero_()
@@ -96,6 +99,10 @@ class HRM(nn.Module):
         for name in ("H_init", "L_init"):
             state = torch.zeros(self.spec.hidden)
             self.register_buffer(name, state if zero else truncated_normal_(state, 1.0), persistent=not zero)
+
+    def levels(self) -> list[Level]:
+        """The stacks of blocks: H and L, or the one that serves both."""
+        return [level for name in self.spec.levels if isinstance(level := self.get_submodule(name), Level)]
 
     def rope(self) -> Rope | None:
         return (self.get_buffer("rope_cos"), self.get_buffer("rope_sin")) if self.spec.positions == "rope" else None
@@ -136,10 +143,12 @@ class HRM(nn.Module):
         return x.to(dtype)
 
     def update_l(self, z_h: Tensor, z_l: Tensor, x: Tensor, rope: Rope | None) -> Tensor:
-        return self.L_level(z_l, z_h, self.h_to_l, x, rope, self.mask())
+        updated: Tensor = self.levels()[-1](z_l, z_h, self.h_to_l, x, rope, self.mask())
+        return updated
 
     def update_h(self, z_h: Tensor, z_l: Tensor, rope: Rope | None) -> Tensor:
-        return self.H_level(z_h, z_l, self.l_to_h, None, rope, self.mask())
+        updated: Tensor = self.levels()[0](z_h, z_l, self.l_to_h, None, rope, self.mask())
+        return updated
 
     def heads(self, z_h: Tensor, z_l: Tensor) -> tuple[Tensor, Tensor]:
         """(logits [B, S, V], q [B, Q]), both float32."""
@@ -150,7 +159,7 @@ class HRM(nn.Module):
             pooled = torch.cat([z.mean(1, dtype=torch.float32) for z in levels], dim=-1)
         else:
             pooled = z_h[:, 0].float()
-        return logits, self.q_head(pooled)
+        return logits, self.q_head(pooled)[:, : self.spec.q_outputs]
 
     def forward(
         self, tokens: Tensor, puzzle: Tensor | None, z_h: Tensor, z_l: Tensor

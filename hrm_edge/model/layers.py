@@ -61,7 +61,7 @@ class Embedding(nn.Module):
 
 
 class RMSNorm(nn.Module):
-    """x / sqrt(mean(x^2) + 1e-5) over D, computed in float32, without a weight."""
+    """x / sqrt(mean(x^2) + 1e-5) over the last axis, computed in float32, without a weight."""
 
     def forward(self, x: Tensor) -> Tensor:
         wide = x.float()
@@ -100,10 +100,10 @@ class Attention(nn.Module):
 class SwiGLU(nn.Module):
     """down(silu(gate(x)) * up(x)); gate and up are one packed matrix, gate first (arXiv 2002.05202)."""
 
-    def __init__(self, spec: ModelSpec) -> None:
+    def __init__(self, width: int, inner: int, bias: bool) -> None:
         super().__init__()
-        self.gate_up_proj = Linear(spec.hidden, 2 * spec.inner, spec.bias)
-        self.down_proj = Linear(spec.inner, spec.hidden, spec.bias)
+        self.gate_up_proj = Linear(width, 2 * inner, bias)
+        self.down_proj = Linear(inner, width, bias)
 
     def forward(self, x: Tensor) -> Tensor:
         gate, up = self.gate_up_proj(x).chunk(2, dim=-1)
@@ -123,16 +123,28 @@ class GeluMLP(nn.Module):
 
 
 class Block(nn.Module):
-    """Post-norm: x = norm(x + attention(x)); x = norm(x + mlp(x))."""
+    """Post-norm: x = norm(x + mixing(x)); x = norm(x + mlp(x)). Mixing is attention, or an MLP over positions.
+
+    The MLP over positions sees each channel of D as a vector of T positions, and the norm after it is over T.
+    """
 
     def __init__(self, spec: ModelSpec) -> None:
         super().__init__()
-        self.self_attn = Attention(spec)
-        self.mlp: nn.Module = SwiGLU(spec) if spec.mlp == "swiglu" else GeluMLP(spec)
+        self.mixes_by_mlp = spec.mixing == "mlp"
+        if self.mixes_by_mlp:
+            self.mlp_t = SwiGLU(spec.total_len, spec.mixing_inner, spec.bias)
+        else:
+            self.self_attn = Attention(spec)
+        swiglu = spec.mlp == "swiglu"
+        self.mlp: nn.Module = SwiGLU(spec.hidden, spec.inner, spec.bias) if swiglu else GeluMLP(spec)
         self.attn_norm, self.mlp_norm = make_norm(spec), make_norm(spec)
 
     def forward(self, x: Tensor, rope: Rope | None, mask: Tensor | None) -> Tensor:
-        x = self.attn_norm(x + self.self_attn(x, rope, mask))
+        if self.mixes_by_mlp:
+            x = x.transpose(1, 2)  # [B, D, T]
+            x = self.attn_norm(x + self.mlp_t(x)).transpose(1, 2)
+        else:
+            x = self.attn_norm(x + self.self_attn(x, rope, mask))
         return self.mlp_norm(x + self.mlp(x))
 
 

@@ -1,4 +1,4 @@
-"""Published checkpoints: the state-dict file that a user downloads, with our names and the spec it was made with.
+"""Published checkpoints of HRM and TRM: the state-dict file that a user downloads, and the spec it was made with.
 
 Names and shapes tell the sizes; the heads, cycles and steps are in ``all_config.yaml``, which the published training
 writes beside the file, and without it are taken as the published models have them.
@@ -6,33 +6,33 @@ writes beside the file, and without it are taken as the published models have th
 
 from __future__ import annotations
 
-import pickle
 import re
-import warnings
-import zipfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
 import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 from torch import Tensor
 
 from hrm_edge.errors import UserError
 from hrm_edge.files import os_error
-from hrm_edge.model.weights import CHECKPOINT, check_tensors, load_tensors
+from hrm_edge.model.state_dict import read_parts, read_state_dict
+from hrm_edge.model.weights import CHECKPOINT, check_tensors, family
 from hrm_edge.spec import ModelSpec, variant_spec
 from hrm_edge.tasks import get_task, task_names
 from hrm_edge.tasks.base import Task
+from hrm_edge.tasks.sudoku import Sudoku
 
 CONFIG = "all_config.yaml"
 HEAD_DIM = 64  # of every published model
 _PREFIX = re.compile(r"^(?:_orig_mod\.|module\.|model\.|inner\.)+")  # of torch.compile, DDP and the published classes
-_WRAPPERS = ("state_dict", "model_state_dict", "model")
 _TOKENS, _Q_HEAD, _POSITIONS, _PUZZLES = (
     "embed_tokens.embedding_weight", "q_head.weight", "embed_pos.embedding_weight", "puzzle_emb.weights",
 )  # fmt: skip
-_LAYER = "{level}.layers.{index}.mlp.gate_up_proj.weight"
+_GATE_UP, _MIXER = "L_level.layers.0.mlp.gate_up_proj.weight", "L_level.layers.0.mlp_t.down_proj.weight"
+_BUFFERS = ("H_init", "L_init", _PUZZLES)  # what an average of the parameters alone does not have
+_TRM_PUZZLE_LEN = 16
 
 
 class PublishedInfo(BaseModel):
@@ -47,27 +47,44 @@ class PublishedInfo(BaseModel):
     """Of the training, where the file is named ``step_N``."""
     assumed: str | None
     """What was taken as published because no ``all_config.yaml`` tells it."""
+    weights: str | None = None
+    """Which weights were taken, where the file or the config tells that they are averages (EMA)."""
 
     def origin(self) -> dict[str, Any]:
         """What provenance says of the weights."""
-        return {"published": self.file, "step": self.step, "assumed": self.assumed}
+        averaged = {"weights": self.weights} if self.weights else {}
+        return {"published": self.file, "step": self.step, "assumed": self.assumed, **averaged}
 
 
 class _Arch(BaseModel):
     """The section ``arch`` of ``all_config.yaml``; keys of training are let through."""
 
-    H_cycles: int = 2
-    L_cycles: int = 2
+    name: str = ""
+    H_cycles: int | None = None
+    L_cycles: int | None = None
+    hidden_size: int | None = None
     num_heads: int | None = None
     expansion: float | None = None
-    halt_max_steps: int = 16
-    pos_encodings: Literal["rope", "learned"] | None = None
+    halt_max_steps: int | None = None
+    pos_encodings: Literal["rope", "learned", "none"] | None = None
     rope_theta: float = 10000.0
+    # TRM's
+    mlp_t: bool | None = None
+    puzzle_emb_len: int | None = None
+    no_ACT_continue: bool = True
 
 
 class _Config(BaseModel):
     arch: _Arch = _Arch()
     data_path: str = ""
+    data_paths: list[str] = []
+    """TRM's name of it."""
+    ema: bool = False
+
+    @field_validator("arch", mode="before")
+    @classmethod
+    def _by_name(cls, value: Any) -> Any:
+        return {"name": value} if isinstance(value, str) else value  # arch: trm, as on the command line
 
 
 def find_published(path: Path) -> Path | None:
@@ -98,77 +115,85 @@ def read_published(path: Path, task: str | None = None) -> tuple[PublishedInfo, 
     """
     if (path.parent / CHECKPOINT).is_file():
         raise UserError(f"{path} is one file of a checkpoint", f"name the folder: {path.parent}")
-    tensors = {_PREFIX.sub("", name): tensor.float() for name, tensor in read_state_dict(path).items()}
+    tensors, weights = _read_tensors(path)
     shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
-    required = [_TOKENS, _Q_HEAD, *(_LAYER.format(level=level, index=0) for level in ("H_level", "L_level"))]
-    for name in required:
-        if len(shapes.get(name, ())) != 2:
+    for name in (_TOKENS, _Q_HEAD, _GATE_UP):
+        if len(shapes.get(name, ())) != 2 or 0 in shapes[name]:
             raise UserError(
-                f"{path} is no published HRM: it has no matrix '{name}'",
+                f"{path} is no published HRM or TRM: it has no matrix '{name}'",
                 f"give a state dict with the published names, such as model.inner.{name}",
             )
     config_file = path.parent / CONFIG
-    config = _read_config(config_file) if config_file.is_file() else None
+    config = _read_config(config_file) if config_file.is_file() else _Config()
+    _check_family(path, shapes, config.arch)
     spec, name = _spec(path, shapes, config, task)
     check_tensors(spec, tensors, path, f"the file is damaged, or not what its {CONFIG} says")
-    assumed = f"{spec.heads} heads, cycles {spec.h_cycles} x {spec.l_cycles}, {spec.max_steps} steps"
-    info = PublishedInfo(task=name, spec=spec, file=path.name, step=_step_of(path), assumed=None if config else assumed)
+    if config.ema and weights is None:
+        weights = f"averaged ones: {CONFIG} says ema, with which the published training saves the averages"
+    assumed = _assumed(spec, config.arch, _MIXER in shapes)
+    info = PublishedInfo(
+        task=name, spec=spec, file=path.name, step=_step_of(path), assumed=assumed or None, weights=weights
+    )
     return info, tensors
 
 
-def read_state_dict(path: Path) -> dict[str, Tensor]:
-    """The tensors of a ``.safetensors`` file or of one that ``torch.save`` wrote; nothing else is unpickled."""
-    if path.suffix == ".safetensors":
-        return load_tensors(path)
-    if zipfile.is_zipfile(path):
-        _check_sums(path)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of pickle protocols that torch did not write itself
-            tree = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
-    except pickle.UnpicklingError as error:
-        if (match := re.search(r"GLOBAL ([\w.]+\w)", str(error))) is None:
-            raise _not_a_state_dict(path) from error
+def _read_tensors(path: Path) -> tuple[dict[str, Tensor], str | None]:
+    """Tensors by our names in float32, and which weights they are where the file has averages (EMA).
+
+    A file of averages alone has no buffers: they are those of the checkpoint beside it.
+    """
+    trained, averages = (_renamed(part) for part in read_parts(path))
+    if averages and trained:
+        return {**trained, **averages}, "averaged ones (EMA), which the file has beside the trained ones"
+    found = averages or trained
+    if _TOKENS not in found or any(name in found for name in _BUFFERS):
+        return found, None
+    step = re.search(r"\d+", path.name)
+    beside = [path.with_name(name) for name in ([f"step_{step[0]}"] if step else []) + ["checkpoint"]]
+    other = next((file for file in beside if file.is_file() and file != path), None)
+    if other is None:
         raise UserError(
-            f"{path} holds pickled objects ({match[1]}), which can run code when they are loaded",
-            "where you trust it, write its tensors alone: torch.save(model.state_dict(), FILE)",
-        ) from error
-    except OSError as error:
-        if isinstance(error, FileNotFoundError | PermissionError):
-            raise os_error(error, path) from error
-        raise _not_a_state_dict(path) from error
-    except Exception as error:  # a torn file raises whatever its bytes lead to
-        raise _not_a_state_dict(path) from error
-    for key in _WRAPPERS:
-        if isinstance(tree, dict) and isinstance(tree.get(key), dict):
-            tree = tree[key]
-    if not isinstance(tree, dict) or not tree or not all(isinstance(value, Tensor) for value in tree.values()):
-        raise UserError(f"{path} is no model: it holds no state dict", "write torch.save(model.state_dict(), FILE)")
-    return {str(name): tensor for name, tensor in tree.items()}
+            f"{path} has no tensor 'H_init' nor any other buffer: it holds averaged parameters (EMA) alone",
+            f"put the checkpoint of the same training step beside it, as {beside[0].name}",
+        )
+    buffers = {name: tensor for name, tensor in _renamed(read_state_dict(other)).items() if name in _BUFFERS}
+    return {**found, **buffers}, f"averaged ones (EMA); initial states and puzzle table are those of {other.name}"
 
 
-def _check_sums(path: Path) -> None:
-    """Compare every part of an archive with its CRC-32, which torch writes but does not read."""
-    try:
-        with zipfile.ZipFile(path) as archive:
-            for entry in archive.infolist():
-                with archive.open(entry) as part:
-                    if entry.CRC:  # 0: written under torch.serialization.set_crc32_options(False)
-                        while part.read(1 << 20):
-                            pass
-    except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError) as error:
-        raise UserError(
-            f"{path} is damaged: {error}", "download it again; its bytes are not those that were written"
-        ) from error
-    except OSError as error:
-        raise os_error(error, path) from error
+def _renamed(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {_PREFIX.sub("", name): tensor.float() for name, tensor in tensors.items()}
 
 
-def _not_a_state_dict(path: Path) -> UserError:
-    return UserError(
-        f"{path} is no model: it is a file that is no whole state dict",
-        "download it again, or give a file that torch.save or safetensors wrote",
-    )
+def _check_family(path: Path, shapes: dict[str, tuple[int, ...]], arch: _Arch) -> None:
+    """Raise ``UserError`` where the config is of another kind of model than the tensors."""
+    mend = f"take the {CONFIG} that was published with the file"
+    module = arch.name.split("@")[0].split(".")[-1].lower()
+    told = "TRM" if module == "trm" else "HRM" if module.startswith("hrm") else None
+    two_stacks = any(name.startswith("H_level.") for name in shapes)
+    if told is None and module.startswith(("trm_", "transformers_baseline")):
+        raise UserError(f"{path}: {CONFIG} says arch {module}, which is neither HRM nor TRM", "give one of these")
+    if told is not None and (told == "HRM") != two_stacks:
+        raise UserError(f"{path} is {family(shapes)}, its {CONFIG} says that it is of {told} (arch {module})", mend)
+    for key, says, has in (
+        ("hidden_size", arch.hidden_size, shapes[_TOKENS][1]),
+        ("mlp_t", arch.mlp_t, _MIXER in shapes),
+    ):
+        if says is not None and says != has:
+            raise UserError(f"{path} is {family(shapes)}, its {CONFIG} says {key}: {says}", mend)
+
+
+def _assumed(spec: ModelSpec, arch: _Arch, mixes_by_mlp: bool) -> str:
+    """What neither the tensors nor the config tell."""
+    parts = []
+    if arch.num_heads is None and not mixes_by_mlp:
+        parts.append(f"{spec.heads} heads")
+    if arch.H_cycles is None or arch.L_cycles is None:
+        parts.append(f"cycles {spec.h_cycles} x {spec.l_cycles}")
+    if arch.halt_max_steps is None:
+        parts.append(f"{spec.max_steps} steps")
+    if spec.puzzle_len and arch.puzzle_emb_len is None and not mixes_by_mlp:
+        parts.append(f"{spec.puzzle_len} leading positions")
+    return ", ".join(parts)
 
 
 def _read_config(path: Path) -> _Config:
@@ -186,29 +211,46 @@ def _read_config(path: Path) -> _Config:
 
 
 def _spec(
-    path: Path, shapes: dict[str, tuple[int, ...]], config: _Config | None, task_name: str | None
+    path: Path, shapes: dict[str, tuple[int, ...]], config: _Config, task_name: str | None
 ) -> tuple[ModelSpec, str]:
     """The model of these shapes and the name of its task."""
-    arch = config.arch if config else _Arch()
+    arch = config.arch
     vocab, hidden = shapes[_TOKENS]
     puzzles, puzzle_dim = shapes.get(_PUZZLES, (1, 0))
-    inner = shapes[_LAYER.format(level="H_level", index=0)][0] // 2
-    if arch.num_heads is None and hidden % HEAD_DIM:
+    if arch.num_heads is None and hidden % HEAD_DIM and _MIXER not in shapes:
         raise UserError(
             f"{path}: how many heads a model of {hidden} has cannot be told from its tensors",
             f"put the {CONFIG} beside it that was published with it",
         )
-    learned = shapes.get(_POSITIONS)
-    seq_len = learned[0] - -(-puzzle_dim // hidden) if learned else None
-    task = _task(path, vocab, seq_len, config.data_path if config else "", task_name)
+    layers = _count(shapes, "H_level"), _count(shapes, "L_level")
+    positions = (shapes.get(_MIXER) or shapes.get(_POSITIONS) or (None,))[0]
+    leading = _leading_positions(arch, -(-puzzle_dim // hidden), is_trm=not layers[0])
+    if task_name and positions and len(leading) > 1:  # the task tells
+        leading.append(max(positions - get_task(task_name).seq_len, leading[-1]))
+    lengths = None if positions is None else [positions - count for count in leading]
+    trained_on = config.data_path or next(iter(config.data_paths), "")
+    task = _task(path, vocab, lengths, trained_on, task_name)
+    puzzle_len = leading[lengths.index(task.seq_len)] if lengths else leading[0]
+    sizes = {
+        "hidden": hidden, "heads": arch.num_heads or max(1, hidden // HEAD_DIM), "h_layers": layers[0],
+        "l_layers": layers[1], "expansion": arch.expansion or _expansion(shapes[_GATE_UP][0] // 2, hidden),
+        "puzzle_dim": puzzle_dim, "puzzles": puzzles, "max_steps": _told(arch.halt_max_steps, 16), "grid": task.grid,
+        "positions": arch.pos_encodings or ("learned" if _POSITIONS in shapes else "rope"),
+        "rope_theta": arch.rope_theta,
+    }  # fmt: skip
+    if not layers[0]:
+        used = 1 if arch.no_ACT_continue else 2
+        sizes |= {"puzzle_len": puzzle_len, "q_outputs": used, "q_unused": shapes[_Q_HEAD][0] - used}
+        cycles = 3, 6 if isinstance(task, Sudoku) else 4
+    else:
+        sizes |= {"q_outputs": shapes[_Q_HEAD][0]}
+        cycles = 2, 2
+    if _MIXER in shapes:  # rotary positions are attention's: the published code sets them up and reads none
+        sizes |= {"mixing": "mlp", "positions": "none" if sizes["positions"] == "rope" else sizes["positions"]}
+    sizes |= {"h_cycles": _told(arch.H_cycles, cycles[0]), "l_cycles": _told(arch.L_cycles, cycles[1])}
+    variant = "full" if layers[0] else "trm-mixer" if _MIXER in shapes else "trm"
     try:
-        spec = variant_spec(
-            "full", vocab=vocab, seq_len=task.seq_len, hidden=hidden, heads=arch.num_heads or hidden // HEAD_DIM,
-            h_layers=_count(shapes, "H_level"), l_layers=_count(shapes, "L_level"), h_cycles=arch.H_cycles,
-            l_cycles=arch.L_cycles, expansion=arch.expansion or 1.5 * inner / hidden, grid=task.grid,
-            positions=arch.pos_encodings or ("learned" if learned else "rope"), q_outputs=shapes[_Q_HEAD][0],
-            puzzle_dim=puzzle_dim, puzzles=puzzles, max_steps=arch.halt_max_steps, rope_theta=arch.rope_theta,
-        )  # fmt: skip
+        spec = variant_spec(variant, vocab=vocab, seq_len=task.seq_len, **sizes)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"])) or "sizes"
@@ -216,18 +258,38 @@ def _spec(
     return spec, task.name
 
 
+def _told(value: int | None, published: int) -> int:
+    return published if value is None else value
+
+
+def _expansion(inner: int, hidden: int) -> float:
+    """The published 4 where it gives ``inner``; an MLP over positions has its size from it too."""
+    spec = ModelSpec.model_construct(variant="full", vocab=2, seq_len=1, hidden=hidden, heads=1, h_layers=1, l_layers=1)
+    return spec.expansion if spec.inner == inner else 1.5 * inner / hidden
+
+
+def _leading_positions(arch: _Arch, filled: int, *, is_trm: bool) -> list[int]:
+    """How many positions the puzzle vector may have, which fills ``filled``; the published number comes first."""
+    if not is_trm or not filled:
+        return [filled]
+    if arch.puzzle_emb_len is not None:
+        return [arch.puzzle_emb_len or filled]
+    return list(dict.fromkeys((_TRM_PUZZLE_LEN, filled)))
+
+
 def _count(shapes: dict[str, tuple[int, ...]], level: str) -> int:
-    """Layers of a level, a gap left by a missing one counted."""
-    return 1 + max(int(name.split(".")[2]) for name in shapes if name.startswith(f"{level}.layers."))
+    """Layers of a level, a gap left by a missing one counted; 0: the model does not have the level."""
+    numbers = [re.match(rf"{level}\.layers\.(\d{{1,9}})\.", name) for name in shapes]
+    return 1 + max((int(match[1]) for match in numbers if match), default=-1)
 
 
-def _task(path: Path, vocab: int, seq_len: int | None, data_path: str, name: str | None) -> Task:
-    """The task that was named, else the only one of the vocabulary, length and training data's name."""
+def _task(path: Path, vocab: int, lengths: list[int] | None, data_path: str, name: str | None) -> Task:
+    """The task that was named, else the only one of the vocabulary, possible lengths and training data's name."""
 
     def fits(task: Task) -> bool:
-        return task.vocab == vocab and seq_len in (None, task.seq_len)
+        return task.vocab == vocab and (lengths is None or task.seq_len in lengths)
 
-    cells = "" if seq_len is None else f" and {seq_len} cells"
+    cells = "" if lengths is None else f" and {' or '.join(map(str, sorted(set(lengths))))} cells"
     if name is not None:
         task = get_task(name)
         if not fits(task):

@@ -6,17 +6,18 @@ A run folder holds ``checkpoints/step-00000100/`` … and ``best.json``; a check
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
 from hrm_edge.errors import UserError
 from hrm_edge.files import read_json
-from hrm_edge.manifest import FileEntry, FileName, verify_files
+from hrm_edge.manifest import FileEntry, FileName, read_record, verify_files
 from hrm_edge.model.hrm import HRM
 from hrm_edge.spec import ModelSpec, buffer_shapes, parameter_shapes
 
@@ -26,6 +27,7 @@ EMA_FILE = "ema.safetensors"
 BEST = "best.json"
 CHECKPOINTS = "checkpoints"
 SCHEMA_VERSION = 1
+OTHER_SIZE = "the checkpoint is of another variant or size: check the recipe's variant and model keys"
 
 
 class CheckpointInfo(BaseModel):
@@ -61,11 +63,7 @@ def read_checkpoint(folder: Path) -> CheckpointInfo:
     again = "copy it again, or go on from another checkpoint of the run"
     if not path.is_file():
         raise UserError(f"{folder} is no checkpoint: {CHECKPOINT} is missing", again)
-    try:
-        info = CheckpointInfo.model_validate(read_json(path))
-    except ValidationError as error:
-        first = error.errors()[0]
-        raise UserError(f"{path}: {'.'.join(map(str, first['loc']))}: {first['msg']}", again) from error
+    info = read_record(path, CheckpointInfo, SCHEMA_VERSION, again=again)
     verify_files(folder, info.files, again=again)
     return info
 
@@ -101,8 +99,7 @@ def load_tensors(path: Path) -> dict[str, Tensor]:
 
 def load_weights(model: HRM, tensors: dict[str, Tensor], source: Path | str) -> None:
     """Copy tensors into the model; a missing, extra or misshapen one is a ``UserError`` that names it."""
-    mend = "the checkpoint is of another variant or size: check the recipe's variant and model keys"
-    check_tensors(model.spec, tensors, source, mend)
+    check_tensors(model.spec, tensors, source, OTHER_SIZE)
     model.load_state_dict(tensors, strict=True)
 
 
@@ -110,11 +107,24 @@ def check_tensors(spec: ModelSpec, tensors: dict[str, Tensor], source: Path | st
     """``UserError`` naming the first tensor that a model of ``spec`` lacks, does not have, or has in another shape."""
     wanted = {**parameter_shapes(spec), **buffer_shapes(spec)}
     variant = f"a {spec.variant} model"
+    theirs, ours = family({name: tuple(tensor.shape) for name, tensor in tensors.items()}), family(wanted)
+    because = "" if theirs == ours else f": the file is of {theirs}, {variant} of this recipe or config is {ours}"
     for name, shape in wanted.items():
         if name not in tensors:
-            raise UserError(f"{source} has no tensor '{name}', which {variant} needs", mend)
+            raise UserError(f"{source} has no tensor '{name}', which {variant} needs{because}", mend)
         if tuple(tensors[name].shape) != shape:
             found = list(tensors[name].shape)
-            raise UserError(f"{source}: '{name}' is {found}, {variant} needs {list(shape)}", mend)
+            raise UserError(f"{source}: '{name}' is {found}, {variant} needs {list(shape)}{because}", mend)
     if extra := sorted(set(tensors) - set(wanted)):
-        raise UserError(f"{source} has tensor '{extra[0]}', which {variant} does not have", mend)
+        raise UserError(f"{source} has tensor '{extra[0]}', which {variant} does not have{because}", mend)
+
+
+def family(shapes: Mapping[str, tuple[int, ...]]) -> str:
+    """Say in words what kind of model has tensors of these names and shapes."""
+    hidden = shapes.get("embed_tokens.embedding_weight", (0, 0))[-1]
+    kind = "an HRM (a stack of blocks for each level)"
+    if not any(name.startswith("H_level.") for name in shapes):
+        kind = "a TRM (one stack of blocks for both levels)"
+    mixing = next((shape for name, shape in shapes.items() if name.endswith("mlp_t.down_proj.weight")), None)
+    how = f"an MLP over {mixing[0]} positions" if mixing else "attention"
+    return f"{kind} with {how} and hidden size {hidden}"

@@ -25,8 +25,12 @@ _WRITERS = ("o_proj", "down_proj")
 
 
 def can_turn(spec: ModelSpec) -> bool:
-    """Whether turning the residual stream keeps the function: not through LayerNorm, nor half a puzzle vector."""
-    return spec.norm == "rms" and not spec.connections and spec.puzzle_dim % spec.hidden == 0
+    """Whether turning the residual stream keeps the function.
+
+    It does not through LayerNorm, with half a puzzle vector, or where an MLP over positions bends every channel alone.
+    """
+    keeps = spec.norm == "rms" and spec.mixing == "attention" and not spec.connections
+    return keeps and spec.puzzle_dim % spec.hidden == 0
 
 
 def turn(hidden: int) -> Tensor:

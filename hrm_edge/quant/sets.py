@@ -12,12 +12,14 @@ import numpy as np
 from hrm_edge.data.canonical import classes, has_canonical, keys
 from hrm_edge.data.dataset import Dataset
 from hrm_edge.data.layout import is_data_folder
-from hrm_edge.data.puzzles import PuzzleSet, load_puzzles
+from hrm_edge.data.puzzles import load_puzzles
 from hrm_edge.errors import UserError
 from hrm_edge.files import read_json, sha256
 from hrm_edge.parity import CheckSet
 from hrm_edge.tasks import get_task
 from hrm_edge.tasks.base import Task
+from hrm_edge.tasks.maze import Maze
+from hrm_edge.tasks.puzzles import Puzzles
 from hrm_edge.tasks.samples import sample_file
 from hrm_edge.tasks.sudoku import Sudoku
 
@@ -98,10 +100,12 @@ def _given(path: Path, task: Task) -> tuple[CheckSet, CheckSet]:
     )
 
 
-def _of(puzzles: PuzzleSet, rows: slice, source: str) -> CheckSet:
-    inputs = puzzles.inputs[rows]
-    labels = None if puzzles.labels is None else puzzles.labels[rows]
-    return CheckSet(inputs, labels, np.zeros(len(inputs), np.int32), source)
+def _of(puzzles: Puzzles, rows: slice, source: str) -> CheckSet:
+    chosen = puzzles[rows]
+    labels = chosen.labels if chosen.answered().all() else None
+    if labels is None and isinstance(chosen.task, Maze):
+        labels = chosen.task.label(chosen.givens)
+    return CheckSet(chosen.givens, labels, chosen.ids, source)
 
 
 def _part(data: Dataset) -> CheckSet:

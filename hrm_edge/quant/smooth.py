@@ -40,8 +40,9 @@ def smoothed(model: HRM, tokens: NDArray[np.uint8], puzzle_ids: NDArray[np.int32
     hidden = model.spec.hidden
     for name, into in peaks.items():
         weight = other.get_parameter(f"{name}.weight")
-        if name.endswith("mlp.down_proj") and model.spec.mlp == "swiglu":
-            source, first = name.replace("down_proj", "gate_up_proj"), model.spec.inner
+        if name.endswith((".mlp.down_proj", ".mlp_t.down_proj")) and model.spec.mlp == "swiglu":
+            source = name.replace("down_proj", "gate_up_proj")
+            first = weight.shape[1]  # rows of the gate come before those of up
         elif name.endswith("self_attn.o_proj"):
             source, first = name.replace("o_proj", "qkv_proj"), 2 * hidden
         else:

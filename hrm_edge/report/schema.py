@@ -61,7 +61,8 @@ class Data(Closed):
     path: PublishedPath
     task: str
     puzzles: int = Field(description="in the set, after --limit")
-    answers: Literal["data", "solver"] = Field(description="where the right answers are from")
+    answers: Literal["data", "solver", "data and solver"] = Field(description="where the right answers are from")
+    read_as: str | None = Field(default=None, description="what the file was taken for")
     sha256: str | None = Field(default=None, description="of the givens, row by row: the same for the same puzzles")
 
 

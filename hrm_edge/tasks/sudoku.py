@@ -7,7 +7,6 @@ Token ids are the published ones: 0 pad, 1 blank, digit d is d + 1.
 from __future__ import annotations
 
 import functools
-import string
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,13 +14,11 @@ from numpy.typing import NDArray
 
 from hrm_edge.errors import UserError
 from hrm_edge.tasks.base import Bools, Tokens, Views
+from hrm_edge.tasks.sudoku_text import DIGITS, read_grids
 
 BLANK = 1
 FIRST_DIGIT = 2  # the token of digit 1
-DIGITS = "123456789" + string.ascii_uppercase
 MAX_SIDE = len(DIGITS)
-_BLANKS = ".0_"
-_SEPARATORS = "|-+"  # and white space and the box-drawing block, U+2500 to U+257F
 _NAMES = {(3, 3): "sudoku", (2, 2): "mini-sudoku"}
 _BOLD, _PLAIN = "\x1b[1m", "\x1b[0m"
 
@@ -68,43 +65,16 @@ class Sudoku:
     # -- text ---------------------------------------------------------------------------------------------------
 
     def parse(self, text: str) -> Tokens:
-        """A puzzle as text to tokens uint8 [S]: ``. 0 _`` are blanks; white space and lines between cells are skipped.
+        """One puzzle as text to tokens uint8 [S], however it is drawn, see :mod:`hrm_edge.tasks.sudoku_text`.
 
         Raises ``UserError`` for a character that is no cell, a wrong number of cells, or givens that clash.
         """
-        tokens: list[int] = []
-        beyond: tuple[str, int] | None = None  # a digit larger than the side, told after a wrong length
-        for character in text:
-            if character.isspace() or character in _SEPARATORS or "\u2500" <= character <= "\u257f":
-                continue
-            digit = 0 if character in _BLANKS else DIGITS.find(character.upper()) + 1
-            if (digit == 0 and character not in _BLANKS) or digit > max(9, self.side):
-                raise self._bad_character(character, len(tokens))
-            if digit > self.side and beyond is None:
-                beyond = character, len(tokens)
-            tokens.append(digit + BLANK)
-        if len(tokens) != self.seq_len:
-            raise UserError(
-                f"read {len(tokens)} cells, a {self.name} puzzle has {self.seq_len} ({self.side} rows of {self.side})",
-                f"give every cell a character: {self._alphabet()}",
-            )
-        if beyond is not None:
-            raise self._bad_character(*beyond)
-        puzzle = np.array(tokens).astype(np.uint8)
-        self.check_givens(puzzle)
-        return puzzle
-
-    def _alphabet(self) -> str:
-        last = DIGITS[self.side - 1]
-        digits = f"1 to {last}" if self.side <= 9 else "1 to 9, A" + (f" to {last}" if last != "A" else "")
-        return f"{digits}, and '.', '0' or '_' for a blank"
-
-    def _bad_character(self, character: str, cell: int) -> UserError:
-        row, column = divmod(cell, self.side)
-        where = f" in row {row + 1}, column {column + 1}" if cell < self.seq_len else f" after {cell} cells"
-        return UserError(
-            f"bad character {character!r}{where}: no cell of a {self.name} puzzle", f"a cell is {self._alphabet()}"
-        )
+        lines = list(enumerate(text.splitlines(), start=1)) or [(1, text)]
+        grids = read_grids(self, lines)
+        if len(grids) > 1:
+            raise UserError(f"these are {len(grids)} puzzles, not one", "give one of them")
+        self.check_givens(grids[0])
+        return np.asarray(grids[0])
 
     def check_givens(self, tokens: Tokens) -> None:
         """Raise ``UserError`` naming row, column or box when two givens of tokens [S] clash."""

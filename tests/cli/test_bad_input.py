@@ -61,7 +61,7 @@ def refused(arguments: list[str], said: str, mend: str, capsys: pytest.CaptureFi
 def samples() -> np.ndarray:
     file = sample_file("sudoku")
     assert file is not None
-    return load_puzzles(file, NINE).inputs[:80]
+    return load_puzzles(file, NINE, 80).givens
 
 
 def file_of(folder: Path, puzzles: np.ndarray, task: Sudoku = NINE) -> Path:
@@ -87,7 +87,7 @@ CALIBRATION: dict[str, tuple[Callable[[Path, np.ndarray], Path], str, str]] = {
     ),
     "a file of another task": (
         lambda f, q: file_of(f, singles_puzzles(MINI, 40)[0], MINI),
-        r"set\.txt, line 1: read 16 cells, a sudoku puzzle has 81", "give every cell a character",
+        r"set\.txt, line 1, column 10: read 16 cells, a sudoku puzzle has 81", "16 cells are a mini-sudoku puzzle",
     ),
     "a folder of another task": (
         lambda f, q: other_folder(f), "is a data folder of another task: expected sudoku, found mini-sudoku",

@@ -19,7 +19,8 @@ from safetensors.torch import save_file
 
 from hrm_edge.cli.resolve import PUBLISHED_CONFIG
 from hrm_edge.model.load import load_model
-from hrm_edge.model.published import CONFIG, read_state_dict
+from hrm_edge.model.published import CONFIG
+from hrm_edge.model.state_dict import read_state_dict
 from hrm_edge.report import BenchReport, EvalReport
 from hrm_edge.tasks.samples import sample_file
 
@@ -213,7 +214,7 @@ BAD_FILES: list[tuple[Any, str, str]] = [
     ({}, "it holds no state dict", "torch.save"),
     (
         {"weight": torch.zeros(2)},
-        "is no published HRM: it has no matrix 'embed_tokens.embedding_weight'",
+        "is no published HRM or TRM: it has no matrix 'embed_tokens.embedding_weight'",
         "model.inner",
     ),
     (changed(**{DOWN: None}), "has no tensor 'H_level.layers.1.mlp.down_proj.weight'", "damaged"),

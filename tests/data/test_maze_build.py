@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from hrm_edge.cli.main import main
+from hrm_edge.data.files import read_puzzles
 from hrm_edge.data.layout import read_part
 from hrm_edge.data.maze import Options, build, classes, default_length, generate
-from hrm_edge.data.maze_files import read_mazes
 from hrm_edge.data.puzzles import load_puzzles
 from hrm_edge.errors import UserError
 from hrm_edge.tasks.base import Tokens
@@ -117,13 +117,18 @@ def test_hub_layout_arrays_and_lists(tmp_path: Path, capsys: pytest.CaptureFixtu
     plain = tmp_path / "mazes.txt"
     plain.write_text("".join(SMALL.format(maze) + "\n" for maze in mazes))
     summary = build(SMALL, tmp_path / "plain", Options(source=str(plain), test_count=8, subsample=20, seed=4))
-    assert (summary.solved, summary.parts["train"].groups, summary.parts["test"].groups) == (40, 20, 8)
+    assert (summary.solved, summary.parts["train"].groups, summary.parts["test"].groups) == (28, 20, 8)
     found = load_puzzles(plain, SMALL)
-    assert (found.inputs == mazes).all()
-    assert found.labels is not None
-    assert SMALL.optimal(found.inputs, found.labels).all()
-    assert found.sources[:2] == ["mazes.txt:1", "mazes.txt:2"]
-    assert load_puzzles(tmp_path / "hub", SMALL).sources == [f"test.npz:{row}" for row in range(10)]
+    assert (found.givens == mazes).all()
+    assert found.labels is None
+    assert (found.source.format, found.source.name(1)) == ("one maze a line", "mazes.txt:2")
+    hub = load_puzzles(tmp_path / "hub", SMALL)
+    assert [hub.source.name(row) for row in range(10)] == [f"test.npz:{row}" for row in range(10)]
+    rows = [SMALL.format(maze)[start : start + 8] for maze in mazes[:3] for start in range(0, 64, 8)]
+    plain.write_text("\n".join([*rows[:8], "", *rows[8:]]))
+    grids = load_puzzles(plain, SMALL)
+    assert (grids.givens == mazes[:3]).all()
+    assert (grids.source.format, grids.source.numbers.tolist()) == ("grids of 8 lines", [1, 10, 18])
 
 
 def test_a_symmetry_of_a_test_maze_is_left_out(tmp_path: Path) -> None:
@@ -139,19 +144,23 @@ def test_a_symmetry_of_a_test_maze_is_left_out(tmp_path: Path) -> None:
 
 def test_maze_files_with_answers(tmp_path: Path) -> None:
     mazes = generate(SMALL, 3, 2)
-    file = read_mazes(write_csv(tmp_path / "mazes.csv", mazes, SMALL.label(mazes)), SMALL)
-    assert (file.inputs == mazes).all()
-    assert (file.sources, file.solved, len(file)) == (["list-0", "list-1", "list-2"], 0, 3)
+    found = read_puzzles(write_csv(tmp_path / "mazes.csv", mazes, SMALL.label(mazes)), SMALL)
+    assert (found.givens == mazes).all()
+    assert found.labels is not None
+    assert SMALL.optimal(found.givens, found.labels).all()
+    assert found.source.given == ["list-0", "list-1", "list-2"]
 
 
 BAD_FILES = [
-    ("question,answer\nS G,\n", "line 2: read 3 cells, a maze-8x8 has 64"),
-    ("question\n" + "x" * 64 + "\n", "line 2: bad character 'x' in row 1, column 1"),
-    ("S" + "#" * 62 + "G\n", "line 1: no way leads from S to G"),
-    ("question,answer\n" + "S G" + " " * 61 + "," + "SoG" + "o" + " " * 60 + "\n", "line 2: the answer does not solve"),
-    ("question,answer\n" + "S G" + " " * 61 + "\n", "line 2: 1 fields, the header has 2"),
-    ("puzzle,answer\n", "no column 'question'"),
+    ("question,answer\nS G,\n", "line 2, column 1: read 3 cells, a maze-8x8 has 64"),
+    ("question\n" + "x" * 64 + "\n", "line 2, column 1: bad character 'x' in row 1, column 1"),
+    ("S" + "#" * 62 + "G\n", "line 1, column 1: no way leads from S to G"),
+    (f"question,answer\n{'S G':64},{'SoGo':64}\n", "line 2, column 66: the answer does not solve"),
+    ("question,answer\n" + "S G" + " " * 61 + "\n", "line 2, column 64: 1 fields, the header has 2"),
+    ("quest,answer\n", "no column 'question'"),
     ("", "holds no mazes"),
+    ("\n".join([" " * 8] * 7 + [" " * 7]), "line 8, column 8: this row has 7 cells, a maze-8x8 has 8 a row"),
+    ("\n".join([" " * 8] * 7), "line 7, column 1: the maze ends after 7 of 8 rows"),
 ]
 
 
@@ -177,7 +186,7 @@ def test_bad_files(tmp_path: Path, capsys: pytest.CaptureFixture[str], text: str
 def test_bad_arrays(tmp_path: Path, arrays: dict[str, np.ndarray], message: str) -> None:
     np.savez(tmp_path / "mazes.npz", **arrays)
     with pytest.raises(UserError, match=message) as caught:
-        read_mazes(tmp_path / "mazes.npz", SMALL)
+        read_puzzles(tmp_path / "mazes.npz", SMALL)
     assert caught.value.mend
 
 
@@ -185,9 +194,9 @@ def test_torn_arrays_and_missing_files(tmp_path: Path) -> None:
     np.savez(tmp_path / "mazes.npz", inputs=np.ones((2, 64), np.uint8))
     (tmp_path / "mazes.npz").write_bytes((tmp_path / "mazes.npz").read_bytes()[:300])
     with pytest.raises(UserError, match=r"no whole \.npz file"):
-        read_mazes(tmp_path / "mazes.npz", SMALL)
+        read_puzzles(tmp_path / "mazes.npz", SMALL)
     with pytest.raises(UserError, match="No such file"):
-        read_mazes(tmp_path / "none.npz", SMALL)
+        read_puzzles(tmp_path / "none.npz", SMALL)
     with pytest.raises(UserError, match=r"has no train\.csv"):
         build(SMALL, tmp_path / "out", Options(source=str(tmp_path)))
 

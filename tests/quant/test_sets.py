@@ -37,7 +37,7 @@ def test_no_symmetry_links_it_to_what_is_measured():
     path, sample = shipped_set("sudoku"), sample_file("sudoku")
     assert path is not None
     assert sample is not None
-    own, shipped = (classes(NINE, load_puzzles(file, NINE).inputs) for file in (path, sample))
+    own, shipped = (classes(NINE, load_puzzles(file, NINE).givens) for file in (path, sample))
     assert not np.isin(shipped, own).any()
     assert len(np.unique(own)) == len(own)
 
@@ -85,7 +85,7 @@ CASES = {
     ),
     "of another task": (
         lambda p, q: puzzle_file(p / "a.txt", singles_puzzles(MINI, 40)[0], MINI),
-        "a.txt, line 1: read 16 cells, a sudoku puzzle has 81",
+        "a.txt, line 1, column 10: read 16 cells, a sudoku puzzle has 81",
     ),
     "overlapping": (
         lambda p, q: puzzle_file(p / "a.txt", np.concatenate([q[:20], q[3:23]]), NINE),

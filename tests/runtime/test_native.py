@@ -115,11 +115,11 @@ def test_a_shipped_model_solves_as_with_onnxruntime():
     assert folder is not None
     assert path is not None
     task = get_task("sudoku")
-    puzzles = load_puzzles(path, task).head(64)
+    puzzles = load_puzzles(path, task, 64)
     found = {}
     for backend in ("native", "onnxruntime"):
         session, _ = open_artifact(folder, threads=2, backend=backend)  # type: ignore[arg-type]
-        found[backend] = solve(session, task, puzzles.inputs, slots=16)
+        found[backend] = solve(session, task, puzzles.givens, slots=16)
     ours, theirs = found["native"], found["onnxruntime"]
     assert session.backend == "onnxruntime-cpu"
     assert ours.verified.mean() >= theirs.verified.mean() - 0.05  # a puzzle in doubt may go either way
@@ -254,5 +254,5 @@ def test_a_graph_with_a_layer_in_float(tmp_path):
 
 def test_without_onnx(folders, monkeypatch):
     monkeypatch.setitem(sys.modules, "onnx", None)
-    with pytest.raises(UserError, match=r"--backend native needs onnx, which is not installed\npip install onnx"):
+    with pytest.raises(UserError, match=r"onnx is not installed, which --backend native needs\npip install onnx"):
         open_artifact(folders["nano"], backend="native")

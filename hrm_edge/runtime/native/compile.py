@@ -10,7 +10,7 @@ import subprocess
 from pathlib import Path
 
 from hrm_edge.errors import UserError
-from hrm_edge.files import atomic_file, user_cache
+from hrm_edge.files import atomic_file, writable_cache
 from hrm_edge.runtime.compiled import processor
 
 SOURCE = "step.cpp"
@@ -37,7 +37,7 @@ def library() -> ctypes.CDLL:
     sources = b"".join(path.read_bytes() for path in sorted([*folder.glob("*.cpp"), *folder.glob("*.h")]))
     parts = (sources, found.encode(), _version(found), " ".join(FLAGS).encode(), processor().encode())
     name = hashlib.sha256(b"\0".join(parts)).hexdigest()[:32]
-    path = user_cache() / "native" / f"{name}.so"
+    path = writable_cache("native") / f"{name}.so"
     if not path.is_file():
         with atomic_file(path) as temporary:
             _compile(found, folder / SOURCE, temporary)

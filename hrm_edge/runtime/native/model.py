@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hrm_edge.errors import UserError
+from hrm_edge.packages import unusable
 from hrm_edge.runtime.state import AGAIN
 from hrm_edge.spec import HEAD_VIEWS, ModelSpec, cell_ids, rotary_rows
 
@@ -49,7 +50,7 @@ def read_tensors(path: Path) -> dict[str, NDArray[Any]]:
         import onnx
         from onnx import numpy_helper
     except ImportError as error:
-        raise UserError("--backend native needs onnx, which is not installed", "pip install onnx") from error
+        raise unusable("onnx", error, "which --backend native needs", install="onnx") from error
     return {tensor.name: numpy_helper.to_array(tensor) for tensor in onnx.load(path).graph.initializer}
 
 

@@ -28,6 +28,8 @@ def unfit(manifest: Manifest) -> str | None:
     spec = manifest.spec
     holds = {
         f"it is {manifest.precision}, not int8": manifest.precision == "int8",
+        "it mixes positions by an MLP": spec.mixing == "attention",
+        "one stack of blocks serves both its levels": spec.h_layers > 0,
         "it has LayerNorm": spec.norm == "rms",
         "its MLP is GELU": spec.mlp == "swiglu",
         "it has biases": not spec.bias,

@@ -1,0 +1,210 @@
+"""Files of puzzles, or one that was typed, become ``Puzzles``: found out, read as far as needed, and checked.
+
+Axes: N puzzles, S cells.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import itertools
+import zipfile
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hrm_edge.data.records import Record, guess_task, records
+from hrm_edge.data.text import STDIN_NAME, open_text
+from hrm_edge.errors import UserError
+from hrm_edge.files import os_error
+from hrm_edge.tasks.base import PAD_TOKEN, Bools, Task, Tokens
+from hrm_edge.tasks.maze import CHARACTERS, GOAL, PATH, START, WALL, Maze
+from hrm_edge.tasks.puzzles import TYPED, Puzzles, Source
+from hrm_edge.tasks.sudoku import FIRST_DIGIT, Sudoku, geometry
+from hrm_edge.tasks.sudoku_text import NOT_A_CELL, TextError, cell_table
+
+_PIECE = 1 << 16  # puzzles in memory as text at a time: the hub's file has 3.8 million
+_HEAD = 40  # lines that tell the size of a puzzle
+
+
+def read_puzzles(path: Path | str, task: Task | None = None, limit: int | None = None) -> Puzzles:
+    """Read the first ``limit`` puzzles (None: all) of a file in whatever form, or of standard input (``-``).
+
+    ``task`` None: a Sudoku of the size that the first puzzle has. Of a limited file no more is read than needed.
+    Raises ``UserError`` naming file, line and column for what is no puzzle, contradicts itself, or has a wrong answer.
+    """
+    _refuse_others(str(path), task)
+    if isinstance(task, Maze) and str(path).endswith(".npz"):
+        return _maze_arrays(Path(path), task).head(limit)
+    with open_text(path) as text:
+        return _read(text.name, text.lines, text.about, task, limit)
+
+
+def read_typed(text: str, task: Task) -> Puzzles:
+    """Read the puzzles of a text as a file of them is read; ``UserError`` says where it is wrong."""
+    _refuse_others(TYPED, task)
+    puzzles = _read(TYPED, io.StringIO(text, newline=""), (), task, None)
+    if len(puzzles) > 1:
+        return puzzles
+    return replace(puzzles, source=replace(puzzles.source, given=[TYPED]))
+
+
+def _refuse_others(name: str, task: Task | None) -> None:
+    if task is not None and not isinstance(task, Sudoku | Maze):
+        raise UserError(f"{name}: puzzles of {task.name} do not come in such files", "give a built data folder")
+
+
+def _read(name: str, lines: Iterator[str], about: tuple[str, ...], task: Task | None, limit: int | None) -> Puzzles:
+    with _placed(name):
+        if task is None:
+            head = list(itertools.islice(lines, _HEAD))
+            task, lines = _task_of(head), itertools.chain(head, lines)
+        assert isinstance(task, Sudoku | Maze)
+        found = itertools.islice(records(task, lines), limit)
+        pieces: list[tuple[Tokens, Tokens]] = []
+        places: list[NDArray[np.int64]] = []
+        given: list[str] = []
+        form = ""
+        while piece := list(itertools.islice(found, _PIECE)):
+            form = form or piece[0].form
+            pieces.append(_checked(task, piece))
+            places.append(np.array([record.line for record in piece], np.int64))
+            given.extend(record.source for record in piece)
+    if not pieces:
+        things = "mazes" if isinstance(task, Maze) else "puzzles"
+        mend = "give one a line, a grid of one row a line, or a CSV with the column 'question'"
+        raise UserError(f"{name} holds no {things}", mend)
+    inputs, labels = (np.concatenate(arrays) for arrays in zip(*pieces, strict=True))
+    numbers, label = np.concatenate(places), name if name in (STDIN_NAME, TYPED) else Path(name).name
+    source = Source(name, ", ".join((form, *about)), label, numbers, given if any(given) else None)
+    return Puzzles(task, inputs, labels if labels.any() else None, np.zeros(len(inputs), np.int32), source)
+
+
+@contextlib.contextmanager
+def _placed(name: str) -> Iterator[None]:
+    """Put file, line and column before the fault of a text; of a typed puzzle of one line nothing but the fault."""
+    try:
+        yield
+    except TextError as error:
+        where = f"{name}, line {error.line}, column {error.column}: "
+        raise UserError(error.what if name == TYPED and error.line == 1 else where + error.what, error.mend) from error
+
+
+def _task_of(head: list[str]) -> Sudoku:
+    """The size of the puzzles of a file that begins so."""
+    for task in (Sudoku(), Sudoku(4, 4)):  # of a file with columns or elements only the texts of the puzzles count
+        with contextlib.suppress(TextError):
+            first = next(records(task, iter(head)), None)
+            if first is not None and first.form.startswith(("CSV", "OpenSudoku")):
+                return guess_task(str(first.question).splitlines())
+    return guess_task(head)
+
+
+def _checked(task: Sudoku | Maze, piece: list[Record]) -> tuple[Tokens, Tokens]:
+    """Inputs and labels [n, S] of some records; labels are padding where there is no answer."""
+    inputs = _tokens(task, [(r.line, r.column, r.question) for r in piece])
+    bad = _clash(task, inputs) if isinstance(task, Sudoku) else _hopeless(task, inputs)
+    for row in np.flatnonzero(bad)[:1]:
+        try:
+            task.check_givens(inputs[row])
+        except UserError as error:
+            raise TextError(piece[row].line, piece[row].column + 1, error.what, error.mend) from error
+    labels = np.full_like(inputs, PAD_TOKEN)
+    answered = np.array([bool(record.answer) for record in piece])
+    if answered.any():
+        texts = [(r.line, r.answer_column, r.answer) for r in piece if r.answer]
+        labels[answered] = _tokens(task, texts)
+        wrong = np.flatnonzero(answered)[~task.verify(inputs[answered], labels[answered])]
+        if len(wrong):
+            record = piece[wrong[0]]
+            raise TextError(
+                record.line, record.answer_column + 1, "the answer does not solve the question",
+                "correct it, or leave the answers out to have the puzzles solved",
+            )  # fmt: skip
+    return inputs, labels
+
+
+def _tokens(task: Sudoku | Maze, texts: Sequence[tuple[int, int, str | Tokens]]) -> Tokens:
+    """Texts (line, column, characters) to tokens [N, S]: by table where every character is a cell, else one by one."""
+    length = task.seq_len
+    plain = [text for _, _, text in texts if isinstance(text, str) and len(text) == length]
+    joined = "".join(plain)
+    if len(plain) == len(texts) and joined.isascii():
+        tokens = _table(task)[np.frombuffer(joined.encode(), np.uint8)].reshape(-1, task.seq_len)
+        if (tokens != NOT_A_CELL).all():
+            return np.asarray(tokens)
+    return np.stack([_parsed(task, *text) for text in texts])
+
+
+def _table(task: Sudoku | Maze) -> Tokens:
+    if isinstance(task, Sudoku):
+        return cell_table(task.side)
+    table = np.full(256, NOT_A_CELL, np.uint8)
+    table[list(CHARACTERS.encode())] = np.arange(1, len(CHARACTERS) + 1)
+    return table
+
+
+def _parsed(task: Sudoku | Maze, line: int, column: int, text: str | Tokens) -> Tokens:
+    if not isinstance(text, str):
+        return text
+    try:
+        return task.parse(text)
+    except TextError as error:
+        place = column if error.line == 1 else 0
+        raise TextError(line + error.line - 1, place + error.column, error.what, error.mend) from error
+    except UserError as error:
+        raise TextError(line, column + 1, error.what, error.mend) from error
+
+
+def _clash(task: Sudoku, inputs: Tokens) -> Bools:
+    """Whether two givens of a row, column or box are alike, of each puzzle."""
+    bits = np.where(inputs >= FIRST_DIGIT, np.left_shift(np.int64(1), np.maximum(inputs, FIRST_DIGIT) - FIRST_DIGIT), 0)
+    clash = np.zeros(len(inputs), np.bool_)
+    for unit in geometry(task).units:
+        cells = bits[:, unit]
+        clash |= cells.sum(axis=1) != np.bitwise_or.reduce(cells, axis=1)  # equal only where no bit comes twice
+    return clash
+
+
+def _hopeless(task: Maze, inputs: Tokens) -> Bools:
+    """Whether a maze lacks a start, a goal or a way between them, of each."""
+    bad = ((inputs == START).sum(axis=1) != 1) | ((inputs == GOAL).sum(axis=1) != 1)
+    bad[~bad] = task.shortest(inputs[~bad]) < 0
+    return np.asarray(bad)
+
+
+def _maze_arrays(path: Path, task: Maze) -> Puzzles:
+    """The mazes of a .npz file with the arrays ``inputs`` and ``labels``, tokens [N, S]."""
+    try:
+        with open(path, "rb") as stream, np.load(stream, allow_pickle=False) as arrays:
+            inputs, labels = _array(path, task, arrays, "inputs"), _array(path, task, arrays, "labels")
+    except OSError as error:
+        raise os_error(error, path) from error
+    except (ValueError, EOFError, zipfile.BadZipFile) as error:
+        raise UserError(f"{path} is no whole .npz file: {error}", "download or write it again") from error
+    if len(inputs) != len(labels):
+        raise UserError(f"{path}: {len(inputs)} inputs but {len(labels)} labels", "give one label for every input")
+    bad = ((inputs < WALL) | (inputs > PATH)).any(axis=1)
+    bad |= ((inputs == START).sum(axis=1) != 1) | ((inputs == GOAL).sum(axis=1) != 1)
+    for row in np.flatnonzero(bad)[:1]:
+        raise UserError(f"{path}, maze {row}: no maze with one start and one goal", "tokens are `# SGo` = 1 to 5")
+    for row in np.flatnonzero(~task.verify(inputs, labels))[:1]:
+        raise UserError(f"{path}, maze {row}: the answer does not solve the question", "correct it, or leave it out")
+    source = Source(str(path), "NumPy arrays (.npz)", path.name, np.arange(len(inputs)))
+    return Puzzles(task, inputs, labels, np.zeros(len(inputs), np.int32), source)
+
+
+def _array(path: Path, task: Maze, arrays: dict[str, NDArray], name: str) -> Tokens:
+    if name not in arrays:
+        raise UserError(f"{path} has no array '{name}'", "it needs inputs and labels, tokens [mazes, cells]")
+    array = arrays[name]
+    if array.dtype.kind not in "iu" or array.ndim != 2 or array.shape[1] != task.seq_len or not len(array):
+        raise UserError(
+            f"{path}: '{name}' is {array.dtype} {array.shape}, not whole numbers [mazes, {task.seq_len}]",
+            f"give tokens of {task.name}, or the size as maze-RxC",
+        )
+    in_range = ((array >= 0) & (array < 256)).all()
+    return np.asarray(array.astype(np.uint8) if in_range else np.zeros_like(array, np.uint8))

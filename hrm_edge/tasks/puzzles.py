@@ -1,0 +1,86 @@
+"""Puzzles of one task with what is known of them: the value that readers make, and solving and measuring take.
+
+Axes: N puzzles, S cells.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hrm_edge.tasks.base import PAD_TOKEN, Bools, Task, Tokens
+
+TYPED = "argument"
+"""What messages and results call a puzzle that was typed, not read from a file."""
+
+
+@dataclass(frozen=True, eq=False)
+class Source:
+    """Where N puzzles are from."""
+
+    path: str
+    """A file or folder, or what a message calls them."""
+    format: str
+    """What the file was taken for, in words."""
+    label: str
+    """What the name of a puzzle without one of its own begins with: the file's name."""
+    numbers: NDArray[np.int64]
+    """Where each stands [N]: its line, from 1, or in an array its row, from 0."""
+    given: Sequence[str] | None = None
+    """What the file itself calls each (its column ``source``) [N]; None where it says nothing."""
+
+    def name(self, row: int) -> str:
+        """What a puzzle is called in results: the file's own name for it, else ``label:number``."""
+        own = "" if self.given is None else self.given[row]
+        return own or f"{self.label}:{self.numbers[row]}"
+
+    def where(self, row: int) -> str:
+        """Say where a puzzle of a text stands, for messages."""
+        return f"{self.path}, line {self.numbers[row]}"
+
+    def __getitem__(self, rows: slice | NDArray[np.int64]) -> Source:
+        """Keep some of the puzzles."""
+        kept = range(len(self.numbers))[rows] if isinstance(rows, slice) else rows.tolist()
+        given = None if self.given is None else [self.given[row] for row in kept]
+        return replace(self, numbers=self.numbers[rows], given=given)
+
+
+@dataclass(frozen=True, eq=False)
+class Puzzles:
+    """N puzzles of one task."""
+
+    task: Task
+    givens: Tokens
+    """uint8 [N, S]"""
+    labels: Tokens | None
+    """Right answers, uint8 [N, S]; a row of padding where one is not known, None where none is."""
+    ids: NDArray[np.int32]
+    """Rows of the model's puzzle table [N]; 0 is the blank one."""
+    source: Source
+
+    def __len__(self) -> int:
+        return len(self.givens)
+
+    def __getitem__(self, rows: slice | NDArray[np.int64]) -> Puzzles:
+        """Keep the puzzles of a slice, or those of the numbers ``rows`` in their order."""
+        labels = None if self.labels is None else self.labels[rows]
+        return Puzzles(self.task, self.givens[rows], labels, self.ids[rows], self.source[rows])
+
+    def head(self, limit: int | None) -> Puzzles:
+        """Keep the first ``limit`` puzzles (None: all)."""
+        return self[:limit]
+
+    def answered(self) -> Bools:
+        """Whether the right answer is known, of each puzzle [N]."""
+        if self.labels is None:
+            return np.zeros(len(self), np.bool_)
+        return np.asarray((self.labels != PAD_TOKEN).any(axis=1))
+
+
+def generated(task: Task, givens: Tokens, labels: Tokens) -> Puzzles:
+    """Puzzles [N, S] that were made here, with their answers."""
+    source = Source("generated", "generated", "generated", np.arange(len(givens)))
+    return Puzzles(task, givens, labels, np.zeros(len(givens), np.int32), source)
