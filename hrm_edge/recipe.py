@@ -124,7 +124,9 @@ class Recipe(Section):
     variant: str
     seed: int = Field(default=0, ge=0, le=2**63 - 1)
     data: str = Field(default="", description="built data folder")
-    init: str = Field(default="", description="run, checkpoint or published file whose weights the run starts from")
+    init: str = Field(
+        default="", description="whose weights it starts from: run, checkpoint, published file, fp32 artifact"
+    )
     model: dict[str, Any] = {}
     augment: Augment = Augment()
     train: Train = Train()

@@ -1,4 +1,4 @@
-"""The model back out of a float32 artifact, so that a shipped model can be exported in another precision.
+"""The model back out of a float32 artifact, so that a shipped model can be exported again, or trained on.
 
 What the graph has folded into its constants (``hrm_edge.export.graph``) is unfolded; the function is the same, and
 where several weights were added up (row, column and box of a cell) any that add up to the same are as good.
