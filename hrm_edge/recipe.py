@@ -14,7 +14,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from hrm_edge.errors import UserError, nearest
-from hrm_edge.files import os_error
+from hrm_edge.files import read_yaml
 from hrm_edge.spec import VARIANTS, ModelSpec, variant_spec
 
 # set by the task or the variant, never by hand
@@ -233,14 +233,7 @@ class Keys:
 def read_keys(path: Path | str, overrides: Sequence[str] = ()) -> Keys:
     """Read ``path`` and apply ``key.sub=value`` overrides in order."""
     path = Path(path)
-    try:
-        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        if isinstance(error, OSError):
-            raise os_error(error, path) from error
-        raise UserError(f"{path} is no text file", "a recipe is a YAML file") from error
-    except yaml.YAMLError as error:
-        raise UserError(f"{path} is not valid YAML: {error}", "mend the line it names") from error
+    raw = read_yaml(path, "a recipe is a YAML file: correct the line that is named")
     if not isinstance(raw, dict):
         raise UserError(f"{path} holds no keys", "a recipe needs at least 'task' and 'variant'")
     origin: dict[str, str] = {}
@@ -257,7 +250,7 @@ def _parse_override(item: str) -> tuple[str, Any]:
         raise UserError(f"--set {item}: no '=' found", "write it as --set train.lr=1e-4")
     try:
         value = yaml.safe_load(text)
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise UserError(f"--set {item}: the value is not valid YAML", "quote it") from error
     if isinstance(value, str):  # YAML 1.1 reads 1e-4 as text
         with contextlib.suppress(ValueError):

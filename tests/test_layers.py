@@ -80,6 +80,7 @@ MAY_IMPORT: dict[str, set[str]] = {
 }
 # The same for packages of others; the standard library is free.
 MAY_USE: dict[str, set[str]] = {
+    "files": {"yaml"},
     "quiet": {"onnxruntime", "openvino"},  # nobody else: they would report to their makers
     "spec": {"pydantic"},
     "recipe": {"pydantic", "yaml"},

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
+import os
 import re
 import sys
 import tempfile
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from hrm_edge.errors import UserError
-from hrm_edge.files import os_error
+from hrm_edge.files import is_stream, os_error
 from hrm_edge.terminal import echo, open_console
 
 if TYPE_CHECKING:
@@ -98,8 +99,8 @@ def check_writable(flag: str, path: Path) -> Path:
         if path.is_dir():
             raise UserError(f"{flag} {path}: it is a folder", hint)
         path.parent.mkdir(parents=True, exist_ok=True)
-        if not path.exists() or path.is_file():  # a device or a pipe needs no room beside it
-            with tempfile.TemporaryFile(dir=path.parent) as probe:
+        if not is_stream(path):  # which needs no room beside it
+            with tempfile.TemporaryFile(dir=Path(os.path.realpath(path)).parent) as probe:
                 probe.write(bytes(REPORT_BYTES))
     except OSError as error:
         raise UserError(f"{flag} {os_error(error, path).what}", hint) from error

@@ -215,8 +215,12 @@ def checkpoint_spec(path: Path) -> tuple[ModelSpec, dict[str, Any]]:
         found = sorted(p.parent for p in (path / CHECKPOINTS_FOLDER).glob(f"*/{CHECKPOINT_FILE}"))
         if not found:
             raise UserError(f"{path} holds no checkpoint", "the run was stopped before its first: train on")
-        best = read_json(path / BEST_FILE)["checkpoint"] if (path / BEST_FILE).is_file() else found[-1].name
-        folder = path / CHECKPOINTS_FOLDER / best
+        folder = found[-1]
+        if (path / BEST_FILE).is_file():
+            best = read_json(path / BEST_FILE)
+            if not isinstance(best, dict) or not isinstance(best.get("checkpoint"), str):
+                raise UserError(f"{path / BEST_FILE} names no checkpoint", "remove it: the newest one is taken then")
+            folder = path / CHECKPOINTS_FOLDER / best["checkpoint"]
     about = read_json(folder / CHECKPOINT_FILE)
     check_version(folder / CHECKPOINT_FILE, about, 1, "copy the checkpoint again, or choose another one of the run")
     try:
