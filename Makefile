@@ -68,7 +68,7 @@ format: $(VENV)/.installed-dev ## mend what the linter and the formatter can
 	$(BIN)/ruff format .
 
 wheelhouse: $(VENV)/.installed-dev ## the edge part's wheels for boards without internet, in build/wheelhouse
-	$(BIN)/python scripts/wheelhouse.py --out build/wheelhouse --extra web
+	$(BIN)/python scripts/wheelhouse.py --out build/wheelhouse --extra web --extra report
 
 docs: $(VENV)/.installed-docs ## the documentation site, in build/site
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict

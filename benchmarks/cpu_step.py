@@ -32,6 +32,7 @@ from rich.table import Table
 from turns import ratios, summary
 
 from hrm_edge import zoo
+from hrm_edge.costs import flops_per_step
 from hrm_edge.data.puzzles import load_puzzles
 from hrm_edge.device.identity import describe_device, package_version
 from hrm_edge.device.state import read_state, warnings_before
@@ -43,10 +44,11 @@ from hrm_edge.files import read_json, write_json
 from hrm_edge.manifest import STEP_FILE, Manifest, Precision, read_manifest
 from hrm_edge.model.hrm import HRM
 from hrm_edge.model.weights import CheckpointInfo
+from hrm_edge.quiet import import_onnxruntime, import_openvino
 from hrm_edge.recipe import Limits, Quantization
 from hrm_edge.runtime import CpuBackend, open_step
 from hrm_edge.runtime.native.session import available
-from hrm_edge.spec import flops_per_step, variant_spec
+from hrm_edge.spec import variant_spec
 from hrm_edge.tasks import get_task
 from hrm_edge.tasks.puzzles import Puzzles
 from hrm_edge.tasks.samples import sample_file
@@ -113,8 +115,9 @@ def prepare(names: list[str]) -> None:
 def node_counts(file: Path) -> dict[str, int]:
     """Nodes in the file, and what each runtime leaves of them (OpenVINO: without constants and ports)."""
     import onnx
-    import onnxruntime
-    import openvino
+
+    onnxruntime = import_onnxruntime()
+    openvino = import_openvino()
 
     options = onnxruntime.SessionOptions()
     optimized = WORK / "optimized.onnx"
@@ -205,7 +208,7 @@ def ours(folder: Path, manifest: Manifest, backend: CpuBackend, threads: int, fe
 
 
 def naive_onnxruntime(file: Path, feeds: Arrays) -> Callable[[], Any]:
-    import onnxruntime
+    onnxruntime = import_onnxruntime()
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = CORES
@@ -214,7 +217,7 @@ def naive_onnxruntime(file: Path, feeds: Arrays) -> Callable[[], Any]:
 
 
 def naive_openvino(file: Path, backend: CpuBackend, feeds: Arrays) -> Callable[[], Any]:
-    import openvino
+    openvino = import_openvino()
 
     hint = "bf16" if backend == "openvino-bf16" else "f32"
     config = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_NUM_THREADS": CORES, "INFERENCE_PRECISION_HINT": hint}

@@ -38,6 +38,7 @@ from hrm_edge.export.recover import recover
 from hrm_edge.files import write_json
 from hrm_edge.manifest import read_manifest
 from hrm_edge.model.hrm import HRM
+from hrm_edge.quiet import import_onnxruntime, import_openvino
 from hrm_edge.runtime import open_artifact
 from hrm_edge.runtime.native.session import available
 from hrm_edge.solve import Halt, solve
@@ -108,7 +109,7 @@ def naive_file(given: Given) -> Path:
 
 
 def naive_onnxruntime(given: Given) -> Answer:
-    import onnxruntime
+    onnxruntime = import_onnxruntime()
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = given.threads
@@ -122,7 +123,7 @@ def naive_onnxruntime(given: Given) -> Answer:
 
 def naive_openvino(given: Given) -> Answer:
     """Defaults: on a processor with AMX these compute in bfloat16."""
-    import openvino
+    openvino = import_openvino()
 
     request = (
         openvino.Core()

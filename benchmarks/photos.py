@@ -5,7 +5,9 @@
 
 PATH is a folder of NAME.jpg with NAME.dat or NAME.txt: nine rows of digits, 0 for a blank, 10 for pencilled candidates,
 which count as a blank. A label goes by the puzzle's own rows. Pixels are taken as stored, without the EXIF turn.
-"right" is a whole grid without an error; "abstained" is a reading that the rules did not accept, which is not solved.
+"right" is a whole grid without an error (exact); "right answer" a puzzle that is not the label's, with its solution:
+digits are missing or were left out, which the answer says; "abstained" is a reading that was refused, by reason, and is
+not solved; "wrong" is an answer that is not the label's, which must not happen.
 --failures writes a picture of every grid that the network or the rules did not get right, wrong cells marked.
 """
 
@@ -15,6 +17,7 @@ import argparse
 import statistics
 import sys
 import time
+from collections import Counter
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
@@ -31,13 +34,26 @@ from hrm_edge.errors import HrmEdgeError, UserError
 from hrm_edge.files import sha256, write_json
 from hrm_edge.report import wilson_95
 from hrm_edge.solve import solve
-from hrm_edge.tasks.sudoku import Sudoku
+from hrm_edge.tasks.sudoku import FIRST_DIGIT, Sudoku
+from hrm_edge.tasks.sudoku_search import require_unique
 from hrm_edge.vision.images import Image, load_image
 from hrm_edge.vision.judge import tokens_of
 from hrm_edge.vision.read import MODEL, Reader
 from hrm_edge.vision.recognise import Recognised, recognise
 
-OUTCOMES = ("right", "wrong", "abstained", "not located")
+OUTCOMES = ("right", "right answer", "wrong", "abstained", "not located")
+# what a refusal's message has in it → its name in the results
+REASONS = {
+    "uncertain": "too much in doubt",
+    "contradictory": "contradictory givens",
+    "several solutions": "several solutions",
+    "no solution": "no solution",
+    "digits were read": "too few digits",
+    "too hard": "too hard to check",
+    "only a part": "only a part of a grid",
+    "no Sudoku grid": "no grid",
+    "only 9x9": "another size",
+}
 
 
 @dataclass
@@ -46,6 +62,10 @@ class Photo:
 
     name: str
     outcome: str
+    refused: str | None = None
+    """Why it was refused, as in ``REASONS``."""
+    doubtful: int = 0
+    """Cells that the answer says are in doubt, or left out."""
     wrong_cells: int = 81
     """Of the network's own reading, before the rules."""
     repaired: int = 0
@@ -67,6 +87,28 @@ def labelled(folder: Path) -> list[tuple[Path, NDArray[np.uint8]]]:
     return found
 
 
+def reason(error: UserError) -> str:
+    """The kind of a refusal."""
+    return next((name for text, name in REASONS.items() if text in error.what), error.what)
+
+
+def outcome(found: Recognised, label: NDArray[np.uint8], task: Sudoku) -> str:
+    """What came of a picture with the digits ``label`` uint8 [81]: one of the first four ``OUTCOMES``."""
+    puzzle, truth = found.verdict.puzzle, tokens_of(label)
+    if puzzle is None:
+        return "abstained"
+    if np.array_equal(puzzle, truth):
+        return "right"
+    given = puzzle >= FIRST_DIGIT
+    if np.array_equal(puzzle[given], truth[given]):
+        return "right answer"  # it has one solution, and no digit that the label has not
+    try:
+        solutions = [require_unique(task, tokens) for tokens in (puzzle, truth)]
+    except UserError:  # the label itself is no puzzle
+        return "wrong"
+    return "right answer" if np.array_equal(*solutions) else "wrong"
+
+
 def measure(path: Path, label: NDArray[np.uint8], reader: Reader, resolved: Resolved, views: int) -> tuple[Photo, Any]:
     """Take one photo through the stages; also what --failures draws."""
     task = resolved.task
@@ -76,14 +118,16 @@ def measure(path: Path, label: NDArray[np.uint8], reader: Reader, resolved: Reso
     decoded = time.perf_counter()
     try:
         found = recognise(image, reader, task)
-    except UserError:
+    except UserError as error:
         ms = {"locate": 1e3 * (time.perf_counter() - decoded)}
-        return Photo(path.name, "not located", ms=ms), None
-    digits, puzzle = found.reading.digits, found.verdict.puzzle
-    photo = Photo(path.name, "abstained", int((digits != label).sum()), len(found.verdict.repaired))
+        return Photo(path.name, "not located", reason(error), ms=ms), None
+    digits, verdict, puzzle = found.reading.digits, found.verdict, found.verdict.puzzle
+    photo = Photo(path.name, outcome(found, label, task))
+    photo.refused = None if verdict.why is None else reason(verdict.why)
+    photo.wrong_cells, photo.repaired = int((digits != label).sum()), len(verdict.repaired)
+    photo.doubtful = len(verdict.doubtful) + len(verdict.ignored)
     photo.ms = {"decode": 1e3 * (decoded - began), **found.ms}
     if puzzle is not None:
-        photo.outcome = "right" if bool((puzzle == tokens_of(label)).all()) else "wrong"
         solution = solve(resolved.session, task, puzzle[None], halt="rules", views=views)[0]
         photo.solved, photo.steps, photo.views = solution.verified, solution.steps, solution.views
         photo.ms["solve"] = 1e3 * solution.latency_s
@@ -117,6 +161,9 @@ def summary(photos: list[Photo]) -> dict[str, Any]:
         "located": len(read),
         "right_share": right / count,
         "right_interval_95": wilson_95(right, count),
+        "answered_rightly": sum(photo.outcome in ("right", "right answer") for photo in photos),
+        "right_with_doubts": sum(photo.outcome == "right" and photo.doubtful + photo.repaired > 0 for photo in photos),
+        "refused": dict(Counter(photo.refused for photo in photos if photo.refused is not None)),
         "right_without_the_rules": sum(photo.wrong_cells == 0 for photo in read),
         "repaired_by_the_rules": sum(photo.outcome == "right" and photo.repaired > 0 for photo in photos),
         "solved_of_right": solved,

@@ -12,8 +12,11 @@ import multiprocessing.util
 import os
 import sys
 from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
 from multiprocessing.context import SpawnContext
 from typing import Any
+
+from hrm_edge.errors import UserError
 
 # Python 3.10 has no -P: the first entry, which is the current folder, goes before anything is imported.
 _FORGET_FOLDER = "import sys; del sys.path[0]; "
@@ -45,6 +48,17 @@ def spawn_context(version: tuple[int, ...] = _VERSION) -> SpawnContext:
     elif multiprocessing.util.spawnv_passfds is not _spawn_without_folder:
         multiprocessing.util.spawnv_passfds = _spawn_without_folder
     return multiprocessing.get_context("spawn")
+
+
+def process_pool(processes: int, **options: Any) -> ProcessPoolExecutor:
+    """Return a pool of ``processes`` that are spawned. Raises ``UserError`` where this machine lets none share work."""
+    try:
+        return ProcessPoolExecutor(processes, mp_context=spawn_context(), **options)
+    except (OSError, ImportError) as error:  # /dev/shm is read-only, absent or closed to this user
+        raise UserError(
+            f"--processes {processes}: processes cannot share work here, /dev/shm does not take locks: {error}",
+            "--processes 1, or let /dev/shm be written (a container: docker run --tmpfs /dev/shm)",
+        ) from error
 
 
 _spawn: Any = multiprocessing.util.spawnv_passfds

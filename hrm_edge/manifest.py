@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import mmap
+import os
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
+from hrm_edge.costs import parameter_table
 from hrm_edge.errors import UserError
 from hrm_edge.files import is_plain_name, read_json, sha256, write_json
 from hrm_edge.spec import ModelSpec
@@ -15,6 +18,7 @@ MANIFEST = "manifest.json"
 STEP_FILE = "step.onnx"  # one ACT step; inputs and outputs are spec.step_io's
 STATE_FILE = "state.safetensors"  # z_h_init, z_l_init [D] and, where P > 0, puzzle_table, all float32
 SCHEMA_VERSION = 1
+MOST_PARAMETERS_A_BYTE = 2  # of any precision
 _AGAIN = "copy it again, or run 'hrm-edge export' again"
 
 Record = TypeVar("Record", bound=BaseModel)
@@ -82,7 +86,9 @@ class Manifest(BaseModel):
     precision: Precision
     spec: ModelSpec
     opset: int
-    max_batch: int = Field(description="largest batch the graph was checked for; the batch axis itself is dynamic")
+    max_batch: int = Field(
+        ge=1, le=1 << 20, description="largest batch the graph was checked for; the batch axis itself is dynamic"
+    )
     parity: list[Parity] = Field(default=[], description="over all puzzles, after 1, 4 and all steps")
     parity_apart: list[Parity] = Field(
         default=[], description="after all steps, over some of the puzzles each; none is empty"
@@ -129,12 +135,17 @@ def verify_files(folder: Path, files: dict[str, FileEntry], *, again: str) -> No
             )
 
 
-def read_record(path: Path, kind: type[Record], version: int, *, again: str) -> Record:
-    """A JSON file with a ``schema_version`` as ``kind``; a ``UserError`` names the field that does not fit."""
-    raw = read_json(path)
+def check_version(path: Path, raw: Any, version: int, again: str) -> None:
+    """Raise ``UserError`` unless ``raw``, the JSON of ``path``, has this ``schema_version``."""
     found = raw.get("schema_version") if isinstance(raw, dict) else None
     if found != version:
         raise UserError(f"{path}: schema_version is {found}, this hrm-edge reads {version}", again)
+
+
+def read_record(path: Path, kind: type[Record], version: int, *, again: str) -> Record:
+    """A JSON file with a ``schema_version`` as ``kind``; a ``UserError`` names the field that does not fit."""
+    raw = read_json(path)
+    check_version(path, raw, version, again)
     try:
         return kind.model_validate(raw)
     except ValidationError as error:
@@ -157,4 +168,22 @@ def read_manifest(folder: Path | str) -> Manifest:
     """Read and verify an artifact's manifest and all its files."""
     manifest = parse_manifest(folder)
     verify_files(Path(folder), manifest.files, again=_AGAIN)
+    if STEP_FILE in manifest.files:
+        _check_step(Path(folder) / STEP_FILE, manifest.spec)
     return manifest
+
+
+def _check_step(path: Path, spec: ModelSpec) -> None:
+    """Refuse a step without the weights of its model: fewer bytes than they take, or weights in another file.
+
+    What is outside the file is covered by no hash. ONNX names such a file under the key "location", which nothing of
+    ours is called.
+    """
+    with open(path, "rb") as stream:
+        size = os.fstat(stream.fileno()).st_size
+        count = parameter_table(spec)["trainable"]
+        if count > MOST_PARAMETERS_A_BYTE * size + (1 << 20):
+            raise UserError(f"{path} has {size:,} bytes, the manifest's model {count:,} parameters", _AGAIN)
+        with mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as content:
+            if content.find(b"location") >= 0:
+                raise UserError(f"{path} has weights in another file, which no hash covers", "export the model again")

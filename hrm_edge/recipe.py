@@ -8,26 +8,30 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from hrm_edge.errors import UserError, nearest
-from hrm_edge.files import os_error
+from hrm_edge.files import read_yaml
 from hrm_edge.spec import VARIANTS, ModelSpec, variant_spec
 
 # set by the task or the variant, never by hand
+MOST = 1_000_000_000  # of every count in a recipe: what is beyond is a slip, and may not fit the machine's integers
 _DERIVED = {"variant", "vocab", "seq_len", "grid", "puzzles"}
 
 
 class Section(BaseModel):
     """A part of a recipe: frozen, and a key that it does not know is an error."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 _Kind = TypeVar("_Kind", bound=Section)
+
+
+_Clues = Annotated[int, Field(ge=0, le=MOST)]
 
 
 class Augment(Section):
@@ -35,27 +39,29 @@ class Augment(Section):
 
     symmetries: bool = False
     """A random symmetry of the task's grid."""
-    extra_clues: tuple[int, int] = (0, 0)
+    extra_clues: tuple[_Clues, _Clues] = (0, 0)
     """A uniform number in this range of solution cells is added to the givens (a curriculum; Sudoku only)."""
-    extra_clues_end: tuple[int, int] | None = None
+    extra_clues_end: tuple[_Clues, _Clues] | None = None
     """Where the range has moved to, linearly, by the last step; absent: it stays."""
 
 
 class Train(Section):
-    batch: int = Field(default=384, ge=1)
-    steps: int = Field(default=10_000, ge=1, description="optimizer steps; one ACT step of every slot each")
+    batch: int = Field(default=384, ge=1, le=MOST)
+    steps: int = Field(default=10_000, ge=1, le=MOST, description="optimizer steps; one ACT step of every slot each")
     optimizer: Literal["adam_atan2", "adamw"] = "adam_atan2"
     lr: float = Field(default=1e-4, gt=0)
     lr_min_ratio: float = Field(default=1.0, ge=0, le=1, description="cosine decay ends at this share of lr")
-    warmup: int = Field(default=2000, ge=0)
+    warmup: int = Field(default=2000, ge=0, le=MOST)
     betas: tuple[float, float] = (0.9, 0.95)
     weight_decay: float = Field(default=1.0, ge=0)
     grad_clip: float = Field(default=0.0, ge=0, description="0: none")
     puzzle_lr: float = Field(default=1e-4, gt=0, description="sparse SignSGD of the puzzle table")
     puzzle_weight_decay: float = Field(default=1.0, ge=0)
     loss: Literal["stablemax", "softmax"] = "stablemax"
-    gradient: Literal["one_step", "last_cycle"] = Field(
-        default="one_step", description="through the last L and H update (HRM), or the whole last H cycle (TRM)"
+    gradient: Literal["one_step", "last_cycle", "all_cycles"] = Field(
+        default="one_step",
+        description="through the last L and H update (HRM), the whole last H cycle (TRM), or all H cycles of the step, "
+        "with a loss after each",
     )
     halt_exploration: float = Field(default=0.1, ge=0, le=1)
     ema: float = Field(default=0.999, ge=0, lt=1, description="decay of the weight average; 0: none")
@@ -68,20 +74,25 @@ class Train(Section):
 class Evaluate(Section):
     """Evaluation during training, on puzzles spread evenly over the test part, with the averaged weights."""
 
-    every: int = Field(default=500, ge=1, description="optimizer steps")
-    puzzles: int = Field(default=256, ge=1)
+    every: int = Field(default=500, ge=1, le=MOST, description="optimizer steps")
+    puzzles: int = Field(default=256, ge=1, le=MOST)
     halt: Literal["head", "rules", "fixed"] = "fixed"
-    views: int = Field(default=1, ge=1, description="symmetries tried until an answer obeys the rules; not for arc")
-    max_steps: int | None = Field(default=None, ge=1, description="default: the model's max_steps")
+    views: int = Field(
+        default=1, ge=1, le=MOST, description="symmetries tried until an answer obeys the rules; not for arc"
+    )
+    max_steps: int | None = Field(default=None, ge=1, le=MOST, description="default: the model's max_steps")
     stop_at: float = Field(default=2.0, gt=0, description="stop once this exact accuracy is reached; above 1: never")
     patience: int = Field(
-        default=0, ge=0, description="stop after so many evaluations in a row that were worse than the best; 0: never"
+        default=0,
+        ge=0,
+        le=MOST,
+        description="stop after so many evaluations in a row that were worse than the best; 0: never",
     )
 
 
 class Checkpoints(Section):
-    every: int = Field(default=500, ge=1, description="optimizer steps")
-    keep: int = Field(default=2, ge=1, description="newest ones kept, beside the best")
+    every: int = Field(default=500, ge=1, le=MOST, description="optimizer steps")
+    keep: int = Field(default=2, ge=1, le=MOST, description="newest ones kept, beside the best")
 
 
 class Quantization(Section):
@@ -89,7 +100,7 @@ class Quantization(Section):
 
     observer: Literal["max", "percentile", "mse", "entropy"] = "mse"
     percentile: float = Field(default=99.99, gt=50, le=100)
-    calibration_puzzles: int = Field(default=128, ge=1)
+    calibration_puzzles: int = Field(default=128, ge=1, le=MOST)
     smooth: float = Field(default=0.8, ge=0, lt=1, description="SmoothQuant strength; 0: off")
     turn: bool = Field(default=True, description="states times a Hadamard matrix (QuaRot), where the model allows it")
     aware: bool = Field(default=False, description="train with INT8 rounding (QAT): fine-tune where export misses")
@@ -105,7 +116,7 @@ class Limits(Section):
     carry_cosine: float = Field(default=0.995, description="mean over the puzzles, after all steps; not for fp32")
     accuracy_drop_points: float = 0.5
     accuracy_drop_points_fp16: float = 0.1
-    puzzles: int = Field(default=256, ge=1, description="puzzles that parity and accuracy are measured on")
+    puzzles: int = Field(default=256, ge=1, le=MOST, description="puzzles that parity and accuracy are measured on")
 
 
 class Recipe(Section):
@@ -113,9 +124,11 @@ class Recipe(Section):
 
     task: str
     variant: str
-    seed: int = 0
+    seed: int = Field(default=0, ge=0, le=2**63 - 1)
     data: str = Field(default="", description="built data folder")
-    init: str = Field(default="", description="run, checkpoint or published file whose weights the run starts from")
+    init: str = Field(
+        default="", description="whose weights it starts from: run, checkpoint, published file, fp32 artifact"
+    )
     model: dict[str, Any] = {}
     augment: Augment = Augment()
     train: Train = Train()
@@ -230,14 +243,7 @@ class Keys:
 def read_keys(path: Path | str, overrides: Sequence[str] = ()) -> Keys:
     """Read ``path`` and apply ``key.sub=value`` overrides in order."""
     path = Path(path)
-    try:
-        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        if isinstance(error, OSError):
-            raise os_error(error, path) from error
-        raise UserError(f"{path} is no text file", "a recipe is a YAML file") from error
-    except yaml.YAMLError as error:
-        raise UserError(f"{path} is not valid YAML: {error}", "mend the line it names") from error
+    raw = read_yaml(path, "a recipe is a YAML file: correct the line that is named")
     if not isinstance(raw, dict):
         raise UserError(f"{path} holds no keys", "a recipe needs at least 'task' and 'variant'")
     origin: dict[str, str] = {}
@@ -254,7 +260,7 @@ def _parse_override(item: str) -> tuple[str, Any]:
         raise UserError(f"--set {item}: no '=' found", "write it as --set train.lr=1e-4")
     try:
         value = yaml.safe_load(text)
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise UserError(f"--set {item}: the value is not valid YAML", "quote it") from error
     if isinstance(value, str):  # YAML 1.1 reads 1e-4 as text
         with contextlib.suppress(ValueError):

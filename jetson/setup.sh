@@ -104,7 +104,7 @@ if [[ -n $offline ]]; then
 else
     source=$(dirname "$here")
     [[ -f $source/constraints.txt ]] || die "$here is not in a checkout of hrm-edge" "name a wheelhouse: --offline DIR"
-    what=(--constraint "$source/constraints.txt" "${source}[web]")
+    what=(--constraint "$source/constraints.txt" "${source}[web,report]")
     state=$(cd "$source" && find hrm_edge pyproject.toml constraints.txt -type f -not -name '*.pyc' -print0 |
         sort -z | xargs -0 sha256sum | sha256sum | cut -c 1-64)
 fi

@@ -10,10 +10,12 @@ from collections.abc import Iterator
 import pytest
 from hypothesis import settings
 
+from hrm_edge.quiet import switch_off
 from tests.shared import all_workers
 
 # Two threads of one matrix library on two cores slow each other down; a test that measures threads sets its own.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+switch_off()  # tests import ONNX Runtime and OpenVINO themselves
 
 # A shell that runs the tests in the background lets them ignore Ctrl-C, and nohup a hangup; programs that they start
 # would inherit that. A handler is not inherited: it ignores the signal here alone.

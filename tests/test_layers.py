@@ -17,7 +17,22 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "hrm_edge"
 
-BASE = {"child", "device", "errors", "files", "spec", "recipe", "manifest", "report", "tasks", "terminal", "zoo"}
+BASE = {
+    "child",
+    "costs",
+    "device",
+    "quiet",
+    "errors",
+    "files",
+    "packages",
+    "spec",
+    "recipe",
+    "manifest",
+    "report",
+    "tasks",
+    "terminal",
+    "zoo",
+}
 CORE = {"session", "solve", "parity"}
 EDGE = {"runtime", "plugin", "vision", "bench", "demo", "doctor", "remote"}
 HOST = {"model", "ops", "data", "train", "quant", "export", "digits"}
@@ -27,12 +42,15 @@ MAY_IMPORT: dict[str, set[str]] = {
     "__init__": set(),
     "__main__": {"cli"},
     # base
-    "child": set(),
+    "child": {"errors"},
+    "quiet": set(),
     "errors": set(),
     "files": {"errors"},
+    "packages": {"errors"},
     "spec": {"errors"},
+    "costs": {"spec"},
     "recipe": {"errors", "files", "spec"},
-    "manifest": {"errors", "files", "spec"},
+    "manifest": {"costs", "errors", "files", "spec"},
     "device": {"errors", "files"},
     "report": {"device", "errors", "files"},
     "zoo": {"errors", "files", "manifest"},
@@ -43,9 +61,9 @@ MAY_IMPORT: dict[str, set[str]] = {
     "solve": {"errors", "spec", "tasks", "session"},
     "parity": {"manifest", "recipe", "report", "session", "tasks"},
     # edge
-    "runtime": {"child", "errors", "files", "spec", "manifest", "session", "plugin"},
+    "runtime": {"child", "quiet", "errors", "files", "packages", "spec", "manifest", "session", "plugin"},
     "plugin": {"errors", "files"},
-    "vision": {"errors", "files", "tasks"},
+    "vision": {"errors", "files", "quiet", "tasks"},
     "bench": BASE | CORE | {"runtime"},
     "demo": BASE | CORE | {"runtime", "vision", "bench"},
     "doctor": BASE,
@@ -62,6 +80,8 @@ MAY_IMPORT: dict[str, set[str]] = {
 }
 # The same for packages of others; the standard library is free.
 MAY_USE: dict[str, set[str]] = {
+    "files": {"yaml"},
+    "quiet": {"onnxruntime", "openvino"},  # nobody else: they would report to their makers
     "spec": {"pydantic"},
     "recipe": {"pydantic", "yaml"},
     "manifest": {"pydantic"},
@@ -77,8 +97,6 @@ MAY_USE: dict[str, set[str]] = {
         "numpy",
         "safetensors",
         "pydantic",
-        "onnxruntime",
-        "openvino",
         "onnx",
         "tensorrt",
         "tensorrt_rtx",
@@ -86,7 +104,7 @@ MAY_USE: dict[str, set[str]] = {
         "pycuda",
     },
     "plugin": {"numpy", "tensorrt", "cuda"},
-    "vision": {"numpy", "cv2", "onnxruntime"},
+    "vision": {"numpy", "cv2"},
     "bench": {"numpy", "pydantic", "yaml", "jtop", "pynvml"},
     "demo": {"numpy", "cv2", "starlette", "uvicorn"},
     "doctor": {"pydantic"},
@@ -103,7 +121,6 @@ MAY_USE: dict[str, set[str]] = {
         "tensorrt",
         "safetensors",
         "onnx",
-        "onnxruntime",
         "pydantic",
         "rich",
     },

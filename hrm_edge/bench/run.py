@@ -39,6 +39,7 @@ from hrm_edge.report.schema import Protocol, Scenario
 from hrm_edge.runtime.trt.identity import EngineParity
 from hrm_edge.session import Session
 from hrm_edge.solve import Progress as SolveProgress
+from hrm_edge.solve import default_guesses
 from hrm_edge.tasks.base import Tokens
 
 IDLE_S = 10.0
@@ -251,7 +252,10 @@ def _compared(solver: Solver, givens: Tokens, subject: Subject) -> dict[str, Any
         return {"reference_reason": subject.reference_reason}
     model, session = subject.reference
     given = givens[:MOST_PUZZLES]
-    at = against(solver.session, session, given, solver.max_steps)
+    try:
+        at = against(solver.session, session, given, solver.max_steps)
+    except Exception as error:  # noqa: BLE001 - the window is measured by now, and must not be lost
+        return {"reference_reason": f"running {model.path} beside it failed: {type(error).__name__}: {error}"}
     puzzles = min(len(given), solver.session.max_batch, session.max_batch)
     return {"reference": Reference(
         name=model.name, path=model.path, precision=model.precision, sha256=model.sha256, puzzles=puzzles, at=at
@@ -290,5 +294,6 @@ def common_fields(
         "halt": solver.halt,
         "max_steps": solver.max_steps,
         "views": solver.views,
+        "guesses": default_guesses(solver.session) if solver.guesses is None else solver.guesses,
         "seed": solver.seed,
     }

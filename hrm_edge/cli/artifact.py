@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from hrm_edge.cli.options import check_writable
 from hrm_edge.errors import UserError
 from hrm_edge.terminal import open_console, status
 
@@ -109,8 +110,8 @@ def _check(precision: str, flags: dict[str, Any]) -> None:
             raise UserError(f"--{name} is for INT8", "add --int8, or leave it out")
     if flags["policy"] is not None and flags["sensitivity"] is not None:
         raise UserError("--policy reads a file that --sensitivity writes: they exclude each other", "give one of them")
-    if flags["sensitivity"] is not None and flags["sensitivity"].is_dir():
-        raise UserError(f"--sensitivity {flags['sensitivity']}: it is a folder", "name a file")
+    if flags["sensitivity"] is not None:
+        check_writable("--sensitivity", flags["sensitivity"])
 
 
 def _load(model: Path, task: str | None) -> tuple[Any, Any, Any, Any]:

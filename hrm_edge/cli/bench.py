@@ -58,7 +58,12 @@ from hrm_edge.cli.options import Duration, OutputFile, backend_option, task_opti
 @click.option("--calibration", help="With --sweep precision of one model: puzzles for INT8, as for export.")
 @click.option("--json", "json_file", type=OutputFile(), help="Write the report as JSON; - is stdout.")
 @click.option("--markdown", "markdown_file", type=OutputFile(), help="Write the report as Markdown; - is stdout.")
-@click.option("--html", "html_file", type=OutputFile(), help="Write the report as one HTML page with plots.")
+@click.option(
+    "--html",
+    "html_file",
+    type=OutputFile(needs=("matplotlib", "for its plots")),
+    help="Write the report as one HTML page with plots.",
+)
 @click.pass_context
 def bench(
     context: click.Context, /, models: tuple[str, ...], compare: bool, sweep: str | None, max_regression: float | None,

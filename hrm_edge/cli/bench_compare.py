@@ -30,12 +30,12 @@ def compare_reports(files: Sequence[str], options: Options, max_regression: floa
     failures, unjudged = judge(reports, Limits(slower=share, more_energy=share, accuracy_points=100 * share))
     verdict = (failures, unjudged) if max_regression is not None else ([], [])
     show(
-        {
-            options.json_file: comparison(reports, *verdict),
-            options.markdown_file: comparison_markdown(reports, *verdict),
-            options.html_file: page(reports) if options.html_file else None,
-        },
         [comparison_table(reports, *verdict)],
+        [
+            (options.json_file, lambda: comparison(reports, *verdict)),
+            (options.markdown_file, lambda: comparison_markdown(reports, *verdict)),
+            (options.html_file, lambda: page(reports)),
+        ],
         f"hrm-edge bench --compare {shlex.join(files)} --max-regression 10" if max_regression is None else
         f"hrm-edge bench --compare {shlex.join(files)} --html compare.html",
     )  # fmt: skip

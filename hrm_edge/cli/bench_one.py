@@ -12,7 +12,7 @@ import click
 from hrm_edge import zoo
 from hrm_edge.cli.answered import answered_puzzles, sample_of
 from hrm_edge.cli.engine_parity import check_first
-from hrm_edge.cli.options import STDOUT, progress_bar, show_report
+from hrm_edge.cli.options import STDOUT, progress_bar, report_outputs, show_report
 from hrm_edge.cli.resolve import Resolved, resolve_model
 from hrm_edge.errors import GateError, UserError
 from hrm_edge.manifest import read_manifest
@@ -65,7 +65,10 @@ def measure_and_show(context: click.Context, model: str, options: Options) -> No
     follow = f"hrm-edge solve {example} --model {shlex.quote(model)}"
     if options.json_file is not None and options.json_file != STDOUT:
         follow = f"hrm-edge bench --compare {shlex.quote(options.json_file)} OTHER.json"
-    show_report(report, options.json_file, options.markdown_file, follow, options.html_file)
+    from hrm_edge.report.html import page  # after the cold start: its import belongs to no model
+
+    outputs = report_outputs(report, options.json_file, options.markdown_file)
+    show_report(report, [*outputs, (options.html_file, lambda: page([report]))], follow)
     if options.strict and report.warnings:
         raise GateError("--strict: " + "; ".join(report.warnings), "mend it and measure again")
 

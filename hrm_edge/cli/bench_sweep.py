@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 import click
 
 from hrm_edge.child import python_command
-from hrm_edge.cli.options import show
-from hrm_edge.errors import UserError, nearest
+from hrm_edge.cli.options import Output, show
+from hrm_edge.errors import Interrupted, UserError, nearest
 from hrm_edge.terminal import echo
 
 if TYPE_CHECKING:
@@ -34,16 +34,25 @@ def run_sweep(
 ) -> None:
     """Measure every point, write what was asked for, and print one table.
 
-    Raises ``UserError`` where an axis cannot be swept here, or no point could be measured.
+    Raises ``UserError`` where an axis cannot be swept here, or no point could be measured, and
+    ``Interrupted`` after Ctrl-C, when the points that were measured are written.
     """
     from hrm_edge.report import Sweep
     from hrm_edge.report.html import page
     from hrm_edge.report.several import comparison_markdown, comparison_table
 
     axes = _axes(sweep, models, options)
+    points: list[BenchReport] = []
+    failed: dict[str, str] = {}
+    stopped = False
     with tempfile.TemporaryDirectory(prefix="hrm-edge-sweep.") as scratch:
         folders = _precisions(models, axes, calibration, Path(scratch))
-        points, failed = _measure_all(context, folders, axes, options, Path(scratch))
+        try:
+            _measure_all(context, folders, axes, options, Path(scratch), points, failed)
+        except KeyboardInterrupt:
+            stopped = True
+    if stopped and not points:
+        raise KeyboardInterrupt
     if not points:
         raise UserError("no point could be measured: " + "; ".join(f"{k}: {v}" for k, v in failed.items()))
     for name, why in failed.items():
@@ -52,13 +61,15 @@ def run_sweep(
         created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
         command=shlex.join(["hrm-edge", *context.obj]), axes=axes, points=points, failed=failed,
     )  # fmt: skip
-    files = {
-        options.json_file: document.model_dump(mode="json"),
-        options.markdown_file: comparison_markdown(points, [], []),
-        options.html_file: page(points) if options.html_file else None,
-    }
+    outputs: list[Output] = [
+        (options.json_file, lambda: document.model_dump(mode="json")),
+        (options.markdown_file, lambda: comparison_markdown(points, [], [])),
+        (options.html_file, lambda: page(points)),
+    ]
     following = f"hrm-edge bench {shlex.quote(models[0])} --duration 600s --json bench.json --html bench.html"
-    show(files, [comparison_table(points, [], [])], following)
+    show([comparison_table(points, [], [])], outputs, following)
+    if stopped:
+        raise Interrupted("Interrupted", f"{len(points)} points were measured before")
 
 
 def _axes(sweep: str, models: Sequence[str], options: Options) -> list[str]:
@@ -94,14 +105,14 @@ def _precisions(models: Sequence[str], axes: Sequence[str], calibration: str | N
 
 
 def _measure_all(
-    context: click.Context, models: Sequence[str], axes: Sequence[str], options: Options, scratch: Path
-) -> tuple[list[BenchReport], dict[str, str]]:
+    context: click.Context, models: Sequence[str], axes: Sequence[str], options: Options, scratch: Path,
+    points: list[BenchReport], failed: dict[str, str],
+) -> None:  # fmt: skip
+    """Put the report of every point into ``points``, or into ``failed`` why it could not be measured."""
     from hrm_edge.report.read import read_bench
 
     modes: list[str | None] = list(_modes()) if "power-mode" in axes else [None]
     batches: list[int | None] = list(BATCHES) if "batch" in axes else [options.slots]
-    points: list[BenchReport] = []
-    failed: dict[str, str] = {}
     for mode, model, batch in itertools.product(modes, models, batches):
         name = ", ".join(str(part) for part in (Path(model).name, batch and f"{batch} slots", mode) if part)
         echo(f"Measuring {name}", err=True)
@@ -113,7 +124,6 @@ def _measure_all(
             points += read_bench(file)
         else:
             failed[name] = _last_words(done)
-    return points, failed
 
 
 def _passed_on(context: click.Context, options: Options) -> list[str]:

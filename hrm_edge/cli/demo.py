@@ -136,11 +136,11 @@ def _serve(show: Demo, resolved: Resolved, address: Address, tls: tuple[Path, Pa
     from hrm_edge.demo.serve import Server
     from hrm_edge.demo.web import Web
     from hrm_edge.device.system import System
-    from hrm_edge.vision.images import decode_image
+    from hrm_edge.vision.images import decode_upload
 
     model = {"name": resolved.model.name, "parameters": resolved.model.parameters, "backend": resolved.session.backend}
     gauge = Gauge(open_meter(AUTO, System(), on_cpu="cpu" in resolved.session.backend))
-    page = Web(show, lambda data: decode_image(data, "the upload"), model, gauge)
+    page = Web(show, decode_upload, model, gauge)
     server = Server(show, page, address, tls)
     source = "the browser's camera" if show.camera is None else show.camera.source.name
     echo(f"Source: {source}. Open {server.url}", err=True)

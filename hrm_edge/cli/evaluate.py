@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from shlex import quote
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from hrm_edge.cli.options import OutputFile, backend_option, task_option
+from hrm_edge.cli.options import OutputFile, backend_option, guesses_option, task_option
 
 if TYPE_CHECKING:
     from hrm_edge.bench.scenarios import Solver
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 @click.option(
     "--views", type=click.IntRange(1), help="Symmetries tried per puzzle.  [default: 1; arc: all that the folder has]"
 )
+@guesses_option
 @click.option(
     "--halt",
     type=click.Choice(["rules", "head", "fixed"]),
@@ -47,7 +48,7 @@ if TYPE_CHECKING:
 @click.option("--json", "json_file", type=OutputFile(), help="Write the report as JSON; - is stdout.")
 @click.option("--markdown", "markdown_file", type=OutputFile(), help="Write the report as Markdown; - is stdout.")
 def evaluate(
-    model: str, data: str, task_name: str | None, limit: int | None, views: int | None, halt: Halt,
+    model: str, data: str, task_name: str | None, limit: int | None, views: int | None, guesses: int | None, halt: Halt,
     max_steps: int | None, slots: int, backend: Backend | None, threads: int | None, seed: int, other: str | None,
     submission: str | None, json_file: str | None, markdown_file: str | None,
 ) -> None:  # fmt: skip
@@ -65,8 +66,10 @@ def evaluate(
     hrm-edge eval artifacts/nano-int8 --data puzzles.csv --limit 2000 --paired artifacts/nano
     hrm-edge eval runs/arc-1_reduced --data data/arc-1 --submission submission.json
     """
+    import json
+
     from hrm_edge.bench.scenarios import Solver
-    from hrm_edge.cli.options import STDOUT, show_report
+    from hrm_edge.cli.options import STDOUT, report_outputs, show_report
     from hrm_edge.cli.resolve import resolve_model
     from hrm_edge.errors import UserError
     from hrm_edge.tasks.arc import Arc
@@ -81,17 +84,19 @@ def evaluate(
     if submission == STDOUT:
         raise UserError("--submission -: stdout is for reports", "name a file")
     steps = max_steps or session.spec.max_steps
+    answers: dict[str, Any] = {}
     if is_arc:
         solver = Solver(session, task, "fixed" if halt == "rules" else halt, steps, 1, slots, seed)
-        report = _arc(resolved, solver, data, limit, views, threads, submission)
+        report, answers = _arc(resolved, solver, data, limit, views, threads)
     else:
         beside = None if other is None else resolve_model(other, threads, None, backend, slots=slots)
-        solver = Solver(session, task, halt, steps, views or 1, slots, seed)
+        solver = Solver(session, task, halt, steps, views or 1, slots, seed, guesses)
         report = _rules(resolved, solver, data, limit, threads, beside)
     following = f"hrm-edge bench {quote(model)} --data {quote(data)}"
     if resolved.manifest is None:
         following = f"hrm-edge export {quote(model)} --out ARTIFACT --int8 --calibration {quote(data)}"
-    show_report(report, json_file, markdown_file, following)
+    outputs = report_outputs(report, json_file, markdown_file)
+    show_report(report, [*outputs, (submission, lambda: json.dumps(answers) + "\n")], following)
 
 
 def _rules(
@@ -114,19 +119,20 @@ def _rules(
 
 def _arc(
     resolved: Resolved, solver: Solver, data: str, limit: int | None, views: int | None, threads: int | None,
-    submission: str | None,
-) -> EvalReport:  # fmt: skip
-    """Of ARC, by votes; writes the submission file."""
-    import json
-
+) -> tuple[EvalReport, dict[str, Any]]:  # fmt: skip
+    """Score ARC by votes; the answers are in ARC Prize's format."""
     from hrm_edge.bench.arc import evaluate_arc
     from hrm_edge.cli.options import progress_bar
     from hrm_edge.data.arc import read_questions
-    from hrm_edge.data.layout import identifiers_hash
+    from hrm_edge.data.layout import identifiers_hash, is_data_folder
     from hrm_edge.errors import UserError
-    from hrm_edge.files import write_text
     from hrm_edge.report import Data
 
+    if not is_data_folder(data):
+        raise UserError(
+            f"{data} is no built data folder: a model of arc answers the tasks of the folder that it was trained on",
+            f"build one with: hrm-edge data build arc --out DATA --source {quote(data)}",
+        )
     asked = read_questions(data, limit)
     trained_on = resolved.origin.get("identifiers")
     if trained_on is not None and trained_on != identifiers_hash(data):
@@ -144,6 +150,4 @@ def _arc(
             solver, asked, chosen, model=resolved.model, data=about, threads=threads,
             on_progress=lambda done, verified: progress(done),
         )  # fmt: skip
-    if submission is not None:
-        write_text(submission, json.dumps(answers) + "\n")
-    return report
+    return report, answers

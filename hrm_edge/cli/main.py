@@ -16,6 +16,7 @@ from dataclasses import dataclass
 import click
 
 from hrm_edge import __version__
+from hrm_edge.cli.process import prepare
 from hrm_edge.errors import (
     EXIT_INTERRUPTED,
     EXIT_OK,
@@ -27,6 +28,7 @@ from hrm_edge.errors import (
     nearest,
 )
 from hrm_edge.files import os_error
+from hrm_edge.packages import EXTRAS, failed_import, unusable
 
 EXIT_BUG = 70  # EX_SOFTWARE of sysexits.h: none of the contract's codes, a failed gate (1) least of all
 
@@ -53,19 +55,8 @@ VERBS = {  # in the order of the road
     "demo": Verb("hrm_edge.cli.demo:demo", "Solve the Sudoku that a camera sees, live, on a page or in a window."),
 }
 
-EXTRAS = {  # a package that may be missing → the extra that brings it
-    "torch": "train",
-    "numba": "data",
-    "huggingface_hub": "hub",
-    "onnx": "export",
-    "cv2": "vision",
-    "starlette": "web",
-    "uvicorn": "web",
-    "websockets": "web",
-    "cuda": "gpu",
-    "tensorrt_rtx": "rtx",
-    "openvino": "openvino",
-}
+
+_MAY_BE_EMPTY = ("--wandb", "--rdzv-endpoint", "--rdzv-id")  # where it means "none"
 
 
 class LazyGroup(click.Group):
@@ -109,6 +100,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line on ``arguments`` (default: the process's own) and return the exit code."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     try:
+        prepare()
+        check_empty(arguments)
         with cli.make_context("hrm-edge", list(arguments), obj=arguments) as context:
             cli.invoke(context)
         sys.stdout.flush()  # a full disk or a closed pipe shows here, not in the interpreter's shutdown
@@ -124,15 +117,40 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (KeyboardInterrupt, click.Abort):
         return _show(Interrupted("Interrupted"))
     except HrmEdgeError as error:
-        return _show(error)
+        is_ours = isinstance(error, Interrupted) or not _was_interrupted(error)
+        return _show(error if is_ours else Interrupted("Interrupted"))
     except Exception as error:  # noqa: BLE001 - the last resort: every exception ends here
-        known = _as_user_error(error)
+        known = None if _was_interrupted(error) else _as_user_error(error)
         if known is not None:
             return _show(known)
+        if _was_interrupted(error):
+            return _show(Interrupted("Interrupted"))
         traceback.print_exc()
         print(f"\nThis is a bug in hrm-edge {__version__}: please report it with the text above.", file=sys.stderr)
         return EXIT_BUG
     return EXIT_OK
+
+
+def check_empty(arguments: Sequence[str]) -> None:
+    """Raise ``UserError`` for an empty word, which is nearly always a shell variable that is not set.
+
+    An empty path would be the current folder.
+    """
+    for before, word in zip(["", *arguments], arguments, strict=False):
+        flag, equals, value = word.partition("=")
+        is_empty = not word or (word.startswith("--") and equals and not value)
+        if is_empty and (flag or before) not in _MAY_BE_EMPTY:
+            where = f" after {before}" if before and not word else f": {word}" if word else ""
+            raise UserError(f"an argument is empty{where}", "is a variable of your shell not set? name the value")
+
+
+def _was_interrupted(error: BaseException | None) -> bool:
+    """Whether Ctrl-C is behind ``error``: a library that is loading makes an ImportError of it."""
+    while error is not None:
+        if isinstance(error, KeyboardInterrupt):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
 
 
 def _as_user_error(error: Exception) -> UserError | None:
@@ -143,6 +161,9 @@ def _as_user_error(error: Exception) -> UserError | None:
         package = (error.name or "").partition(".")[0]
         if package in EXTRAS:
             return UserError(f"this command needs {package}", f"pip install 'hrm-edge[{EXTRAS[package]}]'")
+    module = failed_import(error)
+    if module is not None:
+        return unusable(module, error)
     # torch and onnxruntime report memory in a RuntimeError's text
     text = str(error).lower()
     if isinstance(error, MemoryError) or (
@@ -157,10 +178,13 @@ def _as_user_error(error: Exception) -> UserError | None:
 
 def _show(error: HrmEdgeError) -> int:
     """Print ``error`` and its mend on stderr, coloured on a terminal; returns its exit code."""
-    from rich.text import Text
+    try:
+        from rich.text import Text
 
-    from hrm_edge.terminal import open_console
-
+        from hrm_edge.terminal import open_console
+    except ImportError:  # it is what does not load here
+        print("\n  ".join(filter(None, (error.what, error.mend))), file=sys.stderr)
+        return error.exit_code
     console = open_console(stderr=True, soft_wrap=True)
     if error.exit_code == EXIT_INTERRUPTED:
         console.print(Text(": ".join(filter(None, (error.what, error.mend))), style="yellow"))

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.util
+import os
 import re
 import sys
 import tempfile
@@ -13,14 +15,15 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from hrm_edge.errors import UserError
-from hrm_edge.files import os_error
+from hrm_edge.files import is_stream, os_error
 from hrm_edge.terminal import echo, open_console
 
 if TYPE_CHECKING:
     from hrm_edge.report import Report
 
 STDOUT = "-"
-_UNITS_S = {"s": 1, "m": 60, "h": 3600}
+REPORT_BYTES = 1 << 20  # more than any report has taken
+_UNITS_S = {"ms": 1e-3, "s": 1, "m": 60, "h": 3600}
 
 
 task_option = click.option(
@@ -40,40 +43,68 @@ backend_option = click.option(
 )
 
 
+guesses_option = click.option(
+    "--guesses",
+    type=click.IntRange(0),
+    help="Cells guessed, by what the model believes, in each view after the first; the answer is checked without them."
+    "  [default: 2 for a model whose answer moves with the board, else 0]",
+)
+
+
 class Duration(click.ParamType):
-    """``90s``, ``30m``, ``2h`` or ``1h30m`` to seconds."""
+    """``200ms``, ``90s``, ``30m``, ``2h`` or ``1h30m`` to seconds."""
 
     name = "duration"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
         if isinstance(value, float):
             return value
-        parts = re.findall(r"(\d+(?:\.\d+)?)([smh])", value)
+        parts = re.findall(r"(\d+(?:\.\d+)?)(ms|[smh])", value)
         if not parts or "".join(number + unit for number, unit in parts) != value:
-            self.fail(f"'{value}' is no duration: write 90s, 30m, 2h or 1h30m", param, ctx)
+            self.fail(f"'{value}' is no duration: write 200ms, 90s, 30m, 2h or 1h30m", param, ctx)
         return float(sum(float(number) * _UNITS_S[unit] for number, unit in parts))
 
 
 class OutputFile(click.ParamType):
-    """A file to be written when the work is done; refused now where it cannot be. ``-`` is stdout."""
+    """A file to be written when the work is done; refused now where it cannot be. ``-`` is stdout.
+
+    ``needs``: a package without which it cannot be made, and what that is for.
+    """
 
     name = "file"
 
+    def __init__(self, needs: tuple[str, str] | None = None) -> None:
+        self.needs = needs
+
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
         flag = param.opts[0] if param is not None else "the output"
-        path = Path(value)
-        if value == STDOUT:
-            return STDOUT
-        mend = f"choose another file with {flag}"
+        if self.needs is not None and importlib.util.find_spec(self.needs[0]) is None:
+            package, purpose = self.needs
+            raise UserError(f"{flag} needs {package} {purpose}", f"pip install 'hrm-edge[report]', or leave {flag} out")
+        if ctx is not None:
+            other = ctx.meta.setdefault(f"{__name__}.files", {}).setdefault(value, flag)
+            if other != flag:
+                raise UserError(f"{flag} {value}: {other} is written there too", "give each a file of its own")
+        return STDOUT if value == STDOUT else str(check_writable(flag, Path(value)))
+
+
+def check_writable(flag: str, path: Path) -> Path:
+    """Return ``path``, a file to be written later; its folder is made.
+
+    Raises ``UserError`` that names ``flag`` where it cannot be written: a folder, a name that is too long, no rights,
+    or less space than a report takes.
+    """
+    hint = f"choose another file with {flag}"
+    try:
         if path.is_dir():
-            raise UserError(f"{flag} {path}: it is a folder", mend)
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryFile(dir=path.parent):
-                pass
-        except OSError as error:
-            raise UserError(f"{flag} {os_error(error, path).what}", mend) from error
-        return str(path)
+            raise UserError(f"{flag} {path}: it is a folder", hint)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if not is_stream(path):  # which needs no room beside it
+            with tempfile.TemporaryFile(dir=Path(os.path.realpath(path)).parent) as probe:
+                probe.write(bytes(REPORT_BYTES))
+    except OSError as error:
+        raise UserError(f"{flag} {os_error(error, path).what}", hint) from error
+    return path
 
 
 @contextlib.contextmanager
@@ -87,40 +118,52 @@ def progress_bar(title: str, total: float) -> Iterator[Callable[[float], None]]:
         yield lambda done: bar.update(task, completed=done)
 
 
-def show_report(
-    report: Report, json_file: str | None, markdown_file: str | None, following: str, html_file: str | None = None
-) -> None:
-    """Write the files, print the tables (to stderr where a file has stdout) and the next command last."""
-    from hrm_edge.report.text import markdown, tables
-
-    html = None
-    if html_file is not None:
-        from hrm_edge.report.html import page
-        from hrm_edge.report.schema import BenchReport
-
-        assert isinstance(report, BenchReport)
-        html = page([report])
-    files = {json_file: report.model_dump(mode="json"), markdown_file: markdown(report), html_file: html}
-    show(files, tables(report), following)
+Document = str | dict[str, Any]
+"""Text, or what is written as JSON."""
+Output = tuple[str | None, Callable[[], Document]]
+"""A file's name (``-``: stdout; None: not asked for) and what makes its content."""
 
 
-def show(files: dict[str | None, Any], tables: Sequence[Any], following: str) -> None:
-    """Write ``files`` (name or ``-`` → text, or a document for JSON; None: not asked for), then the tables."""
+def show_report(report: Report, outputs: Sequence[Output], following: str) -> None:
+    """Print the tables of ``report``, write ``outputs``, print the next command."""
+    from hrm_edge.report.text import tables
 
+    show(tables(report), outputs, following)
+
+
+def report_outputs(report: Report, json_file: str | None, markdown_file: str | None) -> list[Output]:
+    """Return the files of any report, JSON first."""
+    from hrm_edge.report.text import markdown
+
+    return [(json_file, lambda: report.model_dump(mode="json")), (markdown_file, lambda: markdown(report))]
+
+
+def show(tables: Sequence[Any], outputs: Sequence[Output], following: str) -> None:
+    """Print the tables (to stderr where an output has stdout), write every output, print the next command.
+
+    The tables come first and an output that cannot be written keeps back no other: what was measured is not lost.
+    Raises ``UserError`` at the end that names each output which failed.
+    """
     from hrm_edge.files import write_json, write_text
 
-    on_stderr = STDOUT in files
-    for name, content in files.items():
-        if name == STDOUT:
-            echo(content, nl=False) if isinstance(content, str) else print_json(content)
-        elif name is not None:
-            write_text(name, content) if isinstance(content, str) else write_json(name, content)
+    wanted = [(name, content) for name, content in outputs if name is not None]
+    on_stderr = any(name == STDOUT for name, _ in wanted)
     console = open_console(stderr=on_stderr)
     for table in tables:
         console.print(table)
-    for name in files:
-        if name not in (None, STDOUT):
+    failed: list[UserError] = []
+    for name, content in wanted:
+        try:
+            document = content()
+            if name == STDOUT:
+                echo(document, nl=False) if isinstance(document, str) else print_json(document)
+                continue
+            write_text(name, document) if isinstance(document, str) else write_json(name, document)
             echo(f"Report: {name}", err=on_stderr)
+        except UserError as error:
+            failed.append(error)
+    if failed:
+        raise UserError("; ".join(error.what for error in failed), f"the table above has it all; {failed[0].mend}")
     echo(f"Next: {following}", err=on_stderr)
 
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from hrm_edge.cli.options import check_writable
 from hrm_edge.errors import EXIT_GATE, GateError, UserError
 from hrm_edge.terminal import echo
 
@@ -82,6 +83,18 @@ def _run(space: Workspace, verb: str, script: str, port: int | None = None) -> t
     return job, code
 
 
+def _show(job: Job) -> None:
+    """Print what the command printed there, but for its last lines: they name files of the board."""
+    lines = job.stdout().splitlines(keepends=True)
+    echo("".join(line for line in lines if not line.startswith(("Next: ", "Report: "))), nl=False)
+
+
+def _next(target: Target, *words: str) -> str:
+    """Return a command of this workstation for the same board."""
+    config = ["--ssh-config", str(target.ssh_config)] if target.ssh_config else []
+    return shlex.join(["hrm-edge", "remote", *config, target.host, *words])
+
+
 def _finish(code: int, what: str) -> None:
     """Exit as the command on the board did; its own words are on stderr already."""
     if code == EXIT_GATE:
@@ -97,8 +110,10 @@ def doctor(target: Target, as_json: bool) -> None:
     """Say what HOST has and lacks."""
     with _workspace(target) as space:
         job, code = _run(space, "doctor", f'"$edge" doctor {"--json" if as_json else ""}')
-        echo(job.stdout(), nl=False)
+        _show(job)
         _finish(code, f"doctor on {target.host}")
+    if not as_json:
+        echo(f"Next: {_next(target, 'bench', 'sudoku-nano', '--duration', '60s')}")
 
 
 @remote.command()
@@ -128,7 +143,7 @@ def setup(target: Target, wheelhouse: Path, setup_options: tuple[str, ...]) -> N
         quoted = " ".join(map(shlex.quote, setup_options))
         _, code = _run(space, "setup", f"bash {sent.path}/setup.sh --offline {sent.path} {quoted} 1>&2")
         _finish(code, f"setup on {target.host}")
-    echo(f"Next: hrm-edge remote {target.host} bench sudoku-nano --duration 60s")
+    echo(f"Next: {_next(target, 'bench', 'sudoku-nano', '--duration', '60s')}")
 
 
 def _artifact(name: str) -> Path:
@@ -152,7 +167,9 @@ def _send_model(space: Workspace, name: str, engine: bool) -> tuple[str, str]:
         return sent.path, ""
     built = sent.path.replace("/models/", "/engines/")
     # Built anew each time: hrm-edge's own cache knows whether anything that an engine depends on has changed.
-    return built, f'rm -rf {built}; "$edge" export {sent.path} --out {built} --backend tensorrt 1>&2 || exit $?\n'
+    export = f'"$edge" export {sent.path} --out {built} --backend tensorrt'
+    shown = "grep -v '^Next' ../built >&2"  # the next command is this workstation's to tell
+    return built, f"rm -rf {built}; {export} >../built; code=$?; {shown}; [ $code -eq 0 ] || exit $code\n"
 
 
 def _sent_data(space: Workspace, options: list[str]) -> list[str]:
@@ -206,12 +223,14 @@ def bench(target: Target, model: str, engine: bool, bench_options: tuple[str, ..
     rest, files = _split_files(bench_options)
     safe = "".join(letter if letter.isalnum() else "-" for letter in f"{target.host}-{Path(model).name}")
     files.setdefault("--json", Path("reports") / f"{safe}.json")
+    for option, file in files.items():
+        check_writable(option, file)
     with _workspace(target) as space:
         path, build = _send_model(space, model, engine)
         words = _sent_data(space, rest)
         words += [word for option in files for word in (option, f"report{option.replace('--', '.')}")]
         job, code = _run(space, "bench", f'{build}"$edge" bench {path} {" ".join(words)}')
-        echo(job.stdout(), nl=False)
+        _show(job)
         if code in (0, EXIT_GATE):
             _bring(job, files)
         _finish(code, f"bench on {target.host}")
@@ -222,11 +241,21 @@ def bench(target: Target, model: str, engine: bool, bench_options: tuple[str, ..
 def _bring(job: Job, files: dict[str, Path]) -> None:
     from hrm_edge.files import atomic_file
 
+    failed: list[UserError] = []
     with tempfile.TemporaryDirectory() as folder:
         job.fetch(Path(folder))
         for option, file in files.items():
-            with atomic_file(file) as temporary:
-                shutil.copyfile(Path(folder) / f"report{option.replace('--', '.')}", temporary)
+            try:
+                brought = Path(folder) / f"report{option.replace('--', '.')}"
+                if brought.is_symlink() or not brought.is_file():
+                    raise UserError(f"{job.host.name} has no file {brought.name}", "run the command again")
+                with atomic_file(file) as temporary:
+                    shutil.copyfile(brought, temporary)
+            except UserError as error:
+                failed.append(error)
+    if failed:
+        what = "; ".join(error.what for error in failed)
+        raise UserError(what, f"the job's files are still there: hrm-edge remote {job.host.name} pull")
 
 
 @remote.command(context_settings=_PASSED_ON)
@@ -239,15 +268,18 @@ def solve(target: Target, puzzle: str, model: str | None, engine: bool, solve_op
     """Solve PUZZLE, text or a file that is sent, on HOST. SOLVE_OPTIONS are those of 'hrm-edge solve'."""
     from hrm_edge import zoo
 
-    name = model or str(zoo.folder_of(zoo.default_for("sudoku") or ""))
+    default = zoo.default_for("sudoku") or ""
+    name = model or str(zoo.folder_of(default))
     with _workspace(target) as space:
         path, build = _send_model(space, name, engine)
         is_file = len(puzzle) < 250 and Path(puzzle).exists()
         what = space.send_data(Path(puzzle)).path if is_file else shlex.quote(puzzle)
         options = " ".join(map(shlex.quote, solve_options))
         job, code = _run(space, "solve", f'{build}"$edge" solve {what} --model {path} {options}')
-        echo(job.stdout(), nl=False)
+        _show(job)
         _finish(code, f"solve on {target.host}")
+    if "--json" not in solve_options:
+        echo(f"Next: {_next(target, 'bench', model or default)}")
 
 
 @remote.command(context_settings=_PASSED_ON)

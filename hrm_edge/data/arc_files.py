@@ -1,7 +1,8 @@
-"""ARC tasks from the repositories' archives or from a folder.
+"""ARC tasks from the repositories' archives, from a folder, or from Kaggle's combined files.
 
 A task is a JSON file ``<part>/<name>.json`` with lists ``train`` and ``test`` of {"input", "output"} grids; tasks of a
-part called ``evaluation`` are asked, those of all others are for training.
+part called ``evaluation`` are asked, those of all others are for training. Kaggle has all tasks of a part in one file
+``*_<part>_challenges.json``, and the outputs of their test pairs in ``*_<part>_solutions.json``; ``test`` is asked too.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ Pair = tuple[Grid, "Grid | None"]
 
 EVALUATION = "evaluation"
 _SPLITS = ("training", EVALUATION)
+_CHALLENGES, _SOLUTIONS = "challenges", "solutions"
 
 
 @dataclass(frozen=True)
@@ -43,20 +45,29 @@ class ArcTask:
 
 
 def read_tasks(source: Path | str) -> list[ArcTask]:
-    """The tasks of a .tar.gz, .tar or .zip archive, or of a folder, those for training first, each part by name.
+    """The tasks of a .tar.gz, .tar or .zip archive, a folder or a .json file, those for training first, each by name.
 
-    Of a repository only ``training`` and ``evaluation``, or ``corpus``, are read, if it has them. Raises ``UserError``
-    naming archive, file and pair for whatever is wrong.
+    Of a repository only ``training`` and ``evaluation``, or ``corpus``, are read, if it has them. What macOS adds to
+    archives is left out. Raises ``UserError`` naming archive, file and pair for whatever is wrong.
     """
     source = Path(source)
-    texts = {path: text for path, text in _texts(source) if path.suffix == ".json" and len(path.parts) > 1}
-    chosen = _chosen(list(texts))
-    if not chosen:
+    texts = {path: text for path, text in _texts(source) if not _is_of_macos(path)}
+    combined = [path for path in texts if _CHALLENGES in path.stem]
+    chosen = _chosen([path for path in texts if len(path.parts) > 1])
+    if not combined and not chosen:
         raise UserError(
             f"{source} holds no ARC tasks",
-            "give the archive of ARC-AGI, ARC-AGI-2 or ConceptARC, or a folder with <part>/<task>.json",
+            "give the archive of ARC-AGI, ARC-AGI-2 or ConceptARC, a folder with <part>/<task>.json, or Kaggle's "
+            "*_challenges.json",
         )
-    tasks = [_task(f"{source}: {path}", path, texts[path]) for path in chosen]
+    if combined:
+        of_a_part = [path for path in combined if any(part in path.stem for part in _SPLITS)]
+        tasks = [task for path in of_a_part or combined for task in _combined(source, path, texts)]
+    else:
+        tasks = [
+            _task(f"{source}: {path}", path.stem, path.parts[-2] == EVALUATION, _json(f"{source}: {path}", texts[path]))
+            for path in chosen
+        ]
     return sorted(tasks, key=lambda task: (task.asked, task.name))
 
 
@@ -89,6 +100,11 @@ def _texts(source: Path) -> Iterator[tuple[PurePosixPath, bytes]]:
         if source.is_dir():
             for path in sorted(source.rglob("*.json")):
                 yield PurePosixPath(source.resolve().name, path.relative_to(source).as_posix()), path.read_bytes()
+        elif source.suffix == ".json":
+            names = dict.fromkeys((source.name, source.name.replace(_CHALLENGES, _SOLUTIONS)))
+            for path in map(source.with_name, names):
+                if path == source or path.is_file():
+                    yield PurePosixPath(path.resolve().parent.name, path.name), path.read_bytes()
         elif zipfile.is_zipfile(source):
             with zipfile.ZipFile(source) as archive:
                 for name in archive.namelist():
@@ -110,19 +126,53 @@ def _texts(source: Path) -> Iterator[tuple[PurePosixPath, bytes]]:
         raise os_error(error, source) from error
 
 
-def _task(where: str, path: PurePosixPath, text: bytes) -> ArcTask:
+def _is_of_macos(path: PurePosixPath) -> bool:
+    """Whether a file holds what macOS keeps of another one (resource forks): its name says so."""
+    return "__MACOSX" in path.parts or path.name.startswith("._")
+
+
+def _combined(source: Path, path: PurePosixPath, texts: dict[PurePosixPath, bytes]) -> list[ArcTask]:
+    """The tasks of one of Kaggle's files, with the answers of the file beside it where there is one."""
+    where = f"{source}: {path}"
+    challenges = _json(where, texts[path])
+    answers_path = path.with_name(path.name.replace(_CHALLENGES, _SOLUTIONS))
+    has_answers = answers_path in texts
+    solutions = _json(f"{source}: {answers_path}", texts[answers_path]) if has_answers else {}
+    if not isinstance(challenges, dict) or not isinstance(solutions, dict):
+        raise UserError(f"{where} is no combined file of ARC tasks", "download it and its solutions again from Kaggle")
+    asked = "training" not in path.stem
+    if not has_answers and not asked:
+        raise UserError(f"{where}: {answers_path.name} is missing", "put it beside: training needs the answers")
+    tasks = []
+    for name, value in challenges.items():
+        tests = value.get("test") if isinstance(value, dict) else None
+        if has_answers and isinstance(tests, list):
+            outputs = solutions.get(name)
+            if not isinstance(outputs, list) or len(outputs) != len(tests):
+                raise UserError(
+                    f"{source}: {answers_path}: task {name} has {len(tests)} test pairs, but not so many answers",
+                    "take both files from one download",
+                )
+            value["test"] = [{**pair, "output": output} for pair, output in zip(tests, outputs, strict=True)]
+        tasks.append(_task(f"{where}, task {name}", name, asked, value))
+    return tasks
+
+
+def _json(where: str, text: bytes) -> Any:
     try:
-        value = json.loads(text)
-    except ValueError as error:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{where} is no JSON: {error}", "download it again") from error
+
+
+def _task(where: str, name: str, asked: bool, value: Any) -> ArcTask:
     if not isinstance(value, dict) or not all(isinstance(value.get(key), list) for key in ("train", "test")):
         raise UserError(f"{where} is no ARC task", "a task has the lists 'train' and 'test'")
-    asked = path.parts[-2] == EVALUATION
     train = tuple(_pair(f"{where}, train pair {n}", pair, False) for n, pair in enumerate(value["train"], start=1))
     test = tuple(_pair(f"{where}, test pair {n}", pair, asked) for n, pair in enumerate(value["test"], start=1))
     if not train or not test:
         raise UserError(f"{where} has {len(train)} train and {len(test)} test pairs", "a task needs one of each")
-    return ArcTask(path.stem, asked, train, test)
+    return ArcTask(name, asked, train, test)
 
 
 def _pair(where: str, pair: Any, may_lack_output: bool) -> Pair:

@@ -1,22 +1,27 @@
 """The search of ``hrm_edge.tasks.sudoku_search`` compiled by numba, and the loops around it that must be compiled too.
 
-Needs the extra ``data``: import this module inside functions only. Machine code is cached beside the sources, so that
-only the first run ever waits for the compiler (about 20 s).
+Needs the extra ``data``: import this module inside functions only. Machine code is cached beside the sources, or in the
+user's cache where that folder is read-only: only the first run ever waits for the compiler (about 20 s).
 
 Axes: N puzzles, S cells.
 """
 
 from __future__ import annotations
 
+import os
 import zlib
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numba import njit
+from numba import config, njit
 from numba.extending import register_jitable
 
+from hrm_edge.files import writable_cache
 from hrm_edge.tasks import sudoku_search
+
+if not os.access(Path(__file__).parent, os.W_OK):  # a package of the system's: numba would look for no other place
+    config.CACHE_DIR = str(writable_cache("numba"))
 
 for _function in (
     sudoku_search.width,

@@ -11,14 +11,14 @@ from __future__ import annotations
 import signal
 from collections import deque
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from hrm_edge.child import spawn_context
+from hrm_edge.child import process_pool
 from hrm_edge.data.canonical import classes, has_canonical, keys
 from hrm_edge.data.solver import flat_geometry
 from hrm_edge.errors import UserError, nearest
@@ -158,7 +158,7 @@ def _chunks(task: Sudoku, seed: int, wanted: Wanted, processes: int) -> Iterator
         while True:
             yield candidates(task, seed, number * CHUNK, CHUNK, wanted)
             number += 1
-    with ProcessPoolExecutor(processes, spawn_context(), signal.signal, (signal.SIGINT, signal.SIG_IGN)) as pool:
+    with process_pool(processes, initializer=signal.signal, initargs=(signal.SIGINT, signal.SIG_IGN)) as pool:
         ahead: deque[Future[Generated]] = deque()
         number = 0
         try:

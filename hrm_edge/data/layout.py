@@ -41,9 +41,9 @@ class Metadata(BaseModel):
     ignore_label_id: int | None = 0
     blank_identifier_id: int = 0
     vocab_size: int = Field(ge=2, le=256)
-    seq_len: int = Field(ge=1)
-    num_puzzle_identifiers: int = Field(ge=1)
-    total_groups: int = Field(ge=0)
+    seq_len: int = Field(ge=1, le=4096)
+    num_puzzle_identifiers: int = Field(ge=1, le=1 << 26)
+    total_groups: int = Field(ge=0, le=1 << 40)
     mean_puzzle_examples: float = Field(ge=0)
     sets: list[str] = ["all"]
     total_puzzles: int | None = None

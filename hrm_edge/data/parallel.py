@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures import Future
 from typing import TypeVar
 
-from hrm_edge.child import spawn_context
+from hrm_edge.child import process_pool
 
 Job = TypeVar("Job")
 Result = TypeVar("Result")
@@ -22,7 +22,7 @@ def in_order(work: Callable[[Job], Result], jobs: Iterable[Job], processes: int)
         yield from map(work, jobs)
         return
     waiting = iter(jobs)
-    with ProcessPoolExecutor(processes, mp_context=spawn_context()) as pool:
+    with process_pool(processes) as pool:
         ahead: deque[Future[Result]] = deque()
         try:
             while True:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from hrm_edge.errors import UserError
+from hrm_edge.packages import unusable
 from hrm_edge.tasks.base import Task
 from hrm_edge.tasks.maze import Maze
 
@@ -23,7 +24,7 @@ def hub_files(task: Task) -> dict[str, Path]:
     try:
         from huggingface_hub import hf_hub_download
     except ImportError as error:
-        raise UserError("--source hub needs huggingface_hub", "pip install 'hrm-edge[hub]'") from error
+        raise unusable("huggingface_hub", error, "which --source hub needs") from error
     try:
         return {split: Path(hf_hub_download(dataset, name, repo_type="dataset")) for split, name in HUB_FILES.items()}
     except Exception as error:

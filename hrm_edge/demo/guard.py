@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 from http.cookies import CookieError, SimpleCookie
+from ipaddress import ip_address
 from urllib.parse import parse_qs, urlsplit
 
 from starlette.datastructures import Headers
@@ -12,12 +13,19 @@ from starlette.responses import PlainTextResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 COOKIE = "hrm_edge_token"
-LOOPBACK = ("localhost", "127.0.0.1", "::1")
 _HEADERS = {
     "Content-Security-Policy": "default-src 'self'; img-src 'self' blob: data:; frame-ancestors 'none'",
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",  # an address with the token in it goes nowhere
 }
+
+
+def is_loopback(host: str) -> bool:
+    """Whether ``host`` can only mean this machine: localhost, or a literal address of its loopback (127.0.0.2)."""
+    try:
+        return host == "localhost" or ip_address(host).is_loopback
+    except ValueError:  # a name, such as 127.0.0.1.example.org
+        return False
 
 
 class Guard:
@@ -34,7 +42,7 @@ class Guard:
         """Why a request is not let in (or where it is sent instead); None where it may pass."""
         headers = Headers(scope=scope)
         host = headers.get("host", "")
-        if self._token is None and _name(host) not in LOOPBACK:  # a foreign name that resolves to this machine
+        if self._token is None and not is_loopback(_name(host)):  # a foreign name that resolves to this machine
             return PlainTextResponse("this page is for this machine only: open it as localhost\n", 403)
         origin = headers.get("origin")
         acts = scope["type"] == "websocket" or scope["method"] not in ("GET", "HEAD")

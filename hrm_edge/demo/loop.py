@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,8 @@ from hrm_edge.vision import overlay
 from hrm_edge.vision.frames import Camera, Frame, Mailbox, Rate
 from hrm_edge.vision.fuse import Fusion
 from hrm_edge.vision.images import Image
+from hrm_edge.vision.inks import entries_by_colour
+from hrm_edge.vision.judge import doubts_text
 from hrm_edge.vision.locate import Grid
 from hrm_edge.vision.read import Reader, Reading, turned
 from hrm_edge.vision.track import Tracker
@@ -40,6 +43,7 @@ class Demo:
         self._track_since_s = 0.0
         self._reading: Reading | None = None
         self._settled = False  # the rules have accepted the reading: it need not be read all the time
+        self._refused = False  # the rules refuse the reading so far
         self._answer_after_ms: float | None = None
         self._board: dict[str, Any] | None = None
         self._thought: Thought | None = None
@@ -108,7 +112,10 @@ class Demo:
         if self._tracker.seen and (not self._settled or self._frames % SETTLED_EVERY == 0):
             began = time.perf_counter()
             direction = self._reading.orientation if self._settled and self._reading is not None else None
-            self._reading = self._fusion.add(self._reader.read(image, grid, direction))
+            reading = self._fusion.add(self._reader.read(image, grid, direction))
+            # what a player entered in an app may contradict the puzzle
+            entered = entries_by_colour(image, reading) if self._refused else None
+            self._reading = reading if entered is None else replace(reading, written=entered.astype(np.float32))
             self._stages["read"].add(time.perf_counter() - began)
 
     def _judge(self) -> State:
@@ -119,6 +126,7 @@ class Demo:
         if self._reading is None or not self._fusion.stable:
             return reading
         thought = self.thinker.think(self._reading)
+        self._refused = thought.refused is not None
         if thought.refused is not None:
             why = thought.refused.what.removeprefix("contradictory givens: ")
             if self._fusion.frames < PATIENCE_FRAMES:
@@ -128,9 +136,7 @@ class Demo:
             return reading
         self._settled = True
         if thought is not self._thought:
-            percent = np.rint(100 * self._reading.confidence).astype(int).tolist()
-            self._board = {"givens": self.thinker.task.format(thought.givens), "confidence": percent}
-            self._thought = thought
+            self._board, self._thought = self._board_of(thought), thought
         if thought.solution is None:
             view = f", view {thought.view + 1}" if thought.view else ""
             return State("solving", f"solving, step {thought.steps}{view}")
@@ -139,15 +145,27 @@ class Demo:
         steps = f"{thought.steps} step{'s'[: thought.steps != 1]}"
         return State("solved", f"solved in {1e3 * thought.solution.latency_s:.0f} ms and {steps}")
 
+    def _board_of(self, thought: Thought) -> dict[str, Any]:
+        """The board beside the picture, and the cells in it that a person should look at."""
+        reading, verdict = thought.reading, thought.verdict
+        assert verdict is not None
+        assert verdict.puzzle is not None
+        return {
+            "givens": self.thinker.task.format(verdict.puzzle),
+            "confidence": np.rint(100 * reading.confidence).astype(int).tolist(),
+            "doubtful": sorted({*verdict.repaired, *verdict.doubtful, *verdict.disagreeing}),
+            "notes": doubts_text(reading, verdict),
+        }
+
     def _draw(self, image: Image, grid: Grid, state: State) -> None:
         """The outline, and the answer where there is a verified one, into ``image`` itself."""
         overlay.draw_outline(image, grid, _COLORS.get(state.kind, overlay.SEEKING))
         thought, reading = self._thought, self._reading
         if state.kind != "solved" or thought is None or reading is None:
             return
-        assert thought.givens is not None
+        assert thought.verdict is not None
         assert thought.answer is not None
-        overlay.draw_answer(image, turned(grid, reading.orientation), thought.givens, thought.answer)
+        overlay.draw_result(image, turned(grid, reading.orientation), thought.verdict, thought.answer)
         if self._answer_after_ms is None:
             self._answer_after_ms = 1e3 * (time.perf_counter() - self._track_since_s)
 

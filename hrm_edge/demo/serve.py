@@ -13,7 +13,8 @@ from pathlib import Path
 
 import uvicorn
 
-from hrm_edge.demo.guard import LOOPBACK, Guard
+from hrm_edge.demo.connections import LimitedHttp
+from hrm_edge.demo.guard import Guard, is_loopback
 from hrm_edge.demo.loop import Demo
 from hrm_edge.demo.web import FRAME_BYTES, Web
 from hrm_edge.errors import UserError
@@ -31,13 +32,13 @@ class Address:
     @property
     def is_local(self) -> bool:
         """Only this machine can reach it."""
-        return self.host in LOOPBACK or self.host.startswith("127.")
+        return is_loopback(self.host)
 
 
 def parse_address(text: str) -> Address:
     """``8000``, ``0.0.0.0:8000``, ``[::]:8000``; port 0 takes a free one. Raises ``UserError``."""
     host, colon, port = text.rpartition(":")
-    host = host.removeprefix("[").removesuffix("]") if colon else LOOPBACK[1]
+    host = host.removeprefix("[").removesuffix("]") if colon else "127.0.0.1"
     if not port.isdecimal() or int(port) > 65535 or not host:
         raise UserError(f"--web {text}: no address to listen at", _FORM)
     return Address(host, int(port))
@@ -89,10 +90,11 @@ class Server:
         self._scheme, self._host = "http" if tls is None else "https", address.host
         config = uvicorn.Config(
             web.app(Guard(self.token)),
-            log_level="warning",
+            http=LimitedHttp,
+            log_level="error",  # a warning for every bad request would let anybody fill the log
             access_log=False,
             ws_max_size=FRAME_BYTES,
-            ws_max_queue=4,
+            ws_max_queue=1,
             ws_per_message_deflate=False,  # JPEG does not shrink further
             timeout_graceful_shutdown=1,
             server_header=False,

@@ -18,7 +18,7 @@ from hrm_edge.session import Session
 from hrm_edge.solve import Solution, solve
 from hrm_edge.tasks.base import Tokens
 from hrm_edge.tasks.sudoku import FIRST_DIGIT, Sudoku
-from hrm_edge.vision.judge import judge
+from hrm_edge.vision.judge import Verdict, judge
 from hrm_edge.vision.read import Reading
 
 _REMEMBERED = 8  # readings whose thought is kept, so that one shown again is answered at once
@@ -31,8 +31,8 @@ class Thought:
 
     number: int
     reading: Reading
-    givens: Tokens | None = None
-    """The puzzle [S] that the rules made of the reading; None until they have."""
+    verdict: Verdict | None = None
+    """What the rules say about the reading; None until they have."""
     refused: UserError | None = None
     """Why the reading is no puzzle, by the last verdict while it is judged once more; the model is not asked then."""
     ended_s: float | None = None
@@ -45,6 +45,11 @@ class Thought:
     """A record a step: view, step of the view, then the belief in each digit of each cell [S, D] in 1/255."""
     solution: Solution | None = None
     """Set when the model has come to its end; its ``verified`` says whether the puzzle is solved."""
+
+    @property
+    def givens(self) -> Tokens | None:
+        """The puzzle [S] that the rules made of the reading; None until they have."""
+        return None if self.verdict is None else self.verdict.puzzle
 
     @property
     def answer(self) -> Tokens | None:
@@ -117,7 +122,7 @@ class Thinker:
 
     def _work(self, thought: Thought) -> None:
         verdict = judge(thought.reading, self.task)
-        thought.refused, thought.givens = verdict.why, verdict.puzzle
+        thought.refused, thought.verdict = verdict.why, verdict
         if verdict.puzzle is not None:
             try:
                 thought.solution = self._solve(thought, verdict.puzzle)

@@ -34,7 +34,8 @@ class View:
     image: Image | None
     """The picture with everything drawn [h, w, 3] BGR; None before the first frame."""
     board: dict[str, Any] | None
-    """The reading shown beside the picture: ``givens`` as text, ``confidence`` of each cell in percent."""
+    """The reading shown beside the picture: ``givens`` as text, ``confidence`` of each cell in percent, the cells that
+    are ``doubtful``, and ``notes`` on them in words."""
     thought: Thought | None
     """About that reading."""
     figures: dict[str, Any]

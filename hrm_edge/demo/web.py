@@ -27,6 +27,7 @@ FILES = {"/": "index.html", "/page.css": "page.css", "/page.js": "page.js", "/bo
 PHOTO_BYTES = 24 << 20
 FRAME_BYTES = 4 << 20
 MAX_VIEWERS = 32
+MAX_UPLOADS = 4  # photos that are being received: each may hold PHOTO_BYTES
 QUIET_S = 0.5  # a viewer hears of the state at least this often
 
 Decode = Callable[[bytes], Image]
@@ -45,6 +46,7 @@ class Web:
         self.demo, self._decode, self._model, self._power = demo, decode, model, power
         self._viewers: set[WebSocket] = set()
         self._photo_guest = object()  # photos hold the mailbox under this name, whoever sent them
+        self._uploads = 0
         self._decoding = asyncio.Semaphore(2)  # hostile pictures are slow: they may not take every thread
 
     def app(self, guard: Guard) -> Starlette:
@@ -96,6 +98,10 @@ class Web:
 
     async def _photo(self, request: Request) -> Response:
         """A photo as the body: it replaces the live picture until somebody goes back to that."""
+        if self._uploads >= MAX_UPLOADS:
+            told = {"what": f"{MAX_UPLOADS} photos are being sent already", "mend": "try again in a moment"}
+            return JSONResponse(told, 503, {"Connection": "close"})
+        self._uploads += 1
         try:
             image = await self.decoded(await _body(request, PHOTO_BYTES))
         except UserError as error:
@@ -105,6 +111,8 @@ class Web:
             return JSONResponse(told, 422)
         except ClientDisconnect:
             return Response(status_code=400)
+        finally:
+            self._uploads -= 1
         if not self.demo.mailbox.claim(self._photo_guest, image):
             return JSONResponse({"what": "another viewer's camera is on", "mend": "stop that one first"}, 409)
         return JSONResponse({"width": image.shape[1], "height": image.shape[0]})
@@ -228,7 +236,10 @@ class _Viewer:
                 self._web.demo.mailbox.release(self)
 
     async def _frame(self, data: bytes) -> None:
-        """A frame of the page's camera."""
+        """A frame of the page's camera; of another viewer it is not even decoded."""
+        if self._web.demo.mailbox.guest is not self:
+            await self._say({"camera": "off", "what": "another viewer has it"})
+            return
         try:
             image = await self._web.decoded(data)
         except UserError as error:

@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hrm_edge.digits.sheet import CELL, MARGIN, SIDE, SIZE, Floats, Rng, Sheet
+from hrm_edge.vision.cells import cut_cells
 from hrm_edge.vision.lattice import lattice_points, project
-from hrm_edge.vision.read import cells_of, flatten, normalise
 
 Gray = NDArray[np.uint8]
 
@@ -125,7 +125,7 @@ def misplaced(rng: Rng, mesh: Floats, cell: float) -> Floats:
 
 def read_cells(gray: Gray, mesh: Floats) -> Floats:
     """Cells [81, 32, 32] exactly as the reader cuts them."""
-    return cells_of(normalise(flatten(gray, mesh)))
+    return cut_cells(gray, mesh)
 
 
 def rewritten(rng: Rng, gray: Gray, cell: float) -> Gray:

@@ -16,7 +16,8 @@ from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 
 from hrm_edge.files import atomic_file
-from hrm_edge.vision.read import CELL, CLASSES
+from hrm_edge.vision.cells import CELL
+from hrm_edge.vision.read import CLASSES
 
 OPSET = 17
 # (channels, kernel, stride, max pool after it)
@@ -24,7 +25,7 @@ LAYERS = ((16, 5, 2, False), (32, 3, 1, True), (56, 3, 1, True), (96, 3, 1, Fals
 
 
 class DigitNet(nn.Module):
-    """Four convolutions and a linear layer: [N, 1, 32, 32] float32 to logits [N, 10]."""
+    """Four convolutions, and a linear layer for each question: which digit, and was it written by hand."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -37,10 +38,12 @@ class DigitNet(nn.Module):
         self.features = nn.Sequential(*layers)
         self.dropout = nn.Dropout(0.2)
         self.classes = nn.Linear(before * side * side, CLASSES)
+        self.written = nn.Linear(before * side * side, 1)
 
-    def forward(self, cells: Tensor) -> Tensor:  # [N, 1, 32, 32] -> [N, C]
-        found: Tensor = self.classes(self.dropout(self.features(cells).flatten(1)))
-        return found
+    def forward(self, cells: Tensor) -> tuple[Tensor, Tensor]:  # [N, 1, 32, 32] -> [N, C], [N]
+        """Logits of the classes, and of the digit being written by hand rather than printed."""
+        seen = self.dropout(self.features(cells).flatten(1))
+        return self.classes(seen), self.written(seen).flatten()
 
 
 def folded(network: DigitNet) -> list[tuple[NDArray[np.float32], NDArray[np.float32]]]:
@@ -59,7 +62,10 @@ def folded(network: DigitNet) -> list[tuple[NDArray[np.float32], NDArray[np.floa
 
 
 def write_onnx(network: DigitNet, path: Path | str, about: dict[str, str]) -> None:
-    """Write the graph: ``cells`` float32 [N, 1, 32, 32] to ``logits`` float32 [N, 10]; ``about`` becomes metadata."""
+    """Write the graph: ``cells`` float32 [N, 1, 32, 32] to ``logits`` float32 [N, 10] and ``written`` [N, 1].
+
+    ``about`` becomes metadata.
+    """
     nodes, weights, name = [], [], "cells"
     for index, ((weight, bias), (_, kernel, stride, pool)) in enumerate(zip(folded(network), LAYERS, strict=True)):
         weights += [numpy_helper.from_array(weight, f"w{index}"), numpy_helper.from_array(bias, f"b{index}")]
@@ -70,13 +76,15 @@ def write_onnx(network: DigitNet, path: Path | str, about: dict[str, str]) -> No
         if pool:
             nodes.append(helper.make_node("MaxPool", [name], [f"p{index}"], kernel_shape=[2, 2], strides=[2, 2]))
             name = f"p{index}"
-    weights.append(numpy_helper.from_array(network.classes.weight.detach().numpy(), "w"))
-    weights.append(numpy_helper.from_array(network.classes.bias.detach().numpy(), "b"))
     nodes.append(helper.make_node("Flatten", [name], ["flat"]))
-    nodes.append(helper.make_node("Gemm", ["flat", "w", "b"], ["logits"], transB=1))
+    for layer, output in ((network.classes, "logits"), (network.written, "written")):
+        weights.append(numpy_helper.from_array(layer.weight.detach().numpy(), f"{output}_w"))
+        weights.append(numpy_helper.from_array(layer.bias.detach().numpy(), f"{output}_b"))
+        nodes.append(helper.make_node("Gemm", ["flat", f"{output}_w", f"{output}_b"], [output], transB=1))
     cells = helper.make_tensor_value_info("cells", TensorProto.FLOAT, ["N", 1, CELL, CELL])
     logits = helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["N", CLASSES])
-    graph = helper.make_graph(nodes, "digits", [cells], [logits], weights)
+    written = helper.make_tensor_value_info("written", TensorProto.FLOAT, ["N", 1])
+    graph = helper.make_graph(nodes, "digits", [cells], [logits, written], weights)
     model = helper.make_model(graph, producer_name="hrm-edge", opset_imports=[helper.make_opsetid("", OPSET)])
     model.ir_version = 8  # what ONNX Runtime 1.18 reads
     helper.set_model_props(model, about)

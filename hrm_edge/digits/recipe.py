@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from hrm_edge.recipe import Section
+from hrm_edge.recipe import MOST, Section
 
 
 class Fonts(Section):
@@ -17,8 +17,8 @@ class Fonts(Section):
 
 
 class DigitsTrain(Section):
-    steps: int = Field(default=2500, ge=1, description="optimizer steps")
-    sheets: int = Field(default=8, ge=1, description="puzzles of a batch; 81 cells each")
+    steps: int = Field(default=2500, ge=1, le=MOST, description="optimizer steps")
+    sheets: int = Field(default=8, ge=1, le=MOST, description="puzzles of a batch; 81 cells each")
     photo_share: float = Field(
         default=0.3, ge=0, lt=1, description="of the batch, cells of photos, where there are any"
     )
@@ -32,8 +32,11 @@ class DigitsRecipe(Section):
     """One training of the digit network."""
 
     task: Literal["digits"]
-    seed: int = 0
+    seed: int = Field(default=0, ge=0, le=2**63 - 1)
     fonts: Fonts
+    writing: str = Field(default="", description="CSV of handwritten digits: 784 grey values and the digit a row")
     photos: str = Field(default="", description="folder of labelled photos with metadata.csv; empty: renderings only")
     train: DigitsTrain = DigitsTrain()
-    check_sheets: int = Field(default=100, ge=1, description="rendered puzzles of another seed for the final figure")
+    check_sheets: int = Field(
+        default=100, ge=1, le=MOST, description="rendered puzzles of another seed for the final figure"
+    )

@@ -20,6 +20,8 @@ SIDE = 9
 CELL = 40  # pixels
 MARGIN = 40  # pixels of paper around the grid
 SIZE = SIDE * CELL + 2 * MARGIN
+_SMALL_SHARE, _SMALL = 0.2, (0.2, 0.42)  # of the pages have digits as small as that
+_CROSSED, _UPSTROKE = 0.35, 0.3  # of the hands cross their 7s, and begin a 1 far below its top
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,19 +32,33 @@ class Sheet:
     """[s, s], 0 to 1."""
     labels: NDArray[np.uint8]
     """[81], 0 for a blank or for pencilled candidates."""
+    written: NDArray[np.bool_]
+    """[81]: the digit was written by hand; False for printed digits and blanks."""
 
 
-def draw_sheet(rng: Rng, printed: list[Font], hand: list[Font], labels: NDArray[np.uint8] | None = None) -> Sheet:
-    """A random puzzle page; with ``labels`` uint8 [81] these digits, all printed, and nothing pencilled."""
+@dataclass(frozen=True, eq=False)
+class Content:
+    """What a page is to show, where it is not to be random."""
+
+    givens: NDArray[np.uint8]
+    """Printed digits [81], 0 for none."""
+    entries: NDArray[np.uint8] | None = None
+    """Digits written by hand [81] where ``givens`` has none, 0 for none."""
+    height: float | None = None
+    """Of the printed digits, as a share of a cell; None: random."""
+
+
+def draw_sheet(rng: Rng, printed: list[Font], hand: list[Font], content: Content | None = None) -> Sheet:
+    """A random puzzle page; with ``content`` these digits, and nothing pencilled."""
     ink = np.zeros((SIZE, SIZE), np.float32)
     _shade(ink, rng)
     _rule(ink, rng)
     font = printed[rng.integers(len(printed))]
     style = _Style(rng, spread=0.03)
-    if labels is not None:
-        for cell in np.nonzero(labels)[0]:
-            style.draw(ink, font, int(cell), int(labels[cell]), rng)
-        return Sheet(ink, labels)
+    if content is not None:
+        return _given_sheet(rng, ink, (style, font), hand, content)
+    if rng.random() < _SMALL_SHARE:
+        style.height = rng.uniform(*_SMALL)
     cells = rng.permutation(81)
     given, filled, pencilled = _shares(rng)
     labels = np.zeros(81, np.uint8)
@@ -56,7 +72,24 @@ def draw_sheet(rng: Rng, printed: list[Font], hand: list[Font], labels: NDArray[
     for cell in cells[given + filled : given + filled + pencilled]:
         pencil.draw(ink, int(cell), rng)
     _smudge(ink, rng, printed)
-    return Sheet(ink, labels)
+    written = np.zeros(81, np.bool_)
+    written[cells[given : given + filled]] = True
+    return Sheet(ink, labels, written)
+
+
+def _given_sheet(rng: Rng, ink: Floats, print_: tuple[_Style, Font], hand: list[Font], content: Content) -> Sheet:
+    style, font = print_
+    style.height = content.height or style.height
+    labels, written = content.givens.copy(), np.zeros(81, np.bool_)
+    for cell in np.nonzero(content.givens)[0]:
+        style.draw(ink, font, int(cell), int(content.givens[cell]), rng)
+    if content.entries is not None:
+        written = (content.givens == 0) & (content.entries > 0)
+        labels[written] = content.entries[written]
+        writing, writer = _Style(rng, spread=0.09, hand=True), hand[rng.integers(len(hand))]
+        for cell in np.nonzero(written)[0]:
+            writing.draw(ink, writer, int(cell), int(labels[cell]), rng)
+    return Sheet(ink, labels, written)
 
 
 def _shares(rng: Rng) -> tuple[int, int, int]:
@@ -117,9 +150,15 @@ class _Style:
         self.shift = rng.normal(0, 0.035, 2)
         self.weight = int(rng.integers(-3, 6)) if rng.random() < 0.5 else 0  # pixels at HEIGHT
         self.slant = rng.normal(0, 0.12) if hand else 0.0
+        self.crossed = hand and rng.random() < _CROSSED
+        self.upstroke = hand and rng.random() < _UPSTROKE
 
     def draw(self, ink: Floats, font: Font, cell: int, digit: int, rng: Rng) -> None:
         mask = font.masks[digit - 1]
+        if digit == 7 and self.crossed:
+            mask = _crossed(mask, rng)
+        if digit == 1 and self.upstroke:
+            mask = _upstroke(mask, rng)
         if self.weight:
             mask = _weighted(mask, self.weight)
         height = self.height * CELL * mask.shape[0] / HEIGHT * rng.uniform(0.94, 1.06)
@@ -138,6 +177,34 @@ def _weighted(mask: Mask, pixels: int) -> Mask:
         return np.asarray(cv2.dilate(np.pad(mask, pixels), kernel), np.uint8)
     thin = np.asarray(cv2.erode(mask, kernel), np.uint8)
     return thin if int(thin.max()) > 128 and thin.sum() > 0.3 * mask.sum() else mask
+
+
+def _crossed(mask: Mask, rng: Rng) -> Mask:
+    """A 7 with a bar through its stem."""
+    height, width = mask.shape
+    crossed = np.pad(mask, ((0, 0), (6, 6)))
+    at = rng.uniform(0.4, 0.62) * height
+    stem = np.nonzero(mask[round(at)] > 96)[0]
+    middle = 6 + (float(stem.mean()) if len(stem) else width / 2)
+    reach, tilt = rng.uniform(0.2, 0.4) * height, rng.normal(0, 0.08) * height
+    return _line(crossed, (middle - reach, at + tilt), (middle + reach, at - tilt), rng)
+
+
+def _upstroke(mask: Mask, rng: Rng) -> Mask:
+    """A 1 whose pen came from far below."""
+    height = mask.shape[0]
+    left = round(rng.uniform(0.25, 0.5) * height)
+    top = np.nonzero(mask[round(0.06 * height)] > 96)[0]
+    longer = np.pad(mask, ((0, 0), (left, 0)))
+    peak = (left + float(top.mean()) if len(top) else left + mask.shape[1] / 2, 0.05 * height)
+    return _line(longer, peak, (0.1 * left, rng.uniform(0.35, 0.8) * height), rng)
+
+
+def _line(mask: Mask, start: tuple[float, float], end: tuple[float, float], rng: Rng) -> Mask:
+    drawn = mask.copy()
+    points = np.rint(np.array([start, end]) * 8).astype(np.int32)
+    cv2.polylines(drawn, [points], False, 255, int(rng.integers(4, 9)), cv2.LINE_AA, shift=3)
+    return drawn
 
 
 def _handmade(mask: Mask, slant: float, rng: Rng) -> Mask:

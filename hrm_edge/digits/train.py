@@ -15,6 +15,7 @@ from torch.nn import functional
 
 from hrm_edge.digits.camera import misplaced, photograph, read_cells
 from hrm_edge.digits.fonts import Font, find_fonts
+from hrm_edge.digits.hands import drawn_hand, load_hands
 from hrm_edge.digits.network import DigitNet, write_onnx
 from hrm_edge.digits.photos import LabelledPhoto, load_photos, retake
 from hrm_edge.digits.recipe import DigitsRecipe
@@ -26,10 +27,14 @@ from hrm_edge.vision.read import Reader
 ONNX_FILE = "digits.onnx"
 REPORT_FILE = "digits.json"
 SMALLEST_CELL, LARGEST_CELL = 9.0, 40.0  # pixels a cell of a rendered photo
+_DRAWN_HANDS = 200
+KEPT_HANDS = 100  # of the file of written digits, which are not trained on
+_WRITTEN_WEIGHT = 0.3  # of the question whether a digit was written, beside which digit it is
 _VISIBLE = 0.2  # darkest place of a cell's middle, below which a digit drowned and is nobody's to read
 
 Labels = NDArray[np.uint8]
-Cells = tuple[Floats, Labels]
+Written = NDArray[np.float32]  # 1 written, 0 printed, NaN where nobody knows or nothing is there
+Cells = tuple[Floats, Labels, Written]
 
 
 class Source:
@@ -38,32 +43,51 @@ class Source:
     def __init__(self, recipe: DigitsRecipe, seed: int) -> None:
         self.rng = np.random.default_rng(seed)
         self.printed: list[Font] = find_fonts(recipe.fonts.printed)
-        self.hand: list[Font] = find_fonts(recipe.fonts.hand)
+        self.fonts = self.printed + (by_hand := find_fonts(recipe.fonts.hand))
+        # kinds of handwriting, each as frequent as the others: fonts, a pen along control points, people's own
+        self.hands: list[list[Font]] = [by_hand, [drawn_hand(self.rng) for _ in range(_DRAWN_HANDS)]]
+        if recipe.writing:
+            self.hands.append(load_hands(recipe.writing)[KEPT_HANDS:])
         self.photos: list[LabelledPhoto] = load_photos(recipe.photos) if recipe.photos else []
         self.share = recipe.train.photo_share if self.photos else 0.0
 
     def sheet(self) -> Cells:
         """The readable cells of one rendered puzzle."""
-        sheet = draw_sheet(self.rng, self.printed, self.hand)
+        sheet = draw_sheet(self.rng, self.printed, self.hands[self.rng.integers(len(self.hands))])
         cell = float(np.exp(self.rng.uniform(np.log(SMALLEST_CELL), np.log(LARGEST_CELL))))
         gray, mesh = photograph(self.rng, sheet, cell)
-        return _readable(read_cells(gray, misplaced(self.rng, mesh, cell)), sheet.labels)
+        written = np.where(sheet.labels > 0, sheet.written, np.nan).astype(np.float32)
+        return _readable(read_cells(gray, misplaced(self.rng, mesh, cell)), sheet.labels, written)
 
     def photo(self) -> Cells:
         """The readable cells of one photo, taken again."""
         photo = self.photos[self.rng.integers(len(self.photos))]
-        return _readable(read_cells(*retake(self.rng, photo)), photo.labels)
+        return _readable(read_cells(*retake(self.rng, photo)), photo.labels, np.full(81, np.nan, np.float32))
 
-    def batch(self, sheets: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """Cells [N, 1, 32, 32] and labels [N] of ``sheets`` puzzles."""
+    def batch(self, sheets: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Cells [N, 1, 32, 32], labels [N] and :data:`Written` [N] of ``sheets`` puzzles."""
         parts = [self.photo() if self.rng.random() < self.share else self.sheet() for _ in range(sheets)]
-        cells, labels = (np.concatenate(part) for part in zip(*parts, strict=True))
-        return torch.from_numpy(cells)[:, None], torch.from_numpy(labels.astype(np.int64))
+        cells, labels, written = (np.concatenate(part) for part in zip(*parts, strict=True))
+        return torch.from_numpy(cells)[:, None], torch.from_numpy(labels.astype(np.int64)), torch.from_numpy(written)
 
 
-def _readable(cells: Floats, labels: Labels) -> Cells:
+def _readable(cells: Floats, labels: Labels, written: Written) -> Cells:
     visible = (labels == 0) | (cells[:, 6:26, 6:26].max(axis=(1, 2)) > _VISIBLE)
-    return cells[visible], labels[visible]
+    return cells[visible], labels[visible], written[visible]
+
+
+def _loss(network: DigitNet, batch: tuple[torch.Tensor, ...], bf16: bool) -> torch.Tensor:
+    """Cross entropy of the digits, and of written against printed where that is known."""
+    cells, labels, written = batch
+    with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+        logits, by_hand = network(cells)
+    loss = functional.cross_entropy(logits.float(), labels)
+    known = ~written.isnan()
+    if known.any():
+        loss = loss + _WRITTEN_WEIGHT * functional.binary_cross_entropy_with_logits(
+            by_hand.float()[known], written[known]
+        )
+    return loss
 
 
 def train_digits(
@@ -82,8 +106,9 @@ def train_digits(
     torch.manual_seed(recipe.seed)
     network, steps = _fit(recipe, source, report, began + (time_limit or float("inf")))
     about: dict[str, Any] = {
-        "recipe": recipe.model_dump(mode="json", exclude={"photos"}),
-        "fonts": [font.name for font in source.printed + source.hand],
+        "recipe": recipe.model_dump(mode="json", exclude={"photos", "writing"}),
+        "fonts": [font.name for font in source.fonts],
+        "hands": [len(kind) for kind in source.hands],
         "photos": len(source.photos),
         "steps": steps,
         "parameters": sum(p.numel() for p in network.parameters()),
@@ -93,7 +118,7 @@ def train_digits(
     }
     with atomic_folder(out) as folder:
         write_onnx(network, folder / ONNX_FILE, {"made_by": "hrm-edge train", "task": "digits"})
-        about["rendered_cells"], about["rendered_cell_accuracy"] = _check(recipe, folder / ONNX_FILE)
+        about |= _check(recipe, folder / ONNX_FILE)
         about["bytes"] = (folder / ONNX_FILE).stat().st_size
         write_json(folder / REPORT_FILE, about)
     return about
@@ -110,10 +135,7 @@ def _fit(
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, options.lr, total_steps=options.steps, pct_start=0.15)
     losses: list[float] = []
     for step in range(1, options.steps + 1):
-        cells, labels = source.batch(options.sheets)
-        with torch.autocast("cpu", torch.bfloat16, enabled=options.bf16):
-            logits = network(cells)
-        loss = functional.cross_entropy(logits.float(), labels)
+        loss = _loss(network, source.batch(options.sheets), options.bf16)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -138,12 +160,20 @@ def _floats(network: DigitNet) -> Iterator[torch.Tensor]:
     return (value.detach() for value in network.state_dict().values() if value.is_floating_point())
 
 
-def _check(recipe: DigitsRecipe, path: Path) -> tuple[int, float]:
-    """(cells, share read rightly) of rendered puzzles that were not trained on, by the file that was written."""
+def _check(recipe: DigitsRecipe, path: Path) -> dict[str, Any]:
+    """How rendered puzzles that were not trained on are read by the file that was written."""
     source, reader = Source(recipe.model_copy(update={"photos": ""}), recipe.seed + 1), Reader(path)
-    right: list[np.ndarray[Any, Any]] = []
+    right: list[NDArray[np.bool_]] = []
+    told: list[NDArray[np.bool_]] = []
     for _ in range(recipe.check_sheets):
-        cells, labels = source.sheet()
-        right.append(reader.classify(cells).argmax(axis=1) == labels)
-    found = np.concatenate(right)
-    return len(found), float(found.mean())
+        cells, labels, written = source.sheet()
+        scores, by_hand = reader.classify(cells)
+        right.append(scores.argmax(axis=1) == labels)
+        told.append(((by_hand > 0.5) == (written > 0.5))[labels > 0])
+    digits, hands = np.concatenate(right), np.concatenate(told)
+    return {
+        "rendered_cells": len(digits),
+        "rendered_cell_accuracy": float(digits.mean()),
+        "rendered_digits": len(hands),
+        "written_or_printed_accuracy": float(hands.mean()),
+    }

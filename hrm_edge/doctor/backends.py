@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from hrm_edge.doctor.facts import Facts
 from hrm_edge.files import read_json
+from hrm_edge.packages import DISTRIBUTIONS
 
 # Read as data: importing hrm_edge.runtime needs numpy, which may be what is broken here.
 TARGETS = Path(__file__).parent.parent / "runtime" / "trt" / "targets.json"
@@ -36,6 +37,13 @@ def _without(name: str, why: str) -> Backend:
     return Backend(name=name, works=False, precisions=[], why=why)
 
 
+def _why(module: str, facts: Facts) -> str:
+    """Say why ``module`` cannot be used: not installed, or what importing it raised."""
+    found = facts.imports.get(module)
+    name = DISTRIBUTIONS.get(module, module)
+    return f"{name} is not installed" if found is None else f"{name} does not load: {found.error}"
+
+
 def _onnxruntime(facts: Facts) -> Backend:
     found, name = facts.onnxruntime, "onnxruntime (CPU)"
     if found.error:
@@ -44,9 +52,9 @@ def _onnxruntime(facts: Facts) -> Backend:
 
 
 def _openvino(facts: Facts) -> Backend:
-    found, name = facts.packages.get("openvino"), "openvino (CPU)"
-    if found is None:
-        return _without(name, "openvino is not installed")
+    found, name = facts.imports.get("openvino"), "openvino (CPU)"
+    if found is None or found.error:
+        return _without(name, _why("openvino", facts))
     return Backend(name=name, works=True, precisions=ON_CPU, why=_version(facts, "openvino", found.version))
 
 
@@ -58,11 +66,12 @@ def _version(facts: Facts, backend: str, version: str | None) -> str:
 
 def _native(facts: Facts) -> Backend:
     name = "native (CPU)"
-    missing = [
-        what for what, found in (("a C++ compiler", facts.compiler), ("onnx", facts.packages.get("onnx"))) if not found
-    ]
+    onnx = facts.imports.get("onnx")
+    missing = [what for what, found in (("a C++ compiler", facts.compiler), ("onnx", onnx)) if not found]
     if missing:
         return _without(name, f"{' and '.join(missing)} not installed")
+    if onnx is not None and onnx.error:
+        return _without(name, _why("onnx", facts))
     return Backend(name=name, works=True, precisions=["int8"], why=f"compiled by {facts.compiler} when first asked for")
 
 
@@ -89,16 +98,20 @@ def _tensorrt(facts: Facts) -> Backend:
 
 
 def _rtx(facts: Facts) -> Backend:
-    found, name = facts.packages.get("tensorrt-rtx"), "tensorrt-rtx"
+    found, name = facts.imports.get("tensorrt_rtx"), "tensorrt-rtx"
     if facts.kind == "jetson":
         return _without(name, "TensorRT-RTX is for desktop cards")
-    if found is None:
-        return _without(name, "tensorrt-rtx is not installed")
-    return _on_gpu(facts, name, "tensorrt_rtx", found.version)
+    if found is None or found.error:
+        return _without(name, _why("tensorrt_rtx", facts))
+    return _on_gpu(facts, name, "tensorrt_rtx", found.version or "")
 
 
 def _torch_tensorrt(facts: Facts) -> Backend:
-    missing = [name for name in ("torch", "torch-tensorrt") if name not in facts.packages]
+    modules = ("torch", "torch_tensorrt")
+    missing = [DISTRIBUTIONS.get(name, name) for name in modules if name not in facts.imports]
     if missing:
         return _without("torch-tensorrt", f"{' and '.join(missing)} not installed")
-    return _on_gpu(facts, "torch-tensorrt", "tensorrt", facts.packages["torch-tensorrt"].version)
+    for name in modules:
+        if facts.imports[name].error:
+            return _without("torch-tensorrt", _why(name, facts))
+    return _on_gpu(facts, "torch-tensorrt", "tensorrt", facts.imports["torch_tensorrt"].version or "")

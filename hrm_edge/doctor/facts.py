@@ -106,6 +106,7 @@ class Facts(_Closed):
     cuda: Cuda
     tensorrt: TensorRT
     onnxruntime: Import
+    imports: dict[str, Import] = Field(description="installed module → what came of importing it")
     int8: dict[str, str] = Field(
         default={}, description="CPU backend → how it multiplies INT8 artifacts on this processor, by a probe"
     )

@@ -72,6 +72,8 @@ def try_import(name: str) -> Import:
     """Import ``name`` in a new process: a library of the wrong machine may crash it."""
     code = (
         "import importlib, json, sys\n"
+        "import hrm_edge.quiet\n"
+        "hrm_edge.quiet.switch_off()\n"
         "try:\n"
         f"    module = importlib.import_module({name!r})\n"
         "    providers = getattr(module, 'get_available_providers', list)()\n"
@@ -90,6 +92,11 @@ def try_import(name: str) -> Import:
         return Import(error=f"importing it takes more than {IMPORT_LIMIT_S:.0f} s")
     except (OSError, ValueError, IndexError):
         return Import(error="importing it crashes Python")
+
+
+def is_missing(name: str, error: str | None) -> bool:
+    """Whether importing ``name`` failed because it is not installed, and not because it does not load."""
+    return error == f"ModuleNotFoundError: No module named {name!r}"
 
 
 def try_int8(module: str) -> str | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from hrm_edge.device.clocks import clocks, power_mode, power_modes
@@ -25,7 +26,7 @@ from hrm_edge.doctor.facts import (
     Resources,
     TensorRT,
 )
-from hrm_edge.doctor.machine import Machine
+from hrm_edge.doctor.machine import Import, Machine, is_missing
 
 PACKAGES = (
     "numpy",
@@ -38,6 +39,8 @@ PACKAGES = (
     "jetson-stats",
     "opencv-python-headless",
 )
+# What backends, pictures, training and export stand on: "installed" is no promise that it loads.
+JUDGED = ("numpy", "cv2", "onnx", "openvino", "tensorrt_rtx", "torch", "torch_tensorrt")
 TENSORRT_PIP = ("tensorrt", "tensorrt-cu12", "tensorrt-cu13", "tensorrt-cu12-bindings", "tensorrt-cu13-bindings")
 RUNTIMES = {"onnxruntime": "ort", "openvino": "ov"}  # CPU backend → its module in hrm_edge.runtime
 COMPILERS = ("c++", "g++", "clang++")  # as runtime/native/compile.py looks for them
@@ -51,7 +54,9 @@ def read_facts(machine: Machine) -> Facts:
     debs = _debs(machine)
     known = _group_table(machine)
     onnxruntime = machine.imports("onnxruntime")
-    installed = {"onnxruntime": not onnxruntime.error, "openvino": machine.package("openvino") is not None}
+    imports = _imports(machine)
+    openvino = imports.get("openvino")
+    installed = {"onnxruntime": not onnxruntime.error, "openvino": openvino is not None and not openvino.error}
     return Facts(
         kind=kind,
         architecture=machine.architecture,
@@ -64,6 +69,7 @@ def read_facts(machine: Machine) -> Facts:
         cuda=_cuda(machine, debs),
         tensorrt=_tensorrt(machine, debs),
         onnxruntime=onnxruntime,
+        imports=imports,
         int8={name: said for name, there in installed.items() if there and (said := machine.int8(RUNTIMES[name]))},
         compiler=next((path for name in COMPILERS if (path := machine.system.run("which", name))), "").strip() or None,
         packages={name: found for name in PACKAGES if (found := machine.package(name))},
@@ -77,6 +83,13 @@ def read_facts(machine: Machine) -> Facts:
         cameras=list(_cameras(machine)),
         jtop=_jtop(machine),
     )
+
+
+def _imports(machine: Machine) -> dict[str, Import]:
+    """Import what is judged, several processes at a time; what is not installed is left out."""
+    with ThreadPoolExecutor(max_workers=4) as pool:
+        found = dict(zip(JUDGED, pool.map(machine.imports, JUDGED), strict=True))
+    return {name: result for name, result in found.items() if not is_missing(name, result.error)}
 
 
 _GPU_NODES: dict[Kind, tuple[str, ...]] = {

@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterator
 from hrm_edge.device.matrix import Release, load_matrix, starts_with
 from hrm_edge.doctor.facts import Facts
 from hrm_edge.doctor.findings import Finding, fail, note, warn
+from hrm_edge.doctor.machine import is_missing
+from hrm_edge.packages import DISTRIBUTIONS, load_hint
 
 NEEDED_BYTES = 256 << 20  # ONNX Runtime, the largest shipped model and Python: 150 MB were measured
 NEEDED_DISK = 1 << 30
@@ -25,12 +27,20 @@ def _default_road(facts: Facts) -> Iterator[Finding]:
             "python3.10 -m venv .venv",
         )
     if facts.onnxruntime.error:
-        broken = "is not installed" if "ModuleNotFound" in facts.onnxruntime.error else "does not load"
+        missing = is_missing("onnxruntime", facts.onnxruntime.error)
+        broken = "is not installed" if missing else "does not load"
         yield fail(
             "onnxruntime",
             f"onnxruntime, which runs the models, {broken} ({facts.onnxruntime.error})",
-            f"{facts.python.executable} -m pip install --force-reinstall onnxruntime",
+            load_hint("onnxruntime", facts.onnxruntime.error, facts.python.executable),
         )
+    for module, found in facts.imports.items():
+        if found.error:
+            yield warn(
+                f"broken-{module}",
+                f"{DISTRIBUTIONS.get(module, module)} is installed and does not load ({found.error})",
+                load_hint(module, found.error, facts.python.executable),
+            )
     available = facts.resources.memory_available_bytes
     if available is not None and available < NEEDED_BYTES:
         yield fail("memory", f"only {_mib(available)} of memory are free", "close other programs, or add swap")

@@ -13,6 +13,7 @@ from onnx import TensorProto
 
 from hrm_edge.model.hrm import HRM
 from hrm_edge.parity import CheckSet
+from hrm_edge.quiet import import_onnxruntime
 from hrm_edge.spec import STEP_OUTPUTS
 
 HALF_MAX = 65504.0
@@ -41,8 +42,7 @@ class Range:
 
 def half_range(model: HRM, graph: onnx.ModelProto, check: CheckSet, steps: int) -> Range:
     """Run the float16 ``graph`` of ``model`` on a few puzzles of ``check`` for ``steps`` steps."""
-    import onnxruntime
-
+    onnxruntime = import_onnxruntime()
     shown = _with_all_outputs(graph)
     options = onnxruntime.SessionOptions()
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL

@@ -14,7 +14,9 @@ from hrm_edge.model.session import TorchSession
 from hrm_edge.model.weights import (
     EMA_FILE,
     MODEL_FILE,
+    OTHER_SIZE,
     CheckpointInfo,
+    check_tensors,
     find_checkpoint,
     load_tensors,
     load_weights,
@@ -40,6 +42,7 @@ def load_model(path: Path | str, task: str | None = None) -> tuple[HRM, Checkpoi
     tensors = load_tensors(folder / MODEL_FILE)
     if EMA_FILE in info.files:
         tensors.update(load_tensors(folder / EMA_FILE))
+    check_tensors(info.spec, tensors, folder, OTHER_SIZE)  # before a model of that size is built
     model = HRM(info.spec)
     load_weights(model, tensors, folder)
     return model.eval(), info, folder

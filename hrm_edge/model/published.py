@@ -6,22 +6,18 @@ writes beside the file, and without it are taken as the published models have th
 
 from __future__ import annotations
 
-import pickle
 import re
-import warnings
-import zipfile
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
-import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 from torch import Tensor
 
 from hrm_edge.errors import UserError
-from hrm_edge.files import os_error
-from hrm_edge.model.weights import CHECKPOINT, check_tensors, family, load_tensors
+from hrm_edge.files import read_yaml
+from hrm_edge.model.state_dict import read_parts, read_state_dict
+from hrm_edge.model.weights import CHECKPOINT, check_tensors, family
 from hrm_edge.spec import ModelSpec, variant_spec
 from hrm_edge.tasks import get_task, task_names
 from hrm_edge.tasks.base import Task
@@ -30,13 +26,11 @@ from hrm_edge.tasks.sudoku import Sudoku
 CONFIG = "all_config.yaml"
 HEAD_DIM = 64  # of every published model
 _PREFIX = re.compile(r"^(?:_orig_mod\.|module\.|model\.|inner\.)+")  # of torch.compile, DDP and the published classes
-_WRAPPERS = ("state_dict", "model_state_dict", "model")
 _TOKENS, _Q_HEAD, _POSITIONS, _PUZZLES = (
     "embed_tokens.embedding_weight", "q_head.weight", "embed_pos.embedding_weight", "puzzle_emb.weights",
 )  # fmt: skip
 _GATE_UP, _MIXER = "L_level.layers.0.mlp.gate_up_proj.weight", "L_level.layers.0.mlp_t.down_proj.weight"
 _BUFFERS = ("H_init", "L_init", _PUZZLES)  # what an average of the parameters alone does not have
-_AVERAGES = ("ema", "ema_state_dict", "ema_model", "shadow")  # keys of averaged weights beside the trained ones
 _TRM_PUZZLE_LEN = 16
 
 
@@ -123,7 +117,7 @@ def read_published(path: Path, task: str | None = None) -> tuple[PublishedInfo, 
     tensors, weights = _read_tensors(path)
     shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
     for name in (_TOKENS, _Q_HEAD, _GATE_UP):
-        if len(shapes.get(name, ())) != 2:
+        if len(shapes.get(name, ())) != 2 or 0 in shapes[name]:
             raise UserError(
                 f"{path} is no published HRM or TRM: it has no matrix '{name}'",
                 f"give a state dict with the published names, such as model.inner.{name}",
@@ -147,7 +141,7 @@ def _read_tensors(path: Path) -> tuple[dict[str, Tensor], str | None]:
 
     A file of averages alone has no buffers: they are those of the checkpoint beside it.
     """
-    trained, averages = (_renamed(part) for part in _read_parts(path))
+    trained, averages = (_renamed(part) for part in read_parts(path))
     if averages and trained:
         return {**trained, **averages}, "averaged ones (EMA), which the file has beside the trained ones"
     found = averages or trained
@@ -201,90 +195,13 @@ def _assumed(spec: ModelSpec, arch: _Arch, mixes_by_mlp: bool) -> str:
     return ", ".join(parts)
 
 
-def read_state_dict(path: Path) -> dict[str, Tensor]:
-    """The tensors of a ``.safetensors`` file or of one that ``torch.save`` wrote; nothing else is unpickled."""
-    trained, averages = _read_parts(path)
-    return trained or averages
-
-
-def _read_parts(path: Path) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """A file's trained tensors, and the averages (EMA) that it holds in a dictionary of their own."""
-    if path.suffix == ".safetensors":
-        return load_tensors(path), {}
-    if zipfile.is_zipfile(path):
-        _check_sums(path)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of pickle protocols that torch did not write itself
-            tree = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
-    except pickle.UnpicklingError as error:
-        if (match := re.search(r"GLOBAL ([\w.]+\w)", str(error))) is None:
-            raise _not_a_state_dict(path) from error
-        raise UserError(
-            f"{path} holds pickled objects ({match[1]}), which can run code when they are loaded",
-            "where you trust it, write its tensors alone: torch.save(model.state_dict(), FILE)",
-        ) from error
-    except OSError as error:
-        if isinstance(error, FileNotFoundError | PermissionError):
-            raise os_error(error, path) from error
-        raise _not_a_state_dict(path) from error
-    except Exception as error:  # a torn file raises whatever its bytes lead to
-        raise _not_a_state_dict(path) from error
-    averages = _inside(tree, _AVERAGES)
-    trained = _inside(tree, _WRAPPERS) or ({} if averages else tree)
-    parts = [part for part in (trained, averages) if part]
-    if not parts or not all(isinstance(value, Tensor) for part in parts for value in _values(part)):
-        raise UserError(f"{path} is no model: it holds no state dict", "write torch.save(model.state_dict(), FILE)")
-    return {str(name): tensor for name, tensor in trained.items()}, dict(averages)
-
-
-def _inside(tree: Any, keys: Collection[str]) -> dict[str, Any]:
-    """The innermost dictionary that ``tree`` has under ``keys``; empty where it has none."""
-    inner = next((tree[key] for key in keys if isinstance(tree, dict) and isinstance(tree.get(key), dict)), None)
-    return {} if inner is None else _inside(inner, (*keys, *_WRAPPERS)) or inner
-
-
-def _values(part: Any) -> Collection[Any]:
-    """Values of a dictionary; what is none has itself, which is no tensor of a state dict."""
-    return part.values() if isinstance(part, dict) else [None]
-
-
-def _check_sums(path: Path) -> None:
-    """Compare every part of an archive with its CRC-32, which torch writes but does not read."""
-    try:
-        with zipfile.ZipFile(path) as archive:
-            for entry in archive.infolist():
-                with archive.open(entry) as part:
-                    if entry.CRC:  # 0: written under torch.serialization.set_crc32_options(False)
-                        while part.read(1 << 20):
-                            pass
-    except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError) as error:
-        raise UserError(
-            f"{path} is damaged: {error}", "download it again; its bytes are not those that were written"
-        ) from error
-    except OSError as error:
-        raise os_error(error, path) from error
-
-
-def _not_a_state_dict(path: Path) -> UserError:
-    return UserError(
-        f"{path} is no model: it is a file that is no whole state dict",
-        "download it again, or give a file that torch.save or safetensors wrote",
-    )
-
-
 def _read_config(path: Path) -> _Config:
     again = "take the one that was published with the checkpoint, or remove it to take the published sizes"
     try:
-        value = yaml.safe_load(path.read_text(encoding="utf-8"))
-        return _Config.model_validate(value)
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} is not valid YAML", again) from error
+        return _Config.model_validate(read_yaml(path, again))
     except ValidationError as error:
         first = error.errors()[0]
         raise UserError(f"{path}: {'.'.join(map(str, first['loc']))}: {first['msg']}", again) from error
-    except OSError as error:
-        raise os_error(error, path) from error
 
 
 def _spec(
@@ -341,7 +258,7 @@ def _told(value: int | None, published: int) -> int:
 
 def _expansion(inner: int, hidden: int) -> float:
     """The published 4 where it gives ``inner``; an MLP over positions has its size from it too."""
-    spec = ModelSpec(variant="full", vocab=2, seq_len=1, hidden=hidden, heads=1, h_layers=1, l_layers=1)
+    spec = ModelSpec.model_construct(variant="full", vocab=2, seq_len=1, hidden=hidden, heads=1, h_layers=1, l_layers=1)
     return spec.expansion if spec.inner == inner else 1.5 * inner / hidden
 
 
@@ -356,7 +273,8 @@ def _leading_positions(arch: _Arch, filled: int, *, is_trm: bool) -> list[int]:
 
 def _count(shapes: dict[str, tuple[int, ...]], level: str) -> int:
     """Layers of a level, a gap left by a missing one counted; 0: the model does not have the level."""
-    return 1 + max((int(name.split(".")[2]) for name in shapes if name.startswith(f"{level}.layers.")), default=-1)
+    numbers = [re.match(rf"{level}\.layers\.(\d{{1,9}})\.", name) for name in shapes]
+    return 1 + max((int(match[1]) for match in numbers if match), default=-1)
 
 
 def _task(path: Path, vocab: int, lengths: list[int] | None, data_path: str, name: str | None) -> Task:

@@ -10,14 +10,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
 from hrm_edge.errors import UserError
 from hrm_edge.files import read_json
-from hrm_edge.manifest import FileEntry, FileName, verify_files
+from hrm_edge.manifest import FileEntry, FileName, read_record, verify_files
 from hrm_edge.model.hrm import HRM
 from hrm_edge.spec import ModelSpec, buffer_shapes, parameter_shapes
 
@@ -27,6 +27,7 @@ EMA_FILE = "ema.safetensors"
 BEST = "best.json"
 CHECKPOINTS = "checkpoints"
 SCHEMA_VERSION = 1
+OTHER_SIZE = "the checkpoint is of another variant or size: check the recipe's variant and model keys"
 
 
 class CheckpointInfo(BaseModel):
@@ -62,11 +63,7 @@ def read_checkpoint(folder: Path) -> CheckpointInfo:
     again = "copy it again, or go on from another checkpoint of the run"
     if not path.is_file():
         raise UserError(f"{folder} is no checkpoint: {CHECKPOINT} is missing", again)
-    try:
-        info = CheckpointInfo.model_validate(read_json(path))
-    except ValidationError as error:
-        first = error.errors()[0]
-        raise UserError(f"{path}: {'.'.join(map(str, first['loc']))}: {first['msg']}", again) from error
+    info = read_record(path, CheckpointInfo, SCHEMA_VERSION, again=again)
     verify_files(folder, info.files, again=again)
     return info
 
@@ -83,7 +80,8 @@ def find_checkpoint(path: Path | str) -> Path:
     if (path / CHECKPOINT).is_file():
         return path
     if (path / BEST).is_file():
-        best = path / CHECKPOINTS / str(read_json(path / BEST).get("checkpoint", ""))
+        named = read_json(path / BEST)
+        best = path / CHECKPOINTS / str(named.get("checkpoint", "") if isinstance(named, dict) else "")
         if (best / CHECKPOINT).is_file():
             return best
     newest = checkpoints(path)
@@ -102,8 +100,7 @@ def load_tensors(path: Path) -> dict[str, Tensor]:
 
 def load_weights(model: HRM, tensors: dict[str, Tensor], source: Path | str) -> None:
     """Copy tensors into the model; a missing, extra or misshapen one is a ``UserError`` that names it."""
-    mend = "the checkpoint is of another variant or size: check the recipe's variant and model keys"
-    check_tensors(model.spec, tensors, source, mend)
+    check_tensors(model.spec, tensors, source, OTHER_SIZE)
     model.load_state_dict(tensors, strict=True)
 
 

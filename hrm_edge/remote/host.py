@@ -6,6 +6,7 @@ Host keys are never accepted silently (``StrictHostKeyChecking=yes`` whatever th
 from __future__ import annotations
 
 import contextlib
+import os
 import shlex
 import shutil
 import subprocess
@@ -17,7 +18,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
+from hrm_edge.child import python_command
 from hrm_edge.errors import UserError
+from hrm_edge.remote.shell import after_mark, new_mark, remote_words
 
 T = TypeVar("T")
 
@@ -30,7 +33,8 @@ FIRST_TRIES = 3  # a line that breaks during the first handshake; one that canno
 # A board that lost its power says nothing: three missed answers, five seconds apart, are a drop.
 _ALIVE = ("-o", "ServerAliveInterval=5", "-o", "ServerAliveCountMax=3", "-o", "ConnectTimeout=15")
 
-_RSYNC = ("--archive", "--no-owner", "--no-group", "--protect-args", "--stats", "--timeout=60")
+# No owners, links, devices or pipes: what comes back is files of this user.
+_RSYNC = ("--recursive", "--times", "--protect-args", "--stats", "--timeout=60")
 
 _REFUSALS = (  # words of ssh → (what, mend); waiting does not help against these
     (
@@ -119,37 +123,52 @@ class Host:
         if done.returncode:
             raise UserError(f"port {port} cannot be forwarded: {done.stderr.strip()}", "choose another one: --port N")
 
-    def command(self, script: str) -> list[str]:
-        """The local command that runs a shell script on the board, whatever login shell the user has there."""
-        return ["ssh", *self._options, *self._shared, "-T", self.name, f"sh -c {shlex.quote(script)}"]
+    def command(self, script: str, mark: bytes) -> list[str]:
+        """The local command that runs a shell script on the board, whatever login shell the user has there.
+
+        Its output begins with ``mark``.
+        """
+        return ["ssh", *self._options, *self._shared, "-T", self.name, remote_words(script, mark)]
 
     def run(self, script: str, stdin: str | None = None) -> Done:
         """Run a short script once. Raises ``DroppedError``, or ``UserError`` where ssh is refused."""
+        mark = new_mark()
         done = subprocess.run(
-            self.command(script), capture_output=True, text=True, errors="replace", check=False, input=stdin or "",
-        )  # fmt: skip
+            self.command(script, mark), capture_output=True, check=False, input=os.fsencode(stdin or "")
+        )
+        said = done.stderr.decode(errors="replace")
         if done.returncode == SSH_FAILED:
-            self._failed(done.stderr)
-        return Done(done.returncode, done.stdout, done.stderr)
+            self._failed(said)
+        return Done(done.returncode, after_mark(done.stdout, mark).decode(errors="replace"), said)
 
-    def rsync(self, arguments: Sequence[str], stdin: str | None = None) -> str:
-        """Run rsync over the shared connection; returns its statistics. ``{host}:`` in arguments is the board."""
-        shell = shlex.join(["ssh", *self._options, *self._shared])
-        named = [argument.replace("{host}", self.name) for argument in arguments]
+    def at(self, path: str) -> str:
+        """Return ``path`` of the board as rsync writes it."""
+        user, sign, address = self.name.rpartition("@")
+        return f"{user}{sign}[{address}]:{path}" if ":" in address else f"{self.name}:{path}"
+
+    def rsync(self, options: Sequence[str], source: str | Path, target: str | Path, stdin: bytes = b"") -> str:
+        """Run rsync over the shared connection; returns its statistics.
+
+        ``source`` and ``target``: folders, of which the board's is made by :meth:`at`, the other a ``Path`` of here.
+        """
+        ssh = ["ssh", *self._options, *self._shared]
+        shell = shlex.join([*python_command("-m", "hrm_edge.remote.shell"), *ssh])
+        # absolute: rsync takes a relative "nano:v2" for a folder of a host called nano
+        places = [place if isinstance(place, str) else f"{place.absolute()}/" for place in (source, target)]
         done = subprocess.run(
-            ["rsync", *_RSYNC, f"--rsh={shell}", *named],
-            capture_output=True, text=True, errors="replace", check=False, input=stdin or "",
-        )  # fmt: skip
+            ["rsync", *_RSYNC, *options, f"--rsh={shell}", "--", *places], capture_output=True, check=False, input=stdin
+        )
+        said = done.stderr.decode(errors="replace")
         if done.returncode in RSYNC_DROPPED:
-            self._failed(done.stderr)
+            self._failed(said)
         if done.returncode:
-            words = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
-            if "command not found" in done.stderr or done.returncode == 127:
+            words = said.strip().splitlines() or [f"exit code {done.returncode}"]
+            if "not found" in said or done.returncode == 127:
                 raise UserError(f"rsync is not installed on {self.name}", "there: sudo apt-get install rsync")
-            full = "No space left" in done.stderr
+            full = "No space left" in said
             mend = f"free some space: ssh {self.name} df -h" if full else f"ssh {self.name} ls -ld .cache"
             raise UserError(f"copying to or from {self.name} failed: {words[0]}", mend)
-        return done.stdout
+        return done.stdout.decode(errors="replace")
 
     def _failed(self, words: str) -> None:
         host = {"host": self.name, "name": self.name.rpartition("@")[2]}

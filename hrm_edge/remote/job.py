@@ -18,6 +18,7 @@ from typing import IO
 
 from hrm_edge.errors import Interrupted, UserError
 from hrm_edge.remote.host import SSH_FAILED, DroppedError, Host, ProgressedError
+from hrm_edge.remote.shell import Stream, new_mark
 from hrm_edge.remote.workspace import Workspace
 
 NO_PROGRAM = 127
@@ -100,10 +101,12 @@ class Job:
             if after_connect:
                 after_connect()
             script = self.space.preamble + _FOLLOW.format(job=self.name, seen=seen, launch=_LAUNCH)
-            before = seen
-            with subprocess.Popen(self.host.command(script), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE) as tail:
+            before, mark = seen, new_mark()
+            command = self.host.command(script, mark)
+            with subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE) as tail:
                 assert tail.stdout is not None
-                while piece := tail.stdout.read1(1 << 16):  # type: ignore[attr-defined]
+                stream = Stream(tail.stdout, mark)
+                while piece := stream.read():
                     out.write(piece)
                     out.flush()
                     seen += len(piece)
@@ -129,10 +132,10 @@ class Job:
             self.host.run(self.space.preamble + kill)
 
     def fetch(self, folder: Path) -> list[Path]:
-        """Bring the files that the job wrote into ``folder``."""
-        source = f"{{host}}:{self.space.folder}/jobs/{self.name}/out/"
-        self.host.persistently(lambda: self.host.rsync(["--checksum", source, f"{folder}/"]))
-        return sorted(path for path in folder.rglob("*") if path.is_file())
+        """Bring the files that the job wrote into ``folder``; links, pipes and devices stay there."""
+        source = self.host.at(f"{self.space.folder}/jobs/{self.name}/out/")
+        self.host.persistently(lambda: self.host.rsync(["--checksum"], source, folder))
+        return sorted(path for path in folder.rglob("*") if path.is_file() and not path.is_symlink())
 
 
 def new_job(space: Workspace, verb: str) -> Job:

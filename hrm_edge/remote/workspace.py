@@ -49,6 +49,8 @@ class Workspace:
     def __init__(self, host: Host, name: str) -> None:
         self.host = host
         home = host.persistently(lambda: host.run('printf %s "$HOME"')).out
+        if not re.fullmatch(r"/[^\n]*", home):
+            raise UserError(f"{host.name} does not say where its home is: {home!r}", f"ssh {host.name} pwd")
         self.folder = f"{home}/{REMOTE_ROOT}/{name}"
         self.base = f"base={shlex.quote(self.folder)}"
         self.preamble = f'set -u; {self.base}; mkdir -p "$base/jobs" && cd "$base" || exit 1; '
@@ -78,15 +80,10 @@ class Workspace:
             return Sent(path, 0)
         # Files that are the same in another folder are copied there; what a cut-off copy left is gone on with.
         bases = [f"--copy-dest=../{name}" for name in listed if name != f"{digest}.part"]
-        arguments = [
-            "--checksum",
-            "--partial",
-            "--files-from=-",
-            *bases,
-            f"{parent}/",
-            f"{{host}}:{self.folder}/{target}.part/",
-        ]
-        stats = self.host.persistently(lambda: self.host.rsync(arguments, stdin="\n".join(names)))
+        options = ["--checksum", "--partial", "--perms", "--copy-links", "--from0", "--files-from=-", *bases]
+        there = self.host.at(f"{self.folder}/{target}.part/")
+        listing = b"\0".join(map(os.fsencode, names))
+        stats = self.host.persistently(lambda: self.host.rsync(options, parent, there, listing))
         finish = f"mv -T {target}.part {target} 2>/dev/null || [ -d {target} ]"
         if self.host.persistently(lambda: self.host.run(self.preamble + finish)).code:
             raise UserError(f"{self.host.name}: {target} could not be completed", f"ssh {self.host.name} df -h")

@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hrm_edge.errors import HrmEdgeError
-from hrm_edge.files import read_json, user_cache, write_json
+from hrm_edge.files import read_json, writable_cache, write_json
 from hrm_edge.runtime.compiled import processor
 
 PROBE = Path(__file__).with_name("probe.onnx")
@@ -95,7 +95,7 @@ def int8_is_exact(runtime: str, version: str, settings: str, probe: Callable[[],
     chosen = sorted(f"{name}={value}" for name, value in os.environ.items() if name.startswith(ENVIRONMENT))
     parts = (runtime, version, settings, processor(), *chosen, hashlib.sha256(PROBE.read_bytes()).hexdigest())
     name = hashlib.sha256("\0".join(parts).encode()).hexdigest()[:32]
-    path = user_cache() / "arithmetic" / f"{name}.json"
+    path = writable_cache("arithmetic") / f"{name}.json"
     with contextlib.suppress(HrmEdgeError, TypeError, KeyError):
         known = read_json(path)["exact"]
         if isinstance(known, bool):

@@ -18,7 +18,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import TypeVar
 
-from hrm_edge.files import user_cache
+from hrm_edge.files import writable_cache
 from hrm_edge.manifest import STEP_FILE, Manifest
 
 RUNTIME = "onnxruntime"
@@ -42,7 +42,7 @@ def key_for(manifest: Manifest, products: str) -> str | None:
 
 def graphs_folder() -> Path:
     """The folder of the graphs that ONNX Runtime has optimized."""
-    return user_cache() / "compiled" / RUNTIME
+    return writable_cache("compiled") / RUNTIME
 
 
 def find(folder: Path, key: str, suffix: str) -> tuple[Path, bytes] | None:

@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 
 from hrm_edge.errors import UserError
 from hrm_edge.manifest import STEP_FILE, Manifest
+from hrm_edge.packages import unusable
+from hrm_edge.quiet import import_onnxruntime
 from hrm_edge.runtime import compiled
 from hrm_edge.runtime.arithmetic import NO_EXACT_WAY, PROBE, Arithmetic, arithmetic, is_exact
 from hrm_edge.runtime.host import HostSession, Outputs, Port, check_ports
@@ -50,10 +52,9 @@ def _ports(nodes: list[Any]) -> list[Port]:
 
 def _import() -> Any:
     try:
-        import onnxruntime
+        return import_onnxruntime()
     except ImportError as error:
-        raise UserError("onnxruntime is not installed, and it runs the artifact", "pip install onnxruntime") from error
-    return onnxruntime
+        raise unusable("onnxruntime", error, "and it runs the artifact") from error
 
 
 def int8_arithmetic() -> Arithmetic:

@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 
 from hrm_edge.errors import UserError
 from hrm_edge.manifest import STEP_FILE, Manifest
+from hrm_edge.packages import unusable
+from hrm_edge.quiet import import_openvino
 from hrm_edge.runtime.arithmetic import NO_EXACT_WAY, PROBE, Arithmetic, arithmetic, is_exact
 from hrm_edge.runtime.host import HostSession, Outputs, Port, check_ports
 from hrm_edge.spec import STEP_OUTPUTS
@@ -102,10 +104,9 @@ def _ports(ports: list[Any]) -> list[Port]:
 
 def _import() -> Any:
     try:
-        import openvino
+        return import_openvino()
     except ImportError as error:
-        raise UserError("--backend openvino: openvino is not installed", "pip install 'hrm-edge[openvino]'") from error
-    return openvino
+        raise unusable("openvino", error, "which --backend openvino needs") from error
 
 
 def _read(path: Path) -> tuple[Any, Any]:

@@ -266,12 +266,17 @@ def no_solution() -> UserError:
     return UserError("the puzzle has no solution", "one of its givens is wrong: check them against the original")
 
 
-def several_solutions(task: Sudoku, first: Tokens, second: Tokens) -> UserError:
+class SeveralSolutions(UserError):
+    """A puzzle with more than one solution: a given is missing, or the puzzle has more rules than Sudoku's."""
+
+
+def several_solutions(task: Sudoku, first: Tokens, second: Tokens) -> SeveralSolutions:
     """Two solutions [S] of one puzzle: names a cell where they differ."""
     cell = int(np.nonzero(first != second)[0][0])
     one, other = sorted((DIGITS[first[cell] - FIRST_DIGIT], DIGITS[second[cell] - FIRST_DIGIT]))
-    return UserError(
+    return SeveralSolutions(
         f"the puzzle has several solutions: row {cell // task.side + 1}, column {cell % task.side + 1} "
         f"can be {one} or {other}",
-        "a given is missing: check it against the original",
+        "a given is missing: check it against the original. Puzzles with more rules than Sudoku's, such as diagonals "
+        "(Sudoku-X) or extra boxes (Hyper-Sudoku), are not supported",
     )

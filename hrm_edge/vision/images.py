@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import struct
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -11,13 +11,15 @@ from numpy.typing import NDArray
 
 from hrm_edge.errors import UserError
 from hrm_edge.files import atomic_file, os_error
+from hrm_edge.vision.formats import FORMATS, READABLE, Header, pictures_of, read_header
 
 Image = NDArray[np.uint8]  # [h, w, 3] BGR
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
 MAX_BYTES = 64 << 20
 MAX_PIXELS = 64_000_000  # above what phones save; decoded it takes 3 bytes a pixel
+UPLOAD_PIXELS = 16_000_000  # of a picture that somebody sends to the page
 MIN_SIDE = 64  # pixels: below, the cells of a grid are too small to hold a digit
+_DARKEST, _LIGHT = 0.02, 110  # share of the pixels, and how bright they are where all that is seen is light
 _SMALLER = "make it smaller, or send a part of it"
 
 
@@ -36,27 +38,59 @@ def load_image(path: Path | str, upright: bool = True) -> Image:
     return decode_image(data, str(path), upright)
 
 
+def decode_upload(data: bytes) -> Image:
+    """Decode a picture that somebody sent, in at most ``UPLOAD_PIXELS``: a JPEG of more is read at a half or a quarter
+    of its size, as JPEG allows; another picture of more is refused, since a small file may hold it."""
+    name = "the upload"
+    header = _read_header(data, name)
+    width, height = header.size or (0, 0)
+    flags = cv2.IMREAD_COLOR
+    if width * height > UPLOAD_PIXELS:
+        if header.kind != "jpeg":
+            raise UserError(
+                f"{name}: the picture has {width}x{height} pixels, more than {UPLOAD_PIXELS // 10**6} megapixels",
+                _SMALLER,
+            )
+        half = width * height <= 4 * UPLOAD_PIXELS
+        flags = cv2.IMREAD_REDUCED_COLOR_2 if half else cv2.IMREAD_REDUCED_COLOR_4
+    return _decode(data, name, flags)
+
+
 def decode_image(data: bytes, name: str, upright: bool = True) -> Image:
-    """The bytes of a JPEG, PNG, WebP or BMP file as BGR uint8 [h, w, 3]; ``name`` is what errors call it.
+    """The bytes of a JPEG, PNG, WebP, BMP or GIF file as BGR uint8 [h, w, 3]; ``name`` is what errors call it.
+
+    Of an animation it is the first picture; what is transparent becomes paper.
 
     Raises ``UserError`` for what is no picture, is torn, or has more than ``MAX_PIXELS`` pixels or less than
     ``MIN_SIDE`` a side. The size is taken from the header, before anything is decoded.
     """
+    return _decode(data, name, cv2.IMREAD_COLOR | (0 if upright else cv2.IMREAD_IGNORE_ORIENTATION))
+
+
+def _decode(data: bytes, name: str, flags: int) -> Image:
+    """See :func:`decode_image`; ``flags`` of OpenCV."""
     if len(data) > MAX_BYTES:
         raise _too_large(name)
-    size = _header_size(data, name)
-    if size is None:
+    header = _read_header(data, name)
+    if header.size is None:
         raise _torn(name)
-    _check_size(*size, name)
-    flags = cv2.IMREAD_COLOR | (0 if upright else cv2.IMREAD_IGNORE_ORIENTATION)
+    _check_size(*header.size, name)
+    if header.transparent:
+        flags = cv2.IMREAD_UNCHANGED
     try:
         image = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
     except cv2.error as error:
         raise _torn(name) from error
+    if image is None and header.kind == "gif" and _opencv() < (4, 11):
+        raise UserError(f"{name}: OpenCV {cv2.__version__} reads no GIF", "save it as PNG, or update OpenCV")
     if image is None:
         raise _torn(name)
     _check_size(image.shape[1], image.shape[0], name)
-    return np.asarray(image, np.uint8)
+    return _on_paper(image)
+
+
+def _opencv() -> tuple[int, ...]:
+    return tuple(int(part) for part in cv2.__version__.split(".")[:2])
 
 
 def _check_size(width: int, height: int, name: str) -> None:
@@ -79,69 +113,56 @@ def _torn(name: str) -> UserError:
     return UserError(f"{name}: the picture is damaged or cut off", "copy or take it again")
 
 
-def _header_size(data: bytes, name: str) -> tuple[int, int] | None:
-    """(width, height) by the file's header; None where it is cut off; ``UserError`` where it is no picture we read."""
-    try:
-        if data[:8] == b"\x89PNG\r\n\x1a\n":
-            return struct.unpack(">II", data[16:24])
-        if data[:2] == b"\xff\xd8":
-            return _jpeg_size(data)
-        if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
-            return _webp_size(data)
-        if data[:2] == b"BM" and len(data) >= 26:
-            width, height = struct.unpack("<ii", data[18:26])
-            return abs(width), abs(height)
-    except (struct.error, IndexError):
-        return None
-    if data[4:8] == b"ftyp" and data[8:12] in (b"heic", b"heix", b"mif1", b"heif", b"avif"):
+def _read_header(data: bytes, name: str) -> Header:
+    """What the header says; ``UserError`` where it is no picture that is read."""
+    header = read_header(data)
+    if header is None:
+        raise UserError(f"{name} is no picture", f"give a {READABLE} file")
+    if header.kind == "heif":
         raise UserError(
             f"{name}: HEIC and AVIF pictures cannot be read",
             "save it as JPEG (iPhone: Settings, Camera, Formats, Most Compatible)",
         )
-    raise UserError(f"{name} is no picture", "give a JPEG, PNG, WebP or BMP file")
+    return header
 
 
-def _jpeg_size(data: bytes) -> tuple[int, int] | None:
-    at = 2
-    while at + 9 <= len(data):
-        if data[at] != 0xFF:
-            return None
-        marker = data[at + 1]
-        if marker == 0xFF:  # padding
-            at += 1
-        elif marker == 0x01 or 0xD0 <= marker <= 0xD8:  # these have no length
-            at += 2
-        elif 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
-            height, width = struct.unpack(">HH", data[at + 5 : at + 9])
-            return width, height
-        else:
-            at += 2 + max(2, struct.unpack(">H", data[at + 2 : at + 4])[0])
-    return None
+def _on_paper(image: NDArray[Any]) -> Image:
+    """A decoded picture [h, w, 1 to 4] of any depth as BGR uint8: transparent places become paper.
 
-
-def _webp_size(data: bytes) -> tuple[int, int] | None:
-    kind = data[12:16]
-    if kind == b"VP8X":
-        return 1 + int.from_bytes(data[24:27], "little"), 1 + int.from_bytes(data[27:30], "little")
-    if kind == b"VP8L":
-        bits = struct.unpack("<I", data[21:25])[0]
-        return 1 + (bits & 0x3FFF), 1 + (bits >> 14 & 0x3FFF)
-    if kind == b"VP8 ":
-        width, height = struct.unpack("<HH", data[26:30])
-        return width & 0x3FFF, height & 0x3FFF
-    return None
+    Paper is white, or black where everything that can be seen is light: it was made for a dark page.
+    """
+    if image.dtype == np.uint16:
+        image = (image >> 8).astype(np.uint8)
+    if image.ndim == 2:
+        return np.asarray(cv2.cvtColor(image, cv2.COLOR_GRAY2BGR), np.uint8)
+    if image.shape[2] < 4:
+        return np.asarray(image, np.uint8)
+    color, alpha = image[..., :3], image[..., 3:]
+    seen = cv2.cvtColor(color, cv2.COLOR_BGR2GRAY)[alpha[..., 0] > 127]
+    paper = 0.0 if seen.size and np.quantile(seen, _DARKEST) > _LIGHT else 255.0
+    share = alpha.astype(np.float32) / 255
+    return np.asarray(color * share + paper * (1 - share) + 0.5, np.uint8)
 
 
 def save_image(image: Image, path: Path) -> None:
-    """Write a BGR picture, as PNG where ``path`` ends in .png, else as JPEG; whole or not at all."""
-    _, data = cv2.imencode(".png" if path.suffix.lower() == ".png" else ".jpg", image)
+    """Write a BGR picture in the format that the ending of ``path`` names, JPEG where it names none; whole or not.
+
+    Raises ``UserError`` where this OpenCV cannot write that format.
+    """
+    ending = FORMATS.get(path.suffix.lower(), ".jpg")
+    try:
+        done, data = cv2.imencode(ending, image)
+    except cv2.error:
+        done = False
+    if not done:
+        raise UserError(f"{path}: OpenCV {cv2.__version__} cannot write {ending[1:].upper()}", "end it in .png or .jpg")
     with atomic_file(path) as temporary:
         temporary.write_bytes(data.tobytes())
 
 
 def image_files(folder: Path) -> list[Path]:
     """The pictures of a folder by name; ``UserError`` where it holds none."""
-    found = sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES and path.is_file())
+    found = pictures_of(folder)
     if not found:
-        raise UserError(f"{folder} holds no pictures", f"put files in it that end in {', '.join(SUFFIXES)}")
+        raise UserError(f"{folder} holds no pictures", f"put {READABLE} files in it")
     return found

@@ -17,16 +17,24 @@ from hrm_edge.errors import UserError
 from hrm_edge.tasks.base import Tokens
 from hrm_edge.tasks.sudoku import BLANK, FIRST_DIGIT, Sudoku, geometry
 from hrm_edge.tasks.sudoku_search import require_unique
+from hrm_edge.vision.cells import SIDE
 from hrm_edge.vision.read import Reading
 
 MAX_NODES = 2000  # guesses of one check: a reading that needs more is no ordinary puzzle
 MAX_TRIES = 3000  # readings looked at for clashes
 MAX_SEARCHES = 150  # of those without clashes, for solutions: about a millisecond each
+MAX_DOUBT = 4.0  # nats, of a reading as it is
+MAX_REPAIRED_DOUBT = 4.0  # nats, of a repaired one
+DOUBTFUL = 0.9  # probability of a digit, below which it is shown as in doubt
+WRITTEN = (0.5, 0.2)  # probabilities of being written by hand, from which on a digit is left out; the next if need be
 MAX_COST = 9.0  # nats: how much less likely than the likeliest reading a repaired one may be
 MIN_GIVENS = 17  # no puzzle with fewer has one solution
 _TRAINED_BLANKS = 0.47  # of the cells that recipes/digits.yaml trains on
 _MARGIN = 1.5  # nats between an accepted repair and the next one that would do
 _SMUDGE = 0.65  # of the doubt about a cell goes to its being blank, times the share of blanks
+_TRIED_WITHOUT = 16  # digits in doubt that are left out to see whether the others need them
+_LITTLE, _CERTAIN = 0.5, 0.005  # nats of a puzzle and of a digit
+_NAMED = 4  # cells in a message
 _FIRST_COST = 0.7  # nats that each repaired cell costs besides, so that fewer changes go first
 
 
@@ -40,23 +48,141 @@ class Verdict:
     """Where there is no puzzle: what is wrong, e.g. two 5s in row 3."""
     repaired: tuple[int, ...] = ()
     """Cells where the rules chose a less likely digit."""
+    doubtful: tuple[int, ...] = ()
+    """Other cells whose digit in the puzzle is less likely than ``DOUBTFUL``."""
+    ignored: tuple[int, ...] = ()
+    """Cells whose digit was written by hand (or in another colour) and left out, for with them there was no puzzle."""
+    disagreeing: tuple[int, ...] = ()
+    """Those of ``ignored`` that have another digit in the solution."""
+    doubt: float = 0.0
+    """Nats: minus the logarithm of the probability that every digit which the solution needs was read rightly."""
 
 
 def judge(reading: Reading, task: Sudoku, repair: bool = True) -> Verdict:
-    """Accept a reading, repair it, or say what is wrong with it.
+    """Accept a reading, repair it, leave out what was written by hand, or say what is wrong with it.
 
-    Doubts between a digit and a blank are first weighed by how full the grid is. Repairs are tried from the likeliest
-    on, up to ``MAX_COST`` nats. Where another one that is about as likely has another solution, none is taken.
+    Doubts between a digit and a blank are first weighed by how full the grid is. The whole reading comes first, then
+    repairs of it, then its printed digits alone, then repairs of these. A digit too few makes no wrong answer, for
+    there must be one solution; a wrong digit may. So nothing is accepted that needs digits which are together in more
+    doubt than ``MAX_DOUBT``.
     """
     reading = _weighed(reading)
     tokens = tokens_of(reading.digits)
+    why: UserError | None = None
+    refused: Verdict | None = None
+    for found, cells, solution, fault in _candidates(reading, tokens, task, repair):
+        why = why or fault
+        if found is not None and solution is not None:
+            verdict = _checked(reading, task, found, cells, solution)
+            if verdict.puzzle is not None:
+                return verdict
+            refused = refused or verdict
+    return refused if refused is not None else Verdict(None, why)
+
+
+_Candidate = tuple["Tokens | None", tuple[int, ...], "Tokens | None", "UserError | None"]
+
+
+def _candidates(reading: Reading, tokens: Tokens, task: Sudoku, repair: bool) -> Iterator[_Candidate]:
+    """What a reading may mean, the nearest to it first: (puzzle, cells repaired, solution, why there is no puzzle)."""
     solution, why = _solved(tokens, task)
-    if why is None:
-        return Verdict(tokens, None)
-    accepted: Verdict | None = None
+    yield tokens, (), solution, why
+    if repair and why is not None:
+        yield *_repaired(reading, tokens, task), None
+    printed = tokens
+    for least in WRITTEN:
+        by_hand = (reading.written > least) & (reading.digits > 0)
+        left = np.where(by_hand, np.uint8(BLANK), tokens)
+        if (left == printed).all() or int((left >= FIRST_DIGIT).sum()) < MIN_GIVENS:
+            continue
+        printed = left
+        solution, _ = _solved(printed, task)
+        yield printed, (), solution, None
+        if repair and solution is None:
+            yield *_repaired(_without(reading, printed), printed, task), None
+
+
+def _checked(reading: Reading, task: Sudoku, puzzle: Tokens, repaired: tuple[int, ...], solution: Tokens) -> Verdict:
+    """The verdict on a puzzle with one ``solution`` [81]: accepted, or in too much doubt."""
+    given = np.flatnonzero(puzzle >= FIRST_DIGIT)
+    share = reading.probabilities[given, puzzle[given] - BLANK]
+    limit = MAX_REPAIRED_DOUBT if repaired else MAX_DOUBT
+    doubt = _doubt(reading, task, puzzle)
+    doubtful = tuple(int(cell) for cell in given[share < DOUBTFUL] if cell not in repaired)
+    if doubt > limit:
+        cells = sorted({*repaired, *doubtful})
+        what = f"too much of it is uncertain: {', '.join(cell_text(reading, cell) for cell in cells[:_NAMED])}"
+        more = f" and {len(cells) - _NAMED} more" if len(cells) > _NAMED else ""
+        return Verdict(None, UserError(what + more, "take a sharper picture"), doubt=doubt)
+    left_out = np.flatnonzero((puzzle == BLANK) & (reading.digits > 0))
+    ignored = tuple(int(cell) for cell in left_out if cell not in repaired)
+    disagreeing = tuple(cell for cell in ignored if solution[cell] - BLANK != reading.digits[cell])
+    return Verdict(puzzle, None, repaired, doubtful, ignored, disagreeing, doubt)
+
+
+def _doubt(reading: Reading, task: Sudoku, puzzle: Tokens) -> float:
+    """Nats: minus the logarithm of the probability that all digits are right which the solution of ``puzzle`` needs.
+
+    A digit that may be left out, for the others have the same solution alone, is confirmed by them. None is tried
+    where there is little doubt anyway.
+    """
+    needed = puzzle.copy()
+    given = np.flatnonzero(puzzle >= FIRST_DIGIT)
+    nats = -np.log(np.maximum(reading.probabilities[given, puzzle[given] - BLANK], 1e-12))
+    doubt = float(nats.sum())
+    for index in np.argsort(-nats, kind="stable")[:_TRIED_WITHOUT]:
+        if doubt <= _LITTLE or nats[index] < _CERTAIN:
+            break
+        without = needed.copy()
+        without[given[index]] = BLANK
+        if _solved(without, task)[0] is not None:
+            needed, doubt = without, doubt - float(nats[index])
+    return doubt
+
+
+def cell_text(reading: Reading, cell: int) -> str:
+    """A cell, what was read in it and how sure that is: ``row 2 column 4 read as 7 (83%)``."""
+    digit = int(reading.digits[cell])
+    read = str(digit) if digit else "a blank"
+    return f"row {cell // SIDE + 1} column {cell % SIDE + 1} read as {read} ({reading.confidence[cell]:.0%})"
+
+
+def doubts_text(reading: Reading, verdict: Verdict) -> list[str]:
+    """Sentences on what a person should look at: cells in doubt, and digits that were left out."""
+    notes = []
+    if verdict.repaired:
+        assert verdict.puzzle is not None
+        taken = (f"{cell_text(reading, c)} taken as {verdict.puzzle[c] - BLANK or 'a blank'}" for c in verdict.repaired)
+        notes.append(f"read with the help of the rules: {', '.join(taken)}")
+    if verdict.doubtful:
+        notes.append(f"in doubt: {', '.join(cell_text(reading, cell) for cell in verdict.doubtful)}")
+    if verdict.ignored:
+        count, wrong = len(verdict.ignored), len(verdict.disagreeing)
+        which = "".join(f", {cell_text(reading, cell)}" for cell in verdict.disagreeing)
+        disagree = f"{wrong} of them disagree{'s' * (wrong == 1)}"
+        notes.append(f"{count} written digit{'s'[: count > 1]} ignored, {disagree}{which}")
+    return notes
+
+
+def _without(reading: Reading, printed: Tokens) -> Reading:
+    """The reading with blanks, for certain, where ``printed`` [81] has one."""
+    probabilities = reading.probabilities.copy()
+    probabilities[printed == BLANK] = np.eye(probabilities.shape[1], dtype=np.float32)[0]
+    return replace(reading, probabilities=probabilities)
+
+
+def _repaired(reading: Reading, tokens: Tokens, task: Sudoku) -> tuple[Tokens | None, tuple[int, ...], Tokens | None]:
+    """(puzzle, cells changed, solution): the likeliest change of tokens [81] that makes a puzzle, None where none does.
+
+    Repairs are tried from the likeliest on, up to ``MAX_COST`` nats. Where another one that is about as likely has
+    another solution, none is taken.
+    """
+    accepted: Tokens | None = None
+    answer: Tokens | None = None
+    chosen: tuple[int, ...] = ()
     limit = MAX_COST
     searches = 0
-    for cost, cells, digits in _repairs(reading) if repair else ():
+    for cost, cells, digits in _repairs(reading):
         if cost > limit or searches == MAX_SEARCHES:
             break
         changed = tokens.copy()
@@ -64,12 +190,14 @@ def judge(reading: Reading, task: Sudoku, repair: bool = True) -> Verdict:
         if _clashes(changed, task):
             continue
         searches += 1
-        other, fault = _solved(changed, task)
-        if fault is None and accepted is None:
-            accepted, solution, limit = Verdict(changed, None, cells), other, cost + _MARGIN
-        elif other is not None and solution is not None and not np.array_equal(other, solution):
-            return Verdict(None, why)
-    return accepted or Verdict(None, why)
+        solution, _ = _solved(changed, task)
+        if solution is None:
+            continue
+        if answer is None:
+            accepted, chosen, answer, limit = changed, cells, solution, cost + _MARGIN
+        elif not np.array_equal(solution, answer):
+            return None, (), None
+    return accepted, chosen, answer
 
 
 def _weighed(reading: Reading) -> Reading:

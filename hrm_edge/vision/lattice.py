@@ -18,6 +18,8 @@ MARGIN = 16  # pixels around it
 _REACH = 5  # pixels that a line may be off its expected place
 _LONG = 13  # pixels that a line must go on, longer than a digit is high
 _THICK = 7  # pixels across a line at most
+_FOLLOWED = 3  # times that the lines of bent paper are looked for along the last ones
+_COARSE = 1.6  # pixels of the picture for one of the rectified grid, above which it is smoothed first
 _FAINTEST = 0.004  # darkness of a line, as a share of the paper's brightness
 _CLEARLY = 1.4  # times darker than what is beside it
 
@@ -45,24 +47,58 @@ def project(points: Floats, homography: NDArray[np.float64]) -> Floats:
     return flat.reshape(points.shape).astype(np.float32)
 
 
+def mesh_map(mesh: Floats, places: Floats, cell: float) -> Floats:
+    """Where in the picture [m, m, 2] the places of a flat grid lie, through its crossings [n + 1, n + 1, 2].
+
+    ``places`` [m]: along each direction, in pixels from the first line; ``cell``: pixels of the flat grid a cell.
+    """
+    cells = len(mesh) - 1
+    homography = cv2.getPerspectiveTransform(square(cells * cell, 0), outline(mesh.astype(np.float32)))
+    straight = project(np.stack(np.meshgrid(places, places), axis=-1).astype(np.float32), homography)
+    # how far the crossings lie off the homography, spread over the pixels between them
+    bent = mesh - project(lattice_points(cells, cells * cell, 0), homography)
+    index = (places / cell).astype(np.float32)
+    x, y = (np.ascontiguousarray(axis) for axis in np.meshgrid(index, index))
+    bend = cv2.remap(bent.astype(np.float32), x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    return np.asarray(straight + bend, np.float32)
+
+
 class Rectified:
-    """A quadrilateral [4, 2] of a grey picture laid flat, and the dark ridges in it."""
+    """A part of a grey picture laid flat, and the dark ridges in it: a quadrilateral [4, 2], or along a mesh."""
 
-    def __init__(self, gray: Gray, quad: Floats) -> None:
-        self.to_picture = cv2.getPerspectiveTransform(square(SPAN, MARGIN), quad)
+    def __init__(self, gray: Gray, quad: Floats, mesh: Floats | None = None) -> None:
+        """``mesh``: crossings [n + 1, n + 1, 2] that are followed instead of straight lines; ``quad``: its outline."""
+        self._homography = cv2.getPerspectiveTransform(square(SPAN, MARGIN), quad)
         size = SPAN + 2 * MARGIN + 1
+        places = np.arange(size, dtype=np.float32) - MARGIN
+        self._map = None if mesh is None else mesh_map(mesh, places, SPAN / (len(mesh) - 1))
+        if cv2.contourArea(np.asarray(quad, np.float32)) > (_COARSE * SPAN) ** 2:
+            gray = np.asarray(cv2.blur(gray, (3, 3)), np.uint8)  # sampling alone would miss lines of a pixel
         flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
-        self._flat = flat = cv2.warpPerspective(
-            gray, self.to_picture, (size, size), flags=flags, borderMode=cv2.BORDER_REPLICATE
-        )
-        self.vertical = _lines(flat.T)
+        border = cv2.BORDER_REPLICATE
+        if self._map is None:
+            flat = cv2.warpPerspective(gray, self._homography, (size, size), flags=flags, borderMode=border)
+        else:
+            flat = cv2.remap(gray, self._map, None, cv2.INTER_LINEAR, borderMode=border)
+        self._flat = flat
+        across, along = _ridges(flat.T), _ridges(flat)
+        self.vertical = _lines(flat.T, across, along.T)
         """Darkness of vertical lines by (column, row): transposed, so that both directions are handled alike."""
-        self.horizontal = _lines(flat)
+        self.horizontal = _lines(flat, along, across.T)
 
-    def evidence(self, side: int, reach: int = _REACH) -> float:
+    def to_picture(self, points: Floats) -> Floats:
+        """Points [..., 2] of the flat picture in pixels of the picture."""
+        if self._map is None:
+            return project(points, self._homography)
+        flat = points.reshape(-1, 1, 2).astype(np.float32)
+        found = cv2.remap(self._map, flat, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+        return np.asarray(found.reshape(points.shape), np.float32)
+
+    def evidence(self, side: int, reach: int = _REACH, framed: bool = True) -> float:
         """How surely this frames a grid of ``side`` cells, 0 to 1: the share of its lines that is seen, the three
-        weakest of each direction counting as much as all."""
+        weakest of each direction counting as much as all. ``framed`` False: the outermost lines do not count."""
         seen = np.stack([_seen(ridge, side, reach).mean(axis=1) for ridge in (self.vertical, self.horizontal)])
+        seen = seen if framed else seen[:, 1:-1]
         weakest = np.sort(seen, axis=1)[:, :3].mean()
         return float(0.5 * seen.mean() + 0.5 * weakest)
 
@@ -100,18 +136,22 @@ def _seen(ridge: Floats, side: int, reach: int) -> NDArray[np.bool_]:
     return strength[1::2] > _FAINTEST + _CLEARLY * beside
 
 
-def _lines(flat: Gray) -> Floats:
+def _ridges(flat: Gray) -> Gray:
+    """Darkness of what is at most ``_THICK`` pixels high, uint8 as ``flat``."""
+    smooth = cv2.blur(flat, (3, 1))
+    return np.asarray(cv2.morphologyEx(smooth, cv2.MORPH_BLACKHAT, np.ones((_THICK, 1), np.uint8)), np.uint8)
+
+
+def _lines(flat: Gray, ridges: Gray, crossing: Gray) -> Floats:
     """Darkness of the horizontal lines of a rectified picture, as a share of the paper's brightness around them.
 
-    A place counts by the weakest of the ``_LONG`` pixels around it: a digit's strokes end before that, a line goes on.
-    Dark areas thicker than ``_THICK`` are no lines.
+    ``ridges``: of this direction, ``crossing``: of the other one, where a thick line that crosses hides this one. A
+    place counts by the weakest of the ``_LONG`` pixels around it: a digit's strokes end before that, a line goes on.
     """
-    smooth = cv2.blur(flat, (3, 1))
-    dark = cv2.morphologyEx(smooth, cv2.MORPH_BLACKHAT, np.ones((_THICK, 1), np.uint8))
     paper = cv2.blur(cv2.dilate(flat, np.ones((9, 9), np.uint8)), (17, 17))
-    tolerant = cv2.dilate(dark, np.ones((3, 1), np.uint8))
+    tolerant = cv2.max(cv2.dilate(ridges, np.ones((3, 1), np.uint8)), crossing)
     weakest = cv2.erode(tolerant, np.ones((1, _LONG), np.uint8))
-    return np.asarray(weakest / np.maximum(paper, 16.0), np.float32)
+    return np.asarray(cv2.divide(weakest, cv2.max(paper, 16), dtype=cv2.CV_32F), np.float32)
 
 
 def fit_mesh(gray: Gray, quad: Floats, side: int, cells: int | None = None) -> Floats:
@@ -126,8 +166,20 @@ def fit_mesh(gray: Gray, quad: Floats, side: int, cells: int | None = None) -> F
         moved = lattice_points(cells, SPAN, MARGIN)
         moved[..., 0] += _offsets(flat.vertical, side, cells, powers).T
         moved[..., 1] += _offsets(flat.horizontal, side, cells, powers)
-        mesh = project(moved, flat.to_picture)
+        mesh = flat.to_picture(moved)
         corners = outline(mesh)
+    return mesh
+
+
+def follow_mesh(gray: Gray, mesh: Floats) -> Floats:
+    """Crossings [n + 1, n + 1, 2] nearer to lines that are bent more than a fit of straight ones can follow."""
+    side = len(mesh) - 1
+    for _ in range(_FOLLOWED):
+        flat = Rectified(gray, outline(mesh), mesh)
+        moved = lattice_points(side, SPAN, MARGIN)
+        moved[..., 0] += _offsets(flat.vertical, side, side, _CUBIC).T
+        moved[..., 1] += _offsets(flat.horizontal, side, side, _CUBIC)
+        mesh = flat.to_picture(moved)
     return mesh
 
 

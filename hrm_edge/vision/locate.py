@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from hrm_edge.vision.lattice import Rectified, fit_mesh, outline, project
+from hrm_edge.vision.lattice import Rectified, fit_mesh, follow_mesh, outline, project
 
 Image = NDArray[np.uint8]  # [h, w, 3] BGR
 Gray = NDArray[np.uint8]  # [h, w]
@@ -34,15 +34,24 @@ class _Kind(NamedTuple):
     """Evidence that is needed; patterns of few lines need more, for many things have some lines."""
     weight: float
     """Of the evidence in the score."""
+    framed: bool = True
+    """Whether the outermost lines count: a picture may be cut along them, and some grids are printed without."""
 
 
 # Only 9x9 is read; the other sizes are told apart from it.
 _KINDS = (_Kind(9, 9, 0.6, 1.0), _Kind(3, 9, 0.85, 0.5), _Kind(6, 6, 0.85, 1.0), _Kind(4, 4, 0.85, 1.0))
+_FRAMELESS = _Kind(9, 9, 0.85, 0.9, framed=False)
 SURE_SCORE = 0.8  # no need to look further
 _UNSURE = 0.55
 _WORTH_FITTING = 0.7  # share of the evidence needed that a rough quadrilateral must have before its lines are fitted
 _LARGE = 0.1  # of the picture: no need to look for a larger one
 _SAME = 4  # pixels between the corners of quadrilaterals that need no second look
+_NEARLY_SAME = 1.5  # the same where everything is looked at
+_WORTH_A_TRY = 0.3  # evidence of a rough quadrilateral whose lines are fitted then
+_FITTED_CLOSELY = 12  # of the quadrilaterals then, those with the most evidence
+_BEYOND = 0.02  # of a grid's side: as far as it may seem to reach beyond the picture
+_WORTH_FOLLOWING = 0.3  # evidence along straight lines, from which on the paper may be bent
+_WORTH_BENDING = 0.1  # more evidence along bent lines, from which on they are taken
 _SQUARE = 1.55  # longest to shortest side of what is taken for a square on weak evidence
 _EDGE = 0.005  # of the longer side of the picture: a grid's side this near to the edge is where the picture ends
 _FEWEST_MARKS = 12  # of a digit's size in a grid that is known by its boxes alone
@@ -66,6 +75,10 @@ class Grid:
     """Cells along a side."""
     lines: int = 9
     """Cells along a side of the lines it was found by: 3 where only the boxes of a 9x9 grid were seen."""
+    framed: bool = True
+    """Whether its outermost lines were seen."""
+    negative: bool = False
+    """Whether its lines are lighter than the paper: it was found in the negative."""
 
     @property
     def area(self) -> float:
@@ -73,7 +86,28 @@ class Grid:
         return float(cv2.contourArea(self.corners))
 
 
-def locate(image: Image, limit: int = 4, cut: bool = False) -> list[Grid]:
+class Way(NamedTuple):
+    """One way of looking for grids, for :func:`locate`."""
+
+    negative: bool = False
+    """For light lines on dark paper."""
+    closely: bool = False
+    """Also at the edges of the picture and without a frame: takes twice as long."""
+
+
+WAYS = (Way(), Way(closely=True), Way(negative=True), Way(negative=True, closely=True))
+
+
+def look_further(image: Image) -> list[Grid]:
+    """9x9 grids of a BGR picture uint8 [h, w, 3] in which :func:`locate` finds none, by the other :data:`WAYS`."""
+    for way in WAYS[1:]:
+        found = [grid for grid in locate(image, way=way) if grid.side == _KINDS[0].cells]
+        if found:
+            return found
+    return []
+
+
+def locate(image: Image, limit: int = 4, cut: bool = False, way: Way = WAYS[0]) -> list[Grid]:
     """Grids of a BGR picture uint8 [h, w, 3], the best first: large, with all their lines. Empty: none.
 
     ``cut``: instead, what looks like a grid that the edge of the picture cuts off.
@@ -81,6 +115,13 @@ def locate(image: Image, limit: int = 4, cut: bool = False) -> list[Grid]:
     gray = cv2.cvtColor(image, cv2.COLOR_BGR2GRAY)
     scale = min(1.0, WORK_SIDE / max(gray.shape))
     small = cv2.resize(gray, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA) if scale < 1 else gray
+    small = cv2.bitwise_not(small) if way.negative else small
+    found = _closely(small) if way.closely else _quickly(small, cut)
+    return [replace(_rescaled(grid, scale), negative=way.negative) for grid in found[:limit]]
+
+
+def _quickly(small: Gray, cut: bool) -> list[Grid]:
+    """Grids by the likeliest ways of finding them first, until there is a sure one."""
     seen: list[Floats] = []
     found: list[Grid] = []
     for quads in _proposals(small):
@@ -94,7 +135,54 @@ def locate(image: Image, limit: int = 4, cut: bool = False) -> list[Grid]:
             break
     if not found or found[0].score < _UNSURE:  # the border runs into something else: perhaps boxes were framed
         found = _distinct(found + _grids(small, _around_boxes(small, seen)))
-    return [_rescaled(grid, scale) for grid in found[:limit]]
+    return found
+
+
+def _closely(small: Gray) -> list[Grid]:
+    """9x9 grids by every proposal, in a picture that has paper added around it; best first."""
+    padded, pad = _with_paper(small)
+    height, width = small.shape
+    whole = np.array([[0, 0], [width - 1, 0], [width - 1, height - 1], [0, height - 1]], np.float32) + pad
+    quads: list[Floats] = [whole]
+    for proposed in _proposals(padded, boxes=True):
+        quads += [quad for quad in proposed if not any(np.abs(quad - other).max() < _NEARLY_SAME for other in quads)]
+    rough = []
+    for index, quad in enumerate(quads):
+        flat = Rectified(padded, quad)
+        evidence = max(flat.evidence(9), flat.evidence(9, framed=False))
+        rough.append((evidence, -index))
+    found = []
+    for evidence, index in sorted(rough, reverse=True)[:_FITTED_CLOSELY]:
+        if evidence < _WORTH_A_TRY:
+            break
+        for kind in (_KINDS[0], _FRAMELESS):
+            quad = quads[-index]
+            grid = _fitted(padded, quad, kind, follow=True)
+            grid = grid or _fitted(padded, outline(fit_mesh(padded, quad, 9)), kind, follow=True)
+            if grid is not None and not _leaves(grid.corners - pad, small):
+                found.append(_moved(grid, -pad))
+                break
+    return _distinct(found)
+
+
+def _with_paper(gray: Gray) -> tuple[Gray, int]:
+    """The picture with as many pixels of its paper around it as are returned too, so that a grid may touch its edge."""
+    pad = max(8, max(gray.shape) // 24)
+    paper = cv2.morphologyEx(gray, cv2.MORPH_CLOSE, np.ones((2 * _STROKE, 2 * _STROKE), np.uint8))
+    padded = cv2.copyMakeBorder(paper, pad, pad, pad, pad, cv2.BORDER_REPLICATE)
+    padded[pad:-pad, pad:-pad] = gray
+    return np.asarray(padded, np.uint8), pad
+
+
+def _moved(grid: Grid, by: int) -> Grid:
+    return replace(grid, corners=grid.corners + np.float32(by), mesh=grid.mesh + np.float32(by))
+
+
+def _leaves(corners: Floats, small: Gray) -> bool:
+    """Whether the grid goes on beyond the picture."""
+    height, width = small.shape
+    beyond = np.maximum(-corners, corners - np.array([width - 1, height - 1]))
+    return float(beyond.max()) > _BEYOND * float(np.sqrt(cv2.contourArea(corners)))
 
 
 def _is_cut(quad: Floats, small: Gray) -> bool:
@@ -125,15 +213,31 @@ def refit(gray: Gray, grid: Grid) -> Grid | None:
 
     ``gray`` is a picture of about ``WORK_SIDE`` pixels.
     """
-    kind = next(kind for kind in _KINDS if (kind.lines, kind.cells) == (grid.lines, grid.side))
-    return _fitted(gray, grid.corners, kind)
+    pattern = (grid.lines, grid.side, grid.framed)
+    kind = next(kind for kind in (*_KINDS, _FRAMELESS) if (kind.lines, kind.cells, kind.framed) == pattern)
+    gray = np.asarray(cv2.bitwise_not(gray), np.uint8) if grid.negative else gray
+    height, width = gray.shape
+    edge = _EDGE * max(gray.shape)
+    if grid.corners.min() > edge and (grid.corners < np.array([width, height]) - 1 - edge).all():
+        fitted = _fitted(gray, grid.corners, kind, follow=True)
+    else:
+        padded, pad = _with_paper(gray)
+        fitted = _fitted(padded, grid.corners + np.float32(pad), kind, follow=True)
+        fitted = None if fitted is None else _moved(fitted, -pad)
+    return None if fitted is None else replace(fitted, negative=grid.negative)
 
 
-def _fitted(gray: Gray, quad: Floats, kind: _Kind) -> Grid | None:
+def _fitted(gray: Gray, quad: Floats, kind: _Kind, follow: bool = False) -> Grid | None:
+    """The grid near ``quad`` [4, 2]; ``follow``: also along lines that are bent far, which takes its time."""
     mesh = fit_mesh(gray, quad, kind.lines, kind.cells)
     corners = outline(mesh)
     flat = Rectified(gray, corners)
-    evidence = flat.evidence(kind.lines, reach=3)
+    evidence = flat.evidence(kind.lines, reach=3, framed=kind.framed)
+    if follow and kind.lines == kind.cells == 9 and _WORTH_FOLLOWING <= evidence < SURE_SCORE:
+        bent = follow_mesh(gray, mesh)
+        along = Rectified(gray, outline(bent), bent).evidence(kind.lines, reach=3, framed=kind.framed)
+        if along > evidence + _WORTH_BENDING and cv2.isContourConvex(np.rint(outline(bent)).astype(np.int32)):
+            mesh, corners, evidence = bent, outline(bent), along
     score = kind.weight * evidence
     if evidence < kind.least or (score < SURE_SCORE and _slimness(corners) > _SQUARE):
         return None
@@ -141,7 +245,7 @@ def _fitted(gray: Gray, quad: Floats, kind: _Kind) -> Grid | None:
         small, large = flat.marks()
         if small < _FEWEST_MARKS or 4 * large > small:  # a single box has the same lines, but larger digits
             return None
-    return Grid(corners, mesh, score, kind.cells, kind.lines)
+    return Grid(corners, mesh, score, kind.cells, kind.lines, kind.framed)
 
 
 def _slimness(quad: Floats) -> float:
@@ -169,23 +273,26 @@ def _around_boxes(small: Gray, quads: list[Floats]) -> list[Floats]:
     return found
 
 
-def _proposals(small: Gray) -> Iterator[list[Floats]]:
-    """Lists of quadrilaterals, likelier ways of finding them first."""
+def _proposals(small: Gray, boxes: bool = False) -> Iterator[list[Floats]]:
+    """Lists of quadrilaterals, likelier ways of finding them first; ``boxes``: see :func:`_quads`."""
     smooth = cv2.GaussianBlur(small, (3, 3), 0)
     for block, offset in ((31, 8), (15, 4), (61, 6), (11, 2)):
         ink = cv2.adaptiveThreshold(smooth, 255, cv2.ADAPTIVE_THRESH_MEAN_C, cv2.THRESH_BINARY_INV, block, offset)
-        yield _quads(ink)
-        yield _quads(cv2.dilate(ink, np.ones((3, 3), np.uint8)))
+        yield _quads(ink, boxes)
+        yield _quads(cv2.dilate(ink, np.ones((3, 3), np.uint8)), boxes)
     # the edge of a shadow is ink to a threshold and may tie the grid to what is beside it; to a closing it is none
     closed = cv2.morphologyEx(smooth, cv2.MORPH_CLOSE, np.ones((_STROKE, _STROKE), np.uint8))
     share = cv2.divide(cv2.subtract(closed, smooth), closed, scale=255)
     ink = cv2.adaptiveThreshold(share, 255, cv2.ADAPTIVE_THRESH_MEAN_C, cv2.THRESH_BINARY, 31, -_FAINT)
-    yield _quads(ink)
-    yield _quads(cv2.dilate(ink, np.ones((3, 3), np.uint8)))
+    yield _quads(ink, boxes)
+    yield _quads(cv2.dilate(ink, np.ones((3, 3), np.uint8)), boxes)
 
 
-def _quads(ink: Gray) -> list[Floats]:
-    """Quadrilaterals [4, 2] around the large connected parts of a picture of ink, largest first."""
+def _quads(ink: Gray, boxes: bool) -> list[Floats]:
+    """Quadrilaterals [4, 2] around the large connected parts of a picture of ink, largest first.
+
+    ``boxes``: also the least rectangles around them: without its frame a grid has no corners.
+    """
     contours, _ = cv2.findContours(ink, cv2.RETR_LIST, cv2.CHAIN_APPROX_SIMPLE)
     hulls = [cv2.convexHull(c) for c in contours if len(c) >= 4]
     smallest = _MIN_AREA * ink.size
@@ -194,9 +301,10 @@ def _quads(ink: Gray) -> list[Floats]:
     for area, index in sized[:12]:
         if area < smallest:
             break
-        quad = _four_corners(hulls[index])
-        if quad is not None and not any(np.abs(quad - other).max() < _SAME for other in found):
-            found.append(quad)
+        around = [clockwise(cv2.boxPoints(cv2.minAreaRect(hulls[index])).astype(np.float32))] if boxes else []
+        for quad in (_four_corners(hulls[index]), *around):
+            if quad is not None and not any(np.abs(quad - other).max() < _SAME for other in found):
+                found.append(quad)
     return found
 
 

@@ -9,6 +9,7 @@ import numpy as np
 
 from hrm_edge.tasks.base import Tokens
 from hrm_edge.tasks.sudoku import FIRST_DIGIT
+from hrm_edge.vision.judge import Verdict
 from hrm_edge.vision.locate import Floats, Gray, Grid, Image
 
 Color = tuple[int, int, int]  # BGR
@@ -27,6 +28,31 @@ def draw_answer(image: Image, grid: Grid, givens: Tokens, answer: Tokens, color:
         row, column = divmod(int(cell), grid.side)
         corners = grid.mesh[[row, row, row + 1, row + 1], [column, column + 1, column + 1, column]]
         _stamp(image, glyph(int(answer[cell]) - FIRST_DIGIT + 1), corners, color)
+
+
+def draw_result(image: Image, grid: Grid, verdict: Verdict, answer: Tokens) -> None:
+    """The verified ``answer`` [81] into what was read as blank, and frames around what a person should look at.
+
+    A digit that was left out stays as it is where it is right; a wrong one is framed, and the right one stands over it.
+    """
+    assert verdict.puzzle is not None
+    right = set(verdict.ignored) - set(verdict.disagreeing)
+    shown = verdict.puzzle.copy()
+    shown[sorted(right)] = answer[sorted(right)]
+    draw_answer(image, grid, shown, answer)
+    for cell in (*verdict.doubtful, *verdict.repaired):
+        _frame(image, grid, cell, SEEKING)
+    for cell in verdict.disagreeing:
+        _frame(image, grid, cell, REFUSED)
+
+
+def _frame(image: Image, grid: Grid, cell: int, color: Color) -> None:
+    """A frame just inside a cell."""
+    row, column = divmod(cell, grid.side)
+    corners = grid.mesh[[row, row, row + 1, row + 1], [column, column + 1, column + 1, column]]
+    inner = corners + (corners.mean(axis=0) - corners) * 0.16
+    width = max(1, round(float(np.sqrt(grid.area)) / 250))
+    cv2.polylines(image, [np.rint(inner * 8).astype(np.int32)], True, color, width, cv2.LINE_AA, shift=3)
 
 
 def draw_outline(image: Image, grid: Grid, color: Color) -> None:

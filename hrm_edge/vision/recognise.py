@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+
+import numpy as np
 
 from hrm_edge.errors import UserError
 from hrm_edge.tasks.sudoku import Sudoku
+from hrm_edge.vision.board_size import other_size
+from hrm_edge.vision.cells import SIDE
+from hrm_edge.vision.inks import entries_by_colour
 from hrm_edge.vision.judge import Verdict, judge
-from hrm_edge.vision.locate import Image, locate
-from hrm_edge.vision.read import SIDE, Reader, Reading
+from hrm_edge.vision.locate import Grid, Image, locate, look_further
+from hrm_edge.vision.read import Reader, Reading
 
 _MOST_GRIDS = 3  # read in one picture
 _SHOW_WHOLE = "show the whole puzzle with all four corners, sharp and evenly lit"
@@ -33,13 +38,9 @@ def recognise(image: Image, reader: Reader, task: Sudoku) -> Recognised:
     Raises ``UserError`` where there is no whole 9x9 grid. A reading that is no puzzle raises nothing: see ``verdict``.
     """
     clock = _Clock()
-    found = locate(image)
+    grids = _grids(image)
     clock.lap("locate")
-    grids = [grid for grid in found if grid.side == SIDE]
     if not grids:
-        if found:
-            side = found[0].side
-            raise UserError(f"the picture shows a {side}x{side} grid, only 9x9 Sudokus are read", "show a 9x9 Sudoku")
         part = "only a part of a grid is in the picture" if locate(image, cut=True) else "no Sudoku grid in the picture"
         raise UserError(part, _SHOW_WHOLE)
     first: tuple[Reading, Verdict] | None = None
@@ -53,7 +54,30 @@ def recognise(image: Image, reader: Reader, task: Sudoku) -> Recognised:
                 return Recognised(reading, verdict, len(grids), clock.ms)
             first = first or (reading, verdict)
     assert first is not None
+    entered = entries_by_colour(image, first[0])
+    if entered is not None:  # what a player entered in an app may contradict the puzzle
+        reading = replace(first[0], written=np.maximum(first[0].written, entered))
+        verdict = judge(reading, task)
+        first = first if verdict.puzzle is None else (reading, verdict)
+    clock.lap("judge")
     return Recognised(*first, len(grids), clock.ms)
+
+
+def _grids(image: Image) -> list[Grid]:
+    """The 9x9 grids of a picture; ``UserError`` where it shows a board of another size."""
+    found = locate(image)
+    grids = [grid for grid in found if grid.side == SIDE]
+    if any(grid.lines == SIDE for grid in grids):
+        return grids
+    side = other_size(image, found)  # a part of a larger board, or its boxes alone, may pass for one of 9x9
+    if grids and side in (None, SIDE):
+        return grids
+    if side:
+        raise UserError(
+            f"the picture shows a {side}x{side} grid, only 9x9 Sudokus are read",
+            "type the puzzle or give it as a file, with a model of its size: hrm-edge solve FILE --model MODEL",
+        )
+    return look_further(image)
 
 
 class _Clock:

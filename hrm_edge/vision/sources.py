@@ -13,8 +13,9 @@ import cv2
 import numpy as np
 
 from hrm_edge.errors import UserError
+from hrm_edge.vision.formats import FORMATS, is_picture
 from hrm_edge.vision.frames import STILL_INTERVAL_S, Source
-from hrm_edge.vision.images import SUFFIXES, Image, image_files, load_image
+from hrm_edge.vision.images import Image, image_files, load_image
 
 BROWSER = "browser"
 SCHEMES = ("rtsp", "rtsps", "rtmp", "http", "https", "udp")
@@ -47,7 +48,7 @@ def open_source(text: str, size: Size, dev: Path = Path("/dev")) -> Source:
         return Source(str(path), lambda: PictureFeed(image_files(path)))
     if not path.exists():
         raise UserError(f"--camera {text}: there is no such camera, file or URL", _TAKES)
-    if path.suffix.lower() in SUFFIXES:
+    if path.suffix.lower() in FORMATS or is_picture(path):
         return Source(str(path), lambda: PictureFeed([path]))
     return Source(str(path), lambda: _video_file(path))
 
@@ -149,7 +150,7 @@ def _csi(sensor: int, size: Size) -> CaptureFeed:
         raise UserError(
             f"a CSI camera needs an OpenCV with GStreamer, and this one (cv2 {cv2.__version__}) has none",
             "use JetPack's: sudo apt install python3-opencv, a venv with --system-site-packages, and in it "
-            "pip uninstall opencv-python-headless",
+            "pip uninstall opencv-python-headless && pip install 'numpy<2' (JetPack's OpenCV is built for NumPy 1)",
         )
     capture = cv2.VideoCapture(csi_pipeline(sensor, size), cv2.CAP_GSTREAMER)
     if not capture.isOpened():
@@ -237,7 +238,7 @@ def _video_file(path: Path) -> VideoFileFeed:
     if not capture.isOpened() or not capture.read()[0]:
         capture.release()
         raise UserError(
-            f"{path} is no video that OpenCV can decode (or no picture: these end in {', '.join(SUFFIXES)})",
+            f"{path} is no video that OpenCV can decode (nor a picture)",
             f"convert it: ffmpeg -i {path} -c:v libx264 -pix_fmt yuv420p puzzle.mp4",
         )
     capture.release()

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 
 from hrm_edge.vision.lattice import outline
-from hrm_edge.vision.locate import WORK_SIDE, Floats, Gray, Grid, Image, locate, refit
+from hrm_edge.vision.locate import WAYS, WORK_SIDE, Floats, Gray, Grid, Image, Way, locate, refit
 from hrm_edge.vision.read import TURNS, turned
 
 HOLD_S = 0.7  # a grid whose lines are not found is carried along this long, then it is gone
@@ -17,6 +17,7 @@ _KEPT = 0.8  # of the score that a grid was found with: below, its lines are los
 _SAME = 0.5  # a grid that overlaps the last one by this share of the smaller is the same one
 _STILL = 0.004  # of the grid's side: less motion than that is noise of the corners, and is smoothed
 _SMOOTHING = 0.7
+_OTHER_WAY_EVERY = 4  # frames in which nothing is found: one of them is looked at in another way (light on dark, say)
 _MIN_POINTS = 12  # that have to move together
 
 
@@ -40,6 +41,9 @@ class Tracker:
         self._before: Gray | None = None
         self._score = 0.0
         self._seen_s = 0.0
+        self._way = WAYS[0]
+        """How the next grid is looked for first: light on dark where the last one was."""
+        self._misses = 0
 
     def update(self, image: Image, now_s: float | None = None) -> Grid | None:
         """The grid in BGR ``image`` uint8 [h, w, 3], or None. ``now_s``: seconds of any clock that goes on.
@@ -64,7 +68,8 @@ class Tracker:
 
     def _search(self, image: Image, scale: float) -> bool:
         """Look for the grid anywhere: the last one if it is there, else the best; whether there is one."""
-        found = locate(image)
+        way = self._next_way()
+        found = locate(image, way=way)
         grids = [_scaled(grid, scale) for grid in found if grid.side == self.side]
         self.other_side = found[0].side if found and not grids else None
         last = self._grid
@@ -77,7 +82,15 @@ class Tracker:
         else:
             return False
         self.in_view, self._score, self.seen = len(grids), self._grid.score, True
+        self._way, self._misses = Way(negative=way.negative), 0
         return True
+
+    def _next_way(self) -> Way:
+        """The way that worked last; now and then, where nothing is found, another one in its turn."""
+        turn, rest = divmod(self._misses, _OTHER_WAY_EVERY)
+        self._misses += 1
+        others = [way for way in WAYS if way != self._way]
+        return self._way if not turn or rest or self.other_side is not None else others[(turn - 1) % len(others)]
 
     def _carried(self, gray: Gray) -> Grid | None:
         """The last grid where its points have gone; None where they do not move together."""

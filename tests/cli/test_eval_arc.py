@@ -83,7 +83,7 @@ def test_what_arc_refuses(run, arc, mini, trained, tmp_path):
     for arguments, what, mend in (
         (("eval", arc / "run", "--data", other), "is not the data folder that", "the same sources, options and seed"),
         (("eval", arc / "run", "--data", trained.parent / "data"), "expected arc, found mini-sudoku", "belongs to"),
-        (("eval", arc / "run", "--data", mini / "plain.txt"), "plain.txt", ""),
+        (("eval", arc / "run", "--data", mini / "plain.txt"), "plain.txt is no built data folder", "--source "),
         (("eval", arc / "run", "--data", arc / "data", "--submission", "-"), "--submission -", "name a file"),
         (("eval", arc / "run", "--data", arc / "data", "--submission", tmp_path), "it is a folder", "--submission"),
         (

@@ -8,6 +8,7 @@ import pytest
 
 from hrm_edge.report import BenchReport, EvalReport
 from hrm_edge.tasks.sudoku import Sudoku
+from hrm_edge.tasks.sudoku_search import require_unique
 from tests.artifacts import rounds_needed, write_singles_artifact
 
 MINI = Sudoku(2, 2)
@@ -30,6 +31,25 @@ def test_eval_answers_all_with_the_files_answers_or_the_solvers(run, mini, name)
     assert report.model.kind == "artifact"
     assert "exact accuracy" in done.err  # the table makes room for the JSON
     assert done.err.splitlines()[-1].startswith("Next: hrm-edge bench ")
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_files_as_people_have_them(run, mini, tmp_path, verb):
+    """What it was taken for is in the report; of a limited file no more is read, so its fourth line is no fault."""
+    lines = (mini / "plain.txt").read_text().split()
+    answer = MINI.format(require_unique(MINI, MINI.parse(lines[0])))
+    file = tmp_path / "kaggle.csv"
+    file.write_bytes(f"quizzes,solutions\n{lines[0]},{answer}\n{lines[1]},\nno puzzle\n".encode("utf-16"))
+    measured = () if verb == "eval" else ("--duration", "1s", "--power", "none")
+    done = run(verb, mini / "model", "--data", file, "--limit", 2, "--json", "-", *measured)
+    assert done.code == 0, done.err
+    data = json.loads(done.out)["data"]
+    assert (data["puzzles"], data["answers"]) == (2, "data and solver")
+    assert data["read_as"] == "CSV, columns quizzes and solutions, UTF-16"
+    assert f"{file}: read as CSV, columns quizzes and solutions, UTF-16" in done.err
+    done = run(verb, mini / "model", "--data", file, *measured)
+    assert done.code == 2
+    assert "kaggle.csv, line 4, column 9: 1 fields, the header has 2" in done.err
 
 
 def test_eval_reports_by_views(run, mini, tmp_path):

@@ -20,12 +20,56 @@ def save(folder, name: str, image) -> str:
     return str(folder / name)
 
 
-def four_by_four() -> np.ndarray:
-    image = np.full((400, 400, 3), 240, np.uint8)
-    for line in range(5):
-        cv2.line(image, (60, 60 + 70 * line), (340, 60 + 70 * line), (20, 20, 20), 3)
-        cv2.line(image, (60 + 70 * line, 60), (60 + 70 * line, 340), (20, 20, 20), 3)
+def board(side: int, box: int, cell: int, thin: int = 1, thick: int = 4) -> np.ndarray:
+    """A board of another size, with thick lines around its boxes and digits in every third cell."""
+    far = 40 + side * cell
+    image = np.full((far + 40, far + 40, 3), 240, np.uint8)
+    for line in range(side + 1):
+        at, width = 40 + line * cell, thin if line % box else thick
+        cv2.line(image, (40, at), (far, at), (20, 20, 20), width)
+        cv2.line(image, (at, 40), (at, far), (20, 20, 20), width)
+    for index in range(0, side * side, 3):
+        place = (40 + index % side * cell + cell // 4, 40 + index // side * cell + 3 * cell // 4)
+        cv2.putText(image, str(index % min(side, 9) + 1), place, cv2.FONT_HERSHEY_SIMPLEX, cell / 45, (20, 20, 20), 2)
     return image
+
+
+@pytest.mark.parametrize("size", [(4, 2, 100), (4, 2, 100, 3, 3), (6, 3, 70), (12, 4, 40), (16, 4, 40),
+                                  (16, 4, 40, 2, 2), (16, 4, 24, 1, 3), (25, 5, 30, 1, 3)], ids=str)  # fmt: skip
+@pytest.mark.parametrize("how", ["straight", "askew", "light on dark"])
+def test_a_board_of_another_size_is_called_by_its_size(run, tmp_path, size, how):
+    image = board(*size)
+    side, width = size[0], len(image)
+    if how == "askew":
+        seen = np.float32([[30, 60], [0.95 * width, 10], [0.9 * width, 0.97 * width], [60, 0.9 * width]])
+        matrix = cv2.getPerspectiveTransform(np.float32([[0, 0], [width, 0], [width, width], [0, width]]), seen)
+        image = cv2.GaussianBlur(cv2.warpPerspective(image, matrix, (width, width), borderValue=(90,) * 3), (3, 3), 0)
+    done = run("solve", save(tmp_path, "a.png", 255 - image if how == "light on dark" else image))
+    assert done.code == 2
+    assert f"the picture shows a {side}x{side} grid, only 9x9 Sudokus are read" in done.err
+    assert "with a model of its size" in done.err
+
+
+def test_several_solutions_read_clearly_mean_more_rules(run, tmp_path):
+    """As a Sudoku-X looks: read without a doubt, and open under Sudoku's own rules; a doubtful reading is another."""
+    givens = ["0"] * 81
+    for cell in [c for c in range(81) if PUZZLES[0][c] != "0"][:20]:
+        givens[cell] = PUZZLES[0][cell]
+    done = run("solve", save(tmp_path, "a.png", photo(9, cell=50, puzzle="".join(givens)).image))
+    assert done.code == 2
+    message = " ".join(done.err.split())
+    assert "cannot be solved: the puzzle has several solutions" in message
+    assert "more rules than Sudoku's, such as diagonals (Sudoku-X) or extra boxes (Hyper-Sudoku)" in message
+    assert "sharper" not in message
+
+
+def test_a_folder_in_which_nothing_was_read_is_not_advised_more_views(run, tmp_path):
+    for name in ("a.png", "b.png"):
+        save(tmp_path, name, np.full((480, 640, 3), 200, np.uint8))
+    done = run("solve", tmp_path)
+    assert done.code == 1
+    assert "Failed: 2 of 2 pictures not read\n  take those pictures again as is said of each" in done.err
+    assert "--views" not in done.err + done.out
 
 
 def test_a_photo_is_solved_with_the_shipped_model(run, tmp_path):
@@ -76,7 +120,7 @@ def test_in_a_folder_a_bad_picture_is_a_result(run, tmp_path):
     [
         (np.full((480, 640, 3), 200, np.uint8), "no Sudoku grid in the picture"),
         (photo(9, cell=34).image[:, 190:], "only a part of a grid is in the picture"),
-        (four_by_four(), "the picture shows a 4x4 grid, only 9x9 Sudokus are read"),
+        (board(4, 2, 70), "the picture shows a 4x4 grid, only 9x9 Sudokus are read"),
         (photo(9, cell=34, puzzle="0" * 81).image, "cannot be solved: only 0 digits were read"),
         (photo(9, cell=34, puzzle="55" + PUZZLES[0][2:]).image, "cannot be solved: two 5s in row 1"),
         (np.zeros((1, 1, 3), np.uint8), "the picture has 1x1 pixels, too small to hold a puzzle"),

@@ -19,7 +19,8 @@ from safetensors.torch import save_file
 
 from hrm_edge.cli.resolve import PUBLISHED_CONFIG
 from hrm_edge.model.load import load_model
-from hrm_edge.model.published import CONFIG, read_state_dict
+from hrm_edge.model.published import CONFIG
+from hrm_edge.model.state_dict import read_state_dict
 from hrm_edge.report import BenchReport, EvalReport
 from hrm_edge.tasks.samples import sample_file
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import json
+import types
+from pathlib import Path
 
 import pytest
 
@@ -10,6 +13,8 @@ from hrm_edge.tasks.sudoku import Sudoku
 from tests.artifacts import rounds_needed, singles_puzzles, write_singles_artifact
 
 MINI, NINE = Sudoku(2, 2), Sudoku(3, 3)
+WIKIPEDIA = "530070000600195000098000060800060003400803001700020006060000280000419005000080079"
+WIKIPEDIA_ANSWER = "534678912672195348198342567859761423426853791713924856961537284287419635345286179"
 KEYS = {"source", "read_as", "puzzle", "answer", "verified", "steps", "views", "latency_ms"}
 
 
@@ -90,6 +95,35 @@ def test_a_checkpoint_that_has_learned_nothing_says_so(run, trained):
     assert "not solved" in done.out
 
 
+PEOPLES = Path(__file__).parent.parent / "data/puzzle_files"
+
+
+@pytest.mark.parametrize("path", sorted(PEOPLES.iterdir()), ids=lambda path: path.name)
+def test_files_that_people_have_are_solved(run, path):
+    """By the shipped model, as a file and as the text itself; what the file was taken for is said."""
+    done = run("solve", path, "--json")
+    assert done.code == 0, done.err
+    (result,) = json.loads(done.out)["results"]
+    assert (result["puzzle"], result["answer"], result["verified"]) == (WIKIPEDIA, WIKIPEDIA_ANSWER, True)
+    assert done.err == f"{path}: read as {result['read_as']}\n"
+    typed = run("solve", path.read_bytes().decode("utf-16" if path.name == "utf16.txt" else "utf-8"), "--json")
+    assert typed.code == 0, typed.err
+    (again,) = json.loads(typed.out)["results"]
+    assert again["answer"] == result["answer"]
+
+
+def test_standard_input(run, monkeypatch):
+    from hrm_edge.data import text
+
+    monkeypatch.setattr("sys.stdin", types.SimpleNamespace(buffer=io.BytesIO((PEOPLES / "grid.txt").read_bytes())))
+    text._stdin.cache_clear()
+    done = run("solve", "-")
+    text._stdin.cache_clear()
+    assert done.code == 0, done.err
+    assert "standard input: read as grids of 9 lines" in done.err
+    assert "standard input:1: solved, verified" in done.out
+
+
 REFUSALS = [
     ("003040000002010", "read 15 cells, a mini-sudoku puzzle has 16"),
     ("0" * 81, "read 81 cells, a mini-sudoku puzzle has 16"),
@@ -99,6 +133,7 @@ REFUSALS = [
     ("1230000400000000", "argument: the puzzle has no solution"),
     ("puzzles/none.txt", "puzzles/none.txt: no such file"),
     ("none.csv", "none.csv: no such file"),
+    ("none.ss", "none.ss: no such file"),
     ("1" * 5000, "read 5000 cells, a mini-sudoku puzzle has 16"),
 ]
 

@@ -62,7 +62,8 @@ def test_train_writes_a_network_that_the_reader_takes(run, tmp_path, one_font):
     assert done.code == 0, done.err
     assert "3 steps in" in done.out
     assert "on 2 fonts and 1 photos" in done.out
-    assert Reader(tmp_path / "run" / "digits.onnx").classify(np.zeros((5, 32, 32), np.float32)).shape == (5, 10)
+    scores, written = Reader(tmp_path / "run" / "digits.onnx").classify(np.zeros((5, 32, 32), np.float32))
+    assert (scores.shape, written.shape) == ((5, 10), (5,))
     done = run("train", recipe, "--out", tmp_path / "run")
     assert (done.code, "already exists" in done.err) == (2, True)
 

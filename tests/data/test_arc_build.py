@@ -15,7 +15,7 @@ import pytest
 
 from hrm_edge.cli.main import main
 from hrm_edge.data.arc import Options, build, read_questions
-from hrm_edge.data.arc_files import read_all, read_tasks
+from hrm_edge.data.arc_files import ArcTask, read_all, read_tasks
 from hrm_edge.data.layout import read_identifiers, read_part
 from hrm_edge.errors import UserError
 from hrm_edge.tasks.arc import Arc, Grid, corner, decode, encode, split_identifier
@@ -67,6 +67,69 @@ def test_reads_only_the_tasks_of_a_repository() -> None:
     assert [task.name for task in read_tasks(CONCEPT)] == CONCEPTS
     assert not any(task.asked for task in read_tasks(CONCEPT))
     assert [task.asked for task in read_tasks(f"{ARC}/data/evaluation")] == [True, True]
+
+
+def kaggle(folder: Path, parts: dict[str, str], answers: bool = True) -> Path:
+    """The sample tasks as Kaggle has them: all of a part in one file, the answers of its test pairs in another."""
+    folder.mkdir()
+    for part, name in parts.items():
+        tasks = {path.stem: json.loads(path.read_text()) for path in sorted(Path(ARC, "data", part).glob("*.json"))}
+        solutions = {task: [pair.pop("output") for pair in value["test"]] for task, value in tasks.items()}
+        (folder / f"arc-agi_{name}_challenges.json").write_text(json.dumps(tasks))
+        if answers:
+            (folder / f"arc-agi_{name}_solutions.json").write_text(json.dumps(solutions))
+    (folder / "sample_submission.json").write_text("{}")
+    return folder
+
+
+def test_combined_files_of_kaggle(tmp_path: Path) -> None:
+    """In a folder, a zip, or one by one: the tasks of the repository; a test part is asked and needs no answers."""
+    folder = kaggle(tmp_path / "arc-prize", {"training": "training", "evaluation": "evaluation"})
+    with zipfile.ZipFile(tmp_path / "kaggle.zip", "w") as target:
+        for file in folder.iterdir():
+            target.write(file, file.name)
+
+    def flat(tasks: list[ArcTask]) -> list[object]:
+        return [(t.name, t.asked, [[g if g is None else g.tolist() for g in pair] for pair in t.pairs]) for t in tasks]
+
+    wanted = flat(read_tasks(ARC))
+    assert flat(read_tasks(folder)) == flat(read_tasks(tmp_path / "kaggle.zip")) == wanted
+    files = [str(folder / f"arc-agi_{part}_challenges.json") for part in ("training", "evaluation")]
+    assert flat(read_all(files)) == wanted
+    test = kaggle(tmp_path / "test", {"evaluation": "test"}, answers=False)
+    asked = read_tasks(test / "arc-agi_test_challenges.json")
+    assert [(task.name, task.asked, task.test[0][1]) for task in asked] == [(name, True, None) for name in EVALUATION]
+    shutil.copy(test / "arc-agi_test_challenges.json", folder)  # a copy of other tasks: left out where these are
+    assert flat(read_tasks(folder)) == wanted
+
+
+def test_combined_files_that_do_not_fit(tmp_path: Path) -> None:
+    folder = kaggle(tmp_path / "a", {"training": "training"})
+    solutions = folder / "arc-agi_training_solutions.json"
+    answers = json.loads(solutions.read_text())
+    for content, message in (
+        ({**answers, TRAINING[0]: []}, f"task {TRAINING[0]} has 1 test pairs, but not so many answers"),
+        ({**answers, TRAINING[0]: [[[10]]]}, f"task {TRAINING[0]}, test pair 1, output: 10 is no colour"),
+        ([], "is no combined file of ARC tasks"),
+    ):
+        solutions.write_text(json.dumps(content))
+        with pytest.raises(UserError, match=message):
+            read_tasks(folder)
+    solutions.unlink()
+    with pytest.raises(UserError, match=r"arc-agi_training_solutions\.json is missing\nput it beside"):
+        read_tasks(folder)
+
+
+def test_archives_made_on_a_mac(tmp_path: Path) -> None:
+    """With a resource fork beside every file, in an archive, or unpacked."""
+    wanted = [("0a1b2c3d", False), ("1a2b3c4d", True)]
+    assert [(task.name, task.asked) for task in read_tasks(SAMPLES / "arc-macosx.zip")] == wanted
+    with zipfile.ZipFile(SAMPLES / "arc-macosx.zip") as packed, tarfile.open(tmp_path / "a.tar.gz", "w:gz") as target:
+        packed.extractall(tmp_path / "unpacked")
+        target.add(tmp_path / "unpacked", "x")
+    (tmp_path / "unpacked/ARC/data/training/._0a1b2c3d.json").write_bytes(b"\0\5\x16\7")
+    for source in (tmp_path / "unpacked", tmp_path / "a.tar.gz"):
+        assert [(task.name, task.asked) for task in read_tasks(source)] == wanted
 
 
 def test_split_is_the_published_one(folder: Path) -> None:

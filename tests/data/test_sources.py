@@ -53,7 +53,7 @@ def test_hub_out_of_reach_or_not_installed(monkeypatch: pytest.MonkeyPatch) -> N
     with pytest.raises(UserError, match="downloaded: ConnectionError: no route to host\ncheck the network"):
         hub_files(NINE)
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
-    with pytest.raises(UserError, match=r"needs huggingface_hub\npip install 'hrm-edge\[hub\]'"):
+    with pytest.raises(UserError, match=r"which --source hub needs\npip install 'hrm-edge\[hub\]'"):
         hub_files(NINE)
 
 

@@ -26,7 +26,7 @@ from hrm_edge.runtime import open_artifact
 from hrm_edge.session import Session
 from hrm_edge.tasks.sudoku import Sudoku
 from hrm_edge.vision.frames import Camera, Mailbox, Source
-from hrm_edge.vision.images import decode_image
+from hrm_edge.vision.images import decode_upload
 from hrm_edge.vision.read import Reader
 from hrm_edge.vision.sources import open_source
 
@@ -98,7 +98,7 @@ class Site:
 
 @contextmanager
 def serving(demo: Demo, address: Address | None = None, tls: tuple[Path, Path] | None = None) -> Iterator[Site]:
-    web = Web(demo, lambda data: decode_image(data, "the upload"), MODEL, lambda: {"watts": None, "meter": "no meter"})
+    web = Web(demo, decode_upload, MODEL, lambda: {"watts": None, "meter": "no meter"})
     server = Server(demo, web, address or Address("127.0.0.1", 0), tls)
     faults: list[BaseException] = []
 

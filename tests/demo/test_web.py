@@ -230,7 +230,7 @@ BAD_PHOTOS = [
     (b"hello", 422, "the upload is no picture"),
     (b"\xff\xd8\xff\xe0" + bytes(50), 422, "the upload: the picture is damaged or cut off"),
     (jpeg(np.zeros((1, 1, 3), np.uint8)), 422, "too small"),
-    (png_header(12_000, 9_000), 422, "more than 64 megapixels"),
+    (png_header(12_000, 9_000), 422, "more than 16 megapixels"),
     (bytes(PHOTO_BYTES + 1), 413, "too large: 24 MiB are the limit"),
 ]
 

@@ -18,6 +18,8 @@ from hrm_edge.errors import UserError
 from tests.doctor import trees
 from tests.doctor.trees import ALL, MISSING, VENV, Tree
 
+NO_MODULE = "ModuleNotFoundError: No module named"
+
 
 def road() -> str:
     return "solved"
@@ -193,7 +195,7 @@ CASES = [  # (finding, level, words of what, words of mend, tree)
     ("python-old", "fail", "Python 3.8 is too old", "python3.10",
      lambda: replace(NANO(), python=Interpreter("/usr/bin/python3", (3, 8), "/usr", "/usr"))),
     ("onnxruntime", "fail", "is not installed", "install --force-reinstall onnxruntime",
-     lambda: replace(NANO(), imports={"onnxruntime": Import(error="ModuleNotFoundError: No module")})),
+     lambda: replace(NANO(), imports={"onnxruntime": Import(error=f"{NO_MODULE} 'onnxruntime'")})),
     ("onnxruntime", "fail", "does not load (importing it crashes Python)", "install --force-reinstall onnxruntime",
      lambda: replace(NANO(), imports={"onnxruntime": Import(error="importing it crashes Python")})),
     ("memory", "fail", "only 71 MiB of memory are free", "swap",

@@ -39,12 +39,18 @@ class Tree:
             path.write_text(text)
         return self.over(root)
 
+    def imported(self, name: str) -> Import:
+        """As recorded; else what is installed loads."""
+        package = self.packages.get(name.replace("_", "-"))
+        absent = Import(error=f"ModuleNotFoundError: No module named {name!r}")
+        return self.imports.get(name) or (Import(version=package.version) if package else absent)
+
     def over(self, root: Path) -> Machine:
         """The machine over a folder that was written before."""
         return Machine(
             system=System(root, lambda command: self.programs.get(" ".join(command))),
             package=self.packages.get,
-            imports=lambda name: self.imports.get(name, MISSING),
+            imports=self.imported,
             int8={"ort": "exact 8-bit products"}.get,
             python=self.python,
             architecture=self.architecture,

@@ -95,7 +95,8 @@ class Line:
 class Board:
     """The sshd, its home, and the ssh configuration that reaches it through the line as host ``board``."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, login: str = "") -> None:
+        """``login``: what sshd runs in place of every command, ``$SSH_ORIGINAL_COMMAND``, as a login shell would."""
         sshd = installed("sshd", "openssh-server")
         for tool, package in (("ssh", "openssh-client"), ("rsync", "rsync"), ("flock", "util-linux")):
             installed(tool, package)
@@ -111,7 +112,7 @@ class Board:
         (folder / "sshd_config").write_text(
             f"ListenAddress 127.0.0.1:{port}\nHostKey {folder}/host\nAuthorizedKeysFile {folder}/authorized\n"
             f"StrictModes no\nUsePAM no\nPidFile none\nPasswordAuthentication no\nSetEnv HOME={self.home}\n"
-            "PermitRootLogin yes\nMaxStartups 100\n"
+            "PermitRootLogin yes\nMaxStartups 100\n" + (f"ForceCommand {login}\n" if login else "")
         )
         Path("/run/sshd").mkdir(exist_ok=True)
         with open(folder / "sshd.log", "w") as log:

@@ -135,7 +135,10 @@ def test_a_graph_that_openvino_refuses_is_named(tmp_path):
 def test_without_openvino(tmp_path, monkeypatch):
     folder = write_singles_artifact(tmp_path / "a", MINI)
     monkeypatch.setitem(sys.modules, "openvino", None)
-    with pytest.raises(UserError, match=r"openvino is not installed\npip install 'hrm-edge\[openvino\]'"):
+    with pytest.raises(
+        UserError,
+        match=r"which --backend openvino needs\npip install 'hrm-edge\[openvino\]'",
+    ):
         open_artifact(folder, backend="openvino")
 
 

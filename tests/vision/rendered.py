@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from hrm_edge.digits.camera import photograph
 from hrm_edge.digits.fonts import Font, Mask
-from hrm_edge.digits.sheet import draw_sheet
+from hrm_edge.digits.sheet import Content, draw_sheet
 from hrm_edge.tasks.sudoku import Sudoku
 
 NINE = Sudoku(3, 3)
@@ -47,7 +47,7 @@ def photo(seed: int, cell: float = 30.0, puzzle: str = PUZZLES[0], turn: int = 0
     """A photo of ``puzzle`` with about ``cell`` pixels a cell on a grey table, turned clockwise by ``turn`` degrees."""
     rng = np.random.default_rng(seed)
     labels = np.array([int(c) for c in puzzle], np.uint8)
-    sheet = draw_sheet(rng, [drawn_font(int(rng.integers(5, 12)))], [drawn_font()], labels)
+    sheet = draw_sheet(rng, [drawn_font(int(rng.integers(5, 12)))], [drawn_font()], Content(labels))
     gray, mesh = photograph(rng, sheet, cell)
     steps = turn // 90
     turned = np.rot90(gray, -steps)

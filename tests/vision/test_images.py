@@ -38,7 +38,7 @@ def test_a_picture_is_decoded(end):
     [
         (b"", "x is no picture"),
         (b"just some text", "x is no picture"),
-        (b"GIF89a" + b"\0" * 40, "x is no picture"),
+        (b"GIF89a" + b"\0" * 40, "x: the picture has 0x0 pixels, too small"),
         (b"\0\0\0\x18ftypheic" + b"\0" * 40, "x: HEIC and AVIF pictures cannot be read"),
         (b"\xff\xd8", "x: the picture is damaged or cut off"),
         (FORMATS[".png"][:200], "x: the picture is damaged or cut off"),

@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 
 from hrm_edge.errors import UserError
+from hrm_edge.vision.cells import CELL, cells_of, normalise
 from hrm_edge.vision.fuse import Fusion
 from hrm_edge.vision.locate import locate
-from hrm_edge.vision.read import CELL, MODEL, Reader, Reading, cells_of, normalise
+from hrm_edge.vision.read import MODEL, Reader, Reading
 from hrm_edge.vision.recognise import recognise
 from tests.vision.rendered import NINE, PUZZLES, SEEDS, photo
 

@@ -64,7 +64,10 @@ export class Board {
       }
     }
     this.before = null;
+    this.doubtful = new Set();
   }
+  // cells of the reading that a person should look at
+  doubt(cells) { this.doubtful = new Set(cells); }
   // givens [81] with 0 for blanks, or null; answer [81] only where it is proven
   show(givens, thought, step, answer) {
     const believed = !answer && thought && thought.steps ? thought.digits(step) : null;
@@ -76,12 +79,12 @@ export class Board {
       const open = Boolean(believed) && !given && belief < SURE;
       const kind = given ? "given" : answer ? "proven" : bad && bad[index] && !open ? "clash" : "guess";
       const turned = this.before && believed && !given && this.before[index] && this.before[index] !== digit && !open;
-      cell.className = `cell ${kind}${open ? " open" : ""}${turned ? " turned" : ""}`;
+      cell.className = `cell ${kind}${open ? " open" : ""}${turned ? " turned" : ""}${this.doubtful.has(index) ? " doubtful" : ""}`;
       big.textContent = digit || "";
       big.style.opacity = kind === "guess" ? 0.25 + 0.75 * belief : 1;
       if (open) candidates.forEach((one, n) => { one.style.opacity = Math.min(1, 1.6 * Math.sqrt(thought.belief(step, index, n)) - 0.15); });
       const said = !digit ? "blank" : given ? `${digit}, read` : answer ? `${digit}, proven` : `${digit}, believed ${Math.round(100 * belief)}%`;
-      cell.setAttribute("aria-label", `row ${Math.floor(index / SIDE) + 1} column ${index % SIDE + 1}: ${said}`);
+      cell.setAttribute("aria-label", `row ${Math.floor(index / SIDE) + 1} column ${index % SIDE + 1}: ${said}${this.doubtful.has(index) ? ", in doubt" : ""}`);
     });
     this.before = believed;
   }

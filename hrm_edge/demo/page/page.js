@@ -64,7 +64,10 @@ function notice(text) {
 
 // ---- the thought: fetched as it grows, replayed slowly enough to be seen ----
 function follow() {
-  const about = state.thought;
+  const about = state.thought, notes = (state.board && state.board.notes) || [];
+  board.doubt((state.board && state.board.doubtful) || []);
+  $("doubts").hidden = !notes.length;
+  $("doubts").textContent = notes.join("; ");
   if (!about) { if (!thought) board.show(digits(state.board && state.board.givens), null, 0, null); return; }
   if (!thought || thought.number !== about.number) {
     thought = new Thought(about.number, digits(state.board.givens));
@@ -220,7 +223,9 @@ function sendFrame() {
 
 // ---- photos ----
 // A phone's photo upright and no larger than is of use; what this browser cannot read goes as it is, for the server to say.
+// What may be transparent goes as it is too: a JPEG would make that black.
 async function smaller(file) {
+  if (["image/png", "image/webp", "image/gif"].includes(file.type) && file.size < 8 << 20) return file;
   try {
     const image = await createImageBitmap(file);
     const scale = Math.min(1, PHOTO_SIDE / Math.max(image.width, image.height));

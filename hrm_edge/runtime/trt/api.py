@@ -42,19 +42,21 @@ def find_api(name: Runtime | None = None) -> Api:
 
     Raises ``UserError`` naming the way to install it.
     """
-    missing = []
+    missing, broken = [], False
     for candidate in (name,) if name else RUNTIMES:
         try:
             module = importlib.import_module(candidate)
         except (ImportError, OSError) as error:  # OSError: its libraries do not load
             missing.append(f"{candidate}: {error}")
+            broken = broken or not isinstance(error, ModuleNotFoundError)
             continue
         if candidate == "tensorrt" and vars(module).get("_package_name") == "tensorrt_rtx":
             missing.append("tensorrt: Torch-TensorRT-RTX lets tensorrt_rtx go by this name")
             continue
         return Api(candidate, module, _full_version(module, Path("/proc/self/maps")))
     mend = "; or ".join(_INSTALL[candidate] for candidate in ((name,) if name else RUNTIMES))
-    raise UserError(f"TensorRT is not installed ({'; '.join(missing)})", mend)
+    state = "does not load" if broken else "is not installed"
+    raise UserError(f"TensorRT {state} ({'; '.join(missing)})", mend)
 
 
 def _full_version(module: Any, maps: Path) -> str:

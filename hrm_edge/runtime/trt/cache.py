@@ -8,7 +8,7 @@ import shutil
 from pathlib import Path
 
 from hrm_edge.errors import UserError
-from hrm_edge.files import atomic_folder, os_error, user_cache, write_json
+from hrm_edge.files import atomic_folder, os_error, writable_cache, write_json
 from hrm_edge.runtime.trt.identity import (
     MODULE_FILE,
     PLAN_FILE,
@@ -21,8 +21,8 @@ from hrm_edge.runtime.trt.identity import (
 
 
 def cache_folder() -> Path:
-    """``engines`` in the user's cache."""
-    return user_cache() / "engines"
+    """Return ``engines`` in the user's cache."""
+    return writable_cache("engines")
 
 
 def find(identity: Identity, *, module: bool = False) -> tuple[Path, Engine] | None:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from hrm_edge.errors import UserError
 from hrm_edge.files import write_json
@@ -43,9 +43,9 @@ class _Closed(BaseModel):
 class BatchRange(_Closed):
     """The optimization profile: smallest, tuned-for and largest batch."""
 
-    min: int
-    opt: int
-    max: int
+    min: int = Field(ge=1, le=1 << 20)
+    opt: int = Field(ge=1, le=1 << 20)
+    max: int = Field(ge=1, le=1 << 20)
 
 
 Frontend = Literal["onnx", "torch-tensorrt"]

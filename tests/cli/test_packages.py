@@ -1,0 +1,96 @@
+"""A package that is there and does not load: a clear error that is no bug of ours, and a finding of the doctor."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from hrm_edge.packages import failed_import, unusable
+
+ROOT = Path(__file__).parents[2]
+ABI = "raise ImportError('numpy.core.multiarray failed to import')"
+GL = "raise ImportError('libGL.so.1: cannot open shared object file: No such file or directory')"
+TLS = "raise ImportError('/lib/aarch64-linux-gnu/libgomp.so.1: cannot allocate memory in static TLS block')"
+GLIBC = 'raise ImportError("/lib/libc.so.6: version `GLIBC_2.38\' not found (required by x.so)")'
+CUDA = "raise OSError('libcudart.so.12: cannot open shared object file: No such file or directory')"
+INNER = "import a_module_that_is_not_there"
+
+
+def hrm_edge(*arguments: object, module: str, text: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    """The command where ``module`` is a package whose code is ``text``."""
+    (folder / "site" / module).mkdir(parents=True)
+    (folder / "site" / module / "__init__.py").write_text(f"{text}\n")
+    environ = {**os.environ, "PYTHONPATH": f"{folder / 'site'}{os.pathsep}{ROOT}"}
+    command = [sys.executable, "-m", "hrm_edge", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False, env=environ)
+
+
+PICTURE = ("solve", "{}/a.jpg")
+EASY = ("solve", "002968470000017200090002016783106020021079053540000061015820007000005000074031009")
+CASES = [  # module, what its import raises, a command that needs it, what mends it
+    ("cv2", ABI, PICTURE, "it is built for another NumPy: "),
+    ("cv2", "raise AttributeError('_ARRAY_API not found')", PICTURE, "or for apt's: 'numpy<2'"),
+    ("cv2", GL, PICTURE, "take the build without windows: "),
+    ("cv2", TLS, PICTURE, "export LD_PRELOAD=/lib/aarch64-linux-gnu/libgomp.so.1, then run the same again"),
+    ("cv2", "raise SystemError('initialization of cv2 raised unreported exception')", PICTURE, "--force-reinstall"),
+    ("cv2", TLS, ("demo", "--web", "0", "--camera", "browser"), "export LD_PRELOAD="),
+    ("onnxruntime", GLIBC, EASY, "it is made for a newer system: "),
+    ("onnxruntime", TLS, EASY, "export LD_PRELOAD="),
+    ("onnxruntime", INNER, EASY, "--force-reinstall onnxruntime"),
+    ("openvino", GLIBC, (*EASY, "--backend", "openvino"), "it is made for a newer system: "),
+    ("onnx", INNER, (*EASY, "--backend", "native", "--model", "sudoku-nano-int8"), "--force-reinstall onnx"),
+    ("torch", CUDA, ("export", "sudoku-nano", "--out", "{}/x", "--fp16"), "--force-reinstall torch"),
+    ("numba", INNER, ("data", "build", "mini-sudoku", "--out", "{}/x"), "--force-reinstall numba"),
+    ("huggingface_hub", INNER, ("data", "build", "sudoku", "--source", "hub", "--out", "{}/x"), "--force-reinstall"),
+]
+
+
+@pytest.mark.parametrize(("module", "text", "words", "hint"), CASES)
+def test_a_package_that_does_not_load_is_a_clear_error(module, text, words, hint, tmp_path):
+    (tmp_path / "a.jpg").write_bytes(b"not looked at")
+    done = hrm_edge(*(word.format(tmp_path) for word in words), module=module, text=text, folder=tmp_path)
+    assert (done.returncode, done.stdout) == (2, ""), done.stderr
+    assert f"{module} is installed and does not load" in done.stderr
+    assert hint in done.stderr
+    assert "Traceback" not in done.stderr
+    assert "is not installed" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("module", "text", "hint"),
+    [("cv2", ABI, "it is built for another NumPy"), ("cv2", "import os; os.abort()", "--force-reinstall"),
+     ("openvino", GLIBC, "it is made for a newer system"), ("onnx", INNER, "--force-reinstall onnx"),
+     ("torch", CUDA, "--force-reinstall torch")],
+)  # fmt: skip
+def test_the_doctor_imports_what_it_judges(module, text, hint, tmp_path):
+    done = hrm_edge("doctor", "--json", module=module, text=text, folder=tmp_path)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    (broken,) = [finding for finding in found["findings"] if finding["name"] == f"broken-{module}"]
+    assert (broken["level"], "is installed and does not load" in broken["what"]) == ("warn", True)
+    assert hint in broken["mend"]
+    works = {backend["name"]: backend["works"] for backend in found["backends"]}
+    assert module != "openvino" or not works["openvino (CPU)"]
+    assert module != "onnx" or not works["native (CPU)"]
+
+
+def test_the_doctor_tells_missing_from_broken(tmp_path):
+    done = hrm_edge("doctor", "--json", module="onnxruntime", text=INNER, folder=tmp_path)
+    worst = json.loads(done.stdout)["findings"][0]
+    assert (done.returncode, worst["name"]) == (1, "onnxruntime")
+    assert "does not load (ModuleNotFoundError: No module named 'a_module_that_is_not_there')" in worst["what"]
+
+
+def test_an_error_inside_a_package_that_has_loaded_is_not_its_import():
+    with pytest.raises(json.JSONDecodeError) as used:
+        json.loads("no JSON")
+    assert failed_import(used.value) is None
+    assert failed_import(ImportError("cannot import name", name="hrm_edge.x")) is None
+    assert failed_import(ImportError("libfoo.so", name="some_library")) == "some_library"
+    assert "PIL is not installed" in unusable("PIL", ModuleNotFoundError("x", name="PIL")).what
+    assert unusable("PIL", ModuleNotFoundError("x", name="PIL")).mend == "pip install pillow"
