@@ -82,6 +82,8 @@ def records(task: Sudoku | Maze, lines: Iterator[str]) -> Iterator[Record]:
 
 def _header(first: str) -> tuple[list[str], str]:
     """(column names, delimiter) of a CSV file by its first line; no names where that is no header."""
+    if len(first) > csv.field_size_limit():
+        return [], ""
     for delimiter in ",;\t":
         names = [name.strip().lower() for name in next(csv.reader([first], delimiter=delimiter), [])]
         if set(names) & set(QUESTION) and (len(names) > 1 or first.strip().isalpha()):
