@@ -58,8 +58,10 @@ class Train(Section):
     puzzle_lr: float = Field(default=1e-4, gt=0, description="sparse SignSGD of the puzzle table")
     puzzle_weight_decay: float = Field(default=1.0, ge=0)
     loss: Literal["stablemax", "softmax"] = "stablemax"
-    gradient: Literal["one_step", "last_cycle"] = Field(
-        default="one_step", description="through the last L and H update (HRM), or the whole last H cycle (TRM)"
+    gradient: Literal["one_step", "last_cycle", "all_cycles"] = Field(
+        default="one_step",
+        description="through the last L and H update (HRM), the whole last H cycle (TRM), or all H cycles of the step, "
+        "with a loss after each",
     )
     halt_exploration: float = Field(default=0.1, ge=0, le=1)
     ema: float = Field(default=0.999, ge=0, lt=1, description="decay of the weight average; 0: none")

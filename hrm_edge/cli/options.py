@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 STDOUT = "-"
 REPORT_BYTES = 1 << 20  # more than any report has taken
-_UNITS_S = {"s": 1, "m": 60, "h": 3600}
+_UNITS_S = {"ms": 1e-3, "s": 1, "m": 60, "h": 3600}
 
 
 task_option = click.option(
@@ -43,17 +43,25 @@ backend_option = click.option(
 )
 
 
+guesses_option = click.option(
+    "--guesses",
+    type=click.IntRange(0),
+    help="Cells guessed, by what the model believes, in each view after the first; the answer is checked without them."
+    "  [default: 2 for a model whose answer moves with the board, else 0]",
+)
+
+
 class Duration(click.ParamType):
-    """``90s``, ``30m``, ``2h`` or ``1h30m`` to seconds."""
+    """``200ms``, ``90s``, ``30m``, ``2h`` or ``1h30m`` to seconds."""
 
     name = "duration"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
         if isinstance(value, float):
             return value
-        parts = re.findall(r"(\d+(?:\.\d+)?)([smh])", value)
+        parts = re.findall(r"(\d+(?:\.\d+)?)(ms|[smh])", value)
         if not parts or "".join(number + unit for number, unit in parts) != value:
-            self.fail(f"'{value}' is no duration: write 90s, 30m, 2h or 1h30m", param, ctx)
+            self.fail(f"'{value}' is no duration: write 200ms, 90s, 30m, 2h or 1h30m", param, ctx)
         return float(sum(float(number) * _UNITS_S[unit] for number, unit in parts))
 
 

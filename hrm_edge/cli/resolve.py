@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import ValidationError
 
 from hrm_edge import zoo
+from hrm_edge.costs import parameter_table, weight_bytes
 from hrm_edge.errors import UserError
 from hrm_edge.files import read_json
 from hrm_edge.manifest import MANIFEST, STEP_FILE, Manifest, check_version, read_manifest
 from hrm_edge.report import Model
 from hrm_edge.session import Session
-from hrm_edge.spec import VARIANTS, ModelSpec, parameter_table, weight_bytes
+from hrm_edge.spec import VARIANTS, ModelSpec
 from hrm_edge.tasks import get_task
 from hrm_edge.tasks.base import Task
 from hrm_edge.terminal import echo

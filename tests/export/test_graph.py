@@ -19,6 +19,7 @@ from hrm_edge.quant.calibrate import activation_scales, quantize_weight, run_rec
 from hrm_edge.quant.policy import int8_layers
 from hrm_edge.recipe import Quantization
 from hrm_edge.spec import ModelSpec, step_io, variant_spec
+from tests.artifacts import exact_session
 
 Feeds = dict[str, NDArray[np.generic]]
 SMALL = {"hidden": 32, "heads": 4, "h_layers": 1, "l_layers": 2}
@@ -29,6 +30,8 @@ SPECS = {
     "reduced": variant_spec("reduced", vocab=11, seq_len=81, **SMALL),
     "nano": variant_spec("nano", vocab=11, seq_len=81, grid=(9, 9, 3, 3), **{**SMALL, "heads": 4}),
     "nano 2x3 boxes": variant_spec("nano", vocab=8, seq_len=36, grid=(6, 6, 2, 3), **{**SMALL, "heads": 4}),
+    "lattice": variant_spec("lattice", vocab=11, seq_len=81, grid=(9, 9, 3, 3), symbol_width=8),
+    "lattice 2x3 boxes": variant_spec("lattice", vocab=8, seq_len=36, grid=(6, 6, 2, 3), symbol_width=16, l_layers=2),
     "reduced, 3x3 cycles": variant_spec("reduced", vocab=6, seq_len=16, **SMALL, h_cycles=3, l_cycles=3),
 }
 
@@ -48,7 +51,7 @@ def weights(model: HRM) -> dict[str, NDArray[np.float32]]:
 
 
 def open_graph(graph: onnx.ModelProto) -> onnxruntime.InferenceSession:
-    return onnxruntime.InferenceSession(graph.SerializeToString(), providers=["CPUExecutionProvider"])
+    return exact_session(graph.SerializeToString())
 
 
 def tokens_of(spec: ModelSpec, batch: int) -> NDArray[np.int32]:
