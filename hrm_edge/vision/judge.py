@@ -28,13 +28,15 @@ MARGIN = 4.5  # nats between what is accepted and the next reading that has anot
 MAX_SEARCHES = 150  # of those without clashes, for solutions: about a millisecond each
 MAX_DOUBT = 3.0  # nats: minus the logarithm of the probability that all digits are right which the solution needs
 DOUBTFUL = 0.9  # probability of a digit, below which it is shown as in doubt
-WRITTEN = (0.5, 0.2)  # probabilities of being written by hand, from which on a digit is left out; the next if need be
+# probabilities of being written by hand, from which on a digit is left out: the next where the last was not enough
+WRITTEN = (0.5, 0.2, 0.08, 0.03)
 MAX_COST = 9.0  # nats: how much less likely than the likeliest reading a repaired one may be
 MIN_GIVENS = 17  # no puzzle with fewer has one solution
 _TRAINED_BLANKS = 0.47  # of the cells that recipes/digits.yaml trains on
 _SMUDGE = 0.65  # of the doubt about a cell goes to its being blank, times the share of blanks
 _TRIED_WITHOUT = 16  # digits in doubt that are left out to see whether the others need them
 _LITTLE, _CERTAIN = 0.5, 0.005  # nats of a puzzle and of a digit
+_REPAIRED_PARTS = 2  # ways of leaving out what was written that are repaired too
 _NAMED = 4  # cells in a message
 _FIRST_COST = 0.7  # nats that each repaired cell costs besides, so that fewer changes go first
 
@@ -90,16 +92,18 @@ def _candidates(reading: Reading, tokens: Tokens, task: Sudoku, repair: bool) ->
     """What a reading may mean, the nearest to it first: (puzzle, cells repaired, solution, why there is no puzzle)."""
     solution, why = _solved(tokens, task)
     yield *(_repaired(reading, tokens, task, solution) if repair else (tokens, (), solution)), why
-    printed = tokens
+    parts: list[Tokens] = []
     for least in WRITTEN:
         by_hand = (reading.written > least) & (reading.digits > 0)
-        left = np.where(by_hand, np.uint8(BLANK), tokens)
-        if (left == printed).all() or int((left >= FIRST_DIGIT).sum()) < MIN_GIVENS:
+        printed = np.where(by_hand, np.uint8(BLANK), tokens)
+        if not by_hand.any() or int((printed >= FIRST_DIGIT).sum()) < MIN_GIVENS:
             continue
-        printed = left
         solution, _ = _solved(printed, task)
-        only = _without(reading, printed)
-        yield *(_repaired(only, printed, task, solution) if repair else (printed, (), solution)), None
+        if solution is not None:
+            yield *_repaired(_without(reading, printed), printed, task, solution), None
+        parts.append(printed)
+    for printed in parts[:_REPAIRED_PARTS] if repair else ():
+        yield *_repaired(_without(reading, printed), printed, task, None), None
 
 
 def _checked(reading: Reading, task: Sudoku, puzzle: Tokens, repaired: tuple[int, ...], solution: Tokens) -> Verdict:
