@@ -32,6 +32,7 @@ from rich.table import Table
 from turns import ratios, summary
 
 from hrm_edge import zoo
+from hrm_edge.costs import flops_per_step
 from hrm_edge.data.puzzles import load_puzzles
 from hrm_edge.device.identity import describe_device, package_version
 from hrm_edge.device.state import read_state, warnings_before
@@ -47,7 +48,7 @@ from hrm_edge.quiet import import_onnxruntime, import_openvino
 from hrm_edge.recipe import Limits, Quantization
 from hrm_edge.runtime import CpuBackend, open_step
 from hrm_edge.runtime.native.session import available
-from hrm_edge.spec import flops_per_step, variant_spec
+from hrm_edge.spec import variant_spec
 from hrm_edge.tasks import get_task
 from hrm_edge.tasks.puzzles import Puzzles
 from hrm_edge.tasks.samples import sample_file

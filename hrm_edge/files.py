@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import hashlib
 import json
 import os
 import shutil
 import stat
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from hrm_edge.errors import UserError
+
+ABANDONED_S = 600.0  # a temporary file or folder that nobody has touched for so long
 
 
 def os_error(error: OSError, path: Path | str) -> UserError:
@@ -81,6 +85,10 @@ def _renamed_into(path: Path, *, folder: bool) -> Iterator[Path]:
             os.close(handle)
             temporary = Path(name)
         os.chmod(temporary, 0o755 if folder else 0o644)  # mkstemp's 0600 would hide results from other users
+        _remove_abandoned(path.parent, prefix)
+        lock = os.open(temporary, os.O_RDONLY)
+        with contextlib.suppress(OSError):  # a file system without locks
+            fcntl.flock(lock, fcntl.LOCK_EX)
     except OSError as error:
         raise os_error(error, path) from error
     try:
@@ -91,12 +99,32 @@ def _renamed_into(path: Path, *, folder: bool) -> Iterator[Path]:
         os.replace(temporary, path)
         _sync(path.parent)
     except OSError as error:
-        raise os_error(error, path) from error
+        named = error.filename
+        is_elsewhere = isinstance(named, (str, Path)) and not str(named).startswith(str(temporary))
+        raise os_error(error, named if is_elsewhere else path) from error
     finally:
+        os.close(lock)
         if folder:
             shutil.rmtree(temporary, ignore_errors=True)
         else:
             temporary.unlink(missing_ok=True)
+
+
+def _remove_abandoned(folder: Path, prefix: str) -> None:
+    """Remove what killed processes left of the same target: old, and locked by nobody."""
+    with contextlib.suppress(OSError):
+        for entry in os.scandir(folder):
+            if not (entry.name.startswith(prefix) and entry.name.endswith(".tmp")):
+                continue
+            with contextlib.suppress(OSError):
+                if time.time() - entry.stat(follow_symlinks=False).st_mtime < ABANDONED_S:
+                    continue
+                lock = os.open(entry.path, os.O_RDONLY | os.O_NOFOLLOW)
+                try:
+                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    shutil.rmtree(entry.path) if entry.is_dir() else Path(entry.path).unlink()
+                finally:
+                    os.close(lock)
 
 
 def _sync(path: Path) -> None:
@@ -117,7 +145,7 @@ def atomic_file(path: Path | str) -> Iterator[Path]:
     A symbolic link stays one, and its target is replaced. A device or a pipe stays too, and is written to.
     """
     path = Path(path)
-    if _is_stream(path):
+    if is_stream(path):
         with tempfile.TemporaryDirectory() as folder:
             temporary = Path(folder) / "content"
             temporary.touch()
@@ -132,7 +160,7 @@ def atomic_file(path: Path | str) -> Iterator[Path]:
         yield temporary
 
 
-def _is_stream(path: Path) -> bool:
+def is_stream(path: Path) -> bool:
     """Whether ``path`` is a device, a pipe, or what stands for an open file, such as /dev/stdout."""
     absolute = os.path.abspath(path)
     if absolute.startswith(("/dev/", "/proc/")) and not absolute.startswith("/dev/shm/"):
@@ -170,8 +198,26 @@ def read_json(path: Path | str) -> Any:
         return json.loads(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
         raise os_error(error, path) from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{path} is not valid JSON: {error}", "it may be torn: write it again") from error
+
+
+def read_yaml(path: Path | str, hint: str, called: str = "") -> Any:
+    """Read YAML; a file that is missing or none is a ``UserError`` with this ``hint``.
+
+    ``called``: what the error says in place of the path, such as ``--policy FILE``.
+    """
+    import yaml
+
+    called = called or str(path)
+    try:
+        return yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise os_error(error, path) from error
+    except UnicodeDecodeError as error:
+        raise UserError(f"{called} is no text file", hint) from error
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: a date such as 2020-13-45
+        raise UserError(f"{called} is not valid YAML: {' '.join(str(error).split())}", hint) from error
 
 
 def sha256(path: Path | str) -> str:

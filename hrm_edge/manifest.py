@@ -9,9 +9,10 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
+from hrm_edge.costs import parameter_table
 from hrm_edge.errors import UserError
 from hrm_edge.files import is_plain_name, read_json, sha256, write_json
-from hrm_edge.spec import ModelSpec, parameter_table
+from hrm_edge.spec import ModelSpec
 
 MANIFEST = "manifest.json"
 STEP_FILE = "step.onnx"  # one ACT step; inputs and outputs are spec.step_io's

@@ -14,7 +14,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from hrm_edge.errors import UserError, nearest
-from hrm_edge.files import os_error
+from hrm_edge.files import read_yaml
 from hrm_edge.spec import VARIANTS, ModelSpec, variant_spec
 
 # set by the task or the variant, never by hand
@@ -58,8 +58,10 @@ class Train(Section):
     puzzle_lr: float = Field(default=1e-4, gt=0, description="sparse SignSGD of the puzzle table")
     puzzle_weight_decay: float = Field(default=1.0, ge=0)
     loss: Literal["stablemax", "softmax"] = "stablemax"
-    gradient: Literal["one_step", "last_cycle"] = Field(
-        default="one_step", description="through the last L and H update (HRM), or the whole last H cycle (TRM)"
+    gradient: Literal["one_step", "last_cycle", "all_cycles"] = Field(
+        default="one_step",
+        description="through the last L and H update (HRM), the whole last H cycle (TRM), or all H cycles of the step, "
+        "with a loss after each",
     )
     halt_exploration: float = Field(default=0.1, ge=0, le=1)
     ema: float = Field(default=0.999, ge=0, lt=1, description="decay of the weight average; 0: none")
@@ -124,7 +126,9 @@ class Recipe(Section):
     variant: str
     seed: int = Field(default=0, ge=0, le=2**63 - 1)
     data: str = Field(default="", description="built data folder")
-    init: str = Field(default="", description="run, checkpoint or published file whose weights the run starts from")
+    init: str = Field(
+        default="", description="whose weights it starts from: run, checkpoint, published file, fp32 artifact"
+    )
     model: dict[str, Any] = {}
     augment: Augment = Augment()
     train: Train = Train()
@@ -229,14 +233,7 @@ class Keys:
 def read_keys(path: Path | str, overrides: Sequence[str] = ()) -> Keys:
     """Read ``path`` and apply ``key.sub=value`` overrides in order."""
     path = Path(path)
-    try:
-        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        if isinstance(error, OSError):
-            raise os_error(error, path) from error
-        raise UserError(f"{path} is no text file", "a recipe is a YAML file") from error
-    except yaml.YAMLError as error:
-        raise UserError(f"{path} is not valid YAML: {error}", "mend the line it names") from error
+    raw = read_yaml(path, "a recipe is a YAML file: correct the line that is named")
     if not isinstance(raw, dict):
         raise UserError(f"{path} holds no keys", "a recipe needs at least 'task' and 'variant'")
     origin: dict[str, str] = {}
@@ -253,7 +250,7 @@ def _parse_override(item: str) -> tuple[str, Any]:
         raise UserError(f"--set {item}: no '=' found", "write it as --set train.lr=1e-4")
     try:
         value = yaml.safe_load(text)
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise UserError(f"--set {item}: the value is not valid YAML", "quote it") from error
     if isinstance(value, str):  # YAML 1.1 reads 1e-4 as text
         with contextlib.suppress(ValueError):

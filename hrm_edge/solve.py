@@ -26,6 +26,10 @@ Stage = Literal["encode", "step", "decode", "halt check"]
 """Filling slots and turning views; the session's step; logits to answers; the rules and what follows from them."""
 STAGES: tuple[Stage, ...] = ("encode", "step", "decode", "halt check")
 
+GUESSES = 2
+"""Cells guessed in each further view of a model whose answer moves with the board (mixing=groups): a symmetry alone
+would give the same answer again. 2 solved more than 1, 3 or 4 (docs/explanation/lattice.md)."""
+
 T = TypeVar("T")
 Progress = Callable[[int, int], None]
 """Called with (puzzles done, puzzles verified) whenever one of these has changed."""
@@ -121,6 +125,8 @@ def solve(
     halt: Halt = "rules",
     max_steps: int | None = None,
     views: int = 1,
+    guesses: int | None = None,
+    budget_s: float | None = None,
     slots: int = 64,
     seed: int = 0,
     on_progress: Progress | None = None,
@@ -131,8 +137,13 @@ def solve(
 
     A slot that halts takes the next puzzle from the queue at once; when the queue is empty the batch shrinks, so the
     cost follows the work that is left. A puzzle that is not verified when its slot halts is queued again under a
-    random symmetry, its answer being turned back before it is checked, until ``views`` views were tried. The symmetry
-    depends on ``seed``, the puzzle's index and the number of the view only: slots do not change results.
+    random symmetry, its answer being turned back before it is checked, until ``views`` views were tried, or until it
+    has held slots for ``budget_s`` seconds. The symmetry depends on ``seed``, the puzzle's index and the number of the
+    view only: slots do not change results.
+
+    ``guesses``: so many cells, drawn from what the model believed at the end of the first view, are added to the
+    givens of each further view; the answer is checked against the puzzle without them. Default: :data:`GUESSES` for a
+    model whose answer moves with the board, else 0.
 
     ``puzzle_ids`` int32 [N]: rows of the model's puzzle table (default: 0, the blank one). ``max_steps``: ACT steps of
     one view (default: the model's own). ``halt``, ``on_step``, ``trace``: see :data:`Halt`, :data:`Watch`,
@@ -142,12 +153,30 @@ def solve(
     givens = np.asarray(givens, dtype=np.uint8)
     ids = np.zeros(len(givens), np.int32) if puzzle_ids is None else np.asarray(puzzle_ids, dtype=np.int32)
     steps = session.spec.max_steps if max_steps is None else max_steps
+    if guesses is None:
+        guesses = default_guesses(session)
     if min(steps, views, slots) < 1:
         raise ValueError(f"max_steps={steps}, views={views} and slots={slots} must be at least 1")
     check_fits(session, task)
     _check_input(session, task, givens, ids)
-    loop = _Loop(session, task, givens, ids, halt, steps, views, seed, on_progress, on_step, trace)
+    retries = _Retries(views, guesses, budget_s, seed)
+    loop = _Loop(session, task, givens, ids, halt, steps, retries, on_progress, on_step, trace)
     return loop.run(min(slots, session.max_batch, len(givens)))
+
+
+def default_guesses(session: Session) -> int:
+    """Cells guessed in each further view where the caller does not say."""
+    return GUESSES if session.spec.mixing == "groups" else 0
+
+
+@dataclass(frozen=True)
+class _Retries:
+    """What is done about a puzzle whose view ended unsolved."""
+
+    views: int
+    guesses: int
+    budget_s: float | None
+    seed: int
 
 
 def check_fits(session: Session, task: Task) -> None:
@@ -180,19 +209,20 @@ class _Loop:
 
     def __init__(
         self, session: Session, task: Task, givens: Tokens, ids: NDArray[np.int32], halt: Halt, max_steps: int,
-        views: int, seed: int, on_progress: Progress | None, on_step: Watch | None, trace: bool,
+        retries: _Retries, on_progress: Progress | None, on_step: Watch | None, trace: bool,
     ) -> None:  # fmt: skip
         self.session, self.task, self.givens, self.ids = session, task, givens, ids
-        self.halt, self.max_steps, self.max_views, self.seed = halt, max_steps, views, seed
+        self.halt, self.max_steps, self.retries = halt, max_steps, retries
         self.on_progress, self.on_step = on_progress, on_step
         count = len(givens)
         # the queue: puzzles not begun yet, in order, then further views in the order they were asked for
         self.begun = 0
         self.again: deque[tuple[int, int]] = deque()  # (puzzle, view)
+        self.beliefs: dict[int, NDArray[np.float32]] = {}  # puzzle → logits [S, V] that guesses are drawn from
         # the results
         self.answers = np.zeros_like(givens)
         self.verified = np.zeros(count, np.bool_)
-        self.steps_by_view = np.zeros((count, views), np.int32)
+        self.steps_by_view = np.zeros((count, retries.views), np.int32)
         self.views = np.zeros(count, np.int32)
         self.latency_s = np.zeros(count, np.float64)
         self.q_halt = np.zeros(count, np.float32)
@@ -270,7 +300,10 @@ class _Loop:
         self.started[slot] = time.perf_counter()
         puzzle = self.givens[item : item + 1]
         if view:
-            there = self.task.random_views(1, np.random.default_rng((self.seed, item, view)))
+            rng = np.random.default_rng((self.retries.seed, item, view))
+            there = self.task.random_views(1, rng)
+            if item in self.beliefs:
+                puzzle = self.task.with_guesses(puzzle[0], self.beliefs[item], self.retries.guesses, rng)[None]
             puzzle, back = there.apply(puzzle), there.inverse()
         else:
             back = self.task.identity_views(1)
@@ -301,7 +334,8 @@ class _Loop:
         halted = np.flatnonzero((reason != _LIMIT) | (self.steps >= self.max_steps))
         if len(halted):
             found = self._timed("decode", self._decode, logits, halted) if answers is None else answers[halted]
-            self._record(halted, found, reason[halted], q[halted, 0])
+            unsolved = self._record(halted, found, reason[halted], q[halted, 0])
+            self._believe(unsolved, logits)
 
     def _decode(self, logits: Logits, slots: NDArray[np.int64] | slice) -> Tokens:
         """Answers of ``slots`` [K, S] in the puzzles' own frame; givens are not put back: the model must keep them."""
@@ -318,17 +352,19 @@ class _Loop:
 
     def _record(
         self, slots: NDArray[np.int64], answers: Tokens, reason: NDArray[np.int8], q_halt: NDArray[np.float32]
-    ) -> None:
-        """Book the halted ``slots`` [K] with their answers [K, S]; queue what deserves another view."""
+    ) -> NDArray[np.int64]:
+        """Book the halted ``slots`` [K] with their answers [K, S]; queue, and return, those that get another view."""
         item, view = self.item[slots], self.view[slots]
         solved = self.task.verify(self.givens[item], answers)  # whatever halted it: the rules have the last word
-        settled = solved | (view + 1 >= self.max_views)
+        self.latency_s[item] += time.perf_counter() - self.started[slots]
+        settled = solved | (view + 1 >= self.retries.views)
+        if self.retries.budget_s is not None:
+            settled |= self.latency_s[item] >= self.retries.budget_s
         kept = solved | (view == 0)
         self.answers[item[kept]], self.q_halt[item[kept]] = answers[kept], q_halt[kept]
         self.verified[item] = solved
         self.steps_by_view[item, view] = self.steps[slots]
         self.views[item] = view + 1
-        self.latency_s[item] += time.perf_counter() - self.started[slots]
         self.reasons[item] = reason
         self.vacant[slots] = True
         self.again.extend(zip(item[~settled].tolist(), (view[~settled] + 1).tolist(), strict=True))
@@ -336,3 +372,12 @@ class _Loop:
             self.done += int(settled.sum())
             if self.on_progress is not None:
                 self.on_progress(self.done, int(self.verified.sum()))
+        for done in item[settled].tolist():
+            self.beliefs.pop(done, None)
+        return slots[~settled]
+
+    def _believe(self, slots: NDArray[np.int64], logits: Logits) -> None:
+        """Keep what the model believed at the end of the first view of the unsolved ``slots``."""
+        if self.retries.guesses:
+            for slot in slots[self.view[slots] == 0].tolist():
+                self.beliefs[int(self.item[slot])] = self._own_frame(slot, logits[slot])

@@ -19,6 +19,9 @@ from hrm_edge.errors import UserError, nearest
 SINUSOIDAL_ROWS = 5000  # the reduced variant's fixed table length
 SWIGLU_MULTIPLE = 256
 
+GROUPS = ("row", "column", "box", "cell")  # of a symbol of a cell: it in the row, column, box; all in the cell
+FIRST_SYMBOL = 2  # the token of a board's first symbol; before it padding and blank
+
 # A spec comes from files of others. Beyond these a model is a mistake or an attack, and building it would take all
 # memory before anything is compared with the weights.
 MOST_PARAMETERS = 1 << 31
@@ -46,6 +49,11 @@ VARIANTS: dict[str, dict[str, Any]] = {
         "hidden": 128, "heads": 4, "h_layers": 2, "l_layers": 2, "expansion": 2.0, "positions": "none",
         "grid_positions": True, "grid_heads": True, "q_outputs": 1,
     },
+    # ours: a vector for each symbol of each cell, the same weights for all symbols; one stack of blocks, one state
+    "lattice": {
+        "symbol_width": 32, "heads": 1, "h_layers": 0, "l_layers": 4, "h_cycles": 4, "l_cycles": 0, "expansion": 2.0,
+        "mixing": "groups", "positions": "none", "halt_head": "pooled", "q_outputs": 1,
+    },
     # TRM, arXiv 2510.04871, as published for Sudoku (SamsungSAILMontreal/TinyRecursiveModels); mazes, ARC: l_cycles 4
     "trm": _TRM,
     "trm-mixer": {**_TRM, "mixing": "mlp", "positions": "none"},
@@ -69,10 +77,13 @@ class ModelSpec(BaseModel):
     """Blocks of the H level; 0: the L level's blocks serve both levels (TRM)."""
     l_layers: int = Field(ge=1, le=_MOST_LAYERS)
     h_cycles: int = Field(default=2, ge=1, le=_MOST_CYCLES)
-    l_cycles: int = Field(default=2, ge=1, le=_MOST_CYCLES)
+    l_cycles: int = Field(default=2, ge=0, le=_MOST_CYCLES)
     expansion: float = Field(default=4.0, gt=0, le=64)
-    mixing: Literal["attention", "mlp"] = "attention"
-    """What mixes positions: attention, or an MLP over the T positions of each channel (then ``heads`` has no use)."""
+    mixing: Literal["attention", "mlp", "groups"] = "attention"
+    """What mixes positions: attention; an MLP over the T positions of each channel; or sums over the groups of a board
+    (row, column, box, cell) of vectors that each symbol of each cell has. ``heads`` is for attention only."""
+    symbol_width: int = Field(default=0, ge=0, le=_MOST_WIDTH)
+    """W, for mixing=groups: size of the vector that each symbol of each cell has; D is W times the symbols."""
     norm: Literal["rms", "layer"] = "rms"
     mlp: Literal["swiglu", "gelu"] = "swiglu"
     bias: bool = False
@@ -113,6 +124,12 @@ class ModelSpec(BaseModel):
             )
         if self.mixing == "mlp":
             self._check_mixing()
+        if self.mixing == "groups":
+            self._check_groups()
+        elif self.symbol_width:
+            raise ValueError("symbol_width is for mixing=groups only")
+        elif not self.l_cycles:
+            raise ValueError("l_cycles=0 is for mixing=groups only")
         if self.grid_positions and self.grid is None:
             raise ValueError("grid_positions needs a task with a board (sudoku, mini-sudoku)")
         if self.grid_heads and (self.grid is None or self.heads % len(HEAD_VIEWS) or self.puzzle_dim):
@@ -125,7 +142,7 @@ class ModelSpec(BaseModel):
             raise ValueError(
                 f"puzzle_dim={self.puzzle_dim} gives {self.total_len} positions, {_MOST_POSITIONS} at most"
             )
-        count = parameter_table(self)["state_dict"]
+        count = sum(map(math.prod, [*parameter_shapes(self).values(), *buffer_shapes(self).values()]))
         if count > MOST_PARAMETERS:
             raise ValueError(f"a model of these sizes has {count:,} parameters, {MOST_PARAMETERS:,} are the limit")
         return self
@@ -135,6 +152,28 @@ class ModelSpec(BaseModel):
             raise ValueError("mixing=mlp has no attention: positions=rope and grid_heads need mixing=attention")
         if self.norm != "rms" or self.mlp != "swiglu" or self.bias:
             raise ValueError("mixing=mlp is known with norm=rms, mlp=swiglu and bias=false only")
+
+    def _check_groups(self) -> None:
+        rows, columns = (0, 0) if self.grid is None else self.grid[:2]
+        if not rows == columns == self.symbols:
+            raise ValueError("mixing=groups needs a Sudoku: as many symbols as its board has rows and columns")
+        if self.hidden != self.symbols * self.symbol_width:
+            raise ValueError(
+                f"hidden={self.hidden} is not symbol_width={self.symbol_width} times {self.symbols} symbols"
+            )
+        fixed = {
+            "h_layers": 0, "l_cycles": 0, "norm": "rms", "mlp": "swiglu", "bias": False, "positions": "none",
+            "grid_positions": False, "grid_heads": False, "connections": False, "halt_head": "pooled", "q_outputs": 1,
+            "q_unused": 0, "puzzle_dim": 0,
+        }  # fmt: skip
+        for name, value in fixed.items():
+            if getattr(self, name) != value:
+                raise ValueError(f"mixing=groups is known with {name}={value} only")
+
+    @property
+    def symbols(self) -> int:
+        """N: symbols that a cell may hold; the vocabulary without padding and blank."""
+        return self.vocab - FIRST_SYMBOL
 
     @property
     def head_dim(self) -> int:
@@ -153,6 +192,8 @@ class ModelSpec(BaseModel):
     @property
     def inner(self) -> int:
         """F: inner size of the MLP."""
+        if self.mixing == "groups":
+            return round(self.expansion * self.symbol_width)
         return round(self.expansion * self.hidden) if self.mlp == "gelu" else self._swiglu_inner(self.hidden)
 
     @property
@@ -199,7 +240,10 @@ def variant_spec(variant: str, *, vocab: int, seq_len: int, **overrides: Any) ->
     """The preset of ``variant`` at a vocabulary and length, with single fields overridden."""
     if variant not in VARIANTS:
         raise UserError(f"unknown model variant '{variant}'", nearest(variant, VARIANTS))
-    return ModelSpec(**{"variant": variant, "vocab": vocab, "seq_len": seq_len, **VARIANTS[variant], **overrides})
+    fields = {"variant": variant, "vocab": vocab, "seq_len": seq_len, **VARIANTS[variant], **overrides}
+    if fields.get("symbol_width"):
+        fields.setdefault("hidden", fields["symbol_width"] * (vocab - FIRST_SYMBOL))
+    return ModelSpec(**fields)
 
 
 # -- one step's inputs and outputs ------------------------------------------------------------------------------
@@ -224,8 +268,14 @@ def step_io(spec: ModelSpec) -> dict[str, tuple[str, tuple[str | int, ...]]]:
 # -- weights ----------------------------------------------------------------------------------------------------
 
 
-def _block_shapes(spec: ModelSpec) -> dict[str, tuple[int, ...]]:
+def block_shapes(spec: ModelSpec) -> dict[str, tuple[int, ...]]:
+    """Trainable tensors of one block by name."""
     d, f = spec.hidden, spec.inner
+    if spec.mixing == "groups":
+        w = spec.symbol_width
+        groups = {f"{name}_proj.weight": (2 * f, w) for name in GROUPS}
+        mlp = {"mlp.gate_up_proj.weight": (2 * f, w), "mlp.gate_up_proj.bias": (2 * f,), "mlp.down_proj.weight": (w, f)}
+        return {"pool_proj.weight": (w, w), **groups, **mlp}
     if spec.mixing == "mlp":
         t, inner = spec.total_len, spec.mixing_inner
         matrices = {"mlp_t.gate_up_proj": (2 * inner, t), "mlp_t.down_proj": (t, inner)}
@@ -247,6 +297,8 @@ def _block_shapes(spec: ModelSpec) -> dict[str, tuple[int, ...]]:
 def parameter_shapes(spec: ModelSpec) -> dict[str, tuple[int, ...]]:
     """Trainable tensors by name; those of ``full``, ``trm`` and ``trm-mixer`` are the published checkpoints'."""
     d, v = spec.hidden, spec.vocab
+    if spec.mixing == "groups":
+        return _groups_shapes(spec)
     shapes: dict[str, tuple[int, ...]] = {"embed_tokens.embedding_weight": (v, d)}
     if spec.positions == "learned":
         shapes["embed_pos.embedding_weight"] = (spec.total_len, d)
@@ -256,7 +308,7 @@ def parameter_shapes(spec: ModelSpec) -> dict[str, tuple[int, ...]]:
             shapes[f"embed_{name}.embedding_weight"] = (max(ids) + 1, d)
     for level, layers in spec.levels.items():
         for index in range(layers):
-            shapes.update({f"{level}.layers.{index}.{k}": s for k, s in _block_shapes(spec).items()})
+            shapes.update({f"{level}.layers.{index}.{k}": s for k, s in block_shapes(spec).items()})
         if spec.norm == "layer":
             shapes[f"{level}.norm.weight"] = shapes[f"{level}.norm.bias"] = (d,)
     if spec.connections:
@@ -271,6 +323,17 @@ def parameter_shapes(spec: ModelSpec) -> dict[str, tuple[int, ...]]:
     return shapes
 
 
+def _groups_shapes(spec: ModelSpec) -> dict[str, tuple[int, ...]]:
+    w = spec.symbol_width
+    blocks = {
+        f"L_level.layers.{index}.{name}": shape
+        for index in range(spec.l_layers)
+        for name, shape in block_shapes(spec).items()
+    }
+    heads = {"q_head.weight": (1, w), "q_head.bias": (1,), "lm_head.weight": (1, w)}
+    return {"embed_kinds.embedding_weight": (3, w), **blocks, **heads}
+
+
 def buffer_shapes(spec: ModelSpec) -> dict[str, tuple[int, ...]]:
     """Tensors that are saved but not trained by the main optimizer (the puzzle table has its own)."""
     shapes: dict[str, tuple[int, ...]] = {}
@@ -281,66 +344,3 @@ def buffer_shapes(spec: ModelSpec) -> dict[str, tuple[int, ...]]:
     if spec.puzzle_dim:
         shapes["puzzle_emb.weights"] = (spec.puzzles, spec.puzzle_dim)
     return shapes
-
-
-_GROUPS = (  # first matching prefix wins
-    ("token embedding", ("embed_tokens.",)),
-    ("position embeddings", ("embed_pos.embedding", "embed_row.", "embed_column.", "embed_box.")),
-    ("H-layers ({h_layers})", ("H_level.layers.",)),
-    ("L-layers ({l_layers})", ("L_level.layers.",)),
-    ("H<->L connections", ("h_to_l.", "l_to_h.")),
-    ("halt predictor", ("q_head.",)),
-    ("output layer", ("lm_head.",)),
-    ("layer norms", ("H_level.norm.", "L_level.norm.")),
-    ("position encoding", ("embed_pos.table",)),
-    ("initial states", ("H_init", "L_init")),
-    ("puzzle table", ("puzzle_emb.",)),
-)
-
-
-def parameter_table(spec: ModelSpec) -> dict[str, Any]:
-    """Counts: trainable, tensors, whole state dict, and a row per part of the model."""
-    trainable, buffers = parameter_shapes(spec), buffer_shapes(spec)
-    everything = {**trainable, **buffers}
-    rows: dict[str, int] = {}
-    for label, prefixes in _GROUPS:
-        count = sum(math.prod(shape) for name, shape in everything.items() if name.startswith(prefixes))
-        if count:
-            rows[label.format(h_layers=spec.h_layers, l_layers=spec.l_layers)] = count
-    return {
-        "trainable": sum(map(math.prod, trainable.values())),
-        "tensors": len(trainable),
-        "state_dict": sum(map(math.prod, everything.values())),
-        "table": [{"name": name, "count": count} for name, count in rows.items()],
-    }
-
-
-def flops_per_step(spec: ModelSpec) -> int:
-    """Multiply-adds times two of the matrix products in one ACT step of one puzzle.
-
-    A block costs 2 * weights * T for its matrices and 4 * T^2 * D for QK^T and PV; one that mixes by an MLP over
-    positions costs 2 * weights * D for it instead. Norms and activations are not counted. The full variant at T = 82
-    comes to 13.7 GFLOP.
-    """
-    t, d = spec.total_len, spec.hidden
-    matrices = {n: math.prod(s) for n, s in _block_shapes(spec).items() if len(s) == 2 and n.endswith("weight")}
-    block = sum(2 * size * (d if name.startswith("mlp_t.") else t) for name, size in matrices.items())
-    if spec.mixing == "attention":
-        block += 4 * t * t * d
-    heads = 2 * d * spec.vocab * spec.seq_len + 2 * math.prod(parameter_shapes(spec)["q_head.weight"])
-    h_updates, l_updates = spec.h_cycles, spec.h_cycles * spec.l_cycles
-    connections = 2 * d * d * t * (h_updates + l_updates) if spec.connections else 0
-    return sum(spec.block_passes) * block + connections + heads
-
-
-def weight_bytes(spec: ModelSpec) -> dict[str, int]:
-    """Bytes of the trainable tensors per precision; a graph's own overhead and state tables come on top.
-
-    INT8 holds the blocks' matrices as int8 with a float32 scale per output channel, all else as float32.
-    """
-    shapes = parameter_shapes(spec)
-    blocks = {name: shape for name, shape in shapes.items() if ".layers." in name and len(shape) == 2}
-    total = sum(map(math.prod, shapes.values()))
-    matrices = sum(map(math.prod, blocks.values()))
-    channels = sum(shape[0] for shape in blocks.values())
-    return {"fp32": 4 * total, "fp16": 2 * total, "int8": matrices + 4 * channels + 4 * (total - matrices)}

@@ -14,10 +14,10 @@ from typing import Any
 import click
 
 from hrm_edge import zoo
+from hrm_edge.costs import parameter_table
 from hrm_edge.files import read_json, write_json
 from hrm_edge.manifest import read_manifest
 from hrm_edge.recipe import load_recipe
-from hrm_edge.spec import parameter_table
 
 
 def measured(path: Path) -> list[zoo.Measured]:

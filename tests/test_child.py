@@ -119,6 +119,19 @@ def test_the_engine_builder_runs_the_installed_package(hostile, tmp_path):
     hostile.check()
 
 
+@pytest.mark.parametrize("module", ["compiled", "compiled_canonical", "compiled_maze"])
+def test_numba_loads_no_machine_code_that_the_folder_names(tmp_path, module):
+    """Its index is a pickle."""
+    (tmp_path / ".numba_config.yaml").write_text("cache_dir: evil\n")
+    code = f"import numba.core.config as c; print(c.CACHE_DIR); import hrm_edge.data.{module}; print(c.CACHE_DIR)"
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("NUMBA")}
+    command = python_command("-c", code)
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    before, after = done.stdout.splitlines()
+    assert before == "evil", "so that this test can fail"
+    assert after != "evil"
+
+
 # -- no other way ---------------------------------------------------------------------------------------------------
 
 
@@ -150,8 +163,7 @@ def test_another_way_is_found(source):
 def test_there_is_no_other_way_to_start_python():
     files = [path for folder in ("hrm_edge", "scripts", "benchmarks") for path in (ROOT / folder).rglob("*.py")]
     found = {str(path.relative_to(ROOT)): starts_python(path.read_text(encoding="utf-8")) for path in files}
-    own = found.pop("hrm_edge/child.py")
-    named = found.pop("hrm_edge/doctor/machine.py")
-    assert own
-    assert len(named) == 1, "the doctor prints which Python it is, and starts it through hrm_edge.child"
+    assert found.pop("hrm_edge/child.py")
+    for name in ("hrm_edge/doctor/machine.py", "hrm_edge/packages.py"):
+        assert len(found.pop(name)) == 1, "printed in advice: PYTHON -m pip install ..."
     assert not {name: lines for name, lines in found.items() if lines}

@@ -19,6 +19,7 @@ PACKAGE = ROOT / "hrm_edge"
 
 BASE = {
     "child",
+    "costs",
     "device",
     "quiet",
     "errors",
@@ -47,8 +48,9 @@ MAY_IMPORT: dict[str, set[str]] = {
     "files": {"errors"},
     "packages": {"errors"},
     "spec": {"errors"},
+    "costs": {"spec"},
     "recipe": {"errors", "files", "spec"},
-    "manifest": {"errors", "files", "spec"},
+    "manifest": {"costs", "errors", "files", "spec"},
     "device": {"errors", "files"},
     "report": {"device", "errors", "files"},
     "zoo": {"errors", "files", "manifest"},
@@ -78,6 +80,7 @@ MAY_IMPORT: dict[str, set[str]] = {
 }
 # The same for packages of others; the standard library is free.
 MAY_USE: dict[str, set[str]] = {
+    "files": {"yaml"},
     "quiet": {"onnxruntime", "openvino"},  # nobody else: they would report to their makers
     "spec": {"pydantic"},
     "recipe": {"pydantic", "yaml"},

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from hrm_edge.costs import parameter_table
 from hrm_edge.errors import UserError
 from hrm_edge.recipe import Recipe, load_recipe
-from hrm_edge.spec import parameter_table
 from hrm_edge.tasks import get_task
 
 RECIPES = Path(__file__).resolve().parent.parent / "recipes"

@@ -10,10 +10,10 @@ from click.testing import CliRunner
 
 from hrm_edge import zoo
 from hrm_edge.cli.models import models
+from hrm_edge.costs import parameter_table
 from hrm_edge.errors import UserError
 from hrm_edge.manifest import read_manifest
 from hrm_edge.runtime import open_artifact
-from hrm_edge.spec import parameter_table
 
 ROOT = Path(__file__).resolve().parent.parent
 MOST_BYTES = 60_000_000  # of all shipped weights together

@@ -5,11 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from hrm_edge.errors import UserError, nearest
-from hrm_edge.files import os_error, sha256
+from hrm_edge.files import read_yaml, sha256
 from hrm_edge.report.schema import Scenario
 
 
@@ -39,12 +38,7 @@ class ProtocolFile(BaseModel):
 
 def read_protocol(path: Path | str) -> tuple[ProtocolFile, str]:
     """The protocol in a YAML file and the file's sha256; ``UserError`` naming the key that is wrong."""
-    try:
-        raw = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise os_error(error, path) from error
-    except yaml.YAMLError as error:
-        raise UserError(f"{path} is not valid YAML: {' '.join(str(error).split())}", "mend the file") from error
+    raw = read_yaml(path, "correct the line that is named")
     try:
         return ProtocolFile.model_validate(raw), sha256(path)
     except ValidationError as error:

@@ -7,9 +7,10 @@ from typing import Literal
 
 import numpy as np
 
+from hrm_edge.costs import flops_per_step, weight_bytes
 from hrm_edge.device.boards import Board, boards
 from hrm_edge.report.schema import Prediction, Roofline
-from hrm_edge.spec import ModelSpec, flops_per_step, step_io, weight_bytes
+from hrm_edge.spec import ModelSpec, step_io
 
 TRIAL_S = 0.3
 MATRIX = 1024

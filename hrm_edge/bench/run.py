@@ -39,6 +39,7 @@ from hrm_edge.report.schema import Protocol, Scenario
 from hrm_edge.runtime.trt.identity import EngineParity
 from hrm_edge.session import Session
 from hrm_edge.solve import Progress as SolveProgress
+from hrm_edge.solve import default_guesses
 from hrm_edge.tasks.base import Tokens
 
 IDLE_S = 10.0
@@ -293,5 +294,6 @@ def common_fields(
         "halt": solver.halt,
         "max_steps": solver.max_steps,
         "views": solver.views,
+        "guesses": default_guesses(solver.session) if solver.guesses is None else solver.guesses,
         "seed": solver.seed,
     }

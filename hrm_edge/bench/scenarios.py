@@ -41,6 +41,7 @@ class Solver:
     views: int
     slots: int
     seed: int
+    guesses: int | None = None
 
     def __call__(
         self, givens: Tokens, puzzle_ids: Ids | None = None, *, session: Session | None = None,
@@ -50,7 +51,8 @@ class Solver:
         one, to time it."""
         return solve(
             session or self.session, self.task, givens, puzzle_ids=puzzle_ids, halt=self.halt,
-            max_steps=self.max_steps, views=self.views, slots=self.slots, seed=self.seed, on_progress=on_progress,
+            max_steps=self.max_steps, views=self.views, guesses=self.guesses,
+            slots=self.slots, seed=self.seed, on_progress=on_progress,
         )  # fmt: skip
 
 

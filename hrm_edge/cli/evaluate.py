@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from hrm_edge.cli.options import OutputFile, backend_option, task_option
+from hrm_edge.cli.options import OutputFile, backend_option, guesses_option, task_option
 
 if TYPE_CHECKING:
     from hrm_edge.bench.scenarios import Solver
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 @click.option(
     "--views", type=click.IntRange(1), help="Symmetries tried per puzzle.  [default: 1; arc: all that the folder has]"
 )
+@guesses_option
 @click.option(
     "--halt",
     type=click.Choice(["rules", "head", "fixed"]),
@@ -47,7 +48,7 @@ if TYPE_CHECKING:
 @click.option("--json", "json_file", type=OutputFile(), help="Write the report as JSON; - is stdout.")
 @click.option("--markdown", "markdown_file", type=OutputFile(), help="Write the report as Markdown; - is stdout.")
 def evaluate(
-    model: str, data: str, task_name: str | None, limit: int | None, views: int | None, halt: Halt,
+    model: str, data: str, task_name: str | None, limit: int | None, views: int | None, guesses: int | None, halt: Halt,
     max_steps: int | None, slots: int, backend: Backend | None, threads: int | None, seed: int, other: str | None,
     submission: str | None, json_file: str | None, markdown_file: str | None,
 ) -> None:  # fmt: skip
@@ -89,7 +90,7 @@ def evaluate(
         report, answers = _arc(resolved, solver, data, limit, views, threads)
     else:
         beside = None if other is None else resolve_model(other, threads, None, backend, slots=slots)
-        solver = Solver(session, task, halt, steps, views or 1, slots, seed)
+        solver = Solver(session, task, halt, steps, views or 1, slots, seed, guesses)
         report = _rules(resolved, solver, data, limit, threads, beside)
     following = f"hrm-edge bench {quote(model)} --data {quote(data)}"
     if resolved.manifest is None:

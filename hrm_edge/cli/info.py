@@ -34,8 +34,9 @@ def info(model: str, vocab: int | None, seq_len: int | None, task_name: str | No
     hrm-edge info full --vocab 14 --json
     """
     from hrm_edge.cli.options import print_json
+    from hrm_edge.costs import flops_per_step, parameter_table, weight_bytes
     from hrm_edge.errors import UserError
-    from hrm_edge.spec import VARIANTS, flops_per_step, parameter_table, weight_bytes
+    from hrm_edge.spec import VARIANTS
 
     if model not in VARIANTS and (vocab is not None or seq_len is not None):
         raise UserError("--vocab and --seq-len are for a variant's name", f"leave them out: {model} has its own")

@@ -117,7 +117,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (KeyboardInterrupt, click.Abort):
         return _show(Interrupted("Interrupted"))
     except HrmEdgeError as error:
-        return _show(error)
+        is_ours = isinstance(error, Interrupted) or not _was_interrupted(error)
+        return _show(error if is_ours else Interrupted("Interrupted"))
     except Exception as error:  # noqa: BLE001 - the last resort: every exception ends here
         known = None if _was_interrupted(error) else _as_user_error(error)
         if known is not None:
@@ -177,10 +178,13 @@ def _as_user_error(error: Exception) -> UserError | None:
 
 def _show(error: HrmEdgeError) -> int:
     """Print ``error`` and its mend on stderr, coloured on a terminal; returns its exit code."""
-    from rich.text import Text
+    try:
+        from rich.text import Text
 
-    from hrm_edge.terminal import open_console
-
+        from hrm_edge.terminal import open_console
+    except ImportError:  # it is what does not load here
+        print("\n  ".join(filter(None, (error.what, error.mend))), file=sys.stderr)
+        return error.exit_code
     console = open_console(stderr=True, soft_wrap=True)
     if error.exit_code == EXIT_INTERRUPTED:
         console.print(Text(": ".join(filter(None, (error.what, error.mend))), style="yellow"))

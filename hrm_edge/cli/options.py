@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
+import os
 import re
 import sys
 import tempfile
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from hrm_edge.errors import UserError
-from hrm_edge.files import os_error
+from hrm_edge.files import is_stream, os_error
 from hrm_edge.terminal import echo, open_console
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
 STDOUT = "-"
 REPORT_BYTES = 1 << 20  # more than any report has taken
-_UNITS_S = {"s": 1, "m": 60, "h": 3600}
+_UNITS_S = {"ms": 1e-3, "s": 1, "m": 60, "h": 3600}
 
 
 task_option = click.option(
@@ -42,17 +43,25 @@ backend_option = click.option(
 )
 
 
+guesses_option = click.option(
+    "--guesses",
+    type=click.IntRange(0),
+    help="Cells guessed, by what the model believes, in each view after the first; the answer is checked without them."
+    "  [default: 2 for a model whose answer moves with the board, else 0]",
+)
+
+
 class Duration(click.ParamType):
-    """``90s``, ``30m``, ``2h`` or ``1h30m`` to seconds."""
+    """``200ms``, ``90s``, ``30m``, ``2h`` or ``1h30m`` to seconds."""
 
     name = "duration"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
         if isinstance(value, float):
             return value
-        parts = re.findall(r"(\d+(?:\.\d+)?)([smh])", value)
+        parts = re.findall(r"(\d+(?:\.\d+)?)(ms|[smh])", value)
         if not parts or "".join(number + unit for number, unit in parts) != value:
-            self.fail(f"'{value}' is no duration: write 90s, 30m, 2h or 1h30m", param, ctx)
+            self.fail(f"'{value}' is no duration: write 200ms, 90s, 30m, 2h or 1h30m", param, ctx)
         return float(sum(float(number) * _UNITS_S[unit] for number, unit in parts))
 
 
@@ -90,8 +99,8 @@ def check_writable(flag: str, path: Path) -> Path:
         if path.is_dir():
             raise UserError(f"{flag} {path}: it is a folder", hint)
         path.parent.mkdir(parents=True, exist_ok=True)
-        if not path.exists() or path.is_file():  # a device or a pipe needs no room beside it
-            with tempfile.TemporaryFile(dir=path.parent) as probe:
+        if not is_stream(path):  # which needs no room beside it
+            with tempfile.TemporaryFile(dir=Path(os.path.realpath(path)).parent) as probe:
                 probe.write(bytes(REPORT_BYTES))
     except OSError as error:
         raise UserError(f"{flag} {os_error(error, path).what}", hint) from error

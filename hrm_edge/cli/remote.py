@@ -268,7 +268,8 @@ def solve(target: Target, puzzle: str, model: str | None, engine: bool, solve_op
     """Solve PUZZLE, text or a file that is sent, on HOST. SOLVE_OPTIONS are those of 'hrm-edge solve'."""
     from hrm_edge import zoo
 
-    name = model or str(zoo.folder_of(zoo.default_for("sudoku") or ""))
+    default = zoo.default_for("sudoku") or ""
+    name = model or str(zoo.folder_of(default))
     with _workspace(target) as space:
         path, build = _send_model(space, name, engine)
         is_file = len(puzzle) < 250 and Path(puzzle).exists()
@@ -278,7 +279,7 @@ def solve(target: Target, puzzle: str, model: str | None, engine: bool, solve_op
         _show(job)
         _finish(code, f"solve on {target.host}")
     if "--json" not in solve_options:
-        echo(f"Next: {_next(target, 'bench', name)}")
+        echo(f"Next: {_next(target, 'bench', model or default)}")
 
 
 @remote.command(context_settings=_PASSED_ON)

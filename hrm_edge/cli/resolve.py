@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import ValidationError
 
 from hrm_edge import zoo
+from hrm_edge.costs import parameter_table, weight_bytes
 from hrm_edge.errors import UserError
 from hrm_edge.files import read_json
 from hrm_edge.manifest import MANIFEST, STEP_FILE, Manifest, check_version, read_manifest
 from hrm_edge.report import Model
 from hrm_edge.session import Session
-from hrm_edge.spec import VARIANTS, ModelSpec, parameter_table, weight_bytes
+from hrm_edge.spec import VARIANTS, ModelSpec
 from hrm_edge.tasks import get_task
 from hrm_edge.tasks.base import Task
 from hrm_edge.terminal import echo
@@ -214,8 +215,12 @@ def checkpoint_spec(path: Path) -> tuple[ModelSpec, dict[str, Any]]:
         found = sorted(p.parent for p in (path / CHECKPOINTS_FOLDER).glob(f"*/{CHECKPOINT_FILE}"))
         if not found:
             raise UserError(f"{path} holds no checkpoint", "the run was stopped before its first: train on")
-        best = read_json(path / BEST_FILE)["checkpoint"] if (path / BEST_FILE).is_file() else found[-1].name
-        folder = path / CHECKPOINTS_FOLDER / best
+        folder = found[-1]
+        if (path / BEST_FILE).is_file():
+            best = read_json(path / BEST_FILE)
+            if not isinstance(best, dict) or not isinstance(best.get("checkpoint"), str):
+                raise UserError(f"{path / BEST_FILE} names no checkpoint", "remove it: the newest one is taken then")
+            folder = path / CHECKPOINTS_FOLDER / best["checkpoint"]
     about = read_json(folder / CHECKPOINT_FILE)
     check_version(folder / CHECKPOINT_FILE, about, 1, "copy the checkpoint again, or choose another one of the run")
     try:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from hrm_edge.cli.options import backend_option, task_option
+from hrm_edge.cli.options import Duration, backend_option, guesses_option, task_option
 from hrm_edge.tasks.puzzles import TYPED
 from hrm_edge.terminal import echo
 
@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 @click.option("--model", help="Model folder, published file or shipped model.  [default: one for 9x9 Sudoku]")
 @task_option
 @click.option("--views", type=click.IntRange(1), default=64, show_default=True, help="Symmetries tried per puzzle.")
+@guesses_option
+@click.option("--budget", type=Duration(), help="Time for a puzzle after which no further view is tried, as 200ms.")
 @click.option("--max-steps", type=click.IntRange(1), help="ACT steps per view.  [default: the model's]")
 @backend_option
 @click.option("--threads", type=click.IntRange(1), help="Threads of one step (ONNX Runtime).")
@@ -38,8 +40,8 @@ if TYPE_CHECKING:
               help="Of a picture: write it here with the answer drawn in; of a folder: a folder.")  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def solve(
-    puzzle: str, model: str | None, task_name: str | None, views: int, max_steps: int | None,
-    backend: Backend | None, threads: int | None, seed: int, overlay: Path | None, as_json: bool,
+    puzzle: str, model: str | None, task_name: str | None, views: int, guesses: int | None, budget: float | None,
+    max_steps: int | None, backend: Backend | None, threads: int | None, seed: int, overlay: Path | None, as_json: bool,
 ) -> None:  # fmt: skip
     """Solve PUZZLE: its cells row by row, a file of puzzles, a picture, or a folder of pictures.
 
@@ -78,7 +80,7 @@ def solve(
             f"{model} is for ARC, where a grid alone does not say what to do with it",
             f"build a data folder of the tasks and run: hrm-edge eval {model} --data DATA --submission FILE",
         )
-    options = _Options(views, max_steps, seed)
+    options = _Options(views, guesses, budget, max_steps, seed)
     results = _pictures(paths, resolved, model, options) if paths else _puzzles(puzzle, resolved, model, options)
     if as_json:
         print_json({"results": [result.document(task) for result in results]})
@@ -100,6 +102,8 @@ def solve(
 @dataclass(frozen=True)
 class _Options:
     views: int
+    guesses: int | None
+    budget_s: float | None
     max_steps: int | None
     seed: int
 
@@ -184,7 +188,8 @@ def _solve(givens: Tokens, resolved: Resolved, options: _Options) -> Solutions:
     with progress_bar("solving", len(givens)) as progress:
         return run(
             resolved.session, resolved.task, givens, halt="rules", max_steps=options.max_steps, views=options.views,
-            seed=options.seed, on_progress=lambda done, verified: progress(done),
+            guesses=options.guesses, budget_s=options.budget_s, seed=options.seed,
+            on_progress=lambda done, verified: progress(done),
         )  # fmt: skip
 
 
@@ -206,6 +211,7 @@ def _unsolved(results: list[_Result], task: Task, options: _Options, default_ste
         more = [f"--max-steps {default_steps}"] if steps < default_steps else []
         most = len(task.symmetries()) if isinstance(task, Maze) else 4 * options.views
         more += [f"--views {min(most, 4 * options.views)}"] if options.views < most else []
+        more += ["a longer --budget"] if options.budget_s is not None else []
         hints.append(f"try more: {' '.join(more)}, or a stronger model" if more else "try a stronger model")
     return GateError("; ".join(what), "; ".join(hints))
 

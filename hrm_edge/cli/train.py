@@ -82,6 +82,9 @@ def train(recipe: Path, overrides: tuple[str, ...], out: Path | None, nproc: int
     \b
     hrm-edge train recipes/mini-sudoku_nano.yaml --set data=data/mini --out runs/mini
     hrm-edge train recipes/mini-sudoku_nano.yaml --set data=data/mini --nproc 8
+    hrm-edge train recipes/sudoku_nano_more.yaml --set data=data/sudoku --set init=sudoku-nano
+
+    init starts from the weights of a run, a checkpoint, a published file, or an fp32 artifact, also a shipped one.
 
     The recipe's batch is shared out over all processes. A lost process is started again, with all others, from the
     last checkpoint. Several hosts share the run folder and the data (the same paths) and each run one of:
@@ -165,12 +168,29 @@ def _work(options: Recipe, run: Path, own: list[str], flags: dict[str, Any]) -> 
             raise
 
 
+def load_initial(name: str) -> tuple[Any, Any, Path]:
+    """The model that a recipe's ``init`` names (model, what it is, its folder or file): also an fp32 artifact's.
+
+    Raises ``UserError`` where the name is no model, or an artifact that has lost its float32 weights.
+    """
+    from hrm_edge.manifest import MANIFEST
+    from hrm_edge.model.load import load_model
+    from hrm_edge.zoo import path_of
+
+    path = path_of(name)
+    if not (path / MANIFEST).is_file():
+        return load_model(path)
+    from hrm_edge.export.recover import recover  # it takes the extra 'export', which training alone does not
+
+    return *recover(path), path
+
+
 def _train(options: Recipe, run: Path, own: list[str], flags: dict[str, Any], world: World, stopped: list[str]) -> None:
     from hrm_edge.errors import Interrupted
     from hrm_edge.train.loop import start
     from hrm_edge.train.progress import Progress
 
-    trainer = start(options, run, resume=flags["resume"], world=world, wandb=flags["wandb"])
+    trainer = start(options, run, resume=flags["resume"], world=world, wandb=flags["wandb"], load=load_initial)
     with Progress(trainer) as progress:
         outcome = trainer.run(time_limit=flags["time_limit"], stop=lambda: bool(stopped), report=progress.show)
     progress.table(outcome)

@@ -82,6 +82,8 @@ def records(task: Sudoku | Maze, lines: Iterator[str]) -> Iterator[Record]:
 
 def _header(first: str) -> tuple[list[str], str]:
     """(column names, delimiter) of a CSV file by its first line; no names where that is no header."""
+    if len(first) > csv.field_size_limit():
+        return [], ""
     for delimiter in ",;\t":
         names = [name.strip().lower() for name in next(csv.reader([first], delimiter=delimiter), [])]
         if set(names) & set(QUESTION) and (len(names) > 1 or first.strip().isalpha()):
@@ -138,8 +140,11 @@ def _opensudoku(lines: Iterator[str]) -> Iterator[Record]:
         if name == "game" and attributes.get("data"):
             data = attributes["data"]
             if version := re.match(r"version: (\d+)\s", data):
-                cells = _SAVED_CELL[int(version[1]) > 3].findall(data[version.end() :])
-                data = "".join("0" if editable == "1" else value for value, editable in cells)
+                saved = data[version.end() :].strip()
+                cells = list(_SAVED_CELL[int(version[1]) > 3].finditer(saved))
+                if "".join(cell.group() for cell in cells) != saved:
+                    raise TextError(parser.CurrentLineNumber, 1, "a saved game is damaged", "export it again")
+                data = "".join("0" if cell[2] == "1" else cell[1] for cell in cells)
             ready.append(Record("OpenSudoku XML", parser.CurrentLineNumber, data))
 
     def entity(*_: Any) -> None:
@@ -266,7 +271,13 @@ def _is_plain(text: str, cells: frozenset[str]) -> bool:
 def _whole_line(task: Sudoku, cells: frozenset[str], number: int, text: str) -> Record | None:
     """The puzzle of a line that holds all of one, with what stands beside it; None for a row, or what is wrong."""
     form = _ONE_A_LINE
-    fields = [f for f in _FIELD.finditer(text) if len(f.group()) == task.seq_len and _is_plain(f.group(), cells)]
+    fields = [f for f in _FIELD.finditer(text) if len(f.group()) > 2 * task.side and _is_plain(f.group(), cells)]
+    if len(fields) > 1:
+        for field in fields:  # the one that is whole may be the answer to one that is not
+            if (has := len(field.group())) != task.seq_len:
+                what = f"read {has} cells, a {task.name} puzzle has {task.seq_len}"
+                raise TextError(number, field.end(), what, "give all cells of it, or leave it out")
+    fields = [f for f in fields if len(f.group()) == task.seq_len]
     if len(fields) > 2:
         raise TextError(number, fields[2].start() + 1, f"{len(fields)} puzzles on one line", "give each its own line")
     if fields:
@@ -286,7 +297,7 @@ def guess_task(lines: Sequence[str]) -> Sudoku:
     Raises ``UserError`` where no size has so many cells.
     """
     texts = [text.strip() for text in lines if text.strip() and not text.startswith(("#", "["))]
-    fields = [max(sum(map(_is_cell, field)) for field in _FIELD.findall(text)) for text in texts]
+    fields = [max((sum(map(_is_cell, field)) for field in _FIELD.findall(text)), default=0) for text in texts]
     in_all = [sum(_is_cell(character) for character in text if character not in STROKES) for text in texts]
     if in_all[:16] == [16] * 16:
         return Sudoku(4, 4)

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from hrm_edge import __version__
-from hrm_edge.export import plugin_node
+from hrm_edge.export import groups, plugin_node
 from hrm_edge.plugin.contract import NAME as PLUGIN
 from hrm_edge.plugin.contract import NAMESPACE
 from hrm_edge.quant.calibrate import quantize_weight
@@ -40,6 +40,8 @@ def query_scale(spec: ModelSpec) -> NDArray[np.float32]:
 
 def embedding_scale(spec: ModelSpec) -> np.float32:
     """On every learned embedding, so that their sum has unit variance times D."""
+    if spec.mixing == "groups":
+        return np.float32(math.sqrt(spec.symbol_width))
     terms = 1 + 3 * spec.grid_positions + (spec.positions == "learned")
     return np.float32(math.sqrt(spec.hidden / terms))
 
@@ -223,10 +225,14 @@ class StepGraph:
         normal = self.norm(added, f"{block}.attn_norm", self.spec.total_len)
         return self.op("Transpose", normal, perm=[0, 2, 1])
 
+    def gated(self, inner: str) -> str:
+        """silu(gate) * up of [gate, up] [..., 2 F]."""
+        gate, up = self.ops("Split", (inner,), 2, axis=-1, num_outputs=2)
+        return self.op("Mul", self.op("Mul", gate, self.op("Sigmoid", gate)), up)
+
     def mlp(self, x: str, name: str) -> str:
         if self.spec.mlp == "swiglu":
-            gate, up = self.ops("Split", (self.linear(x, f"{name}.gate_up_proj"),), 2, axis=2, num_outputs=2)
-            inner = self.op("Mul", self.op("Mul", gate, self.op("Sigmoid", gate)), up)
+            inner = self.gated(self.linear(x, f"{name}.gate_up_proj"))
         else:
             y = self.linear(x, f"{name}.up_proj")
             erf = self.op("Erf", self.op("Div", y, self.float_constant("sqrt_2", np.float32(math.sqrt(2.0)))))
@@ -239,8 +245,14 @@ class StepGraph:
         x = self.op("Add", state, injection)
         if self.spec.norm == "layer":
             x = self.norm(x, f"{name}.norm")
+        if self.spec.mixing == "groups":
+            normal = groups.symbol_norm(self, x)
+            x = self.op("Reshape", normal, self.shape(-1, self.spec.seq_len, self.spec.hidden))
         for index in range(layers):
             block = self.scope = f"{name}.layers.{index}"
+            if self.spec.mixing == "groups":
+                x = groups.block(self, x, block)
+                continue
             x = self.mixed(x, block)
             x = self.norm(self.op("Add", x, self.mlp(x, f"{block}.mlp")), f"{block}.mlp_norm")
         return x
@@ -250,7 +262,12 @@ class StepGraph:
         spec, weights = self.spec, self.weights
         self.scope = "embedding"
         scale = embedding_scale(spec)
-        table = self.float_constant("embedding", weights["embed_tokens.embedding_weight"] * scale)
+        tokens = (
+            groups.embedding_table(spec, weights)
+            if spec.mixing == "groups"
+            else weights["embed_tokens.embedding_weight"]
+        )
+        table = self.float_constant("embedding", tokens * scale)
         x = self.op("Gather", table, "tokens", axis=0)
         position = np.zeros((spec.total_len, spec.hidden), np.float32)
         if spec.grid_positions:
@@ -285,6 +302,11 @@ class StepGraph:
     def heads(self, z_h: str, z_l: str) -> None:
         spec = self.spec
         self.scope = "heads"
+        if spec.mixing == "groups":
+            logits, q = groups.heads(self, z_h)
+            self._as_float32(logits, "logits")
+            self._as_float32(q, "q")
+            return
         cells = z_h
         if spec.puzzle_tokens:
             begin, end = (self.constant(n, np.array([i], np.int64)) for n, i in
@@ -307,7 +329,7 @@ class StepGraph:
         if self.half:
             self.op("Cast", x, out=name, to=TensorProto.FLOAT)
         else:
-            self.nodes[-1].output[0] = name
+            next(node for node in reversed(self.nodes) if x in node.output).output[0] = name
 
     def build(self) -> onnx.ModelProto:
         """The checked model of one step, with named inputs and outputs per ``step_io``."""
@@ -321,6 +343,8 @@ class StepGraph:
                 z_l = self.level("L_level", spec.l_layers, z_l, self.op("Add", from_h, x))
             self.scope = "l_to_h"
             from_l = self.linear(z_l, "l_to_h") if spec.connections else z_l
+            if not spec.l_cycles:
+                from_l = x
             z_h = self.level(*spec.h_stack, z_h, from_l)
         self.heads(z_h, z_l)
         self.op("Identity", z_h, out="z_h_next")

@@ -1,4 +1,4 @@
-"""The model back out of a float32 artifact, so that a shipped model can be exported in another precision.
+"""The model back out of a float32 artifact, so that a shipped model can be exported again, or trained on.
 
 What the graph has folded into its constants (``hrm_edge.export.graph``) is unfolded; the function is the same, and
 where several weights were added up (row, column and box of a cell) any that add up to the same are as good.
@@ -20,6 +20,7 @@ from safetensors.numpy import load_file
 
 from hrm_edge.errors import UserError
 from hrm_edge.export.graph import embedding_scale, query_scale
+from hrm_edge.export.groups import GROUP_LAYERS, group_scale, kind_rows
 from hrm_edge.manifest import STATE_FILE, STEP_FILE, read_manifest
 from hrm_edge.model.hrm import HRM
 from hrm_edge.model.weights import load_weights
@@ -71,7 +72,11 @@ def _unfolded(spec: ModelSpec, constants: Weights, state: Weights) -> Weights:
         value = constants[name]
         is_matrix = name.endswith(".weight") and value.ndim == 2
         value = value.T if is_matrix else value
-        found[name] = _unpacked(spec, value) if ".qkv_proj." in name else value
+        if ".qkv_proj." in name:
+            value = _unpacked(spec, value)
+        elif name.rsplit(".", 2)[-2] in GROUP_LAYERS:
+            value = value / group_scale(spec)
+        found[name] = value
     found |= _embeddings(spec, constants)
     for name in buffer_shapes(spec):
         if name == "embed_pos.table":
@@ -96,6 +101,8 @@ def _unpacked(spec: ModelSpec, value: NDArray[Any]) -> NDArray[Any]:
 
 def _embeddings(spec: ModelSpec, constants: Weights) -> Weights:
     scale = embedding_scale(spec)
+    if spec.mixing == "groups":
+        return {"embed_kinds.embedding_weight": kind_rows(spec, (constants["embedding"] / scale).astype(np.float32))}
     found: Weights = {"embed_tokens.embedding_weight": constants["embedding"] / scale}
     if spec.positions == "learned" and spec.grid_positions:
         raise ValueError("learned positions and those of the grid were added up")

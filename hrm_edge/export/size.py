@@ -7,7 +7,8 @@ from typing import Any
 import onnx
 from onnx import numpy_helper
 
-from hrm_edge.spec import ModelSpec, parameter_table
+from hrm_edge.costs import parameter_table
+from hrm_edge.spec import ModelSpec
 
 _EMBEDDINGS = ("embedding", "positions")  # learned tables as the graph folds them; see hrm_edge.export.graph
 

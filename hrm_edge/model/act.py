@@ -131,4 +131,4 @@ def act_step(
             target = best.sigmoid()
     losses = step_loss(logits, q, carry.labels, kind=loss, q_continue_target=target)
     after = TrainCarry(z_h, z_l, steps, halted, carry.inputs, carry.labels, carry.puzzle_ids)
-    return ActStep(after, losses, logits, q, puzzle, target)
+    return ActStep(after, losses, logits[-1] if logits.ndim == 4 else logits, q, puzzle, target)

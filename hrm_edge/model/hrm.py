@@ -12,9 +12,10 @@ import math
 import torch
 from torch import Tensor, nn
 
-from hrm_edge.model.layers import Embedding, Level, Linear, Rope, truncated_normal_
+from hrm_edge.model.groups import KINDS, GroupBlock, SymbolNorm, symbol_heads, token_kinds
+from hrm_edge.model.layers import Block, Embedding, LayerNorm, Level, Linear, Rope, truncated_normal_
 from hrm_edge.ops.attention import rope_tables
-from hrm_edge.spec import HEAD_VIEWS, HIDDEN_SCORE, SINUSOIDAL_ROWS, ModelSpec, cell_ids
+from hrm_edge.spec import HEAD_VIEWS, HIDDEN_SCORE, SINUSOIDAL_ROWS, ModelSpec, cell_ids, parameter_shapes
 
 Q_BIAS = -5.0  # a fresh model does not halt
 
@@ -43,6 +44,13 @@ class _PuzzleTable(nn.Module):
         self.register_buffer("weights", torch.zeros(puzzles, dim))
 
 
+def _level(spec: ModelSpec, layers: int) -> Level:
+    if spec.mixing == "groups":
+        return Level(SymbolNorm(spec.symbol_width), [GroupBlock(spec) for _ in range(layers)])
+    norm = LayerNorm(spec.hidden) if spec.norm == "layer" else nn.Identity()
+    return Level(norm, [Block(spec) for _ in range(layers)])
+
+
 class HRM(nn.Module):
     """Weights and one step. The loop over steps is the caller's (``hrm_edge.solve``, ``hrm_edge.train``)."""
 
@@ -53,7 +61,12 @@ class HRM(nn.Module):
         super().__init__()
         self.spec = spec
         self.grad_l_updates = 1 if spec.h_layers else spec.l_cycles
-        self.embed_tokens = Embedding(spec.vocab, spec.hidden)
+        self.grad_cycles = 1
+        if spec.mixing == "groups":
+            self.embed_kinds = Embedding(len(KINDS), spec.symbol_width)
+            self.register_buffer("kinds", token_kinds(spec), persistent=False)
+        else:
+            self.embed_tokens = Embedding(spec.vocab, spec.hidden)
         if spec.positions == "learned":
             self.embed_pos: nn.Module = Embedding(spec.total_len, spec.hidden)
         elif spec.positions == "sinusoidal":
@@ -61,15 +74,15 @@ class HRM(nn.Module):
         if spec.grid is not None:
             self._init_grid(cell_ids(spec.grid))
         for name, layers in spec.levels.items():
-            self.add_module(name, Level(spec, layers))
+            self.add_module(name, _level(spec, layers))
         self.h_to_l: nn.Module = nn.Identity()
         self.l_to_h: nn.Module = nn.Identity()
         if spec.connections:
             self.h_to_l = Linear(spec.hidden, spec.hidden, bias=True)
             self.l_to_h = Linear(spec.hidden, spec.hidden, bias=True)
-        pooled = (2 if spec.halt_head == "pooled" else 1) * spec.hidden
-        self.q_head = Linear(pooled, spec.q_outputs + spec.q_unused, bias=True)
-        self.lm_head = Linear(spec.hidden, spec.vocab, spec.bias)
+        shapes = parameter_shapes(spec)
+        self.q_head = Linear(shapes["q_head.weight"][1], spec.q_outputs + spec.q_unused, bias=True)
+        self.lm_head = Linear(shapes["lm_head.weight"][1], shapes["lm_head.weight"][0], spec.bias)
         with torch.no_grad():
             self.q_head.weight.zero_()
             assert self.q_head.bias is not None
@@ -95,10 +108,11 @@ class HRM(nn.Module):
             self.register_buffer("head_mask", mask.repeat(self.spec.heads // len(HEAD_VIEWS), 1, 1), persistent=False)
 
     def _init_states(self) -> None:
-        zero = self.spec.positions == "sinusoidal"  # the reduced variant's state dict has no initial states
+        saved = self.spec.positions != "sinusoidal"  # the reduced variant's state dict has no initial states
+        zero = not saved or self.spec.mixing == "groups"
         for name in ("H_init", "L_init"):
             state = torch.zeros(self.spec.hidden)
-            self.register_buffer(name, state if zero else truncated_normal_(state, 1.0), persistent=not zero)
+            self.register_buffer(name, state if zero else truncated_normal_(state, 1.0), persistent=saved)
 
     def levels(self) -> list[Level]:
         """The stacks of blocks: H and L, or the one that serves both."""
@@ -126,6 +140,9 @@ class HRM(nn.Module):
     def embed(self, tokens: Tensor, puzzle: Tensor | None, dtype: torch.dtype) -> Tensor:
         """tokens [B, S], puzzle [B, P*D] → the input injection [B, T, D] of every L update, scaled by sqrt(D)."""
         spec = self.spec
+        if spec.mixing == "groups":
+            table = self.embed_kinds(self.get_buffer("kinds")).flatten(1) * math.sqrt(spec.symbol_width)  # [V, D]
+            return nn.functional.embedding(tokens, table).to(dtype)
         x = self.embed_tokens(tokens)
         terms = 1
         if spec.grid_positions:
@@ -152,6 +169,8 @@ class HRM(nn.Module):
 
     def heads(self, z_h: Tensor, z_l: Tensor) -> tuple[Tensor, Tensor]:
         """(logits [B, S, V], q [B, Q]), both float32."""
+        if self.spec.mixing == "groups":
+            return symbol_heads(self.spec, z_h, self.lm_head, self.q_head)
         logits = self.lm_head(z_h[:, self.spec.puzzle_tokens :]).float()
         if self.spec.halt_head == "pooled":
             # exported, the cast comes first: Torch-TensorRT's mean pays no heed to its dtype
@@ -161,25 +180,32 @@ class HRM(nn.Module):
             pooled = z_h[:, 0].float()
         return logits, self.q_head(pooled)[:, : self.spec.q_outputs]
 
+    def _cycle(self, z_h: Tensor, z_l: Tensor, x: Tensor, rope: Rope | None, l_updates: int) -> tuple[Tensor, Tensor]:
+        """``l_updates`` L updates, then the H update, which reads the input itself where the model has no L updates."""
+        for _ in range(l_updates):
+            z_l = self.update_l(z_h, z_l, x, rope)
+        return self.update_h(z_h, z_l if self.spec.l_cycles else x, rope), z_l
+
     def forward(
         self, tokens: Tensor, puzzle: Tensor | None, z_h: Tensor, z_l: Tensor
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """One ACT step: → (z_h, z_l [B, T, D], logits [B, S, V], q [B, Q]).
 
-        h_cycles times: l_cycles L updates, then one H update. A gradient flows only through the last
-        ``grad_l_updates`` L updates and the last H update: 1 is HRM's one-step gradient (section 2 of the paper),
-        l_cycles the whole last cycle (TRM, arXiv 2510.04871).
+        h_cycles times: l_cycles L updates, then one H update. A gradient flows only through the last ``grad_cycles``
+        of these cycles, and of the first of them only through the last ``grad_l_updates`` L updates: 1 and 1 is HRM's
+        one-step gradient (section 2 of the paper), 1 and l_cycles the whole last cycle (TRM, arXiv 2510.04871).
+        With ``grad_cycles`` above 1 logits are [C, B, S, V], those after each of these cycles, for a loss on each.
         """
         spec, rope = self.spec, self.rope()
         x = self.embed(tokens, puzzle, z_h.dtype)
         with torch.no_grad():
-            for cycle in range(spec.h_cycles):
-                last = cycle == spec.h_cycles - 1
-                for _ in range(spec.l_cycles - (self.grad_l_updates if last else 0)):
-                    z_l = self.update_l(z_h, z_l, x, rope)
-                if not last:
-                    z_h = self.update_h(z_h, z_l, rope)
-        for _ in range(self.grad_l_updates):
-            z_l = self.update_l(z_h, z_l, x, rope)
-        z_h = self.update_h(z_h, z_l, rope)
-        return z_h, z_l, *self.heads(z_h, z_l)
+            for _ in range(spec.h_cycles - self.grad_cycles):
+                z_h, z_l = self._cycle(z_h, z_l, x, rope, spec.l_cycles)
+            for _ in range(spec.l_cycles - self.grad_l_updates):
+                z_l = self.update_l(z_h, z_l, x, rope)
+        cycles: list[Tensor] = []
+        for cycle in range(self.grad_cycles):
+            z_h, z_l = self._cycle(z_h, z_l, x, rope, spec.l_cycles if cycle else self.grad_l_updates)
+            logits, q = self.heads(z_h, z_l)
+            cycles.append(logits)
+        return z_h, z_l, torch.stack(cycles) if len(cycles) > 1 else logits, q

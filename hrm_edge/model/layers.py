@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 
 import torch
 import torch.nn.functional as F
@@ -149,12 +150,12 @@ class Block(nn.Module):
 
 
 class Level(nn.Module):
-    """One of the two recurrent modules: state + injections (normalized where the spec has LayerNorm), then blocks."""
+    """A recurrent module: ``norm`` of the state with its injections, then the blocks."""
 
-    def __init__(self, spec: ModelSpec, layers: int) -> None:
+    def __init__(self, norm: nn.Module, blocks: Iterable[nn.Module]) -> None:
         super().__init__()
-        self.layers = nn.ModuleList(Block(spec) for _ in range(layers))
-        self.norm: nn.Module = LayerNorm(spec.hidden) if spec.norm == "layer" else nn.Identity()
+        self.layers = nn.ModuleList(blocks)
+        self.norm = norm
 
     def enter(self, state: Tensor, other: Tensor, connection: nn.Module, x: Tensor | None) -> Tensor:
         """What the first block reads: the state, the other level's state through ``connection``, and ``x`` if any."""

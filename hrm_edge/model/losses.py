@@ -45,13 +45,17 @@ def step_loss(
 ) -> StepLoss:
     """lm + 0.5 * (BCE(q_halt, whole sequence right) + BCE(q_continue, target)), summed over rows.
 
-    Each cell's loss is divided by its row's number of valid labels. Rows without a valid label (padding) count
-    in nothing.
+    ``logits`` [B, S, V], or [C, B, S, V] after each of C cycles: lm is then the mean of their losses, while what is
+    right and the accuracy are those of the last. Each cell's loss is divided by its row's number of valid labels.
+    Rows without a valid label (padding) count in nothing.
     """
     valid = labels != IGNORE
     counts = valid.sum(-1)
     real = counts > 0
-    lm = (token_losses(logits, labels, kind) / counts.clamp(min=1).unsqueeze(-1)).sum()
+    cycles = logits if logits.ndim == 4 else logits.unsqueeze(0)
+    shares = counts.clamp(min=1).unsqueeze(-1) * len(cycles)
+    lm = torch.stack([(token_losses(cycle, labels, kind) / shares).sum() for cycle in cycles]).sum()
+    logits = cycles[-1]
     with torch.no_grad():
         hits = (logits.argmax(-1) == labels) & valid
         right = real & (hits.sum(-1) == counts)

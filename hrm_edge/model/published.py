@@ -11,12 +11,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 from torch import Tensor
 
 from hrm_edge.errors import UserError
-from hrm_edge.files import os_error
+from hrm_edge.files import read_yaml
 from hrm_edge.model.state_dict import read_parts, read_state_dict
 from hrm_edge.model.weights import CHECKPOINT, check_tensors, family
 from hrm_edge.spec import ModelSpec, variant_spec
@@ -199,15 +198,10 @@ def _assumed(spec: ModelSpec, arch: _Arch, mixes_by_mlp: bool) -> str:
 def _read_config(path: Path) -> _Config:
     again = "take the one that was published with the checkpoint, or remove it to take the published sizes"
     try:
-        value = yaml.safe_load(path.read_text(encoding="utf-8"))
-        return _Config.model_validate(value)
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} is not valid YAML", again) from error
+        return _Config.model_validate(read_yaml(path, again))
     except ValidationError as error:
         first = error.errors()[0]
         raise UserError(f"{path}: {'.'.join(map(str, first['loc']))}: {first['msg']}", again) from error
-    except OSError as error:
-        raise os_error(error, path) from error
 
 
 def _spec(

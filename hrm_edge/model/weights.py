@@ -80,7 +80,8 @@ def find_checkpoint(path: Path | str) -> Path:
     if (path / CHECKPOINT).is_file():
         return path
     if (path / BEST).is_file():
-        best = path / CHECKPOINTS / str(read_json(path / BEST).get("checkpoint", ""))
+        named = read_json(path / BEST)
+        best = path / CHECKPOINTS / str(named.get("checkpoint", "") if isinstance(named, dict) else "")
         if (best / CHECKPOINT).is_file():
             return best
     newest = checkpoints(path)

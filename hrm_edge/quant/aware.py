@@ -24,7 +24,7 @@ def train_rounded(model: HRM, recipe: Recipe, data: Dataset) -> None:
     if not recipe.init:
         raise UserError(
             "recipe key 'quantization.aware' is true without 'init': rounding is trained into a trained model",
-            "name its run or checkpoint folder: --set init=DIR",
+            "name a run, a checkpoint, an fp32 artifact or a shipped model: --set init=MODEL",
         )
     rows = np.arange(min(recipe.quantization.calibration_puzzles, len(data)))
     was_training, device = model.training, model.H_init.device

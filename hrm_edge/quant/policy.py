@@ -8,7 +8,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from hrm_edge.errors import UserError, nearest
-from hrm_edge.files import os_error, write_text
+from hrm_edge.files import read_yaml, write_text
 from hrm_edge.model.hrm import HRM
 from hrm_edge.model.layers import Linear
 
@@ -74,11 +74,7 @@ def read_policy(path: Path, task: str, model: HRM) -> Policy:
     """Read a policy file and hold it against the model; ``UserError`` naming the key that does not fit."""
     mend = "write it anew: hrm-edge export MODEL --int8 --sensitivity FILE"
     try:
-        policy = Policy.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
-    except OSError as error:
-        raise os_error(error, path) from error
-    except yaml.YAMLError as error:
-        raise UserError(f"--policy {path} is not valid YAML", mend) from error
+        policy = Policy.model_validate(read_yaml(path, mend, called=f"--policy {path}"))
     except ValidationError as error:
         first = error.errors()[0]
         raise UserError(f"--policy {path}: {'.'.join(map(str, first['loc']))}: {first['msg']}", mend) from error

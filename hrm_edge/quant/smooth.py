@@ -18,7 +18,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from hrm_edge.model.hrm import HRM
+from hrm_edge.model.layers import Linear
 from hrm_edge.quant.calibrate import channel_peaks
+from hrm_edge.spec import GROUPS
 
 
 def _balance(peaks: Tensor, weight: Tensor, strength: float) -> Tensor:
@@ -47,9 +49,14 @@ def smoothed(model: HRM, tokens: NDArray[np.uint8], puzzle_ids: NDArray[np.int32
             source, first = name.replace("o_proj", "qkv_proj"), 2 * hidden
         else:
             continue
+        sources = [source]
+        if model.spec.mixing == "groups":  # the groups' products are added to those of gate and up
+            sources += [f"{name.removesuffix('.mlp.down_proj')}.{group}_proj" for group in GROUPS]
         s = _balance(into, weight, strength)
         weight.mul_(s)
-        other.get_parameter(f"{source}.weight")[first:].div_(s.unsqueeze(1))
-        if model.spec.bias:
-            other.get_parameter(f"{source}.bias")[first:].div_(s)
+        for layer in map(other.get_submodule, sources):
+            assert isinstance(layer, Linear)
+            layer.weight[first:].div_(s.unsqueeze(1))
+            if layer.bias is not None:
+                layer.bias[first:].div_(s)
     return other

@@ -93,6 +93,7 @@ class _Report(Answers):
     halt: str
     max_steps: int = Field(description="of one view")
     views: int = Field(description="tried per puzzle at most")
+    guesses: int = Field(default=0, description="cells guessed in each view after the first")
     seed: int
     steps_histogram: dict[int, int] = Field(description="ACT steps → puzzles")
 

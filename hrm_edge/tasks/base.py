@@ -89,3 +89,10 @@ class Task(Protocol):
 
     def identity_views(self, count: int) -> Views:
         """``count`` views that change nothing."""
+
+    def with_guesses(self, givens: Tokens, logits: NDArray[np.float32], count: int, rng: np.random.Generator) -> Tokens:
+        """A puzzle [S] with up to ``count`` more givens, drawn from a model's logits [S, V] where it is least sure.
+
+        A guess may be wrong: what follows from it is checked against the puzzle itself. Tasks whose cells are not
+        filled one by one return the puzzle as it is.
+        """

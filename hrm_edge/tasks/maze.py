@@ -237,3 +237,7 @@ class Maze:
     def identity_views(self, count: int) -> Views:
         """``count`` views that change nothing."""
         return self.views(np.tile(np.arange(self.seq_len, dtype=np.int64), (count, 1)))
+
+    def with_guesses(self, givens: Tokens, logits: NDArray[np.float32], count: int, rng: np.random.Generator) -> Tokens:
+        """The puzzle as it is: a cell of a path says little about the others."""
+        return givens

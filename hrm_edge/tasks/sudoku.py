@@ -162,6 +162,31 @@ class Sudoku:
         cells = np.tile(np.arange(self.seq_len, dtype=np.int64), (count, 1))
         return Views(cells, np.tile(np.arange(self.vocab, dtype=np.uint8), (count, 1)))
 
+    def with_guesses(self, givens: Tokens, logits: NDArray[np.float32], count: int, rng: np.random.Generator) -> Tokens:
+        """A puzzle [S] with up to ``count`` more givens, drawn from a model's logits [S, V] where it is least sure.
+
+        Cells are drawn by the entropy of their digits, a digit by its probability; a digit that a peer of the cell
+        already has is not drawn.
+        """
+        guessed, peers = givens.copy(), geometry(self).peers
+        scores = logits[:, FIRST_DIGIT:].astype(np.float64)
+        chances = np.exp(scores - scores.max(axis=1, keepdims=True))
+        chances /= chances.sum(axis=1, keepdims=True)
+        entropy = -(chances * np.log(np.maximum(chances, 1e-12))).sum(axis=1)
+        entropy[givens >= FIRST_DIGIT] = 0
+        for given in np.flatnonzero(givens >= FIRST_DIGIT):
+            chances[peers[given], givens[given] - FIRST_DIGIT] = 0
+        for _ in range(count):
+            open_cells = np.where(chances.sum(axis=1) > 0, entropy, 0)
+            if not open_cells.sum() > 0:
+                break
+            cell = rng.choice(self.seq_len, p=open_cells / open_cells.sum())
+            digit = rng.choice(self.side, p=chances[cell] / chances[cell].sum())
+            guessed[cell] = digit + FIRST_DIGIT
+            entropy[cell] = 0
+            chances[peers[cell], digit] = 0
+        return guessed
+
 
 @dataclass(frozen=True, eq=False)
 class Geometry:

@@ -39,7 +39,8 @@ class Learner:
         torch.manual_seed(recipe.seed)
         self.model = HRM(spec).to(self.device)
         prepare(self.model)
-        self.model.grad_l_updates = spec.l_cycles if recipe.train.gradient == "last_cycle" else 1
+        self.model.grad_l_updates = min(1, spec.l_cycles) if recipe.train.gradient == "one_step" else spec.l_cycles
+        self.model.grad_cycles = spec.h_cycles if recipe.train.gradient == "all_cycles" else 1
         self.dtype = DTYPES[recipe.train.precision]
         self.params = dict(self.model.named_parameters())
         self.optimizer = make_optimizer(recipe.train, self.params.values())

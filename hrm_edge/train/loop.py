@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -56,13 +57,20 @@ class Outcome:
     reason: str = ""
 
 
+LoadModel = Callable[[str], tuple[HRM, Any, Path]]
+"""From a name to (model, what it is, its file or folder)."""
+
+
 class Trainer:
     """One rank of one run: a learner, its data, its folder; :meth:`run` drives it. Rank 0 writes."""
 
-    def __init__(self, recipe: Recipe, run: Path, world: World, *, resume: bool, bf16: Bf16, wandb: str = "") -> None:
+    def __init__(
+        self, recipe: Recipe, run: Path, world: World, *, resume: bool, bf16: Bf16, wandb: str = "",
+        load: LoadModel = load_model,
+    ) -> None:  # fmt: skip
         saved = Restored(run) if resume else None
         recipe, note = decided(recipe, bf16, saved.precision if saved is not None else None)
-        self.recipe, self.run_folder, self.world = recipe, run, world
+        self.recipe, self.run_folder, self.world, self.load = recipe, run, world, load
         self.notes = [note] if note else []  # about how it starts, for a person
         self.task = get_task(recipe.task)
         if not recipe.data:
@@ -95,7 +103,7 @@ class Trainer:
     def _start_weights(self, model: HRM) -> None:
         """Weights of another run, and INT8 rounding, where the recipe says so."""
         if self.recipe.init:
-            source, _, found = load_model(self.recipe.init)
+            source, _, found = self.load(self.recipe.init)
             load_weights(model, dict(source.state_dict()), found)
         if self.recipe.quantization.aware:
             train_rounded(model, self.recipe, self.data)
@@ -298,11 +306,15 @@ def check_batch(recipe: Recipe, ranks: int) -> None:
         )
 
 
-def start(recipe: Recipe, run: Path, *, resume: bool, world: World | None = None, wandb: str = "") -> Trainer:
+def start(
+    recipe: Recipe, run: Path, *, resume: bool, world: World | None = None, wandb: str = "",
+    load: LoadModel = load_model,
+) -> Trainer:  # fmt: skip
     """A trainer on every rank; refuses a folder that holds another run unless resuming.
 
     A job whose launcher starts its workers again goes on from its own newest checkpoint unasked. ``world``: the ranks
-    that train together (default: this process alone). ``wandb``: a W&B project to log to.
+    that train together (default: this process alone). ``wandb``: a W&B project to log to. ``load``: reads the model
+    that ``init`` names; the default knows runs, checkpoints and published files.
     """
     world = world or alone()
     with world.watched():
@@ -320,7 +332,7 @@ def start(recipe: Recipe, run: Path, *, resume: bool, world: World | None = None
                 )
             if not resume and found:
                 raise UserError(f"{run} holds a run already", "add --resume to go on with it, or choose another --out")
-            return Trainer(recipe, run, world, resume=resume, bf16=bf16, wandb=wandb)
+            return Trainer(recipe, run, world, resume=resume, bf16=bf16, wandb=wandb, load=load)
 
         trainer = world.together(prepare)
         trainer.learner.connect()

@@ -8,7 +8,7 @@ from typing import Any
 from rich import progress
 from rich.table import Table
 
-from hrm_edge.spec import parameter_table
+from hrm_edge.costs import parameter_table
 from hrm_edge.terminal import open_console
 from hrm_edge.train.loop import Outcome, Trainer
 

@@ -10,7 +10,8 @@ import sys
 import pytest
 
 from hrm_edge.cli.resolve import BEST_FILE, CHECKPOINT_FILE, CHECKPOINTS_FOLDER
-from hrm_edge.spec import parameter_shapes, variant_spec, weight_bytes
+from hrm_edge.costs import weight_bytes
+from hrm_edge.spec import parameter_shapes, variant_spec
 
 FULL = {"hidden": 512, "heads": 8, "variant": "full"}
 

@@ -88,3 +88,32 @@ def test_puzzles_of_several_examples(mini_folder: Path, tmp_path: Path) -> None:
         assert set(ids.tolist()) in ({1, 3}, {2, 3})
         assert (ids == 3).sum() == 40
     assert lengths == {90, 70}
+
+
+def change_label(folder: Path, split: str, row: int, cells: list[int]) -> None:
+    path = folder / split / "all__labels.npy"
+    labels = np.load(path)
+    labels[row, : len(cells)] = cells
+    np.save(path, labels)
+
+
+@pytest.mark.parametrize("split", ["train", "test"])
+@pytest.mark.parametrize(
+    "cells", [[0, 0, 0, 0], [0] * 16, [1], [2, 2, 2, 2]], ids=["padding", "none", "blank", "clash"]
+)
+def test_labels_that_break_the_rules_are_named(mini_folder: Path, tmp_path: Path, split: str, cells: list[int]) -> None:
+    folder = Path(shutil.copytree(mini_folder, tmp_path / "copy"))
+    change_label(folder, split, 7, cells)
+    with pytest.raises(UserError, match=rf"{split}, example 7: its label is no solution .* rules of mini-sudoku"):
+        Dataset(folder, split, Sudoku(2, 2))
+    assert len(Dataset(folder, split, Sudoku(2, 2), scan=False)) > 0, "one process of a host has looked"
+
+
+def test_padding_in_a_label_is_not_an_answer(mini_folder: Path, tmp_path: Path) -> None:
+    """Padding counts as "as the label says" where exact accuracy is counted: an empty label would always be right."""
+    from hrm_edge.data.puzzles import load_puzzles
+
+    folder = Path(shutil.copytree(mini_folder, tmp_path / "copy"))
+    change_label(folder, "test", 3, [0, 0, 0, 0])
+    with pytest.raises(UserError, match="test example 3: the label does not solve the input"):
+        load_puzzles(folder, Sudoku(2, 2))

@@ -125,6 +125,19 @@ def test_ways_to_write_a_puzzle(tmp_path: Path, way: str) -> None:
     assert NINE.format(read_typed(ONE[way], NINE).givens[0]) == Q1
 
 
+@pytest.mark.parametrize("way", ONE)
+def test_a_damaged_text_is_never_read_as_another_puzzle(way: str) -> None:
+    """One character too few or too many, everywhere: refused, or it did not matter."""
+    text = ONE[way]
+    for at in range(0, len(text), 5):
+        for damaged in (text[:at] + text[at + 1 :], text[:at] + "7" + text[at:]):
+            try:
+                found = read_typed(damaged, NINE)
+            except UserError:
+                continue
+            assert [NINE.format(givens) for givens in found.givens] == [Q1], damaged
+
+
 @pytest.mark.parametrize(
     ("encoding", "said"), [("utf-8-sig", ""), ("utf-16", ", UTF-16"), ("utf-16-be", ", UTF-16"), ("latin-1", "")]
 )
@@ -175,6 +188,9 @@ FAULTS: list[tuple[str, str, str]] = [
     ("a bad character in a grid", "\n".join([*ROWS[:4], "8..x.6.%..3"]), "line 5, column 8: bad character '%'"),
     ("a bad character in a CSV", f"id,puzzle\n7,{Q1[:80]}z\n", "line 2, column 83: bad character 'z'"),
     ("a clash", f"{Q1}\n5{Q1[1:4]}5{Q1[5:]}\n", "line 2, column 1: contradictory givens: two 5s in row 1"),
+    ("a short question before its answer", f"{Q1[:80]},{A1}", "line 1, column 80: read 80 cells"),
+    ("a short answer behind its question", f"{Q1} {A1[:80]} 3", "line 1, column 162: read 80 cells"),
+    ("a saved game with a digit too much", '<opensudoku><game data="version: 3 15|0|0|"/>', "a saved game is damaged"),
     ("a short row", "\n".join([*ROWS[:4], ROWS[4][:8], *ROWS[5:]]), "line 5, column 8: read 8 cells"),
     ("a long row", "\n".join([*ROWS[:4], ROWS[4] + "7", *ROWS[5:]]), "line 5, column 10: read 10 cells"),
     ("a row missing", "\n".join(ROWS[:8]), "line 8, column 9: the grid ends after 8 of 9 rows"),

@@ -29,6 +29,8 @@ SPECS = {
     "reduced": variant_spec("reduced", vocab=11, seq_len=81, **SMALL),
     "nano": variant_spec("nano", vocab=11, seq_len=81, grid=(9, 9, 3, 3), **{**SMALL, "heads": 4}),
     "nano 2x3 boxes": variant_spec("nano", vocab=8, seq_len=36, grid=(6, 6, 2, 3), **{**SMALL, "heads": 4}),
+    "lattice": variant_spec("lattice", vocab=11, seq_len=81, grid=(9, 9, 3, 3), symbol_width=8),
+    "lattice 2x3 boxes": variant_spec("lattice", vocab=8, seq_len=36, grid=(6, 6, 2, 3), symbol_width=16, l_layers=2),
     "reduced, 3x3 cycles": variant_spec("reduced", vocab=6, seq_len=16, **SMALL, h_cycles=3, l_cycles=3),
 }
 

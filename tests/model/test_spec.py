@@ -8,17 +8,10 @@ import pytest
 import torch
 from pydantic import ValidationError
 
+from hrm_edge.costs import flops_per_step, parameter_table
 from hrm_edge.errors import UserError
 from hrm_edge.model.hrm import HRM
-from hrm_edge.spec import (
-    ModelSpec,
-    buffer_shapes,
-    flops_per_step,
-    parameter_shapes,
-    parameter_table,
-    step_io,
-    variant_spec,
-)
+from hrm_edge.spec import ModelSpec, buffer_shapes, parameter_shapes, step_io, variant_spec
 
 GRID = (9, 9, 3, 3)
 EVERYTHING = {"positions": "learned", "grid_positions": True, "puzzle_dim": 5, "puzzles": 3}

@@ -14,10 +14,11 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 from torch import Tensor
 
+from hrm_edge.costs import flops_per_step, parameter_table
 from hrm_edge.model.act import act_step, admit, fresh_carry
 from hrm_edge.model.hrm import HRM
 from hrm_edge.model.losses import step_loss
-from hrm_edge.spec import buffer_shapes, flops_per_step, parameter_shapes, parameter_table, step_io, variant_spec
+from hrm_edge.spec import buffer_shapes, parameter_shapes, step_io, variant_spec
 
 GOLDEN = Path(__file__).parent.parent / "golden"
 PREFIX = "model.inner."

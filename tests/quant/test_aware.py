@@ -69,5 +69,5 @@ def test_fine_tuning_with_rounding(recipe: Recipe, tmp_path):
 
 def test_rounding_needs_a_trained_model(recipe: Recipe, tmp_path):
     alone = recipe.model_copy(update={"quantization": recipe.quantization.model_copy(update={"aware": True})})
-    with pytest.raises(UserError, match=r"'quantization.aware' is true without 'init'.*\n.*--set init=DIR"):
+    with pytest.raises(UserError, match=r"'quantization.aware' is true without 'init'.*\n.*--set init=MODEL"):
         start(alone, tmp_path / "run", resume=False)

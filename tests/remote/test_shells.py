@@ -113,7 +113,7 @@ def test_folders_with_odd_names(shared, name):
     folder.mkdir()
     shutil.copytree(zoo.ZOO / "sudoku-nano", folder / "model")
     (folder / f"p{name}.txt").write_text(f"{EASY}\n")
-    done = shared.remote("solve", "--json", "--model", f"./{name}/model", "--", f"./{name}/p{name}.txt")
+    done = shared.remote("solve", f"./{name}/p{name}.txt", "--json", "--model", f"./{name}/model")
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["results"][0]["verified"]
     shutil.rmtree(folder)

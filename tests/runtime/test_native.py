@@ -1,8 +1,9 @@
-"""Our own INT8 step gives what ONNX Runtime gives, the same bits on any number of threads, or says why not."""
+"""The native step gives what ONNX Runtime gives, the same bits on any number of threads, or says why not."""
 
 from __future__ import annotations
 
 import platform
+import shutil
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -17,6 +18,7 @@ from hrm_edge.errors import UserError
 from hrm_edge.manifest import STEP_FILE, read_manifest, write_manifest
 from hrm_edge.runtime import open_artifact, open_step
 from hrm_edge.runtime.choose import candidates
+from hrm_edge.runtime.compiled import processor
 from hrm_edge.runtime.native import compile as compiling
 from hrm_edge.runtime.native.session import available, unfit
 from hrm_edge.solve import solve
@@ -33,7 +35,14 @@ LEARNED = variant_spec(
     "full", vocab=20, seq_len=17, hidden=128, heads=1, h_layers=2, l_layers=1, h_cycles=1, puzzle_dim=0,
     positions="learned", q_outputs=1,
 )  # fmt: skip
-SPECS = {"nano": NANO, "puzzle vector": PUZZLE_VECTOR, "learned positions": LEARNED}
+REDUCED = variant_spec("reduced", vocab=11, seq_len=81, grid=(9, 9, 3, 3), hidden=64, heads=4, h_layers=2, l_layers=1)
+SPECS = {
+    "nano": NANO, "puzzle vector": PUZZLE_VECTOR, "learned positions": LEARNED, "reduced": REDUCED,
+    "reduced, head by head": REDUCED.model_copy(update={"grid_heads": True, "grid_positions": True}),
+    "biases, rotary": PUZZLE_VECTOR.model_copy(update={"bias": True, "mlp": "gelu", "halt_head": "pooled"}),
+    "one stack": variant_spec("trm", vocab=11, seq_len=16, hidden=64, heads=4, l_cycles=2, puzzle_dim=64, puzzle_len=2),
+}  # fmt: skip
+MARCHES = ("-march=native", "-march=x86-64-v3", "-march=x86-64-v2")  # with VNNI, AVX2, SSE alone
 
 
 @pytest.fixture(scope="module")
@@ -85,17 +94,35 @@ def test_neither_threads_nor_the_batch_change_a_bit(folders, name):
             assert all((a[0] == b[row]).all() for a, b in zip(alone, want, strict=True))
 
 
-@pytest.mark.skipif(platform.machine() != "x86_64", reason="names x86's instruction sets")
-def test_without_the_instructions_it_counts_on(folders, monkeypatch):
-    """The plain loops, as on a processor without VNNI: the same integers, and the same sums of floats."""
-    manifest = read_manifest(folders["nano"])
-    tokens, ids = boards(NANO, 2)
-    want = run(open_step(folders["nano"], manifest, 1, "native"), tokens, ids, 1)
-    plain = tuple("-march=x86-64-v3" if flag == "-march=native" else flag for flag in compiling.FLAGS)
-    monkeypatch.setattr(compiling, "FLAGS", plain)
-    found = run(open_step(folders["nano"], manifest, 1, "native"), tokens, ids, 1)
-    for a, b in zip(found, want, strict=True):
-        assert np.sqrt(np.square(a - b).mean()) < 0.05 * np.sqrt(np.square(b).mean())
+def compiled_for(march: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    flags = tuple(march if flag == "-march=native" else flag for flag in compiling.FLAGS)
+    monkeypatch.setattr(compiling, "FLAGS", flags)
+
+
+def processor_runs(march: str) -> bool:
+    needed = {"-march=x86-64-v3": "avx2", "-march=x86-64-v2": "sse4_2"}.get(march)
+    return needed is None or (platform.machine() == "x86_64" and needed in processor())
+
+
+@pytest.mark.parametrize("name", ["nano", "reduced"])
+@pytest.mark.parametrize("march", MARCHES)
+def test_every_set_of_instructions_is_exact(tmp_path, monkeypatch, march, name):
+    """Weights of every value that a byte has, -128 too: the same integers as the runtime's exact products."""
+    if not processor_runs(march):
+        pytest.skip(f"this processor does not run {march}")
+    folder = write_random_artifact(tmp_path / "a", SPECS[name], "int8")
+    manifest, graph, rng = read_manifest(folder), onnx.load(folder / STEP_FILE), np.random.default_rng(0)
+    for tensor in graph.graph.initializer:
+        if tensor.name.endswith("weight_int8"):
+            values = rng.choice(np.array([-128, -127, 127, 0, 5], np.int8), tuple(tensor.dims))
+            tensor.CopyFrom(onnx.numpy_helper.from_array(values, tensor.name))
+    onnx.save(graph, folder / STEP_FILE)
+    manifest = write_manifest(folder, manifest)
+    tokens, ids = boards(manifest.spec, 2)
+    theirs = run(open_step(folder, manifest, 1, "onnxruntime"), tokens, ids, 1)
+    compiled_for(march, monkeypatch)
+    for ours, wanted in zip(run(open_step(folder, manifest, 1, "native"), tokens, ids, 1), theirs, strict=True):
+        assert np.linalg.norm(ours - wanted) < 0.05 * np.linalg.norm(wanted)
 
 
 def test_more_threads_than_rows_and_cores(folders):
@@ -185,11 +212,8 @@ def test_the_choice_tries_it(folders):
 @pytest.mark.parametrize(
     ("spec", "why"),
     [
-        (variant_spec("reduced", vocab=11, seq_len=16), "it has LayerNorm"),
-        (variant_spec("full", vocab=11, seq_len=16, bias=True), "it has biases"),
-        (variant_spec("full", vocab=11, seq_len=16, mlp="gelu"), "its MLP is GELU"),
-        (variant_spec("full", vocab=11, seq_len=16, connections=True), "it has connections between its levels"),
-        (variant_spec("full", vocab=11, seq_len=16, halt_head="pooled"), "its halting head is pooled"),
+        (variant_spec("trm-mixer", vocab=11, seq_len=16), "it has mixing=mlp"),
+        (NANO.model_copy(update={"norm": "cube"}), "it has norm=cube"),
         (variant_spec("full", vocab=11, seq_len=16, hidden=96, heads=6), "its hidden size of 96 is no multiple of 64"),
         (variant_spec("full", vocab=11, seq_len=16, hidden=64, heads=8), "its heads of 8 are no multiple of 16"),
     ],
@@ -223,32 +247,112 @@ def test_a_compiler_that_fails(folders, monkeypatch, tmp_path):
         open_artifact(folders["nano"], backend="native")
 
 
-def test_the_library_is_kept_and_a_torn_one_named(folders, monkeypatch, tmp_path):
+def test_the_library_is_kept_and_a_torn_one_made_anew(folders, monkeypatch, tmp_path):
+    """A cut-off library that is loaded ends the process in a bus error: its hash is compared first."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     compiling.library()
     (kept,) = (tmp_path / "hrm-edge" / "native").iterdir()
-    made = kept.stat().st_mtime_ns
+    made = kept.stat().st_ino
     compiling.library()
-    assert kept.stat().st_mtime_ns == made
-    # in a process of its own: this one has the library loaded
-    kept.unlink()  # this process has it mapped
-    kept.write_bytes(b"torn")
+    (kept,) = (tmp_path / "hrm-edge" / "native").iterdir()
+    assert kept.stat().st_ino == made
+    whole = kept.read_bytes()
     program = f"from hrm_edge.runtime import open_artifact; open_artifact({str(folders['nano'])!r}, backend='native')"
+    for damaged in (whole[:4000], whole[: len(whole) // 2], b"torn"):
+        kept.unlink()  # this process has it mapped
+        kept.write_bytes(damaged)
+        # in a process of its own: this one has the library loaded
+        done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+        assert (done.returncode, done.stderr) == (0, "")
+        (kept,) = (tmp_path / "hrm-edge" / "native").iterdir()
+        assert kept.stat().st_size == len(whole)
+
+
+def test_threads_that_cannot_start(folders):
+    """A limit on memory leaves no room for their stacks: an error, not an end of the process."""
+    program = (
+        "import resource\n"
+        "from hrm_edge.errors import UserError\n"
+        "from hrm_edge.runtime import open_artifact\n"
+        f"open_artifact({str(folders['nano'])!r}, threads=1, backend='native')\n"
+        "size = int(open('/proc/self/statm').read().split()[0]) * resource.getpagesize()\n"
+        "resource.setrlimit(resource.RLIMIT_AS, (size + (200 << 20), resource.RLIM_INFINITY))\n"
+        f"open_artifact({str(folders['nano'])!r}, threads=64, backend='native')\n"
+    )
+    if not Path("/proc/self/statm").exists():
+        pytest.skip("reads the memory in use from Linux's /proc")
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
-    assert f"--backend native: {kept} cannot be loaded" in done.stderr
-    assert f"remove it: rm {kept}" in done.stderr
+    assert done.returncode == 1, done.stderr
+    assert "--backend native: 64 threads cannot be started here\nask for fewer, --threads 1" in done.stderr
 
 
-def test_a_graph_with_a_layer_in_float(tmp_path):
-    """As a policy file would have it: the native step has no such layer."""
-    folder = write_random_artifact(tmp_path / "a", NANO, "int8")
-    manifest, graph = read_manifest(folder), onnx.load(folder / STEP_FILE)
-    for tensor in graph.graph.initializer:
+def rename_a_layer(graph: onnx.GraphProto) -> None:
+    """As a policy file would have it: the layer stays in float."""
+    for tensor in graph.initializer:
         if tensor.name.startswith("H_level.layers.0.mlp.down_proj.weight"):
             tensor.name = f"kept.{tensor.name}"
+
+
+def negate_the_logits(graph: onnx.GraphProto) -> None:
+    node = next(node for node in graph.node if "logits" in node.output)
+    node.output[0] = "before"
+    graph.node.append(onnx.helper.make_node("Neg", ["before"], ["logits"], name="negated"))
+
+
+def swap_inputs(graph: onnx.GraphProto) -> None:
+    node = next(node for node in graph.node if node.op_type == "Sub")
+    node.input[:] = list(node.input)[::-1]
+
+
+def set_attribute(graph: onnx.GraphProto) -> None:
+    node = next(node for node in graph.node if node.op_type == "Softmax")
+    node.attribute[0].i = 2
+
+
+def set_constant(graph: onnx.GraphProto) -> None:
+    (tensor,) = [tensor for tensor in graph.initializer if tensor.name == "rms_eps"]
+    tensor.CopyFrom(onnx.numpy_helper.from_array(np.float32(1e-6), "rms_eps"))
+
+
+def change_the_mask(graph: onnx.GraphProto) -> None:
+    (tensor,) = [tensor for tensor in graph.initializer if tensor.name == "head_mask"]
+    mask = onnx.numpy_helper.to_array(tensor).copy()
+    mask[0, 0, 1] = -1e4
+    tensor.CopyFrom(onnx.numpy_helper.from_array(mask, "head_mask"))
+
+
+def skip_a_residual(graph: onnx.GraphProto) -> None:
+    node = next(node for node in graph.node if node.op_type == "Add" and "layers" in node.name)
+    node.input[0] = node.input[1]
+
+
+def exchange_outputs(graph: onnx.GraphProto) -> None:
+    for node in graph.node:
+        swap = {"z_h_next": "z_l_next", "z_l_next": "z_h_next"}
+        node.output[:] = [swap.get(name, name) for name in node.output]
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "why"),
+    [
+        ("nano", rename_a_layer, "it has no 'H_level.layers.0.mlp.down_proj.weight_int8'"),
+        ("nano", negate_the_logits, "it has a Neg more|its outputs are computed as"),
+        ("puzzle vector", swap_inputs, "'L_level.layers.0/Sub_.*' is not the Sub of .* that is expected"),
+        ("nano", set_attribute, "is not the Softmax of"),
+        ("nano", set_constant, "its constant 'rms_eps' has another value"),
+        ("nano", change_the_mask, "its constant 'head_mask' has another value"),
+        ("reduced", skip_a_residual, "is not the Add of"),
+        ("reduced", exchange_outputs, "its outputs are computed as"),
+    ],
+)
+def test_a_graph_that_computes_something_else(folders, tmp_path, name, change, why):
+    folder = tmp_path / "a"
+    shutil.copytree(folders[name], folder)
+    manifest, graph = read_manifest(folder), onnx.load(folder / STEP_FILE)
+    change(graph.graph)
     onnx.save(graph, folder / STEP_FILE)
     write_manifest(folder, manifest)
-    with pytest.raises(UserError, match=r"has no 'H_level.layers.0.mlp.down_proj.weight_int8', which --backend native"):
+    with pytest.raises(UserError, match=rf"is not the graph that --backend native computes: .*({why})"):
         open_artifact(folder, backend="native")
 
 

@@ -10,8 +10,8 @@ import subprocess
 from pathlib import Path
 
 from hrm_edge.errors import UserError
-from hrm_edge.files import atomic_file, writable_cache
-from hrm_edge.runtime.compiled import processor
+from hrm_edge.files import os_error, writable_cache
+from hrm_edge.runtime import compiled
 
 SOURCE = "step.cpp"
 FLAGS = ("-O3", "-march=native", "-std=c++17", "-shared", "-fPIC", "-pthread")
@@ -35,18 +35,24 @@ def library() -> ctypes.CDLL:
         raise UserError("--backend native: there is no C++ compiler here", MEND)
     folder = Path(__file__).parent
     sources = b"".join(path.read_bytes() for path in sorted([*folder.glob("*.cpp"), *folder.glob("*.h")]))
-    parts = (sources, found.encode(), _version(found), " ".join(FLAGS).encode(), processor().encode())
-    name = hashlib.sha256(b"\0".join(parts)).hexdigest()[:32]
-    path = writable_cache("native") / f"{name}.so"
-    if not path.is_file():
-        with atomic_file(path) as temporary:
-            _compile(found, folder / SOURCE, temporary)
+    parts = (sources, found.encode(), _version(found), " ".join(FLAGS).encode(), compiled.processor().encode())
+    key = hashlib.sha256(b"\0".join(parts)).hexdigest()[:32]
+    place = writable_cache("native")
+    known = compiled.find(place, key, ".so")  # a torn library would end this process in a bus error
+    if known is not None:
+        path, _ = known
+    else:
+        try:
+            path, _ = compiled.keep(place, key, ".so", lambda to: _compile(found, folder / SOURCE, to))
+        except OSError as error:
+            raise os_error(error, place) from error
+        compiled.prune(place)
     try:
         loaded = ctypes.CDLL(str(path))
     except OSError as error:
         raise UserError(f"--backend native: {path} cannot be loaded: {error}", f"remove it: rm {path}") from error
     loaded.hrm_new.restype = ctypes.c_void_p
-    loaded.hrm_new.argtypes = (ctypes.c_void_p, ctypes.c_int32)
+    loaded.hrm_new.argtypes = (ctypes.c_void_p, ctypes.c_int32, ctypes.POINTER(ctypes.c_int32))
     loaded.hrm_free.argtypes = (ctypes.c_void_p,)
     loaded.hrm_step.argtypes = (ctypes.c_void_p, ctypes.c_int32, *[ctypes.c_void_p] * 8)
     return loaded

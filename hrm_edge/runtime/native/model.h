@@ -6,21 +6,27 @@
 #include <cstdint>
 
 extern "C" {
-struct HrmLinear {  // y = x W: int8 weight [in, out], float scale [out]; x is rounded in units of input_scale
+struct HrmLinear {  // y = x W + bias: int8 weight [in, out], float scale [out]; x is rounded in units of input_scale
     int32_t in, out;
     const int8_t* weight;
-    const float* weight_scale;
+    const float *weight_scale, *bias;  // bias: [out], or null
     float input_scale;
 };
 struct HrmModel {
     int32_t T, S, D, H, F, V, Q, l_layers, h_layers, l_cycles, h_cycles, most_seen;
+    int32_t gelu;    // 1: the MLP is up, GELU, down; 0: SwiGLU
+    int32_t pooled;  // 1: q is from the mean over positions of [z_h, z_l]; 0: from z_h's first position
     float puzzle_scale;
-    const HrmLinear* linears;  // of every layer of L, then of H: qkv (Q scaled already), o, gate and up, down
+    const HrmLinear* linears;  // of every layer of L, then of H: qkv (Q scaled already), o, gate and up (or up), down
     const float* embedding;    // [V, D], scaled
     const float* positions;    // [T, D], or null
     const int32_t* seen;       // [H, T, most_seen]: the positions that a head's query sees, or null
     const int32_t* seen_count; // [H]: how many of them, 0 for all of the T
     const float *cos, *sin;    // [T, D / H / 2], or null
-    const float *lm_head, *q_head, *q_bias;  // [D, V], [D, Q], [Q]
+    const float *lm_head, *lm_bias, *q_head, *q_bias;  // [D, V], [V] or null, [D or 2 D, Q], [Q]
+    // [2 (layers of L, then of H) + 2, 2, D]: weight and bias of LayerNorm after attention and after the MLP of every
+    // layer, then at the entry of L and of H; null: RMSNorm without weights, and none at the entries
+    const float* norms;
+    const float *h_to_l, *h_to_l_bias, *l_to_h, *l_to_h_bias;  // [D, D], [D]; null: the levels are added as they are
 };
 }

@@ -15,10 +15,9 @@ from numpy.typing import NDArray
 
 from hrm_edge.errors import UserError
 from hrm_edge.packages import unusable
+from hrm_edge.runtime.native.structure import OTHERWISE, check_graph
 from hrm_edge.runtime.state import AGAIN
 from hrm_edge.spec import HEAD_VIEWS, ModelSpec, cell_ids, rotary_rows
-
-OTHERWISE = "run it with --backend onnxruntime"
 
 
 class Linear(ctypes.Structure):
@@ -26,13 +25,16 @@ class Linear(ctypes.Structure):
 
     _fields_ = [
         ("inputs", ctypes.c_int32), ("outputs", ctypes.c_int32), ("weight", ctypes.c_void_p),
-        ("weight_scale", ctypes.c_void_p), ("input_scale", ctypes.c_float),
+        ("weight_scale", ctypes.c_void_p), ("bias", ctypes.c_void_p), ("input_scale", ctypes.c_float),
     ]  # fmt: skip
 
 
 _SIZES = ("T", "S", "D", "H", "F", "V", "Q", "l_layers", "h_layers", "l_cycles", "h_cycles",
-          "most_seen")  # fmt: skip
-_ARRAYS = ("embedding", "positions", "seen", "seen_count", "cos", "sin", "lm_head", "q_head", "q_bias")
+          "most_seen", "gelu", "pooled")  # fmt: skip
+_ARRAYS = (
+    "embedding", "positions", "seen", "seen_count", "cos", "sin", "lm_head", "lm_bias", "q_head", "q_bias", "norms",
+    "h_to_l", "h_to_l_bias", "l_to_h", "l_to_h_bias",
+)  # fmt: skip
 
 
 class Model(ctypes.Structure):
@@ -44,14 +46,20 @@ class Model(ctypes.Structure):
     ]  # fmt: skip
 
 
-def read_tensors(path: Path) -> dict[str, NDArray[Any]]:
-    """The initializers of an artifact's graph by name."""
+def read_graph(path: Path, spec: ModelSpec) -> dict[str, NDArray[Any]]:
+    """Return the initializers of an artifact's graph by name.
+
+    Raises ``UserError`` where the graph computes something else than the C++ code does.
+    """
     try:
         import onnx
         from onnx import numpy_helper
     except ImportError as error:
         raise unusable("onnx", error, "which --backend native needs", install="onnx") from error
-    return {tensor.name: numpy_helper.to_array(tensor) for tensor in onnx.load(path).graph.initializer}
+    graph = onnx.load(path).graph
+    tensors = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
+    check_graph(graph, tensors, spec, path)
+    return tensors
 
 
 class _Tensors:
@@ -90,6 +98,7 @@ def model_of(spec: ModelSpec, tensors: Mapping[str, NDArray[Any]], path: Path) -
     sizes = (
         spec.total_len, spec.seq_len, spec.hidden, spec.heads, spec.inner, spec.vocab, spec.q_outputs,
         spec.l_layers, spec.h_layers, spec.l_cycles, spec.h_cycles, arrays["seen"].shape[2],
+        spec.mlp == "gelu", spec.halt_head == "pooled",
     )  # fmt: skip
     puzzle_scale = float(read("puzzle_scale", np.float32)) if spec.puzzle_tokens else 1.0
     pointers = [arrays[name].ctypes.data if name in arrays else None for name in _ARRAYS]
@@ -114,37 +123,68 @@ def seen_by_heads(spec: ModelSpec) -> tuple[NDArray[np.int32], NDArray[np.int32]
     return seen, counts
 
 
+def _levels(spec: ModelSpec) -> list[tuple[str, int]]:
+    """Name and layers of the stacks, L first; H is left out where L's layers serve both levels."""
+    return sorted(spec.levels.items(), reverse=True)
+
+
 def _linears(spec: ModelSpec, read: _Tensors) -> list[Linear]:
-    """The four of every layer of L, then of H."""
+    """Read the four of every layer of L, then of H."""
     d, f = spec.hidden, spec.inner
-    shapes = {"self_attn.qkv_proj": (d, 3 * d), "self_attn.o_proj": (d, d),
-              "mlp.gate_up_proj": (d, 2 * f), "mlp.down_proj": (f, d)}  # fmt: skip
+    up = ("mlp.gate_up_proj", (d, 2 * f)) if spec.mlp == "swiglu" else ("mlp.up_proj", (d, f))
+    shapes = dict([("self_attn.qkv_proj", (d, 3 * d)), ("self_attn.o_proj", (d, d)), up, ("mlp.down_proj", (f, d))])
     found = []
-    for level, layers in (("L_level", spec.l_layers), ("H_level", spec.h_layers)):
+    for level, layers in _levels(spec):
         for name, shape in ((f"{level}.layers.{i}.{n}", s) for i in range(layers) for n, s in shapes.items()):
-            weight = read(f"{name}.weight_int8", np.int8, *shape)
-            scale = read(f"{name}.weight_scale", np.float32, shape[1])
+            columns = {
+                "weight": read(f"{name}.weight_int8", np.int8, *shape),
+                "scale": read(f"{name}.weight_scale", np.float32, shape[1]),
+            }
+            if spec.bias:
+                columns["bias"] = read(f"{name}.bias", np.float32, shape[1])
             if spec.positions == "rope" and name.endswith("qkv_proj"):  # back to head after head
                 order = np.argsort(rotary_rows(spec))
-                weight, scale = read.keep(weight[:, order]), read.keep(scale[order])
-            input_scale = float(read(f"{name}.input_scale", np.float32))
-            found.append(Linear(*shape, weight.ctypes.data, scale.ctypes.data, input_scale))
+                columns = {what: read.keep(array[..., order]) for what, array in columns.items()}
+            weight, scale, bias = (
+                columns[what].ctypes.data if what in columns else None for what in ("weight", "scale", "bias")
+            )
+            found.append(Linear(*shape, weight, scale, bias, float(read(f"{name}.input_scale", np.float32))))
     return found
 
 
 def _arrays(spec: ModelSpec, read: _Tensors) -> dict[str, NDArray[Any]]:
-    """What stays in float32, by its name in the structure."""
-    d, t = spec.hidden, spec.total_len
+    """Read what stays in float32, by its name in the structure."""
+    d, t, q_columns = spec.hidden, spec.total_len, spec.q_outputs + spec.q_unused
+    pooled = 2 * d if spec.halt_head == "pooled" else d
     found = {
         "embedding": read("embedding", np.float32, spec.vocab, d),
         "lm_head": read("lm_head.weight", np.float32, d, spec.vocab),
-        "q_head": read("q_head.weight", np.float32, d, spec.q_outputs),
-        "q_bias": read("q_head.bias", np.float32, spec.q_outputs),
+        "q_head": read.keep(read("q_head.weight", np.float32, pooled, q_columns)[:, : spec.q_outputs]),
+        "q_bias": read("q_head.bias", np.float32, q_columns),
     }
     if "positions" in read.tensors:
         found["positions"] = read("positions", np.float32, t, d)
+    if spec.bias:
+        found["lm_bias"] = read("lm_head.bias", np.float32, spec.vocab)
+    if spec.norm == "layer":
+        found["norms"] = read.keep(np.stack([read(name, np.float32, d) for name in _norms(spec)]))
+    if spec.connections:
+        for name in ("h_to_l", "l_to_h"):
+            found[name] = read(f"{name}.weight", np.float32, d, d)
+            found[f"{name}_bias"] = read(f"{name}.bias", np.float32, d)
     found["seen"], found["seen_count"] = map(read.keep, seen_by_heads(spec))
     if spec.positions == "rope":
         for name in ("cos", "sin"):  # the file has them side by side for all heads
             found[name] = read.keep(read(f"rope_{name}", np.float32, t, d)[:, : spec.head_dim // 2])
     return found
+
+
+def _norms(spec: ModelSpec) -> list[str]:
+    """Names of LayerNorm's tensors in the order of ``HrmModel.norms``."""
+    levels = (("L_level", spec.l_layers), ("H_level", spec.h_layers))
+    layers = [
+        f"{level}.layers.{i}.{norm}" for level, n in levels for i in range(n) for norm in ("attn_norm", "mlp_norm")
+    ]
+    return [
+        f"{norm}.{part}" for norm in (*layers, "L_level.norm", f"{spec.h_stack[0]}.norm") for part in ("weight", "bias")
+    ]

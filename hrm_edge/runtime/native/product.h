@@ -7,7 +7,7 @@
 #include <cstring>
 #include <memory>
 #include <new>
-#if defined(__AVX2__)
+#if defined(__SSE2__)
 #include <immintrin.h>
 #elif defined(__ARM_FEATURE_DOTPROD)
 #include <arm_neon.h>
@@ -17,25 +17,41 @@
 
 namespace hrm {
 
-// Lanes of a vector of floats, and how many vectors of a row are summed at once: with kRows rows their sums fill the
-// registers. kOffset is added to stored weights, for VPDPBUSD takes one side without a sign.
+// Lanes of a vector of floats; vectors of a row and rows that are summed at once, so that their sums stay in registers.
+// Inputs are kept as Codes, kGroup of which fill 32 bits; so are stored weights. kOffset is added to stored weights, for
+// VPDPBUSD takes one side without a sign. Without VNNI, x86 multiplies bytes exactly only as 16-bit numbers: VPMADDUBSW
+// cuts sums of two products off.
 #if defined(__AVX512VNNI__)
-constexpr int kLanes = 16, kVectors = 4, kOffset = 128;
+typedef int8_t Code;
+constexpr int kLanes = 16, kVectors = 4, kRows = 6, kOffset = 128;
 #elif defined(__AVXVNNI__)
-constexpr int kLanes = 8, kVectors = 2, kOffset = 128;
+typedef int8_t Code;
+constexpr int kLanes = 8, kVectors = 2, kRows = 6, kOffset = 128;
 #elif defined(__AVX2__)
-constexpr int kLanes = 8, kVectors = 2, kOffset = 0;
+typedef int16_t Code;
+constexpr int kLanes = 8, kVectors = 2, kRows = 4, kOffset = 0;
+#elif defined(__SSE2__)
+typedef int16_t Code;
+constexpr int kLanes = 4, kVectors = 2, kRows = 4, kOffset = 0;
 #else
-constexpr int kLanes = 4, kVectors = 4, kOffset = 0;
+typedef int8_t Code;
+constexpr int kLanes = 4, kVectors = 4, kRows = 6, kOffset = 0;
 #endif
-constexpr int kRows = 6, kPanel = kVectors * kLanes;
+constexpr int kGroup = 4 / sizeof(Code), kPanel = kVectors * kLanes;
+// Rows that go through a layer together: weights come from the second or third cache, once for all of them.
+constexpr int kBlock = 24;
+constexpr int kQueries = 6;  // rows of attention that are summed at once
 
-typedef float Floats __attribute__((vector_size(4 * kLanes), aligned(4), may_alias));
-typedef int32_t Ints __attribute__((vector_size(4 * kLanes), aligned(4), may_alias));
-typedef int8_t Bytes __attribute__((vector_size(kLanes), aligned(1), may_alias));
+typedef float Floats __attribute__((vector_size(4 * kLanes)));
+typedef int32_t Ints __attribute__((vector_size(4 * kLanes)));
+typedef Code Codes __attribute__((vector_size(sizeof(Code) * kLanes)));
 
-template <class Vector, class Scalar> Vector load(const Scalar* p) { return *reinterpret_cast<const Vector*>(p); }
-template <class Vector, class Scalar> void store(Scalar* p, Vector v) { *reinterpret_cast<Vector*>(p) = v; }
+template <class Vector, class Scalar> Vector load(const Scalar* p) {
+    Vector v;
+    std::memcpy(&v, p, sizeof v);
+    return v;
+}
+template <class Vector, class Scalar> void store(Scalar* p, Vector v) { std::memcpy(p, &v, sizeof v); }
 inline Floats all(float x) { return Floats{} + x; }
 inline int padded(int n, int to) { return (n + to - 1) / to * to; }
 
@@ -84,31 +100,54 @@ inline Floats exponential(Floats x) {
     p = p * r + all(5.0000001201e-1f);
     p = p * r * r + r + all(1.f);
     const Ints power = (__builtin_convertvector(n, Ints) + 127) << 23;
-    p *= reinterpret_cast<const Floats&>(power);
+    p *= load<Floats>(reinterpret_cast<const int32_t*>(&power));
     return tiny ? Floats{} : p;
 }
 
-// round(x / scale) to int8, halves to even, as QuantizeLinear does
-inline Bytes rounded(Floats x, float scale) {
+// erf(x) to 1.5e-7: Abramowitz and Stegun, 7.1.26
+inline Floats error_function(Floats x) {
+    const Floats size = x < Floats{} ? -x : x, t = all(1.f) / (size * all(0.3275911f) + all(1.f));
+    Floats p = t * all(1.061405429f) + all(-1.453152027f);
+    p = p * t + all(1.421413741f);
+    p = p * t + all(-0.284496736f);
+    p = p * t + all(0.254829592f);
+    const Floats y = all(1.f) - p * t * exponential(-size * size);
+    return x < Floats{} ? -y : y;
+}
+
+inline Floats silu(Floats x) { return x / (exponential(-x) + all(1.f)); }
+inline Floats gelu(Floats x) { return x * all(0.5f) * (error_function(x * all(0.70710678f)) + all(1.f)); }
+
+// round(x / scale) in the range of int8, halves to even, as QuantizeLinear does
+inline Codes rounded(Floats x, float scale) {
     const Floats magic = all(kMagic), most = all(127.f), least = all(-128.f);
     x = x / all(scale);
     x = x > most ? most : x;
     x = x < least ? least : x;
-    return __builtin_convertvector(__builtin_convertvector((x + magic) - magic, Ints), Bytes);
+    const Ints whole = __builtin_convertvector((x + magic) - magic, Ints);
+#if defined(__AVX2__) && !defined(__AVX512VNNI__)  // compilers take the lanes apart
+    const __m256i ints = (__m256i)whole;
+    const __m128i words = _mm_packs_epi32(_mm256_castsi256_si128(ints), _mm256_extracti128_si256(ints, 1));
+    const __m128i packed = sizeof(Code) == 2 ? words : _mm_packs_epi16(words, words);
+    return load<Codes>(reinterpret_cast<const Code*>(&packed));
+#elif defined(__SSE2__) && !defined(__AVX2__)
+    const __m128i words = _mm_packs_epi32((__m128i)whole, (__m128i)whole);
+    return load<Codes>(reinterpret_cast<const Code*>(&words));
+#else
+    return __builtin_convertvector(whole, Codes);
+#endif
 }
 
-// sums + four inputs (the bytes of `a`) times their weights, of kLanes columns
-inline Ints plus_products(Ints sums, const int8_t* weights, int32_t a) {
+// sums + a group of inputs (`a`) times their weights, of kLanes columns
+inline Ints plus_products(Ints sums, const Code* weights, int32_t a) {
 #if defined(__AVX512VNNI__)
     return (Ints)_mm512_dpbusd_epi32((__m512i)sums, _mm512_load_si512(weights), _mm512_set1_epi32(a));
 #elif defined(__AVXVNNI__)
     return (Ints)_mm256_dpbusd_avx_epi32((__m256i)sums, _mm256_load_si256((const __m256i*)weights), _mm256_set1_epi32(a));
 #elif defined(__AVX2__)
-    // |a| w with a's sign on w: two of them fit 16 bits, for weights are -127 to 127
-    const __m256i inputs = _mm256_set1_epi32(a), signed_weights =
-        _mm256_sign_epi8(_mm256_load_si256((const __m256i*)weights), inputs);
-    const __m256i pairs = _mm256_maddubs_epi16(_mm256_abs_epi8(inputs), signed_weights);
-    return sums + (Ints)_mm256_madd_epi16(pairs, _mm256_set1_epi16(1));
+    return sums + (Ints)_mm256_madd_epi16(_mm256_load_si256((const __m256i*)weights), _mm256_set1_epi32(a));
+#elif defined(__SSE2__)
+    return sums + (Ints)_mm_madd_epi16(_mm_load_si128((const __m128i*)weights), _mm_set1_epi32(a));
 #elif defined(__ARM_FEATURE_DOTPROD)
     return (Ints)vdotq_s32((int32x4_t)sums, vld1q_s8(weights), vreinterpretq_s8_s32(vdupq_n_s32(a)));
 #else
@@ -118,57 +157,96 @@ inline Ints plus_products(Ints sums, const int8_t* weights, int32_t a) {
 #endif
 }
 
-// Weights in panels of columns, four inputs of a column side by side.
+// INT8 weights in panels of columns, kGroup inputs of a column side by side.
 struct Linear {
     explicit Linear(const HrmLinear& from)
-        : in(from.in), out(from.out), input_scale(from.input_scale), weight(size_t(in) * out), scale(out) {
+        : in(from.in), out(from.out), input_scale(from.input_scale), weight(size_t(in) * out), scale(out), bias(out) {
         for (int k = 0; k < in; ++k)
             for (int n = 0; n < out; ++n)
-                weight.get()[((size_t(n / kPanel) * (in / 4) + k / 4) * kPanel + n % kPanel) * 4 + k % 4] =
-                    int8_t(from.weight[size_t(k) * out + n] + kOffset);
+                weight.get()[((size_t(n / kPanel) * (in / kGroup) + k / kGroup) * kPanel + n % kPanel) * kGroup + k % kGroup] =
+                    Code(from.weight[size_t(k) * out + n] + kOffset);
         for (int n = 0; n < out; ++n) scale.get()[n] = from.weight_scale[n] * from.input_scale;
+        if (from.bias) std::copy_n(from.bias, out, bias.get());
     }
-    int in, out;  // multiples of 16 and of 64
+    int in, out;  // multiples of 64
     float input_scale;
-    Buffer<int8_t> weight;
-    Buffer<float> scale;
+    Buffer<Code> weight;
+    Buffer<float> scale, bias;
 };
 
-// columns kPanel * panel and on of c [R, out] = a [R, in] W; totals: sums of the rows of a
-template <int R> void product_panel(const Linear& w, const int8_t* a, const int32_t* totals, int panel, float* c) {
-    const int8_t* weight = w.weight.get() + size_t(panel) * w.in * kPanel;
+// columns kPanel * panel and on of c [R, out] = a [R, in] W + bias; totals: sums of the rows of a
+template <int R> void product_panel(const Linear& w, const Code* a, const int32_t* totals, int panel, float* c) {
+    const Code* weight = w.weight.get() + size_t(panel) * w.in * kPanel;
     Ints sums[R][kVectors];
     for (int r = 0; r < R; ++r)
         for (int v = 0; v < kVectors; ++v) sums[r][v] = Ints{} - kOffset * totals[r];
-    for (int k = 0; k < w.in; k += 4, weight += 4 * kPanel)
+    for (int k = 0; k < w.in; k += kGroup, weight += kGroup * kPanel)
         for (int r = 0; r < R; ++r) {
-            int32_t four;
-            std::memcpy(&four, a + r * w.in + k, 4);
-            for (int v = 0; v < kVectors; ++v) sums[r][v] = plus_products(sums[r][v], weight + 4 * kLanes * v, four);
+            int32_t group;
+            std::memcpy(&group, a + r * w.in + k, 4);
+            for (int v = 0; v < kVectors; ++v)
+                sums[r][v] = plus_products(sums[r][v], weight + kGroup * kLanes * v, group);
         }
     for (int r = 0; r < R; ++r)
         for (int v = 0; v < kVectors; ++v) {
             const int n = panel * kPanel + v * kLanes;
-            store(c + r * w.out + n, __builtin_convertvector(sums[r][v], Floats) * load<Floats>(w.scale.get() + n));
+            const Floats scaled = __builtin_convertvector(sums[r][v], Floats) * load<Floats>(w.scale.get() + n);
+            store(c + r * w.out + n, scaled + load<Floats>(w.bias.get() + n));
         }
 }
 
-template <int R> void product_rows(const Linear& w, const int8_t* a, float* c) {
-    int32_t totals[R] = {};
-    for (int r = 0; r < R; ++r)
-        for (int k = 0; k < w.in; ++k) totals[r] += a[r * w.in + k];
-    for (int panel = 0; panel * kPanel < w.out; ++panel) product_panel<R>(w, a, totals, panel, c);
+// c [rows, out] = a [rows, in] W + bias, at most kBlock rows
+inline void product(const Linear& w, const Code* a, float* c, int rows) {
+    int32_t totals[kBlock] = {};
+    if (kOffset)
+        for (int r = 0; r < rows; ++r)
+            for (int k = 0; k < w.in; ++k) totals[r] += a[r * w.in + k];
+    for (int panel = 0; panel * kPanel < w.out; ++panel)
+        for (int r = 0; r < rows; r += kRows) {
+            const Code* from = a + r * w.in;
+            float* to = c + r * w.out;
+            switch (rows - r) {
+                case 1: product_panel<1>(w, from, totals + r, panel, to); break;
+                case 2: product_panel<2>(w, from, totals + r, panel, to); break;
+                case 3: product_panel<3>(w, from, totals + r, panel, to); break;
+#if defined(__AVX512VNNI__) || defined(__AVXVNNI__) || !defined(__SSE2__)
+                case 4: product_panel<4>(w, from, totals + r, panel, to); break;
+                case 5: product_panel<5>(w, from, totals + r, panel, to); break;
+#endif
+                default: product_panel<kRows>(w, from, totals + r, panel, to);
+            }
+        }
 }
 
-// c [rows, out] = a [rows, in] W, at most kRows rows
-inline void product(const Linear& w, const int8_t* a, float* c, int rows) {
-    switch (rows) {
-        case 1: return product_rows<1>(w, a, c);
-        case 2: return product_rows<2>(w, a, c);
-        case 3: return product_rows<3>(w, a, c);
-        case 4: return product_rows<4>(w, a, c);
-        case 5: return product_rows<5>(w, a, c);
-        default: return product_rows<kRows>(w, a, c);
+// A square matrix that stays in float32, in panels of columns.
+struct Matrix {
+    Matrix() = default;
+    Matrix(const float* from, const float* with_bias, int n) : size(n), weight(size_t(n) * n), bias(n) {
+        for (int k = 0; k < n; ++k)
+            for (int c = 0; c < n; ++c)
+                weight.get()[(size_t(c / kPanel) * n + k) * kPanel + c % kPanel] = from[size_t(k) * n + c];
+        std::copy_n(with_bias, n, bias.get());
+    }
+    int size = 0;
+    Buffer<float> weight, bias;
+};
+
+// c [R, n] = a [R, n] W + bias
+template <int R> void product(const Matrix& w, const float* a, float* c) {
+    const int n = w.size;
+    for (int panel = 0; panel * kPanel < n; ++panel) {
+        const float* weight = w.weight.get() + size_t(panel) * n * kPanel;
+        Floats sums[R][kVectors] = {};
+        for (int k = 0; k < n; ++k, weight += kPanel)
+            for (int v = 0; v < kVectors; ++v) {
+                const Floats column = load<Floats>(weight + kLanes * v);
+                for (int r = 0; r < R; ++r) sums[r][v] += a[size_t(r) * n + k] * column;
+            }
+        for (int r = 0; r < R; ++r)
+            for (int v = 0; v < kVectors; ++v) {
+                const int at = panel * kPanel + v * kLanes;
+                store(c + size_t(r) * n + at, sums[r][v] + load<Floats>(w.bias.get() + at));
+            }
     }
 }
 

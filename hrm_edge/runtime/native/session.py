@@ -19,23 +19,35 @@ from hrm_edge.manifest import STEP_FILE, Manifest
 from hrm_edge.runtime.arithmetic import Arithmetic
 from hrm_edge.runtime.host import HostSession, Outputs, usable_cores
 from hrm_edge.runtime.native.compile import compiler, library
-from hrm_edge.runtime.native.model import OTHERWISE, model_of, read_tensors
+from hrm_edge.runtime.native.model import model_of, read_graph
+from hrm_edge.runtime.native.structure import OTHERWISE
 from hrm_edge.spec import STEP_INPUTS, STEP_OUTPUTS, step_io
+
+# Fields of a model that the C++ code follows; one that is not here has to have its default.
+FOLLOWED = {
+    "variant", "vocab", "seq_len", "hidden", "heads", "h_layers", "l_layers", "h_cycles", "l_cycles", "expansion",
+    "norm", "mlp", "bias", "positions", "grid_positions", "grid_heads", "grid", "connections", "halt_head", "q_outputs",
+    "q_unused", "puzzle_dim", "puzzle_len", "puzzles", "max_steps", "rope_theta",
+}  # fmt: skip
+VALUES = {  # of the fields that choose a function
+    "norm": {"rms", "layer"}, "mlp": {"swiglu", "gelu"}, "positions": {"rope", "learned", "sinusoidal", "none"},
+    "halt_head": {"first", "pooled"},
+}  # fmt: skip
 
 
 def unfit(manifest: Manifest) -> str | None:
-    """Why our own code does not run the artifact, or None: it runs INT8 models of the kind of ``full`` and ``nano``."""
+    """Why our own code does not run the artifact, or None."""
     spec = manifest.spec
+    fields = type(spec).model_fields
+    chosen = {name: getattr(spec, name) for name in fields if name not in FOLLOWED or name in VALUES}
     holds = {
         f"it is {manifest.precision}, not int8": manifest.precision == "int8",
-        "it mixes positions by an MLP": spec.mixing == "attention",
-        "one stack of blocks serves both its levels": spec.h_layers > 0,
-        "it has LayerNorm": spec.norm == "rms",
-        "its MLP is GELU": spec.mlp == "swiglu",
-        "it has biases": not spec.bias,
-        "it has connections between its levels": not spec.connections,
-        "its halting head is pooled": spec.halt_head == "first",
+        **{
+            f"it has {name}={value}": value in VALUES.get(name, {fields[name].default})
+            for name, value in chosen.items()
+        },
         f"its hidden size of {spec.hidden} is no multiple of 64": spec.hidden % 64 == 0,
+        f"its MLP's size of {spec.inner} is no multiple of 64": spec.inner % 64 == 0,
         f"its heads of {spec.head_dim} are no multiple of 16": spec.head_dim % 16 == 0,
     }
     return next((why for why, fits in holds.items() if not fits), None)
@@ -65,8 +77,14 @@ class NativeSession(HostSession):
         self.threads = max(1, min(threads or usable_cores(), self.spec.total_len))
         self._library = library()
         path = folder / STEP_FILE
-        model, _keep = model_of(self.spec, read_tensors(path), path)
-        engine = ctypes.c_void_p(self._library.hrm_new(ctypes.byref(model), self.threads))
+        model, _keep = model_of(self.spec, read_graph(path, self.spec), path)
+        no_thread = ctypes.c_int32()
+        engine = ctypes.c_void_p(self._library.hrm_new(ctypes.byref(model), self.threads, ctypes.byref(no_thread)))
+        if no_thread.value:
+            raise UserError(
+                f"--backend native: {self.threads} threads cannot be started here",
+                "ask for fewer, --threads 1, or raise the limit (ulimit -u, ulimit -v)",
+            )
         if not engine:
             raise UserError(f"{path}: there is not enough memory for its weights", "close other programs")
         self._engine = engine

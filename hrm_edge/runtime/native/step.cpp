@@ -2,6 +2,7 @@
 
 #include <condition_variable>
 #include <mutex>
+#include <system_error>
 
 #include "step.h"
 
@@ -16,14 +17,15 @@ class Engine {
             alone_.push_back(std::make_unique<Team>(model_, 1));
             scratch_.push_back(std::make_unique<Scratch>(model_));
         }
-        for (int i = 1; i < threads; ++i) threads_.emplace_back([this, i] { serve(i); });
+        try {
+            for (int i = 1; i < threads; ++i) threads_.emplace_back([this, i] { serve(i); });
+        } catch (...) {
+            stop();
+            throw;
+        }
     }
 
-    ~Engine() {
-        stop_ = true;
-        begin();
-        for (auto& thread : threads_) thread.join();
-    }
+    ~Engine() { stop(); }
 
     void step(int batch, const Puzzle& all) {
         std::lock_guard<std::mutex> one(stepping_);  // Python calls without its lock
@@ -36,6 +38,12 @@ class Engine {
     }
 
   private:
+    void stop() {
+        stop_ = true;
+        begin();
+        for (auto& thread : threads_) thread.join();
+    }
+
     void begin() {
         {
             std::lock_guard<std::mutex> lock(mutex_);
@@ -91,13 +99,16 @@ class Engine {
 
 extern "C" {
 
-// Null where there is no memory. `model` may go after it.
-void* hrm_new(const HrmModel* model, int32_t threads) {
+// Null where there is no memory, or where a thread cannot be started (then `no_thread` is 1). `model` may go after it.
+void* hrm_new(const HrmModel* model, int32_t threads, int32_t* no_thread) {
+    *no_thread = 0;
     try {
         return new hrm::Engine(*model, threads);
+    } catch (const std::system_error&) {
+        *no_thread = 1;
     } catch (...) {
-        return nullptr;
     }
+    return nullptr;
 }
 
 void hrm_free(void* engine) { delete static_cast<hrm::Engine*>(engine); }

@@ -65,13 +65,14 @@ struct Team {
 struct Scratch {  // one thread's
     explicit Scratch(const HrmModel& m)
         : columns(padded(m.T, kLanes)), injection(size_t(m.T) * m.D), query(size_t(m.T) * m.D),
-          x(size_t(m.T) * m.D), attended(size_t(m.T) * m.D), wide(size_t(kRows) * std::max(3 * m.D, 2 * m.F)),
-          keys(size_t(m.D / m.H) * columns), scores(size_t(kRows) * std::max(columns, padded(m.most_seen, kLanes))),
-          bytes(size_t(kRows) * std::max(m.D, m.F)) {}
+          x(size_t(m.T) * m.D), attended(size_t(m.T) * m.D), linked(m.h_to_l ? size_t(m.T) * m.D : 0),
+          wide(size_t(kBlock) * std::max(3 * m.D, 2 * m.F)), keys(size_t(m.D / m.H) * columns),
+          scores(size_t(kQueries) * std::max(columns, padded(m.most_seen, kLanes))),
+          codes(size_t(kBlock) * std::max(m.D, m.F)) {}
     int columns;  // T padded to whole vectors
-    Buffer<float> injection, query, x, attended;  // [T, D]
-    Buffer<float> wide, keys, scores;             // a product's rows; a head's [Dh, columns]; [kRows, columns]
-    Buffer<int8_t> bytes;
+    Buffer<float> injection, query, x, attended, linked;  // [T, D]
+    Buffer<float> wide, keys, scores;                     // a product's rows; a head's [Dh, columns]; [kQueries, columns]
+    Buffer<Code> codes;
     int turn = 0;  // which of the team's two keys and values come next: threads that share puzzles agree
 };
 
@@ -94,10 +95,17 @@ struct Model : HrmModel {
     explicit Model(const HrmModel& m)
         : HrmModel(m), table(copy(m.embedding, size_t(V) * D)), place(copy(m.positions, size_t(T) * D)),
           cosines(copy(m.cos, size_t(T) * D / H / 2)), sines(copy(m.sin, size_t(T) * D / H / 2)),
-          visible(m), head(size_t(D) * padded(V, kLanes)), halting(copy(m.q_head, size_t(D) * Q)), bias(copy(m.q_bias, Q)) {
+          visible(m), head(size_t(D) * padded(V, kLanes)), head_bias(padded(V, kLanes)),
+          halting(copy(m.q_head, size_t(m.pooled ? 2 : 1) * D * Q)), bias(copy(m.q_bias, Q)),
+          normal(copy(m.norms, size_t(l_layers + h_layers + 1) * 4 * D)) {
         for (int i = 0; i < 4 * (l_layers + h_layers); ++i) layers.emplace_back(m.linears[i]);
         for (int d = 0; d < D; ++d) std::copy_n(m.lm_head + size_t(d) * V, V, head.get() + size_t(d) * padded(V, kLanes));
+        if (m.lm_bias) std::copy_n(m.lm_bias, V, head_bias.get());
+        if (m.h_to_l) to_l = Matrix(m.h_to_l, m.h_to_l_bias, D), to_h = Matrix(m.l_to_h, m.l_to_h_bias, D);
     }
+    // weight [D] and bias [D] of the LayerNorm after attention (0) or MLP (1) of a layer, or at a level's entry
+    const float* norm(int layer, int which) const { return norms ? normal.get() + size_t(2 * layer + which) * 2 * D : nullptr; }
+    const float* entry(int level) const { return norm(l_layers + h_layers, level); }
     static Buffer<float> copy(const float* from, size_t n) {
         Buffer<float> to(from ? n : 0);
         if (from) std::copy_n(from, n, to.get());
@@ -107,7 +115,8 @@ struct Model : HrmModel {
     std::vector<Linear> layers;
     Buffer<float> table, place, cosines, sines;
     Visible visible;
-    Buffer<float> head, halting, bias;
+    Buffer<float> head, head_bias, halting, bias, normal;
+    Matrix to_l, to_h;
 };
 
 // One thread's part of a puzzle's step.
@@ -121,8 +130,9 @@ class Worker {
         std::copy(p.z_h + at(begin_), p.z_h + at(end_), p.z_h_next + at(begin_));
         std::copy(p.z_l + at(begin_), p.z_l + at(end_), p.z_l_next + at(begin_));
         for (int i = 0; i < m_.h_cycles; ++i) {
-            for (int j = 0; j < m_.l_cycles; ++j) level(0, m_.l_layers, p.z_l_next, p.z_h_next, s_.injection.get());
-            level(m_.l_layers, m_.h_layers, p.z_h_next, p.z_l_next, nullptr);
+            for (int j = 0; j < m_.l_cycles; ++j)
+                level(0, p.z_l_next, linked(m_.to_l, p.z_h_next), s_.injection.get());
+            level(1, p.z_h_next, linked(m_.to_h, p.z_l_next), nullptr);
         }
         heads(p);
     }
@@ -140,19 +150,41 @@ class Worker {
         }
     }
 
-    // state = layers(state + a + b), b may be null
-    void level(int first, int layers, float* state, const float* a, const float* b) {
+    // what one level gives to the other: its state, or a linear map of it
+    const float* linked(const Matrix& w, const float* state) {
+        if (!w.size) return state;
+        for (int t = begin_; t < end_; t += kQueries) {
+            const float* from = state + at(t);
+            float* to = s_.linked.get() + at(t);
+            switch (end_ - t) {
+                case 1: hrm::product<1>(w, from, to); break;
+                case 2: hrm::product<2>(w, from, to); break;
+                case 3: hrm::product<3>(w, from, to); break;
+                case 4: hrm::product<4>(w, from, to); break;
+                case 5: hrm::product<5>(w, from, to); break;
+                default: hrm::product<kQueries>(w, from, to);
+            }
+        }
+        return s_.linked.get();
+    }
+
+    // state = layers(state + a + b) of L (0) or H (1), b may be null
+    void level(int which, float* state, const float* a, const float* b) {
         float* x = s_.x.get();
         for (size_t i = at(begin_); i < at(end_); ++i) x[i] = state[i] + (b ? a[i] + b[i] : a[i]);
+        if (const float* entry = m_.entry(which))
+            for (int t = begin_; t < end_; ++t) layer_norm(x + at(t), entry);
+        const bool own = which && m_.h_layers;  // without layers of its own, H has those of L
+        const int first = own ? m_.l_layers : 0, layers = own ? m_.h_layers : m_.l_layers;
         for (int layer = first; layer < first + layers; ++layer, s_.turn ^= 1) {
             const Linear* w = &m_.layers[4 * size_t(layer)];
-            for (int t = begin_; t < end_; t += kRows) project(w[0], t, std::min(kRows, end_ - t));
+            for (int t = begin_; t < end_; t += kBlock) project(w[0], t, std::min(kBlock, end_ - t));
             team_.barrier.wait();
             for (int h = 0; h < m_.H; ++h) m_.few(h) ? attend_to_few(h) : attend_to_all(h);
-            for (int t = begin_; t < end_; t += kRows) {
-                const int rows = std::min(kRows, end_ - t);
-                add_and_norm(w[1], s_.attended.get() + at(t), m_.D, t, rows);
-                feed(w[2], w[3], t, rows);
+            for (int t = begin_; t < end_; t += kBlock) {
+                const int rows = std::min(kBlock, end_ - t);
+                add_and_norm(w[1], s_.attended.get() + at(t), m_.D, t, rows, m_.norm(layer, 0));
+                feed(w[2], w[3], t, rows, m_.norm(layer, 1));
             }
         }
         std::copy(x + at(begin_), x + at(end_), state + at(begin_));
@@ -161,14 +193,14 @@ class Worker {
     void round(const Linear& w, const float* x, int stride, int rows) {
         for (int r = 0; r < rows; ++r)
             for (int d = 0; d < w.in; d += kLanes)
-                store(s_.bytes.get() + r * w.in + d, rounded(load<Floats>(x + r * stride + d), w.input_scale));
+                store(s_.codes.get() + r * w.in + d, rounded(load<Floats>(x + r * stride + d), w.input_scale));
     }
 
     // Q of these rows to the scratch, K and V to the team
     void project(const Linear& w, int t, int rows) {
         const int D = m_.D;
         round(w, s_.x.get() + at(t), D, rows);
-        product(w, s_.bytes.get(), s_.wide.get(), rows);
+        product(w, s_.codes.get(), s_.wide.get(), rows);
         for (int r = 0; r < rows; ++r) {
             float* row = s_.wide.get() + r * 3 * D;
             if (m_.cos) rotate(row, t + r);
@@ -219,13 +251,13 @@ class Worker {
         const float* keys = team_.keys[s_.turn].get() + h * dh;
         for (int t = 0; t < m_.T; ++t)  // each thread for itself: columns of one matrix would share cache lines
             for (int d = 0; d < dh; ++d) s_.keys.get()[d * columns + t] = keys[at(t) + d];
-        for (int t = begin_; t < end_; t += kRows) switch (end_ - t) {
+        for (int t = begin_; t < end_; t += kQueries) switch (end_ - t) {
             case 1: attend_rows<1>(h, t); break;
             case 2: attend_rows<2>(h, t); break;
             case 3: attend_rows<3>(h, t); break;
             case 4: attend_rows<4>(h, t); break;
             case 5: attend_rows<5>(h, t); break;
-            default: attend_rows<kRows>(h, t);
+            default: attend_rows<kQueries>(h, t);
         }
     }
 
@@ -291,37 +323,52 @@ class Worker {
         return total(sum);
     }
 
-    // x = norm(x + from W)
-    void add_and_norm(const Linear& w, const float* from, int stride, int t, int rows) {
+    // x = norm(x + from W); `normal`: of LayerNorm, null: RMSNorm
+    void add_and_norm(const Linear& w, const float* from, int stride, int t, int rows, const float* normal) {
         const int D = m_.D;
         round(w, from, stride, rows);
-        product(w, s_.bytes.get(), s_.wide.get(), rows);
+        product(w, s_.codes.get(), s_.wide.get(), rows);
         for (int r = 0; r < rows; ++r) {
             float *x = s_.x.get() + at(t + r), *y = s_.wide.get() + r * D;
-            Floats squares{};
-            for (int d = 0; d < D; d += kLanes) {
-                const Floats sum = load<Floats>(x + d) + load<Floats>(y + d);
-                squares += sum * sum;
-                store(x + d, sum);
-            }
-            const float by = 1.f / std::sqrt(total(squares) / D + kEps);
-            for (int d = 0; d < D; d += kLanes) store(x + d, load<Floats>(x + d) * by);
+            for (int d = 0; d < D; d += kLanes) store(x + d, load<Floats>(x + d) + load<Floats>(y + d));
+            normal ? layer_norm(x, normal) : rms_norm(x);
         }
     }
 
-    // x = norm(x + (silu(gate) up) W)
-    void feed(const Linear& w, const Linear& down, int t, int rows) {
+    void rms_norm(float* x) {
+        const int D = m_.D;
+        Floats squares{};
+        for (int d = 0; d < D; d += kLanes) squares += load<Floats>(x + d) * load<Floats>(x + d);
+        const float by = 1.f / std::sqrt(total(squares) / D + kEps);
+        for (int d = 0; d < D; d += kLanes) store(x + d, load<Floats>(x + d) * by);
+    }
+
+    void layer_norm(float* x, const float* normal) {
+        const int D = m_.D;
+        Floats sum{}, squares{};
+        for (int d = 0; d < D; d += kLanes) sum += load<Floats>(x + d);
+        const Floats mean = all(total(sum) / D);
+        for (int d = 0; d < D; d += kLanes) {
+            const Floats apart = load<Floats>(x + d) - mean;
+            squares += apart * apart;
+        }
+        const float by = 1.f / std::sqrt(total(squares) / D + kEps);
+        for (int d = 0; d < D; d += kLanes)
+            store(x + d, (load<Floats>(x + d) - mean) * by * load<Floats>(normal + d) + load<Floats>(normal + D + d));
+    }
+
+    // x = norm(x + (silu(gate) up) W), or norm(x + gelu(up) W)
+    void feed(const Linear& w, const Linear& down, int t, int rows, const float* normal) {
         const int F = m_.F;
         float* wide = s_.wide.get();
         round(w, s_.x.get() + at(t), m_.D, rows);
-        product(w, s_.bytes.get(), wide, rows);
+        product(w, s_.codes.get(), wide, rows);
         for (int r = 0; r < rows; ++r)
             for (int f = 0; f < F; f += kLanes) {
-                float* gate = wide + r * 2 * F + f;
-                const Floats g = load<Floats>(gate);
-                store(gate, g / (exponential(-g) + 1.f) * load<Floats>(gate + F));
+                float* row = wide + r * w.out + f;
+                store(row, m_.gelu ? gelu(load<Floats>(row)) : silu(load<Floats>(row)) * load<Floats>(row + F));
             }
-        add_and_norm(down, wide, 2 * F, t, rows);
+        add_and_norm(down, wide, w.out, t, rows, normal);
     }
 
     void heads(const Puzzle& p) {
@@ -333,13 +380,29 @@ class Worker {
                     for (int i = 0; i < 4; ++i)
                         sums[i] += p.z_h_next[at(t) + d + i] * load<Floats>(m_.head.get() + size_t(d + i) * wide + v);
                 float row[kLanes];
-                store(row, (sums[0] + sums[1]) + (sums[2] + sums[3]));
+                store(row, ((sums[0] + sums[1]) + (sums[2] + sums[3])) + load<Floats>(m_.head_bias.get() + v));
                 std::copy_n(row, std::min(kLanes, V - v), p.logits + size_t(t - first) * V + v);
             }
+        halting(p);
+    }
+
+    // q, by the thread that has the first rows
+    void halting(const Puzzle& p) {
+        if (m_.pooled) team_.barrier.wait();  // until everyone's rows are there
         if (begin_ != 0) return;
+        const float* from = p.z_h_next;
+        if (m_.pooled) {
+            const int D = m_.D;
+            float* means = s_.wide.get();
+            std::fill_n(means, 2 * D, 0.f);
+            for (int t = 0; t < m_.T; ++t)
+                for (int d = 0; d < D; ++d) means[d] += p.z_h_next[at(t) + d], means[D + d] += p.z_l_next[at(t) + d];
+            for (int d = 0; d < 2 * D; ++d) means[d] /= m_.T;
+            from = means;
+        }
         for (int i = 0; i < m_.Q; ++i) {
             float sum = m_.bias.get()[i];
-            for (int d = 0; d < m_.D; ++d) sum += p.z_h_next[d] * m_.halting.get()[d * m_.Q + i];
+            for (int d = 0; d < (m_.pooled ? 2 : 1) * m_.D; ++d) sum += from[d] * m_.halting.get()[d * m_.Q + i];
             p.q[i] = sum;
         }
     }

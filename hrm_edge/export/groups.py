@@ -1,0 +1,111 @@
+"""The parts of a step's graph that a model with mixing=groups has of its own (``hrm_edge.model.groups``).
+
+Axes: B batch, S cells, R rows, C columns, N symbols, W symbol width, D = N * W, F inner, V vocabulary.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hrm_edge.spec import FIRST_SYMBOL, GROUPS, ModelSpec
+
+Array = NDArray[np.generic]
+
+GROUP_LAYERS = tuple(f"{group}_proj" for group in GROUPS)
+
+
+def group_scale(spec: ModelSpec) -> np.float32:
+    """What the sums over groups are multiplied by; folded into the weights that read them."""
+    return np.float32(1 / math.sqrt(spec.symbols))
+
+
+class Graph(Protocol):
+    """What these parts need of ``StepGraph``."""
+
+    spec: ModelSpec
+
+    def op(self, kind: str, *inputs: str, out: str | None = None, **attributes: object) -> str: ...
+
+    def constant(self, name: str, value: Array) -> str: ...
+
+    def shape(self, *dims: int) -> str: ...
+
+    def linear(
+        self,
+        x: str,
+        name: str,
+        *,
+        rows: NDArray[np.int64] | None = None,
+        row_scale: NDArray[np.float32] | None = None,
+    ) -> str: ...
+
+    def norm(self, x: str, name: str, width: int | None = None) -> str: ...
+
+    def gated(self, inner: str) -> str: ...
+
+
+def embedding_table(spec: ModelSpec, weights: Mapping[str, NDArray[np.float32]]) -> NDArray[np.float32]:
+    """[V, D]: what each token says of every symbol, from the three rows of ``embed_kinds``."""
+    tokens = np.arange(spec.vocab)[:, None]
+    this = tokens == np.arange(FIRST_SYMBOL, spec.vocab)
+    kinds = np.where(tokens < FIRST_SYMBOL, 0, np.where(this, 1, 2))  # as hrm_edge.model.groups.KINDS
+    return weights["embed_kinds.embedding_weight"][kinds].reshape(spec.vocab, spec.hidden)
+
+
+def kind_rows(spec: ModelSpec, table: NDArray[np.float32]) -> NDArray[np.float32]:
+    """[3, W] back out of :func:`embedding_table`."""
+    w = spec.symbol_width
+    return np.stack([table[0, :w], table[FIRST_SYMBOL, :w], table[FIRST_SYMBOL, w : 2 * w]])
+
+
+def symbol_norm(graph: Graph, x: str) -> str:
+    """x [B, S, D] to its normalized symbols [B, S, N, W]."""
+    spec = graph.spec
+    symbols = graph.op("Reshape", x, graph.shape(-1, spec.seq_len, spec.symbols, spec.symbol_width))
+    return graph.norm(symbols, "symbol_norm", spec.symbol_width)
+
+
+def block(graph: Graph, x: str, name: str) -> str:
+    """x [B, S, D] → [B, S, D]."""
+    spec = graph.spec
+    assert spec.grid is not None
+    n, w, inner_width = spec.symbols, spec.symbol_width, 2 * spec.inner
+    _, _, box_rows, box_columns = spec.grid
+    board, boxes = (n, n), (n // box_rows, box_rows, n // box_columns, box_columns)
+    normal = graph.op("Reshape", symbol_norm(graph, x), graph.shape(-1, *board, n, w))
+    pooled = graph.linear(normal, f"{name}.pool_proj")
+    pooled = graph.op("Mul", pooled, graph.op("Sigmoid", pooled))
+    summed = {"row": (2,), "column": (1,), "cell": (3,)}
+    inner = graph.linear(normal, f"{name}.mlp.gate_up_proj")
+    scale = np.full(inner_width, group_scale(spec))
+    for group in GROUPS:
+        axes, source = summed.get(group, (2, 4)), pooled
+        if group == "box":
+            source = graph.op("Reshape", pooled, graph.shape(-1, *boxes, n, w))
+            inner = graph.op("Reshape", inner, graph.shape(-1, *boxes, n, inner_width))
+        total = graph.op("ReduceSum", source, _axes(graph, *axes), keepdims=1)
+        inner = graph.op("Add", inner, graph.linear(total, f"{name}.{group}_proj", row_scale=scale))
+        if group == "box":
+            inner = graph.op("Reshape", inner, graph.shape(-1, *board, n, inner_width))
+    sent = graph.linear(graph.gated(inner), f"{name}.mlp.down_proj")
+    return graph.op("Add", x, graph.op("Reshape", sent, graph.shape(-1, spec.seq_len, spec.hidden)))
+
+
+def heads(graph: Graph, z_h: str) -> tuple[str, str]:
+    """(logits [B, S, V], q [B, 1]) of z_h [B, S, D]; padding and blank have logit 0."""
+    spec = graph.spec
+    normal = symbol_norm(graph, z_h)
+    symbols = graph.op("Reshape", graph.linear(normal, "lm_head"), graph.shape(-1, spec.seq_len, spec.symbols))
+    pads = graph.constant("before_symbols", np.array([0, 0, FIRST_SYMBOL, 0, 0, 0], np.int64))
+    mean = graph.op("ReduceMean", normal, _axes(graph, 1, 2), keepdims=0)
+    q = graph.linear(mean, "q_head")
+    return graph.op("Pad", symbols, pads), q
+
+
+def _axes(graph: Graph, *axes: int) -> str:
+    return graph.constant("axes_" + "_".join(map(str, axes)), np.array(axes, np.int64))
