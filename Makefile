@@ -13,7 +13,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --constraint constraints.txt $(PIP_ARGS)
 
 .DEFAULT_GOAL := help
-.PHONY: help venv quickstart test test-slow test-arm64 check format wheelhouse docs clean distclean
+.PHONY: help venv quickstart test test-slow test-x86 test-arm64 check format wheelhouse docs clean distclean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -52,6 +52,9 @@ test: $(VENV)/.installed-dev ## the tests that need no special hardware, on all 
 
 test-slow: $(VENV)/.installed-dev ## the tests that take minutes
 	$(BIN)/python -m pytest -m "slow and not gpu and not trt and not jetson"
+
+test-x86: $(VENV)/.installed-dev ## INT8 parity as a Haswell (AVX2) and a Nehalem (SSE) compute it, by qemu-user (10 minutes)
+	$(BIN)/python -m pytest -m slow tests/runtime/test_imitated.py
 
 test-arm64: $(VENV)/.installed-dev ## a Debian arm64 root under qemu-user: setup, doctor, solve, bench (as root; 15 minutes or more)
 	PATH="$(abspath $(BIN)):$$PATH" scripts/arm64_root.sh $(ARM64)

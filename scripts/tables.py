@@ -1,4 +1,4 @@
-"""Render the tables of README.md and benchmarks/RESULTS.md from benchmarks/results: figures are never typed.
+"""Render the tables of the documents from benchmarks/results: figures are never typed.
 
 python scripts/tables.py            # rewrite them
 python scripts/tables.py --check    # exit code 1 where one is out of date (tests/test_docs.py does this)
@@ -14,7 +14,7 @@ from hrm_edge.files import read_json, write_text
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
-DOCUMENTS = (ROOT / "README.md", ROOT / "benchmarks" / "RESULTS.md")
+DOCUMENTS = (ROOT / "README.md", ROOT / "benchmarks" / "RESULTS.md", ROOT / "docs" / "how-to" / "cpu.md")
 VIEWS = (1, 4, 16, 64)
 BEGIN, END = "<!-- {}: scripts/tables.py -->", "<!-- end -->"
 
@@ -188,6 +188,23 @@ def cpu_halting() -> str:
     return "\n".join(lines).rstrip()
 
 
+def int8_parity() -> str:
+    """INT8 logits of every CPU backend beside the float32 model's, per processor."""
+    lines = [
+        row("processor", "backend", "multiplies in", "exact", "used", "dB: 1 step", "4 steps", "machine, date"),
+        "|---|---|---|---|---|---|---|---|",
+    ]  # fmt: skip
+    for path, report in reports("hrm-edge int8 parity"):
+        imitated = report["imitated"]
+        processor = f"{imitated}, by qemu" if imitated else report["device"]["cpu"]
+        for line in report["rows"]:
+            said = ["yes" if line[key] else "**no**" if key == "exact" else "" for key in ("exact", "taken")]
+            db = (f"{value:.1f}" for value in line["db"])
+            where = f"{path.parent.name}, {report['created'][:10]}"  # no link: the site has no results files
+            lines.append(row(processor, line["backend"], line["products"], *said, *db, where))
+    return "\n".join(lines)
+
+
 def _spread(ratio: dict[str, float], digits: str = ".3g") -> str:
     return f"{ratio['median']:{digits}} ({ratio['min']:{digits}} to {ratio['max']:{digits}})"
 
@@ -282,6 +299,7 @@ def long_sequences() -> str:
 TABLES = {
     "cpu-step": cpu_step,
     "cpu-halting": cpu_halting,
+    "int8-parity": int8_parity,
     "accuracy": accuracy,
     "precisions": precisions,
     "latency": latency,

@@ -12,11 +12,13 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnxruntime
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 from safetensors.numpy import save_file
 
 from hrm_edge.manifest import STATE_FILE, STEP_FILE, Gate, Manifest, Parity, Precision, write_manifest
+from hrm_edge.runtime import ort
 from hrm_edge.spec import STEP_INPUTS, STEP_OUTPUTS, ModelSpec, step_io, variant_spec
 from hrm_edge.tasks.base import Tokens
 from hrm_edge.tasks.sudoku import BLANK, FIRST_DIGIT, Sudoku, geometry
@@ -186,6 +188,15 @@ def write_random_artifact(folder: Path, spec: ModelSpec, precision: Precision, t
         Manifest(name="a", task=task, precision=precision, spec=spec, opset=OPSET, max_batch=1024, gate=gate),
     )
     return folder
+
+
+def exact_session(graph: bytes | str, threads: int = 0) -> onnxruntime.InferenceSession:
+    """ONNX Runtime on any graph, its products in float32 where the 8-bit ones are not exact on this processor."""
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    if ort.int8_arithmetic().products != "int8":
+        options.add_session_config_entry(*ort.FLOAT_PRODUCTS)
+    return onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
 
 
 def singles_puzzles(task: Sudoku, count: int, *, solvable: bool = True, seed: int = 0) -> tuple[Tokens, Tokens]:

@@ -119,6 +119,19 @@ def test_the_engine_builder_runs_the_installed_package(hostile, tmp_path):
     hostile.check()
 
 
+@pytest.mark.parametrize("module", ["compiled", "compiled_canonical", "compiled_maze"])
+def test_numba_loads_no_machine_code_that_the_folder_names(tmp_path, module):
+    """Its index is a pickle."""
+    (tmp_path / ".numba_config.yaml").write_text("cache_dir: evil\n")
+    code = f"import numba.core.config as c; print(c.CACHE_DIR); import hrm_edge.data.{module}; print(c.CACHE_DIR)"
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("NUMBA")}
+    command = python_command("-c", code)
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    before, after = done.stdout.splitlines()
+    assert before == "evil", "so that this test can fail"
+    assert after != "evil"
+
+
 # -- no other way ---------------------------------------------------------------------------------------------------
 
 

@@ -20,6 +20,9 @@ from numba.extending import register_jitable
 from hrm_edge.files import writable_cache
 from hrm_edge.tasks import sudoku_search
 
+# numba also takes settings from .numba_config.yaml of the current folder, which may name a folder of machine code to
+# load: only the user's own variable counts.
+config.CACHE_DIR = os.environ.get("NUMBA_CACHE_DIR", "")
 if not os.access(Path(__file__).parent, os.W_OK):  # a package of the system's: numba would look for no other place
     config.CACHE_DIR = str(writable_cache("numba"))
 

@@ -18,6 +18,8 @@ import numpy as np
 from numba import njit
 from numba.extending import register_jitable
 
+import hrm_edge.data.compiled  # noqa: F401 - it says where numba keeps machine code
+
 WORST = np.int64(1) << 62
 
 

@@ -18,6 +18,7 @@ from hrm_edge.runtime.arithmetic import NO_EXACT_WAY, PROBE, Arithmetic, arithme
 from hrm_edge.runtime.host import HostSession, Outputs, Port, check_ports
 from hrm_edge.spec import STEP_OUTPUTS
 
+FLOAT_PRODUCTS = ("session.disable_quant_qdq", "1")  # ONNX Runtime then leaves its 8-bit kernels alone
 _TYPES = {"tensor(int32)": "int32", "tensor(float)": "float32", "tensor(float16)": "float16"}
 
 
@@ -110,7 +111,7 @@ def _session(
     if keep is not None:
         options.optimized_model_filepath = str(keep)
     if not int8_kernels:
-        options.add_session_config_entry("session.disable_quant_qdq", "1")
+        options.add_session_config_entry(*FLOAT_PRODUCTS)
     options.intra_op_num_threads = threads or 0
     options.inter_op_num_threads = 1  # the step is one chain of operators
     options.log_severity_level = 3  # errors; they reach us as exceptions

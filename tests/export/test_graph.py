@@ -19,6 +19,7 @@ from hrm_edge.quant.calibrate import activation_scales, quantize_weight, run_rec
 from hrm_edge.quant.policy import int8_layers
 from hrm_edge.recipe import Quantization
 from hrm_edge.spec import ModelSpec, step_io, variant_spec
+from tests.artifacts import exact_session
 
 Feeds = dict[str, NDArray[np.generic]]
 SMALL = {"hidden": 32, "heads": 4, "h_layers": 1, "l_layers": 2}
@@ -50,7 +51,7 @@ def weights(model: HRM) -> dict[str, NDArray[np.float32]]:
 
 
 def open_graph(graph: onnx.ModelProto) -> onnxruntime.InferenceSession:
-    return onnxruntime.InferenceSession(graph.SerializeToString(), providers=["CPUExecutionProvider"])
+    return exact_session(graph.SerializeToString())
 
 
 def tokens_of(spec: ModelSpec, batch: int) -> NDArray[np.int32]:

@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import onnx
-import onnxruntime
 import pytest
 import torch
 from click.testing import CliRunner
@@ -29,6 +28,7 @@ from hrm_edge.report import decibels
 from hrm_edge.spec import ModelSpec, step_io, variant_spec
 from hrm_edge.tasks import get_task
 from hrm_edge.train.loop import start
+from tests.artifacts import exact_session
 
 SMALL = {"hidden": 64, "heads": 2, "h_layers": 1, "l_layers": 2}
 SPECS = {
@@ -58,7 +58,7 @@ def feeds(spec: ModelSpec, carry: type, batch: int = 3) -> dict[str, Any]:
 
 def run(graph: onnx.ModelProto | bytes, inputs: dict[str, Any]) -> list[Any]:
     data = graph if isinstance(graph, bytes) else graph.SerializeToString()
-    return list(onnxruntime.InferenceSession(data, providers=["CPUExecutionProvider"]).run(None, inputs))
+    return list(exact_session(data).run(None, inputs))
 
 
 @pytest.mark.parametrize("name, precision", [*itertools.product(SPECS, ["fp32", "fp16"]), ("reduced", "int8")])

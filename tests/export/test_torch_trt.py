@@ -36,6 +36,7 @@ from hrm_edge.report import decibels
 from hrm_edge.runtime.trt import device
 from hrm_edge.runtime.trt.identity import BatchRange, Options
 from hrm_edge.spec import variant_spec
+from tests.artifacts import exact_session
 from tests.export.without_gpu import run_without_gpu
 
 SMALL: dict[str, Any] = {"hidden": 64, "heads": 2, "h_layers": 1, "l_layers": 1}
@@ -67,7 +68,6 @@ def test_the_operator_rounds_as_the_artifact_does() -> None:
 @pytest.mark.parametrize("name", list(SPECS))
 def test_the_exported_step_is_the_int8_graph(name: str) -> None:
     """The program that Torch-TensorRT is given against the artifact's INT8 ONNX graph, in ONNX Runtime."""
-    import onnxruntime
 
     model, scales, tokens = made(name)
     step = step_module(model, scales, half=False)
@@ -80,7 +80,7 @@ def test_the_exported_step_is_the_int8_graph(name: str) -> None:
     found = program.module()(*inputs)
     weights = {n: t.numpy() for n, t in {**dict(model.named_buffers()), **model.state_dict()}.items()}
     graph = StepGraph(model.spec, weights, activation_scales=scales).build()
-    session = onnxruntime.InferenceSession(graph.SerializeToString(), providers=["CPUExecutionProvider"])
+    session = exact_session(graph.SerializeToString())
     feeds = {node.name: x.numpy() for node, x in zip(session.get_inputs(), inputs, strict=True)}
     exact = model(inputs[0], inputs[1] if model.spec.puzzle_dim else None, *inputs[-2:])
     effects = []

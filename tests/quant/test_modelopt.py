@@ -13,7 +13,6 @@ from pathlib import Path
 
 import numpy as np
 import onnx
-import onnxruntime
 import pytest
 from numpy.typing import NDArray
 
@@ -26,6 +25,7 @@ from hrm_edge.quant.prepare import prepare
 from hrm_edge.quant.sensitivity import sqnr_db
 from hrm_edge.quant.sets import puzzle_sets
 from hrm_edge.recipe import Limits, Quantization
+from tests.artifacts import exact_session
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
@@ -61,7 +61,7 @@ def beside(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def run(graph: bytes | str, puzzles: CheckSet, start: States, steps: int) -> tuple[list[Feeds], NDArray[np.float32]]:
     """(what goes into every step, logits after the last one)."""
-    session = onnxruntime.InferenceSession(graph, providers=["CPUExecutionProvider"])
+    session = exact_session(graph)
     feeds: Feeds = {"tokens": puzzles.inputs.astype(np.int32), "z_h": start[0], "z_l": start[1]}
     seen = []
     for _ in range(steps):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-import onnxruntime
 import pytest
 import torch
 from onnx import TensorProto
@@ -19,6 +18,7 @@ from hrm_edge.quant.sensitivity import Final, final, find_policy, rounded, sqnr_
 from hrm_edge.recipe import Quantization
 from hrm_edge.spec import variant_spec
 from hrm_edge.tasks import get_task
+from tests.artifacts import exact_session
 
 SUDOKU = get_task("sudoku")
 HARMED = "L_level.layers.0.mlp.down_proj"
@@ -67,7 +67,7 @@ def test_rounded_rows_are_the_exported_integers():
 def test_a_rounded_model_is_the_int8_graph(model: HRM, puzzles: CheckSet, scales: dict[str, float]):
     weights = {name: tensor.numpy() for name, tensor in model.state_dict().items()}
     graph = StepGraph(model.spec, weights, activation_scales=scales).build()
-    session = onnxruntime.InferenceSession(graph.SerializeToString(), providers=["CPUExecutionProvider"])
+    session = exact_session(graph.SerializeToString())
     z_h, z_l = (z.numpy() for z in model.initial_state(16, torch.float32))
     feeds = {"tokens": puzzles.inputs.astype(np.int32), "z_h": z_h, "z_l": z_l}
     (exported,) = session.run(["logits"], feeds)
@@ -89,7 +89,7 @@ def test_a_layer_out_of_int8_keeps_int8_weights(model: HRM, puzzles: CheckSet, s
     assert f"{HARMED}.weight" not in stored[1]
     assert stored[1][f"{HARMED}.weight_int8"].data_type == TensorProto.INT8
     assert f"{HARMED}.input_scale" not in stored[1]
-    session = onnxruntime.InferenceSession(graphs[1].SerializeToString(), providers=["CPUExecutionProvider"])
+    session = exact_session(graphs[1].SerializeToString())
     z_h, z_l = (z.numpy() for z in model.initial_state(16, torch.float32))
     feeds = {"tokens": puzzles.inputs.astype(np.int32), "z_h": z_h, "z_l": z_l}
     (exported,) = session.run(["logits"], feeds)

@@ -18,7 +18,6 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
-import onnxruntime
 from numpy.typing import NDArray
 
 from hrm_edge.files import write_json
@@ -35,6 +34,7 @@ from hrm_edge.runtime.trt.identity import (
     entry_of,
 )
 from hrm_edge.runtime.trt.identity import Engine as Sidecar
+from tests.artifacts import exact_session
 
 STREAM = 0x57
 POISON = 0xFF  # NaN in every float type, and no token
@@ -281,10 +281,8 @@ class Engine:
     """Deserialized from the bytes of an ONNX file, which is what the simulated plan is."""
 
     def __init__(self, device: Device, plan: bytes) -> None:
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = 1
         self.device = device
-        self.session = onnxruntime.InferenceSession(plan, options, providers=["CPUExecutionProvider"])
+        self.session = exact_session(plan, threads=1)
         self.inputs = {node.name: node for node in self.session.get_inputs()}
         self.nodes = {**self.inputs, **{node.name: node for node in self.session.get_outputs()}}
         self.names = list(self.nodes)

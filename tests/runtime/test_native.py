@@ -247,25 +247,23 @@ def test_a_compiler_that_fails(folders, monkeypatch, tmp_path):
         open_artifact(folders["nano"], backend="native")
 
 
-def test_the_library_is_kept_and_a_torn_one_made_anew(folders, monkeypatch, tmp_path):
+def test_the_library_is_kept_and_a_torn_one_made_anew(monkeypatch, tmp_path):
     """A cut-off library that is loaded ends the process in a bus error: its hash is compared first."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(compiling, "FLAGS", tuple("-O0" if flag == "-O3" else flag for flag in compiling.FLAGS))
+    place = tmp_path / "hrm-edge" / "native"
     compiling.library()
-    (kept,) = (tmp_path / "hrm-edge" / "native").iterdir()
+    (kept,) = place.iterdir()
     made = kept.stat().st_ino
     compiling.library()
-    (kept,) = (tmp_path / "hrm-edge" / "native").iterdir()
+    (kept,) = place.iterdir()
     assert kept.stat().st_ino == made
     whole = kept.read_bytes()
-    program = f"from hrm_edge.runtime import open_artifact; open_artifact({str(folders['nano'])!r}, backend='native')"
-    for damaged in (whole[:4000], whole[: len(whole) // 2], b"torn"):
-        kept.unlink()  # this process has it mapped
-        kept.write_bytes(damaged)
-        # in a process of its own: this one has the library loaded
-        done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
-        assert (done.returncode, done.stderr) == (0, "")
-        (kept,) = (tmp_path / "hrm-edge" / "native").iterdir()
-        assert kept.stat().st_size == len(whole)
+    kept.unlink()  # this process has it mapped
+    kept.write_bytes(whole[: len(whole) // 2])
+    compiling.library()
+    (kept,) = place.iterdir()
+    assert kept.stat().st_size == len(whole)
 
 
 def test_threads_that_cannot_start(folders):

@@ -203,12 +203,16 @@ def test_a_torn_checkpoint_is_named(data: Path, tmp_path: Path) -> None:
 def test_a_resume_on_changed_data_is_refused(data: Path, tmp_path: Path) -> None:
     folder = shutil.copytree(data, tmp_path / "data")
     start(recipe(folder), tmp_path / "run", resume=False).run(time_limit=0.0)
-    path = folder / "train" / "all__labels.npy"
-    labels = np.load(path)
-    np.save(path, labels[::-1])
+
+    def reverse() -> None:
+        for name in ("inputs", "labels"):
+            path = folder / "train" / f"all__{name}.npy"
+            np.save(path, np.load(path)[::-1])
+
+    reverse()
     with pytest.raises(UserError, match=r"is not what .*step-00000001 was trained on\nput the run's data back"):
         start(recipe(folder), tmp_path / "run", resume=True)
-    np.save(path, labels)
+    reverse()
     assert start(recipe(folder), tmp_path / "run", resume=True).run().finished
 
 
