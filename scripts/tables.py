@@ -212,9 +212,9 @@ def _spread(ratio: dict[str, float], digits: str = ".3g") -> str:
 def photos() -> str:
     """Photos of puzzles: read, left alone, wrong, solved, and what it takes."""
     lines = [
-        row("photos", "count", "located", "read rightly (95 %)", "left alone", "wrong", "solved of right",
-            "ms p50 / p95: locate, read, solve", "machine, date"),
-        "|---|---|---|---|---|---|---|---|---|",
+        row("photos", "count", "located", "read exactly (95 %)", "right answer, digits left out", "refused", "wrong",
+            "solved of exact", "ms p50 / p95: locate, read, solve", "machine, date"),
+        "|---|---|---|---|---|---|---|---|---|---|",
     ]  # fmt: skip
     for path, report in reports("photos"):
         low, high = report["right_interval_95"]
@@ -223,10 +223,36 @@ def photos() -> str:
         )
         cells = (
             path.stem.removeprefix("photos-"), report["count"], report["located"],
-            f"{report['right']}, {report['right_share']:.1%} ({low:.1%} to {high:.1%})", report["abstained"],
+            f"{report['right']}, {report['right_share']:.1%} ({low:.1%} to {high:.1%})",
+            report.get("right_answer", "not measured"), _refused(report.get("refused", {}), report["abstained"]),
             report["wrong"], f"{report['solved_of_right']} of {report['right']}", ms, link(path),
         )  # fmt: skip
         lines.append(row(*cells))
+    return "\n".join(lines)
+
+
+def _refused(by_reason: dict[str, int], count: int) -> str:
+    """How many were refused, and why."""
+    reasons = ", ".join(f"{number} {reason}" for reason, number in sorted(by_reason.items(), key=lambda r: -r[1]))
+    return f"{count}: {reasons}" if reasons else str(count)
+
+
+def hard_pictures() -> str:
+    """Pictures drawn by program under hard conditions: answered, refused, wrong."""
+    lines = [
+        row("condition", "puzzles", "read exactly", "of these with cells in doubt", "right answer, digits left out",
+            "refused", "wrong (95 %)", "seed, machine, date"),
+        "|---|---|---|---|---|---|---|---|",
+    ]  # fmt: skip
+    for path, report in reports("reading"):
+        for name, found in {"all": report, **report["conditions"]}.items():
+            high = found["wrong_share_interval_95"][1]
+            cells = (
+                name, found["count"], found["exact"], found["exact_said_doubtful"], found["right_answer_not_exact"],
+                _refused(found["refused_by_reason"], found["refused"]), f"{found['wrong']} (below {high:.1%})",
+                f"{report['seed']}, {link(path)}",
+            )  # fmt: skip
+            lines.append(row(*cells))
     return "\n".join(lines)
 
 
@@ -305,6 +331,7 @@ TABLES = {
     "latency": latency,
     "peers": peers,
     "photos": photos,
+    "hard-pictures": hard_pictures,
     "video": video,
     "training": training,
     "long-sequences": long_sequences,

@@ -24,7 +24,7 @@ PACKAGES = (
     "fonts-open-sans fonts-linuxlibertine fonts-crosextra-carlito fonts-crosextra-caladea fonts-cmu fonts-hack "
     "fonts-dejavu-core fonts-dancingscript fonts-humor-sans fonts-breip fonts-bwht fonts-sjfonts "
     "fonts-comic-neue fonts-tomsontalks fonts-yusei-magic fonts-kristi fonts-tlwg-purisa-otf fonts-rufscript "
-    "fonts-dkg-handwriting"
+    "fonts-dkg-handwriting fonts-yozvox-yozfont fonts-yozvox-yozfont-cute fonts-seto"
 )
 
 Mask = NDArray[np.uint8]  # [h, w], 255 is ink

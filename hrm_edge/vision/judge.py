@@ -9,6 +9,7 @@ from __future__ import annotations
 import heapq
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from itertools import islice
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,18 +23,20 @@ from hrm_edge.vision.read import Reading
 
 MAX_NODES = 2000  # guesses of one check: a reading that needs more is no ordinary puzzle
 MAX_TRIES = 3000  # readings looked at for clashes
+MAX_RIVALS = 600  # the same beside a reading that is a puzzle as it is
+MARGIN = 4.5  # nats between what is accepted and the next reading that has another solution
 MAX_SEARCHES = 150  # of those without clashes, for solutions: about a millisecond each
-MAX_DOUBT = 4.0  # nats, of a reading as it is
-MAX_REPAIRED_DOUBT = 4.0  # nats, of a repaired one
+MAX_DOUBT = 3.0  # nats: minus the logarithm of the probability that all digits are right which the solution needs
 DOUBTFUL = 0.9  # probability of a digit, below which it is shown as in doubt
-WRITTEN = (0.5, 0.2)  # probabilities of being written by hand, from which on a digit is left out; the next if need be
+# probabilities of being written by hand, from which on a digit is left out: the next where the last was not enough
+WRITTEN = (0.5, 0.2, 0.08, 0.03)
 MAX_COST = 9.0  # nats: how much less likely than the likeliest reading a repaired one may be
 MIN_GIVENS = 17  # no puzzle with fewer has one solution
 _TRAINED_BLANKS = 0.47  # of the cells that recipes/digits.yaml trains on
-_MARGIN = 1.5  # nats between an accepted repair and the next one that would do
 _SMUDGE = 0.65  # of the doubt about a cell goes to its being blank, times the share of blanks
 _TRIED_WITHOUT = 16  # digits in doubt that are left out to see whether the others need them
 _LITTLE, _CERTAIN = 0.5, 0.005  # nats of a puzzle and of a digit
+_REPAIRED_PARTS = 2  # ways of leaving out what was written that are repaired too
 _NAMED = 4  # cells in a message
 _FIRST_COST = 0.7  # nats that each repaired cell costs besides, so that fewer changes go first
 
@@ -64,7 +67,7 @@ def judge(reading: Reading, task: Sudoku, repair: bool = True) -> Verdict:
     Doubts between a digit and a blank are first weighed by how full the grid is. The whole reading comes first, then
     repairs of it, then its printed digits alone, then repairs of these. A digit too few makes no wrong answer, for
     there must be one solution; a wrong digit may. So nothing is accepted that needs digits which are together in more
-    doubt than ``MAX_DOUBT``.
+    doubt than ``MAX_DOUBT``, nor where another reading that is hardly less likely is a puzzle with another solution.
     """
     reading = _weighed(reading)
     tokens = tokens_of(reading.digits)
@@ -77,7 +80,9 @@ def judge(reading: Reading, task: Sudoku, repair: bool = True) -> Verdict:
             if verdict.puzzle is not None:
                 return verdict
             refused = refused or verdict
-    return refused if refused is not None else Verdict(None, why)
+    if refused is not None:
+        return refused
+    return Verdict(None, _uncertain(reading, np.flatnonzero(reading.confidence < DOUBTFUL)) if why is None else why)
 
 
 _Candidate = tuple["Tokens | None", tuple[int, ...], "Tokens | None", "UserError | None"]
@@ -86,38 +91,41 @@ _Candidate = tuple["Tokens | None", tuple[int, ...], "Tokens | None", "UserError
 def _candidates(reading: Reading, tokens: Tokens, task: Sudoku, repair: bool) -> Iterator[_Candidate]:
     """What a reading may mean, the nearest to it first: (puzzle, cells repaired, solution, why there is no puzzle)."""
     solution, why = _solved(tokens, task)
-    yield tokens, (), solution, why
-    if repair and why is not None:
-        yield *_repaired(reading, tokens, task), None
-    printed = tokens
+    yield *(_repaired(reading, tokens, task, solution) if repair else (tokens, (), solution)), why
+    parts: list[Tokens] = []
     for least in WRITTEN:
         by_hand = (reading.written > least) & (reading.digits > 0)
-        left = np.where(by_hand, np.uint8(BLANK), tokens)
-        if (left == printed).all() or int((left >= FIRST_DIGIT).sum()) < MIN_GIVENS:
+        printed = np.where(by_hand, np.uint8(BLANK), tokens)
+        if not by_hand.any() or int((printed >= FIRST_DIGIT).sum()) < MIN_GIVENS:
             continue
-        printed = left
         solution, _ = _solved(printed, task)
-        yield printed, (), solution, None
-        if repair and solution is None:
-            yield *_repaired(_without(reading, printed), printed, task), None
+        if solution is not None:
+            yield *_repaired(_without(reading, printed), printed, task, solution), None
+        parts.append(printed)
+    for printed in parts[:_REPAIRED_PARTS] if repair else ():
+        yield *_repaired(_without(reading, printed), printed, task, None), None
 
 
 def _checked(reading: Reading, task: Sudoku, puzzle: Tokens, repaired: tuple[int, ...], solution: Tokens) -> Verdict:
     """The verdict on a puzzle with one ``solution`` [81]: accepted, or in too much doubt."""
     given = np.flatnonzero(puzzle >= FIRST_DIGIT)
     share = reading.probabilities[given, puzzle[given] - BLANK]
-    limit = MAX_REPAIRED_DOUBT if repaired else MAX_DOUBT
     doubt = _doubt(reading, task, puzzle)
     doubtful = tuple(int(cell) for cell in given[share < DOUBTFUL] if cell not in repaired)
-    if doubt > limit:
-        cells = sorted({*repaired, *doubtful})
-        what = f"too much of it is uncertain: {', '.join(cell_text(reading, cell) for cell in cells[:_NAMED])}"
-        more = f" and {len(cells) - _NAMED} more" if len(cells) > _NAMED else ""
-        return Verdict(None, UserError(what + more, "take a sharper picture"), doubt=doubt)
+    if doubt > MAX_DOUBT:
+        return Verdict(None, _uncertain(reading, np.array(sorted({*repaired, *doubtful}))), doubt=doubt)
     left_out = np.flatnonzero((puzzle == BLANK) & (reading.digits > 0))
     ignored = tuple(int(cell) for cell in left_out if cell not in repaired)
     disagreeing = tuple(cell for cell in ignored if solution[cell] - BLANK != reading.digits[cell])
     return Verdict(puzzle, None, repaired, doubtful, ignored, disagreeing, doubt)
+
+
+def _uncertain(reading: Reading, cells: NDArray[np.int64]) -> UserError:
+    """What is said of a reading in too much doubt; ``cells``: those in doubt."""
+    least = cells[np.argsort(reading.confidence[cells], kind="stable")]
+    named = ", ".join(cell_text(reading, int(cell)) for cell in least[:_NAMED])
+    more = f" and {len(cells) - _NAMED} more" if len(cells) > _NAMED else ""
+    return UserError(f"too much of it is uncertain: {named}{more}", "take a sharper picture")
 
 
 def _doubt(reading: Reading, task: Sudoku, puzzle: Tokens) -> float:
@@ -171,18 +179,19 @@ def _without(reading: Reading, printed: Tokens) -> Reading:
     return replace(reading, probabilities=probabilities)
 
 
-def _repaired(reading: Reading, tokens: Tokens, task: Sudoku) -> tuple[Tokens | None, tuple[int, ...], Tokens | None]:
-    """(puzzle, cells changed, solution): the likeliest change of tokens [81] that makes a puzzle, None where none does.
+def _repaired(
+    reading: Reading, tokens: Tokens, task: Sudoku, solution: Tokens | None
+) -> tuple[Tokens | None, tuple[int, ...], Tokens | None]:
+    """(puzzle, cells changed, solution): tokens [81] if they have a ``solution``, else the likeliest change that has.
 
-    Repairs are tried from the likeliest on, up to ``MAX_COST`` nats. Where another one that is about as likely has
-    another solution, none is taken.
+    Changes are tried from the likeliest on, up to ``MAX_COST`` nats. Where another one within ``MARGIN`` nats of what
+    is taken has another solution, nothing is taken (None).
     """
-    accepted: Tokens | None = None
-    answer: Tokens | None = None
+    accepted, answer = (tokens, solution) if solution is not None else (None, None)
     chosen: tuple[int, ...] = ()
-    limit = MAX_COST
+    limit = MAX_COST if solution is None else MARGIN
     searches = 0
-    for cost, cells, digits in _repairs(reading):
+    for cost, cells, digits in islice(_repairs(reading), MAX_TRIES if solution is None else MAX_RIVALS):
         if cost > limit or searches == MAX_SEARCHES:
             break
         changed = tokens.copy()
@@ -190,12 +199,12 @@ def _repaired(reading: Reading, tokens: Tokens, task: Sudoku) -> tuple[Tokens | 
         if _clashes(changed, task):
             continue
         searches += 1
-        solution, _ = _solved(changed, task)
-        if solution is None:
+        other, _ = _solved(changed, task)
+        if other is None:
             continue
         if answer is None:
-            accepted, chosen, answer, limit = changed, cells, solution, cost + _MARGIN
-        elif not np.array_equal(solution, answer):
+            accepted, chosen, answer, limit = changed, cells, other, cost + MARGIN
+        elif not np.array_equal(other, answer):
             return None, (), None
     return accepted, chosen, answer
 
@@ -258,8 +267,7 @@ def _repairs(reading: Reading) -> Iterator[tuple[float, tuple[int, ...], tuple[i
     changes = [(float(gap.flat[i]), int(i) // gap.shape[1], int(i) % gap.shape[1]) for i in order[:40]]
     changes = [change for change in changes if change[0] <= MAX_COST]
     heap: list[tuple[float, tuple[int, ...]]] = [(changes[0][0], (0,))] if changes else []
-    tries = 0
-    while heap and tries < MAX_TRIES:
+    while heap:
         cost, chosen = heapq.heappop(heap)
         last = chosen[-1]
         if last + 1 < len(changes):  # the next set of the same size, and this one with one change more
@@ -272,5 +280,4 @@ def _repairs(reading: Reading) -> Iterator[tuple[float, tuple[int, ...], tuple[i
                     heapq.heappush(heap, (price, following))
         cells = tuple(changes[i][1] for i in chosen)
         if len(set(cells)) == len(cells):
-            tries += 1
             yield cost, cells, tuple(changes[i][2] for i in chosen)

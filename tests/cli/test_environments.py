@@ -129,18 +129,13 @@ def test_a_folder_that_is_ours_alone(tmp_path, monkeypatch):
 
 
 def test_shared_memory_that_is_read_only_is_not_the_output_folders_fault(tmp_path):
-    script = "mount -t tmpfs -o ro tmpfs /dev/shm && exec "
-    for source in ("generate", "puzzles.txt"):
-        (tmp_path / "puzzles.txt").write_text(f"{EASY}\n" * 3)
-        words = f"data build sudoku --out data --processes 2 --source {source} --count 4 --test-count 2"
-        if source != "generate":
-            words = words.replace(" --count 4", "")
-        done = shell(f"{script}{HRM_EDGE} {words}", tmp_path, own=True)
-        assert done.returncode == 2, done.stderr
-        assert "--processes 2: processes cannot share work here, /dev/shm does not take locks" in done.stderr
-        assert "--processes 1, or " in done.stderr
-        assert "--out" not in done.stderr
-        assert not (tmp_path / "data").exists()
+    words = "data build sudoku --out data --processes 2 --count 4 --test-count 2"
+    done = shell(f"mount -t tmpfs -o ro tmpfs /dev/shm && exec {HRM_EDGE} {words}", tmp_path, own=True)
+    assert done.returncode == 2, done.stderr
+    assert "--processes 2: processes cannot share work here, /dev/shm does not take locks" in done.stderr
+    assert "--processes 1, or " in done.stderr
+    assert "--out" not in done.stderr
+    assert not (tmp_path / "data").exists()
 
 
 # -- streams --------------------------------------------------------------------------------------------------------
@@ -173,7 +168,7 @@ def test_bytes_that_are_no_text(tmp_path):
             cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)},
         )  # fmt: skip
         assert done.returncode == 2, done.stderr
-        assert b"x\\xff" in done.stderr or b"x\\udcff" in done.stderr
+        assert b"\\xff" in done.stderr or b"\\udcff" in done.stderr
         assert b"\x1b" not in done.stderr
 
 

@@ -10,6 +10,7 @@ import pytest
 
 from hrm_edge.tasks.sudoku import Sudoku
 from tests.artifacts import write_singles_artifact
+from tests.vision import kinds
 from tests.vision.rendered import PUZZLES, photo
 
 ANSWER = "483921657967345821251876493548132976729564138136798245372689514814253769695417382"
@@ -143,3 +144,40 @@ def test_a_picture_needs_a_nine_by_nine_model(run, tmp_path):
 def test_a_picture_that_is_not_there(run):
     done = run("solve", "nothere.jpg")
     assert (done.code, "nothere.jpg: no such file" in done.err) == (2, True)
+
+
+def test_what_is_left_out_is_said(run, tmp_path):
+    path = tmp_path / "shot"  # no ending: known by its content
+    path.write_bytes(cv2.imencode(".png", kinds.played({2: (200, 80, 20)}))[1].tobytes())
+    done = run("solve", path, "--json", "--overlay", tmp_path / "a.webp")
+    assert done.code == 0, done.err
+    (result,) = json.loads(done.out)["results"]
+    assert (result["puzzle"], result["answer"]) == (kinds.PUZZLE, kinds.ANSWER)
+    picture = result["picture"]
+    assert picture["written_disagreeing"] == [2]
+    assert 2 in picture["written_ignored"]
+    assert (picture["repaired"], picture["doubtful"]) == ([], [])
+    assert (tmp_path / "a.webp").read_bytes()[8:12] == b"WEBP"
+    done = run("solve", path)
+    count = len(picture["written_ignored"])
+    assert f"{count} written digits ignored, 1 of them disagrees, row 1 column 3 read as 5" in " ".join(
+        done.out.split()
+    )
+
+
+def test_cells_in_doubt_are_said(run, tmp_path):
+    image = photo(9, cell=34).image
+    cell = PUZZLES[0].index("3")
+    taken = photo(9, cell=34).mesh
+    x, y = (int(v) for v in taken[cell // 9 : cell // 9 + 2, cell % 9 : cell % 9 + 2].mean(axis=(0, 1)))
+    cv2.line(image, (x - 9, y - 8), (x - 9, y + 9), (60, 60, 60), 2)  # a stroke beside the 3: an 8, nearly
+    image[y - 9 : y + 10, x - 9 : x + 10] = cv2.GaussianBlur(image[y - 9 : y + 10, x - 9 : x + 10], (0, 0), 3)
+    done = run("solve", save(tmp_path, "a.png", image), "--json")
+    assert done.code == 0, done.err
+    picture = json.loads(done.out)["results"][0]["picture"]
+    said = {entry["cell"]: entry for entry in picture["doubtful"]}
+    assert cell in said or picture["read"][cell] == "0"
+    for entry in picture["doubtful"]:
+        assert (entry["row"], entry["column"]) == (entry["cell"] // 9 + 1, entry["cell"] % 9 + 1)
+        assert str(entry["read"]) == picture["read"][entry["cell"]]
+        assert 0 < entry["probability"] <= 1
