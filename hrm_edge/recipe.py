@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from hrm_edge.errors import UserError, nearest
 from hrm_edge.files import read_yaml
@@ -136,6 +136,16 @@ class Recipe(Section):
     checkpoints: Checkpoints = Checkpoints()
     quantization: Quantization = Quantization()
     limits: Limits = Limits()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _gradient_of_variant(cls, raw: Any) -> Any:
+        """TRM learns through the whole last cycle; a recipe that says nothing of it gets that."""
+        if isinstance(raw, dict) and str(raw.get("variant")).startswith("trm"):
+            train = raw.get("train", {})
+            if isinstance(train, dict):
+                return {**raw, "train": {"gradient": "last_cycle", **train}}
+        return raw
 
     def spec(self, *, vocab: int, seq_len: int, grid: tuple[int, int, int, int] | None, puzzles: int = 1) -> ModelSpec:
         """The model of this recipe for a task's vocabulary, length and board."""

@@ -77,7 +77,6 @@ def write_artifact(
     model: Path, out: Path, task: str | None, flags: dict[str, Any], written_as: WrittenAs | None = None
 ) -> None:
     """Export ``model``, a checkpoint or an fp32 artifact, by its flags; raises ``GateError`` at the end."""
-
     from hrm_edge.errors import GateError
     from hrm_edge.export.artifact import export
     from hrm_edge.export.fastest import export_fastest

@@ -19,6 +19,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from hrm_edge import __version__
 from hrm_edge.export import groups, plugin_node
+from hrm_edge.model.layers import LEAST_PEAK
 from hrm_edge.plugin.contract import NAME as PLUGIN
 from hrm_edge.plugin.contract import NAMESPACE
 from hrm_edge.quant.calibrate import quantize_weight
@@ -122,7 +123,11 @@ class StepGraph:
             weight, bias = weight[rows], None if bias is None else bias[rows]
         if row_scale is not None:
             weight, bias = weight * row_scale[:, None], None if bias is None else bias * row_scale
-        if name in self.scales:
+        if name in self.scales and ".mlp_t." in name:
+            peaks = self._row_peaks(x)
+            given = self._quantized(self.op("Div", x, peaks), name)
+            y = self.op("Mul", self.op("MatMul", given, self._int8_weight(name, weight)), peaks)
+        elif name in self.scales:
             y = self.op("MatMul", self._quantized(x, name), self._int8_weight(name, weight))
         elif name in self.int8_weights:
             y = self.op("MatMul", x, self._int8_weight(name, weight))
@@ -134,6 +139,12 @@ class StepGraph:
         scale = self.float_constant(f"{name}.input_scale", np.float32(self.scales[name]))
         zero = self.constant("int8_zero", np.int8(0))
         return self.op("DequantizeLinear", self.op("QuantizeLinear", x, scale, zero), scale, zero)
+
+    def _row_peaks(self, x: str) -> str:
+        """``hrm_edge.model.layers.row_peaks``."""
+        last = self.constant("last_axis", np.array([-1], np.int64))
+        peaks = self.op("ReduceMax", self.op("Abs", x), last, keepdims=1)
+        return self.op("Max", peaks, self.float_constant("least_peak", np.float32(LEAST_PEAK)))
 
     def _int8_weight(self, name: str, weight: NDArray[np.float32]) -> str:
         if name not in self.dequantized:

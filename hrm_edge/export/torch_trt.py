@@ -25,7 +25,7 @@ from torch import Tensor, nn
 
 from hrm_edge.errors import UserError
 from hrm_edge.model.hrm import HRM
-from hrm_edge.model.layers import Linear
+from hrm_edge.model.layers import Linear, row_peaks
 from hrm_edge.quant.observers import INT8_MAX
 from hrm_edge.runtime.trt.identity import BatchRange, Options
 from hrm_edge.runtime.trt.worker import MIB, Request, out_of_memory, says_memory
@@ -61,13 +61,16 @@ class QuantizedLinear(nn.Module):
     def __init__(self, layer: Linear, input_scale: float) -> None:
         super().__init__()
         weight = layer.weight.detach()
-        self.weight, self.bias = nn.Parameter(weight, requires_grad=False), layer.bias
+        self.weight, self.bias, self.by_row = nn.Parameter(weight, requires_grad=False), layer.bias, layer.by_row
         self.register_buffer("input_scale", torch.tensor(input_scale, dtype=torch.float32))
         self.register_buffer("weight_scale", weight.abs().amax(1).clamp(min=1e-8) / INT8_MAX)
 
     def forward(self, x: Tensor) -> Tensor:
-        given = quantize_dequantize(x, self.get_buffer("input_scale"), 0)
-        return F.linear(given, quantize_dequantize(self.weight, self.get_buffer("weight_scale"), 0), self.bias)
+        weight = quantize_dequantize(self.weight, self.get_buffer("weight_scale"), 0)
+        peaks = row_peaks(x) if self.by_row else None
+        given = quantize_dequantize(x if peaks is None else x / peaks, self.get_buffer("input_scale"), 0)
+        product = F.linear(given, weight, self.bias)
+        return product if peaks is None else product * peaks
 
 
 class Step(nn.Module):

@@ -14,6 +14,7 @@ from hrm_edge.ops.attention import packed_attention
 from hrm_edge.spec import ModelSpec
 
 RMS_EPS = 1e-5
+LEAST_PEAK = 1e-6
 Rope = tuple[Tensor, Tensor]
 
 # std of a standard normal cut at +-2 sigma: drawing with std/this gives a truncated draw whose std is the true one
@@ -31,10 +32,12 @@ class Linear(nn.Module):
     """y = x W^T + b computed in x's dtype; the master weight [out, in] stays in its own.
 
     With ``input_scale`` set the product is as INT8 would have it: inputs and weight rounded, with a gradient.
+    ``by_row``: each row (all of x but its last axis) is rounded after division by its own peak, see ``row_peaks``.
     """
 
-    def __init__(self, inputs: int, outputs: int, bias: bool) -> None:
+    def __init__(self, inputs: int, outputs: int, bias: bool, *, by_row: bool = False) -> None:
         super().__init__()
+        self.by_row = by_row
         self.weight = nn.Parameter(truncated_normal_(torch.empty(outputs, inputs), 1.0 / math.sqrt(inputs)))
         self.bias = nn.Parameter(torch.zeros(outputs)) if bias else None
         self.input_scale: Tensor | None = None
@@ -43,11 +46,25 @@ class Linear(nn.Module):
         bias = None if self.bias is None else self.bias.to(x.dtype)
         weight: Tensor = self.weight
         if self.input_scale is not None:
-            x, weight = fake_quantized(x, self.input_scale), fake_quantized_rows(weight)
+            weight = fake_quantized_rows(weight)
+            if self.by_row:
+                peaks = row_peaks(x)
+                return F.linear(fake_quantized(x / peaks, self.input_scale), weight.to(x.dtype), bias) * peaks
+            x = fake_quantized(x, self.input_scale)
         if bias is not None and torch.compiler.is_compiling() and x.device.type == "cpu":
             # an addition joins what follows; addmm would first copy the bias over its output
             return F.linear(x, weight.to(x.dtype)) + bias
         return F.linear(x, weight.to(x.dtype), bias)
+
+
+def row_peaks(x: Tensor) -> Tensor:
+    """The largest magnitude of every row of x [..., in], as [..., 1]; at least 1e-6.
+
+    An MLP over positions has the channels of D as its rows. They differ in size by far, and the norm that follows
+    brings each to the same size: what one scale for all of them rounds away of a small row would come back at full
+    size. A product keeps rows apart, so that each may have a scale of its own, known only when the step runs.
+    """
+    return x.abs().amax(-1, keepdim=True).clamp(min=LEAST_PEAK)
 
 
 class Embedding(nn.Module):
@@ -101,10 +118,10 @@ class Attention(nn.Module):
 class SwiGLU(nn.Module):
     """down(silu(gate(x)) * up(x)); gate and up are one packed matrix, gate first (arXiv 2002.05202)."""
 
-    def __init__(self, width: int, inner: int, bias: bool) -> None:
+    def __init__(self, width: int, inner: int, bias: bool, *, by_row: bool = False) -> None:
         super().__init__()
-        self.gate_up_proj = Linear(width, 2 * inner, bias)
-        self.down_proj = Linear(inner, width, bias)
+        self.gate_up_proj = Linear(width, 2 * inner, bias, by_row=by_row)
+        self.down_proj = Linear(inner, width, bias, by_row=by_row)
 
     def forward(self, x: Tensor) -> Tensor:
         gate, up = self.gate_up_proj(x).chunk(2, dim=-1)
@@ -133,7 +150,7 @@ class Block(nn.Module):
         super().__init__()
         self.mixes_by_mlp = spec.mixing == "mlp"
         if self.mixes_by_mlp:
-            self.mlp_t = SwiGLU(spec.total_len, spec.mixing_inner, spec.bias)
+            self.mlp_t = SwiGLU(spec.total_len, spec.mixing_inner, spec.bias, by_row=True)
         else:
             self.self_attn = Attention(spec)
         swiglu = spec.mlp == "swiglu"

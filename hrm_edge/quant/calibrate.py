@@ -59,9 +59,11 @@ def activation_scales(
     """Scale (value of one INT8 step) of the input of every layer that the policy quantizes.
 
     tokens [N, S], puzzle_ids [N]. Symmetric: scale = bound / 127, the bound by the recipe's observer
-    (``hrm_edge.quant.observers``) on all inputs of all steps of the recurrence.
+    (``hrm_edge.quant.observers``) on all inputs of all steps of the recurrence. Layers that round each row by its own
+    peak have nothing to observe: their bound is 1.
     """
-    layers = int8_layers(model, policy)
+    every = int8_layers(model, policy)
+    layers = {name: layer for name, layer in every.items() if not layer.by_row}
     tops = dict.fromkeys(layers, 0.0)
 
     def see_max(name: str, x: Tensor) -> None:
@@ -73,7 +75,8 @@ def activation_scales(
     if options.observer != "max":
         counts = _histograms(model, layers, tops, tokens, puzzle_ids, steps)
         bounds = {name: bound_of(counts[name].numpy(), top, options) for name, top in tops.items()}
-    return {name: max(bound, 1e-8) / INT8_MAX for name, bound in bounds.items()}
+    # a row that is rounded by its own peak ends at 1
+    return {name: max(bounds.get(name, 1.0), 1e-8) / INT8_MAX for name in every}
 
 
 def channel_peaks(

@@ -65,7 +65,8 @@ def prepare(
         write_policy(sensitivity_file, policy)
         scales = {name: scale for name, scale in scales.items() if name not in policy.float_layers}
     description = {
-        "scheme": "symmetric int8, zero point 0; weights per output channel, activations per tensor",
+        "scheme": "symmetric int8, zero point 0; weights per output channel, activations per tensor"
+        + (", those of mlp_t per row by its peak" if model.spec.mixing == "mlp" else ""),
         "observer": options.observer,
         "smooth": options.smooth,
         "turned": by is not None,

@@ -15,14 +15,20 @@ from onnx import numpy_helper
 
 from hrm_edge.export.graph import StepGraph
 from hrm_edge.model.hrm import HRM
+from hrm_edge.parity import CheckSet
 from hrm_edge.quant.calibrate import activation_scales, quantize_weight, run_recurrence
 from hrm_edge.quant.policy import int8_layers
+from hrm_edge.quant.sensitivity import final, rounded, sqnr_db
+from hrm_edge.quant.smooth import smoothed
 from hrm_edge.recipe import Quantization
 from hrm_edge.spec import ModelSpec, step_io, variant_spec
+from hrm_edge.tasks import get_task
 from tests.artifacts import exact_session
 
 Feeds = dict[str, NDArray[np.generic]]
 SMALL = {"hidden": 32, "heads": 4, "h_layers": 1, "l_layers": 2}
+TRM = {"hidden": 32, "heads": 4, "l_layers": 1, "h_cycles": 2, "l_cycles": 2, "puzzle_dim": 40, "puzzles": 3,
+       "puzzle_len": 3}  # fmt: skip
 SPECS = {
     "full": variant_spec("full", vocab=11, seq_len=81, **{**SMALL, "puzzle_dim": 40, "puzzles": 3}),
     "full without puzzle": variant_spec("full", vocab=11, seq_len=81, **{**SMALL, "puzzle_dim": 0}),
@@ -30,6 +36,8 @@ SPECS = {
     "reduced": variant_spec("reduced", vocab=11, seq_len=81, **SMALL),
     "nano": variant_spec("nano", vocab=11, seq_len=81, grid=(9, 9, 3, 3), **{**SMALL, "heads": 4}),
     "nano 2x3 boxes": variant_spec("nano", vocab=8, seq_len=36, grid=(6, 6, 2, 3), **{**SMALL, "heads": 4}),
+    "trm": variant_spec("trm", vocab=11, seq_len=81, **TRM),
+    "trm-mixer": variant_spec("trm-mixer", vocab=11, seq_len=81, **TRM),
     "lattice": variant_spec("lattice", vocab=11, seq_len=81, grid=(9, 9, 3, 3), symbol_width=8),
     "lattice 2x3 boxes": variant_spec("lattice", vocab=8, seq_len=36, grid=(6, 6, 2, 3), symbol_width=16, l_layers=2),
     "reduced, 3x3 cycles": variant_spec("reduced", vocab=6, seq_len=16, **SMALL, h_cycles=3, l_cycles=3),
@@ -108,18 +116,16 @@ def test_graph_has_the_contracts_inputs_and_no_shape_arithmetic(name: str) -> No
     assert not kinds.keys() & {"Shape", "Size", "Expand", "Loop", "If", "ConstantOfShape"}
 
 
-@pytest.fixture(scope="module")
-def quantized() -> tuple[HRM, dict[str, float], onnx.ModelProto]:
-    model = make(SPECS["reduced"])
+def quantize(name: str) -> tuple[HRM, dict[str, float], onnx.ModelProto]:
+    model = make(SPECS[name])
     tokens = tokens_of(model.spec, 32).astype(np.uint8)
     scales = activation_scales(model, tokens, np.zeros(32, np.int32), Quantization(), 4)
     return model, scales, StepGraph(model.spec, weights(model), activation_scales=scales).build()
 
 
-def test_int8_graph_is_symmetric_with_per_channel_weights(
-    quantized: tuple[HRM, dict[str, float], onnx.ModelProto],
-) -> None:
-    model, scales, graph = quantized
+@pytest.mark.parametrize("name", ["reduced", "trm", "trm-mixer"])
+def test_int8_graph_is_symmetric_with_per_channel_weights(name: str) -> None:
+    model, scales, graph = quantize(name)
     assert set(scales) == set(int8_layers(model))
     constants = {i.name: numpy_helper.to_array(i) for i in graph.graph.initializer}
     seen = 0
@@ -138,13 +144,73 @@ def test_int8_graph_is_symmetric_with_per_channel_weights(
     assert seen == len(scales)  # each weight once, however often the cycles use it
 
 
-def test_int8_graph_follows_the_float_model(quantized: tuple[HRM, dict[str, float], onnx.ModelProto]) -> None:
-    model, _, graph = quantized
+def test_int8_graph_follows_the_float_model() -> None:
+    model, _, graph = quantize("reduced")
     found = differences(model, graph, 4, 4)
     with torch.no_grad():
         z_h, z_l = model.initial_state(4, torch.float32)
         logits = model(torch.from_numpy(tokens_of(model.spec, 4)), None, z_h, z_l)[2]
     assert 0 < found[0][0] < 0.2 * float(logits.abs().max())
+
+
+def test_int8_mixing_over_positions_has_a_scale_per_position_and_one_per_row() -> None:
+    """The weights' scales are along the positions that the transposed product makes; a row's own scale is its peak."""
+    spec = SPECS["trm-mixer"]
+    model = make(spec)
+    tokens = tokens_of(spec, 32).astype(np.uint8)
+    scales = activation_scales(model, tokens, np.zeros(32, np.int32), Quantization(), 2)
+    graph = StepGraph(spec, weights(model), activation_scales=scales).build()
+    constants = {i.name: numpy_helper.to_array(i) for i in graph.graph.initializer}
+    block = "L_level.layers.0.mlp_t"
+    assert constants[f"{block}.down_proj.weight_scale"].shape == (spec.total_len,)
+    assert constants[f"{block}.gate_up_proj.weight_scale"].shape == (2 * spec.mixing_inner,)
+    assert scales[f"{block}.down_proj"] == scales[f"{block}.gate_up_proj"] == pytest.approx(1 / 127)
+    kinds = Counter(node.op_type for node in graph.graph.node)
+    assert kinds["ReduceMax"] == 2 * sum(spec.block_passes), "both products of every pass"
+
+
+@pytest.mark.parametrize("variant", ["trm", "trm-mixer"])
+def test_int8_of_random_weights_keeps_20_db_where_the_random_model_is_no_chaos(variant: str) -> None:
+    """One L and one H update: over more of them random weights enlarge any rounding, the float32 one too."""
+    torch.manual_seed(0)
+    spec = variant_spec(variant, vocab=6, seq_len=16, hidden=64, heads=4, puzzle_dim=64, h_cycles=1, l_cycles=1)
+    model = HRM(spec).eval()
+    tokens = tokens_of(spec, 32).astype(np.uint8)
+    puzzles = CheckSet(tokens, None, np.zeros(32, np.int32), "random")
+    written = smoothed(model, tokens, puzzles.puzzle_ids, 0.8, 1)
+    scales = activation_scales(written, tokens, puzzles.puzzle_ids, Quantization(), 1)
+    task = get_task("mini-sudoku")
+    expected = final(model, puzzles, 1, task)
+    with rounded(written, scales):
+        in_torch = final(written, puzzles, 1, task)
+    assert sqnr_db(expected.logits, in_torch.logits) > 20
+    session = open_graph(StepGraph(spec, weights(written), activation_scales=scales).build())
+    vectors = written.puzzle_vectors(torch.zeros(32, dtype=torch.int32))
+    assert vectors is not None
+    z_h, z_l = (state.numpy() for state in written.initial_state(32, torch.float32))
+    feeds = {"tokens": tokens.astype(np.int32), "puzzle": vectors.numpy(), "z_h": z_h, "z_l": z_l}
+    exported = session.run(["logits"], feeds)[0]
+    assert sqnr_db(expected.logits, exported) > 20
+    assert sqnr_db(in_torch.logits, exported) > 30, "rounding in torch is the graph's"
+
+
+@pytest.mark.parametrize("variant", ["trm", "trm-mixer"])
+def test_each_of_sixteen_steps_is_within_1e_4_of_torch(variant: str) -> None:
+    """Both take torch's carry: run freely, a random model would enlarge the last bit to a difference of its own."""
+    spec = variant_spec(variant, vocab=6, seq_len=16, hidden=64, heads=4, puzzle_dim=64, l_cycles=2)
+    model = make(spec)
+    session = open_graph(StepGraph(spec, weights(model)).build())
+    tokens, puzzle = tokens_of(spec, 4), model.puzzle_vectors(torch.zeros(4, dtype=torch.int32))
+    assert puzzle is not None
+    z_h, z_l = model.initial_state(4, torch.float32)
+    worst = []
+    for _ in range(16):
+        feeds = {"tokens": tokens, "puzzle": puzzle.numpy(), "z_h": z_h.numpy(), "z_l": z_l.numpy()}
+        with torch.no_grad():
+            z_h, z_l, logits, _ = model(torch.from_numpy(tokens), puzzle, z_h, z_l)
+        worst.append(float(np.abs(session.run(["logits"], feeds)[0] - logits.numpy()).max()))
+    assert float(np.median(worst)) < 1e-4
+    assert max(worst) < 1e-2
 
 
 def test_calibration_sees_every_step() -> None:

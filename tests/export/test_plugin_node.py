@@ -34,6 +34,7 @@ SMALL = {"hidden": 64, "heads": 2, "h_layers": 1, "l_layers": 2}
 SPECS = {
     "full": variant_spec("full", vocab=11, seq_len=81, **{**SMALL, "puzzle_dim": 40}),
     "reduced": variant_spec("reduced", vocab=11, seq_len=81, **SMALL),
+    "trm": variant_spec("trm", vocab=11, seq_len=81, **{**SMALL, "h_layers": 0, "h_cycles": 1, "l_cycles": 2}),
     "nano": variant_spec("nano", vocab=8, seq_len=36, grid=(6, 6, 2, 3), grid_heads=False, **SMALL),
 }
 
@@ -170,6 +171,7 @@ def test_tensorrts_parser_takes_the_body_and_asks_for_the_plugin_without_it() ->
 
 @pytest.mark.parametrize("changes, text", [
     ({"hidden": 32}, "head size is 16"), ({"seq_len": 1024, "puzzle_dim": 64}, "1025 positions"),
+    ({"mixing": "mlp", "positions": "none"}, "mixes positions by an MLP"),
     ({"grid": (9, 9, 3, 3), "heads": 4, "hidden": 128, "puzzle_dim": 0, "grid_heads": True}, "parts of the board"),
 ])  # fmt: skip
 def test_a_model_that_the_plugin_does_not_serve_is_refused(changes: dict[str, Any], text: str) -> None:

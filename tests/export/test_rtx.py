@@ -56,6 +56,17 @@ def test_both_files_of_reduced_build_for_two_architectures(tmp_path: Path) -> No
     assert 5_000_000 < sizes["int8"] < 0.75 * sizes["fp32"]
 
 
+@pytest.mark.parametrize("precision", ["fp32", "int8"])
+@pytest.mark.parametrize("variant", ["trm", "trm-mixer"])
+def test_trm_builds_for_every_shipped_architecture(variant: str, precision: Precision, tmp_path: Path) -> None:
+    """The published step with two cycles of each kind, on a small board, so that it builds in seconds."""
+    spec = variant_spec(
+        variant, vocab=6, seq_len=16, hidden=64, heads=4, puzzle_dim=64, l_layers=1, h_cycles=2, l_cycles=2
+    )
+    engine = build(write_random_artifact(tmp_path / "a", spec, precision, "mini-sudoku"), tmp_path / "out", SHIPPED_SMS)
+    assert engine.identity.options.precision == precision
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
 @pytest.mark.parametrize("spec", [REDUCED, FULL], ids=["reduced", "full"])

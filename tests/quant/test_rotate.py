@@ -23,10 +23,12 @@ def test_a_turn_is_orthogonal_and_always_the_same(hidden):
     assert torch.equal(by, turn(hidden))
 
 
-@pytest.mark.parametrize(("variant", "hidden", "puzzle_dim"), [("nano", 32, 0), ("full", 48, 96)])
+@pytest.mark.parametrize(("variant", "hidden", "puzzle_dim"), [("nano", 32, 0), ("full", 48, 96), ("trm", 32, 32)])
 def test_the_function_stays_and_states_are_turned(variant, hidden, puzzle_dim):
     torch.manual_seed(0)
-    model = HRM(variant_spec(variant, **BOARD, hidden=hidden, **SMALL, puzzle_dim=puzzle_dim, puzzles=3)).eval()
+    one_stack = {"h_layers": 0, "h_cycles": 2, "l_cycles": 2} if variant == "trm" else {}
+    options = {**BOARD, **SMALL, **one_stack, "hidden": hidden, "puzzle_dim": puzzle_dim, "puzzles": 3}
+    model = HRM(variant_spec(variant, **options)).eval()
     with torch.no_grad():
         model.q_head.weight.normal_()
         if puzzle_dim:
@@ -61,3 +63,5 @@ def test_models_that_cannot_be_turned():
     assert can_turn(variant_spec("full", **BOARD))
     assert not can_turn(variant_spec("reduced", **BOARD))  # LayerNorm takes the mean over channels
     assert not can_turn(variant_spec("full", **BOARD, puzzle_dim=96))  # three quarters of a vector
+    assert can_turn(variant_spec("trm", **BOARD))
+    assert not can_turn(variant_spec("trm-mixer", **BOARD))  # its MLP over positions bends every channel by itself
