@@ -21,6 +21,9 @@ _WRAPPERS = ("state_dict", "model_state_dict", "model")
 _AVERAGES = ("ema", "ema_state_dict", "ema_model", "shadow")  # keys of averaged weights beside the trained ones
 
 
+_MOST_TIES = 8  # names that the weights of a file may have on average
+
+
 def read_state_dict(path: Path) -> dict[str, Tensor]:
     """The tensors of a ``.safetensors`` file or of one that ``torch.save`` wrote; nothing else is unpickled."""
     trained, averages = read_parts(path)
@@ -79,8 +82,15 @@ def _check_bytes(path: Path, tensors: dict[str, Tensor]) -> None:
     for name, tensor in tensors.items():
         if tensor.layout != torch.strided or tensor.device.type != "cpu" or tensor.is_quantized:
             raise UserError(f"{path}: '{name}' is no plain tensor", "write torch.save(model.state_dict(), FILE)")
-    claimed = sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
-    if claimed > path.stat().st_size:
+    # tied weights are in the file once, under several names
+    held = {
+        (tensor.data_ptr(), tensor.dtype, tensor.shape, tensor.stride()): tensor.numel() * tensor.element_size()
+        for tensor in tensors.values()
+    }
+    claimed, size = sum(held.values()), path.stat().st_size
+    every = sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
+    if claimed > size or every > _MOST_TIES * size:
+        claimed = max(claimed, every)
         raise UserError(
             f"{path} has {path.stat().st_size:,} bytes, its tensors {claimed:,}",
             "do not use it: it was made to fill memory",
