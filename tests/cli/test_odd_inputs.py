@@ -140,7 +140,7 @@ def test_a_recipe_whose_aliases_never_end(run, tmp_path, text):
 
 
 def test_a_recipe_may_use_aliases(run, tmp_path):
-    text = "task: mini-sudoku\nvariant: nano\nmodel: {hidden: &n 64, heads: &h 2}\ntrain: {batch: *n}\n"
+    text = "task: mini-sudoku\nvariant: nano\nmodel: {hidden: &n 64, heads: 4}\ntrain: {batch: *n}\n"
     (tmp_path / "x.yaml").write_text(text)
     assert run("info", tmp_path / "x.yaml").code == 0
 
