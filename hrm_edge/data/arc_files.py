@@ -114,8 +114,8 @@ def _texts(source: Path) -> Iterator[tuple[PurePosixPath, bytes]]:
             with zipfile.ZipFile(source) as archive:
                 for name in archive.namelist():
                     if name.endswith(".json"):
-                        with archive.open(name) as member:
-                            yield PurePosixPath(name), _member(source, name, member)
+                        with archive.open(name) as unpacked:
+                            yield PurePosixPath(name), _member(source, name, unpacked)
         else:
             with tarfile.open(source) as archive:
                 for member in archive:
