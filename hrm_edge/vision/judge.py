@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from hrm_edge.errors import UserError
 from hrm_edge.tasks.base import Tokens
 from hrm_edge.tasks.sudoku import BLANK, FIRST_DIGIT, Sudoku, geometry
-from hrm_edge.tasks.sudoku_search import require_unique
+from hrm_edge.tasks.sudoku_search import SeveralSolutions, require_unique
 from hrm_edge.vision.cells import SIDE
 from hrm_edge.vision.read import Reading
 
@@ -91,16 +91,21 @@ _Candidate = tuple["Tokens | None", tuple[int, ...], "Tokens | None", "UserError
 def _candidates(reading: Reading, tokens: Tokens, task: Sudoku, repair: bool) -> Iterator[_Candidate]:
     """What a reading may mean, the nearest to it first: (puzzle, cells repaired, solution, why there is no puzzle)."""
     solution, why = _solved(tokens, task)
-    yield *(_repaired(reading, tokens, task, solution) if repair else (tokens, (), solution)), why
+    lacking = isinstance(why, SeveralSolutions)
+    yield *(_repaired(reading, tokens, task, solution, lacking) if repair else (tokens, (), solution)), why
+    if lacking:  # to leave out more would not help
+        return
     parts: list[Tokens] = []
     for least in WRITTEN:
         by_hand = (reading.written > least) & (reading.digits > 0)
         printed = np.where(by_hand, np.uint8(BLANK), tokens)
         if not by_hand.any() or int((printed >= FIRST_DIGIT).sum()) < MIN_GIVENS:
             continue
-        solution, _ = _solved(printed, task)
+        solution, fault = _solved(printed, task)
         if solution is not None:
             yield *_repaired(_without(reading, printed), printed, task, solution), None
+        if isinstance(fault, SeveralSolutions):
+            break
         parts.append(printed)
     for printed in parts[:_REPAIRED_PARTS] if repair else ():
         yield *_repaired(_without(reading, printed), printed, task, None), None
@@ -180,12 +185,13 @@ def _without(reading: Reading, printed: Tokens) -> Reading:
 
 
 def _repaired(
-    reading: Reading, tokens: Tokens, task: Sudoku, solution: Tokens | None
+    reading: Reading, tokens: Tokens, task: Sudoku, solution: Tokens | None, lacking: bool = False
 ) -> tuple[Tokens | None, tuple[int, ...], Tokens | None]:
     """(puzzle, cells changed, solution): tokens [81] if they have a ``solution``, else the likeliest change that has.
 
     Changes are tried from the likeliest on, up to ``MAX_COST`` nats. Where another one within ``MARGIN`` nats of what
-    is taken has another solution, nothing is taken (None).
+    is taken has another solution, nothing is taken (None). ``lacking``: tokens have several solutions; then digits are
+    only added, for nothing says that one of those read is wrong.
     """
     accepted, answer = (tokens, solution) if solution is not None else (None, None)
     chosen: tuple[int, ...] = ()
@@ -194,6 +200,8 @@ def _repaired(
     for cost, cells, digits in islice(_repairs(reading), MAX_TRIES if solution is None else MAX_RIVALS):
         if cost > limit or searches == MAX_SEARCHES:
             break
+        if lacking and (tokens[list(cells)] != BLANK).any():
+            continue
         changed = tokens.copy()
         changed[list(cells)] = np.array(digits) + BLANK
         if _clashes(changed, task):

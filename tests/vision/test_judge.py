@@ -111,3 +111,38 @@ def test_what_is_no_puzzle_says_why(digits, what):
     assert verdict.puzzle is None
     assert verdict.why is not None
     assert verdict.why.what.startswith(what)
+
+
+def test_digits_are_not_changed_where_some_are_missing():
+    """Several solutions say that a digit was missed, not that one of those read is wrong."""
+    cell, other = next(  # another digit there, in a given that the rest does not settle, makes a puzzle too
+        (cell, digit)
+        for cell in np.flatnonzero([c != "0" for c in PUZZLES[1]])
+        for digit in range(1, 10)
+        if str(digit) != PUZZLES[1][cell]
+        and judge(reading(swapped(cell, digit)), NINE, repair=False).puzzle is not None
+    )
+    lacking = [given for given in np.flatnonzero([c != "0" for c in PUZZLES[1]]) if given != cell]
+    for given in lacking:
+        left = PUZZLES[1][:given] + "0" + PUZZLES[1][given + 1 :]
+        plain = judge(reading(left), NINE, repair=False)
+        changed = judge(reading(left[:cell] + str(other) + left[cell + 1 :]), NINE, repair=False)
+        if plain.puzzle is None and changed.puzzle is not None:
+            assert judge(reading(left, {cell: (other, 0.3)}), NINE).puzzle is None
+            return
+    pytest.skip("no given of this puzzle is such a one")
+
+
+def test_a_reading_with_a_rival_is_refused():
+    cell, other = next(
+        (cell, digit)
+        for cell in np.flatnonzero([c != "0" for c in PUZZLES[1]])
+        for digit in range(1, 10)
+        if str(digit) != PUZZLES[1][cell]
+        and judge(reading(swapped(cell, digit)), NINE, repair=False).puzzle is not None
+    )
+    assert judge(reading(PUZZLES[1], {cell: (other, 0.001)}), NINE).puzzle is not None
+    verdict = judge(reading(PUZZLES[1], {cell: (other, 0.2)}), NINE)
+    assert verdict.puzzle is None
+    read = f"row {cell // 9 + 1} column {cell % 9 + 1} read as {PUZZLES[1][cell]} (80%)"
+    assert f"too much of it is uncertain: {read}" in verdict.why.what
