@@ -14,10 +14,11 @@ import torch
 from torch import Tensor
 
 from hrm_edge.errors import UserError
-from hrm_edge.files import os_error
+from hrm_edge.files import check_input, os_error
 from hrm_edge.model.weights import load_tensors
 
 _WRAPPERS = ("state_dict", "model_state_dict", "model")
+_MOST_WRAPPED = 8  # dictionaries around the tensors
 _AVERAGES = ("ema", "ema_state_dict", "ema_model", "shadow")  # keys of averaged weights beside the trained ones
 
 
@@ -34,6 +35,7 @@ def read_parts(path: Path) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """A file's trained tensors, and the averages (EMA) that it holds in a dictionary of their own."""
     if path.suffix == ".safetensors":
         return load_tensors(path), {}
+    check_input(path)
     if zipfile.is_zipfile(path):
         _check_sums(path)
     try:
@@ -64,9 +66,18 @@ def read_parts(path: Path) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
 
 
 def _inside(tree: Any, keys: Collection[str]) -> dict[str, Any]:
-    """The innermost dictionary that ``tree`` has under ``keys``; empty where it has none."""
-    inner = next((tree[key] for key in keys if isinstance(tree, dict) and isinstance(tree.get(key), dict)), None)
-    return {} if inner is None else _inside(inner, (*keys, *_WRAPPERS)) or inner
+    """The innermost dictionary that ``tree`` has under ``keys``; empty where it has none.
+
+    Training programs wrap a state dict twice at most; a file that never stops, or holds itself, is no model.
+    """
+    inner: dict[str, Any] = {}
+    for _ in range(_MOST_WRAPPED):
+        found = next((tree[key] for key in keys if isinstance(tree, dict) and isinstance(tree.get(key), dict)), None)
+        if found is None:
+            break
+        tree = inner = found
+        keys = (*keys, *_WRAPPERS)
+    return inner
 
 
 def _values(part: Any) -> Collection[Any]:
