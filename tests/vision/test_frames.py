@@ -227,7 +227,7 @@ BAD = [
     ("notes.png", "is no picture", "JPEG"),
     ("tiny.png", "too small to hold a puzzle", "64 pixels"),
     ("huge.png", "more than 64 megapixels", "smaller"),
-    ("empty", "holds no pictures", ".jpg"),
+    ("empty", "holds no pictures", "JPEG"),
     ("http://127.0.0.1:{port}/video", "gives no video", "check the address"),
 ]
 
