@@ -7,6 +7,7 @@ import errno
 import fcntl
 import hashlib
 import json
+import math
 import os
 import shutil
 import stat
@@ -18,6 +19,10 @@ from typing import Any
 
 from hrm_edge.errors import UserError
 
+MOST_BYTES = 64 << 30  # of any input file: far above every model and data set, far below what a device or a hole claims
+MOST_JSON_BYTES = 64 << 20  # read as a whole, it takes up to 20 times as much memory
+MOST_YAML_BYTES = 1 << 20  # recipes, protocols, policies: written by hand
+MOST_YAML_VALUES = 100_000  # with every alias written out
 ABANDONED_S = 600.0  # a temporary file or folder that nobody has touched for so long
 
 
@@ -192,36 +197,95 @@ def write_json(path: Path | str, value: Any) -> None:
     write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
 
 
-def read_json(path: Path | str) -> Any:
-    """Read JSON; a missing or torn file is a ``UserError`` that names it."""
+def check_input(path: Path | str, most: int = MOST_BYTES, *, pipe: bool = False) -> None:
+    """Raise ``UserError`` unless ``path`` is a regular file of at most ``most`` bytes, before anything reads it.
+
+    A device never ends, a named pipe waits for a writer, and a sparse file or one of /proc claims terabytes. ``pipe``
+    lets the shell's pipes through (``/dev/stdin``, ``<(command)``), for a reader that takes them piece by piece.
+    """
     try:
-        return json.loads(Path(path).read_text(encoding="utf-8"))
+        about = Path(path).stat()
     except OSError as error:
         raise os_error(error, path) from error
+    except ValueError as error:
+        raise UserError(f"{str(path)!r} is no path: {error}", "check the path") from error
+    if stat.S_ISDIR(about.st_mode):
+        raise os_error(IsADirectoryError(errno.EISDIR, ""), path)
+    if stat.S_ISFIFO(about.st_mode) and pipe and str(path).startswith("/dev/"):
+        return
+    if not stat.S_ISREG(about.st_mode):
+        kinds = {stat.S_IFIFO: "a named pipe", stat.S_IFSOCK: "a socket"}
+        kind = kinds.get(stat.S_IFMT(about.st_mode), "a device")
+        raise UserError(f"{path} is {kind}, not a file", "save what it gives as a file, and name that")
+    if about.st_size > most:
+        raise _too_large(path, about.st_size, most)
+
+
+def read_bytes(path: Path | str, most: int) -> bytes:
+    """Read a whole input file of at most ``most`` bytes; ``UserError`` for what :func:`check_input` refuses."""
+    check_input(path, most)
+    try:
+        with open(path, "rb") as stream:
+            content = stream.read(most + 1)
+    except OSError as error:
+        raise os_error(error, path) from error
+    if len(content) > most:  # a file of /proc says that it is empty
+        raise _too_large(path, len(content), most)
+    return content
+
+
+def _too_large(path: Path | str, size: int, most: int) -> UserError:
+    return UserError(f"{path} has {size:,} bytes or more, at most {most:,} are read", "check that it is the right file")
+
+
+def read_json(path: Path | str, most: int = MOST_JSON_BYTES) -> Any:
+    """Read JSON; a file that is missing, torn or larger than ``most`` bytes is a ``UserError`` that names it."""
+    content = read_bytes(path, most)
+    try:
+        return json.loads(content.decode("utf-8"))
     except (ValueError, RecursionError) as error:
         raise UserError(f"{path} is not valid JSON: {error}", "it may be torn: write it again") from error
 
 
 def read_yaml(path: Path | str, hint: str, called: str = "") -> Any:
-    """Read YAML; a file that is missing or none is a ``UserError`` with this ``hint``.
+    """Read YAML; a file that is missing, too large or none is a ``UserError`` with this ``hint``.
 
     ``called``: what the error says in place of the path, such as ``--policy FILE``.
     """
     import yaml
 
     called = called or str(path)
+    content = read_bytes(path, MOST_YAML_BYTES)
     try:
-        return yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise os_error(error, path) from error
+        loader = yaml.SafeLoader(content.decode("utf-8"))
+        tree = loader.get_single_node()
+        if tree is None:
+            return None
+        if _values(tree, {}) > MOST_YAML_VALUES:
+            raise UserError(f"{called} has more than {MOST_YAML_VALUES:,} values or one that holds itself", hint)
+        return loader.construct_document(tree)
     except UnicodeDecodeError as error:
         raise UserError(f"{called} is no text file", hint) from error
     except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: a date such as 2020-13-45
         raise UserError(f"{called} is not valid YAML: {' '.join(str(error).split())}", hint) from error
 
 
+def _values(node: Any, counted: dict[int, float]) -> float:
+    """Values under a YAML node with every alias written out, which a few lines can make billions; infinity in a loop.
+
+    ``counted``: by the identity of the nodes, those that are being counted have infinity.
+    """
+    if id(node) not in counted:
+        counted[id(node)] = math.inf
+        children = node.value if isinstance(node.value, list) else []
+        pairs = (child if isinstance(child, tuple) else (child,) for child in children)
+        counted[id(node)] = 1 + sum(_values(part, counted) for pair in pairs for part in pair)
+    return counted[id(node)]
+
+
 def sha256(path: Path | str) -> str:
-    """Hex SHA-256 of a file's bytes, read in 1 MiB pieces."""
+    """Hex SHA-256 of a regular file's bytes, read in 1 MiB pieces."""
+    check_input(path)
     digest = hashlib.sha256()
     with open(path, "rb") as stream:
         while piece := stream.read(1 << 20):

@@ -137,7 +137,9 @@ def verify_files(folder: Path, files: dict[str, FileEntry], *, again: str) -> No
 
 def check_version(path: Path, raw: Any, version: int, again: str) -> None:
     """Raise ``UserError`` unless ``raw``, the JSON of ``path``, has this ``schema_version``."""
-    found = raw.get("schema_version") if isinstance(raw, dict) else None
+    if not isinstance(raw, dict) or "schema_version" not in raw:
+        raise UserError(f"{path} was not written by hrm-edge: it has no schema_version", again)
+    found = raw["schema_version"]
     if found != version:
         raise UserError(f"{path}: schema_version is {found}, this hrm-edge reads {version}", again)
 

@@ -6,6 +6,7 @@ import contextlib
 import functools
 import http.server
 import json
+import os
 import shutil
 import threading
 from collections.abc import Callable, Iterator
@@ -227,6 +228,7 @@ def test_a_failed_update_keeps_the_older_model(shelf, server):
 def test_a_killed_pull_is_no_model_and_is_cleared_away(shelf, monkeypatch):
     killed = zoo.pulled() / f".{NAME}.abcdef.tmp"
     shutil.copytree(shelf / NAME, killed)
+    os.utime(killed)  # the copy is as old as what was copied, and so would count as left
     shutil.copytree(shelf / NAME, zoo.pulled() / "without-its-card")
     assert all(not name.startswith(".") for name in zoo.names())
     assert "without-its-card" not in zoo.names()

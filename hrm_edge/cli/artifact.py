@@ -10,6 +10,7 @@ import click
 
 from hrm_edge.cli.options import check_writable
 from hrm_edge.errors import UserError
+from hrm_edge.files import check_input
 from hrm_edge.terminal import open_console, status
 
 if TYPE_CHECKING:
@@ -109,6 +110,8 @@ def _check(precision: str, flags: dict[str, Any]) -> None:
             raise UserError(f"--{name} is for INT8", "add --int8, or leave it out")
     if flags["policy"] is not None and flags["sensitivity"] is not None:
         raise UserError("--policy reads a file that --sensitivity writes: they exclude each other", "give one of them")
+    if flags["policy"] is not None:
+        check_input(flags["policy"])  # before the model is loaded
     if flags["sensitivity"] is not None:
         check_writable("--sensitivity", flags["sensitivity"])
 

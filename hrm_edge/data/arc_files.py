@@ -14,10 +14,10 @@ import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import IO, Any
 
 from hrm_edge.errors import UserError
-from hrm_edge.files import os_error
+from hrm_edge.files import MOST_JSON_BYTES, check_input, os_error, read_bytes
 from hrm_edge.tasks.arc import Grid, check_grid
 
 Pair = tuple[Grid, "Grid | None"]
@@ -96,26 +96,32 @@ def _chosen(paths: list[PurePosixPath]) -> list[PurePosixPath]:
 
 def _texts(source: Path) -> Iterator[tuple[PurePosixPath, bytes]]:
     """(path inside, content) of every file, read in memory: nothing of an archive is unpacked to the disk."""
+    if not source.is_dir():
+        check_input(source)
     try:
         if source.is_dir():
             for path in sorted(source.rglob("*.json")):
-                yield PurePosixPath(source.resolve().name, path.relative_to(source).as_posix()), path.read_bytes()
+                yield (
+                    PurePosixPath(source.resolve().name, path.relative_to(source).as_posix()),
+                    read_bytes(path, MOST_JSON_BYTES),
+                )
         elif source.suffix == ".json":
             names = dict.fromkeys((source.name, source.name.replace(_CHALLENGES, _SOLUTIONS)))
             for path in map(source.with_name, names):
                 if path == source or path.is_file():
-                    yield PurePosixPath(path.resolve().parent.name, path.name), path.read_bytes()
+                    yield PurePosixPath(path.resolve().parent.name, path.name), read_bytes(path, MOST_JSON_BYTES)
         elif zipfile.is_zipfile(source):
             with zipfile.ZipFile(source) as archive:
                 for name in archive.namelist():
                     if name.endswith(".json"):
-                        yield PurePosixPath(name), archive.read(name)
+                        with archive.open(name) as unpacked:
+                            yield PurePosixPath(name), _member(source, name, unpacked)
         else:
             with tarfile.open(source) as archive:
                 for member in archive:
                     stream = archive.extractfile(member) if member.name.endswith(".json") else None
                     if stream is not None:
-                        yield PurePosixPath(member.name), stream.read()
+                        yield PurePosixPath(member.name), _member(source, member.name, stream)
     except (tarfile.TarError, zipfile.BadZipFile, EOFError, zlib.error) as error:
         raise UserError(
             f"{source} is no whole archive: {error}", "download it again (.tar.gz, .tar or .zip)"
@@ -124,6 +130,14 @@ def _texts(source: Path) -> Iterator[tuple[PurePosixPath, bytes]]:
         if error.errno is None:  # of gzip: not what it says it is
             raise UserError(f"{source} is no whole archive: {error}", "download it again") from error
         raise os_error(error, source) from error
+
+
+def _member(source: Path, name: str, stream: IO[bytes]) -> bytes:
+    """Return a file of an archive; one that unpacks to more than any file of tasks is a ``UserError``."""
+    content = stream.read(MOST_JSON_BYTES + 1)
+    if len(content) > MOST_JSON_BYTES:
+        raise UserError(f"{source}: {name} has more than {MOST_JSON_BYTES:,} bytes", "check that it holds ARC tasks")
+    return content
 
 
 def _is_of_macos(path: PurePosixPath) -> bool:

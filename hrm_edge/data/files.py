@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from hrm_edge.data.records import Record, guess_task, records
 from hrm_edge.data.text import STDIN_NAME, open_text
 from hrm_edge.errors import UserError
-from hrm_edge.files import os_error
+from hrm_edge.files import check_input, os_error
 from hrm_edge.tasks.base import PAD_TOKEN, Bools, Task, Tokens
 from hrm_edge.tasks.maze import CHARACTERS, GOAL, PATH, START, WALL, Maze
 from hrm_edge.tasks.puzzles import TYPED, Puzzles, Source
@@ -178,6 +178,7 @@ def _hopeless(task: Maze, inputs: Tokens) -> Bools:
 
 def _maze_arrays(path: Path, task: Maze) -> Puzzles:
     """The mazes of a .npz file with the arrays ``inputs`` and ``labels``, tokens [N, S]."""
+    check_input(path)
     try:
         with open(path, "rb") as stream, np.load(stream, allow_pickle=False) as arrays:
             inputs, labels = _array(path, task, arrays, "inputs"), _array(path, task, arrays, "labels")

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from hrm_edge.errors import UserError
-from hrm_edge.files import os_error, read_json, sha256, write_json
+from hrm_edge.files import check_input, os_error, read_json, sha256, write_json
 from hrm_edge.tasks import get_task, task_names
 from hrm_edge.tasks.base import Task, Tokens
 
@@ -27,6 +27,7 @@ SPLITS = ("train", "test")
 ARRAYS = ("inputs", "labels", "puzzle_identifiers", "puzzle_indices", "group_indices")
 METADATA = "dataset.json"
 IDENTIFIERS = "identifiers.json"
+MOST_IDENTIFIERS_BYTES = 256 << 20  # a million puzzles of ARC are 40 MB
 BLANK_IDENTIFIER = "<blank>"
 _REBUILD = "build the folder again with 'hrm-edge data build', or give another --data"
 _SCAN_ROWS = 1 << 16  # rows checked at a time
@@ -120,6 +121,7 @@ def _check_task(root: Path, metadata: Metadata, task: Task) -> None:
 
 
 def _open(path: Path) -> NDArray[Any]:
+    check_input(path)
     try:
         array = np.load(path, mmap_mode="r", allow_pickle=False)
     except OSError as error:
@@ -249,7 +251,7 @@ def write_identifiers(folder: Path, names: list[str] | None = None) -> None:
 def read_identifiers(folder: Path | str, metadata: Metadata) -> list[str]:
     """``identifiers.json`` of a data folder; ``UserError`` when it does not name every row of the puzzle table."""
     path = Path(folder) / IDENTIFIERS
-    names = read_json(path)
+    names = read_json(path, MOST_IDENTIFIERS_BYTES)
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         raise UserError(f"{path} is no list of names", _REBUILD)
     if len(names) != metadata.num_puzzle_identifiers:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hrm_edge.errors import UserError
-from hrm_edge.files import os_error
+from hrm_edge.files import check_input, os_error
 
 STDIN, STDIN_NAME = "-", "standard input"
 _HEAD = 4096  # bytes that tell what a file is
@@ -45,6 +45,8 @@ class Text:
 def open_text(path: Path | str) -> Iterator[Text]:
     """Open a text file or standard input (``-``); what is wrong with it is a ``UserError``, also while it is read."""
     name = STDIN_NAME if str(path) == STDIN else str(path)
+    if str(path) != STDIN:
+        check_input(path, pipe=True)
     try:
         with contextlib.ExitStack() as stack:
             raw = io.BytesIO(_stdin()) if str(path) == STDIN else stack.enter_context(open(path, "rb", buffering=0))

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from hrm_edge.digits.fonts import HEIGHT, Font, Mask
 from hrm_edge.errors import UserError
-from hrm_edge.files import os_error
+from hrm_edge.files import check_input, os_error
 
 Rng = np.random.Generator
 
@@ -116,6 +116,7 @@ def load_hands(path: Path | str) -> list[Font]:
     skipped. ``UserError`` where it is anything else.
     """
     path = Path(path)
+    check_input(path)
     try:
         with gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as stream:
             rows = np.loadtxt(stream, delimiter=",", ndmin=2)

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hrm_edge.errors import UserError
-from hrm_edge.files import os_error
+from hrm_edge.files import read_bytes
 
 SIDE = 9
 CANDIDATES = 10  # label of a cell with pencilled candidates
@@ -16,10 +16,7 @@ CANDIDATES = 10  # label of a cell with pencilled candidates
 
 def read_labels(path: Path) -> NDArray[np.uint8]:
     """Digits uint8 [81] of a label file: its rows of nine numbers, candidates as 0; other lines are skipped."""
-    try:
-        rows = [line.split() for line in path.read_text(encoding="utf-8").splitlines()]
-    except OSError as error:
-        raise os_error(error, path) from error
+    rows = [line.split() for line in read_bytes(path, 1 << 20).decode("utf-8", "replace").splitlines()]
     digits = [int(word) for row in rows if len(row) == SIDE and all(word.isdigit() for word in row) for word in row]
     if len(digits) != SIDE * SIDE:
         raise UserError(f"{path} is no label: it has {len(digits)} digits in rows of nine, not 81", "mend the file")

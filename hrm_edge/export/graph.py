@@ -236,9 +236,9 @@ class StepGraph:
         normal = self.norm(added, f"{block}.attn_norm", self.spec.total_len)
         return self.op("Transpose", normal, perm=[0, 2, 1])
 
-    def gated(self, inner: str) -> str:
-        """silu(gate) * up of [gate, up] [..., 2 F]."""
-        gate, up = self.ops("Split", (inner,), 2, axis=-1, num_outputs=2)
+    def gated(self, inner: str, axis: int = 2) -> str:
+        """silu(gate) * up of [gate, up], 2 F on the last ``axis``."""
+        gate, up = self.ops("Split", (inner,), 2, axis=axis, num_outputs=2)
         return self.op("Mul", self.op("Mul", gate, self.op("Sigmoid", gate)), up)
 
     def mlp(self, x: str, name: str) -> str:

@@ -46,7 +46,7 @@ class Graph(Protocol):
 
     def norm(self, x: str, name: str, width: int | None = None) -> str: ...
 
-    def gated(self, inner: str) -> str: ...
+    def gated(self, inner: str, axis: int = 2) -> str: ...
 
 
 def embedding_table(spec: ModelSpec, weights: Mapping[str, NDArray[np.float32]]) -> NDArray[np.float32]:
@@ -92,7 +92,7 @@ def block(graph: Graph, x: str, name: str) -> str:
         inner = graph.op("Add", inner, graph.linear(total, f"{name}.{group}_proj", row_scale=scale))
         if group == "box":
             inner = graph.op("Reshape", inner, graph.shape(-1, *board, n, inner_width))
-    sent = graph.linear(graph.gated(inner), f"{name}.mlp.down_proj")
+    sent = graph.linear(graph.gated(inner, axis=4), f"{name}.mlp.down_proj")
     return graph.op("Add", x, graph.op("Reshape", sent, graph.shape(-1, spec.seq_len, spec.hidden)))
 
 

@@ -14,11 +14,15 @@ import torch
 from torch import Tensor
 
 from hrm_edge.errors import UserError
-from hrm_edge.files import os_error
+from hrm_edge.files import check_input, os_error
 from hrm_edge.model.weights import load_tensors
 
 _WRAPPERS = ("state_dict", "model_state_dict", "model")
+_MOST_WRAPPED = 8  # dictionaries around the tensors
 _AVERAGES = ("ema", "ema_state_dict", "ema_model", "shadow")  # keys of averaged weights beside the trained ones
+
+
+_MOST_TIES = 8  # names that the weights of a file may have on average
 
 
 def read_state_dict(path: Path) -> dict[str, Tensor]:
@@ -31,6 +35,7 @@ def read_parts(path: Path) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """A file's trained tensors, and the averages (EMA) that it holds in a dictionary of their own."""
     if path.suffix == ".safetensors":
         return load_tensors(path), {}
+    check_input(path)
     if zipfile.is_zipfile(path):
         _check_sums(path)
     try:
@@ -61,9 +66,18 @@ def read_parts(path: Path) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
 
 
 def _inside(tree: Any, keys: Collection[str]) -> dict[str, Any]:
-    """The innermost dictionary that ``tree`` has under ``keys``; empty where it has none."""
-    inner = next((tree[key] for key in keys if isinstance(tree, dict) and isinstance(tree.get(key), dict)), None)
-    return {} if inner is None else _inside(inner, (*keys, *_WRAPPERS)) or inner
+    """The innermost dictionary that ``tree`` has under ``keys``; empty where it has none.
+
+    Training programs wrap a state dict twice at most; a file that never stops, or holds itself, is no model.
+    """
+    inner: dict[str, Any] = {}
+    for _ in range(_MOST_WRAPPED):
+        found = next((tree[key] for key in keys if isinstance(tree, dict) and isinstance(tree.get(key), dict)), None)
+        if found is None:
+            break
+        tree = inner = found
+        keys = (*keys, *_WRAPPERS)
+    return inner
 
 
 def _values(part: Any) -> Collection[Any]:
@@ -79,8 +93,15 @@ def _check_bytes(path: Path, tensors: dict[str, Tensor]) -> None:
     for name, tensor in tensors.items():
         if tensor.layout != torch.strided or tensor.device.type != "cpu" or tensor.is_quantized:
             raise UserError(f"{path}: '{name}' is no plain tensor", "write torch.save(model.state_dict(), FILE)")
-    claimed = sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
-    if claimed > path.stat().st_size:
+    # tied weights are in the file once, under several names
+    held = {
+        (tensor.data_ptr(), tensor.dtype, tensor.shape, tensor.stride()): tensor.numel() * tensor.element_size()
+        for tensor in tensors.values()
+    }
+    claimed, size = sum(held.values()), path.stat().st_size
+    every = sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
+    if claimed > size or every > _MOST_TIES * size:
+        claimed = max(claimed, every)
         raise UserError(
             f"{path} has {path.stat().st_size:,} bytes, its tensors {claimed:,}",
             "do not use it: it was made to fill memory",

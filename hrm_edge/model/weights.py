@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from hrm_edge.errors import UserError
-from hrm_edge.files import read_json
+from hrm_edge.files import check_input, read_json
 from hrm_edge.manifest import FileEntry, FileName, read_record, verify_files
 from hrm_edge.model.hrm import HRM
 from hrm_edge.spec import ModelSpec, buffer_shapes, parameter_shapes
@@ -92,6 +92,7 @@ def find_checkpoint(path: Path | str) -> Path:
 
 def load_tensors(path: Path) -> dict[str, Tensor]:
     """Tensors of a safetensors file; a torn one is a ``UserError``."""
+    check_input(path)
     try:
         return load_file(path)
     except (SafetensorError, OSError) as error:

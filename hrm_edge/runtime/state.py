@@ -15,6 +15,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
 from hrm_edge.errors import UserError
+from hrm_edge.files import check_input
 from hrm_edge.spec import ModelSpec
 
 AGAIN = "export the model again with this version of hrm-edge"
@@ -38,6 +39,7 @@ class State:
 
 def read_state(path: Path, spec: ModelSpec, dtype: np.dtype[Any]) -> State:
     """Read the tensors with their shapes checked; ``dtype`` is the carry's."""
+    check_input(path)
     try:
         state = load_file(path)
     except (SafetensorError, OSError) as error:

@@ -47,8 +47,10 @@ def picture_kind(data: bytes) -> str | None:
 
 
 def is_picture(path: Path) -> bool:
-    """Whether a file is a picture by its first bytes; False where it cannot be opened."""
+    """Whether a file is a picture by its first bytes; False where it is none that can be opened."""
     try:
+        if not path.is_file():  # opening a named pipe would wait for its writer
+            return False
         with path.open("rb") as stream:
             return picture_kind(stream.read(_HEADER)) is not None
     except OSError:

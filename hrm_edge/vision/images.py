@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hrm_edge.errors import UserError
-from hrm_edge.files import atomic_file, os_error
+from hrm_edge.files import atomic_file, read_bytes
 from hrm_edge.vision.formats import FORMATS, READABLE, Header, pictures_of, read_header
 
 Image = NDArray[np.uint8]  # [h, w, 3] BGR
@@ -28,14 +28,7 @@ def load_image(path: Path | str, upright: bool = True) -> Image:
 
     Raises ``UserError`` naming the file: see :func:`decode_image`.
     """
-    path = Path(path)
-    try:
-        if path.is_file() and path.stat().st_size > MAX_BYTES:  # before it is read
-            raise _too_large(str(path))
-        data = path.read_bytes()
-    except OSError as error:
-        raise os_error(error, path) from error
-    return decode_image(data, str(path), upright)
+    return decode_image(read_bytes(path, MAX_BYTES), str(path), upright)
 
 
 def decode_upload(data: bytes) -> Image:

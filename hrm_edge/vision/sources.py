@@ -13,6 +13,7 @@ import cv2
 import numpy as np
 
 from hrm_edge.errors import UserError
+from hrm_edge.files import check_input
 from hrm_edge.vision.formats import FORMATS, is_picture
 from hrm_edge.vision.frames import STILL_INTERVAL_S, Source
 from hrm_edge.vision.images import Image, image_files, load_image
@@ -50,6 +51,7 @@ def open_source(text: str, size: Size, dev: Path = Path("/dev")) -> Source:
         raise UserError(f"--camera {text}: there is no such camera, file or URL", _TAKES)
     if path.suffix.lower() in FORMATS or is_picture(path):
         return Source(str(path), lambda: PictureFeed([path]))
+    check_input(path)
     return Source(str(path), lambda: _video_file(path))
 
 

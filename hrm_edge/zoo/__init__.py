@@ -95,9 +95,12 @@ def path_of(name: str) -> Path:
     return folder_of(name) or path
 
 
+PREFERRED = ("sudoku-nano",)  # there in every precision, and run by every backend
+
+
 def default_for(task: str) -> str | None:
-    """Name of the model that solves ``task`` by default: the first of the shipped ones, else of the pulled ones."""
-    shipped_first = sorted(names(), key=lambda name: not (ZOO / name).is_dir())
+    """Name of the model that solves ``task`` by default: a preferred, else a shipped, else a pulled one."""
+    shipped_first = sorted(names(), key=lambda name: (name not in PREFERRED, not (ZOO / name).is_dir()))
     return next((name for name in shipped_first if card(name).task == task), None)
 
 

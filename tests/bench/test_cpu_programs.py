@@ -251,9 +251,9 @@ def test_the_published_loop_is_the_sessions(cpu_halting: Any) -> None:
     model, info = recover(shipped)
     task = get_task(info.task)
     puzzles = cpu_halting.sets_of(task)["calibration set, easy to extreme"].head(2)
-    answers = cpu_halting.fixed_in_torch(model, puzzles.inputs)
+    answers = cpu_halting.fixed_in_torch(model, puzzles.givens)
     session, _ = open_artifact(shipped, backend="onnxruntime")
-    expected = solve(session, task, puzzles.inputs, halt="fixed", slots=2)
+    expected = solve(session, task, puzzles.givens, halt="fixed", slots=2)
     assert (answers == expected.answers).mean() > 0.99
     assert cpu_halting.right(answers, puzzles) == pytest.approx(float((answers == puzzles.labels).all(1).mean()))
     assert cpu_halting.right(np.asarray(puzzles.labels), puzzles) == 1.0

@@ -37,7 +37,9 @@ def shell(
         command = [*own_space, *command]
     variables: Mapping[str, str] = {**os.environ, "PYTHONPATH": str(ROOT), **environ}
     kept = {name: value for name, value in variables.items() if name not in unset}
-    return subprocess.run(command, capture_output=True, text=True, timeout=280, check=False, cwd=folder, env=kept)
+    return subprocess.run(
+        command, capture_output=True, text=True, errors="replace", timeout=280, check=False, cwd=folder, env=kept
+    )
 
 
 # -- no home, no name, nothing to write to ---------------------------------------------------------------------------

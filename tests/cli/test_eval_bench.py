@@ -250,4 +250,4 @@ def test_a_checkpoint_without_torch(run, trained, monkeypatch):
 def test_a_duration_without_sense(run, mini, text):
     done = run("bench", mini / "model", "--data", "x", "--duration", text)
     assert done.code == 2
-    assert f"'{text}' is no duration: write 90s, 30m, 2h or 1h30m" in done.err
+    assert f"'{text}' is no duration: write 200ms, 90s, 30m, 2h or 1h30m" in done.err

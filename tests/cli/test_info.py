@@ -134,7 +134,8 @@ def test_refusals(run, inside, arguments, what, mend):
 
 
 def test_a_damaged_checkpoint_description(run, tmp_path):
-    for text, words in (("{", "is not valid JSON"), ("{}", "describes no model"), ("[]", "describes no model")):
+    foreign, empty = "was not written by hrm-edge: it has no schema_version", '{"schema_version": 1}'
+    for text, words in (("{", "is not valid JSON"), ("{}", foreign), ("[]", foreign), (empty, "describes no model")):
         (tmp_path / CHECKPOINT_FILE).write_text(text)
         done = run("info", tmp_path)
         assert done.code == 2

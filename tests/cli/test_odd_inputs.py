@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import socket
 from pathlib import Path
 
 import pytest
@@ -60,3 +62,100 @@ def test_files_that_hold_something_else(run, tmp_path, text, words):
     done = run(*words, tmp_path / "x")
     assert (done.code, done.out) == (2, ""), done.err
     assert "This is a bug" not in done.err
+
+
+def odd_file(folder: Path, kind: str, name: str) -> Path:
+    """Make something at ``folder/name`` that is no file to read: reading it waits, never ends, or fills memory."""
+    path = folder / name
+    if kind == "device":
+        path.symlink_to("/dev/zero")
+    elif kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "socket":
+        with socket.socket(socket.AF_UNIX) as server:
+            server.bind(str(path))
+    elif kind == "folder":
+        path.mkdir()
+    else:
+        with path.open("wb") as stream:
+            stream.truncate(1 << 40)
+    return path
+
+
+KINDS = {
+    "device": "is a device, not a file", "pipe": "is a named pipe, not a file", "socket": "is a socket, not a file",
+    "folder": "a folder stands where a file is needed", "sparse": "1,099,511,627,776 bytes or more",
+}  # fmt: skip
+READERS = {
+    "recipe": ("x.yaml", ("info", "x.yaml")),
+    "training": ("x.yaml", ("train", "x.yaml", "--out", "run")),
+    "report": ("x.json", ("bench", "--compare", "x.json", "x.json")),
+    "protocol": ("x.yaml", ("bench", "sudoku-nano", "--protocol", "x.yaml")),
+    "puzzles": ("x.csv", ("eval", "sudoku-nano", "--data", "x.csv")),
+    "picture": ("x.png", ("solve", "x.png")),
+    "policy": ("x.yaml", ("export", "sudoku-nano", "--int8", "--policy", "x.yaml", "--out", "out")),
+    "arc": ("x.json", ("data", "build", "arc", "--source", "x.json", "--out", "out")),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("reader", READERS)
+def test_inputs_that_are_no_file(run, inside, reader, kind):
+    name, words = READERS[reader]
+    odd_file(inside, kind, name)
+    done = run(*words)
+    assert (done.code, done.out) == (2, ""), done.err
+    assert "This is a bug" not in done.err
+    if kind != "folder":  # which some commands take, and find empty
+        assert KINDS[kind] in done.err
+
+
+@pytest.mark.parametrize("kind", ["pipe", "socket", "device"])
+def test_a_published_file_that_is_none(run, inside, kind):
+    odd_file(inside, kind, "x.pt")
+    done = run("info", "x.pt")
+    assert (done.code, done.out) == (2, "")
+    assert "no model 'x.pt'" in done.err
+
+
+def test_a_file_of_proc_that_says_it_is_empty(run, inside):
+    (inside / "x.yaml").symlink_to("/proc/self/pagemap")
+    done = run("info", "x.yaml")
+    assert (done.code, "bytes or more" in done.err) == (2, True), done.err
+
+
+ALIASES = {
+    "a loop": "task: &a [*a]\n",
+    "billions": "a: &a [x, x, x, x, x, x, x, x, x]\n"
+    + "".join(f"{b}: &{b} [{', '.join([f'*{a}'] * 9)}]\n" for a, b in zip("abcdefghi", "bcdefghij", strict=True)),
+}
+
+
+@pytest.mark.parametrize("text", ALIASES)
+def test_a_recipe_whose_aliases_never_end(run, tmp_path, text):
+    (tmp_path / "x.yaml").write_text(ALIASES[text])
+    done = run("info", tmp_path / "x.yaml")
+    assert (done.code, done.out) == (2, "")
+    assert "more than 100,000 values or one that holds itself" in done.err
+
+
+def test_a_recipe_may_use_aliases(run, tmp_path):
+    text = "task: mini-sudoku\nvariant: nano\nmodel: {hidden: &n 64, heads: 4}\ntrain: {batch: *n}\n"
+    (tmp_path / "x.yaml").write_text(text)
+    assert run("info", tmp_path / "x.yaml").code == 0
+
+
+@pytest.mark.parametrize("depth", [20, 400, "itself"])
+def test_a_published_file_of_nested_dictionaries(run, tmp_path, depth):
+    torch = pytest.importorskip("torch")
+    tree: dict = {}
+    tree = {"state_dict": tree} if depth == "itself" else tree
+    if depth == "itself":
+        tree["state_dict"] = tree
+    else:
+        for _ in range(depth):
+            tree = {"state_dict": tree}
+    torch.save(tree, tmp_path / "x.pt")
+    done = run("info", tmp_path / "x.pt")
+    assert (done.code, done.out) == (2, "")
+    assert "is no model" in done.err

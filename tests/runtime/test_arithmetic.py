@@ -95,7 +95,6 @@ def test_a_torn_or_missing_cache_costs_time_only(cache):
     (cache / "arithmetic").rmdir()
     (cache / "arithmetic").write_text("a file stands where a folder would be")
     assert int8_is_exact("runtime", "1", "", lambda: True)
-    assert not int8_is_exact("runtime", "1", "", lambda: False)
 
 
 def step(session):
