@@ -37,7 +37,6 @@ _SMUDGE = 0.65  # of the doubt about a cell goes to its being blank, times the s
 _TRIED_WITHOUT = 16  # digits in doubt that are left out to see whether the others need them
 _LITTLE, _CERTAIN = 0.5, 0.005  # nats of a puzzle and of a digit
 _REPAIRED_PARTS = 2  # ways of leaving out what was written that are repaired too
-_SLIP = 0.05  # share of the digits written by hand that are wrong
 _NAMED = 4  # cells in a message
 _FREE_CHANGES = 40  # the cheapest, which are tried where nothing clashes
 _FIRST_COST = 0.7  # nats that each repaired cell costs besides, so that fewer changes go first
@@ -117,16 +116,13 @@ def _checked(reading: Reading, task: Sudoku, puzzle: Tokens, repaired: tuple[int
     """The verdict on a puzzle with one ``solution`` [81]: accepted, or in too much doubt."""
     given = np.flatnonzero(puzzle >= FIRST_DIGIT)
     share = reading.probabilities[given, puzzle[given] - BLANK]
-    left_out = np.flatnonzero((puzzle == BLANK) & (reading.digits > 0))
-    ignored = tuple(int(cell) for cell in left_out if cell not in repaired)
-    disagreeing = tuple(cell for cell in ignored if solution[cell] - BLANK != reading.digits[cell])
     doubt = _doubt(reading, task, puzzle)
-    if repaired:  # what was changed has no witness but the digits left out, and people are mostly right
-        against = reading.probabilities[list(disagreeing), solution[list(disagreeing)] - BLANK]
-        doubt += float(-np.log(np.maximum(against, _SLIP)).sum())
     doubtful = tuple(int(cell) for cell in given[share < DOUBTFUL] if cell not in repaired)
     if doubt > MAX_DOUBT:
         return Verdict(None, _uncertain(reading, np.array(sorted({*repaired, *doubtful}))), doubt=doubt)
+    left_out = np.flatnonzero((puzzle == BLANK) & (reading.digits > 0))
+    ignored = tuple(int(cell) for cell in left_out if cell not in repaired)
+    disagreeing = tuple(cell for cell in ignored if solution[cell] - BLANK != reading.digits[cell])
     return Verdict(puzzle, None, repaired, doubtful, ignored, disagreeing, doubt)
 
 
