@@ -78,16 +78,19 @@ class Sudoku:
 
     def check_givens(self, tokens: Tokens) -> None:
         """Raise ``UserError`` naming row, column or box when two givens of tokens [S] clash."""
-        kinds = np.repeat(["row", "column", "box"], self.side)
-        for index, unit in enumerate(geometry(self).units):
-            counts = np.bincount(tokens[unit], minlength=self.vocab)[FIRST_DIGIT:]
-            if counts.max(initial=0) > 1:
-                token = int(counts.argmax())
-                words = {2: "two", 3: "three"}.get(int(counts[token]), str(counts[token]))
-                raise UserError(
-                    f"contradictory givens: {words} {DIGITS[token]}s in {kinds[index]} {index % self.side + 1}",
-                    "check that cell against the original puzzle",
-                )
+        units = geometry(self).units
+        ordered = np.sort(tokens[units], axis=1)
+        twice = (ordered[:, 1:] == ordered[:, :-1]) & (ordered[:, 1:] >= FIRST_DIGIT)
+        if twice.any():
+            index = int(twice.any(axis=1).argmax())
+            counts = np.bincount(tokens[units[index]])[FIRST_DIGIT:]
+            token = int(counts.argmax())
+            words = {2: "two", 3: "three"}.get(int(counts[token]), str(counts[token]))
+            kind = ("row", "column", "box")[index // self.side]
+            raise UserError(
+                f"contradictory givens: {words} {DIGITS[token]}s in {kind} {index % self.side + 1}",
+                "check that cell against the original puzzle",
+            )
 
     def format(self, tokens: Tokens) -> str:
         """Tokens [S] to one line of S characters, blank = '0'."""

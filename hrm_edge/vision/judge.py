@@ -22,7 +22,7 @@ from hrm_edge.vision.cells import SIDE
 from hrm_edge.vision.read import Reading
 
 MAX_NODES = 2000  # guesses of one check: a reading that needs more is no ordinary puzzle
-MAX_TRIES = 3000  # readings looked at for clashes
+MAX_TRIES = 3000  # sets of changes looked at for clashes
 MAX_RIVALS = 600  # the same beside a reading that is a puzzle as it is
 MARGIN = 4.5  # nats between what is accepted and the next reading that has another solution
 MAX_SEARCHES = 150  # of those without clashes, for solutions: about a millisecond each
@@ -38,6 +38,7 @@ _TRIED_WITHOUT = 16  # digits in doubt that are left out to see whether the othe
 _LITTLE, _CERTAIN = 0.5, 0.005  # nats of a puzzle and of a digit
 _REPAIRED_PARTS = 2  # ways of leaving out what was written that are repaired too
 _NAMED = 4  # cells in a message
+_FREE_CHANGES = 40  # the cheapest, which are tried where nothing clashes
 _FIRST_COST = 0.7  # nats that each repaired cell costs besides, so that fewer changes go first
 
 
@@ -196,17 +197,14 @@ def _repaired(
     accepted, answer = (tokens, solution) if solution is not None else (None, None)
     chosen: tuple[int, ...] = ()
     limit = MAX_COST if solution is None else MARGIN
-    searches = 0
-    for cost, cells, digits in islice(_repairs(reading), MAX_TRIES if solution is None else MAX_RIVALS):
-        if cost > limit or searches == MAX_SEARCHES:
+    tries = MAX_TRIES if solution is None else MAX_RIVALS
+    for cost, cells, digits in islice(_repairs(reading, tokens, task, limit + MARGIN, tries), MAX_SEARCHES):
+        if cost > limit:
             break
         if lacking and (tokens[list(cells)] != BLANK).any():
             continue
         changed = tokens.copy()
         changed[list(cells)] = np.array(digits) + BLANK
-        if _clashes(changed, task):
-            continue
-        searches += 1
         other, _ = _solved(changed, task)
         if other is None:
             continue
@@ -252,18 +250,55 @@ def _solved(tokens: Tokens, task: Sudoku) -> tuple[Tokens | None, UserError | No
     return solution, None
 
 
-def _clashes(tokens: Tokens, task: Sudoku) -> bool:
-    """Whether a digit stands twice in a row, column or box of tokens [81]."""
-    digits = tokens[geometry(task).units] - np.uint8(BLANK)  # [27, 9]
-    ordered = np.sort(digits, axis=1)
-    return bool(((ordered[:, 1:] == ordered[:, :-1]) & (ordered[:, 1:] > 0)).any())
+_Change = tuple[float, int, int]  # cost in nats, cell, digit (0 blank)
 
 
-def _repairs(reading: Reading) -> Iterator[tuple[float, tuple[int, ...], tuple[int, ...]]]:
-    """(cost, cells, their digits) of the readings next to the likeliest one, cheapest first.
+def _repairs(
+    reading: Reading, tokens: Tokens, task: Sudoku, limit: float, tries: int
+) -> Iterator[tuple[float, tuple[int, ...], tuple[int, ...]]]:
+    """(cost, cells, their digits) of changes of tokens [81] after which no digit clashes, cheapest first.
 
-    Cost: nats below the likeliest reading. Best first over sets of single changes, each set once.
+    Cost: nats below the likeliest reading, at most ``limit``. Best first over sets of single changes. Where two digits
+    clash, one of the two has to change: only sets that do are looked at, ``tries`` of them.
     """
+    changes = _changes(reading, limit)
+    by_cell: dict[int, list[_Change]] = {}
+    for change in changes:
+        by_cell.setdefault(change[1], []).append(change)
+    free = changes[:_FREE_CHANGES]
+    clash = _Clashes(tokens, task)
+    # (cost, set of changes before, place in ``free`` of one that is added to it or -1, place of the next to add)
+    heap: list[tuple[float, tuple[_Change, ...], int, int]] = [(0.0, (), -1, 0)]
+    seen: set[tuple[_Change, ...]] = set()
+    while heap and len(seen) < tries:
+        cost, chosen, added, following = heapq.heappop(heap)
+        if added >= 0:
+            if added + 1 < len(free):  # the same set with the next change instead
+                price = cost - free[added][0] + free[added + 1][0]
+                if price <= limit:
+                    heapq.heappush(heap, (price, chosen, added + 1, added + 2))
+            if any(cell == free[added][1] for _, cell, _ in chosen):
+                continue
+            chosen = tuple(sorted((*chosen, free[added])))
+        if chosen in seen:
+            continue
+        seen.add(chosen)
+        digits = {cell: digit for _, cell, digit in chosen}
+        pair = clash.first(digits)
+        if pair is not None:
+            for cell in pair:
+                for change in by_cell.get(cell, ()) if cell not in digits else ():
+                    if cost + change[0] <= limit:
+                        heapq.heappush(heap, (cost + change[0], tuple(sorted((*chosen, change))), -1, following))
+            continue
+        if chosen:
+            yield cost, tuple(digits), tuple(digits.values())
+        if following < len(free) and cost + free[following][0] <= limit:
+            heapq.heappush(heap, (cost + free[following][0], chosen, following, following + 1))
+
+
+def _changes(reading: Reading, limit: float) -> list[_Change]:
+    """Every other reading of a single cell that costs ``limit`` nats at most, cheapest first."""
     probabilities = reading.probabilities.copy()
     # what looks like every digit a little is a smudge rather than any of them
     blanks = float((reading.digits == 0).mean())  # in a grid that is filled in there is hardly one
@@ -271,21 +306,30 @@ def _repairs(reading: Reading) -> Iterator[tuple[float, tuple[int, ...], tuple[i
     log = np.log(np.maximum(probabilities, 1e-12))
     gap = np.log(reading.confidence)[:, None] - log + _FIRST_COST  # [81, 10]
     gap[np.arange(len(gap)), reading.digits] = np.inf
-    order = np.argsort(gap, axis=None)
-    changes = [(float(gap.flat[i]), int(i) // gap.shape[1], int(i) % gap.shape[1]) for i in order[:40]]
-    changes = [change for change in changes if change[0] <= MAX_COST]
-    heap: list[tuple[float, tuple[int, ...]]] = [(changes[0][0], (0,))] if changes else []
-    while heap:
-        cost, chosen = heapq.heappop(heap)
-        last = chosen[-1]
-        if last + 1 < len(changes):  # the next set of the same size, and this one with one change more
-            step = changes[last + 1][0]
-            for following, price in (
-                ((*chosen[:-1], last + 1), cost - changes[last][0] + step),
-                ((*chosen, last + 1), cost + step),
-            ):
-                if price <= MAX_COST:
-                    heapq.heappush(heap, (price, following))
-        cells = tuple(changes[i][1] for i in chosen)
-        if len(set(cells)) == len(cells):
-            yield cost, cells, tuple(changes[i][2] for i in chosen)
+    cells, digits = np.nonzero(gap <= limit)
+    return sorted(zip(gap[cells, digits].tolist(), cells.tolist(), digits.tolist(), strict=True))
+
+
+class _Clashes:
+    """Pairs of cells in one row, column or box with the same digit, in tokens [81] of which some are changed."""
+
+    def __init__(self, tokens: Tokens, task: Sudoku) -> None:
+        self._digits: list[int] = (tokens - np.uint8(BLANK)).tolist()
+        self._peers: list[list[int]] = geometry(task).peers.tolist()
+        self._pairs = [
+            (cell, peer)
+            for cell, digit in enumerate(self._digits)
+            for peer in self._peers[cell]
+            if digit and cell < peer and self._digits[peer] == digit
+        ]
+
+    def first(self, changed: dict[int, int]) -> tuple[int, int] | None:
+        """A clash when cells have the digits of ``changed``; None where there is none."""
+        for pair in self._pairs:
+            if pair[0] not in changed and pair[1] not in changed:
+                return pair
+        for cell, digit in changed.items():
+            for peer in self._peers[cell] if digit else ():
+                if changed.get(peer, self._digits[peer]) == digit:
+                    return cell, peer
+        return None

@@ -47,7 +47,7 @@ _WORTH_FITTING = 0.7  # share of the evidence needed that a rough quadrilateral 
 _LARGE = 0.1  # of the picture: no need to look for a larger one
 _SAME = 4  # pixels between the corners of quadrilaterals that need no second look
 _NEARLY_SAME = 1.5  # the same where everything is looked at
-_WORTH_A_TRY = 0.3  # evidence of a rough quadrilateral whose lines are fitted then
+_WORTH_A_TRY = 0.3  # evidence of a rough quadrilateral whose lines are fitted then, or where it is large
 _FITTED_CLOSELY = 12  # of the quadrilaterals then, those with the most evidence
 _BEYOND = 0.02  # of a grid's side: as far as it may seem to reach beyond the picture
 _WORTH_FOLLOWING = 0.3  # evidence along straight lines, from which on the paper may be bent
@@ -200,8 +200,10 @@ def _grids(small: Gray, quads: list[Floats]) -> list[Grid]:
 def _grid(small: Gray, quad: Floats) -> Grid | None:
     """The grid that ``quad`` [4, 2] frames, its lines fitted; None where there are no such lines."""
     flat = Rectified(small, quad)
+    large = cv2.contourArea(quad) > _LARGE * small.size
     for kind in _KINDS:
-        if flat.evidence(kind.lines) >= _WORTH_FITTING * kind.least:
+        needed = _WORTH_A_TRY if large and kind is _KINDS[0] else _WORTH_FITTING * kind.least
+        if flat.evidence(kind.lines) >= needed:
             grid = _fitted(small, quad, kind)
             if grid is not None:
                 return grid

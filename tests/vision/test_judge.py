@@ -72,6 +72,22 @@ def test_a_doubt_between_a_digit_and_a_blank_goes_by_how_full_the_grid_is():
     assert read(PUZZLES[0], spare) == wrong({spare: 0})
 
 
+def test_a_small_repair_of_a_full_grid_is_found_among_many_doubts():
+    """Two digits that clash, one of them read with much confidence, beside 28 doubts that are none."""
+    answer = NINE.format(require_unique(NINE, NINE.parse(PUZZLES[0])))
+    cells = (4, 41)
+    full = list(answer)
+    for cell in cells:
+        full[cell] = str(int(answer[cell]) % 9 + 1)
+    doubts = {cell: (int(answer[cell]) % 9 + 1, 0.18) for cell in range(50, 78)}
+    doubts[4], doubts[41] = (int(answer[4]), 0.3), (int(answer[41]), 0.01)
+    verdict = judge(reading("".join(full), doubts), NINE)
+    assert verdict.puzzle is not None
+    assert NINE.format(verdict.puzzle) == answer
+    assert set(verdict.repaired) == set(cells)
+    assert verdict.ignored == ()
+
+
 def test_repairs_must_agree_on_the_solution():
     blank = PUZZLES[0].index("0")  # read as a digit that clashes: a blank and the right digit do as well
     probabilities = reading(wrong({blank: 3}), {blank: (0, 0.2)}).probabilities

@@ -33,6 +33,18 @@ def test_a_photo_is_read_whichever_way_up_it_is(reader, seed, turn):
     assert set(found.ms) == {"locate", "read", "judge"}
 
 
+def test_a_sample_of_cells_tells_the_direction_only_where_it_is_clear(reader, monkeypatch):
+    taken = photo(SEEDS[4], cell=30, turn=90)
+    (grid, *_) = locate(taken.image)
+    monkeypatch.setattr("hrm_edge.vision.read._CLEARER", -1.0)
+    (sampled,) = reader.directions(taken.image, grid)
+    monkeypatch.setattr("hrm_edge.vision.read._CLEARER", float("inf"))
+    compared = reader.directions(taken.image, grid)
+    assert sorted(reading.orientation for reading in compared) == [0, 90, 180, 270]
+    assert sampled.orientation == compared[0].orientation == 90
+    np.testing.assert_allclose(sampled.probabilities, compared[0].probabilities, atol=1e-4)
+
+
 def test_a_known_direction_gives_the_same_reading(reader):
     taken = photo(SEEDS[4], cell=30, turn=90)
     (grid, *_) = locate(taken.image)
