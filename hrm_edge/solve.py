@@ -28,7 +28,7 @@ STAGES: tuple[Stage, ...] = ("encode", "step", "decode", "halt check")
 
 GUESSES = 2
 """Cells guessed in each further view of a model whose answer moves with the board (mixing=groups): a symmetry alone
-would give the same answer again. 2 solved more than 1, 3 or 4 (docs/explain/lattice.md)."""
+would give the same answer again (docs/explain/lattice.md)."""
 
 T = TypeVar("T")
 Progress = Callable[[int, int], None]
