@@ -20,6 +20,7 @@ SINUSOIDAL_ROWS = 5000  # the reduced variant's fixed table length
 SWIGLU_MULTIPLE = 256
 
 GROUPS = ("row", "column", "box", "cell")  # of a symbol of a cell: it in the row, column, box; all in the cell
+KINDS = ("blank", "this", "other")  # what a cell's given says of a symbol: nothing, this one it is, another it is
 FIRST_SYMBOL = 2  # the token of a board's first symbol; before it padding and blank
 
 # A spec comes from files of others. Beyond these a model is a mistake or an attack, and building it would take all
@@ -227,6 +228,15 @@ def cell_ids(grid: tuple[int, int, int, int]) -> dict[str, list[int]]:
     cells = [divmod(cell, columns) for cell in range(rows * columns)]
     boxes = [(row // box_rows) * (columns // box_columns) + column // box_columns for row, column in cells]
     return {"row": [row for row, _ in cells], "column": [column for _, column in cells], "box": boxes}
+
+
+def token_kinds(spec: ModelSpec) -> list[list[int]]:
+    """For each token and symbol [V, N] the row of ``KINDS``."""
+    symbols = range(FIRST_SYMBOL, spec.vocab)
+    return [
+        [0 if token < FIRST_SYMBOL else 1 if token == symbol else 2 for symbol in symbols]
+        for token in range(spec.vocab)
+    ]
 
 
 def rotary_rows(spec: ModelSpec) -> list[int]:

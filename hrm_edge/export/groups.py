@@ -7,12 +7,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Protocol
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from hrm_edge.spec import FIRST_SYMBOL, GROUPS, ModelSpec
+from hrm_edge.spec import FIRST_SYMBOL, GROUPS, ModelSpec, token_kinds
+
+if TYPE_CHECKING:
+    from hrm_edge.export.graph import StepGraph
 
 Array = NDArray[np.generic]
 
@@ -24,37 +27,9 @@ def group_scale(spec: ModelSpec) -> np.float32:
     return np.float32(1 / math.sqrt(spec.symbols))
 
 
-class Graph(Protocol):
-    """What these parts need of ``StepGraph``."""
-
-    spec: ModelSpec
-
-    def op(self, kind: str, *inputs: str, out: str | None = None, **attributes: object) -> str: ...
-
-    def constant(self, name: str, value: Array) -> str: ...
-
-    def shape(self, *dims: int) -> str: ...
-
-    def linear(
-        self,
-        x: str,
-        name: str,
-        *,
-        rows: NDArray[np.int64] | None = None,
-        row_scale: NDArray[np.float32] | None = None,
-    ) -> str: ...
-
-    def norm(self, x: str, name: str, width: int | None = None) -> str: ...
-
-    def gated(self, inner: str, axis: int = 2) -> str: ...
-
-
 def embedding_table(spec: ModelSpec, weights: Mapping[str, NDArray[np.float32]]) -> NDArray[np.float32]:
     """[V, D]: what each token says of every symbol, from the three rows of ``embed_kinds``."""
-    tokens = np.arange(spec.vocab)[:, None]
-    this = tokens == np.arange(FIRST_SYMBOL, spec.vocab)
-    kinds = np.where(tokens < FIRST_SYMBOL, 0, np.where(this, 1, 2))  # as hrm_edge.model.groups.KINDS
-    return weights["embed_kinds.embedding_weight"][kinds].reshape(spec.vocab, spec.hidden)
+    return weights["embed_kinds.embedding_weight"][token_kinds(spec)].reshape(spec.vocab, spec.hidden)
 
 
 def kind_rows(spec: ModelSpec, table: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -63,14 +38,14 @@ def kind_rows(spec: ModelSpec, table: NDArray[np.float32]) -> NDArray[np.float32
     return np.stack([table[0, :w], table[FIRST_SYMBOL, :w], table[FIRST_SYMBOL, w : 2 * w]])
 
 
-def symbol_norm(graph: Graph, x: str) -> str:
+def symbol_norm(graph: StepGraph, x: str) -> str:
     """x [B, S, D] to its normalized symbols [B, S, N, W]."""
     spec = graph.spec
     symbols = graph.op("Reshape", x, graph.shape(-1, spec.seq_len, spec.symbols, spec.symbol_width))
     return graph.norm(symbols, "symbol_norm", spec.symbol_width)
 
 
-def block(graph: Graph, x: str, name: str) -> str:
+def block(graph: StepGraph, x: str, name: str) -> str:
     """x [B, S, D] → [B, S, D]."""
     spec = graph.spec
     assert spec.grid is not None
@@ -96,7 +71,7 @@ def block(graph: Graph, x: str, name: str) -> str:
     return graph.op("Add", x, graph.op("Reshape", sent, graph.shape(-1, spec.seq_len, spec.hidden)))
 
 
-def heads(graph: Graph, z_h: str) -> tuple[str, str]:
+def heads(graph: StepGraph, z_h: str) -> tuple[str, str]:
     """(logits [B, S, V], q [B, 1]) of z_h [B, S, D]; padding and blank have logit 0."""
     spec = graph.spec
     normal = symbol_norm(graph, z_h)
@@ -107,5 +82,5 @@ def heads(graph: Graph, z_h: str) -> tuple[str, str]:
     return graph.op("Pad", symbols, pads), q
 
 
-def _axes(graph: Graph, *axes: int) -> str:
+def _axes(graph: StepGraph, *axes: int) -> str:
     return graph.constant("axes_" + "_".join(map(str, axes)), np.array(axes, np.int64))

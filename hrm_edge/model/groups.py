@@ -18,15 +18,7 @@ from torch import Tensor, nn
 from hrm_edge.model.layers import RMS_EPS, Linear
 from hrm_edge.spec import FIRST_SYMBOL, GROUPS, ModelSpec
 
-KINDS = ("blank", "this", "other")  # what a cell's given says of a symbol: nothing, this one it is, another it is
 _SMALL = 0.5  # of the usual initial spread, for what is added up
-
-
-def token_kinds(spec: ModelSpec) -> Tensor:
-    """[V, N]: for each token and symbol the row of ``KINDS``."""
-    tokens = torch.arange(spec.vocab)[:, None]
-    this = tokens == torch.arange(FIRST_SYMBOL, spec.vocab)
-    return torch.where(tokens < FIRST_SYMBOL, 0, torch.where(this, 1, 2))
 
 
 class SymbolNorm(nn.Module):

@@ -12,10 +12,19 @@ import math
 import torch
 from torch import Tensor, nn
 
-from hrm_edge.model.groups import KINDS, GroupBlock, SymbolNorm, symbol_heads, token_kinds
+from hrm_edge.model.groups import GroupBlock, SymbolNorm, symbol_heads
 from hrm_edge.model.layers import Block, Embedding, LayerNorm, Level, Linear, Rope, truncated_normal_
 from hrm_edge.ops.attention import rope_tables
-from hrm_edge.spec import HEAD_VIEWS, HIDDEN_SCORE, SINUSOIDAL_ROWS, ModelSpec, cell_ids, parameter_shapes
+from hrm_edge.spec import (
+    HEAD_VIEWS,
+    HIDDEN_SCORE,
+    KINDS,
+    SINUSOIDAL_ROWS,
+    ModelSpec,
+    cell_ids,
+    parameter_shapes,
+    token_kinds,
+)
 
 Q_BIAS = -5.0  # a fresh model does not halt
 
@@ -64,7 +73,7 @@ class HRM(nn.Module):
         self.grad_cycles = 1
         if spec.mixing == "groups":
             self.embed_kinds = Embedding(len(KINDS), spec.symbol_width)
-            self.register_buffer("kinds", token_kinds(spec), persistent=False)
+            self.register_buffer("kinds", torch.tensor(token_kinds(spec)), persistent=False)
         else:
             self.embed_tokens = Embedding(spec.vocab, spec.hidden)
         if spec.positions == "learned":
