@@ -27,8 +27,8 @@ SUDOKU_VOCAB, SUDOKU_CELLS = 11, 81
 def info(model: str, vocab: int | None, seq_len: int | None, task_name: str | None, as_json: bool) -> None:
     """Show the parameters, FLOPs per ACT step and bytes of MODEL.
 
-    MODEL is a shipped model, a variant (full, trm, nano ...), a recipe, a run or checkpoint folder, an artifact folder, or a published
-    state-dict file (.pt, .safetensors), with all_config.yaml beside it or not.
+    MODEL is a shipped model, a variant (full, trm, nano ...), a recipe, a run or checkpoint folder, an artifact folder,
+    or a published state-dict file (.pt, .safetensors), with all_config.yaml beside it or not.
 
     \b
     hrm-edge info sudoku-nano

@@ -53,7 +53,7 @@ VERBS = {  # in the order of the road
     "remote": Verb("hrm_edge.cli.remote:remote", "Set up, measure, solve and demo on a board, over ssh."),
     "models": Verb("hrm_edge.cli.models:models", "List the pretrained models, and pull more by name."),
     "solve": Verb("hrm_edge.cli.solve:solve", "Solve puzzles and verify the answers by the rules."),
-    "demo": Verb("hrm_edge.cli.demo:demo", "Solve the Sudoku that a camera sees, live, on a page or in a window."),
+    "demo": Verb("hrm_edge.cli.demo:demo", "Solve the Sudoku that a camera sees, on a page or in a window."),
 }
 
 
