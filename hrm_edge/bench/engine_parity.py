@@ -71,7 +71,7 @@ def measure_engine(session: Any, manifest: Manifest, check: CheckSet, tell: Call
     try:
         record_parity(opened, parity)
     except UserError as error:  # a folder that is read-only
-        tell(f"the engine's parity is measured, but not kept: {error.what}")
+        tell(f"the engine's parity is measured, but not kept: {error.problem}")
     return parity
 
 

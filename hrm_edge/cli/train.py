@@ -164,7 +164,7 @@ def _work(options: Recipe, run: Path, own: list[str], flags: dict[str, Any]) -> 
             raise click.exceptions.Exit(error.exit_code) from error  # another rank says it
         except UserError as error:
             if world.size > 1:
-                error.what = f"rank {world.rank}: {error.what}"
+                error.problem = f"rank {world.rank}: {error.problem}"
             raise
 
 

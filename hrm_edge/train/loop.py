@@ -169,8 +169,8 @@ class Trainer:
         try:
             self.writer.wait()
         except HrmEdgeError as failure:
-            what = error.what if isinstance(error, HrmEdgeError) else repr(error)
-            raise UserError(f"{failure.what} (when ending after: {what})", failure.mend) from error
+            what = error.problem if isinstance(error, HrmEdgeError) else repr(error)
+            raise UserError(f"{failure.problem} (when ending after: {what})", failure.hint) from error
 
     def _train(self, time_limit: float | None, stop: Callable[[], bool]) -> Outcome:
         started, before = time.monotonic(), self.seconds

@@ -331,8 +331,8 @@ def test_bad_archives(tmp_path: Path) -> None:
     ):  # fmt: skip
         with pytest.raises(UserError, match=message) as caught:
             read_tasks(path)
-        assert caught.value.mend
-        assert str(path) in caught.value.what
+        assert caught.value.hint
+        assert str(path) in caught.value.problem
 
 
 @pytest.mark.parametrize(

@@ -128,7 +128,7 @@ def test_without_a_gpu_targets_are_asked_for(artifact: Path, monkeypatch: pytest
     monkeypatch.setattr(build_module, "find_gpu", none)
     with pytest.raises(UserError, match="an engine is built for a GPU: no GPU") as error:
         build_module.plan_identity(read_manifest(artifact), Wishes(runtime="tensorrt_rtx"))
-    assert error.value.mend == "name the GPUs to build for: --sm 75,80,86,89,120,121"
+    assert error.value.hint == "name the GPUs to build for: --sm 75,80,86,89,120,121"
     monkeypatch.setattr(build_module, "find_gpu", lambda: Gpu("RTX 3090", 86, 82, "12.6", 1))
     identity = build_module.plan_identity(read_manifest(artifact), Wishes(runtime="tensorrt_rtx"))
     assert (identity.sm, identity.device) == ((86,), None)
@@ -152,12 +152,12 @@ def test_an_operator_that_the_target_refuses_is_named(artifact: Path, tmp_path: 
     folder = with_operator(artifact, tmp_path / "unique", "Unique")
     with pytest.raises(UserError) as error:
         run_worker(request_for(folder, tmp_path / "plan"), print)
-    assert "refuses node 'extra_node' (Unique, number " in error.value.what
-    assert "run it with ONNX Runtime" in error.value.mend
+    assert "refuses node 'extra_node' (Unique, number " in error.value.problem
+    assert "run it with ONNX Runtime" in error.value.hint
     folder = with_operator(artifact, tmp_path / "plugin", "FusedAttention", domain="hrm_edge", heads=2)
     with pytest.raises(UserError, match="does not know a plugin that the model uses") as error:
         run_worker(request_for(folder, tmp_path / "plan"), print)
-    assert "load_plugin" in error.value.mend
+    assert "load_plugin" in error.value.hint
     (folder / STEP_FILE).write_bytes(b"no model")
     with pytest.raises(UserError, match=r"cannot read .*step\.onnx: .*Failed to parse the ONNX model"):
         run_worker(request_for(folder, tmp_path / "plan"), print)

@@ -82,8 +82,8 @@ def test_an_engine_from_elsewhere_names_the_field(folder: Path, case: str) -> No
     here, said = MOVED[case]
     with pytest.raises(UserError) as error:
         open_on(folder, **here)
-    assert error.value.what == f"{folder / PLAN_FILE} is not valid here: {said}"
-    assert error.value.mend == f"build it here: hrm-edge export {folder} --out {folder}-here --backend tensorrt"
+    assert error.value.problem == f"{folder / PLAN_FILE} is not valid here: {said}"
+    assert error.value.hint == f"build it here: hrm-edge export {folder} --out {folder}-here --backend tensorrt"
 
 
 def test_another_jetson_release(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -167,7 +167,7 @@ def test_a_damaged_engine_is_refused(folder: Path, case: str, monkeypatch: pytes
     damage(folder)
     with pytest.raises(UserError, match=said) as error:
         open_on(folder)
-    assert "hrm-edge export" in error.value.mend or "torn" in error.value.mend
+    assert "hrm-edge export" in error.value.hint or "torn" in error.value.hint
 
 
 def test_an_engine_of_another_step(folder: Path) -> None:
@@ -278,7 +278,7 @@ def test_the_gpu_is_asked_of_the_driver(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr(device.ctypes, "CDLL", missing)
     with pytest.raises(UserError, match=r"no GPU: libcuda\.so\.1: cannot open") as error:
         find_gpu()
-    assert "--backend onnxruntime" in error.value.mend
+    assert "--backend onnxruntime" in error.value.hint
 
 
 def test_an_engine_built_before_is_found_by_its_identity(
@@ -326,9 +326,9 @@ def test_what_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(api, "importlib", SimpleNamespace(import_module=load))
     with pytest.raises(UserError, match="TensorRT is not installed") as error:
         find_api()
-    assert "python3-libnvinfer" in error.value.mend
-    assert "hrm-edge[rtx]" in error.value.mend
-    assert all(name in error.value.what for name in api.RUNTIMES)
+    assert "python3-libnvinfer" in error.value.hint
+    assert "hrm-edge[rtx]" in error.value.hint
+    assert all(name in error.value.problem for name in api.RUNTIMES)
 
 
 @pytest.mark.parametrize("where", ["beside the engine", "./build"])

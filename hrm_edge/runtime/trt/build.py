@@ -116,8 +116,8 @@ def find_gpu_or_targets(api: Api) -> Any:
         return find_gpu()
     except UserError as error:
         known = ",".join(map(str, api.targets))
-        mend = f"name the GPUs to build for: --sm {known}" if known else "build on the machine that will run the engine"
-        raise UserError(f"an engine is built for a GPU: {error.what}", mend) from error
+        hint = f"name the GPUs to build for: --sm {known}" if known else "build on the machine that will run the engine"
+        raise UserError(f"an engine is built for a GPU: {error.problem}", hint) from error
 
 
 def uses_plugin(manifest: Manifest, api: Api) -> bool:
@@ -191,7 +191,7 @@ def run_worker(request: Request, tell: Tell) -> dict[str, Any]:
     if result is None:
         raise _died(worker.returncode, said, request)
     if "error" in result:
-        raise UserError(result["error"]["what"], result["error"]["mend"])
+        raise UserError(result["error"]["problem"], result["error"]["hint"])
     return dict(result["done"])
 
 
@@ -215,8 +215,8 @@ def _heard(line: str, begun: float, tell: Tell) -> dict[str, Any] | None:
 def _died(code: int, errors: str, request: Request) -> UserError:
     """The worker ended without a word."""
     if code == -signal.SIGKILL:
-        what, mend = out_of_memory("the kernel killed the builder (see dmesg)", request.options)
-        return UserError(what, mend)
+        problem, hint = out_of_memory("the kernel killed the builder (see dmesg)", request.options)
+        return UserError(problem, hint)
     last = errors.splitlines()[-1] if errors else "it said nothing"
     if "MemoryError" in errors or "bad_alloc" in errors:
         return UserError(*out_of_memory(last, request.options))
