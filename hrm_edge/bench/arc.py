@@ -14,9 +14,11 @@ from hrm_edge.bench.accuracy import answer_fields, marks_to
 from hrm_edge.bench.run import common_fields
 from hrm_edge.bench.scenarios import Solver
 from hrm_edge.errors import UserError
-from hrm_edge.report import ArcAtViews, ArcVotes, Data, EvalReport, Model
+from hrm_edge.report import ArcAtViews, ArcCells, ArcVotes, CellAccuracy, Data, EvalReport, Model
 from hrm_edge.solve import Progress, Solutions
+from hrm_edge.tasks.arc import FIRST_COLOUR, decode, encode
 from hrm_edge.tasks.arc_votes import Question, Questions, Score, Votes, score, submission
+from hrm_edge.tasks.base import PAD_TOKEN, Tokens
 
 Submission = dict[str, list[dict[str, list[list[int]]]]]
 
@@ -35,10 +37,12 @@ def evaluate_arc(
     votes, by_views = _vote(questions, originals, rows, found, views)
     last = score(votes, originals)
     known = questions.labels[rows].any(axis=1)
+    plain = known & (questions.view[rows] == 0)
+    cells = cell_accuracies(questions.inputs[rows][plain], questions.labels[rows][plain], found.answers[plain])
     report = EvalReport(
         **(common_fields(solver, model, data, threads) | {"views": views}),
         **answer_fields(found.subset(np.flatnonzero(known)), questions.labels[rows][known]),
-        arc=ArcVotes(tasks=last.tasks, questions=last.questions, asked=len(originals), by_views=by_views),
+        arc=ArcVotes(tasks=last.tasks, questions=last.questions, asked=len(originals), by_views=by_views, cells=cells),
         mean_views=len(rows) / max(1, len(originals)),
         by_views=[],
         duration_s=duration,
@@ -73,6 +77,36 @@ def _vote(
         if at.questions:
             by_views.append(_at_views(mark, at))
     return votes, by_views
+
+
+def cell_accuracies(inputs: Tokens, labels: Tokens, answers: Tokens) -> ArcCells | None:
+    """Compare single cells of ``answers`` with ``labels``, both [N, S], questions ``inputs`` [N, S]; None for N = 0.
+
+    An answer's readable grid is laid on an empty canvas first: what a model says outside of it was not trained.
+    """
+    if not len(labels):
+        return None
+    return ArcCells(
+        questions=len(labels),
+        model=_cells_right(np.stack([_alone(answer) for answer in answers]), labels),
+        copied_input=_cells_right(inputs, labels),
+        commonest_colour=_cells_right(np.stack([_in_one_colour(given) for given in inputs]), labels),
+    )
+
+
+def _cells_right(answers: Tokens, labels: Tokens) -> CellAccuracy:
+    right, grid = answers == labels, labels >= FIRST_COLOUR
+    return CellAccuracy(grid=float(right[grid].mean()), canvas=float(right.mean()))
+
+
+def _alone(answer: Tokens) -> Tokens:
+    grid = decode(answer)
+    return np.full_like(answer, PAD_TOKEN) if grid is None else encode(grid)
+
+
+def _in_one_colour(given: Tokens) -> Tokens:
+    colours = given >= FIRST_COLOUR
+    return np.where(colours, np.bincount(given[colours], minlength=1).argmax(), given).astype(np.uint8)
 
 
 def _at_views(views: int, at: Score) -> ArcAtViews:

@@ -59,7 +59,8 @@ def evaluate(
     shortest path, since the label is one of many.
 
     ARC answers cannot be checked by rules: each augmentation of a question in the data folder is answered once, the
-    answers are turned back and vote, and the two with most votes are the attempts: pass@1, pass@2.
+    answers are turned back and vote, and the two with most votes are the attempts: pass@1, pass@2. Single cells are
+    counted too, beside copying the question and filling it with one colour, which take no model.
 
     \b
     hrm-edge eval artifacts/nano --data puzzles.csv --views 16

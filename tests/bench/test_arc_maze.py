@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from hrm_edge.bench.arc import evaluate_arc
+from hrm_edge.bench.arc import cell_accuracies, evaluate_arc
 from hrm_edge.bench.run import evaluate
 from hrm_edge.bench.scenarios import Plan, Solver, offline, single_stream
 from hrm_edge.data.arc import Options, build, read_questions
@@ -17,7 +17,7 @@ from hrm_edge.errors import UserError
 from hrm_edge.report import Data, EvalReport, Model
 from hrm_edge.report.text import markdown, rows
 from hrm_edge.spec import variant_spec
-from hrm_edge.tasks.arc import Arc
+from hrm_edge.tasks.arc import Arc, encode
 from hrm_edge.tasks.arc_votes import Questions
 from hrm_edge.tasks.maze import Maze
 from tests.scripted import Oracle
@@ -94,6 +94,36 @@ def test_questions_without_answers_are_asked_but_not_scored(questions: Questions
     assert report.arc is not None
     assert (report.arc.by_views, report.arc.questions, report.count, len(file)) == ([], 0, 0, 2)
     assert ("answers", "not known, 3 asked") in rows(report)
+
+
+def test_single_cells_are_counted_beside_answers_that_take_no_model(questions: Questions) -> None:
+    """A right model has all cells; one that repeats the question has what copying has, and the canvas counts more."""
+    right, _ = judge(questions, np.ones(len(questions), bool))
+    repeated, _ = judge(questions, np.zeros(len(questions), bool))
+    assert right.arc is not None
+    assert repeated.arc is not None
+    assert right.arc.cells is not None
+    assert repeated.arc.cells is not None
+    assert right.arc.cells.questions == 3
+    assert (right.arc.cells.model.grid, right.arc.cells.model.canvas) == (1, 1)
+    assert repeated.arc.cells.model == repeated.arc.cells.copied_input == right.arc.cells.copied_input
+    assert 0 < repeated.arc.cells.copied_input.grid < 1
+    assert any(name == "input copied" for name, _ in rows(right))
+    blank, _ = judge(replace(questions, labels=np.zeros_like(questions.labels)), np.ones(len(questions), bool))
+    assert blank.arc is not None
+    assert blank.arc.cells is None
+
+
+def test_the_trivial_answers_of_a_small_grid() -> None:
+    """Given 2 2 | 2 1, wanted 2 2 2 | 2 1 1: copying has 4 of 6 cells right, one colour 3."""
+    given, wanted = encode(np.array([[2, 2], [2, 1]], np.uint8)), encode(np.array([[2, 2, 2], [2, 1, 1]], np.uint8))
+    untidy = wanted.copy()
+    untidy[-1] = 5  # far outside of the grid
+    cells = cell_accuracies(given[None], wanted[None], untidy[None])
+    assert cells is not None
+    assert (cells.model.grid, cells.model.canvas) == (1, 1)
+    assert (cells.copied_input.grid, cells.commonest_colour.grid) == (4 / 6, 3 / 6)
+    assert cells.copied_input.canvas == 1 - 5 / 900  # two cells of the grid, three of the end markers around it
 
 
 def test_a_folder_of_another_build_is_refused(questions: Questions) -> None:
