@@ -132,4 +132,4 @@ if __name__ == "__main__":
     try:
         main()
     except UserError as error:
-        sys.exit(f"Error: {error.what}\n  {error.mend}")
+        sys.exit(f"Error: {error.problem}\n  {error.hint}")

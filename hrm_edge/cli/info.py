@@ -105,8 +105,8 @@ def _variant(name: str, vocab: int, seq_len: int) -> ModelSpec:
     try:
         return variant_spec(name, vocab=vocab, seq_len=seq_len, grid=_board(seq_len))
     except ValidationError as error:
-        mend = "use a square board, e.g. --seq-len 81"
-        raise UserError(f"{name}: {error.errors()[0]['msg']}", mend) from error
+        hint = "use a square board, e.g. --seq-len 81"
+        raise UserError(f"{name}: {error.errors()[0]['msg']}", hint) from error
 
 
 def _board(seq_len: int) -> tuple[int, int, int, int] | None:

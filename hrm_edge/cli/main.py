@@ -42,7 +42,7 @@ class Verb:
 
 
 VERBS = {  # in the order of the road
-    "doctor": Verb("hrm_edge.cli.doctor:doctor", "Say what this machine has and lacks, and how to mend it."),
+    "doctor": Verb("hrm_edge.cli.doctor:doctor", "Say what this machine has and lacks, and how to fix it."),
     "info": Verb("hrm_edge.cli.info:info", "Show a model's or recipe's parameters, FLOPs per step and manifest."),
     "data": Verb("hrm_edge.cli.data:data", "Build data sets from a file, a hub or the puzzle generator."),
     "recipes": Verb("hrm_edge.cli.recipes:recipes", "List the training recipes, and copy one to change it."),
@@ -178,20 +178,20 @@ def _as_user_error(error: Exception) -> UserError | None:
 
 
 def _show(error: HrmEdgeError) -> int:
-    """Print ``error`` and its mend on stderr, coloured on a terminal; returns its exit code."""
+    """Print ``error`` and its hint on stderr, coloured on a terminal; returns its exit code."""
     try:
         from rich.text import Text
 
         from hrm_edge.terminal import open_console
     except ImportError:  # it is what does not load here
-        print("\n  ".join(filter(None, (error.what, error.mend))), file=sys.stderr)
+        print("\n  ".join(filter(None, (error.problem, error.hint))), file=sys.stderr)
         return error.exit_code
     console = open_console(stderr=True, soft_wrap=True)
     if error.exit_code == EXIT_INTERRUPTED:
-        console.print(Text(": ".join(filter(None, (error.what, error.mend))), style="yellow"))
+        console.print(Text(": ".join(filter(None, (error.problem, error.hint))), style="yellow"))
         return error.exit_code
     label = "Failed: " if isinstance(error, GateError) else "Error: "
-    console.print(Text.assemble((label, "bold red"), error.what))
-    if error.mend:
-        console.print(Text.assemble("  ", (error.mend, "cyan")))
+    console.print(Text.assemble((label, "bold red"), error.problem))
+    if error.hint:
+        console.print(Text.assemble("  ", (error.hint, "cyan")))
     return error.exit_code

@@ -102,7 +102,7 @@ def check_writable(flag: str, path: Path) -> Path:
             with tempfile.TemporaryFile(dir=Path(os.path.realpath(path)).parent) as probe:
                 probe.write(bytes(REPORT_BYTES))
     except OSError as error:
-        raise UserError(f"{flag} {os_error(error, path).what}", hint) from error
+        raise UserError(f"{flag} {os_error(error, path).problem}", hint) from error
     return path
 
 
@@ -162,7 +162,7 @@ def show(tables: Sequence[Any], outputs: Sequence[Output], following: str) -> No
         except UserError as error:
             failed.append(error)
     if failed:
-        raise UserError("; ".join(error.what for error in failed), f"the table above has it all; {failed[0].mend}")
+        raise UserError("; ".join(error.problem for error in failed), f"the table above has it all; {failed[0].hint}")
     echo(f"Next: {following}", err=on_stderr)
 
 

@@ -229,6 +229,6 @@ def checkpoint_spec(path: Path) -> tuple[ModelSpec, dict[str, Any]]:
         spec = ModelSpec.model_validate(about.pop("spec"))
         about.pop("files")
     except (AttributeError, KeyError, TypeError, ValidationError) as error:
-        mend = "copy the checkpoint again, or choose another one of the run"
-        raise UserError(f"{folder / CHECKPOINT_FILE} describes no model", mend) from error
+        hint = "copy the checkpoint again, or choose another one of the run"
+        raise UserError(f"{folder / CHECKPOINT_FILE} describes no model", hint) from error
     return spec, {"path": str(folder), **about}

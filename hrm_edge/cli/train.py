@@ -171,18 +171,18 @@ def _work(options: Recipe, run: Path, own: list[str], flags: dict[str, Any]) -> 
 
     keep_memory()
     from hrm_edge.errors import GateError, Interrupted, UserError
-    from hrm_edge.train.distributed import Elsewhere, joined
+    from hrm_edge.train.distributed import OtherRankFailed, joined
 
     with _stop_flag() as stopped, joined(flags["host_timeout"]) as world:
         try:
             _train(options, run, own, flags, world, stopped)
-        except (Elsewhere, GateError, Interrupted) as error:
-            if world.rank == 0 and not isinstance(error, Elsewhere):
+        except (OtherRankFailed, GateError, Interrupted) as error:
+            if world.rank == 0 and not isinstance(error, OtherRankFailed):
                 raise
             raise click.exceptions.Exit(error.exit_code) from error  # another rank says it
         except UserError as error:
             if world.size > 1:
-                error.what = f"rank {world.rank}: {error.what}"
+                error.problem = f"rank {world.rank}: {error.problem}"
             raise
 
 

@@ -248,7 +248,7 @@ def test_the_package_is_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
     packages.clear()
     with pytest.raises(UserError, match="nothing to move data to the GPU with") as error:
         find_cuda()
-    assert "hrm-edge[gpu]" in error.value.mend
+    assert "hrm-edge[gpu]" in error.value.hint
 
 
 def test_the_real_cuda_python_says_that_there_is_no_gpu() -> None:
