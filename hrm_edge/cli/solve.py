@@ -11,7 +11,16 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from hrm_edge.cli.options import Duration, backend_option, guesses_option, task_option
+from hrm_edge.cli.options import (
+    Duration,
+    JsonCommand,
+    backend_option,
+    complete_models,
+    guesses_option,
+    json_option,
+    put_json,
+    task_option,
+)
 from hrm_edge.tasks.puzzles import TYPED
 from hrm_edge.terminal import echo
 
@@ -25,9 +34,14 @@ if TYPE_CHECKING:
     from hrm_edge.tasks.puzzles import Puzzles
 
 
-@click.command()
-@click.argument("puzzle")
-@click.option("--model", help="Model folder, published file or shipped model.  [default: one for 9x9 Sudoku]")
+@click.command(cls=JsonCommand)
+@click.argument("puzzle", type=click.Path())
+@click.option(
+    "--model",
+    type=click.Path(),
+    shell_complete=complete_models,
+    help="Model folder, published file or shipped model.  [default: one for 9x9 Sudoku]",
+)
 @task_option
 @click.option("--views", type=click.IntRange(1), default=64, show_default=True, help="Symmetries tried per puzzle.")
 @guesses_option
@@ -38,10 +52,11 @@ if TYPE_CHECKING:
 @click.option("--seed", type=int, default=0, show_default=True, help="Chooses the symmetries.")
 @click.option("--overlay", type=click.Path(path_type=Path),
               help="Of a picture: write it here with the answer drawn in; of a folder: a folder.")  # fmt: skip
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@json_option("the answers")
 def solve(
     puzzle: str, model: str | None, task_name: str | None, views: int, guesses: int | None, budget: float | None,
-    max_steps: int | None, backend: Backend | None, threads: int | None, seed: int, overlay: Path | None, as_json: bool,
+    max_steps: int | None, backend: Backend | None, threads: int | None, seed: int, overlay: Path | None,
+    json_file: str | None,
 ) -> None:  # fmt: skip
     """Solve PUZZLE: its cells row by row, a file of puzzles, a picture, or a folder of pictures.
 
@@ -59,7 +74,6 @@ def solve(
     hrm-edge solve photo.jpg --overlay solved.jpg
     """
     from hrm_edge import zoo
-    from hrm_edge.cli.options import print_json
     from hrm_edge.cli.pictures import check_overlay, draw_overlay, picture_paths
     from hrm_edge.cli.resolve import resolve_model
     from hrm_edge.errors import UserError
@@ -82,9 +96,8 @@ def solve(
         )
     options = _Options(views, guesses, budget, max_steps, seed)
     results = _pictures(paths, resolved, model, options) if paths else _puzzles(puzzle, resolved, model, options)
-    if as_json:
-        print_json({"results": [result.document(task) for result in results]})
-    else:
+    for_people = put_json(json_file, {"results": [result.document(task) for result in results]})
+    if for_people:
         for result in results:
             echo(result.text(task))
     if overlay is not None:
@@ -94,7 +107,7 @@ def solve(
                 draw_overlay(result.picture, result.solution.answer, target)
     if not all(result.verified for result in results):
         raise _unsolved(results, task, options, resolved.session.spec.max_steps)
-    if not as_json:
+    if for_people:
         data = "PUZZLES" if paths or results[0].source == TYPED else quote(puzzle)
         echo(f"Next: hrm-edge eval {quote(model)} --data {data}")
 
