@@ -47,8 +47,12 @@ def export(model: Path, out: Path, task_name: str | None, backend: str, **flags:
     hrm-edge export sudoku-nano --out engines/rtx --backend tensorrt --sm 86,89,120     # anywhere, for RTX cards
     hrm-edge export sudoku-nano --out engines/torch --backend torch-tensorrt --module   # for torch programs
     """
+    from hrm_edge import zoo
+    from hrm_edge.cli.resolve import unknown_model
     from hrm_edge.errors import UserError
 
+    if not model.exists() and zoo.folder_of(str(model)) is None:
+        raise unknown_model(str(model))
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UserError(f"--out: {out} already exists", "choose another folder, or remove it first")
     check_flags(backend, flags)

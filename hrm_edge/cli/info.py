@@ -51,6 +51,11 @@ def info(model: str, vocab: int | None, seq_len: int | None, task_name: str | No
         **about,
     }
     if put_json(json_file, document):
+        if "card" in document:
+            from hrm_edge.cli.models import show_card
+
+            show_card(model)
+            echo()
         _print(document)
         echo(f"Next: {following}")
 
@@ -85,6 +90,8 @@ def _find(model: str, vocab: int, seq_len: int, task: str | None) -> tuple[str, 
     if (path / MANIFEST).is_file():
         manifest = read_manifest(path)
         about = {"manifest": manifest.model_dump(mode="json")}
+        if path == zoo.folder_of(model):
+            about["card"] = zoo.card(model).model_dump(mode="json")
         return "artifact", manifest.spec, about, f"hrm-edge bench {quote(model)} --data DATA"
     if is_checkpoint(path):
         spec, checkpoint = checkpoint_spec(path)

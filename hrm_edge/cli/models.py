@@ -44,7 +44,9 @@ def models(json_file: str | None, location: str | None, pulled: str | None, shel
     from hrm_edge import zoo
 
     if put_json(json_file, {"models": zoo.cards()}):
-        _show_cards()
+        for name in zoo.names():
+            show_card(name)
+            echo()
         echo("Next: hrm-edge solve PUZZLE")
 
 
@@ -67,26 +69,25 @@ def _elsewhere(location: str | None, name: str | None, json_file: str | None) ->
         echo(f"{name} is in {folder}, every hash right. Next: hrm-edge info {name}")
 
 
-def _show_cards() -> None:
+def show_card(name: str) -> None:
+    """Print what a model at hand is, how it was made, what it can do and what it fails on."""
     from rich.table import Table
     from rich.text import Text
 
     from hrm_edge import zoo
 
-    console = open_console()
-    for name in zoo.names():
-        card = zoo.card(name)
-        about = f": {card.task}, {card.variant}, {card.precision}, {card.parameters:,} parameters"
-        console.print(Text.assemble((name, "bold"), about))
-        console.print(f"  {card.training}; {card.samples:,} samples of {card.data}; {card.date}")
-        table = Table()
-        table.add_column("puzzles of", no_wrap=True)
-        for column in ("count", "views", "exactly right (95 %)", "false"):
-            table.add_column(column, justify="right", no_wrap=True)
-        for row in card.accuracy:
-            low, high = row.interval_95
-            exact = f"{row.exact_accuracy:.1%} ({low:.1%} to {high:.1%})"
-            table.add_row(row.data, str(row.puzzles), str(row.views), exact, str(row.false_verified))
-        console.print(table)
-        console.print("  false: wrong answers called solved")
-        console.print(f"  fails on: {card.fails_on}")
+    console, card = open_console(width=80), zoo.card(name)
+    about = f": {card.task}, {card.variant}, {card.precision}, {card.parameters:,} parameters"
+    console.print(Text.assemble((name, "bold"), about))
+    console.print(f"trained: {card.training}; {card.samples:,} samples of {card.data}; {card.date}")
+    console.print(f"fails on: {card.fails_on}")
+    table = Table(box=None, padding=(0, 2, 0, 0))
+    table.add_column("puzzles of", no_wrap=True)
+    for column in ("count", "views", "exactly right (95 %)", "false"):
+        table.add_column(column, justify="right", no_wrap=True)
+    for row in card.accuracy:
+        low, high = row.interval_95
+        exact = f"{row.exact_accuracy:.1%} ({low:.1%} to {high:.1%})"
+        table.add_row(row.data, f"{row.puzzles:,}", str(row.views), exact, str(row.false_verified))
+    console.print(table)
+    console.print("false: wrong answers called solved")

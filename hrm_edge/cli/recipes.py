@@ -45,11 +45,11 @@ def recipes(context: click.Context, json_file: str | None) -> None:
 @click.argument("name", type=click.Path(), shell_complete=complete_recipes)
 def show(name: str) -> None:
     """Show the recipe NAME: the comment on top, then its keys."""
-    from hrm_edge.catalog import find
+    from hrm_edge.catalog import find, read_entry
 
     path = find(name)
     echo(path.read_text(encoding="utf-8"), nl=False)
-    echo(f"\nNext: hrm-edge train {quote(name)} --data DIR", err=True)
+    echo(f"\nNext: {read_entry(path).command}", err=True)
 
 
 @recipes.command()

@@ -156,7 +156,8 @@ class _Result:
         if found is None:
             assert self.picture is not None
             return str(self.picture.error)
-        cost = f"{found.steps} steps, {found.views} view{'s'[: found.views > 1]}, {1e3 * found.latency_s:.1f} ms"
+        steps, views = (f"{n} {what}{'s'[: n != 1]}" for n, what in ((found.steps, "step"), (found.views, "view")))
+        cost = f"{steps}, {views}, {1e3 * found.latency_s:.1f} ms"
         if not found.verified:
             return f"{name}not solved ({cost}): no answer of the model obeyed the rules"
         remarks = "" if self.picture is None else self.picture.remarks()
