@@ -74,7 +74,7 @@ class Trainer:
         self.notes = [note] if note else []  # about how it starts, for a person
         self.task = get_task(recipe.task)
         if not recipe.data:
-            raise UserError("recipe key 'data' is empty", "name a built data folder: --set data=DIR")
+            raise UserError("recipe key 'data' is empty", "name a built data folder: --data DIR")
         check_batch(recipe, world.size)
         scan = world.local_rank == 0
         self.data = Dataset(recipe.data, "train", self.task, scan=scan)
