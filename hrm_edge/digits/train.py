@@ -95,9 +95,9 @@ def train_digits(
 ) -> dict[str, Any]:
     """Train, write ``out`` (an absent or empty folder) and return what ``digits.json`` there says.
 
-    ``on_progress`` is called with (step, mean loss) now and then. After ``time_limit`` seconds the average so far is kept
-    and the remaining steps are left out. Raises ``UserError`` for fonts or photos that are missing
-    and for an ``out`` that holds something.
+    ``on_progress`` is called with (step, mean loss) now and then. After ``time_limit`` seconds the average so far is
+    kept and the remaining steps are left out. Raises ``UserError`` for fonts or photos that are missing and for an
+    ``out`` that holds something.
     """
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UserError(f"{out} already exists", "choose another --out, or remove it first")
