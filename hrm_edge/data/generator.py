@@ -94,13 +94,13 @@ class Generated(NamedTuple):
 
 def candidates(task: Sudoku, seed: int, first: int, count: int, wanted: Wanted) -> Generated:
     """The wanted ones among puzzles number ``first`` … ``first + count - 1`` of a seed."""
-    from hrm_edge.data import compiled  # the compiler is an extra
+    from hrm_edge.data import sudoku_numba  # the compiler is an extra
 
     inputs, labels = np.zeros((2, count, task.seq_len), np.uint8)
     guesses = np.zeros(count, np.int64)
     low, high = (0, 0) if wanted.clues is None or wanted.minimal else wanted.clues
     budget = NO_BUDGET if task.side <= 9 else LARGE_BOARD_BUDGET
-    compiled.generate(
+    sudoku_numba.generate(
         np.uint64(seed), first, low, high, budget, *flat_geometry(task), task.side, inputs, labels, guesses
     )
     kept = wanted.accepts((inputs > BLANK).sum(axis=1), guesses)

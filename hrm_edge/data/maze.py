@@ -95,7 +95,7 @@ def classes(task: Maze, mazes: Tokens) -> list[bytes]:
 
 def candidates(task: Maze, seed: int, min_length: int, first: int) -> Tokens:
     """The mazes [n, S] among candidates number ``first`` … ``first + TRIES - 1`` of a seed."""
-    from hrm_edge.data.compiled_maze import search_mazes  # the compiler is an extra
+    from hrm_edge.data.maze_numba import search_mazes  # the compiler is an extra
 
     low, high = (min(round(share * task.seq_len), task.seq_len - 2) for share in WALL_SHARE)
     mazes = np.zeros((TRIES, task.seq_len), np.uint8)
