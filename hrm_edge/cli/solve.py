@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from hrm_edge.cli.resolve import Resolved
     from hrm_edge.errors import GateError
     from hrm_edge.runtime import Backend
-    from hrm_edge.solve import Solution, Solutions
+    from hrm_edge.solution import Solution, Solutions
     from hrm_edge.tasks.base import Task, Tokens
     from hrm_edge.tasks.puzzles import Puzzles
 
