@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from hrm_edge.errors import UserError
 from hrm_edge.session import FRESH, Carry, Logits, Session, wants_to_halt
-from hrm_edge.solution import HaltedBy, Solutions, Stage
+from hrm_edge.solution import STAGES, HaltedBy, Solutions, Stage
 from hrm_edge.tasks.base import Task, Tokens, Views
 
 Halt = Literal["rules", "head", "fixed"]
