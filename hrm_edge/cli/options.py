@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import importlib.util
 import os
 import re
 import sys
@@ -16,6 +15,7 @@ import click
 
 from hrm_edge.errors import UserError
 from hrm_edge.files import is_stream, os_error
+from hrm_edge.packages import check_installed
 from hrm_edge.terminal import echo, open_console
 
 if TYPE_CHECKING:
@@ -78,9 +78,8 @@ class OutputFile(click.ParamType):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
         flag = param.opts[0] if param is not None else "the output"
-        if self.needs is not None and importlib.util.find_spec(self.needs[0]) is None:
-            package, purpose = self.needs
-            raise UserError(f"{flag} needs {package} {purpose}", f"pip install 'hrm-edge[report]', or leave {flag} out")
+        if self.needs is not None:
+            check_installed(self.needs[0], flag, self.needs[1])
         if ctx is not None:
             other = ctx.meta.setdefault(f"{__name__}.files", {}).setdefault(value, flag)
             if other != flag:

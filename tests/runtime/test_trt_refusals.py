@@ -23,7 +23,7 @@ from hrm_edge.runtime import open_artifact
 from hrm_edge.runtime.trt import build, cache, device
 from hrm_edge.runtime.trt import open as opening
 from hrm_edge.runtime.trt.api import Api, find_api
-from hrm_edge.runtime.trt.build import Wishes, plan_identity, workspace_mib
+from hrm_edge.runtime.trt.build import BuildOptions, plan_identity, workspace_mib
 from hrm_edge.runtime.trt.cuda import CudaPython
 from hrm_edge.runtime.trt.device import Gpu, find_gpu, l4t_release, memory_available
 from hrm_edge.runtime.trt.identity import PLAN_FILE, SIDECAR_FILE, entry_of
@@ -203,15 +203,15 @@ def test_a_build_that_cannot_be_says_why(folder: Path, monkeypatch: pytest.Monke
     manifest = read_manifest(folder)
     monkeypatch.setattr(build, "find_api", lambda name: simulated_api(Device()))
     monkeypatch.setattr(build, "find_gpu", lambda: ORIN)
-    assert plan_identity(manifest, Wishes()).device == "Orin"
-    for wishes, said in (
-        (Wishes(sms=(86,)), "--sm: tensorrt builds for the GPU of this machine only"),
-        (Wishes(max_batch=65), "--max-batch 65: the artifact was checked up to 64"),
-        (Wishes(max_batch=4, opt_batch=8), "--opt-batch 8 is above --max-batch 4"),
-        (Wishes(workspace_mib=1 << 30), r"--workspace 1073741824 MiB is more than half of the \d+ MiB of memory"),
+    assert plan_identity(manifest, BuildOptions()).device == "Orin"
+    for options, said in (
+        (BuildOptions(sms=(86,)), "--sm: tensorrt builds for the GPU of this machine only"),
+        (BuildOptions(max_batch=65), "--max-batch 65: the artifact was checked up to 64"),
+        (BuildOptions(max_batch=4, opt_batch=8), "--opt-batch 8 is above --max-batch 4"),
+        (BuildOptions(workspace_mib=1 << 30), r"--workspace 1073741824 MiB is more than half of the \d+ MiB of memory"),
     ):
         with pytest.raises(UserError, match=said):
-            plan_identity(manifest, wishes)
+            plan_identity(manifest, options)
 
 
 @pytest.mark.parametrize(
@@ -289,7 +289,7 @@ def test_an_engine_built_before_is_found_by_its_identity(
     monkeypatch.setattr(build, "find_api", lambda name: simulated_api(Device()))
     monkeypatch.setattr(build, "find_gpu", lambda: ORIN)
     plain = write_singles_artifact(tmp_path / "plain", MINI)
-    identity = plan_identity(read_manifest(plain), Wishes())
+    identity = plan_identity(read_manifest(plain), BuildOptions())
     with pytest.raises(UserError, match="holds no engine"):
         open_on(plain)
     sidecar = add_engine(folder, simulated_api(Device())).model_copy(update={"identity": identity})
