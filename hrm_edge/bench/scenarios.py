@@ -18,7 +18,8 @@ from hrm_edge.bench.timing import TimedSession
 from hrm_edge.report import Pace
 from hrm_edge.report.schema import Scenario
 from hrm_edge.session import Session
-from hrm_edge.solve import STAGES, Halt, Solutions, solve
+from hrm_edge.solution import STAGES, Solutions
+from hrm_edge.solve import Halt, solve
 from hrm_edge.solve import Progress as SolveProgress
 from hrm_edge.tasks.base import Task, Tokens
 
