@@ -66,7 +66,7 @@ check: $(VENV)/.installed-dev ## lint, format, types, direction of imports
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -q tests/test_layers.py
 
-format: $(VENV)/.installed-dev ## mend what the linter and the formatter can
+format: $(VENV)/.installed-dev ## fix what the linter and the formatter can
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 

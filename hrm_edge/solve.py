@@ -357,9 +357,9 @@ class _Loop:
         item, view = self.item[slots], self.view[slots]
         solved = self.task.verify(self.givens[item], answers)  # whatever halted it: the rules have the last word
         self.latency_s[item] += time.perf_counter() - self.started[slots]
-        settled = solved | (view + 1 >= self.retries.views)
+        finished = solved | (view + 1 >= self.retries.views)
         if self.retries.budget_s is not None:
-            settled |= self.latency_s[item] >= self.retries.budget_s
+            finished |= self.latency_s[item] >= self.retries.budget_s
         kept = solved | (view == 0)
         self.answers[item[kept]], self.q_halt[item[kept]] = answers[kept], q_halt[kept]
         self.verified[item] = solved
@@ -367,14 +367,14 @@ class _Loop:
         self.views[item] = view + 1
         self.reasons[item] = reason
         self.vacant[slots] = True
-        self.again.extend(zip(item[~settled].tolist(), (view[~settled] + 1).tolist(), strict=True))
-        if settled.any():
-            self.done += int(settled.sum())
+        self.again.extend(zip(item[~finished].tolist(), (view[~finished] + 1).tolist(), strict=True))
+        if finished.any():
+            self.done += int(finished.sum())
             if self.on_progress is not None:
                 self.on_progress(self.done, int(self.verified.sum()))
-        for done in item[settled].tolist():
+        for done in item[finished].tolist():
             self.beliefs.pop(done, None)
-        return slots[~settled]
+        return slots[~finished]
 
     def _believe(self, slots: NDArray[np.int64], logits: Logits) -> None:
         """Keep what the model believed at the end of the first view of the unsolved ``slots``."""

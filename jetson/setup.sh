@@ -20,7 +20,7 @@ TEXT
 }
 
 say() { printf '%s\n' "$*"; }
-# die WHAT MEND: one line what, one line how to mend it
+# die PROBLEM HINT: one line for the problem, one line how to fix it
 die() {
     printf 'Error: %s\n  %s\n' "$1" "$2" >&2
     told=yes

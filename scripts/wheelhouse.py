@@ -110,7 +110,12 @@ def megabytes(paths: list[Path]) -> float:
 @click.option("--machine", default="aarch64", show_default=True, type=click.Choice(["aarch64", "x86_64"]))
 @click.option("--python", "pythons", multiple=True, default=["3.10", "3.12"], show_default=True)
 @click.option(
-    "--extra", "extras", multiple=True, default=["web", "report", "gpu"], show_default=True, help="Extras of the project."
+    "--extra",
+    "extras",
+    multiple=True,
+    default=["web", "report", "gpu"],
+    show_default=True,
+    help="Extras of the project.",
 )
 def main(out: Path, machine: str, pythons: tuple[str, ...], extras: tuple[str, ...]) -> None:
     """Gather the edge part's wheels into a folder."""
@@ -135,4 +140,4 @@ if __name__ == "__main__":
     try:
         main()
     except UserError as error:
-        sys.exit(f"Error: {error.what}\n  {error.mend}")
+        sys.exit(f"Error: {error.problem}\n  {error.hint}")

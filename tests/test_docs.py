@@ -149,12 +149,6 @@ def test_links_resolve(path):
             assert not anchor or file or anchor in headings, f"{path.name}: no heading for {target}"
 
 
-@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.name)
-def test_every_recipe_opens_with_its_command(path):
-    header = path.read_text(encoding="utf-8").partition("\n\n")[0]
-    assert f"hrm-edge train recipes/{path.name}" in header
-
-
 def test_tables_of_figures_are_rendered_from_results_files():
     checked = subprocess.run([sys.executable, "scripts/tables.py", "--check"], cwd=ROOT, check=False)
     assert checked.returncode == 0, "a table is out of date: run python scripts/tables.py"

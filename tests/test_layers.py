@@ -18,6 +18,7 @@ ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "hrm_edge"
 
 BASE = {
+    "catalog",
     "child",
     "costs",
     "device",
@@ -49,7 +50,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "packages": {"errors"},
     "spec": {"errors"},
     "costs": {"spec"},
-    "recipe": {"errors", "files", "spec"},
+    "catalog": {"errors"},
+    "recipe": {"catalog", "errors", "files", "spec"},
     "manifest": {"costs", "errors", "files", "spec"},
     "device": {"errors", "files"},
     "report": {"device", "errors", "files"},

@@ -157,7 +157,7 @@ def test_what_goes_wrong_is_told(shelf, server, arguments, message):
     filled = [a.format(shelf=shelf, server=address(server)) for a in arguments]
     result = CliRunner().invoke(models, filled)
     assert isinstance(result.exception, UserError), result.output
-    assert message in str(result.exception) + result.exception.mend
+    assert message in str(result.exception) + result.exception.hint
     assert left_over() == []
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from hrm_edge.report import Answers, AtViews, Model, Paired, lost, wilson_95
+from hrm_edge.report import Answers, AtViews, Model, Paired, accuracy_drop, wilson_95
 from hrm_edge.solve import Solutions
 from hrm_edge.tasks.base import Bools, Task, Tokens, exact
 from hrm_edge.tasks.maze import Maze
@@ -64,7 +64,7 @@ def paired(
     """``found`` beside what the ``other`` model made of the same puzzles; ``model`` and ``backend`` are the other's."""
     right, others = exact(found.answers, labels), exact(other.answers, labels)
     only_other, only_this = int((others & ~right).sum()), int((right & ~others).sum())
-    answers, loss = score(other, labels, task), lost(only_other, only_this, len(found))
+    answers, loss = score(other, labels, task), accuracy_drop(only_other, only_this, len(found))
     return Paired(
         model=model,
         backend=backend,

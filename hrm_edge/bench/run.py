@@ -119,7 +119,7 @@ def bench(
     if ask.strict and warnings:
         if chosen.meter is not None:
             chosen.meter.close()
-        raise UserError("--strict: " + "; ".join(warnings), "mend it, or leave --strict out to measure all the same")
+        raise UserError("--strict: " + "; ".join(warnings), "fix that, or leave --strict out to measure all the same")
     with _sampling(chosen) as sampler:
         idle = _rest(sampler, ask.idle_s, tell)
         warm = warm_up(solver.session, givens[: min(solver.slots, solver.session.max_batch)])

@@ -78,7 +78,7 @@ def only_solution(task: Task, givens: Tokens, source: str) -> Tokens:
     try:
         answer = require_unique(task, givens)
     except UserError as error:
-        raise UserError(f"{source}: {error.what}", error.mend) from error
+        raise UserError(f"{source}: {error.problem}", error.hint) from error
     if answer is None:
         raise UserError(f"{source}: the search for its solution is too long", "give a set with answers")
     return answer

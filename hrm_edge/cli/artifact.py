@@ -174,11 +174,11 @@ def _show(console: Console, manifest: Manifest, out: Path) -> None:
         )
     console.print(table)
     size = sum(entry.bytes for entry in manifest.files.values())
-    lost = manifest.accuracy_lost_points
+    points = manifest.accuracy_lost_points
     accuracy = "not compared (no answers)"
-    if lost is not None and manifest.accuracy_lost_interval_95 is not None:
+    if points is not None and manifest.accuracy_lost_interval_95 is not None:
         low, high = manifest.accuracy_lost_interval_95
-        accuracy = f"{lost:+.2f} points lost (paired, 95 %: {low:+.2f} to {high:+.2f})"
+        accuracy = f"{points:+.2f} points lost (paired, 95 %: {low:+.2f} to {high:+.2f})"
     console.print(
         f"size {size / 1e6:.2f} MB, exact accuracy {accuracy}, checked on {manifest.provenance['checked_on']}"
     )

@@ -70,7 +70,7 @@ def measure_and_show(context: click.Context, model: str, options: Options) -> No
     outputs = report_outputs(report, options.json_file, options.markdown_file)
     show_report(report, [*outputs, (options.html_file, lambda: page([report]))], follow)
     if options.strict and report.warnings:
-        raise GateError("--strict: " + "; ".join(report.warnings), "mend it and measure again")
+        raise GateError("--strict: " + "; ".join(report.warnings), "fix that and measure again")
 
 
 def measure(context: click.Context, model: str, options: Options) -> tuple[BenchReport, str]:

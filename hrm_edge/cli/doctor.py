@@ -1,4 +1,4 @@
-"""``hrm-edge doctor``: what this machine has and lacks, with the command that mends it."""
+"""``hrm-edge doctor``: what this machine has and lacks, with the command that fixes it."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _STYLES = {"fail": "bold red", "warn": "yellow", "note": "cyan"}
 def doctor(as_json: bool) -> None:
     """Look at this machine: board, JetPack, CUDA, TensorRT, Python, memory, cameras, sensors, rights.
 
-    The worst comes first, each finding with the command that mends it. A puzzle is solved on the way: exit code 1 says
+    The worst comes first, each finding with the command that fixes it. A puzzle is solved on the way: exit code 1 says
     that the default road (a shipped model on ONNX Runtime, on the CPU) does not work here, or on a Jetson that no
     engine can run.
 
@@ -38,14 +38,14 @@ def doctor(as_json: bool) -> None:
 
     diagnosis = diagnose(Machine(), try_road)
     if as_json:
-        print_json(diagnosis.model_dump(mode="json"))
+        print_json(diagnosis.model_dump(mode="json", by_alias=True))
     else:
         _show(diagnosis)
     if not diagnosis.passed:
         worst = diagnosis.findings[0]
         works = worst.name == "engine-session"  # which is judged beside the default road
-        what = worst.what if works else f"the default road does not work here: {worst.what}"
-        raise GateError(what, worst.mend)
+        problem = worst.problem if works else f"the default road does not work here: {worst.problem}"
+        raise GateError(problem, worst.hint)
     if not as_json:
         echo("Next: hrm-edge bench sudoku-nano --duration 10s")
 
@@ -82,15 +82,15 @@ def _show(diagnosis: Diagnosis) -> None:
     about.add_row(Text("default road", style="dim"), Text(diagnosis.road))
     found = Table.grid(padding=(0, 2))
     for finding in diagnosis.findings:
-        found.add_row(Text(finding.level, style=_STYLES[finding.level]), Text(finding.what))
-        found.add_row("", Text(finding.mend, style="green"))
+        found.add_row(Text(finding.level, style=_STYLES[finding.level]), Text(finding.problem))
+        found.add_row("", Text(finding.hint, style="green"))
     if diagnosis.findings:
         console.print(found)
         console.print()
     console.print(about)
     console.print(_backend_table(diagnosis))
     counts = {level: sum(f.level == level for f in diagnosis.findings) for level in _STYLES}
-    words = ", ".join(f"{count} {level}" for level, count in counts.items() if count) or "nothing to mend"
+    words = ", ".join(f"{count} {level}" for level, count in counts.items() if count) or "nothing to fix"
     console.print(Text(f"{'Ready' if diagnosis.passed else 'Not ready'}: {words}"))
 
 

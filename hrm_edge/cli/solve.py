@@ -237,4 +237,4 @@ def _read(puzzle: str, task: Task, model: str) -> Puzzles:
     except UserError as error:
         if "/" in puzzle or re.search(r"\.[A-Za-z]\w{1,10}$", puzzle):
             raise UserError(f"{puzzle}: no such file", "check the path") from error
-        raise UserError(f"{error.what}\n  ({model} solves {task.name})", error.mend) from error
+        raise UserError(f"{error.problem}\n  ({model} solves {task.name})", error.hint) from error

@@ -54,8 +54,11 @@ def _stop_flag() -> Iterator[list[str]]:
 
 
 @click.command()
-@click.argument("recipe", type=click.Path(path_type=Path))
-@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Change a recipe key: train.lr=1e-4.")
+@click.argument("recipe")
+@click.argument("changes", nargs=-1, metavar="[KEY=VALUE]...")
+@click.option("--data", metavar="DIR", help="Built data folder, see 'hrm-edge data build'.  [default: the recipe's]")
+@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE",
+              help="Change a recipe key, as KEY=VALUE behind RECIPE does.")  # fmt: skip
 @click.option("--out", type=click.Path(path_type=Path), help="Run folder  [default: runs/<recipe>]")
 @click.option("--resume", is_flag=True, help="Go on from the newest checkpoint in the run folder.")
 @click.option("--time-limit", type=Duration(), help="Save and stop after this time: 90s, 30m, 2h.")
@@ -70,8 +73,13 @@ def _stop_flag() -> Iterator[list[str]]:
               help="How often lost processes are started again.")  # fmt: skip
 @click.option("--host-timeout", type=Duration(), default="10m", show_default=True,
               help="How long to wait for another process or host.")  # fmt: skip
-def train(recipe: Path, overrides: tuple[str, ...], out: Path | None, nproc: int, **flags: Any) -> None:
-    """Train RECIPE (a YAML file of recipes/); recipes/digits.yaml is the network that reads photos.
+def train(
+    recipe: str, changes: tuple[str, ...], data: str | None, overrides: tuple[str, ...], out: Path | None, nproc: int,
+    **flags: Any,
+) -> None:  # fmt: skip
+    """Train RECIPE: the name of a shipped one ('hrm-edge recipes' lists them), or a YAML file.
+
+    KEY=VALUE changes a key of it for this run: train.lr=1e-4, model.hidden=64.
 
     The run folder gets full checkpoints (weights, average, optimizer, carry, random state), the best one by exact
     accuracy on unseen puzzles, and a log: metrics.jsonl, metrics.csv and, where it is installed, TensorBoard.
@@ -80,9 +88,9 @@ def train(recipe: Path, overrides: tuple[str, ...], out: Path | None, nproc: int
     terminal.
 
     \b
-    hrm-edge train recipes/mini-sudoku_nano.yaml --set data=data/mini --out runs/mini
-    hrm-edge train recipes/mini-sudoku_nano.yaml --set data=data/mini --nproc 8
-    hrm-edge train recipes/sudoku_nano_more.yaml --set data=data/sudoku --set init=sudoku-nano
+    hrm-edge train mini-sudoku_nano --data data/mini --out runs/mini
+    hrm-edge train mini-sudoku_nano train.steps=500 --data data/mini --nproc 8
+    hrm-edge train sudoku_nano_more init=sudoku-nano --data data/sudoku
 
     init starts from the weights of a run, a checkpoint, a published file, or an fp32 artifact, also a shipped one.
 
@@ -100,17 +108,27 @@ def train(recipe: Path, overrides: tuple[str, ...], out: Path | None, nproc: int
     is set to cores / processes unless you set it (torchrun sets 1). Without the variable above, workers that torchrun
     starts again look for lost ones.
     """
-    from hrm_edge.recipe import load_recipe, read_keys
+    from hrm_edge.errors import UserError
+    from hrm_edge.packages import check_installed
+    from hrm_edge.recipe import check_recipe, read_keys
 
-    run = out or Path("runs") / recipe.stem
-    keys = read_keys(recipe, overrides)
+    if surplus := [change for change in changes if "=" not in change]:
+        raise UserError(
+            f"'{surplus[0]}': after the recipe come changes of it, KEY=VALUE",
+            "write one as train.steps=500; a run trains one recipe",
+        )
+    if flags["wandb"]:
+        check_installed("wandb", "--wandb")
+    keys = read_keys(recipe, [*overrides, *changes], data)
+    run = out or Path("runs") / keys.path.stem
     if keys.task == "digits":
         from hrm_edge.cli.digits import train_digits
 
         train_digits(keys, run, {"nproc": nproc, **flags})
         return
-    options = load_recipe(recipe, overrides)
-    own = ["train", str(recipe), *(word for o in overrides for word in ("--set", o)), "--out", str(run)]
+    options = check_recipe(keys)
+    own = ["train", recipe, *changes, *(word for o in overrides for word in ("--set", o)), "--out", str(run)]
+    own += [] if data is None else ["--data", data]
     if "RANK" not in os.environ and (nproc > 1 or flags["nnodes"] != (1, 1) or flags["rdzv_endpoint"]):
         raise click.exceptions.Exit(_launch(options, own, nproc, flags))
     _work(options, run, own, flags)
@@ -153,18 +171,18 @@ def _work(options: Recipe, run: Path, own: list[str], flags: dict[str, Any]) -> 
 
     keep_memory()
     from hrm_edge.errors import GateError, Interrupted, UserError
-    from hrm_edge.train.distributed import Elsewhere, joined
+    from hrm_edge.train.distributed import OtherRankFailed, joined
 
     with _stop_flag() as stopped, joined(flags["host_timeout"]) as world:
         try:
             _train(options, run, own, flags, world, stopped)
-        except (Elsewhere, GateError, Interrupted) as error:
-            if world.rank == 0 and not isinstance(error, Elsewhere):
+        except (OtherRankFailed, GateError, Interrupted) as error:
+            if world.rank == 0 and not isinstance(error, OtherRankFailed):
                 raise
             raise click.exceptions.Exit(error.exit_code) from error  # another rank says it
         except UserError as error:
             if world.size > 1:
-                error.what = f"rank {world.rank}: {error.what}"
+                error.problem = f"rank {world.rank}: {error.problem}"
             raise
 
 

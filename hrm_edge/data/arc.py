@@ -24,7 +24,7 @@ from hrm_edge.errors import UserError
 from hrm_edge.files import atomic_folder
 from hrm_edge.tasks import dihedral
 from hrm_edge.tasks.arc import COLOURS, END, FIRST_COLOUR, SIDE, Arc, Augmentation, random_augmentation
-from hrm_edge.tasks.arc_votes import Asked
+from hrm_edge.tasks.arc_votes import Questions
 from hrm_edge.tasks.base import Tokens
 
 DEFAULT_AUGMENT = 1000
@@ -242,7 +242,7 @@ def _moves(pairs: Sequence[Pair], chosen: list[Augmentation], rng: np.random.Gen
     return moves
 
 
-def read_questions(folder: Path | str, limit: int | None = None) -> Asked:
+def read_questions(folder: Path | str, limit: int | None = None) -> Questions:
     """The test part of a built or published folder: its first ``limit`` tasks (None: all) with all augmentations.
 
     ``hrm_edge.tasks.arc_votes`` makes of it the questions, the votes and the submission.
@@ -255,7 +255,7 @@ def read_questions(folder: Path | str, limit: int | None = None) -> Asked:
     groups = np.diff(part.group_indices)
     number = np.arange(len(part.puzzle_identifiers)) - part.group_indices[:-1].repeat(groups)  # within its task
     rows = slice(len(ids))
-    return Asked(
+    return Questions(
         [names[identifier] for identifier in ids.tolist()],
         ids,
         number[:puzzles].repeat(sizes),

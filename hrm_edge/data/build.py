@@ -248,7 +248,7 @@ def solve_missing(task: Sudoku, puzzles: Puzzles, report: Progress) -> tuple[Puz
             try:
                 require_unique(task, puzzles.givens[bad], max_nodes=1 << 62)  # says which cell can be what
             except UserError as error:
-                raise UserError(f"{puzzles.source.where(int(bad))}: {error.what}", error.mend) from error
+                raise UserError(f"{puzzles.source.where(int(bad))}: {error.problem}", error.hint) from error
         labels[rows] = found.answers
         report("solving", start + len(rows), len(missing))
     return replace(puzzles, labels=labels), len(missing)

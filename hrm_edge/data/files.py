@@ -75,8 +75,8 @@ def _read(name: str, lines: Iterator[str], about: tuple[str, ...], task: Task | 
             given.extend(record.source for record in piece)
     if not pieces:
         things = "mazes" if isinstance(task, Maze) else "puzzles"
-        mend = "give one a line, a grid of one row a line, or a CSV with the column 'question'"
-        raise UserError(f"{name} holds no {things}", mend)
+        hint = "give one a line, a grid of one row a line, or a CSV with the column 'question'"
+        raise UserError(f"{name} holds no {things}", hint)
     inputs, labels = (np.concatenate(arrays) for arrays in zip(*pieces, strict=True))
     numbers, label = np.concatenate(places), name if name in (STDIN_NAME, TYPED) else Path(name).name
     source = Source(name, ", ".join((form, *about)), label, numbers, given if any(given) else None)
@@ -90,7 +90,9 @@ def _placed(name: str) -> Iterator[None]:
         yield
     except TextError as error:
         where = f"{name}, line {error.line}, column {error.column}: "
-        raise UserError(error.what if name == TYPED and error.line == 1 else where + error.what, error.mend) from error
+        raise UserError(
+            error.problem if name == TYPED and error.line == 1 else where + error.problem, error.hint
+        ) from error
 
 
 def _task_of(head: list[str]) -> Sudoku:
@@ -111,7 +113,7 @@ def _checked(task: Sudoku | Maze, piece: list[Record]) -> tuple[Tokens, Tokens]:
         try:
             task.check_givens(inputs[row])
         except UserError as error:
-            raise TextError(piece[row].line, piece[row].column + 1, error.what, error.mend) from error
+            raise TextError(piece[row].line, piece[row].column + 1, error.problem, error.hint) from error
     labels = np.full_like(inputs, PAD_TOKEN)
     answered = np.array([bool(record.answer) for record in piece])
     if answered.any():
@@ -154,9 +156,9 @@ def _parsed(task: Sudoku | Maze, line: int, column: int, text: str | Tokens) -> 
         return task.parse(text)
     except TextError as error:
         place = column if error.line == 1 else 0
-        raise TextError(line + error.line - 1, place + error.column, error.what, error.mend) from error
+        raise TextError(line + error.line - 1, place + error.column, error.problem, error.hint) from error
     except UserError as error:
-        raise TextError(line, column + 1, error.what, error.mend) from error
+        raise TextError(line, column + 1, error.problem, error.hint) from error
 
 
 def _clash(task: Sudoku, inputs: Tokens) -> Bools:

@@ -1,4 +1,4 @@
-"""What this machine has and lacks, worst first, each finding with the command that mends it."""
+"""What this machine has and lacks, worst first, each finding with the command that fixes it."""
 
 from __future__ import annotations
 
@@ -46,8 +46,8 @@ def diagnose(machine: Machine, try_road: Callable[[], str]) -> Diagnosis:
         try:
             road = try_road()
         except HrmEdgeError as error:
-            road = f"failed: {error.what}"
-            findings.append(fail("road", f"solving a puzzle with a shipped model fails: {error.what}", error.mend))
+            road = f"failed: {error.problem}"
+            findings.append(fail("road", f"solving a puzzle with a shipped model fails: {error.problem}", error.hint))
         except Exception as error:  # noqa: BLE001 - a doctor reports what is broken, whatever it is
             road = f"failed: {error}"
             what = f"solving a puzzle with a shipped model fails: {type(error).__name__}: {error}"

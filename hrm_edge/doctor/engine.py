@@ -22,8 +22,8 @@ def engine_rules(facts: Facts) -> Iterator[Finding]:
         lacks = installed is None or of_another
         wanted = f"cuda-python=={right}.*" if right else "hrm-edge[gpu]"
         weight = fail if facts.kind == "jetson" else warn
-        mend = f"{pip} '{wanted}'" if lacks else found.mend
-        yield weight("engine-session", f"engines cannot run here: {found.error}", mend or f"{pip} '{wanted}'")
+        hint = f"{pip} '{wanted}'" if lacks else found.hint
+        yield weight("engine-session", f"engines cannot run here: {found.error}", hint or f"{pip} '{wanted}'")
     elif of_another and installed is not None:
         yield warn(
             "cuda-python",

@@ -12,7 +12,7 @@ Kind = Literal["jetson", "pc", "wsl2", "arm"]
 
 
 class _Closed(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
 
 
 class Gpu(_Closed):
@@ -74,7 +74,7 @@ class Meter(_Closed):
     name: str
     rails: list[str]
     problem: str | None = Field(description="why it cannot be used; null where it can")
-    mend: str | None
+    hint: str | None = Field(alias="mend")
 
 
 class Power(_Closed):

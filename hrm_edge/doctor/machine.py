@@ -54,7 +54,7 @@ class GpuSession(BaseModel):
     runtime: str | None = Field(default=None, description="the CUDA that the package is made for")
     driver: str | None = Field(default=None, description="the newest CUDA that the driver runs")
     error: str | None = None
-    mend: str | None = None
+    hint: str | None = None
 
 
 @dataclass(frozen=True)
@@ -135,7 +135,7 @@ def try_gpu() -> GpuSession:
         "try:\n"
         "    said = try_cuda()\n"
         "except UserError as error:\n"
-        "    said = {'error': error.what, 'mend': error.mend}\n"
+        "    said = {'error': error.problem, 'hint': error.hint}\n"
         "except Exception as error:\n"
         "    said = {'error': f'{type(error).__name__}: {error}'.splitlines()[0][:200]}\n"
         "print('\\n' + json.dumps(said))\n"
@@ -147,9 +147,9 @@ def try_gpu() -> GpuSession:
         )  # fmt: skip
         return GpuSession.model_validate(json.loads(done.stdout.splitlines()[-1]))
     except subprocess.TimeoutExpired:
-        return GpuSession(error=f"the GPU did not answer within {IMPORT_LIMIT_S:.0f} s", mend="dmesg | tail")
+        return GpuSession(error=f"the GPU did not answer within {IMPORT_LIMIT_S:.0f} s", hint="dmesg | tail")
     except (OSError, ValueError, IndexError):
-        return GpuSession(error="moving data to the GPU crashes Python", mend="dmesg | tail; see nvidia-smi")
+        return GpuSession(error="moving data to the GPU crashes Python", hint="dmesg | tail; see nvidia-smi")
 
 
 def _own_groups() -> frozenset[str]:

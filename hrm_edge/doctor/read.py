@@ -252,7 +252,7 @@ def _power(machine: Machine) -> Power:
         modes={name: number for number, name in power_modes(system).items()},
         clocks_locked=all(clock.locked for clock in found) if found else None,
         meters=[
-            Meter(name=source.name, rails=list(source.rails), problem=source.problem, mend=source.mend)
+            Meter(name=source.name, rails=list(source.rails), problem=source.problem, hint=source.hint)
             for source in power_sources(system)
         ],
     )

@@ -99,8 +99,8 @@ def export(
                 "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
             },
         )
-        turn = None if quantized is None else quantized.turn
-        measured = _measured(model, graph, OrtSession(folder, manifest), check, limits, manifest, turn, tell)
+        rotation = None if quantized is None else quantized.rotation
+        measured = _measured(model, graph, OrtSession(folder, manifest), check, limits, manifest, rotation, tell)
         return write_manifest(folder, manifest.model_copy(update=measured))
 
 
@@ -115,18 +115,17 @@ def _graph(source: HRM, quantized: Quantized | None, half: bool, plugin: bool) -
 
 def _measured(
     model: HRM, graph: onnx.ModelProto, session: OrtSession, check: CheckSet, limits: Limits, manifest: Manifest,
-    turn: Tensor | None, tell: Tell,
+    rotation: Tensor | None, tell: Tell,
 ) -> dict[str, Any]:  # fmt: skip
     """What the manifest says of parity, accuracy and the gate."""
     steps, precision = model.spec.max_steps, manifest.precision
-    found = measure(
-        TorchSession(model), session, check, steps, get_task(manifest.task), None if turn is None else turn.numpy()
-    )
+    basis = None if rotation is None else rotation.numpy()
+    found = measure(TorchSession(model), session, check, steps, get_task(manifest.task), basis)
     gate = judge(found, precision, limits)
     measured: dict[str, Any] = {"parity": found.everywhere, "parity_apart": found.apart, "gate": gate}
-    if found.lost is not None:
+    if found.drop is not None:
         measured |= {
-            "accuracy_lost_points": found.lost.points, "accuracy_lost_interval_95": found.lost.interval_95,
+            "accuracy_lost_points": found.drop.points, "accuracy_lost_interval_95": found.drop.interval_95,
         }  # fmt: skip
     if precision == "fp16":
         tell("looking at the range of every float16 tensor")

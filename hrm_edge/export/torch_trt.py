@@ -245,7 +245,7 @@ def convert_and_save(step: Step, options: Options, path: Path) -> bytes:
     try:
         compiled = _compiled_by(module, module.dynamo.compile, step, options)
     except UserError as error:
-        if "fully supported" in error.what:  # it does not say what is not; the conversion by itself does
+        if "fully supported" in error.problem:  # it does not say what is not; the conversion by itself does
             convert(step, options)
         raise
     engines = [engine for child in compiled.children() if (engine := getattr(child, "serialized_engine", None))]

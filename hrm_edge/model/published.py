@@ -165,20 +165,20 @@ def _renamed(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 def _check_family(path: Path, shapes: dict[str, tuple[int, ...]], arch: _Arch) -> None:
     """Raise ``UserError`` where the config is of another kind of model than the tensors."""
-    mend = f"take the {CONFIG} that was published with the file"
+    hint = f"take the {CONFIG} that was published with the file"
     module = arch.name.split("@")[0].split(".")[-1].lower()
     told = "TRM" if module == "trm" else "HRM" if module.startswith("hrm") else None
     two_stacks = any(name.startswith("H_level.") for name in shapes)
     if told is None and module.startswith(("trm_", "transformers_baseline")):
         raise UserError(f"{path}: {CONFIG} says arch {module}, which is neither HRM nor TRM", "give one of these")
     if told is not None and (told == "HRM") != two_stacks:
-        raise UserError(f"{path} is {family(shapes)}, its {CONFIG} says that it is of {told} (arch {module})", mend)
+        raise UserError(f"{path} is {family(shapes)}, its {CONFIG} says that it is of {told} (arch {module})", hint)
     for key, says, has in (
         ("hidden_size", arch.hidden_size, shapes[_TOKENS][1]),
         ("mlp_t", arch.mlp_t, _MIXER in shapes),
     ):
         if says is not None and says != has:
-            raise UserError(f"{path} is {family(shapes)}, its {CONFIG} says {key}: {says}", mend)
+            raise UserError(f"{path} is {family(shapes)}, its {CONFIG} says {key}: {says}", hint)
 
 
 def _assumed(spec: ModelSpec, arch: _Arch, mixes_by_mlp: bool) -> str:

@@ -36,7 +36,7 @@ _ALIVE = ("-o", "ServerAliveInterval=5", "-o", "ServerAliveCountMax=3", "-o", "C
 # No owners, links, devices or pipes: what comes back is files of this user.
 _RSYNC = ("--recursive", "--times", "--protect-args", "--stats", "--timeout=60")
 
-_REFUSALS = (  # words of ssh → (what, mend); waiting does not help against these
+_REFUSALS = (  # words of ssh → (problem, hint); waiting does not help against these
     (
         "REMOTE HOST IDENTIFICATION HAS CHANGED",
         "{host} shows another host key than before: it was installed anew, or it is not {host}",
@@ -166,15 +166,15 @@ class Host:
             if "not found" in said or done.returncode == 127:
                 raise UserError(f"rsync is not installed on {self.name}", "there: sudo apt-get install rsync")
             full = "No space left" in said
-            mend = f"free some space: ssh {self.name} df -h" if full else f"ssh {self.name} ls -ld .cache"
-            raise UserError(f"copying to or from {self.name} failed: {words[0]}", mend)
+            hint = f"free some space: ssh {self.name} df -h" if full else f"ssh {self.name} ls -ld .cache"
+            raise UserError(f"copying to or from {self.name} failed: {words[0]}", hint)
         return done.stdout.decode(errors="replace")
 
     def _failed(self, words: str) -> None:
         host = {"host": self.name, "name": self.name.rpartition("@")[2]}
-        for sign, what, mend in _REFUSALS:
+        for sign, what, hint in _REFUSALS:
             if sign in words:
-                raise UserError(what.format(**host), mend.format(**host))
+                raise UserError(what.format(**host), hint.format(**host))
         lines = [line for line in words.strip().splitlines() if line]
         raise DroppedError(lines[-1] if lines else "the connection was closed")
 

@@ -11,8 +11,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from hrm_edge.errors import UserError
 from hrm_edge.files import write_text
+from hrm_edge.packages import check_installed
 from hrm_edge.train.window import FIGURES
 
 LOG_FILE = "metrics.jsonl"
@@ -31,8 +31,8 @@ class Logs:
     """Takes the log lines of a run once it is opened, which only the rank that writes does."""
 
     def __init__(self, run: Path, wandb_project: str = "") -> None:
-        if wandb_project and importlib.util.find_spec("wandb") is None:
-            raise UserError("--wandb: W&B is not installed", "pip install 'hrm-edge[wandb]', or leave the flag out")
+        if wandb_project:
+            check_installed("wandb", "--wandb")
         self.run, self.wandb_project = run, wandb_project
         self._sinks: list[Callable[[Line], None]] = []
         self._closers: list[Callable[[], None]] = []

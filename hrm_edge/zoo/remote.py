@@ -30,7 +30,7 @@ TIMEOUT_S = 30.0
 _PIECE = 1 << 20
 RECORD_BYTES = 4 << 20  # of an index, a manifest or a card: they are read into memory whole
 LEFTOVER_S = 3600.0
-_MEND = "a location is a folder, an https:// address or hf:OWNER/REPO; 'hrm-edge models --index FOLDER' makes one"
+_HINT = "a location is a folder, an https:// address or hf:OWNER/REPO; 'hrm-edge models --index FOLDER' makes one"
 
 Tell = Callable[[str, int], None]
 """Takes (file, bytes so far)."""
@@ -92,7 +92,7 @@ def read_index(location: str) -> Index:
         try:
             return Index.model_validate(read_json(file))
         except ValidationError as error:
-            raise UserError(f"{location}/{INDEX} is no index of models: {error.errors()[0]['msg']}", _MEND) from error
+            raise UserError(f"{location}/{INDEX} is no index of models: {error.errors()[0]['msg']}", _HINT) from error
 
 
 def pull(name: str, location: str, tell: Tell = _silent) -> Path:
@@ -205,7 +205,7 @@ def _copy(location: str, name: str, target: Path, limit: int, tell: Tell) -> Non
     else:
         source = Path(location) / name
         if not source.is_file():
-            raise UserError(f"{location} has no {name}", _MEND)
+            raise UserError(f"{location} has no {name}", _HINT)
         if source.stat().st_size > limit:
             raise _too_long(str(source), limit)
         try:
@@ -227,7 +227,7 @@ def _download(url: str, target: Path, limit: int, tell: Tell) -> None:
                 tell(url.rsplit("/", 1)[1], done)
     except urllib.error.HTTPError as error:
         error.close()
-        raise UserError(f"{url}: the server answers {error.code} {error.reason}", _MEND) from error
+        raise UserError(f"{url}: the server answers {error.code} {error.reason}", _HINT) from error
     except (urllib.error.URLError, TimeoutError, ConnectionError, http.client.HTTPException) as error:
         raise UserError(f"{url}: {getattr(error, 'reason', error)}", "check the address and the network") from error
     if max(done, announced or 0) > limit:

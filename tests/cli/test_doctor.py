@@ -57,9 +57,9 @@ def test_a_broken_road_exits_1_with_the_mend_and_the_report(text, words, tmp_pat
     found = Diagnosis.model_validate(json.loads(done.stdout))
     assert not found.passed
     assert found.findings[0].level == "fail"
-    assert words in found.findings[0].what
+    assert words in found.findings[0].problem
     assert "Failed: the default road does not work here" in done.stderr
-    assert found.findings[0].mend in done.stderr.replace("\n", "")
+    assert found.findings[0].hint in done.stderr.replace("\n", "")
     screen = doctor(before=str(tmp_path))
     assert screen.returncode == 1
     assert words in screen.stdout

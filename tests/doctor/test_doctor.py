@@ -55,7 +55,7 @@ def test_findings_of_a_machine(name, tmp_path):
     assert [name for name in names(diagnosis) if name not in optional] == found
     assert [backend.name for backend in diagnosis.backends if backend.works] == working
     assert diagnosis.passed
-    assert all(finding.mend for finding in diagnosis.findings)
+    assert all(finding.hint for finding in diagnosis.findings)
 
 
 BOARDS = {
@@ -87,9 +87,9 @@ def test_torch_that_belongs_to_the_jetpack_is_no_finding(tmp_path):
 
 
 def test_the_mend_of_a_power_mode_has_the_boards_own_number(tmp_path):
-    mends = {finding.name: finding.mend for finding in look(NANO(), tmp_path).findings}
-    assert "--power-mode MAXN_SUPER" in mends["power-mode"]
-    assert "sudo nvpmodel -m 2" in mends["power-mode"]
+    remedies = {finding.name: finding.hint for finding in look(NANO(), tmp_path).findings}
+    assert "--power-mode MAXN_SUPER" in remedies["power-mode"]
+    assert "sudo nvpmodel -m 2" in remedies["power-mode"]
 
 
 def test_our_own_step_needs_a_compiler_and_onnx(tmp_path):
@@ -134,13 +134,13 @@ NANO = trees.orin_nano_jp62
 # As try_cuda says them: tests/runtime/test_trt_session.py
 NO_BINDING = GpuSession(
     error="nothing to move data to the GPU with: No module named 'cuda'",
-    mend="pip install 'hrm-edge[gpu]' (cuda-python), or pycuda",
+    hint="pip install 'hrm-edge[gpu]' (cuda-python), or pycuda",
 )
 OLD_DRIVER = GpuSession(
     error="cuda-python is for CUDA 13.4, this driver runs CUDA 12.6 (cudaSetDevice failed with …)",
-    mend="pip install 'cuda-python==12.*', or a newer driver",
+    hint="pip install 'cuda-python==12.*', or a newer driver",
 )
-NO_DRIVER = GpuSession(error="CUDA: there is no driver", mend="docker run --runtime nvidia")
+NO_DRIVER = GpuSession(error="CUDA: there is no driver", hint="docker run --runtime nvidia")
 NO_TENSORRT = {"onnxruntime": trees.ORT, "tensorrt": MISSING}
 
 
@@ -155,7 +155,7 @@ def torch(version: str, bridge: str) -> dict[str, Package]:
     }
 
 
-CASES = [  # (finding, level, words of what, words of mend, tree)
+CASES = [  # (finding, level, words of the problem, words of the hint, tree)
     ("venv-isolated", "warn", "does not see apt's packages", f"{VENV}/pyvenv.cfg",
      lambda: replace(changed(NANO(), trees.venv(False)), imports=NO_TENSORRT)),
     ("venv-python", "warn", "this is Python 3.12; apt's TensorRT 10.3.0.30 is made for 3.10", "python3.10 -m venv",
@@ -233,13 +233,13 @@ CASES = [  # (finding, level, words of what, words of mend, tree)
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("name", "level", "what", "mend", "make"), CASES, ids=lambda value: str(value)[:20])
-def test_a_fault_is_found_and_its_mend_named(name, level, what, mend, make, tmp_path):
+@pytest.mark.parametrize(("name", "level", "problem", "hint", "make"), CASES, ids=lambda value: str(value)[:20])
+def test_a_fault_is_found_and_its_mend_named(name, level, problem, hint, make, tmp_path):
     diagnosis = look(make(), tmp_path)
     (finding,) = [finding for finding in diagnosis.findings if finding.name == name]
     assert finding.level == level
-    assert what in finding.what
-    assert mend in finding.mend
+    assert problem in finding.problem
+    assert hint in finding.hint
     assert diagnosis.passed is (level != "fail")
     order = [LEVELS.index(finding.level) for finding in diagnosis.findings]
     assert order == sorted(order)
@@ -257,8 +257,8 @@ def test_a_road_that_fails_is_the_worst_finding(tmp_path):
     diagnosis = look(NANO(), tmp_path, broken)
     assert not diagnosis.passed
     assert diagnosis.findings[0].name == "road"
-    assert "hash mismatch" in diagnosis.findings[0].what
-    assert diagnosis.findings[0].mend == "install again"
+    assert "hash mismatch" in diagnosis.findings[0].problem
+    assert diagnosis.findings[0].hint == "install again"
 
 
 def test_a_bug_on_the_road_is_a_finding_too(tmp_path):
@@ -266,7 +266,7 @@ def test_a_bug_on_the_road_is_a_finding_too(tmp_path):
         raise ZeroDivisionError("oops")
 
     diagnosis = look(NANO(), tmp_path, bug)
-    assert "ZeroDivisionError: oops" in diagnosis.findings[0].what
+    assert "ZeroDivisionError: oops" in diagnosis.findings[0].problem
     assert not diagnosis.passed
 
 
@@ -367,5 +367,5 @@ def test_a_machine_without_a_gpu_says_that_nothing_moves_data():
     if found.binding:
         pytest.skip("there is a GPU")
     assert found.error is not None
-    assert found.mend
+    assert found.hint
     assert "no driver" in found.error or "nothing to move data" in found.error

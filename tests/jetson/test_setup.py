@@ -139,10 +139,10 @@ def test_a_damaged_environment_is_made_anew(wheelhouse, tmp_path):
     (prefix / "venv/marker").touch()
     (prefix / ".installed").unlink()
     shutil.rmtree(prefix / "venv/lib")
-    mended = setup("--offline", wheelhouse, home=tmp_path)
-    assert mended.returncode == 0, mended.stderr
+    repaired = setup("--offline", wheelhouse, home=tmp_path)
+    assert repaired.returncode == 0, repaired.stderr
     assert not (prefix / "venv/marker").exists()
-    assert "hrm-edge 9.9.9" in mended.stdout
+    assert "hrm-edge 9.9.9" in repaired.stdout
 
 
 @pytest.mark.slow
@@ -239,7 +239,7 @@ def test_what_is_refused(arguments, words, tmp_path):
     done = setup(*arguments, home=tmp_path)
     assert done.returncode == 2
     assert words in done.stderr
-    assert len(done.stderr.strip().splitlines()) == 2  # what, and how to mend it
+    assert len(done.stderr.strip().splitlines()) == 2  # the problem, and how to fix it
     assert everything(tmp_path) == []
 
 

@@ -248,7 +248,7 @@ def test_the_package_is_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
     packages.clear()
     with pytest.raises(UserError, match="nothing to move data to the GPU with") as error:
         find_cuda()
-    assert "hrm-edge[gpu]" in error.value.mend
+    assert "hrm-edge[gpu]" in error.value.hint
 
 
 def test_the_real_cuda_python_says_that_there_is_no_gpu() -> None:
@@ -267,10 +267,10 @@ def test_the_real_cuda_python_says_that_there_is_no_gpu() -> None:
 def test_a_binding_of_a_newer_cuda_is_told_with_the_one_to_install() -> None:
     with pytest.raises(UserError, match=r"is for CUDA 13\.4, this driver runs CUDA 12\.6 \(cudaSetDevice") as error:
         CudaPython(cuda_runtime(Device(), runtime=13040, driver=12060))
-    assert "pip install 'cuda-python==12.*'" in error.value.mend
+    assert "pip install 'cuda-python==12.*'" in error.value.hint
     with pytest.raises(UserError, match="CUDA: there is no driver") as error:
         CudaPython(cuda_runtime(Device(), driver=0))
-    assert "--runtime nvidia" in error.value.mend
+    assert "--runtime nvidia" in error.value.hint
     CudaPython(cuda_runtime(Device(), runtime=12060, driver=13020))  # an older one is what CUDA promises
 
 
@@ -284,7 +284,7 @@ def test_12_6_without_a_driver_is_told_too() -> None:
     runtime.cudaSetDevice = absent
     with pytest.raises(UserError, match="there is no driver") as error:
         CudaPython(runtime)
-    assert "--runtime nvidia" in error.value.mend
+    assert "--runtime nvidia" in error.value.hint
 
 
 @pytest.mark.parametrize("lost", [False, True])

@@ -72,5 +72,5 @@ def test_tensorboard_gets_the_figures(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(importlib.util.find_spec("wandb") is not None, reason="wandb is installed here")
 def test_wandb_that_is_not_installed_is_said(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"W&B is not installed\npip install 'hrm-edge\[wandb\]'"):
+    with pytest.raises(UserError, match=r"needs wandb, which is not installed\npip install 'hrm-edge\[wandb\]'"):
         Logs(tmp_path, "project")

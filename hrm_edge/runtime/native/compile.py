@@ -15,7 +15,7 @@ from hrm_edge.runtime import compiled
 
 SOURCE = "step.cpp"
 FLAGS = ("-O3", "-march=native", "-std=c++17", "-shared", "-fPIC", "-pthread")
-MEND = "install a C++ compiler (Debian, Ubuntu: sudo apt install g++), or use --backend onnxruntime"
+HINT = "install a C++ compiler (Debian, Ubuntu: sudo apt install g++), or use --backend onnxruntime"
 
 
 def compiler() -> str | None:
@@ -32,7 +32,7 @@ def library() -> ctypes.CDLL:
     """
     found = compiler()
     if found is None:
-        raise UserError("--backend native: there is no C++ compiler here", MEND)
+        raise UserError("--backend native: there is no C++ compiler here", HINT)
     folder = Path(__file__).parent
     sources = b"".join(path.read_bytes() for path in sorted([*folder.glob("*.cpp"), *folder.glob("*.h")]))
     parts = (sources, found.encode(), _version(found), " ".join(FLAGS).encode(), compiled.processor().encode())
@@ -66,4 +66,4 @@ def _compile(found: str, source: Path, out: Path) -> None:
     done = subprocess.run([found, *FLAGS, str(source), "-o", str(out)], capture_output=True, text=True, check=False)
     if done.returncode:
         reason = next((line for line in done.stderr.splitlines() if "error" in line), done.stderr.strip()[-300:])
-        raise UserError(f"--backend native: {found} does not compile the step: {reason}", MEND)
+        raise UserError(f"--backend native: {found} does not compile the step: {reason}", HINT)
