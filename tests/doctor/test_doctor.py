@@ -224,7 +224,7 @@ CASES = [  # (finding, level, words of the problem, words of the hint, tree)
      lambda: replace(NANO(), gpu=NO_DRIVER, packages=binding("12.6.2.post1"))),
     ("engine-session", "warn", "engines cannot run here: nothing to move data", "pip install 'hrm-edge[gpu]'",
      lambda: replace(trees.rtx_desktop(), gpu=NO_BINDING)),
-    ("cuda-python", "warn", "cuda-python 13.4.4 is for another CUDA than this JetPack's (cuda-python 12.6)", "'cuda-python==12.6.*'",
+    ("cuda-python", "warn", "is for another CUDA than this JetPack's (cuda-python 12.6)", "'cuda-python==12.6.*'",
      lambda: replace(NANO(), packages=binding("13.4.4"))),
     ("memory", "fail", "only 71 MiB of memory are free", "swap",
      lambda: changed(NANO(), {"proc/meminfo": trees.meminfo(0.1)})),

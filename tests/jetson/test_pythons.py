@@ -56,8 +56,9 @@ def test_the_wheelhouse_of_a_jetpacks_python_installs_and_solves(version, tmp_pa
     facts = json.loads(run("doctor", "--json"))["facts"]
     assert facts["python"]["version"].startswith(version)
     assert "torch" not in facts["packages"]
-    python = tmp_path / ".local/share/hrm-edge/venv/bin/python"
-    said = subprocess.run([python, "-c", "import cuda.bindings.runtime"], capture_output=True, text=True, check=False)
+    said = subprocess.run(
+        [edge.with_name("python"), "-c", "import cuda.bindings.runtime"], capture_output=True, text=True, check=False
+    )
     assert said.returncode == 0, said.stderr
     for model in ("sudoku-nano", "sudoku-nano-int8"):
         (result,) = json.loads(run("solve", EASY, "--model", model, "--json"))["results"]

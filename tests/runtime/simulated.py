@@ -130,6 +130,7 @@ class CudaError(IntEnum):
 
 def cuda_runtime(device: Device, runtime: int = 12060, driver: int = 12060) -> Any:
     """``cuda.bindings.runtime`` for one CUDA, on a driver of one (0: none): tuples that begin with the error code."""
+    old_driver = CudaError.cudaErrorInsufficientDriver
     ok, kinds = CudaError.cudaSuccess, SimpleNamespace(**{
         name: name for name in ("cudaMemcpyHostToDevice", "cudaMemcpyDeviceToHost", "cudaMemcpyDeviceToDevice")
     })  # fmt: skip
@@ -176,7 +177,7 @@ def cuda_runtime(device: Device, runtime: int = 12060, driver: int = 12060) -> A
     return SimpleNamespace(
         cudaMemcpyKind=kinds, cudaStreamNonBlocking=1, cudaHostAllocDefault=0,
         cudaStreamCaptureMode=SimpleNamespace(cudaStreamCaptureModeThreadLocal="thread local"),
-        cudaSetDevice=lambda index: (CudaError.cudaErrorInsufficientDriver if driver // 1000 < runtime // 1000 else ok,),
+        cudaSetDevice=lambda index: (old_driver if driver // 1000 < runtime // 1000 else ok,),
         cudaRuntimeGetVersion=lambda: (ok, runtime), cudaDriverGetVersion=lambda: (ok, driver),
         cudaStreamCreateWithFlags=lambda flags: (ok, STREAM),
         cudaMalloc=malloc, cudaFree=lambda address: (device.free(address), ok)[1:], cudaMemsetAsync=memset,
