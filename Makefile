@@ -42,7 +42,7 @@ $(VENV)/.installed-docs: $(VENV)/.installed-dev
 
 venv: $(VENV)/.installed-dev ## make the environment with everything that development needs
 
-quickstart: $(VENV)/.installed ## the whole road on a small puzzle: data, train, export, bench, solve (minutes on a CPU)
+quickstart: $(VENV)/.installed ## the whole pipeline on a small puzzle: data, train, export, bench, solve (minutes on a CPU)
 	PATH="$(abspath $(BIN)):$$PATH" scripts/quickstart.sh
 
 # All cores, but no more processes than memory is usual for: each loads torch. Only here: a plain pytest stays in one

@@ -34,7 +34,7 @@ BASE = {
     "terminal",
     "zoo",
 }
-CORE = {"session", "solve", "parity"}
+CORE = {"session", "solution", "solve", "parity"}
 EDGE = {"runtime", "plugin", "vision", "bench", "demo", "doctor", "remote"}
 HOST = {"model", "ops", "data", "train", "quant", "export", "digits"}
 
@@ -60,7 +60,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "terminal": set(),
     # core
     "session": {"spec"},
-    "solve": {"errors", "spec", "tasks", "session"},
+    "solution": {"tasks"},
+    "solve": {"errors", "spec", "tasks", "session", "solution"},
     "parity": {"manifest", "recipe", "report", "session", "tasks"},
     # edge
     "runtime": {"child", "quiet", "errors", "files", "packages", "spec", "manifest", "session", "plugin"},
@@ -93,6 +94,7 @@ MAY_USE: dict[str, set[str]] = {
     "tasks": {"numpy"},
     "terminal": {"rich"},
     "session": {"numpy"},
+    "solution": {"numpy"},
     "solve": {"numpy"},
     "parity": {"numpy"},
     "runtime": {

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from hrm_edge.report import Answers, AtViews, Model, Paired, accuracy_drop, wilson_95
-from hrm_edge.solve import Solutions
+from hrm_edge.solution import Solutions
 from hrm_edge.tasks.base import Bools, Task, Tokens, exact
 from hrm_edge.tasks.maze import Maze
 

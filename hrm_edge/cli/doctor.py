@@ -25,7 +25,7 @@ def doctor(as_json: bool) -> None:
     """Look at this machine: board, JetPack, CUDA, TensorRT, Python, memory, cameras, sensors, rights.
 
     The worst comes first, each finding with the command that fixes it. A puzzle is solved on the way: exit code 1 says
-    that the default road (a shipped model on ONNX Runtime, on the CPU) does not work here, or on a Jetson that no
+    that the default pipeline (a shipped model on ONNX Runtime, on the CPU) does not work here, or on a Jetson that no
     engine can run.
 
     \b
@@ -36,21 +36,21 @@ def doctor(as_json: bool) -> None:
     from hrm_edge.doctor.machine import Machine
     from hrm_edge.errors import GateError
 
-    diagnosis = diagnose(Machine(), try_road)
+    diagnosis = diagnose(Machine(), try_pipeline)
     if as_json:
         print_json(diagnosis.model_dump(mode="json", by_alias=True))
     else:
         _show(diagnosis)
     if not diagnosis.passed:
         worst = diagnosis.findings[0]
-        works = worst.name == "engine-session"  # which is judged beside the default road
-        problem = worst.problem if works else f"the default road does not work here: {worst.problem}"
+        works = worst.name == "engine-session"  # which is judged beside the default pipeline
+        problem = worst.problem if works else f"the default pipeline does not work here: {worst.problem}"
         raise GateError(problem, worst.hint)
     if not as_json:
         echo("Next: hrm-edge bench sudoku-nano --duration 10s")
 
 
-def try_road() -> str:
+def try_pipeline() -> str:
     """Solve an easy puzzle with the shipped model on ONNX Runtime; returns how it went."""
     from hrm_edge import zoo
     from hrm_edge.cli.resolve import resolve_model
@@ -79,7 +79,7 @@ def _show(diagnosis: Diagnosis) -> None:
     about = Table.grid(padding=(0, 2))
     for key, value in _about(diagnosis.facts):
         about.add_row(Text(key, style="dim"), Text(value))
-    about.add_row(Text("default road", style="dim"), Text(diagnosis.road))
+    about.add_row(Text("default pipeline", style="dim"), Text(diagnosis.pipeline))
     found = Table.grid(padding=(0, 2))
     for finding in diagnosis.findings:
         found.add_row(Text(finding.level, style=_STYLES[finding.level]), Text(finding.problem))

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from hrm_edge.cli.resolve import Resolved
     from hrm_edge.errors import GateError
     from hrm_edge.runtime import Backend
-    from hrm_edge.solve import Solution, Solutions
+    from hrm_edge.solution import Solution, Solutions
     from hrm_edge.tasks.base import Task, Tokens
     from hrm_edge.tasks.puzzles import Puzzles
 
@@ -32,6 +32,13 @@ if TYPE_CHECKING:
 @click.option("--views", type=click.IntRange(1), default=64, show_default=True, help="Symmetries tried per puzzle.")
 @guesses_option
 @click.option("--budget", type=Duration(), help="Time for a puzzle after which no further view is tried, as 200ms.")
+@click.option(
+    "--parallel-views",
+    type=click.IntRange(1),
+    default=1,
+    show_default=True,
+    help="Further views of a puzzle that are tried at the same time in one batch: quicker on a GPU.",
+)
 @click.option("--max-steps", type=click.IntRange(1), help="ACT steps per view.  [default: the model's]")
 @backend_option
 @click.option("--threads", type=click.IntRange(1), help="Threads of one step (ONNX Runtime).")
@@ -41,7 +48,8 @@ if TYPE_CHECKING:
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def solve(
     puzzle: str, model: str | None, task_name: str | None, views: int, guesses: int | None, budget: float | None,
-    max_steps: int | None, backend: Backend | None, threads: int | None, seed: int, overlay: Path | None, as_json: bool,
+    parallel_views: int, max_steps: int | None, backend: Backend | None, threads: int | None, seed: int,
+    overlay: Path | None, as_json: bool,
 ) -> None:  # fmt: skip
     """Solve PUZZLE: its cells row by row, a file of puzzles, a picture, or a folder of pictures.
 
@@ -80,7 +88,7 @@ def solve(
             f"{model} is for ARC, where a grid alone does not say what to do with it",
             f"build a data folder of the tasks and run: hrm-edge eval {model} --data DATA --submission FILE",
         )
-    options = _Options(views, guesses, budget, max_steps, seed)
+    options = _Options(views, guesses, budget, parallel_views, max_steps, seed)
     results = _pictures(paths, resolved, model, options) if paths else _puzzles(puzzle, resolved, model, options)
     if as_json:
         print_json({"results": [result.document(task) for result in results]})
@@ -104,6 +112,7 @@ class _Options:
     views: int
     guesses: int | None
     budget_s: float | None
+    parallel_views: int
     max_steps: int | None
     seed: int
 
@@ -188,8 +197,8 @@ def _solve(givens: Tokens, resolved: Resolved, options: _Options) -> Solutions:
     with progress_bar("solving", len(givens)) as progress:
         return run(
             resolved.session, resolved.task, givens, halt="rules", max_steps=options.max_steps, views=options.views,
-            guesses=options.guesses, budget_s=options.budget_s, seed=options.seed,
-            on_progress=lambda done, verified: progress(done),
+            guesses=options.guesses, budget_s=options.budget_s, parallel_views=options.parallel_views,
+            seed=options.seed, on_progress=lambda done, verified: progress(done),
         )  # fmt: skip
 
 

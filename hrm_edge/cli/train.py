@@ -210,7 +210,7 @@ def _train(options: Recipe, run: Path, own: list[str], flags: dict[str, Any], wo
 
     trainer = start(options, run, resume=flags["resume"], world=world, wandb=flags["wandb"], load=load_initial)
     with Progress(trainer) as progress:
-        outcome = trainer.run(time_limit=flags["time_limit"], stop=lambda: bool(stopped), report=progress.show)
+        outcome = trainer.run(time_limit=flags["time_limit"], stop=lambda: bool(stopped), on_progress=progress.show)
     progress.table(outcome)
     again = f"hrm-edge {' '.join(map(shlex.quote, own))} --resume"
     if world.size > 1:

@@ -31,7 +31,7 @@ def canonical(task: Sudoku, tokens: Tokens) -> Tokens:
     """
     if not has_canonical(task):
         raise UserError(f"no canonical form for {task.name}", f"boards up to {MAX_SIDE}x{MAX_SIDE} have one")
-    from hrm_edge.data.compiled_canonical import canonical as compiled  # the compiler is an extra
+    from hrm_edge.data.canonical_numba import canonical as compiled  # the compiler is an extra
 
     rows = np.array(np.atleast_2d(tokens), dtype=np.uint8, order="C")
     out = np.empty_like(rows)

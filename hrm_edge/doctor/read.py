@@ -43,7 +43,7 @@ PACKAGES = (
 # What backends, pictures, training and export stand on: "installed" is no promise that it loads.
 JUDGED = ("numpy", "cv2", "onnx", "openvino", "tensorrt_rtx", "torch", "torch_tensorrt")
 TENSORRT_PIP = ("tensorrt", "tensorrt-cu12", "tensorrt-cu13", "tensorrt-cu12-bindings", "tensorrt-cu13-bindings")
-RUNTIMES = {"onnxruntime": "ort", "openvino": "ov"}  # CPU backend → its module in hrm_edge.runtime
+RUNTIMES = {"onnxruntime": "ort", "openvino": "openvino"}  # CPU backend → its module in hrm_edge.runtime
 COMPILERS = ("c++", "g++", "clang++")  # as runtime/native/compile.py looks for them
 GROUPS = ("video", "render", "i2c", "jtop")  # cameras, GPU, power sensors, jtop's socket
 _VERSION = r"\d+(?:\.\d+)*"

@@ -139,7 +139,7 @@ class Trainer:
         *,
         time_limit: float | None = None,
         stop: Callable[[], bool] = lambda: False,
-        report: Report = lambda line: None,
+        on_progress: Report = lambda line: None,
     ) -> Outcome:
         """Train to the recipe's last step, to ``time_limit`` seconds, or until ``stop()``; always ends saved.
 
@@ -147,7 +147,7 @@ class Trainer:
         ``LostPeers`` when another rank is gone. The last whole checkpoint is kept in every case.
         """
         with self.world.watched(), contextlib.ExitStack() as stack:
-            self.world.on_all_ranks(lambda: self._open(stack, report) if self.world.rank == 0 else None)
+            self.world.on_all_ranks(lambda: self._open(stack, on_progress) if self.world.rank == 0 else None)
             try:
                 outcome = self._train(time_limit, stop)
             except BaseException as error:
@@ -156,12 +156,12 @@ class Trainer:
             self.world.on_all_ranks(self.writer.wait)  # no rank leaves before all is written
         return outcome
 
-    def _open(self, stack: contextlib.ExitStack, report: Report) -> None:
+    def _open(self, stack: contextlib.ExitStack, on_progress: Report) -> None:
         stack.enter_context(lock_run_folder(self.run_folder))
         write_text(self.run_folder / RECIPE_FILE, self.recipe.dump())
         if self.best is not None:  # a kill may have come between the checkpoint and this mark
             mark_best(self.run_folder, self.best)
-        self.logs.open(self.learner.step, self.recipe.model_dump(mode="json"), report)
+        self.logs.open(self.learner.step, self.recipe.model_dump(mode="json"), on_progress)
         stack.callback(self.logs.close)
 
     def _end_writing(self, error: BaseException) -> None:

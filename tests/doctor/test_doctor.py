@@ -23,11 +23,11 @@ ROOT = Path(__file__).parents[2]
 NO_MODULE = "ModuleNotFoundError: No module named"
 
 
-def road() -> str:
+def pipeline() -> str:
     return "solved"
 
 
-def look(tree: Tree, root: Path, walk: Callable[[], str] = road) -> Diagnosis:
+def look(tree: Tree, root: Path, walk: Callable[[], str] = pipeline) -> Diagnosis:
     return diagnose(tree.machine(root), walk)
 
 
@@ -243,11 +243,11 @@ def test_a_fault_is_found_and_its_mend_named(name, level, problem, hint, make, t
     assert diagnosis.passed is (level != "fail")
     order = [LEVELS.index(finding.level) for finding in diagnosis.findings]
     assert order == sorted(order)
-    if name == "engine-session":  # beside the default road, which is walked
-        assert diagnosis.road == road()
+    if name == "engine-session":  # beside the default pipeline, which is walked
+        assert diagnosis.pipeline == road()
         assert not any(backend.works for backend in diagnosis.backends if backend.name.startswith("tensorrt"))
     elif level == "fail":
-        assert diagnosis.road.startswith("not tried")
+        assert diagnosis.pipeline.startswith("not tried")
 
 
 def test_a_road_that_fails_is_the_worst_finding(tmp_path):
@@ -304,13 +304,13 @@ def test_garbage_never_stops_it(seed, tmp_path):
     garble(rng, tmp_path)
     answers = ["", "\0", ",,,", "a,b,c\n,,\n", "CUDA Version: x", "NV Power Mode: ", "x, ², ³"]
     tree.programs = {name: rng.choice([*answers, text]) for name, text in tree.programs.items()}
-    diagnosis = diagnose(tree.over(tmp_path), road)
+    diagnosis = diagnose(tree.over(tmp_path), pipeline)
     assert Diagnosis.model_validate_json(diagnosis.model_dump_json()) == diagnosis
 
 
 def test_this_machine():
-    """The real one, with its real packages: the road is not walked here (tests/cli does)."""
-    diagnosis = diagnose(Machine(), road)
+    """The real one, with its real packages: the pipeline is not run here (tests/cli does)."""
+    diagnosis = diagnose(Machine(), pipeline)
     assert diagnosis.facts.onnxruntime.version is not None
     assert diagnosis.facts.resources.memory_bytes
     assert "numpy" in diagnosis.facts.packages

@@ -18,7 +18,7 @@ from hrm_edge.errors import UserError
 from hrm_edge.manifest import STEP_FILE, read_manifest, write_manifest
 from hrm_edge.runtime import open_artifact, open_step
 from hrm_edge.runtime.choose import candidates
-from hrm_edge.runtime.compiled import processor
+from hrm_edge.runtime.compile_cache import processor
 from hrm_edge.runtime.native import compile as compiling
 from hrm_edge.runtime.native.session import available, why_unsupported
 from hrm_edge.solve import solve
