@@ -96,7 +96,7 @@ def test_a_sweep_runs_the_installed_package(hostile):
 
 
 def test_several_ranks_run_the_installed_package(hostile, capfd):
-    from hrm_edge.train.launch import Hosts, launch
+    from hrm_edge.training.launch import Hosts, launch
 
     assert launch(["--version"], Hosts(nproc=2)) == 0
     assert capfd.readouterr().out.count("hrm-edge") == 2

@@ -123,7 +123,7 @@ def _load(model: Path, task: str | None) -> tuple[Any, Any, Any, Any]:
     from hrm_edge.manifest import MANIFEST
     from hrm_edge.model.load import load_model
     from hrm_edge.recipe import Limits, Quantization, load_recipe
-    from hrm_edge.train.checkpoint import RECIPE_FILE
+    from hrm_edge.training.checkpoint import RECIPE_FILE
 
     if (model / MANIFEST).is_file():
         return *recover(model), Quantization(), Limits()

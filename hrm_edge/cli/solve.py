@@ -71,7 +71,6 @@ def solve(
     from hrm_edge.cli.pictures import check_overlay, draw_overlay, picture_paths
     from hrm_edge.cli.resolve import resolve_model
     from hrm_edge.errors import UserError
-    from hrm_edge.tasks.arc import Arc
 
     folder = None
     if model is None and (model := zoo.default_for("sudoku")) is not None:
@@ -83,7 +82,7 @@ def solve(
         check_overlay(overlay, puzzle, paths)
     resolved = resolve_model(model, threads, task_name, backend, folder=folder)
     task = resolved.task
-    if isinstance(task, Arc):
+    if not task.has_rules:
         raise UserError(
             f"{model} is for ARC, where a grid alone does not say what to do with it",
             f"build a data folder of the tasks and run: hrm-edge eval {model} --data DATA --submission FILE",
@@ -205,7 +204,6 @@ def _solve(givens: Tokens, resolved: Resolved, options: _Options) -> Solutions:
 def _unsolved(results: list[_Result], task: Task, options: _Options, default_steps: int) -> GateError:
     """What is left undone, and what helps against each kind of it."""
     from hrm_edge.errors import GateError
-    from hrm_edge.tasks.maze import Maze
 
     unread = sum(result.solution is None for result in results)
     unsolved = sum(result.solution is not None and not result.verified for result in results)
@@ -218,7 +216,7 @@ def _unsolved(results: list[_Result], task: Task, options: _Options, default_ste
         cost = f"views tried: {options.views}, steps of each: {steps}"
         what.append(f"{unsolved} of {len(results)} puzzles not solved ({cost})")
         more = [f"--max-steps {default_steps}"] if steps < default_steps else []
-        most = len(task.symmetries()) if isinstance(task, Maze) else 4 * options.views
+        most = task.distinct_views or 4 * options.views
         more += [f"--views {min(most, 4 * options.views)}"] if options.views < most else []
         more += ["a longer --budget"] if options.budget_s is not None else []
         hints.append(f"try more: {' '.join(more)}, or a stronger model" if more else "try a stronger model")

@@ -27,9 +27,9 @@ from hrm_edge.errors import UserError
 from hrm_edge.model.load import load_model
 from hrm_edge.model.weights import checkpoints
 from hrm_edge.tasks import get_task
-from hrm_edge.train import launch as launching
-from hrm_edge.train.launch import Hosts, launch
-from hrm_edge.train.loggers import LOG_FILE, read_lines
+from hrm_edge.training import launch as launching
+from hrm_edge.training.launch import Hosts, launch
+from hrm_edge.training.loggers import LOG_FILE, read_lines
 from tests.train.ranks import ROOT, recipe
 
 

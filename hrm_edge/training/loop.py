@@ -24,16 +24,16 @@ from hrm_edge.quant.aware import train_rounded
 from hrm_edge.recipe import Recipe, changed_keys
 from hrm_edge.spec import ModelSpec
 from hrm_edge.tasks import get_task
-from hrm_edge.train.checkpoint import RECIPE_FILE, Best, Restored, Snapshot, mark_best, prune, save_checkpoint
-from hrm_edge.train.distributed import OtherRankFailed, World, alone
-from hrm_edge.train.evaluation import evaluate
-from hrm_edge.train.feed import Feed
-from hrm_edge.train.folder import lock_run_folder, was_restarted
-from hrm_edge.train.learner import Learner
-from hrm_edge.train.loggers import Line, Logs
-from hrm_edge.train.precision import Bf16, bf16_on, decided
-from hrm_edge.train.window import Window
-from hrm_edge.train.writer import Writer
+from hrm_edge.training.checkpoint import RECIPE_FILE, Best, Restored, Snapshot, mark_best, prune, save_checkpoint
+from hrm_edge.training.distributed import OtherRankFailed, World, alone
+from hrm_edge.training.evaluation import evaluate
+from hrm_edge.training.feed import Feed
+from hrm_edge.training.folder import lock_run_folder, was_restarted
+from hrm_edge.training.learner import Learner
+from hrm_edge.training.loggers import Line, Logs
+from hrm_edge.training.precision import Bf16, bf16_on, decided
+from hrm_edge.training.window import Window
+from hrm_edge.training.writer import Writer
 
 LOG_EVERY = 20  # optimizer steps between log lines
 _GO_ON, _TIME, _STOP, _FAILED = range(4)  # what a rank says after each step; the highest holds for all

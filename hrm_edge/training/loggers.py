@@ -13,7 +13,7 @@ from typing import Any
 
 from hrm_edge.files import write_text
 from hrm_edge.packages import check_installed
-from hrm_edge.train.window import FIGURES
+from hrm_edge.training.window import FIGURES
 
 LOG_FILE = "metrics.jsonl"
 CSV_FILE = "metrics.csv"
