@@ -244,7 +244,7 @@ def test_a_fault_is_found_and_its_mend_named(name, level, problem, hint, make, t
     order = [LEVELS.index(finding.level) for finding in diagnosis.findings]
     assert order == sorted(order)
     if name == "engine-session":  # beside the default pipeline, which is walked
-        assert diagnosis.pipeline == road()
+        assert diagnosis.pipeline == pipeline()
         assert not any(backend.works for backend in diagnosis.backends if backend.name.startswith("tensorrt"))
     elif level == "fail":
         assert diagnosis.pipeline.startswith("not tried")
