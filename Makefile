@@ -70,8 +70,16 @@ format: $(VENV)/.installed-dev ## fix what the linter and the formatter can
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-wheelhouse: $(VENV)/.installed-dev ## the edge part's wheels for boards without internet, in build/wheelhouse
-	$(BIN)/python scripts/wheelhouse.py --out build/wheelhouse --extra web --extra report
+# Its own small environment: what gathers the wheels needs no torch. uv resolves for another machine than this one.
+build/wheelhouse-venv/.installed: pyproject.toml constraints.txt
+	test -x $(@D)/bin/python || "$(PYTHON)" -m venv $(@D)
+	$(@D)/bin/python -m pip --disable-pip-version-check install --constraint constraints.txt $(PIP_ARGS) \
+		hatchling editables click uv
+	@touch $@
+
+wheelhouse: build/wheelhouse-venv/.installed ## the edge part's wheels for boards without internet, in build/wheelhouse
+	PATH="$(abspath build/wheelhouse-venv/bin):$$PATH" PYTHONPATH=. build/wheelhouse-venv/bin/python \
+		scripts/wheelhouse.py --out build/wheelhouse
 
 docs: $(VENV)/.installed-docs ## the documentation site, in build/site
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
