@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The whole road on 4x4 Sudoku: data -> train -> export (fp32, INT8) -> bench -> solve. Called by `make quickstart`.
+# The whole pipeline on 4x4 Sudoku: data -> train -> export (fp32, INT8) -> bench -> solve. Called by `make quickstart`.
 # A step that is done is not done again, and a training run that was cut off goes on; a changed recipe starts afresh.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -55,5 +55,5 @@ if min(accuracies) < 0.99:
     sys.exit("Failed: the quick start promises 99 % exact accuracy")
 PYTHON
 tool=$(command -v hrm-edge)
-printf '\nThe whole road took %d s. Reports: %s\n' "$SECONDS" "$OUT/bench-fp32.json $OUT/bench-int8.json"
+printf '\nThe whole pipeline took %d s. Reports: %s\n' "$SECONDS" "$OUT/bench-fp32.json $OUT/bench-int8.json"
 printf 'Next, a puzzle of your own (0 is a blank):\n  %s\n' "${tool#"$PWD"/} solve 0010040000200300 --model $OUT/int8"

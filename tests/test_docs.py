@@ -1,6 +1,6 @@
 """What the documents say can be typed: commands parse with the real command line, make targets exist, links resolve.
 
-Only the reading is checked here; ``make quickstart`` runs the road itself.
+Only the reading is checked here; ``make quickstart`` runs the pipeline itself.
 """
 
 from __future__ import annotations

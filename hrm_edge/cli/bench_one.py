@@ -109,8 +109,8 @@ def measure(context: click.Context, model: str, options: Options) -> tuple[Bench
     ask = Ask(options.scenario, Plan(options.duration, options.fps), options.power, options.idle, options.strict)
     with progress_bar(options.scenario, 1.0) as progress:
         report = bench(
-            solver, puzzles.givens, puzzles.labels, subject=subject, ask=ask, progress=progress,
-            puzzle_ids=puzzles.ids, tell=lambda message: echo(message, err=True),
+            solver, puzzles.givens, puzzles.labels, subject=subject, ask=ask, on_progress=progress,
+            puzzle_ids=puzzles.ids, on_message=lambda message: echo(message, err=True),
         )  # fmt: skip
     return report, task.format(puzzles.givens[0])
 

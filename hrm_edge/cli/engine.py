@@ -126,8 +126,8 @@ def export_engine(artifact: Path, out: Path, given: dict[str, Any], make: Make |
         frontend="onnx" if make is None else "torch-tensorrt",
         module=chosen.get("module", False),
     )
-    with status("building the engine") as say:
-        engine, cached = build_engine(artifact, out, options, tell=say, make=make)
+    with status("building the engine") as on_message:
+        engine, cached = build_engine(artifact, out, options, on_message=on_message, make=make)
     parity, reason = check_built(out, engine)
     _show(engine, out, cached, f"not measured: {reason}" if parity is None else said_of(parity))
     if parity is None:

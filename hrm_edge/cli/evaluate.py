@@ -88,11 +88,10 @@ def evaluate(
     from hrm_edge.cli.options import STDOUT, report_outputs, show_report
     from hrm_edge.cli.resolve import resolve_model
     from hrm_edge.errors import UserError
-    from hrm_edge.tasks.arc import Arc
 
     resolved = resolve_model(model, threads, task_name, backend, slots=slots)
     task, session = resolved.task, resolved.session
-    is_arc = isinstance(task, Arc)
+    is_arc = task.family == "arc"
     if submission is not None and not is_arc:
         raise UserError(f"--submission is for arc, {model} is for {task.name}", "leave it out")
     if other is not None and is_arc:

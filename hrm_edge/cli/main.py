@@ -39,7 +39,7 @@ class Verb(NamedTuple):
     summary: str
 
 
-VERBS = {  # in the order of the road
+VERBS = {  # in the order of the pipeline
     "doctor": Verb("hrm_edge.cli.doctor:doctor", "Say what this machine has and lacks, and how to fix it."),
     "info": Verb("hrm_edge.cli.info:info", "Show a model's or recipe's parameters, FLOPs and manifest."),
     "data": Verb("hrm_edge.cli.data:data", "Build data sets from a file, a hub or the puzzle generator."),

@@ -100,7 +100,7 @@ def picture_paths(puzzle: str) -> list[Path]:
 
 def read_pictures(paths: list[Path], task: Task, model: str) -> list[Picture]:
     """Locate, read and judge every picture; faults of a picture are kept in it."""
-    if not isinstance(task, Sudoku) or task.side != 9:
+    if task.name != "sudoku":
         raise UserError(f"pictures are read as 9x9 Sudokus, {model} solves {task.name}", "name another --model")
     try:
         from hrm_edge.vision.read import Reader
@@ -111,7 +111,7 @@ def read_pictures(paths: list[Path], task: Task, model: str) -> list[Picture]:
     reader, found = Reader(), []
     with progress_bar("reading", len(paths)) as progress:
         for done, path in enumerate(paths, 1):
-            found.append(_read(path, reader, task))
+            found.append(_read(path, reader, Sudoku()))
             progress(done)
     return found
 

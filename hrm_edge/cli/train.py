@@ -18,7 +18,7 @@ from hrm_edge.terminal import echo
 
 if TYPE_CHECKING:
     from hrm_edge.recipe import Recipe
-    from hrm_edge.train.distributed import World
+    from hrm_edge.training.distributed import World
 
 
 class NodeRange(click.ParamType):
@@ -144,8 +144,8 @@ def _launch(options: Recipe, own: list[str], nproc: int, flags: dict[str, Any]) 
     chosen = os.environ.get("TORCH_CPP_LOG_LEVEL")  # read when torch loads
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "FATAL")  # a C++ stack for every try to reach the other hosts
     from hrm_edge.errors import UserError
-    from hrm_edge.train.launch import Hosts, launch
-    from hrm_edge.train.loop import check_batch
+    from hrm_edge.training.launch import Hosts, launch
+    from hrm_edge.training.loop import check_batch
 
     os.environ["TORCH_CPP_LOG_LEVEL"] = chosen or "ERROR"  # the processes to be started: no warnings about host names
 
@@ -172,11 +172,11 @@ def _launch(options: Recipe, own: list[str], nproc: int, flags: dict[str, Any]) 
 
 def _work(options: Recipe, run: Path, own: list[str], flags: dict[str, Any]) -> None:
     """Train in this process: alone, or as the rank that the environment names."""
-    from hrm_edge.train.memory import keep_memory
+    from hrm_edge.training.memory import keep_memory
 
     keep_memory()
     from hrm_edge.errors import GateError, Interrupted, UserError
-    from hrm_edge.train.distributed import OtherRankFailed, joined
+    from hrm_edge.training.distributed import OtherRankFailed, joined
 
     with _stop_flag() as stopped, joined(flags["host_timeout"]) as world:
         try:
@@ -210,12 +210,12 @@ def load_initial(name: str) -> tuple[Any, Any, Path]:
 
 def _train(options: Recipe, run: Path, own: list[str], flags: dict[str, Any], world: World, stopped: list[str]) -> None:
     from hrm_edge.errors import Interrupted
-    from hrm_edge.train.loop import start
-    from hrm_edge.train.progress import Progress
+    from hrm_edge.training.loop import start
+    from hrm_edge.training.progress import Progress
 
     trainer = start(options, run, resume=flags["resume"], world=world, wandb=flags["wandb"], load=load_initial)
     with Progress(trainer) as progress:
-        outcome = trainer.run(time_limit=flags["time_limit"], stop=lambda: bool(stopped), report=progress.show)
+        outcome = trainer.run(time_limit=flags["time_limit"], stop=lambda: bool(stopped), on_progress=progress.show)
     progress.table(outcome)
     again = f"hrm-edge {' '.join(map(shlex.quote, own))} --resume"
     if world.size > 1:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from hrm_edge.errors import UserError
-from hrm_edge.train.loggers import COLUMNS, CSV_FILE, LOG_FILE, TENSORBOARD, Logs, read_lines
+from hrm_edge.training.loggers import COLUMNS, CSV_FILE, LOG_FILE, TENSORBOARD, Logs, read_lines
 
 
 def line(step: int, **figures: Any) -> dict[str, Any]:
