@@ -14,7 +14,6 @@ from hrm_edge.api.engine_parity import check_first
 from hrm_edge.api.model import Model
 from hrm_edge.errors import UserError
 from hrm_edge.manifest import read_manifest
-from hrm_edge.tasks.arc import Arc
 
 if TYPE_CHECKING:
     from hrm_edge.bench.run import Subject
@@ -53,7 +52,7 @@ def evaluate(
     from hrm_edge.bench.run import evaluate as run
     from hrm_edge.bench.scenarios import Solver
 
-    is_arc = isinstance(model.task, Arc)
+    is_arc = model.task.family == "arc"
     if paired is not None and is_arc:
         raise UserError("--paired is not for arc, whose answers vote", "leave it out: compare the two pass@2")
     steps = options.max_steps or model.session.spec.max_steps

@@ -100,7 +100,7 @@ def picture_paths(puzzle: str) -> list[Path]:
 
 def read_pictures(paths: list[Path], task: Task, model: str, on_progress: OnProgress) -> list[Picture]:
     """Locate, read and judge every picture; faults of a picture are kept in it."""
-    if not isinstance(task, Sudoku) or task.side != 9:
+    if task.name != "sudoku":
         raise UserError(f"pictures are read as 9x9 Sudokus, {model} solves {task.name}", "name another --model")
     try:
         from hrm_edge.vision.read import Reader
@@ -110,7 +110,7 @@ def read_pictures(paths: list[Path], task: Task, model: str, on_progress: OnProg
         raise UserError("reading pictures needs OpenCV", "pip install 'hrm-edge[vision]'") from error
     reader, pictures = Reader(), []
     for done, path in enumerate(paths, 1):
-        pictures.append(_read(path, reader, task))
+        pictures.append(_read(path, reader, Sudoku()))
         on_progress("reading", done, len(paths))
     return pictures
 

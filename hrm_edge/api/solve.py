@@ -19,7 +19,6 @@ from hrm_edge.api.model import Model
 from hrm_edge.api.pictures import Picture, draw_overlay, givens_of, picture_paths, read_pictures
 from hrm_edge.errors import UserError
 from hrm_edge.solution import Solution, Solutions
-from hrm_edge.tasks.arc import Arc
 from hrm_edge.tasks.base import Task, Tokens
 from hrm_edge.tasks.puzzles import TYPED, Puzzles, Source
 from hrm_edge.tasks.sudoku import BLANK, Sudoku
@@ -144,7 +143,7 @@ def solve_all(
     a folder of pictures the fault of a single one is its result.
     """
     task = model.task
-    if isinstance(task, Arc):
+    if not task.has_rules:
         raise UserError(
             f"{model.called} is for ARC, where a grid alone does not say what to do with it",
             f"build a data folder of the tasks and run: hrm-edge eval {model.called} --data DATA --submission FILE",

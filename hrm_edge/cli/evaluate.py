@@ -71,10 +71,9 @@ def evaluate(
     from hrm_edge.api.open import load
     from hrm_edge.cli.options import STDOUT, progress_bars, report_outputs, say, show_report
     from hrm_edge.errors import UserError
-    from hrm_edge.tasks.arc import Arc
 
     opened = load(model, threads=threads, task=task_name, backend=backend, slots=slots, on_message=say)
-    if submission is not None and not isinstance(opened.task, Arc):
+    if submission is not None and opened.task.family != "arc":
         raise UserError(f"--submission is for arc, {model} is for {opened.task.name}", "leave it out")
     if submission == STDOUT:
         raise UserError("--submission -: stdout is for reports", "name a file")

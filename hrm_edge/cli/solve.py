@@ -111,7 +111,6 @@ def _check_overlay(overlay: Path, puzzle: str, paths: list[Path]) -> None:
 def _unsolved(results: list[Result], task: Task, options: SolveOptions, default_steps: int) -> GateError:
     """Say what is left undone, and what helps against each kind of it."""
     from hrm_edge.errors import GateError
-    from hrm_edge.tasks.maze import Maze
 
     unread = sum(result.solution is None for result in results)
     unsolved = sum(result.solution is not None and not result.verified for result in results)
@@ -124,7 +123,7 @@ def _unsolved(results: list[Result], task: Task, options: SolveOptions, default_
         cost = f"views tried: {options.views}, steps of each: {steps}"
         what.append(f"{unsolved} of {len(results)} puzzles not solved ({cost})")
         more = [f"--max-steps {default_steps}"] if steps < default_steps else []
-        most = len(task.symmetries()) if isinstance(task, Maze) else 4 * options.views
+        most = task.distinct_views or 4 * options.views
         more += [f"--views {min(most, 4 * options.views)}"] if options.views < most else []
         more += ["a longer --budget"] if options.budget_s is not None else []
         hints.append(f"try more: {' '.join(more)}, or a stronger model" if more else "try a stronger model")

@@ -7,21 +7,22 @@ from __future__ import annotations
 
 import functools
 import itertools
+from typing import TypeGuard
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hrm_edge.errors import UserError
-from hrm_edge.tasks.base import Tokens
+from hrm_edge.tasks.base import Task, Tokens
 from hrm_edge.tasks.sudoku import Sudoku
 
 MAX_SIDE = 9
 """Largest side of a canonical form: a 16x16 board has 8 million column orders."""
 
 
-def has_canonical(task: Sudoku) -> bool:
+def has_canonical(task: Task) -> TypeGuard[Sudoku]:
     """Can this task's puzzles be brought to a canonical form?"""
-    return task.side <= MAX_SIDE
+    return task.family == "sudoku" and task.seq_len <= MAX_SIDE**2
 
 
 def canonical(task: Sudoku, tokens: Tokens) -> Tokens:
