@@ -21,7 +21,7 @@ from hrm_edge.errors import UserError
 from hrm_edge.solution import Solution, Solutions
 from hrm_edge.tasks.base import Task, Tokens
 from hrm_edge.tasks.puzzles import TYPED, Puzzles, Source
-from hrm_edge.tasks.sudoku import BLANK, Sudoku
+from hrm_edge.tasks.sudoku import BLANK
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
@@ -76,6 +76,16 @@ class Result:
         return None if self.solution is None else self.task.format(self.solution.answer)
 
     @property
+    def steps(self) -> int:
+        """ACT steps spent on the puzzle, all views together."""
+        return 0 if self.solution is None else self.solution.steps
+
+    @property
+    def views(self) -> int:
+        """Views tried; 1 is the puzzle as given."""
+        return 0 if self.solution is None else self.solution.views
+
+    @property
     def latency_ms(self) -> float | None:
         """Milliseconds that the puzzle held a slot of the batch, all views together."""
         return None if self.solution is None else 1e3 * self.solution.latency_s
@@ -88,8 +98,8 @@ class Result:
             "puzzle": self.puzzle,
             "answer": self.answer,
             "verified": self.verified,
-            "steps": 0 if self.solution is None else self.solution.steps,
-            "views": 0 if self.solution is None else self.solution.views,
+            "steps": self.steps,
+            "views": self.views,
             "latency_ms": self.latency_ms,
             **({} if self.picture is None else {"picture": self.picture.about()}),
         }
@@ -221,9 +231,9 @@ def _read_list(texts: Sequence[str], task: Task) -> Puzzles:
 
 def _from_array(array: np.ndarray, task: Task) -> tuple[Puzzles, bool]:
     """Read digits [S], [side, side], [N, S] or [N, side, side], 0 for a blank, and whether they are one puzzle."""
-    if not isinstance(task, Sudoku):
+    if task.family != "sudoku":
         raise UserError(f"an array of digits is a Sudoku, the model solves {task.name}", "give the puzzle as text")
-    side, cells = task.side, task.seq_len
+    side, cells = task.grid[0], task.seq_len
     count = len(array) if array.ndim else 0
     shapes = (cells,), (side, side), (count, cells), (count, side, side)
     if array.shape not in shapes or not np.issubdtype(array.dtype, np.integer):
