@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from hrm_edge import __version__
 from hrm_edge.doctor.backends import Backend, backends
+from hrm_edge.doctor.engine import engine_rules
 from hrm_edge.doctor.facts import Facts
 from hrm_edge.doctor.findings import Finding, fail, worst_first
 from hrm_edge.doctor.machine import Machine
@@ -25,7 +26,7 @@ class Diagnosis(BaseModel):
 
     schema_version: int = SCHEMA_VERSION
     hrm_edge: str = __version__
-    passed: bool = Field(description="the default pipeline works: no finding is a 'fail'")
+    passed: bool = Field(description="no finding is a 'fail': the default pipeline works, and on a Jetson engines")
     pipeline: str = Field(alias="road", description="result of solving a puzzle with a shipped model, default backend")
     facts: Facts
     findings: list[Finding]
@@ -51,6 +52,6 @@ def diagnose(machine: Machine, try_pipeline: Callable[[], str]) -> Diagnosis:
             pipeline = f"failed: {error}"
             what = f"solving a puzzle with a shipped model fails: {type(error).__name__}: {error}"
             findings.append(fail("road", what, "pip install --force-reinstall hrm-edge"))
-    findings = worst_first(findings)
+    findings = worst_first([*findings, *engine_rules(facts)])
     passed = not any(finding.level == "fail" for finding in findings)
     return Diagnosis(passed=passed, pipeline=pipeline, facts=facts, findings=findings, backends=backends(facts))

@@ -36,6 +36,7 @@ PACKAGES = (
     "tensorrt-rtx",
     "openvino",
     "cuda-python",
+    "cuda-bindings",
     "jetson-stats",
     "opencv-python-headless",
 )
@@ -56,6 +57,10 @@ def read_facts(machine: Machine) -> Facts:
     onnxruntime = machine.imports("onnxruntime")
     imports = _imports(machine)
     openvino = imports.get("openvino")
+    gpus, gpu_device = _gpus(machine, kind), any(map(machine.has, _GPU_NODES[kind]))
+    tensorrt = _tensorrt(machine, debs)
+    engines = (tensorrt.imported, imports.get("tensorrt_rtx"))
+    has_session = gpus and gpu_device and any(found is not None and not found.error for found in engines)
     installed = {"onnxruntime": not onnxruntime.error, "openvino": openvino is not None and not openvino.error}
     return Facts(
         kind=kind,
@@ -64,10 +69,11 @@ def read_facts(machine: Machine) -> Facts:
         kernel=machine.text("/proc/sys/kernel/osrelease") or None,
         container=_container(machine),
         board=_board(machine) if kind == "jetson" else None,
-        gpus=_gpus(machine, kind),
-        gpu_device=any(map(machine.has, _GPU_NODES[kind])),
+        gpus=gpus,
+        gpu_device=gpu_device,
         cuda=_cuda(machine, debs),
-        tensorrt=_tensorrt(machine, debs),
+        tensorrt=tensorrt,
+        gpu_session=machine.gpu() if has_session else None,
         onnxruntime=onnxruntime,
         imports=imports,
         int8={name: said for name, there in installed.items() if there and (said := machine.int8(RUNTIMES[name]))},
