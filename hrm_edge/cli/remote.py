@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from hrm_edge.cli.options import STDOUT, JsonCommand, check_writable, json_option
+from hrm_edge.cli.options import STDOUT, JsonCommand, json_option
 from hrm_edge.errors import EXIT_GATE, GateError, UserError
+from hrm_edge.files import check_writable
 from hrm_edge.terminal import echo
 
 if TYPE_CHECKING:
@@ -150,7 +151,7 @@ def setup(target: Target, wheelhouse: Path, setup_options: tuple[str, ...]) -> N
 
 def _artifact(name: str) -> Path:
     from hrm_edge import zoo
-    from hrm_edge.cli.resolve import is_checkpoint, unknown_model
+    from hrm_edge.api.open import is_checkpoint, unknown_model
     from hrm_edge.manifest import MANIFEST
 
     path = zoo.path_of(name)
