@@ -71,7 +71,9 @@ def check(command: click.Command, arguments: list[str], name: str) -> None:
             for one in value if isinstance(value, list | tuple) else [value]:
                 parameter.type.convert(one, parameter, context)
     if isinstance(command, click.Group):
-        assert rest, f"{name}: no verb after it"
+        assert rest or command.invoke_without_command, f"{name}: no verb after it"
+        if not rest:
+            return
         child = command.get_command(context, rest[0])
         assert child is not None, f"{name} has no verb '{rest[0]}'"
         check(child, rest[1:], rest[0])
