@@ -25,7 +25,7 @@ ENGINE_FLAGS = {  # parameter → the backends that take it
     "opt_batch": {"tensorrt", "torch-tensorrt"},
     "workspace": {"tensorrt", "torch-tensorrt"},
     "optimization_level": {"tensorrt", "torch-tensorrt"},
-    "plugin_library": {"tensorrt"},
+    "plugin_library": {"tensorrt", "torch-tensorrt"},
     "no_cache": {"tensorrt", "torch-tensorrt"},
     "module": {"torch-tensorrt"},
 }
@@ -138,17 +138,24 @@ def export_engine(artifact: Path, out: Path, given: dict[str, Any], make: Make |
 
 
 def export_through(
-    out: Path, backend: str, artifact: Callable[[Path, WrittenAs | None], None], given: dict[str, Any]
+    out: Path, backend: str, artifact: Callable[[Path, WrittenAs | None], None], given: dict[str, Any], plugin: bool
 ) -> None:
-    """The same for a checkpoint: ``artifact`` writes the folder that the engine is built from, or with."""
+    """The same for a checkpoint: ``artifact`` writes the folder that the engine is built from, or with.
+
+    ``plugin``: whether its attention shall be the plugin.
+    """
     from hrm_edge.runtime.trt.device import find_gpu
 
     make: Make | None = None
     written_as: WrittenAs | None = None
     if backend == "torch-tensorrt":
-        from hrm_edge.export.torch_trt import Maker, load_torch_tensorrt
+        from hrm_edge.export.torch_trt import Maker, check_plugin, load_torch_tensorrt
+        from hrm_edge.runtime.trt.plugins import find_attention
 
         load_torch_tensorrt()  # what is missing is said before the work
+        if plugin:
+            check_plugin()
+            find_attention(given["plugin_library"])
         find_gpu()
         maker = Maker()
         make, written_as = maker.make, maker.written

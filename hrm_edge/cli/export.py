@@ -69,7 +69,7 @@ def export(model: Path, out: Path, task_name: str | None, backend: str, **flags:
         write_artifact(artifact or model, folder, task_name, own, written_as)
 
     if backend != "onnx":
-        export_through(out, backend, write, flags)
+        export_through(out, backend, write, flags, own["plugin"])
         return
     if artifact is not None and not is_asked(own):
         raise UserError(f"{model} is an artifact already", "add --int8 or --fp16, or --backend tensorrt for its engine")
