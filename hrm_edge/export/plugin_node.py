@@ -34,13 +34,13 @@ def check_spec(spec: ModelSpec) -> None:
 
 
 def attributes(spec: ModelSpec) -> dict[str, Any]:
-    """Of the node; TensorRT's parser reads the last two to find the plugin."""
+    """Return the node's attributes; TensorRT's parser reads the last two to find the plugin."""
     grid = {"grid": list(spec.grid)} if spec.grid_heads and spec.grid else {}
     return {"heads": spec.heads, **grid, "plugin_version": VERSION, "plugin_namespace": NAMESPACE}
 
 
 def head_mask(spec: ModelSpec) -> NDArray[np.float32]:
-    """What is added to the attention scores [H, T, T] of a model whose heads see parts of the board."""
+    """Return what is added to the attention scores [H, T, T] of a model whose heads see parts of the board."""
     assert spec.grid is not None
     ids = {name: np.array(numbers) for name, numbers in cell_ids(spec.grid).items()}
     everything = np.ones((spec.seq_len, spec.seq_len), bool)
@@ -50,7 +50,7 @@ def head_mask(spec: ModelSpec) -> NDArray[np.float32]:
 
 
 def rope_halves(spec: ModelSpec) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """cos and sin, float32 [T, Dh/2], one column per pair of dimensions (RoFormer, arXiv 2104.09864)."""
+    """Return cos and sin, float32 [T, Dh/2], one column per pair of dimensions (RoFormer, arXiv 2104.09864)."""
     frequency = 1.0 / spec.rope_theta ** (np.arange(0, spec.head_dim, 2, dtype=np.float32) / spec.head_dim)
     angle = np.outer(np.arange(spec.total_len, dtype=np.float32), frequency).astype(np.float32)
     return np.cos(angle), np.sin(angle)
@@ -108,7 +108,7 @@ def _constant(name: str, value: NDArray[Any]) -> onnx.NodeProto:
 
 
 def _rotate(x: str) -> list[onnx.NodeProto]:
-    """[B, T, H, Dh] → the same, the halves of Dh turned against each other by the position's angles."""
+    """Add the rotation of [B, T, H, Dh]: the halves of Dh are turned against each other by the position's angles."""
     first, second = f"{x}_first", f"{x}_second"
     products = {"fc": (first, "cos_3d"), "ss": (second, "sin_3d"), "sc": (second, "cos_3d"), "fs": (first, "sin_3d")}
     return [

@@ -81,7 +81,7 @@ def run_interpreted(
     config: Config,
     grid: Sequence[int] = (),
 ) -> None:
-    """The kernel on dense CPU tensors; slow (a second for a thousand positions), meant for tests."""
+    """Run the kernel on dense CPU tensors; slow (a second for a thousand positions), meant for tests."""
     kernel = interpreter.InterpretedFunction(attention_kernel.fn)
     with (
         _reductions(),

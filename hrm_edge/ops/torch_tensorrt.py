@@ -75,7 +75,7 @@ def register(form: str = "plugin") -> None:
 
 
 def add_plugin(trt: Any, network: Any, tensors: list[Any], heads: int, grid: tuple[int, ...] = ()) -> Any:
-    """A layer of the IPluginV3 on [qkv] or [qkv, cos, sin]; ``grid`` as the operator takes it."""
+    """Add a layer of the IPluginV3 on [qkv] or [qkv, cos, sin]; ``grid`` as the operator takes it."""
     creator = trt.get_plugin_registry().get_creator(NAME, VERSION, NAMESPACE)
     if creator is None:
         raise UserError(
@@ -96,14 +96,14 @@ def add_plugin(trt: Any, network: Any, tensors: list[Any], heads: int, grid: tup
 
 
 def add_quick(trt: Any, network: Any, tensors: list[Any], heads: int, grid: tuple[int, ...] = ()) -> Any:
-    """A layer of the quick-deployable form, its kernel compiled now and stored in the engine."""
+    """Add a layer of the quick-deployable form; its kernel is compiled now and stored in the engine."""
     calls = getattr(importlib.import_module("tensorrt.plugin").op, NAMESPACE)
     sizes = dict(zip(BOARD, grid or NO_GRID, strict=True))
     return network.add_plugin(getattr(calls, QUICK[len(tensors) == 3])(*tensors, heads=heads, **sizes), aot=True)
 
 
 def without_scratch(ptx: str) -> str:
-    """PTX without Triton's two trailing scratch pointers: TensorRT passes inputs, scalars and outputs only."""
+    """Return PTX without Triton's two trailing scratch pointers: TensorRT passes inputs, scalars and outputs only."""
     header = re.search(rf"\.entry {SYMBOL}\((.*?)\)", ptx, re.DOTALL)
     assert header is not None
     parameters = header.group(1).split(",")
@@ -119,7 +119,7 @@ def without_scratch(ptx: str) -> str:
 def quick_kernel(
     trt: Any, trtp: Any, inputs: list[Any], heads: int, sm: int, grid: tuple[int, ...] = NO_GRID
 ) -> tuple[Any, ...]:
-    """(name, PTX, launch parameters, scalars) of one layer; sizes but the batch must be constants."""
+    """Return (name, PTX, launch parameters, scalars) of one layer; sizes but the batch must be constants."""
     from hrm_edge.ops.kernel import grid as launch_grid  # needs Triton, which the plugin form does not
 
     qkv, rope = inputs[0], len(inputs) == 3

@@ -20,13 +20,13 @@ VIEWS = 4  # head h sees, by h % 4: its cell's row, its column, its box, the who
 
 
 def view_blocks(grid: Sequence[int]) -> tuple[tuple[int, int], ...]:
-    """(rows, columns) of the block of cells that each view shows of a board; ``grid`` as in ``ModelSpec.grid``."""
+    """Return (rows, columns) of the block of cells that each view shows of a board; ``grid`` as in ``ModelSpec.grid``."""
     rows, columns, box_rows, box_columns = grid
     return (1, columns), (rows, 1), (box_rows, box_columns), (rows, columns)
 
 
 def grid_problem(grid: Sequence[int], heads: int, length: int) -> str | None:
-    """Why the kernels have no blocks for this board; None where they have. A length of -1 is not known yet."""
+    """Return why the kernels have no blocks for this board; None where they have. A length of -1 is not known yet."""
     if len(grid) != 4 or min(grid) < 1:
         return f"grid {list(grid)} is not rows, columns, rows of a box, columns of a box"
     rows, columns, box_rows, box_columns = grid
