@@ -51,7 +51,7 @@ TINY = ("model.hidden=64", "model.heads=2", "train.batch=4", "train.precision=fp
 
 
 def commands(work: Path, data: Path, dry: bool, seconds: dict[str, float]) -> dict[str, list[str]]:
-    """Part → its command; results go into ``work``."""
+    """Return part → its command; results go into ``work``."""
     bench = str(ROOT / "benchmarks" / "training.py")
     speed = ["--data", str(data), "--out", str(work / "training.json")]
     speed += ["--rounds", "1", "--steps", "1", "--precision", "fp32"] if dry else ["--rounds", "5", "--steps", "10"]
@@ -71,7 +71,7 @@ def commands(work: Path, data: Path, dry: bool, seconds: dict[str, float]) -> di
 
 
 def run_part(command: list[str], log: Path, seconds: float, environ: dict[str, str]) -> dict[str, Any]:
-    """Run one part for so long at most; what became of it. Its output goes into ``log``."""
+    """Run one part for so long at most, its output into ``log``; return what became of it."""
     begun = time.monotonic()
     with log.open("wb") as out:
         try:
@@ -87,7 +87,7 @@ def run_part(command: list[str], log: Path, seconds: float, environ: dict[str, s
 
 
 def about(dry: bool) -> dict[str, Any]:
-    """The machine, as the report names it."""
+    """Return the machine, as the report names it."""
     import torch
 
     found: dict[str, Any] = {"python": platform.python_version(), "torch": str(torch.__version__), "dry_run": dry}
@@ -101,7 +101,7 @@ def about(dry: bool) -> dict[str, Any]:
 
 
 def keep_weights(run: Path, out: Path) -> dict[str, Any]:
-    """Write the weights of the newest checkpoint into ``out`` in pieces; what is needed to put them together."""
+    """Write the newest checkpoint's weights into ``out`` in pieces; return what is needed to put them together."""
     from hrm_edge.model.weights import MODEL_FILE, checkpoints
     from hrm_edge.training.checkpoint import Restored, Snapshot, save_checkpoint
 

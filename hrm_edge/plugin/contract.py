@@ -20,7 +20,7 @@ VIEWS = 4  # head h sees, by h % 4: its cell's row, its column, its box, the who
 
 
 def view_blocks(grid: Sequence[int]) -> tuple[tuple[int, int], ...]:
-    """Return (rows, columns) of the block of cells that each view shows of a board; ``grid`` as in ``ModelSpec.grid``."""
+    """Return (rows, columns) of the block of cells that each view shows; ``grid`` as in ``ModelSpec.grid``."""
     rows, columns, box_rows, box_columns = grid
     return (1, columns), (rows, 1), (box_rows, box_columns), (rows, columns)
 

@@ -245,7 +245,8 @@ write_json(kernels / "kernels.json", {"abi": ABI, "base": 80, "symbol": "attenti
 model, _, tokens = made("nano-32")
 maker = torch_trt.Maker()
 info = ArtifactInfo(task="mini-sudoku", spec=model.spec, from_artifact={})
-export(model, info, folder / "artifact", precision="fp32", plugin=True, limits=Limits(puzzles=8), written_as=maker.written)
+export(model, info, folder / "artifact", precision="fp32", plugin=True, limits=Limits(puzzles=8),
+       written_as=maker.written)
 options = build.BuildOptions(frontend="torch-tensorrt", max_batch=8, workspace_mib=512, plugin=kernels, use_cache=False)
 engine, _ = build.build_engine(folder / "artifact", folder / "engine", options, print, maker.make)
 print("RESULT", json.dumps([calls, json.loads((folder / "engine" / "engine.json").read_text())]))
