@@ -20,7 +20,6 @@ from hrm_edge.manifest import Gate, Over, Parity, Precision
 from hrm_edge.recipe import Limits
 from hrm_edge.report import AccuracyDrop, accuracy_drop, decibels
 from hrm_edge.session import Carry, Session, wants_to_halt
-from hrm_edge.tasks.arc import Arc
 from hrm_edge.tasks.base import Task, exact
 
 BATCH = 64
@@ -60,7 +59,7 @@ def converged(
 
     ARC has no rules to check an answer by: there the halting head's ``q`` [N, Q] decides.
     """
-    return wants_to_halt(q) if isinstance(task, Arc) else task.verify(tokens, logits.argmax(-1).astype(np.uint8))
+    return task.verify(tokens, logits.argmax(-1).astype(np.uint8)) if task.has_rules else wants_to_halt(q)
 
 
 @dataclass(frozen=True)

@@ -44,7 +44,9 @@ def engine_limits(manifest: Manifest, puzzles: int) -> Limits:
     )
 
 
-def measure_engine(session: Any, manifest: Manifest, check: CheckSet, tell: Callable[[str], None]) -> EngineParity:
+def measure_engine(
+    session: Any, manifest: Manifest, check: CheckSet, on_message: Callable[[str], None]
+) -> EngineParity:
     """Compare a session's engine with ONNX Runtime on ``check``, as many of it as a minute allows but at least 64, for
     all steps, nobody halting; the result, judged, is also in the sidecar where that can be written.
     """
@@ -53,7 +55,7 @@ def measure_engine(session: Any, manifest: Manifest, check: CheckSet, tell: Call
     reference, steps = open_step(opened.artifact, manifest, None, "onnxruntime"), manifest.spec.max_steps
     per_puzzle = steps * statistics.median(step_seconds(reference, _BATCH)) / _BATCH
     check = check.head(max(FEWEST_PUZZLES, int(REFERENCE_S / per_puzzle)))
-    tell(f"comparing the engine with ONNX Runtime on {len(check)} puzzles, {steps} steps each")
+    on_message(f"comparing the engine with ONNX Runtime on {len(check)} puzzles, {steps} steps each")
     found = measure(reference, session, check, steps, get_task(manifest.task))
     parity = EngineParity(
         device=opened.device,
@@ -71,7 +73,7 @@ def measure_engine(session: Any, manifest: Manifest, check: CheckSet, tell: Call
     try:
         record_parity(opened, parity)
     except UserError as error:  # a folder that is read-only
-        tell(f"the engine's parity is measured, but not kept: {error.problem}")
+        on_message(f"the engine's parity is measured, but not kept: {error.problem}")
     return parity
 
 

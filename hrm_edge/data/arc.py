@@ -80,13 +80,13 @@ class TaskPuzzles:
     """The same of the questions; labels are all padding where the answer is not known."""
 
 
-def build(out: Path | str, options: Options, progress: Progress | None = None) -> Summary:
+def build(out: Path | str, options: Options, on_progress: Progress | None = None) -> Summary:
     """Build the data folder ``out``, whole or not at all, as the published build divides it.
 
     Training: the demonstration pairs of every task, and the test pairs of tasks that are not asked. Test: the test
     pairs of evaluation tasks. In training every pair but one of each puzzle lies at a random place of the canvas.
     """
-    report = progress or (lambda what, done, total: None)
+    on_progress = on_progress or (lambda what, done, total: None)
     _check(options)
     with atomic_folder(out) as folder:
         tasks = _draw(read_all(list(options.sources)), options)
@@ -102,7 +102,7 @@ def build(out: Path | str, options: Options, progress: Progress | None = None) -
                     _add(test, puzzles.test, identifiers)
                 names += puzzles.names
                 short += len(puzzles.names) <= options.augment
-                report("augmenting tasks", done, len(tasks))
+                on_progress("augmenting tasks", done, len(tasks))
             train.identifiers = test.identifiers = len(names) + 1
         if not len(test.groups):
             shutil.rmtree(test.root)

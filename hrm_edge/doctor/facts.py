@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from hrm_edge.doctor.machine import Import, Package
+from hrm_edge.doctor.machine import GpuSession, Import, Package
 
 Kind = Literal["jetson", "pc", "wsl2", "arm"]
 
@@ -105,6 +105,10 @@ class Facts(_Closed):
     gpu_device: bool = Field(description="the device node through which programs reach the GPU is there")
     cuda: Cuda
     tensorrt: TensorRT
+    gpu_session: GpuSession | None = Field(
+        default=None,
+        description="moving data to the GPU, which an engine needs; null: no GPU, or no TensorRT that loads",
+    )
     onnxruntime: Import
     imports: dict[str, Import] = Field(description="installed module → what came of importing it")
     int8: dict[str, str] = Field(

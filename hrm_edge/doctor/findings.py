@@ -11,8 +11,8 @@ LEVELS: tuple[Level, ...] = ("fail", "warn", "note")  # worst first
 
 
 class Finding(BaseModel):
-    """``fail``: the default road does not work. ``warn``: something people expect here does not, or figures will be
-    off. ``note``: good to know."""
+    """``fail``: the default pipeline does not work, or no engine can run on a Jetson whose TensorRT loads. ``warn``:
+    something people expect here does not, or figures will be off. ``note``: good to know."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
 

@@ -1,4 +1,4 @@
-"""From facts to findings: what the default road needs, and what a user of this kind of machine expects to work."""
+"""From facts to findings: what the default pipeline needs, and what a user of this kind of machine expects to work."""
 
 from __future__ import annotations
 

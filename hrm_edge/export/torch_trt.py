@@ -278,10 +278,10 @@ class Maker:
     def written(self, model: HRM, scales: dict[str, float] | None) -> None:
         self.model, self.scales = model, scales
 
-    def make(self, request: Request, tell: Callable[[str], None]) -> dict[str, Any]:
+    def make(self, request: Request, on_message: Callable[[str], None]) -> dict[str, Any]:
         assert self.model is not None
         begun = time.monotonic()
-        tell("converting with Torch-TensorRT")
+        on_message("converting with Torch-TensorRT")
         step, options = step_module(self.model, self.scales, request.options.precision == "fp16"), request.options
         whole = convert(step, options) if request.module is None else convert_and_save(step, options, request.module)
         request.plan.write_bytes(whole)

@@ -21,7 +21,6 @@ from hrm_edge.model.weights import CHECKPOINT, check_tensors, family
 from hrm_edge.spec import ModelSpec, variant_spec
 from hrm_edge.tasks import get_task, task_names
 from hrm_edge.tasks.base import Task
-from hrm_edge.tasks.sudoku import Sudoku
 
 CONFIG = "all_config.yaml"
 HEAD_DIM = 64  # of every published model
@@ -235,7 +234,7 @@ def _spec(
     if not layers[0]:
         used = 1 if arch.no_ACT_continue else 2
         sizes |= {"puzzle_len": puzzle_len, "q_outputs": used, "q_unused": shapes[_Q_HEAD][0] - used}
-        cycles = 3, 6 if isinstance(task, Sudoku) else 4
+        cycles = 3, 6 if task.family == "sudoku" else 4
     else:
         sizes |= {"q_outputs": shapes[_Q_HEAD][0]}
         cycles = 2, 2

@@ -43,14 +43,14 @@ def prepare(
     *,
     policy_file: Path | None,
     sensitivity_file: Path | None,
-    tell: Callable[[str], None],
+    on_message: Callable[[str], None],
 ) -> Quantized:
     """Calibrate on ``puzzles`` over all steps; ``sensitivity_file``: rank the layers and write that policy first.
 
     ``policy_file``: read the layers that stay in float from there.
     """
     steps = model.spec.max_steps
-    tell(f"calibrating on {len(puzzles)} puzzles, {steps} steps each")
+    on_message(f"calibrating on {len(puzzles)} puzzles, {steps} steps each")
     tokens, ids = puzzles.inputs, puzzles.puzzle_ids
     written = smoothed(model, tokens, ids, options.smooth, steps) if options.smooth else model
     by = rotation(model.spec.hidden) if options.turn and can_rotate(model.spec) else None
@@ -60,7 +60,7 @@ def prepare(
     if sensitivity_file is not None:
         head = puzzles.head(SENSITIVITY_PUZZLES)
         policy = find_policy(
-            written, scales, head, task=task, steps=steps, floor_db=limits.sqnr_db_int8, tell=tell
+            written, scales, head, task=task, steps=steps, floor_db=limits.sqnr_db_int8, on_message=on_message
         )  # fmt: skip
         write_policy(sensitivity_file, policy)
         scales = {name: scale for name, scale in scales.items() if name not in policy.float_layers}

@@ -22,7 +22,7 @@ from hrm_edge.report import decibels
 from hrm_edge.tasks import get_task
 from hrm_edge.tasks.base import Task
 
-Tell = Callable[[str], None]
+OnMessage = Callable[[str], None]
 BATCH = 64
 MARGIN_DB = 3.0  # kept between the policy's own measurement and the limit that the export is held to
 
@@ -78,7 +78,14 @@ def sqnr_db(reference: NDArray[np.float32], found: NDArray[np.float32]) -> float
 
 
 def find_policy(
-    model: HRM, scales: Mapping[str, float], puzzles: CheckSet, *, task: str, steps: int, floor_db: float, tell: Tell
+    model: HRM,
+    scales: Mapping[str, float],
+    puzzles: CheckSet,
+    *,
+    task: str,
+    steps: int,
+    floor_db: float,
+    on_message: OnMessage,
 ) -> Policy:
     """Rank the layers of ``scales``, each rounded alone; then compute the worst ones in float until the limit holds.
 
@@ -93,7 +100,7 @@ def find_policy(
 
     alone = {}
     for number, (name, scale) in enumerate(scales.items(), 1):
-        tell(f"sensitivity: layer {number} of {len(scales)}, {name}")
+        on_message(f"sensitivity: layer {number} of {len(scales)}, {name}")
         alone[name] = measured({name: scale})
     ranking = sorted(alone, key=lambda name: alone[name])
     in_int8 = dict(scales)
@@ -103,7 +110,7 @@ def find_policy(
         if whole >= floor_db + MARGIN_DB or len(in_int8) == 1:
             break
         before = whole
-        tell(f"sensitivity: without {name}")
+        on_message(f"sensitivity: without {name}")
         del in_int8[name]
         whole = measured(in_int8, (*reasons, name))
         reasons[name] = (

@@ -71,7 +71,7 @@ class Done:
 class Host:
     """``name`` is anything that ssh takes: an alias, HOST or USER@HOST."""
 
-    def __init__(self, name: str, scratch: Path, config: Path | None, tell: Callable[[str], None]) -> None:
+    def __init__(self, name: str, scratch: Path, config: Path | None, on_message: Callable[[str], None]) -> None:
         if name.startswith("-"):
             raise UserError(f"'{name}' is no host", "hrm-edge remote HOST doctor")
         for tool in ("ssh", "rsync"):
@@ -79,7 +79,7 @@ class Host:
                 raise UserError(f"{tool} is not installed here", f"sudo apt-get install {tool}")
         self.name = name
         self._scratch = scratch
-        self._tell = tell
+        self._on_message = on_message
         self._options = [*(["-F", str(config)] if config else []), "-o", "StrictHostKeyChecking=yes", *_ALIVE]
         if not sys.stdin.isatty():
             self._options += ["-o", "BatchMode=yes"]  # nobody is there to type a password
@@ -195,7 +195,7 @@ class Host:
             lost_at = lost_at if lost_at is not None else now
             if now - lost_at > PATIENCE_S:
                 raise UserError(f"{self.name} cannot be reached: {why}", f"ssh {self.name}; then run the same again")
-            self._tell(f"{self.name}: {why}; trying again")
+            self._on_message(f"{self.name}: {why}; trying again")
             time.sleep(pause_s)
             pause_s = min(2 * pause_s, LAST_PAUSE_S)
 
@@ -205,10 +205,10 @@ class ProgressedError(DroppedError):
 
 
 @contextlib.contextmanager
-def reach(name: str, config: Path | None, tell: Callable[[str], None]) -> Iterator[Host]:
+def reach(name: str, config: Path | None, on_message: Callable[[str], None]) -> Iterator[Host]:
     """A connection to ``name`` while the block runs. Raises ``UserError`` where the board cannot be reached."""
     with tempfile.TemporaryDirectory(prefix="hrm-edge-") as scratch:  # readable by this user only, and a short path
-        host = Host(name, Path(scratch), config, tell)
+        host = Host(name, Path(scratch), config, on_message)
         for left in reversed(range(FIRST_TRIES)):
             try:
                 host.connect()
@@ -216,7 +216,7 @@ def reach(name: str, config: Path | None, tell: Callable[[str], None]) -> Iterat
             except DroppedError as error:
                 if not left or "connect to host" in str(error):
                     raise UserError(f"{name} cannot be reached: {error}", f"ssh {name}") from error
-                tell(f"{name}: {error}; trying again")
+                on_message(f"{name}: {error}; trying again")
         try:
             yield host
         finally:

@@ -16,11 +16,10 @@ from typing import NamedTuple, Protocol
 import numpy as np
 
 from hrm_edge.errors import UserError
-from hrm_edge.tasks.base import Tokens
+from hrm_edge.tasks.base import NOT_A_CELL, Tokens
 
 DIGITS = "123456789" + string.ascii_uppercase
 BLANKS = "0._?xX*-"
-NOT_A_CELL = 255  # in the table of characters
 STROKES = "-*"  # blanks that may be lines instead
 _SEPARATORS = "|+!,;:=\"'"  # and white space and the box-drawing block
 _LINE_LIKE = re.compile(r"[-*+=|.:!'\s\u2500-\u257f]*")

@@ -20,7 +20,7 @@ TINY = {"hidden": 16, "heads": 2, "h_layers": 1, "l_layers": 1, "h_cycles": 1, "
 
 def trained_on(folder: Path, task: str, **model: Any) -> Path:
     from hrm_edge.recipe import Recipe
-    from hrm_edge.train.loop import start
+    from hrm_edge.training.loop import start
 
     recipe = Recipe.model_validate(
         {

@@ -18,7 +18,7 @@ from hrm_edge.model.load import load_model
 from hrm_edge.model.session import TorchSession
 from hrm_edge.recipe import load_recipe
 from hrm_edge.tasks import get_task
-from hrm_edge.train.loop import start
+from hrm_edge.training.loop import start
 
 RECIPE = Path(__file__).parent.parent.parent / "recipes/sudoku_nano_more.yaml"
 

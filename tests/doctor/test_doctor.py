@@ -9,23 +9,25 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
 
-from hrm_edge.device.matrix import load_matrix
+from hrm_edge.device.matrix import load_matrix, starts_with
 from hrm_edge.doctor import Diagnosis, diagnose
 from hrm_edge.doctor.findings import LEVELS
-from hrm_edge.doctor.machine import Import, Interpreter, Machine, Package
+from hrm_edge.doctor.machine import GpuSession, Import, Interpreter, Machine, Package, try_gpu
 from hrm_edge.errors import UserError
 from tests.doctor import trees
 from tests.doctor.trees import ALL, MISSING, VENV, Tree
 
+ROOT = Path(__file__).parents[2]
 NO_MODULE = "ModuleNotFoundError: No module named"
 
 
-def road() -> str:
+def pipeline() -> str:
     return "solved"
 
 
-def look(tree: Tree, root: Path, walk: Callable[[], str] = road) -> Diagnosis:
+def look(tree: Tree, root: Path, walk: Callable[[], str] = pipeline) -> Diagnosis:
     return diagnose(tree.machine(root), walk)
 
 
@@ -129,7 +131,21 @@ def changed(tree: Tree, files: dict[str, str | None]) -> Tree:
 
 
 NANO = trees.orin_nano_jp62
+# As try_cuda says them: tests/runtime/test_trt_session.py
+NO_BINDING = GpuSession(
+    error="nothing to move data to the GPU with: No module named 'cuda'",
+    hint="pip install 'hrm-edge[gpu]' (cuda-python), or pycuda",
+)
+OLD_DRIVER = GpuSession(
+    error="cuda-python is for CUDA 13.4, this driver runs CUDA 12.6 (cudaSetDevice failed with …)",
+    hint="pip install 'cuda-python==12.*', or a newer driver",
+)
+NO_DRIVER = GpuSession(error="CUDA: there is no driver", hint="docker run --runtime nvidia")
 NO_TENSORRT = {"onnxruntime": trees.ORT, "tensorrt": MISSING}
+
+
+def binding(version: str) -> dict[str, Package]:
+    return {"cuda-python": Package(version=version, from_apt=False)}
 
 
 def torch(version: str, bridge: str) -> dict[str, Package]:
@@ -198,6 +214,18 @@ CASES = [  # (finding, level, words of the problem, words of the hint, tree)
      lambda: replace(NANO(), imports={"onnxruntime": Import(error=f"{NO_MODULE} 'onnxruntime'")})),
     ("onnxruntime", "fail", "does not load (importing it crashes Python)", "install --force-reinstall onnxruntime",
      lambda: replace(NANO(), imports={"onnxruntime": Import(error="importing it crashes Python")})),
+    ("engine-session", "fail", "engines cannot run here: nothing to move data", "pip install 'cuda-python==12.6.*'",
+     lambda: replace(NANO(), gpu=NO_BINDING)),
+    ("engine-session", "fail", "engines cannot run here: nothing to move data", "pip install 'cuda-python==13.*'",
+     lambda: replace(trees.thor_jp71(), gpu=NO_BINDING)),
+    ("engine-session", "fail", "is for CUDA 13.4, this driver runs CUDA 12.6", "pip install 'cuda-python==12.6.*'",
+     lambda: replace(NANO(), gpu=OLD_DRIVER, packages=binding("13.4.4"))),
+    ("engine-session", "fail", "CUDA: there is no driver", "--runtime nvidia",
+     lambda: replace(NANO(), gpu=NO_DRIVER, packages=binding("12.6.2.post1"))),
+    ("engine-session", "warn", "engines cannot run here: nothing to move data", "pip install 'hrm-edge[gpu]'",
+     lambda: replace(trees.rtx_desktop(), gpu=NO_BINDING)),
+    ("cuda-python", "warn", "is for another CUDA than this JetPack's (cuda-python 12.6)", "'cuda-python==12.6.*'",
+     lambda: replace(NANO(), packages=binding("13.4.4"))),
     ("memory", "fail", "only 71 MiB of memory are free", "swap",
      lambda: changed(NANO(), {"proc/meminfo": trees.meminfo(0.1)})),
     ("disk-home", "fail", "only 2 MiB are free on the disk of home", "df -h", lambda: replace(NANO(), free=2 << 20)),
@@ -215,8 +243,11 @@ def test_a_fault_is_found_and_its_mend_named(name, level, problem, hint, make, t
     assert diagnosis.passed is (level != "fail")
     order = [LEVELS.index(finding.level) for finding in diagnosis.findings]
     assert order == sorted(order)
-    if level == "fail":
-        assert diagnosis.road.startswith("not tried")
+    if name == "engine-session":  # beside the default pipeline, which is walked
+        assert diagnosis.pipeline == pipeline()
+        assert not any(backend.works for backend in diagnosis.backends if backend.name.startswith("tensorrt"))
+    elif level == "fail":
+        assert diagnosis.pipeline.startswith("not tried")
 
 
 def test_a_road_that_fails_is_the_worst_finding(tmp_path):
@@ -273,13 +304,13 @@ def test_garbage_never_stops_it(seed, tmp_path):
     garble(rng, tmp_path)
     answers = ["", "\0", ",,,", "a,b,c\n,,\n", "CUDA Version: x", "NV Power Mode: ", "x, ², ³"]
     tree.programs = {name: rng.choice([*answers, text]) for name, text in tree.programs.items()}
-    diagnosis = diagnose(tree.over(tmp_path), road)
+    diagnosis = diagnose(tree.over(tmp_path), pipeline)
     assert Diagnosis.model_validate_json(diagnosis.model_dump_json()) == diagnosis
 
 
 def test_this_machine():
-    """The real one, with its real packages: the road is not walked here (tests/cli does)."""
-    diagnosis = diagnose(Machine(), road)
+    """The real one, with its real packages: the pipeline is not run here (tests/cli does)."""
+    diagnosis = diagnose(Machine(), pipeline)
     assert diagnosis.facts.onnxruntime.version is not None
     assert diagnosis.facts.resources.memory_bytes
     assert "numpy" in diagnosis.facts.packages
@@ -297,8 +328,7 @@ def test_an_import_that_crashes_is_told(tmp_path, monkeypatch):
 
 
 def test_the_matrix_is_the_one_in_jetson():
-    root = Path(__file__).parents[2]
-    assert (root / "jetson/matrix.yaml").resolve() == (root / "hrm_edge/device/jetpack.yaml").resolve()
+    assert (ROOT / "jetson/matrix.yaml").resolve() == (ROOT / "hrm_edge/device/jetpack.yaml").resolve()
 
 
 @pytest.mark.parametrize(
@@ -309,3 +339,33 @@ def test_the_matrix_is_the_one_in_jetson():
 def test_the_jetpack_of_an_l4t(version, jetpack):
     release = load_matrix().release_of(version)
     assert (release.jetpack if release else None) == jetpack
+
+
+@pytest.mark.parametrize("name", ["orin-nano-jp6.2", "thor-jp7.1"])
+def test_a_jetson_with_the_binding_says_what_runs_its_engines(name, tmp_path):
+    diagnosis = look(replace(ALL[name](), packages=binding("12.6.2" if "6.2" in name else "13.0.3")), tmp_path)
+    assert "cuda-python" not in names(diagnosis)
+    assert "by cuda-python on" in next(one.why for one in diagnosis.backends if one.name == "tensorrt")
+
+
+def test_every_release_pins_the_cuda_python_of_its_cuda():
+    """constraints.txt is what setup.sh and the wheelhouse take: its pin for a JetPack's Python is the matrix's."""
+    pins = [
+        Requirement(line)
+        for line in (ROOT / "constraints.txt").read_text().splitlines()
+        if line.startswith("cuda-python=")
+    ]
+    for release in load_matrix().releases:
+        where = {"python_full_version": f"{release.python}.0", "platform_machine": "aarch64", "sys_platform": "linux"}
+        (pin,) = [pin for pin in pins if pin.marker is None or pin.marker.evaluate(where)]
+        assert starts_with(str(pin.specifier).removeprefix("=="), release.cuda_python), release
+        assert starts_with(release.cuda, release.cuda_python), release
+
+
+def test_a_machine_without_a_gpu_says_that_nothing_moves_data():
+    found = try_gpu()
+    if found.binding:
+        pytest.skip("there is a GPU")
+    assert found.error is not None
+    assert found.hint
+    assert "no driver" in found.error or "nothing to move data" in found.error

@@ -26,7 +26,7 @@ from hrm_edge.report import decibels
 from hrm_edge.runtime import open_artifact
 from hrm_edge.solve import solve
 from hrm_edge.tasks import get_task
-from hrm_edge.train.loop import start
+from hrm_edge.training.loop import start
 
 
 @pytest.fixture(scope="module")

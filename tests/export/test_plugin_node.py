@@ -27,7 +27,7 @@ from hrm_edge.recipe import Quantization, Recipe
 from hrm_edge.report import decibels
 from hrm_edge.spec import ModelSpec, step_io, variant_spec
 from hrm_edge.tasks import get_task
-from hrm_edge.train.loop import start
+from hrm_edge.training.loop import start
 from tests.artifacts import exact_session
 
 SMALL = {"hidden": 64, "heads": 2, "h_layers": 1, "l_layers": 2}

@@ -40,7 +40,7 @@ def givens(count: int) -> np.ndarray:
     return np.stack([NINE.parse(line.split(",")[0]) for line in sample.read_text().splitlines()[1 : count + 1]])
 
 
-# -- the road, without a GPU -----------------------------------------------------------------------------------------
+# -- the pipeline, without a GPU -------------------------------------------------------------------------------------
 
 ROAD = """
 import json, sys

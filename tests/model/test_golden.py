@@ -11,7 +11,7 @@ import torch
 from hrm_edge.model.act import act_step, admit, fresh_carry
 from hrm_edge.model.hrm import HRM
 from hrm_edge.model.losses import step_loss, token_losses
-from hrm_edge.train.optim import sparse_sign_sgd_
+from hrm_edge.training.optim import sparse_sign_sgd_
 from tests.published import PREFIX, Arrays, arrays_of, close, model_of, tensor
 
 

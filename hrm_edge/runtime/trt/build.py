@@ -39,8 +39,8 @@ from hrm_edge.runtime.trt.worker import MIB, Request, out_of_memory
 
 WORKSPACE_SHARE = 0.5  # of MemAvailable: on a Jetson the builder, the desktop and the GPU share one memory
 WORKSPACE_STEPS_MIB = (4096, 2048, 1024, 512, 256, 128, 64)
-Tell = Callable[[str], None]
-Make = Callable[[Request, Tell], dict[str, Any]]
+OnMessage = Callable[[str], None]
+Make = Callable[[Request, OnMessage], dict[str, Any]]
 """Writes the plan of a request and returns what ``BuildRecord`` says of the build."""
 
 
@@ -126,7 +126,7 @@ def uses_plugin(manifest: Manifest, api: Api) -> bool:
 
 
 def build_engine(
-    artifact: Path, out: Path, options: BuildOptions, tell: Tell, make: Make | None = None
+    artifact: Path, out: Path, options: BuildOptions, on_message: OnMessage, make: Make | None = None
 ) -> tuple[Engine, bool]:
     """Write the engine folder ``out``; returns its sidecar and whether the engine came from the cache.
 
@@ -155,7 +155,7 @@ def build_engine(
                 plugin=plugin,
                 module=module if options.module else None,
             )
-            record = (make or run_worker)(request, tell)
+            record = (make or run_worker)(request, on_message)
             built = BuildRecord(
                 **record, created=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), hrm_edge=__version__
             )
@@ -166,7 +166,7 @@ def build_engine(
         return engine, False
 
 
-def run_worker(request: Request, tell: Tell) -> dict[str, Any]:
+def run_worker(request: Request, on_message: OnMessage) -> dict[str, Any]:
     """Build in a process of its own and pass its progress on; its end, whatever it is, becomes a result or an error."""
     command = python_command("-m", "hrm_edge.runtime.trt.worker")
     begun = time.monotonic()
@@ -181,7 +181,7 @@ def run_worker(request: Request, tell: Tell) -> dict[str, Any]:
             worker.stdin.close()
             result = None
             for line in worker.stdout:
-                result = _heard(line, begun, tell) or result
+                result = _heard(line, begun, on_message) or result
         except BaseException:
             worker.kill()
             raise
@@ -195,7 +195,7 @@ def run_worker(request: Request, tell: Tell) -> dict[str, Any]:
     return dict(result["done"])
 
 
-def _heard(line: str, begun: float, tell: Tell) -> dict[str, Any] | None:
+def _heard(line: str, begun: float, on_message: OnMessage) -> dict[str, Any] | None:
     """A line of the worker: the result, or None for progress and for what a native library prints."""
     try:
         document = json.loads(line)
@@ -204,7 +204,7 @@ def _heard(line: str, begun: float, tell: Tell) -> dict[str, Any] | None:
     if not isinstance(document, dict):
         return None
     if "phase" in document:
-        tell(
+        on_message(
             f"building the engine, {time.monotonic() - begun:.0f} s: {document['phase']} "
             f"{document['step']}/{document['steps']}"
         )
