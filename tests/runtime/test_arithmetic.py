@@ -132,19 +132,19 @@ def test_where_onnxruntime_is_not_exact_it_multiplies_in_float32(cache, tmp_path
 
 
 def test_the_default_is_then_our_own_step(cache, tmp_path, monkeypatch, capsys):
-    from hrm_edge.cli.resolve import resolve_model
+    import hrm_edge
 
     folder = write_random_artifact(tmp_path / "a", SPEC, "int8")
     if not available(read_manifest(folder)):
         pytest.skip("no C++ compiler")
     inexact_onnxruntime(monkeypatch)
-    session = resolve_model(str(folder)).session
+    session = hrm_edge.load(str(folder)).session
     assert session.backend == "native-cpu"
     said = capsys.readouterr().err
     assert said.count("\n") == 1
     assert said.startswith("Note: native-cpu, exact 8-bit products, for the 8-bit products of onnxruntime")
     monkeypatch.setattr("hrm_edge.runtime.available", lambda manifest: False)
-    assert resolve_model(str(folder)).session.backend == "onnxruntime-cpu"
+    assert hrm_edge.load(str(folder)).session.backend == "onnxruntime-cpu"
     assert capsys.readouterr().err.startswith("Note: onnxruntime-cpu, products in float32, for the 8-bit products")
 
 
