@@ -1,4 +1,4 @@
-"""One HTML page that needs nothing else: style, plots and data are in it, and a phone can show it."""
+"""Self-contained HTML page: style, plots and data are in it, and it fits a phone."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ STYLE = Path(__file__).with_name("page.css")
 
 
 def page(reports: Sequence[BenchReport]) -> str:
-    """One report, or several side by side with each one's own part below."""
+    """Return the page of one report, or of several: their comparison, then each one's own part."""
     if len(reports) == 1:
         title = f"{reports[0].model.name} {reports[0].model.precision}"
         body = _one(reports[0])
     else:
         title, body = f"{len(reports)} reports", _several(reports)
-    # no tag of a name or path may begin or end a script element: JSON has another way to write "<"
+    # A name or path must not begin or end a script element; JSON has another way to write "<".
     data = json.dumps([report.model_dump(mode="json") for report in reports]).replace("<", "\\u003c")
     style = STYLE.read_text(encoding="utf-8")
     return (
@@ -43,7 +43,7 @@ def _one(report: BenchReport) -> str:
 
 
 def _part(report: BenchReport) -> str:
-    """Everything about one report but its title."""
+    """Return all of one report but its title."""
     warnings = "".join(f'<div class="warning"><b>Warning:</b> {escape(text)}</div>' for text in report.warnings)
     drawn = [
         plots.latency_distribution([report]), plots.latency_over_time([report]), plots.steps(report),

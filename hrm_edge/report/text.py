@@ -1,4 +1,4 @@
-"""Reports for people: a terminal's tables and Markdown."""
+"""Reports for people: tables for a terminal, and Markdown."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def _latency(latency: Latency) -> str:
 
 
 def rows(report: Report) -> list[Row]:
-    """The report for people: (what, value with its unit), most important first."""
+    """Return the report's rows, most important first: (name, value with its unit)."""
     model, engine, data = report.model, report.engine, report.data
     about = f"{model.variant}, {model.precision}, {model.parameters:,} parameters, {_size(model.size_bytes)}"
     found: list[Row] = [
@@ -146,7 +146,7 @@ def _scenario(report: BenchReport) -> str:
 
 
 def power_rows(report: BenchReport) -> list[Row]:
-    """Power and energy, or why there are none."""
+    """Return the rows about power and energy, or the reason why there are none."""
     power = report.power
     if power.power_w_mean is None:
         same = report.energy_reason == power.reason
@@ -207,7 +207,7 @@ def _state_rows(report: BenchReport) -> list[Row]:
 
 
 def _view_rows(report: Report) -> list[tuple[str, ...]]:
-    """A heading and a row for each number of views; empty where there was one."""
+    """Return a heading and a row for each number of views; empty where there was only one."""
     if not isinstance(report, EvalReport):
         return []
     if report.arc is not None:
@@ -226,7 +226,7 @@ def _view_rows(report: Report) -> list[tuple[str, ...]]:
 
 
 def tables(report: Report) -> list[Table]:
-    """Rich tables for a terminal."""
+    """Return the report as Rich tables for a terminal."""
     main = Table(title=report.kind, title_justify="left", show_header=False, box=None, padding=(0, 2, 0, 0))
     main.add_column(style="bold", no_wrap=True)
     main.add_column(overflow="fold")
@@ -247,7 +247,7 @@ def tables(report: Report) -> list[Table]:
 
 
 def markdown(report: Report) -> str:
-    """The same as Markdown, ending in a newline."""
+    """Return the report as Markdown that ends in a newline."""
     lines = [f"# {report.kind}: {report.model.name}", ""]
     if isinstance(report, BenchReport) and report.warnings:
         lines += [f"> **Warning:** {warning}" + "  " for warning in report.warnings] + [""]
@@ -258,7 +258,7 @@ def markdown(report: Report) -> str:
 
 
 def markdown_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    """Lines of a Markdown table; a pipe in a cell does not break it."""
+    """Return the lines of a Markdown table; a pipe in a cell is escaped."""
     cells = [[cell.replace("|", "\\|").replace("\n", " ") for cell in row] for row in rows]
     body = ["| " + " | ".join(row) + " |" for row in cells]
     return ["| " + " | ".join(columns) + " |", "|" + "---|" * len(columns), *body]
