@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from hrm_edge.errors import UserError
 from hrm_edge.report.schema import BenchReport
+from hrm_edge.report.text import number
 
 # Settings that two reports must share for a comparison; all others may differ, to be compared.
 PROTOCOL: dict[str, Callable[[BenchReport], object]] = {
@@ -89,10 +90,10 @@ def comparison_rows(reports: Sequence[BenchReport]) -> list[tuple[str, ...]]:
         sqnr = f"{report.reference.at[-1].logits_sqnr_db:.1f}" if report.reference else "–"
         joules = report.energy_j_per_puzzle
         found.append((
-            label(report), f"{ms.p50:.3g}", f"{ms.p90:.3g}", f"{ms.p99:.3g}", f"{report.step_latency_ms.p50:.3g}",
-            f"{report.throughput_per_s:.4g}", f"{speed(report) / speed(reports[0]):.2f}x",
+            label(report), number(ms.p50), number(ms.p90), number(ms.p99), number(report.step_latency_ms.p50),
+            number(report.throughput_per_s, 4), f"{speed(report) / speed(reports[0]):.2f}x",
             f"{report.exact_accuracy:.1%} ({low:.1%} to {high:.1%}) of {report.count}", sqnr,
-            "–" if joules is None else f"{joules:.3g}", "–" if watts is None else f"{watts:.3g}",
+            "–" if joules is None else number(joules), "–" if watts is None else number(watts),
         ))  # fmt: skip
     return found
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from hrm_edge.report import plots
 from hrm_edge.report.compare import COLUMNS, comparison_rows, label
 from hrm_edge.report.schema import BenchReport
-from hrm_edge.report.text import rows
+from hrm_edge.report.text import number, rows
 
 STYLE = Path(__file__).with_name("page.css")
 
@@ -60,10 +60,10 @@ def _cards(report: BenchReport) -> str:
     low, high = report.exact_accuracy_interval_95
     joules = report.energy_j_per_puzzle
     cards = [
-        (f"{report.latency_ms.p90:.3g} ms", "p90 latency per puzzle"),
-        (f"{report.throughput_per_s:.4g} /s", "puzzles answered"),
+        (f"{number(report.latency_ms.p90)} ms", "p90 latency per puzzle"),
+        (f"{number(report.throughput_per_s, 4)} /s", "puzzles answered"),
         (f"{report.exact_accuracy:.1%}", f"exactly right ({low:.1%} to {high:.1%}) of {report.count}"),
-        ("–" if joules is None else f"{1e3 * joules:.3g} mJ",
+        ("–" if joules is None else f"{number(1e3 * joules)} mJ",
          "energy per puzzle" + ("" if joules is not None else " was not measured")),
         (str(report.false_verified), "wrong, yet called solved"),
     ]  # fmt: skip
@@ -81,7 +81,8 @@ def _predictions(report: BenchReport) -> str:
     if line is None:
         return ""
     cells = "".join(
-        f"<tr><td>{escape(p.name)}</td><td>{p.step_ms_least:.3g}</td><td>{p.bound}</td></tr>" for p in line.predictions
+        f"<tr><td>{escape(p.name)}</td><td>{number(p.step_ms_least)}</td><td>{p.bound}</td></tr>"
+        for p in line.predictions
     )
     return (
         "<h2>Boards that were not measured</h2><p>Predictions: the least time that a step of this model and batch "
