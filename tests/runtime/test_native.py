@@ -14,8 +14,11 @@ import onnx
 import pytest
 
 from hrm_edge import zoo
+from hrm_edge.data.puzzles import load_puzzles
 from hrm_edge.errors import UserError
+from hrm_edge.export.recover import recover
 from hrm_edge.manifest import STEP_FILE, read_manifest, write_manifest
+from hrm_edge.model.session import TorchSession
 from hrm_edge.runtime import open_artifact, open_step
 from hrm_edge.runtime.choose import candidates
 from hrm_edge.runtime.compiled import processor
@@ -110,12 +113,11 @@ def test_a_lattice_in_float32_is_onnxruntimes(folders, monkeypatch, march, name)
 
 
 def test_the_shipped_lattice_is_the_torch_model():
-    from hrm_edge.export.recover import recover
-    from hrm_edge.model.session import TorchSession
-
     folder = zoo.folder_of("sudoku-lattice")
     assert folder is not None
-    tokens, ids = boards(LATTICE, 4)
+    path = sample_file("sudoku")
+    assert path is not None
+    tokens, ids = load_puzzles(path, get_task("sudoku"), 4).givens, np.zeros(4, np.int32)
     theirs = run(TorchSession(recover(folder)[0]), tokens, ids, 1)
     ours = run(open_step(folder, read_manifest(folder), 1, "native"), tokens, ids, 1)
     for found, wanted in zip(ours[2:], theirs[2:], strict=True):
@@ -189,8 +191,6 @@ def test_more_threads_than_rows_and_cores(folders):
 
 @pytest.mark.parametrize(("model", "share"), [("sudoku-nano-int8", 0.8), ("sudoku-lattice", 0.9)])
 def test_a_shipped_model_solves_as_with_onnxruntime(model, share):
-    from hrm_edge.data.puzzles import load_puzzles
-
     folder = zoo.folder_of(model)
     path = sample_file("sudoku")
     assert folder is not None
