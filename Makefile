@@ -42,13 +42,17 @@ $(VENV)/.installed-docs: $(VENV)/.installed-dev
 
 venv: $(VENV)/.installed-dev ## make the environment with everything that development needs
 
-quickstart: $(VENV)/.installed ## the whole road on a small puzzle: data, train, export, bench, solve (minutes on a CPU)
+quickstart: $(VENV)/.installed ## the whole pipeline on a small puzzle: data, train, export, bench, solve (minutes on a CPU)
 	PATH="$(abspath $(BIN)):$$PATH" scripts/quickstart.sh
 
-# All cores, but no more processes than memory is usual for: each loads torch. Only here: a plain pytest stays in one
-# process, where a debugger stops and output is seen. A worker takes over tests of another that has more left.
+# A process more than cores, for many tests wait for a program or a clock, but no more than memory is usual for: each
+# loads torch. Only here: a plain pytest stays in one process, where a debugger stops and output is seen. A worker takes
+# over tests of another that has more left. Hundreds of tests start Python: its bytecode is kept even where the
+# environment says otherwise.
+WORKERS := $(shell cores=$$(nproc 2>/dev/null || sysctl -n hw.logicalcpu 2>/dev/null || echo 2); \
+	echo $$((cores < 8 ? cores + 1 : 8)))
 test: $(VENV)/.installed-dev ## the tests that need no special hardware, on all cores
-	$(BIN)/python -m pytest --numprocesses logical --maxprocesses 8 --dist worksteal
+	PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist worksteal
 
 test-slow: $(VENV)/.installed-dev ## the tests that take minutes
 	$(BIN)/python -m pytest -m "slow and not gpu and not trt and not jetson"
@@ -66,12 +70,20 @@ check: $(VENV)/.installed-dev ## lint, format, types, direction of imports
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -q tests/test_layers.py
 
-format: $(VENV)/.installed-dev ## mend what the linter and the formatter can
+format: $(VENV)/.installed-dev ## fix what the linter and the formatter can
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-wheelhouse: $(VENV)/.installed-dev ## the edge part's wheels for boards without internet, in build/wheelhouse
-	$(BIN)/python scripts/wheelhouse.py --out build/wheelhouse --extra web --extra report
+# Its own small environment: what gathers the wheels needs no torch. uv resolves for another machine than this one.
+build/wheelhouse-venv/.installed: pyproject.toml constraints.txt
+	test -x $(@D)/bin/python || "$(PYTHON)" -m venv $(@D)
+	$(@D)/bin/python -m pip --disable-pip-version-check install --constraint constraints.txt $(PIP_ARGS) \
+		hatchling editables click uv
+	@touch $@
+
+wheelhouse: build/wheelhouse-venv/.installed ## the edge part's wheels for boards without internet, in build/wheelhouse
+	PATH="$(abspath build/wheelhouse-venv/bin):$$PATH" PYTHONPATH=. build/wheelhouse-venv/bin/python \
+		scripts/wheelhouse.py --out build/wheelhouse
 
 docs: $(VENV)/.installed-docs ## the documentation site, in build/site
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict

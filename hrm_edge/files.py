@@ -23,13 +23,14 @@ MOST_BYTES = 64 << 30  # of any input file: far above every model and data set, 
 MOST_JSON_BYTES = 64 << 20  # read as a whole, it takes up to 20 times as much memory
 MOST_YAML_BYTES = 1 << 20  # recipes, protocols, policies: written by hand
 MOST_YAML_VALUES = 100_000  # with every alias written out
+REPORT_BYTES = 1 << 20  # more than any report has taken
 ABANDONED_S = 600.0  # a temporary file or folder that nobody has touched for so long
 
 
 def os_error(error: OSError, path: Path | str) -> UserError:
     """The user's view of an ``OSError`` met while writing or reading ``path``."""
     reason = os.strerror(error.errno) if error.errno else str(error)
-    mends = {
+    remedies = {
         errno.ENOSPC: "free some space on that disk, or choose another folder",
         errno.EDQUOT: "your disk quota is used up: free some space, or choose another folder",
         errno.EACCES: "choose a folder you may write to, or change its permissions",
@@ -39,7 +40,7 @@ def os_error(error: OSError, path: Path | str) -> UserError:
         errno.ENOTDIR: "a file stands where a folder is needed: choose another path",
         errno.EISDIR: "a folder stands where a file is needed: choose another path",
     }
-    return UserError(f"{path}: {reason}", mends.get(error.errno or 0, "check the path and the disk"))
+    return UserError(f"{path}: {reason}", remedies.get(error.errno or 0, "check the path and the disk"))
 
 
 def user_cache() -> Path:
@@ -291,3 +292,22 @@ def sha256(path: Path | str) -> str:
         while piece := stream.read(1 << 20):
             digest.update(piece)
     return digest.hexdigest()
+
+
+def check_writable(flag: str, path: Path) -> Path:
+    """Return ``path``, a file to be written later; its folder is made.
+
+    Raises ``UserError`` that names ``flag`` where it cannot be written: a folder, a name that is too long, no rights,
+    or less space than a report takes.
+    """
+    hint = f"choose another file with {flag}"
+    try:
+        if path.is_dir():
+            raise UserError(f"{flag} {path}: it is a folder", hint)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if not is_stream(path):  # which needs no room beside it
+            with tempfile.TemporaryFile(dir=Path(os.path.realpath(path)).parent) as probe:
+                probe.write(bytes(REPORT_BYTES))
+    except OSError as error:
+        raise UserError(f"{flag} {os_error(error, path).problem}", hint) from error
+    return path

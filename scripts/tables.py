@@ -188,20 +188,41 @@ def cpu_halting() -> str:
     return "\n".join(lines).rstrip()
 
 
+def anytime() -> str:
+    """Share of puzzles solved within so many milliseconds each, by model, runtime and retry policy."""
+    lines = []
+    for path, report in reports("hrm-edge anytime"):
+        marks = list(report["ways"][0]["solved_by_ms"])
+        lines += [
+            f"{report['puzzles']} puzzles of {report['data']}, one at a time, {link(path)}:",
+            "",
+            row("way", *(f"{mark} ms" for mark in marks), "wrong"),
+            "|---" * (len(marks) + 2) + "|",
+        ]
+        for line in report["ways"]:
+            shares = (f"{line['solved_by_ms'][mark] / line['puzzles']:.0%}" for mark in marks)
+            lines.append(row(line["way"], *shares, line["wrong"]))
+        lines.append("")
+    return "\n".join(lines).rstrip()
+
+
 def int8_parity() -> str:
     """INT8 logits of every CPU backend beside the float32 model's, per processor."""
     lines = [
-        row("processor", "backend", "multiplies in", "exact", "used", "dB: 1 step", "4 steps", "machine, date"),
-        "|---|---|---|---|---|---|---|---|",
+        row("processor", "backend", "multiplies in", "exact", "used", "puzzles", "dB: 1 step", "4 steps",
+            "machine, date"),
+        "|---|---|---|---|---|---|---|---|---|",
     ]  # fmt: skip
     for path, report in reports("hrm-edge int8 parity"):
         imitated = report["imitated"]
         processor = f"{imitated}, by qemu" if imitated else report["device"]["cpu"]
+        if report["instructions"]:
+            processor += f" ({', '.join(report['instructions'])})"
         for line in report["rows"]:
             said = ["yes" if line[key] else "**no**" if key == "exact" else "" for key in ("exact", "taken")]
             db = (f"{value:.1f}" for value in line["db"])
             where = f"{path.parent.name}, {report['created'][:10]}"  # no link: the site has no results files
-            lines.append(row(processor, line["backend"], line["products"], *said, *db, where))
+            lines.append(row(processor, line["backend"], line["products"], *said, report["puzzles"], *db, where))
     return "\n".join(lines)
 
 
@@ -332,6 +353,7 @@ TABLES = {
     "peers": peers,
     "photos": photos,
     "hard-pictures": hard_pictures,
+    "anytime": anytime,
     "video": video,
     "training": training,
     "long-sequences": long_sequences,

@@ -18,6 +18,7 @@ ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "hrm_edge"
 
 BASE = {
+    "catalog",
     "child",
     "costs",
     "device",
@@ -33,13 +34,13 @@ BASE = {
     "terminal",
     "zoo",
 }
-CORE = {"session", "solve", "parity"}
+CORE = {"session", "solution", "solve", "parity"}
 EDGE = {"runtime", "plugin", "vision", "bench", "demo", "doctor", "remote"}
-HOST = {"model", "ops", "data", "train", "quant", "export", "digits"}
+HOST = {"model", "ops", "data", "training", "quant", "export", "digits"}
 
 # A file or folder of the package → the others that it may import (itself and __init__ always).
 MAY_IMPORT: dict[str, set[str]] = {
-    "__init__": set(),
+    "__init__": {"api", "errors"},  # lazily: see the test of the import's time
     "__main__": {"cli"},
     # base
     "child": {"errors"},
@@ -49,7 +50,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "packages": {"errors"},
     "spec": {"errors"},
     "costs": {"spec"},
-    "recipe": {"errors", "files", "spec"},
+    "catalog": {"errors"},
+    "recipe": {"catalog", "errors", "files", "spec"},
     "manifest": {"costs", "errors", "files", "spec"},
     "device": {"errors", "files"},
     "report": {"device", "errors", "files"},
@@ -58,7 +60,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "terminal": set(),
     # core
     "session": {"spec"},
-    "solve": {"errors", "spec", "tasks", "session"},
+    "solution": {"tasks"},
+    "solve": {"errors", "spec", "tasks", "session", "solution"},
     "parity": {"manifest", "recipe", "report", "session", "tasks"},
     # edge
     "runtime": {"child", "quiet", "errors", "files", "packages", "spec", "manifest", "session", "plugin"},
@@ -73,10 +76,11 @@ MAY_IMPORT: dict[str, set[str]] = {
     "model": BASE | {"session", "ops"},
     "data": BASE,
     "digits": BASE | {"vision"},
-    "train": BASE | CORE | {"model", "data", "quant"},
+    "training": BASE | CORE | {"model", "data", "quant"},
     "quant": BASE | {"session", "parity", "model", "data"},
     "export": BASE | CORE | {"model", "data", "quant", "plugin", "runtime"},
-    "cli": BASE | CORE | EDGE | HOST,
+    "api": BASE | CORE | EDGE | HOST,
+    "cli": BASE | CORE | EDGE | HOST | {"api"},
 }
 # The same for packages of others; the standard library is free.
 MAY_USE: dict[str, set[str]] = {
@@ -91,6 +95,7 @@ MAY_USE: dict[str, set[str]] = {
     "tasks": {"numpy"},
     "terminal": {"rich"},
     "session": {"numpy"},
+    "solution": {"numpy"},
     "solve": {"numpy"},
     "parity": {"numpy"},
     "runtime": {
@@ -111,7 +116,7 @@ MAY_USE: dict[str, set[str]] = {
     "ops": {"numpy", "torch", "triton", "tensorrt", "torch_tensorrt"},
     "model": {"numpy", "torch", "safetensors", "pydantic", "yaml"},
     "data": {"numpy", "numba", "pydantic", "rich", "huggingface_hub"},
-    "train": {"numpy", "torch", "safetensors", "pydantic", "rich", "wandb"},
+    "training": {"numpy", "torch", "safetensors", "pydantic", "rich", "wandb"},
     "digits": {"numpy", "torch", "onnx", "cv2", "PIL", "pydantic"},
     "quant": {"numpy", "torch", "yaml", "pydantic"},
     "export": {
@@ -124,10 +129,11 @@ MAY_USE: dict[str, set[str]] = {
         "pydantic",
         "rich",
     },
+    "api": {"numpy", "pydantic"},
     "cli": {"click", "rich", "numpy", "pydantic"},
 }
-# The command line imports these only inside functions: its edge verbs must run where there is no torch.
-LAZY_IN_CLI = HOST
+# The door and the command line import these only inside functions: they must run where there is no torch.
+LAZY = HOST
 # of these only: a device may lack them, and is told so when it asks
 INSIDE_FUNCTIONS = {"zoo": {"huggingface_hub"}, "runtime": {"onnx"}}
 BLOCKED_ON_EDGE = ("torch", "onnx", "numba", "huggingface_hub")
@@ -177,8 +183,8 @@ def violations(source: str, unit: str, where: str) -> list[str]:
             if target not in {unit, "__init__"} | MAY_IMPORT[unit]:
                 allowed = ", ".join(sorted(MAY_IMPORT[unit])) or "nothing"
                 found.append(f"{where}:{line}: '{unit}' may not import '{target}' (it may import {allowed})")
-            elif unit == "cli" and at_top and target in LAZY_IN_CLI:
-                found.append(f"{where}:{line}: 'cli' imports '{target}' (host side) inside functions only")
+            elif unit in ("api", "cli") and at_top and target in LAZY:
+                found.append(f"{where}:{line}: '{unit}' imports '{target}' (host side) inside functions only")
         elif first not in sys.stdlib_module_names and first not in MAY_USE.get(unit, set()):
             allowed = ", ".join(sorted(MAY_USE.get(unit, set()))) or "the standard library only"
             found.append(f"{where}:{line}: '{unit}' may not use '{first}' (it may use {allowed})")
@@ -224,7 +230,11 @@ def test_the_edge_may_not_import_the_host_side(unit):
         ("runtime", "def f():\n    from hrm_edge import model", "'runtime' may not import 'model'"),
         ("tasks", "import importlib\nimportlib.import_module('hrm_edge.data')", "'tasks' may not import 'data'"),
         ("errors", "import numpy as np", "'errors' may not use 'numpy'"),
-        ("cli", "from hrm_edge.train.loop import train", "'cli' imports 'train' (host side) inside functions only"),
+        (
+            "cli",
+            "from hrm_edge.training.loop import train",
+            "'cli' imports 'training' (host side) inside functions only",
+        ),
         ("cli", "def f():\n    import torch", "'cli' may not use 'torch'"),
     ],
 )
@@ -238,7 +248,7 @@ def test_a_wrong_import_is_found(unit, source, rule):
     ("unit", "source"),
     [
         ("solve", "import numpy as np\nfrom hrm_edge.session import Session"),
-        ("cli", "def f():\n    from hrm_edge.train.loop import train"),
+        ("cli", "def f():\n    from hrm_edge.training.loop import train"),
         ("cli", "from hrm_edge import __version__\nfrom hrm_edge.runtime import open_artifact"),
         ("export", "import torch\nfrom hrm_edge.export.onnx import x"),
     ],
@@ -250,7 +260,7 @@ def test_a_right_import_passes(unit, source):
 def test_edge_imports_with_torch_blocked():
     """A device has neither torch nor the exporters: base, core, edge and every verb's module load without them."""
     names = [".".join(path.relative_to(ROOT).with_suffix("").parts) for path in modules()]
-    units = BASE | CORE | EDGE | {"cli"}
+    units = BASE | CORE | EDGE | {"api", "cli"}
     wanted = [name.removesuffix(".__init__") for name in names if name.split(".")[1] in units]
     code = (
         "import importlib, sys\n"

@@ -1,7 +1,7 @@
-"""An engine beside its artifact: the same steps by ONNX Runtime on the CPU of the machine that has the GPU.
+"""Parity of a GPU engine with its artifact, which ONNX Runtime runs on the CPU of the same machine.
 
-A plan that was built for a GPU is another program than the graph it came from: other kernels, other orders of sums,
-fusions of its own. What it answers is measured where it runs, once, and kept in its sidecar.
+A plan built for a GPU is a different program from its graph: it has other kernels, sums in another order and fuses
+operations. Its outputs are therefore measured once on the GPU that runs it, and the result is kept in its sidecar file.
 """
 
 from __future__ import annotations
@@ -23,12 +23,13 @@ from hrm_edge.runtime.trt.identity import EngineParity, opened_by, record_parity
 from hrm_edge.tasks import get_task
 
 FEWEST_PUZZLES = 64
-REFERENCE_S = 60.0  # of ONNX Runtime: a large model on a small board is checked on fewer puzzles
+# Time for ONNX Runtime: a large model on a small board is checked on fewer puzzles.
+REFERENCE_S = 60.0
 _BATCH = 8
 
 
 def engine_limits(manifest: Manifest, puzzles: int) -> Limits:
-    """What the artifact itself was held to; one answer may be lost, which of few puzzles is a large share."""
+    """Return the limits of the artifact's own parity gate, but allow at least one lost answer among ``puzzles``."""
     held, standard = manifest.gate.limits, Limits()
     sqnr = held.get("logits_sqnr_db")
     drop = max(held.get("accuracy_drop_points", standard.accuracy_drop_points), 100.0 / puzzles)
@@ -44,16 +45,20 @@ def engine_limits(manifest: Manifest, puzzles: int) -> Limits:
     )
 
 
-def measure_engine(session: Any, manifest: Manifest, check: CheckSet, tell: Callable[[str], None]) -> EngineParity:
-    """Compare a session's engine with ONNX Runtime on ``check``, as many of it as a minute allows but at least 64, for
-    all steps, nobody halting; the result, judged, is also in the sidecar where that can be written.
+def measure_engine(
+    session: Any, manifest: Manifest, check: CheckSet, on_message: Callable[[str], None]
+) -> EngineParity:
+    """Compare a session's engine with ONNX Runtime on ``check`` and judge the result.
+
+    Both run all steps without halting, on as many puzzles as ONNX Runtime answers in a minute, but at least 64. The
+    result is also written to the engine's sidecar file; where that cannot be written, ``on_message`` says so.
     """
     opened = opened_by(session)
     assert opened is not None
     reference, steps = open_step(opened.artifact, manifest, None, "onnxruntime"), manifest.spec.max_steps
     per_puzzle = steps * statistics.median(step_seconds(reference, _BATCH)) / _BATCH
     check = check.head(max(FEWEST_PUZZLES, int(REFERENCE_S / per_puzzle)))
-    tell(f"comparing the engine with ONNX Runtime on {len(check)} puzzles, {steps} steps each")
+    on_message(f"comparing the engine with ONNX Runtime on {len(check)} puzzles, {steps} steps each")
     found = measure(reference, session, check, steps, get_task(manifest.task))
     parity = EngineParity(
         device=opened.device,
@@ -61,24 +66,25 @@ def measure_engine(session: Any, manifest: Manifest, check: CheckSet, tell: Call
         reference=f"{reference.backend} {package_version('onnxruntime')}",
         puzzles_from=check.source,
         after=found.everywhere,
-        held=found.held(),
-        accuracy_lost_points=None if found.lost is None else found.lost.points,
-        accuracy_lost_interval_95=None if found.lost is None else found.lost.interval_95,
+        held=found.gate_row(),
+        accuracy_lost_points=None if found.drop is None else found.drop.points,
+        accuracy_lost_interval_95=None if found.drop is None else found.drop.interval_95,
         gate=judge(found, manifest.precision, engine_limits(manifest, len(check)), "ONNX Runtime"),
         created=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         hrm_edge=__version__,
     )
     try:
         record_parity(opened, parity)
-    except UserError as error:  # a folder that is read-only
-        tell(f"the engine's parity is measured, but not kept: {error.what}")
+    # The folder is read-only.
+    except UserError as error:
+        on_message(f"the engine's parity is measured, but not kept: {error.problem}")
     return parity
 
 
 def said_of(parity: EngineParity) -> str:
-    """A line for people."""
-    row, lost = parity.held, parity.accuracy_lost_points
-    answers = "" if lost is None else f", {lost:+.2f} points lost"
+    """Return a one-line summary for people."""
+    row, points = parity.held, parity.accuracy_lost_points
+    answers = "" if points is None else f", {points:+.2f} points lost"
     cosine = row.carry_cosine if row.carry_cosine_mean is None else row.carry_cosine_mean
     settled = " that both settle" * (row.over != "all")
     return (

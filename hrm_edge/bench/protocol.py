@@ -1,4 +1,4 @@
-"""A benchmark's procedure as a YAML file: what has to be the same for two reports to be compared."""
+"""Benchmark protocols as YAML files: the settings that two reports must share to be comparable."""
 
 from __future__ import annotations
 
@@ -32,21 +32,21 @@ class ProtocolFile(BaseModel):
     strict: bool = False
 
     def settings(self) -> dict[str, Any]:
-        """By the names of the command line's options."""
+        """Return the settings by the names of the command line's options."""
         return self.model_dump(exclude={"name", "about"})
 
 
 def read_protocol(path: Path | str) -> tuple[ProtocolFile, str]:
-    """The protocol in a YAML file and the file's sha256; ``UserError`` naming the key that is wrong."""
+    """Return the protocol in a YAML file and the file's sha256. Raises ``UserError`` naming the key that is wrong."""
     raw = read_yaml(path, "correct the line that is named")
     try:
         return ProtocolFile.model_validate(raw), sha256(path)
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(map(str, first["loc"]))
-        mend = (
+        hint = (
             nearest(key, ProtocolFile.model_fields)
             if first["type"] == "extra_forbidden"
             else "see benchmarks/protocols"
         )
-        raise UserError(f"{path}: {key}: {first['msg']}", mend) from error
+        raise UserError(f"{path}: {key}: {first['msg']}", hint) from error

@@ -24,11 +24,12 @@ from hrm_edge.files import read_json, write_json
 from hrm_edge.manifest import MANIFEST
 from hrm_edge.model.hrm import HRM
 from hrm_edge.recipe import Limits
-from hrm_edge.runtime import open_artifact
+from hrm_edge.runtime import open_artifact, ort, ov
 from hrm_edge.runtime.choose import candidates
 from hrm_edge.solve import solve
 from hrm_edge.spec import variant_spec
 from hrm_edge.tasks import get_task
+from hrm_edge.tasks.samples import sample_file
 from tests.bench.programs import load_program, run_program
 
 CORES = len(os.sched_getaffinity(0))
@@ -89,6 +90,7 @@ def test_the_step_program(cpu_step: Any, tmp_path: Path, monkeypatch: pytest.Mon
         assert 0 < counts["onnxruntime"] <= counts["file"]
         assert counts["openvino"] > 0
     monkeypatch.setitem(cpu_step.LIMITS, "full", 1e-9)
+    monkeypatch.setattr(cpu_step, "measure", lambda names, rounds: report)  # the same once more takes seconds
     assert run_program(cpu_step, monkeypatch, *measure) == 1
     assert "missed: full: " in (missed := capsys.readouterr().err)
     assert "of eager torch, wanted 1e-09" in missed
@@ -100,7 +102,11 @@ def check_step(step: dict[str, Any], base: str) -> None:
     pairs = {(row["precision"], row["backend"]) for row in rows if row["graph"] == "ours"}
     usual = {(precision, b) for precision in ("fp32", "int8") for b in ("onnxruntime", "openvino", "openvino-bf16")}
     assert usual <= pairs <= {*usual, ("int8", "native")}
-    assert len(set(names)) == len(names) == THREADS * (1 + len(pairs)) + 3  # eager torch, ours, the naive export
+    inexact = [row for row in rows if row["graph"].startswith("inexact")]
+    runtimes = sum(runtime.int8_arithmetic().products != "int8" for runtime in (ort, ov))
+    assert len(inexact) == THREADS * runtimes  # none where VNNI is there
+    # eager torch, ours, the naive export
+    assert len(set(names)) == len(names) == THREADS * (1 + len(pairs)) + 3 + len(inexact)
     by_name = {row["name"]: row for row in rows}
     assert by_name[base]["against_eager"] == {"median": 1.0, "min": 1.0, "max": 1.0}
     for row in rows:
@@ -257,3 +263,42 @@ def test_the_published_loop_is_the_sessions(cpu_halting: Any) -> None:
     assert (answers == expected.answers).mean() > 0.99
     assert cpu_halting.right(answers, puzzles) == pytest.approx(float((answers == puzzles.labels).all(1).mean()))
     assert cpu_halting.right(np.asarray(puzzles.labels), puzzles) == 1.0
+
+
+# -- share solved against milliseconds -------------------------------------------------------------------------------
+
+
+def test_the_anytime_program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    """Every way solves each puzzle alone; its curve never falls, and ends at what was solved."""
+    program = load_program("anytime", tmp_path, monkeypatch)
+    data = str(sample_file("sudoku"))
+    ways = ("--way", "sudoku-nano", "--way", "sudoku-nano,steps=4,guesses=2")
+    small = ("--data", data, "--machine", "here", "--puzzles", "3", "--budget", "1.0")
+    assert run_program(program, monkeypatch, *small, *ways, "--plot", str(tmp_path / "plot.png")) == 0
+    report = read_json(tmp_path / "benchmarks" / "results" / "here" / f"anytime-{Path(data).name.split('.')[0]}.json")
+    assert [line["way"] for line in report["ways"]] == [*ways[1::2]]
+    for line in report["ways"]:
+        assert line["solved"] == len(line["solved_ms"]) <= 3
+        assert line["solved_ms"] == sorted(line["solved_ms"])
+        counts = list(line["solved_by_ms"].values())
+        assert counts == sorted(counts)
+        assert all(count == sum(ms <= int(mark) for ms in line["solved_ms"])
+                   for mark, count in line["solved_by_ms"].items())  # fmt: skip
+    assert (tmp_path / "plot.png").read_bytes().startswith(b"\x89PNG")
+    assert "1000 ms" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("way", "what"),
+    [
+        ("sudoku-nano,stpes=8", "'stpes=8' is no option of a way"),
+        ("sudoku-nano,steps=many", "'steps=many' is no option of a way"),
+    ],
+)
+def test_a_wrong_way_is_refused_before_anything_runs(
+    way: str, what: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    program = load_program("anytime", tmp_path, monkeypatch)
+    data = str(sample_file("sudoku"))
+    assert run_program(program, monkeypatch, "--data", data, "--machine", "here", "--way", way) == 2
+    assert what in capsys.readouterr().err

@@ -37,15 +37,15 @@ REFUSALS = [
 ]
 
 
-@pytest.mark.parametrize(("arguments", "what", "mend"), REFUSALS, ids=[" ".join(row[0]) for row in REFUSALS])
-def test_refusals(run, mini, inside, monkeypatch, arguments, what, mend):
+@pytest.mark.parametrize(("arguments", "problem", "hint"), REFUSALS, ids=[" ".join(row[0]) for row in REFUSALS])
+def test_refusals(run, mini, inside, monkeypatch, arguments, problem, hint):
     monkeypatch.delenv("DISPLAY", raising=False)
     monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
     (inside / "notes.mp4").write_text("no video")
     done = run("demo", *(a.format(mini=mini / "model") for a in arguments))
     assert (done.code, done.out) == (2, "")
-    assert what in done.err
-    assert mend in done.err
+    assert problem in done.err
+    assert hint in done.err
     assert "Traceback" not in done.err
 
 
@@ -81,7 +81,7 @@ def test_the_command_solves_a_video_and_ends_by_ctrl_c(tmp_path):
         assert state["board"]["givens"] == EASY
         assert state["model"]["name"] == "sudoku-nano"
         running.send_signal(signal.SIGINT)
-        _, err = running.communicate(timeout=20)
+        _, err = running.communicate(timeout=60)
         assert running.returncode == 130
         assert "Traceback" not in err
     finally:
@@ -91,7 +91,7 @@ def test_the_command_solves_a_video_and_ends_by_ctrl_c(tmp_path):
 
 def ask(url: str) -> dict:
     try:
-        with urllib.request.urlopen(f"{url}state", timeout=10) as answer:
+        with urllib.request.urlopen(f"{url}state", timeout=60) as answer:
             return json.load(answer)
     except OSError:
         return {"state": "starting"}

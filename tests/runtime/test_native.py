@@ -21,9 +21,9 @@ from hrm_edge.manifest import STEP_FILE, read_manifest, write_manifest
 from hrm_edge.model.session import TorchSession
 from hrm_edge.runtime import open_artifact, open_step
 from hrm_edge.runtime.choose import candidates
-from hrm_edge.runtime.compiled import processor
+from hrm_edge.runtime.compile_cache import processor
 from hrm_edge.runtime.native import compile as compiling
-from hrm_edge.runtime.native.session import available, unfit
+from hrm_edge.runtime.native.session import available, why_unsupported
 from hrm_edge.solve import solve
 from hrm_edge.spec import ModelSpec, variant_spec
 from hrm_edge.tasks import get_task
@@ -51,6 +51,9 @@ SPECS = {
     "lattice": LATTICE, "lattice 2x3": LATTICE_2X3,
 }  # fmt: skip
 LATTICES = [name for name, spec in SPECS.items() if spec.mixing == "groups"]
+# Of a step's length. Sums in another order now and then round an activation to the next integer, and attention spreads
+# that: ONNX Runtime's own answer moves by up to 0.05 where its input moves by 1e-6. Inexact products: 0.11 to 0.48.
+CLOSE = 0.08
 MARCHES = ("-march=native", "-march=x86-64-v3", "-march=x86-64-v2")  # with VNNI, AVX2, SSE alone
 
 
@@ -80,20 +83,17 @@ def run(session, tokens, ids, steps):
 
 @pytest.mark.parametrize("name", SPECS)
 def test_a_step_is_onnxruntimes(folders, name):
-    """Sums in another order now and then round an activation to the next integer, which attention spreads a little."""
     manifest = read_manifest(folders[name])
     tokens, ids = boards(manifest.spec, 5)
     ours = run(open_step(folders[name], manifest, 2, "native"), tokens, ids, 1)
     theirs = run(open_step(folders[name], manifest, 1, "onnxruntime"), tokens, ids, 1)
     for a, b in zip(ours, theirs, strict=True):
         assert a.shape == b.shape
-        scale = np.sqrt(np.square(b).mean())
-        assert np.sqrt(np.square(a - b).mean()) <= 0.1 * scale
-        assert np.median(np.abs(a - b)) <= 0.03 * scale
+        assert np.linalg.norm(a - b) <= CLOSE * np.linalg.norm(b)
 
 
 def assert_near(found, wanted, tolerance):
-    """Of each output, no value is further off than ``tolerance`` of their root mean square."""
+    """Compare each output: no value is further off than ``tolerance`` of their root mean square."""
     for ours, theirs in zip(found, wanted, strict=True):
         assert ours.shape == theirs.shape
         assert np.abs(ours - theirs).max() <= tolerance * np.sqrt(np.square(theirs).mean())
@@ -177,7 +177,7 @@ def test_every_set_of_instructions_is_exact(tmp_path, monkeypatch, march, name):
     theirs = run(open_step(folder, manifest, 1, "onnxruntime"), tokens, ids, 1)
     compiled_for(march, monkeypatch)
     for ours, wanted in zip(run(open_step(folder, manifest, 1, "native"), tokens, ids, 1), theirs, strict=True):
-        assert np.linalg.norm(ours - wanted) < 0.05 * np.linalg.norm(wanted)
+        assert np.linalg.norm(ours - wanted) < CLOSE * np.linalg.norm(wanted)
 
 
 def test_more_threads_than_rows_and_cores(folders):
@@ -275,7 +275,7 @@ def test_the_choice_tries_it(folders):
 )
 def test_models_of_another_kind(folders, spec, why):
     manifest = read_manifest(folders["nano"]).model_copy(update={"spec": spec})
-    assert unfit(manifest) == why
+    assert why_unsupported(manifest) == why
     assert not available(manifest)
 
 
@@ -288,7 +288,7 @@ def test_models_of_another_kind(folders, spec, why):
 )
 def test_lattices_of_other_sizes(folders, options, why):
     spec = variant_spec("lattice", vocab=11, seq_len=81, grid=(9, 9, 3, 3), **options)
-    assert unfit(read_manifest(folders["lattice"]).model_copy(update={"spec": spec})) == why
+    assert why_unsupported(read_manifest(folders["lattice"]).model_copy(update={"spec": spec})) == why
 
 
 def test_another_precision(tmp_path):

@@ -27,9 +27,9 @@ from hrm_edge.errors import UserError
 from hrm_edge.model.load import load_model
 from hrm_edge.model.weights import checkpoints
 from hrm_edge.tasks import get_task
-from hrm_edge.train import launch as launching
-from hrm_edge.train.launch import Hosts, launch
-from hrm_edge.train.loggers import LOG_FILE, read_lines
+from hrm_edge.training import launch as launching
+from hrm_edge.training.launch import Hosts, launch
+from hrm_edge.training.loggers import LOG_FILE, read_lines
 from tests.train.ranks import ROOT, recipe
 
 
@@ -95,11 +95,10 @@ def test_a_host_that_does_not_come_ends_in_a_message(
     with pytest.raises(UserError, match=f"fewer than 2 hosts came to 127.0.0.1:{port} within 1 s\nstart the same"):
         launch([], Hosts(1, (2, 2), f"127.0.0.1:{port}", "x", timeout=1))
     monkeypatch.setattr(launching, "_opens_port", lambda *_: False)  # as if that were another host's port
-    monkeypatch.setattr(Hosts, "join_timeout", 30)
-    begun = time.monotonic()
+    # It has met nobody there yet, so the address may be wrong: it does not look for it until the test's time is over.
+    monkeypatch.setattr(Hosts, "join_timeout", 3600)
     with pytest.raises(UserError, match=f"no way to 127.0.0.1:{port}, where the hosts are to meet: [^\n]*\nstart the"):
         launch([], Hosts(1, (2, 2), f"127.0.0.1:{port}", "x", timeout=0.5))
-    assert time.monotonic() - begun < 30, "it has met nobody there yet: the address may be wrong"
     assert "looking for it" not in capfd.readouterr().err
 
 
@@ -129,7 +128,7 @@ class OtherHost:
         self.store = None
         wait_until(lambda: not self.running())
 
-    def mend(self) -> None:
+    def hint(self) -> None:
         self.store = TCPStore("127.0.0.1", self.port, is_master=True, wait_for_workers=False)
 
 
@@ -216,7 +215,7 @@ def test_a_host_that_was_cut_off_goes_on_with_the_restarts_it_had_left(
             time.sleep(5 * number)  # beyond the time of the first search; the second has its own
             other_host.cut()
             time.sleep(2.5)  # long enough for one try to fail
-            other_host.mend()
+            other_host.hint()
             other_host.wait_for_worker(3 + number)
         other_host.code.write_text(str(last_code))
 
