@@ -20,7 +20,7 @@ from hrm_edge.runtime.choose import candidates
 from hrm_edge.runtime.native import compile as compiling
 from hrm_edge.runtime.native.session import available, why_unsupported
 from hrm_edge.solve import solve
-from hrm_edge.spec import ModelSpec, variant_spec
+from hrm_edge.spec import variant_spec
 from hrm_edge.tasks import get_task
 from hrm_edge.tasks.samples import sample_file
 from tests.artifacts import write_random_artifact, write_singles_artifact
