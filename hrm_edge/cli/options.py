@@ -1,4 +1,4 @@
-"""What several verbs share on the command line: parameter types, the JSON destination, progress."""
+"""Parts of the command line that several verbs share: parameter types, the JSON destination, progress."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What each backend and precision can do on a machine, and why not where it cannot."""
+"""Backends and precisions that work on a machine, with the reason where one does not."""
 
 from __future__ import annotations
 
