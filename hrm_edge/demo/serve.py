@@ -24,7 +24,7 @@ _FORM = "write a port (--web 8000: this machine only) or an address and a port (
 
 @dataclass(frozen=True)
 class Address:
-    """Where to listen."""
+    """Address to listen on."""
 
     host: str
     port: int
@@ -113,7 +113,7 @@ class Server:
 
     @property
     def url(self) -> str:
-        """What to open, with the token if one is needed."""
+        """Address to open, with the token if one is needed."""
         host = self._host if self._host not in ("0.0.0.0", "::") else socket.gethostname()
         host = f"[{host}]" if ":" in host else host
         return f"{self._scheme}://{host}:{self.port}/" + (f"?token={self.token}" if self.token else "")

@@ -91,7 +91,7 @@ class Step(nn.Module):
 
 
 class PuzzleStep(Step):
-    """The same with a puzzle vector."""
+    """A step with a puzzle vector."""
 
     def forward(  # type: ignore[override]
         self, tokens: Tensor, puzzle: Tensor, z_h: Tensor, z_l: Tensor

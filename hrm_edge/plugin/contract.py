@@ -1,4 +1,4 @@
-"""What operator, ONNX node and plugins agree on: names, limits, and the version of what they pass to each other."""
+"""Contract between operator, ONNX node and plugins: names, limits, and the version of what they exchange."""
 
 from __future__ import annotations
 

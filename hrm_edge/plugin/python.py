@@ -71,7 +71,7 @@ def check_shapes(heads: int, qkv: Sequence[int], tables: Sequence[Sequence[int]]
 
 
 class Layer:
-    """What a layer does, apart from TensorRT's base classes, which ``plugin_classes`` adds.
+    """Behaviour of a layer, without TensorRT's base classes, which ``plugin_classes`` adds.
 
     TensorRT reports what a method raises as a failure of the layer.
     """
@@ -157,7 +157,7 @@ class Layer:
 
 
 class Maker:
-    """What a creator does: layers from a node's fields when an engine is built, from their own when one is read."""
+    """Behaviour of a creator: layers from a node's fields when an engine is built, from their own when one is read."""
 
     trt: Any
     bases: tuple[type, ...]

@@ -124,7 +124,7 @@ class Mailbox:
 
     @property
     def guest(self) -> object | None:
-        """Who fills it instead of the host."""
+        """Source that fills it instead of the host."""
         return self._guest
 
     @property
@@ -141,7 +141,7 @@ class Camera:
         self.source, self.mailbox, self._backoff_s = source, mailbox, backoff_s
         self.reconnects = 0
         self.trouble: str | None = None
-        """What is wrong while there is no picture, for people; None while frames come."""
+        """Reason, for people, why there is no picture; None while frames come."""
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
 
