@@ -11,10 +11,10 @@ here is loaded when it is first used: importing the package takes milliseconds a
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
-
+TYPE_CHECKING = False  # typing's constant of that name: importing it takes longer than all of this file
 if TYPE_CHECKING:
+    from typing import Any
+
     from hrm_edge.api.model import Model as Model
     from hrm_edge.api.open import load as load
     from hrm_edge.api.solve import Result as Result
@@ -38,6 +38,8 @@ __all__ = ["GateError", "Model", "Result", "UserError", "__version__", "load", "
 def __getattr__(name: str) -> Any:
     if name not in _EXPORTS:
         raise AttributeError(f"module 'hrm_edge' has no attribute '{name}'")
+    from importlib import import_module
+
     value = getattr(import_module(_EXPORTS[name]), name)
     globals()[name] = value
     return value
