@@ -15,6 +15,7 @@ TYPE_CHECKING = False  # typing's constant of that name: importing it takes long
 if TYPE_CHECKING:
     from typing import Any
 
+    from hrm_edge.api.answers import sample_puzzles as sample_puzzles
     from hrm_edge.api.model import Model as Model
     from hrm_edge.api.open import load as load
     from hrm_edge.api.solve import Result as Result
@@ -30,9 +31,10 @@ _EXPORTS = {  # name → the module that has it
     "Result": "hrm_edge.api.solve",
     "UserError": "hrm_edge.errors",
     "load": "hrm_edge.api.open",
+    "sample_puzzles": "hrm_edge.api.answers",
     "train": "hrm_edge.api.train",
 }
-__all__ = ["GateError", "Model", "Result", "UserError", "__version__", "load", "train"]
+__all__ = ["GateError", "Model", "Result", "UserError", "__version__", "load", "sample_puzzles", "train"]
 
 
 def __getattr__(name: str) -> Any:

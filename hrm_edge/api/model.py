@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 class Model:
     """An opened model: solve puzzles, measure accuracy and speed, export. Made by :func:`hrm_edge.load`."""
 
+    called: str
+    """The name or path that the user gave."""
     session: Session
     """Advances a batch of puzzles by one step; see :mod:`hrm_edge.session`."""
     task: Task
@@ -42,11 +44,6 @@ class Model:
     """Where the weights are from, as far as it is known."""
     threads: int | None = None
     """Threads of one step on the CPU; None: the backend's default."""
-
-    @property
-    def called(self) -> str:
-        """The name or path that the user gave."""
-        return self.about.path
 
     @property
     def backend(self) -> str:
