@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from hrm_edge.api.callbacks import OnMessage, OnProgress, ignore, log
 from hrm_edge.manifest import Manifest
+from hrm_edge.packages import explained
 from hrm_edge.report import Model as About
 from hrm_edge.session import Session
 from hrm_edge.tasks.base import Task
@@ -195,9 +196,10 @@ class Model:
         files = [None if path is None else Path(path) for path in (calibration, policy, sensitivity)]
         options = ExportOptions(precision, files[0], files[1], files[2], puzzles, max_steps, plugin)
         task = self.task.name if is_published(self.folder) else None
-        exported = export(
-            self.folder, Path(out), options, backend=backend, engine=engine, task=task, on_message=on_message,
-            on_progress=on_progress,
-        )  # fmt: skip
+        with explained("Model.export"):
+            exported = export(
+                self.folder, Path(out), options, backend=backend, engine=engine, task=task, on_message=on_message,
+                on_progress=on_progress,
+            )  # fmt: skip
         exported.check()
         return exported
