@@ -30,7 +30,7 @@ class Header:
 
 
 def picture_kind(data: bytes) -> str | None:
-    """The kind of picture that ``data`` begins, as in :class:`Header`; None: it is no picture."""
+    """Return the kind of picture that ``data`` begins, as in :class:`Header`; None: it is no picture."""
     if data[:8] == b"\x89PNG\r\n\x1a\n":
         return "png"
     if data[:2] == b"\xff\xd8":
@@ -58,7 +58,7 @@ def is_picture(path: Path) -> bool:
 
 
 def pictures_of(folder: Path) -> list[Path]:
-    """Files of a folder that are pictures by their ending or their content, by name; hidden files are none."""
+    """Return files of a folder that are pictures by their ending or their content, by name; hidden files are none."""
     return sorted(
         path
         for path in folder.iterdir()
@@ -67,7 +67,7 @@ def pictures_of(folder: Path) -> list[Path]:
 
 
 def read_header(data: bytes) -> Header | None:
-    """What a picture file's header says; None where ``data`` is no picture."""
+    """Read a picture file's header; None where ``data`` is no picture."""
     kind = picture_kind(data)
     if kind is None:
         return None

@@ -24,7 +24,7 @@ _SMALLER = "make it smaller, or send a part of it"
 
 
 def load_image(path: Path | str, upright: bool = True) -> Image:
-    """A picture file as BGR uint8 [h, w, 3], turned as its EXIF note says unless ``upright`` is False.
+    """Load a picture file as BGR uint8 [h, w, 3], turned as its EXIF note says unless ``upright`` is False.
 
     Raises ``UserError`` naming the file: see :func:`decode_image`.
     """
@@ -50,7 +50,7 @@ def decode_upload(data: bytes) -> Image:
 
 
 def decode_image(data: bytes, name: str, upright: bool = True) -> Image:
-    """The bytes of a JPEG, PNG, WebP, BMP or GIF file as BGR uint8 [h, w, 3]; ``name`` is what errors call it.
+    """Decode a JPEG, PNG, WebP, BMP or GIF file to BGR uint8 [h, w, 3]; errors call it ``name``.
 
     Of an animation it is the first picture; what is transparent becomes paper.
 
@@ -107,7 +107,7 @@ def _torn(name: str) -> UserError:
 
 
 def _read_header(data: bytes, name: str) -> Header:
-    """What the header says; ``UserError`` where it is no picture that is read."""
+    """Return what the header says; ``UserError`` where it is no picture that is read."""
     header = read_header(data)
     if header is None:
         raise UserError(f"{name} is no picture", f"give a {READABLE} file")
@@ -120,7 +120,7 @@ def _read_header(data: bytes, name: str) -> Header:
 
 
 def _on_paper(image: NDArray[Any]) -> Image:
-    """A decoded picture [h, w, 1 to 4] of any depth as BGR uint8: transparent places become paper.
+    """Convert a decoded picture [h, w, 1 to 4] of any depth to BGR uint8: transparent places become paper.
 
     Paper is white, or black where everything that can be seen is light: it was made for a dark page.
     """
@@ -154,7 +154,7 @@ def save_image(image: Image, path: Path) -> None:
 
 
 def image_files(folder: Path) -> list[Path]:
-    """The pictures of a folder by name; ``UserError`` where it holds none."""
+    """List the pictures of a folder by name; ``UserError`` where it holds none."""
     found = pictures_of(folder)
     if not found:
         raise UserError(f"{folder} holds no pictures", f"put {READABLE} files in it")

@@ -113,7 +113,7 @@ def _candidates(reading: Reading, tokens: Tokens, task: Sudoku, repair: bool) ->
 
 
 def _checked(reading: Reading, task: Sudoku, puzzle: Tokens, repaired: tuple[int, ...], solution: Tokens) -> Verdict:
-    """The verdict on a puzzle with one ``solution`` [81]: accepted, or in too much doubt."""
+    """Return the verdict on a puzzle with one ``solution`` [81]: accepted, or in too much doubt."""
     given = np.flatnonzero(puzzle >= FIRST_DIGIT)
     share = reading.probabilities[given, puzzle[given] - BLANK]
     doubt = _doubt(reading, task, puzzle)
@@ -127,7 +127,7 @@ def _checked(reading: Reading, task: Sudoku, puzzle: Tokens, repaired: tuple[int
 
 
 def _uncertain(reading: Reading, cells: NDArray[np.int64]) -> UserError:
-    """What is said of a reading in too much doubt; ``cells``: those in doubt."""
+    """Return what is said of a reading in too much doubt; ``cells``: those in doubt."""
     least = cells[np.argsort(reading.confidence[cells], kind="stable")]
     named = ", ".join(cell_text(reading, int(cell)) for cell in least[:_NAMED])
     more = f" and {len(cells) - _NAMED} more" if len(cells) > _NAMED else ""
@@ -135,7 +135,7 @@ def _uncertain(reading: Reading, cells: NDArray[np.int64]) -> UserError:
 
 
 def _doubt(reading: Reading, task: Sudoku, puzzle: Tokens) -> float:
-    """Nats: minus the logarithm of the probability that all digits are right which the solution of ``puzzle`` needs.
+    """Return, in nats, minus the log probability that all digits are right which the solution of ``puzzle`` needs.
 
     A digit that may be left out, for the others have the same solution alone, is confirmed by them. None is tried
     where there is little doubt anyway.
@@ -155,14 +155,14 @@ def _doubt(reading: Reading, task: Sudoku, puzzle: Tokens) -> float:
 
 
 def cell_text(reading: Reading, cell: int) -> str:
-    """A cell, what was read in it and how sure that is: ``row 2 column 4 read as 7 (83%)``."""
+    """Return a cell, what was read in it and how sure that is: ``row 2 column 4 read as 7 (83%)``."""
     digit = int(reading.digits[cell])
     read = str(digit) if digit else "a blank"
     return f"row {cell // SIDE + 1} column {cell % SIDE + 1} read as {read} ({reading.confidence[cell]:.0%})"
 
 
 def doubts_text(reading: Reading, verdict: Verdict) -> list[str]:
-    """Sentences on what a person should look at: cells in doubt, and digits that were left out."""
+    """Return sentences on what a person should look at: cells in doubt, and digits that were left out."""
     notes = []
     if verdict.repaired:
         assert verdict.puzzle is not None
@@ -179,7 +179,7 @@ def doubts_text(reading: Reading, verdict: Verdict) -> list[str]:
 
 
 def _without(reading: Reading, printed: Tokens) -> Reading:
-    """The reading with blanks, for certain, where ``printed`` [81] has one."""
+    """Return the reading with blanks, for certain, where ``printed`` [81] has one."""
     probabilities = reading.probabilities.copy()
     probabilities[printed == BLANK] = np.eye(probabilities.shape[1], dtype=np.float32)[0]
     return replace(reading, probabilities=probabilities)
@@ -216,7 +216,7 @@ def _repaired(
 
 
 def _weighed(reading: Reading) -> Reading:
-    """The reading with blanks as likely beforehand as they are in this grid, not as they were in training.
+    """Weigh the reading anew: blanks are as likely beforehand as they are in this grid, not as in training.
 
     A network's probabilities hold for its training's shares of the classes; Bayes' rule takes them to other shares
     (Saerens, Latinne and Decaestecker 2002, equation 2.4). A grid that is filled in by hand has hardly a blank.
@@ -228,12 +228,12 @@ def _weighed(reading: Reading) -> Reading:
 
 
 def tokens_of(digits: NDArray[np.uint8]) -> Tokens:
-    """Digits [81], 0 blank, as tokens."""
+    """Return digits [81], 0 blank, as tokens."""
     return (digits + BLANK).astype(np.uint8)
 
 
 def _solved(tokens: Tokens, task: Sudoku) -> tuple[Tokens | None, UserError | None]:
-    """The only solution [81] of tokens [81], or why they are no puzzle with exactly one."""
+    """Return the only solution [81] of tokens [81], or why they are no puzzle with exactly one."""
     try:
         task.check_givens(tokens)
         givens = int((tokens >= FIRST_DIGIT).sum())
@@ -298,7 +298,7 @@ def _repairs(
 
 
 def _changes(reading: Reading, limit: float) -> list[_Change]:
-    """Every other reading of a single cell that costs ``limit`` nats at most, cheapest first."""
+    """Return every other reading of a single cell that costs ``limit`` nats at most, cheapest first."""
     probabilities = reading.probabilities.copy()
     # what looks like every digit a little is a smudge rather than any of them
     blanks = float((reading.digits == 0).mean())  # in a grid that is filled in there is hardly one
@@ -324,7 +324,7 @@ class _Clashes:
         ]
 
     def first(self, changed: dict[int, int]) -> tuple[int, int] | None:
-        """A clash when cells have the digits of ``changed``; None where there is none."""
+        """Return a clash when cells have the digits of ``changed``; None where there is none."""
         for pair in self._pairs:
             if pair[0] not in changed and pair[1] not in changed:
                 return pair
