@@ -78,7 +78,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "digits": BASE | {"vision"},
     "training": BASE | CORE | {"model", "data", "quant"},
     "quant": BASE | {"session", "parity", "model", "data"},
-    "export": BASE | CORE | {"model", "data", "quant", "plugin", "runtime"},
+    "export": BASE | CORE | {"model", "data", "quant", "plugin", "runtime", "ops"},
     "api": BASE | CORE | EDGE | HOST,
     "cli": BASE | CORE | EDGE | HOST | {"api"},
 }

@@ -33,7 +33,7 @@ EXIT_BUG = 70  # EX_SOFTWARE of sysexits.h: none of the contract's codes, a fail
 
 
 class Verb(NamedTuple):
-    """Where a verb's click command is (``module:attribute``) and what ``--help`` says about it without importing it."""
+    """Place of a verb's click command (``module:attribute``), and its line in ``--help``."""
 
     target: str
     summary: str

@@ -130,6 +130,8 @@ def _open(path: Path) -> NDArray[Any]:
         raise UserError(f"{path} is no whole .npy file: {error}", _REBUILD) from error
     if array.dtype.kind not in "iu":
         raise UserError(f"{path} holds {array.dtype}, not integers", _REBUILD)
+    if array.ndim == 0:
+        raise UserError(f"{path} holds a single number, not a list of them", _REBUILD)
     return array
 
 
@@ -148,7 +150,7 @@ def _check_shapes(root: Path, metadata: Metadata, arrays: dict[str, NDArray[Any]
             raise UserError(f"{root}/all__{name}.npy has shape {arrays[name].shape}, expected {shape}", _REBUILD)
     for name, end, things in (("puzzle_indices", examples, "examples"), ("group_indices", puzzles, "puzzles")):
         offsets = arrays[name]
-        if offsets[0] != 0 or offsets[-1] != end or (np.diff(offsets) < 1).any():
+        if offsets[0] != 0 or offsets[-1] != end or (offsets[1:] <= offsets[:-1]).any():
             raise UserError(f"{root}/all__{name}.npy are no offsets from 0 to the {end} {things}", _REBUILD)
     identifiers = arrays["puzzle_identifiers"]
     if groups and not 0 <= identifiers.min() <= identifiers.max() < metadata.num_puzzle_identifiers:
