@@ -24,6 +24,7 @@ fonts-sil-charis fonts-quicksand fonts-klee.
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import sys
 import time
@@ -67,6 +68,7 @@ PRINTED = (
 HAND = ("KleeOne-*",)
 CONDITIONS = ("plain", "small", "scan", "written")
 LIMITS = (0.25, 0.5, 0.75, 1, 1.5, 2, 3, 4, 6)  # nats, for which the right answers are counted that they would keep
+CODE = sorted(Path(judge.__file__).parent.glob("*.py"))  # a run goes on with the code that it began with
 PUZZLES = 200  # generated; each is then renamed, moved and turned into as many as are wanted
 
 
@@ -240,6 +242,7 @@ def main() -> int:
         "max_doubt_nats": arguments.doubt,
         "margin_nats": arguments.margin,
         "digits_sha256": sha256(arguments.digits),
+        "reader_sha256": hashlib.sha256(b"".join(path.read_bytes() for path in CODE)).hexdigest(),
     }
     try:
         kept = Kept(arguments.rows, about, task)

@@ -27,7 +27,7 @@ MAX_TRIES = 3000  # sets of changes looked at for clashes
 MAX_RIVALS = 600  # the same beside a reading that is a puzzle as it is
 MARGIN = 4.5  # nats between what is accepted and the next reading that has another solution
 MAX_SEARCHES = 150  # of those without clashes, for solutions: about a millisecond each
-MAX_DOUBT = 3.0  # nats: minus the logarithm of the probability that all digits are right which the solution needs
+MAX_DOUBT = 2.0  # nats: minus the logarithm of the probability that all digits are right which the solution needs
 DOUBTFUL = 0.9  # probability of a digit, below which it is shown as in doubt
 # probabilities of being written by hand, from which on a digit is left out: the next where the last was not enough
 WRITTEN = (0.5, 0.2, 0.08, 0.03)
