@@ -42,7 +42,7 @@ $(VENV)/.installed-docs: $(VENV)/.installed-dev
 
 venv: $(VENV)/.installed-dev ## make the environment with everything that development needs
 
-quickstart: $(VENV)/.installed ## the whole road on a small puzzle: data, train, export, bench, solve (minutes on a CPU)
+quickstart: $(VENV)/.installed ## the whole pipeline on a small puzzle: data, train, export, bench, solve (minutes on a CPU)
 	PATH="$(abspath $(BIN)):$$PATH" scripts/quickstart.sh
 
 # All cores, but no more processes than memory is usual for: each loads torch. Only here: a plain pytest stays in one
@@ -66,12 +66,20 @@ check: $(VENV)/.installed-dev ## lint, format, types, direction of imports
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -q tests/test_layers.py
 
-format: $(VENV)/.installed-dev ## mend what the linter and the formatter can
+format: $(VENV)/.installed-dev ## fix what the linter and the formatter can
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-wheelhouse: $(VENV)/.installed-dev ## the edge part's wheels for boards without internet, in build/wheelhouse
-	$(BIN)/python scripts/wheelhouse.py --out build/wheelhouse --extra web --extra report
+# Its own small environment: what gathers the wheels needs no torch. uv resolves for another machine than this one.
+build/wheelhouse-venv/.installed: pyproject.toml constraints.txt
+	test -x $(@D)/bin/python || "$(PYTHON)" -m venv $(@D)
+	$(@D)/bin/python -m pip --disable-pip-version-check install --constraint constraints.txt $(PIP_ARGS) \
+		hatchling editables click uv
+	@touch $@
+
+wheelhouse: build/wheelhouse-venv/.installed ## the edge part's wheels for boards without internet, in build/wheelhouse
+	PATH="$(abspath build/wheelhouse-venv/bin):$$PATH" PYTHONPATH=. build/wheelhouse-venv/bin/python \
+		scripts/wheelhouse.py --out build/wheelhouse
 
 docs: $(VENV)/.installed-docs ## the documentation site, in build/site
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict

@@ -43,7 +43,8 @@ from hrm_edge.manifest import read_manifest
 from hrm_edge.model.hrm import HRM
 from hrm_edge.quant.sets import shipped_set
 from hrm_edge.runtime.choose import Candidate, candidates
-from hrm_edge.solve import Halt, Solutions, solve
+from hrm_edge.solution import Solutions
+from hrm_edge.solve import Halt, solve
 from hrm_edge.tasks import get_task
 from hrm_edge.tasks.base import Task
 from hrm_edge.tasks.puzzles import Puzzles

@@ -29,9 +29,9 @@ from hrm_edge.errors import HrmEdgeError
 from hrm_edge.files import write_json
 from hrm_edge.manifest import read_manifest
 from hrm_edge.report import decibels
-from hrm_edge.runtime import CpuBackend, open_step, ort, ov
+from hrm_edge.runtime import CpuBackend, open_step, openvino, ort
 from hrm_edge.runtime.arithmetic import Arithmetic
-from hrm_edge.runtime.compiled import processor
+from hrm_edge.runtime.compile_cache import processor
 from hrm_edge.runtime.native.session import available
 from hrm_edge.session import Session
 from hrm_edge.tasks import get_task
@@ -74,7 +74,7 @@ def rows(tokens: NDArray[np.uint8]) -> list[dict[str, Any]]:
     manifest, found = read_manifest(bytes_), []
     runtimes: list[tuple[CpuBackend, Any, Arithmetic]] = [("onnxruntime", ort, ort.int8_arithmetic())]
     if package_version("openvino") is not None:
-        runtimes.append(("openvino", ov, ov.int8_arithmetic()))
+        runtimes.append(("openvino", openvino, openvino.int8_arithmetic()))
     for backend, module, own in runtimes:
         for products in ("int8", "float32"):
             print(f"{backend}, {products}", file=sys.stderr)

@@ -89,7 +89,7 @@ def labelled(folder: Path) -> list[tuple[Path, NDArray[np.uint8]]]:
 
 def reason(error: UserError) -> str:
     """The kind of a refusal."""
-    return next((name for text, name in REASONS.items() if text in error.what), error.what)
+    return next((name for text, name in REASONS.items() if text in error.problem), error.problem)
 
 
 def outcome(found: Recognised, label: NDArray[np.uint8], task: Sudoku) -> str:

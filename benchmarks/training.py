@@ -50,10 +50,10 @@ from hrm_edge.model.hrm import HRM
 from hrm_edge.recipe import Recipe
 from hrm_edge.spec import ModelSpec, variant_spec
 from hrm_edge.tasks.sudoku import Sudoku
-from hrm_edge.train.distributed import World
-from hrm_edge.train.feed import Feed
-from hrm_edge.train.learner import Learner
-from hrm_edge.train.memory import keep_memory
+from hrm_edge.training.distributed import World
+from hrm_edge.training.feed import Feed
+from hrm_edge.training.learner import Learner
+from hrm_edge.training.memory import keep_memory
 
 PUZZLES = 2000
 RESULTS = Path(__file__).parent / "results"

@@ -1,4 +1,4 @@
-"""Errors a user sees: one line that says what is wrong, one line that says how to mend it."""
+"""Errors that a user sees: one line that states the problem, one line that says how to fix it."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ EXIT_INTERRUPTED = 130
 class HrmEdgeError(Exception):
     """Base of every error that the command line prints without a traceback.
 
-    ``what`` names the fault and the file, flag or key it is in; ``mend`` says what to do about it.
+    ``problem`` names the fault and the file, flag or key it is in; ``hint`` says what to do about it.
     """
 
     exit_code = EXIT_USER
 
-    def __init__(self, what: str, mend: str = "") -> None:
-        super().__init__(what if not mend else f"{what}\n{mend}")
-        self.what = what
-        self.mend = mend
+    def __init__(self, problem: str, hint: str = "") -> None:
+        super().__init__(problem if not hint else f"{problem}\n{hint}")
+        self.problem = problem
+        self.hint = hint
 
 
 class UserError(HrmEdgeError):
@@ -36,7 +36,7 @@ class GateError(HrmEdgeError):
 
 
 class Interrupted(HrmEdgeError):
-    """Ctrl-C or SIGTERM; ``mend`` says how to go on: exit code 130."""
+    """Ctrl-C or SIGTERM; ``hint`` says how to go on: exit code 130."""
 
     exit_code = EXIT_INTERRUPTED
 

@@ -29,7 +29,7 @@ ABANDONED_S = 600.0  # a temporary file or folder that nobody has touched for so
 def os_error(error: OSError, path: Path | str) -> UserError:
     """The user's view of an ``OSError`` met while writing or reading ``path``."""
     reason = os.strerror(error.errno) if error.errno else str(error)
-    mends = {
+    remedies = {
         errno.ENOSPC: "free some space on that disk, or choose another folder",
         errno.EDQUOT: "your disk quota is used up: free some space, or choose another folder",
         errno.EACCES: "choose a folder you may write to, or change its permissions",
@@ -39,7 +39,7 @@ def os_error(error: OSError, path: Path | str) -> UserError:
         errno.ENOTDIR: "a file stands where a folder is needed: choose another path",
         errno.EISDIR: "a folder stands where a file is needed: choose another path",
     }
-    return UserError(f"{path}: {reason}", mends.get(error.errno or 0, "check the path and the disk"))
+    return UserError(f"{path}: {reason}", remedies.get(error.errno or 0, "check the path and the disk"))
 
 
 def user_cache() -> Path:

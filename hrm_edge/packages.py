@@ -6,6 +6,7 @@ system, or for another NumPy.
 
 from __future__ import annotations
 
+import importlib.util
 import re
 import sys
 from types import TracebackType
@@ -25,6 +26,7 @@ EXTRAS = {  # a module that may be missing → the extra that brings it
     "tensorrt_rtx": "rtx",
     "openvino": "openvino",
     "matplotlib": "report",
+    "wandb": "wandb",
 }
 DISTRIBUTIONS = {
     "cv2": "opencv-python-headless",
@@ -36,6 +38,15 @@ _OTHER_NUMPY = re.compile(r"multiarray failed to import|_ARRAY_API|compiled usin
 _STATIC_TLS = re.compile(r"(\S+): cannot allocate memory in static TLS block")
 _NEW_SYSTEM = re.compile(r"version `(?:GLIBC|GLIBCXX|CXXABI)_[\d.]+' not found")
 _LIBRARY = re.compile(r"(lib[\w.+-]+\.so[\w.]*): cannot open shared object file")
+
+
+def check_installed(module: str, flag: str, purpose: str = "") -> None:
+    """Raise ``UserError`` where ``flag`` needs a package that is not installed: before the work, not after it."""
+    if importlib.util.find_spec(module) is None:
+        needed = " ".join(filter(None, (f"{flag} needs {module}", purpose)))
+        raise UserError(
+            f"{needed}, which is not installed", f"pip install 'hrm-edge[{EXTRAS[module]}]', or leave {flag} out"
+        )
 
 
 def unusable(module: str, error: BaseException, purpose: str = "", install: str | None = None) -> UserError:

@@ -18,9 +18,8 @@ from numpy.typing import NDArray
 
 from hrm_edge.manifest import Gate, Over, Parity, Precision
 from hrm_edge.recipe import Limits
-from hrm_edge.report import Lost, decibels, lost
+from hrm_edge.report import AccuracyDrop, accuracy_drop, decibels
 from hrm_edge.session import Carry, Session, wants_to_halt
-from hrm_edge.tasks.arc import Arc
 from hrm_edge.tasks.base import Task, exact
 
 BATCH = 64
@@ -53,14 +52,14 @@ class CheckSet:
         return self.rows(slice(count))
 
 
-def settled(
+def converged(
     task: Task, tokens: NDArray[np.uint8], logits: NDArray[np.float32], q: NDArray[np.float32]
 ) -> NDArray[np.bool_]:
     """[N]: the answers of ``logits`` [N, S, V] to ``tokens`` [N, S] obey the rules, so that a solver would take them.
 
     ARC has no rules to check an answer by: there the halting head's ``q`` [N, Q] decides.
     """
-    return wants_to_halt(q) if isinstance(task, Arc) else task.verify(tokens, logits.argmax(-1).astype(np.uint8))
+    return task.verify(tokens, logits.argmax(-1).astype(np.uint8)) if task.has_rules else wants_to_halt(q)
 
 
 @dataclass(frozen=True)
@@ -69,10 +68,10 @@ class Measured:
 
     everywhere: list[Parity]
     apart: list[Parity]
-    lost: Lost | None
+    drop: AccuracyDrop | None
     """None where the answers are not known."""
 
-    def held(self) -> Parity:
+    def gate_row(self) -> Parity:
         """What an INT8 or float16 export is held to: the puzzles that both settle, or all where those are too few."""
         both = (row for row in self.apart if row.over == "both settle" and row.puzzles >= FEWEST_SETTLED)
         return next(both, self.everywhere[-1])
@@ -104,10 +103,10 @@ class _Apart:
             same_answers=float(self.same[rows].mean()),
         )
 
-    def lost(self) -> Lost:
+    def accuracy_drop(self) -> AccuracyDrop:
         only_reference = int((self.right_before & ~self.right_after).sum())
         only_found = int((self.right_after & ~self.right_before).sum())
-        return lost(only_reference, only_found, len(self.same))
+        return accuracy_drop(only_reference, only_found, len(self.same))
 
 
 def _columns(apart: _Apart) -> list[NDArray[Any]]:
@@ -124,11 +123,11 @@ def measure(
     check: CheckSet,
     steps: int,
     task: Task,
-    turn: NDArray[np.float32] | None = None,
+    rotation: NDArray[np.float32] | None = None,
 ) -> Measured:
     """Run both for ``steps`` steps, nobody halting, and compare them after 1, 4 and all steps.
 
-    Both carries start equal and then go their own way: errors feed back, as they do in use. ``turn`` [D, D]: the
+    Both carries start equal and then go their own way: errors feed back, as they do in use. ``rotation`` [D, D]: the
     export's states are the reference's times that (``hrm_edge.quant.rotate``).
     """
     marks = sorted({1, min(4, steps), steps})
@@ -143,9 +142,10 @@ def measure(
             a, logits_a, q_a = reference.step(tokens, ids, a)
             b, logits_b, q_b = exported.step(tokens, ids, b)
             if step in at_marks:
-                at_marks[step].append(_apart(logits_a[:], logits_b[:], _state(a, None), _state(b, turn), part.labels))
-        theirs.append(settled(task, tokens, logits_a[:], q_a))
-        ours.append(settled(task, tokens, logits_b[:], q_b))
+                states = _state(a, None), _state(b, rotation)
+                at_marks[step].append(_apart(logits_a[:], logits_b[:], *states, part.labels))
+        theirs.append(converged(task, tokens, logits_a[:], q_a))
+        ours.append(converged(task, tokens, logits_b[:], q_b))
     everywhere = {mark: _joined(parts) for mark, parts in at_marks.items()}
     last, before, after = everywhere[steps], np.concatenate(theirs), np.concatenate(ours)
     split: dict[Over, NDArray[np.bool_]] = {
@@ -156,15 +156,15 @@ def measure(
     return Measured(
         [apart.parity(mark, "all") for mark, apart in everywhere.items()],
         [last.parity(steps, over, rows) for over, rows in split.items() if rows.any()],
-        None if check.labels is None else last.lost(),
+        None if check.labels is None else last.accuracy_drop(),
     )
 
 
-def _state(carry: Carry, turn: NDArray[np.float32] | None) -> NDArray[np.float32]:
+def _state(carry: Carry, rotation: NDArray[np.float32] | None) -> NDArray[np.float32]:
     """z_h and z_l [N, 2 T, D], turned back."""
     levels = (z.cpu() if hasattr(z, "cpu") else z for z in carry)  # a torch tensor may be on a GPU
     state = np.concatenate([np.asarray(z, np.float32) for z in levels], axis=1)
-    return state if turn is None else state @ turn.T
+    return state if rotation is None else state @ rotation.T
 
 
 def _apart(
@@ -196,13 +196,13 @@ def judge(found: Measured, precision: Precision, limits: Limits, beside: str = "
     is in the exact accuracy, which is that of all puzzles.
     """
     held, failures = _exact(found, limits, beside) if precision == "fp32" else _close(found, precision, limits, beside)
-    if found.lost is not None:
+    if found.drop is not None:
         most = limits.accuracy_drop_points_fp16 if precision == "fp16" else limits.accuracy_drop_points
         held["accuracy_drop_points"] = most
-        if found.lost.points > most:
-            low, high = found.lost.interval_95
+        if found.drop.points > most:
+            low, high = found.drop.interval_95
             failures.append(
-                f"exact accuracy falls by {found.lost.points:.2f} points on {found.everywhere[-1].puzzles} puzzles "
+                f"exact accuracy falls by {found.drop.points:.2f} points on {found.everywhere[-1].puzzles} puzzles "
                 f"(95 %: {low:+.2f} to {high:+.2f}), the limit is {most:g}"
             )
     return Gate(passed=not failures, limits=held, failures=failures)
@@ -229,7 +229,7 @@ def _exact(found: Measured, limits: Limits, beside: str) -> tuple[dict[str, floa
 
 def _close(found: Measured, precision: Precision, limits: Limits, beside: str) -> tuple[dict[str, float], list[str]]:
     """The same of INT8 and float16."""
-    row, failures = found.held(), []
+    row, failures = found.gate_row(), []
     where = f"after {row.steps} steps on {row.puzzles} puzzles" + (" that both settle" * (row.over != "all"))
     floor = limits.sqnr_db_int8 if precision == "int8" else limits.sqnr_db_fp16
     if not row.logits_sqnr_db >= floor:

@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal, TypeVar
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from hrm_edge.catalog import find
 from hrm_edge.errors import UserError, nearest
 from hrm_edge.files import read_yaml
 from hrm_edge.spec import VARIANTS, ModelSpec, variant_spec
@@ -188,8 +189,16 @@ def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def load_recipe(path: Path | str, overrides: Sequence[str] = ()) -> Recipe:
-    """Read ``path``, apply ``key.sub=value`` overrides in order, validate; every error names its file or flag."""
-    keys = read_keys(path, overrides)
+    """Read ``path``, a file or the name of a shipped recipe, and apply ``key.sub=value`` overrides in order.
+
+    Raises ``UserError``, which names the file or flag, for what is no recipe.
+    """
+    return check_recipe(read_keys(path, overrides))
+
+
+def check_recipe(keys: Keys) -> Recipe:
+    """Validate ``keys``; raises ``UserError``, which names the file or flag at fault."""
+    path = keys.path
     if keys.task == "digits":
         raise UserError(f"{path} is the recipe of the digit network, not of a reasoning model", "only 'train' takes it")
     recipe = keys.validate(Recipe)
@@ -240,9 +249,12 @@ class Keys:
             raise _explain(error, self, kind) from error
 
 
-def read_keys(path: Path | str, overrides: Sequence[str] = ()) -> Keys:
-    """Read ``path`` and apply ``key.sub=value`` overrides in order."""
-    path = Path(path)
+def read_keys(path: Path | str, overrides: Sequence[str] = (), data: str | None = None) -> Keys:
+    """Read ``path``, a file or the name of a shipped recipe, and apply ``key.sub=value`` overrides in order.
+
+    ``data``: the value of the key of that name, as ``--data`` gives it.
+    """
+    path = find(path)
     raw = read_yaml(path, "a recipe is a YAML file: correct the line that is named")
     if not isinstance(raw, dict):
         raise UserError(f"{path} holds no keys", "a recipe needs at least 'task' and 'variant'")
@@ -251,6 +263,8 @@ def read_keys(path: Path | str, overrides: Sequence[str] = ()) -> Keys:
         key, value = _parse_override(item)
         _put(raw, key, value, item)
         origin[key] = f"--set {item}"
+    if data is not None:
+        raw["data"], origin["data"] = data, f"--data {data}"
     return Keys(path, raw, origin)
 
 

@@ -5,9 +5,10 @@ Axes: N puzzles, B slots, S cells, V vocabulary, Q halting outputs.
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, TypeVar
 
@@ -16,15 +17,11 @@ from numpy.typing import NDArray
 
 from hrm_edge.errors import UserError
 from hrm_edge.session import FRESH, Carry, Logits, Session, wants_to_halt
-from hrm_edge.tasks.base import Bools, Task, Tokens, Views
+from hrm_edge.solution import STAGES, HaltedBy, Solutions, Stage
+from hrm_edge.tasks.base import Task, Tokens, Views
 
 Halt = Literal["rules", "head", "fixed"]
 """When a slot stops: its answer obeys the rules; the model's halting head says so; after max_steps (as published)."""
-
-HaltedBy = Literal["rules", "head", "limit"]
-Stage = Literal["encode", "step", "decode", "halt check"]
-"""Filling slots and turning views; the session's step; logits to answers; the rules and what follows from them."""
-STAGES: tuple[Stage, ...] = ("encode", "step", "decode", "halt check")
 
 GUESSES = 2
 """Cells guessed in each further view of a model whose answer moves with the board (mixing=groups): a symmetry alone
@@ -41,81 +38,6 @@ _REASONS: tuple[HaltedBy, ...] = ("limit", "head", "rules")
 _LIMIT, _HEAD, _RULES = range(3)
 
 
-@dataclass(frozen=True, eq=False)
-class Solution:
-    """What came of one puzzle."""
-
-    givens: Tokens  # [S]
-    answer: Tokens  # [S]; the first view's where nothing was verified
-    verified: bool
-    """The answer keeps the givens and obeys the rules. Where this is False the puzzle is not solved."""
-    steps: int
-    """ACT steps spent on it, all views together."""
-    views: int
-    """Views tried; 1 is the puzzle as given."""
-    latency_s: float
-    """Seconds it held a slot, all views together; waiting in the queue does not count."""
-    halted_by: HaltedBy
-    """What ended its last view."""
-    trace: Tokens | None
-    """Decoded prediction after each step [steps, S], in the puzzle's own frame, if asked for."""
-
-
-@dataclass(frozen=True, eq=False)
-class Solutions:
-    """:class:`Solution` of N puzzles as arrays, in the order of the puzzles; indexing gives one."""
-
-    givens: Tokens  # [N, S]
-    answers: Tokens  # [N, S]
-    verified: Bools  # [N]
-    steps_by_view: NDArray[np.int32]  # [N, views allowed]; 0 where a view was not needed
-    views: NDArray[np.int32]  # [N]
-    latency_s: NDArray[np.float64]  # [N]
-    q_halt: NDArray[np.float32]  # [N], the halting head's first output after the answer's last step
-    halted_by: list[HaltedBy]  # N
-    traces: list[Tokens] | None  # N times [steps, S]
-    stage_s: dict[Stage, float]
-    """Seconds that the whole call spent in each stage."""
-
-    @property
-    def steps(self) -> NDArray[np.int32]:
-        """ACT steps of all views together [N]."""
-        return self.steps_by_view.sum(axis=1, dtype=np.int32)
-
-    def __len__(self) -> int:
-        return len(self.answers)
-
-    def subset(self, rows: NDArray[np.int64]) -> Solutions:
-        """The solutions of the puzzles ``rows`` [n], in that order."""
-        return Solutions(
-            givens=self.givens[rows],
-            answers=self.answers[rows],
-            verified=self.verified[rows],
-            steps_by_view=self.steps_by_view[rows],
-            views=self.views[rows],
-            latency_s=self.latency_s[rows],
-            q_halt=self.q_halt[rows],
-            halted_by=[self.halted_by[row] for row in rows.tolist()],
-            traces=None if self.traces is None else [self.traces[row] for row in rows.tolist()],
-            stage_s=self.stage_s,
-        )
-
-    def __getitem__(self, index: int) -> Solution:
-        return Solution(
-            givens=self.givens[index],
-            answer=self.answers[index],
-            verified=bool(self.verified[index]),
-            steps=int(self.steps_by_view[index].sum()),
-            views=int(self.views[index]),
-            latency_s=float(self.latency_s[index]),
-            halted_by=self.halted_by[index],
-            trace=None if self.traces is None else self.traces[index],
-        )
-
-    def __iter__(self) -> Iterator[Solution]:
-        return (self[index] for index in range(len(self)))
-
-
 def solve(
     session: Session,
     task: Task,
@@ -127,6 +49,7 @@ def solve(
     views: int = 1,
     guesses: int | None = None,
     budget_s: float | None = None,
+    parallel_views: int = 1,
     slots: int = 64,
     seed: int = 0,
     on_progress: Progress | None = None,
@@ -140,6 +63,9 @@ def solve(
     random symmetry, its answer being turned back before it is checked, until ``views`` views were tried, or until it
     has held slots for ``budget_s`` seconds. The symmetry depends on ``seed``, the puzzle's index and the number of the
     view only: slots do not change results.
+
+    ``parallel_views``: so many further views of a puzzle share the batch, and the earliest that solves it ends the
+    others. With more than one, which view that is depends on the slots; what is solved within ``views`` does not.
 
     ``guesses``: so many cells, drawn from what the model believed at the end of the first view, are added to the
     givens of each further view; the answer is checked against the puzzle without them. Default: :data:`GUESSES` for a
@@ -155,13 +81,17 @@ def solve(
     steps = session.spec.max_steps if max_steps is None else max_steps
     if guesses is None:
         guesses = default_guesses(session)
-    if min(steps, views, slots) < 1:
-        raise ValueError(f"max_steps={steps}, views={views} and slots={slots} must be at least 1")
+    if min(steps, views, slots, parallel_views) < 1:
+        raise ValueError(
+            f"max_steps={steps}, views={views}, slots={slots} and parallel_views={parallel_views} must be at least 1"
+        )
+    if trace and parallel_views > 1:
+        raise ValueError("a trace is of one view after another: trace needs parallel_views=1")
     check_fits(session, task)
     _check_input(session, task, givens, ids)
-    retries = _Retries(views, guesses, budget_s, seed)
+    retries = _Retries(views, guesses, budget_s, parallel_views, seed)
     loop = _Loop(session, task, givens, ids, halt, steps, retries, on_progress, on_step, trace)
-    return loop.run(min(slots, session.max_batch, len(givens)))
+    return loop.run(min(slots, session.max_batch, len(givens) * parallel_views))
 
 
 def default_guesses(session: Session) -> int:
@@ -176,6 +106,7 @@ class _Retries:
     views: int
     guesses: int
     budget_s: float | None
+    parallel: int
     seed: int
 
 
@@ -218,6 +149,11 @@ class _Loop:
         # the queue: puzzles not begun yet, in order, then further views in the order they were asked for
         self.begun = 0
         self.again: deque[tuple[int, int]] = deque()  # (puzzle, view)
+        self.next_view = np.ones(count, np.int64)  # the first one that was not asked for yet
+        self.open = np.ones(count, np.int64)  # views that wait or hold a slot
+        self.over = np.zeros(count, np.bool_)  # solved, or given up
+        self.held = np.zeros(count, np.int64)  # slots that the puzzle holds now
+        self.since = np.zeros(count, np.float64)  # when it began to hold one
         self.beliefs: dict[int, NDArray[np.float32]] = {}  # puzzle → logits [S, V] that guesses are drawn from
         # the results
         self.answers = np.zeros_like(givens)
@@ -263,41 +199,60 @@ class _Loop:
     # -- slots --------------------------------------------------------------------------------------------------
 
     def _empty_slots(self, slots: int) -> None:
-        self.vacant = np.ones(slots, np.bool_)
-        self.item = np.zeros(slots, np.int64)
-        self.view = np.zeros(slots, np.int64)
-        self.steps = np.zeros(slots, np.int64)
-        self.started = np.zeros(slots, np.float64)
-        self.tokens = np.zeros((slots, self.givens.shape[1]), np.uint8)  # the puzzles as their views show them
-        self.back = self.task.identity_views(slots)  # from a slot's view to the puzzle's own frame
+        self.capacity = slots
+        self.vacant = np.zeros(0, np.bool_)
+        self.item, self.view, self.steps = (np.zeros(0, np.int64) for _ in range(3))
+        self.tokens = np.zeros((0, self.givens.shape[1]), np.uint8)  # the puzzles as their views show them
+        self.back = self.task.identity_views(0)  # from a slot's view to the puzzle's own frame
 
     def _next(self) -> tuple[int, int] | None:
         if self.begun < len(self.givens):
             self.begun += 1
             return self.begun - 1, 0
-        return self.again.popleft() if self.again else None
+        while self.again:
+            item, view = self.again.popleft()
+            if not self.over[item]:
+                return item, view
+        return None
 
     def _refill(self, carry: Carry | None) -> Carry:
-        """Give every vacant slot the next puzzle; drop the slots for which there is none."""
+        """Give vacant slots, and new ones up to the capacity, what waits; drop the slots for which nothing does."""
+        free = np.flatnonzero(self.vacant)
+        waiting = iter(self._next, None)
+        jobs = list(itertools.islice(waiting, self.capacity - len(self.item) + len(free)))
+        if len(jobs) > len(free):
+            self._add_vacant(len(jobs) - len(free))
+            free = np.flatnonzero(self.vacant)
         rows = np.arange(len(self.item))
-        for slot in np.flatnonzero(self.vacant):
-            job = self._next()
-            if job is None:
-                break
-            self._admit(int(slot), *job)
+        for slot, job in zip(free.tolist(), jobs, strict=False):
+            self._admit(slot, *job)
             rows[slot] = FRESH
         if self.vacant.any():
             keep = ~self.vacant
             rows, self.vacant = rows[keep], self.vacant[keep]
             self.item, self.view, self.steps = self.item[keep], self.view[keep], self.steps[keep]
-            self.started, self.tokens = self.started[keep], self.tokens[keep]
+            self.tokens = self.tokens[keep]
             self.back = Views(self.back.cells[keep], self.back.labels[keep])
         if not len(rows):
             return carry
         return self.session.initial_carry(len(rows)) if carry is None else self.session.gather(carry, rows)
 
+    def _add_vacant(self, count: int) -> None:
+        """Add ``count`` vacant slots behind the others."""
+        self.vacant = np.append(self.vacant, np.ones(count, np.bool_))
+        self.item, self.view, self.steps = (
+            np.append(one, np.zeros(count, np.int64)) for one in (self.item, self.view, self.steps)
+        )
+        self.tokens = np.concatenate([self.tokens, np.zeros((count, self.tokens.shape[1]), np.uint8)])
+        more = self.task.identity_views(count)
+        self.back = Views(
+            np.concatenate([self.back.cells, more.cells]), np.concatenate([self.back.labels, more.labels])
+        )
+
     def _admit(self, slot: int, item: int, view: int) -> None:
-        self.started[slot] = time.perf_counter()
+        if not self.held[item]:
+            self.since[item] = time.perf_counter()
+        self.held[item] += 1
         puzzle = self.givens[item : item + 1]
         if view:
             rng = np.random.default_rng((self.retries.seed, item, view))
@@ -353,28 +308,57 @@ class _Loop:
     def _record(
         self, slots: NDArray[np.int64], answers: Tokens, reason: NDArray[np.int8], q_halt: NDArray[np.float32]
     ) -> NDArray[np.int64]:
-        """Book the halted ``slots`` [K] with their answers [K, S]; queue, and return, those that get another view."""
-        item, view = self.item[slots], self.view[slots]
-        solved = self.task.verify(self.givens[item], answers)  # whatever halted it: the rules have the last word
-        self.latency_s[item] += time.perf_counter() - self.started[slots]
-        settled = solved | (view + 1 >= self.retries.views)
-        if self.retries.budget_s is not None:
-            settled |= self.latency_s[item] >= self.retries.budget_s
-        kept = solved | (view == 0)
-        self.answers[item[kept]], self.q_halt[item[kept]] = answers[kept], q_halt[kept]
-        self.verified[item] = solved
-        self.steps_by_view[item, view] = self.steps[slots]
-        self.views[item] = view + 1
-        self.reasons[item] = reason
-        self.vacant[slots] = True
-        self.again.extend(zip(item[~settled].tolist(), (view[~settled] + 1).tolist(), strict=True))
-        if settled.any():
-            self.done += int(settled.sum())
-            if self.on_progress is not None:
-                self.on_progress(self.done, int(self.verified.sum()))
-        for done in item[settled].tolist():
-            self.beliefs.pop(done, None)
-        return slots[~settled]
+        """Book the halted ``slots`` [K] with their answers [K, S]; queue further views of those not solved.
+
+        Return the slots whose puzzle goes on.
+        """
+        solved = self.task.verify(self.givens[self.item[slots]], answers)  # the rules have the last word
+        for slot, answer, right, why, q in zip(slots.tolist(), answers, solved.tolist(), reason, q_halt, strict=True):
+            item, view = int(self.item[slot]), int(self.view[slot])
+            if self.over[item]:  # by another view that ended in the same step
+                continue
+            self._release(slot)
+            if right or view == 0:
+                self.answers[item], self.q_halt[item] = answer, q
+            self.verified[item], self.reasons[item] = right, why
+            self.views[item] = view + 1 if right else max(int(self.views[item]), view + 1)
+            if right or not self._queue_views(item, view):
+                self._end(item)
+        return slots[~self.over[self.item[slots]]]
+
+    def _release(self, slot: int) -> None:
+        """Vacate a slot and book what it spent."""
+        item = self.item[slot]
+        self.steps_by_view[item, self.view[slot]] = self.steps[slot]
+        self.vacant[slot] = True
+        self.held[item] -= 1
+        if not self.held[item]:
+            self.latency_s[item] += time.perf_counter() - self.since[item]
+
+    def _queue_views(self, item: int, ended: int) -> bool:
+        """Queue what follows an unsolved view: the first lets ``parallel`` views in, a further one its successor.
+
+        False where no view of the puzzle is left to wait for.
+        """
+        spent = self.latency_s[item] + (time.perf_counter() - self.since[item] if self.held[item] else 0)
+        if self.retries.budget_s is not None and spent >= self.retries.budget_s:
+            return False
+        first = int(self.next_view[item])
+        behind = min(first + (1 if ended else self.retries.parallel), self.retries.views)
+        self.again.extend((item, view) for view in range(first, behind))
+        self.next_view[item] = behind
+        self.open[item] += behind - first - 1
+        return bool(self.open[item])
+
+    def _end(self, item: int) -> None:
+        """Nothing more is done for a puzzle: other views of it give up their slots."""
+        for slot in np.flatnonzero((self.item == item) & ~self.vacant).tolist():
+            self._release(slot)
+        self.over[item] = True
+        self.beliefs.pop(item, None)
+        self.done += 1
+        if self.on_progress is not None:
+            self.on_progress(self.done, int(self.verified.sum()))
 
     def _believe(self, slots: NDArray[np.int64], logits: Logits) -> None:
         """Keep what the model believed at the end of the first view of the unsolved ``slots``."""

@@ -20,7 +20,7 @@ TEXT
 }
 
 say() { printf '%s\n' "$*"; }
-# die WHAT MEND: one line what, one line how to mend it
+# die PROBLEM HINT: one line for the problem, one line how to fix it
 die() {
     printf 'Error: %s\n  %s\n' "$1" "$2" >&2
     told=yes
@@ -56,7 +56,7 @@ done
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd -P)
 venv=$prefix/venv
 ours=$venv/.made-by-hrm-edge-setup # what has no such file is somebody else's, and is left alone
-needed_mb=600 # measured: 284 MB installed, the rest is for unpacking
+needed_mb=800 # measured: 284 MB installed, 146 MB of cuda-python for JetPack 6; the rest is for unpacking
 
 on_exit() {
     local code=$?
@@ -99,16 +99,23 @@ if [[ -n $offline ]]; then
     wanted=$offline/requirements-cp$tag.txt
     [[ -f $wanted ]] || die "$offline has no wheels for Python ${tag:0:1}.${tag:1}" \
         "python scripts/wheelhouse.py --python ${tag:0:1}.${tag:1} (where there is internet)"
+    binding=$(grep -o '^cuda-python==[^ ]*' "$wanted" || true)
+    [[ -z $release || -n $binding ]] || die "$offline is without cuda-python, which moves an engine's data to the GPU" \
+        "make it again with 'make wheelhouse' (where there is internet)"
     what=(--no-index "--find-links=$offline" --require-hashes "--requirement=$wanted")
     state=$(sha256sum <"$wanted" | cut -c 1-64)
 else
     source=$(dirname "$here")
     [[ -f $source/constraints.txt ]] || die "$here is not in a checkout of hrm-edge" "name a wheelhouse: --offline DIR"
-    what=(--constraint "$source/constraints.txt" "${source}[web,report]")
+    extras=web,report binding=''
+    # constraints.txt has the cuda-python of each JetPack's CUDA, by its Python
+    [[ $seen == true ]] && extras+=,gpu binding="cuda-python of constraints.txt"
+    what=(--constraint "$source/constraints.txt" "${source}[$extras]")
     state=$(cd "$source" && find hrm_edge pyproject.toml constraints.txt -type f -not -name '*.pyc' -print0 |
         sort -z | xargs -0 sha256sum | sha256sum | cut -c 1-64)
 fi
 
+state+=-$seen # TensorRT that was installed since wants another environment
 if [[ -n $service ]]; then
     [[ $prefix/ != /home/* && $prefix/ != /root/* ]] ||
         die "the service runs as a user of its own, who may not read $prefix" \
@@ -131,7 +138,8 @@ failed() { die "$1: see the message above" "df -h $prefix; ls -ld $prefix; then 
 if [[ -n $done_before ]]; then
     say "Already installed in $prefix"
 else
-    say "Install into $prefix:"
+    [[ -z $binding ]] || binding=" (with $binding, which moves an engine's data to the GPU)"
+    say "Install into $prefix$binding:"
     if [[ -e $venv && ! -e $ours && ! -e $prefix/.installed ]]; then
         die "$venv is there already and is not one that this script made" "choose another --prefix, or remove it"
     fi

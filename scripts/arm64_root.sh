@@ -31,6 +31,6 @@ if [[ ! -e $dir/root/.complete ]]; then
     touch "$dir/root/.complete"
 fi
 version=$(chroot "$dir/root" python3 -c 'import sys; print("%d.%d" % sys.version_info[:2])')
-python scripts/wheelhouse.py --out "$dir/wheelhouse" --machine aarch64 --python "$version" --extra web
+python scripts/wheelhouse.py --out "$dir/wheelhouse" --machine aarch64 --python "$version"
 rm -rf "$dir/root/opt/wheelhouse"
 cp -r "$dir/wheelhouse" "$dir/root/opt/wheelhouse"

@@ -18,6 +18,7 @@ ROOT = Path(__file__).resolve().parent.parent
 CONSTRAINTS = ROOT / "constraints.txt"
 BESIDE = """\
 torch==2.13.0  # moved by hand: the newest torch that the export tests have passed with
+cuda-python==12.6.2.post1; python_version < '3.11' and platform_machine == 'aarch64'  # JetPack 6's, as in jetpack.yaml
 hatchling
 editables
 setuptools

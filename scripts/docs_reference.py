@@ -110,7 +110,10 @@ def jetpack() -> str:
     """The matrix in jetson/matrix.yaml, which ``hrm-edge doctor`` compares a board with."""
     about = "`hrm-edge doctor` compares a board with this table (`jetson/matrix.yaml`)."
     rows = [f"{WIDE}# JetPack table", "", about, ""]
-    rows += ["| JetPack | L4T | chips | CUDA | TensorRT | Python | torch | Torch-TensorRT |", "|" + 8 * "---|"]
+    rows += [
+        "| JetPack | L4T | chips | CUDA | TensorRT | Python | cuda-python | torch | Torch-TensorRT |",
+        "|" + 9 * "---|",
+    ]
     matrix = load_matrix()
     for r in matrix.releases:
         chips = ", ".join(matrix.socs[soc].name for soc in r.socs)
@@ -121,7 +124,7 @@ def jetpack() -> str:
         sources = [
             "; ".join([where, *tied[name]]) for name, where in zip(tied, (r.torch, r.torch_tensorrt), strict=True)
         ]
-        cells = [r.jetpack, ", ".join(r.l4t), chips, r.cuda, " or ".join(r.tensorrt), r.python, *sources]
+        cells = [r.jetpack, ", ".join(r.l4t), chips, r.cuda, " or ".join(r.tensorrt), r.python, r.cuda_python, *sources]
         rows.append(f"| {' | '.join(cells)} |")
     rows += ["", "| part number | module |", "|---|---|"]
     return "\n".join([*rows, *(f"| {part} | {name} |" for part, name in matrix.modules.items()), ""])

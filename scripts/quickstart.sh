@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The whole road on 4x4 Sudoku: data -> train -> export (fp32, INT8) -> bench -> solve. Called by `make quickstart`.
+# The whole pipeline on 4x4 Sudoku: data -> train -> export (fp32, INT8) -> bench -> solve. Called by `make quickstart`.
 # A step that is done is not done again, and a training run that was cut off goes on; a changed recipe starts afresh.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -30,7 +30,7 @@ once data "1/6 Build the data: generated puzzles with one solution each" \
     hrm-edge data build mini-sudoku --out $OUT/data --source generate --seed 0 --test-count 2000
 resume=()
 [[ -e $OUT/run ]] && resume=(--resume)
-once run "2/6 Train on the CPU" hrm-edge train $RECIPE --set data=$OUT/data --out $OUT/run "${resume[@]}"
+once run "2/6 Train on the CPU" hrm-edge train $RECIPE --data $OUT/data --out $OUT/run "${resume[@]}"
 once fp32 "3/6 Export in float32" hrm-edge export $OUT/run --out $OUT/fp32 --fp32 --calibration $OUT/data
 once int8 "4/6 Export in INT8" hrm-edge export $OUT/run --out $OUT/int8 --int8 --calibration $OUT/data
 for precision in fp32 int8; do
@@ -55,5 +55,5 @@ if min(accuracies) < 0.99:
     sys.exit("Failed: the quick start promises 99 % exact accuracy")
 PYTHON
 tool=$(command -v hrm-edge)
-printf '\nThe whole road took %d s. Reports: %s\n' "$SECONDS" "$OUT/bench-fp32.json $OUT/bench-int8.json"
+printf '\nThe whole pipeline took %d s. Reports: %s\n' "$SECONDS" "$OUT/bench-fp32.json $OUT/bench-int8.json"
 printf 'Next, a puzzle of your own (0 is a blank):\n  %s\n' "${tool#"$PWD"/} solve 0010040000200300 --model $OUT/int8"

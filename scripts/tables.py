@@ -188,6 +188,24 @@ def cpu_halting() -> str:
     return "\n".join(lines).rstrip()
 
 
+def anytime() -> str:
+    """Share of puzzles solved within so many milliseconds each, by model, runtime and retry policy."""
+    lines = []
+    for path, report in reports("hrm-edge anytime"):
+        marks = list(report["ways"][0]["solved_by_ms"])
+        lines += [
+            f"{report['puzzles']} puzzles of {report['data']}, one at a time, {link(path)}:",
+            "",
+            row("way", *(f"{mark} ms" for mark in marks), "wrong"),
+            "|---" * (len(marks) + 2) + "|",
+        ]
+        for line in report["ways"]:
+            shares = (f"{line['solved_by_ms'][mark] / line['puzzles']:.0%}" for mark in marks)
+            lines.append(row(line["way"], *shares, line["wrong"]))
+        lines.append("")
+    return "\n".join(lines).rstrip()
+
+
 def int8_parity() -> str:
     """INT8 logits of every CPU backend beside the float32 model's, per processor."""
     lines = [
@@ -332,6 +350,7 @@ TABLES = {
     "peers": peers,
     "photos": photos,
     "hard-pictures": hard_pictures,
+    "anytime": anytime,
     "video": video,
     "training": training,
     "long-sequences": long_sequences,

@@ -1,10 +1,11 @@
 """Gather the edge part and its exact wheels for boards without internet. `make wheelhouse` runs it.
 
-    python scripts/wheelhouse.py [--out DIR] [--machine aarch64] [--python 3.10 --python 3.12] [--extra web]…
+    python scripts/wheelhouse.py [--out DIR] [--machine aarch64] [--python 3.10 --python 3.12] [--extra NAME]…
 
 DIR gets this project's own wheel, the pinned wheels of constraints.txt for every Python named, one
 ``requirements-cp310.txt`` with hashes for each Python, ``wheels.md`` (sizes, licences) and ``setup.sh``, which installs
-from it: ``bash DIR/setup.sh --offline DIR``.
+from it: ``bash DIR/setup.sh --offline DIR``. It needs hatchling, editables, click and uv, and of this project what is
+in the checkout (PYTHONPATH); `make wheelhouse` makes such an environment.
 """
 
 from __future__ import annotations
@@ -108,7 +109,14 @@ def megabytes(paths: list[Path]) -> float:
 @click.option("--out", default="build/wheelhouse", show_default=True, type=click.Path(path_type=Path))
 @click.option("--machine", default="aarch64", show_default=True, type=click.Choice(["aarch64", "x86_64"]))
 @click.option("--python", "pythons", multiple=True, default=["3.10", "3.12"], show_default=True)
-@click.option("--extra", "extras", multiple=True, help="An extra of the project to add, such as web.")
+@click.option(
+    "--extra",
+    "extras",
+    multiple=True,
+    default=["web", "report", "gpu"],
+    show_default=True,
+    help="Extras of the project.",
+)
 def main(out: Path, machine: str, pythons: tuple[str, ...], extras: tuple[str, ...]) -> None:
     """Gather the edge part's wheels into a folder."""
     pins = {python: resolve(python, machine, extras) for python in pythons}
@@ -132,4 +140,4 @@ if __name__ == "__main__":
     try:
         main()
     except UserError as error:
-        sys.exit(f"Error: {error.what}\n  {error.mend}")
+        sys.exit(f"Error: {error.problem}\n  {error.hint}")

@@ -96,7 +96,7 @@ def test_a_sweep_runs_the_installed_package(hostile):
 
 
 def test_several_ranks_run_the_installed_package(hostile, capfd):
-    from hrm_edge.train.launch import Hosts, launch
+    from hrm_edge.training.launch import Hosts, launch
 
     assert launch(["--version"], Hosts(nproc=2)) == 0
     assert capfd.readouterr().out.count("hrm-edge") == 2
@@ -119,7 +119,7 @@ def test_the_engine_builder_runs_the_installed_package(hostile, tmp_path):
     hostile.check()
 
 
-@pytest.mark.parametrize("module", ["compiled", "compiled_canonical", "compiled_maze"])
+@pytest.mark.parametrize("module", ["sudoku_numba", "canonical_numba", "maze_numba"])
 def test_numba_loads_no_machine_code_that_the_folder_names(tmp_path, module):
     """Its index is a pickle."""
     (tmp_path / ".numba_config.yaml").write_text("cache_dir: evil\n")

@@ -1,6 +1,6 @@
 """What the documents say can be typed: commands parse with the real command line, make targets exist, links resolve.
 
-Only the reading is checked here; ``make quickstart`` runs the road itself.
+Only the reading is checked here; ``make quickstart`` runs the pipeline itself.
 """
 
 from __future__ import annotations
@@ -147,12 +147,6 @@ def test_links_resolve(path):
             file, _, anchor = target.partition("#")
             assert not file or (path.parent / file).exists(), f"{path.name}: {target} does not exist"
             assert not anchor or file or anchor in headings, f"{path.name}: no heading for {target}"
-
-
-@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.name)
-def test_every_recipe_opens_with_its_command(path):
-    header = path.read_text(encoding="utf-8").partition("\n\n")[0]
-    assert f"hrm-edge train recipes/{path.name}" in header
 
 
 def test_tables_of_figures_are_rendered_from_results_files():

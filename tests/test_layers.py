@@ -18,6 +18,7 @@ ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "hrm_edge"
 
 BASE = {
+    "catalog",
     "child",
     "costs",
     "device",
@@ -33,9 +34,9 @@ BASE = {
     "terminal",
     "zoo",
 }
-CORE = {"session", "solve", "parity"}
+CORE = {"session", "solution", "solve", "parity"}
 EDGE = {"runtime", "plugin", "vision", "bench", "demo", "doctor", "remote"}
-HOST = {"model", "ops", "data", "train", "quant", "export", "digits"}
+HOST = {"model", "ops", "data", "training", "quant", "export", "digits"}
 
 # A file or folder of the package → the others that it may import (itself and __init__ always).
 MAY_IMPORT: dict[str, set[str]] = {
@@ -49,7 +50,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "packages": {"errors"},
     "spec": {"errors"},
     "costs": {"spec"},
-    "recipe": {"errors", "files", "spec"},
+    "catalog": {"errors"},
+    "recipe": {"catalog", "errors", "files", "spec"},
     "manifest": {"costs", "errors", "files", "spec"},
     "device": {"errors", "files"},
     "report": {"device", "errors", "files"},
@@ -58,7 +60,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "terminal": set(),
     # core
     "session": {"spec"},
-    "solve": {"errors", "spec", "tasks", "session"},
+    "solution": {"tasks"},
+    "solve": {"errors", "spec", "tasks", "session", "solution"},
     "parity": {"manifest", "recipe", "report", "session", "tasks"},
     # edge
     "runtime": {"child", "quiet", "errors", "files", "packages", "spec", "manifest", "session", "plugin"},
@@ -73,7 +76,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "model": BASE | {"session", "ops"},
     "data": BASE,
     "digits": BASE | {"vision"},
-    "train": BASE | CORE | {"model", "data", "quant"},
+    "training": BASE | CORE | {"model", "data", "quant"},
     "quant": BASE | {"session", "parity", "model", "data"},
     "export": BASE | CORE | {"model", "data", "quant", "plugin", "runtime"},
     "cli": BASE | CORE | EDGE | HOST,
@@ -91,6 +94,7 @@ MAY_USE: dict[str, set[str]] = {
     "tasks": {"numpy"},
     "terminal": {"rich"},
     "session": {"numpy"},
+    "solution": {"numpy"},
     "solve": {"numpy"},
     "parity": {"numpy"},
     "runtime": {
@@ -111,7 +115,7 @@ MAY_USE: dict[str, set[str]] = {
     "ops": {"numpy", "torch", "triton", "tensorrt", "torch_tensorrt"},
     "model": {"numpy", "torch", "safetensors", "pydantic", "yaml"},
     "data": {"numpy", "numba", "pydantic", "rich", "huggingface_hub"},
-    "train": {"numpy", "torch", "safetensors", "pydantic", "rich", "wandb"},
+    "training": {"numpy", "torch", "safetensors", "pydantic", "rich", "wandb"},
     "digits": {"numpy", "torch", "onnx", "cv2", "PIL", "pydantic"},
     "quant": {"numpy", "torch", "yaml", "pydantic"},
     "export": {
@@ -224,7 +228,11 @@ def test_the_edge_may_not_import_the_host_side(unit):
         ("runtime", "def f():\n    from hrm_edge import model", "'runtime' may not import 'model'"),
         ("tasks", "import importlib\nimportlib.import_module('hrm_edge.data')", "'tasks' may not import 'data'"),
         ("errors", "import numpy as np", "'errors' may not use 'numpy'"),
-        ("cli", "from hrm_edge.train.loop import train", "'cli' imports 'train' (host side) inside functions only"),
+        (
+            "cli",
+            "from hrm_edge.training.loop import train",
+            "'cli' imports 'training' (host side) inside functions only",
+        ),
         ("cli", "def f():\n    import torch", "'cli' may not use 'torch'"),
     ],
 )
@@ -238,7 +246,7 @@ def test_a_wrong_import_is_found(unit, source, rule):
     ("unit", "source"),
     [
         ("solve", "import numpy as np\nfrom hrm_edge.session import Session"),
-        ("cli", "def f():\n    from hrm_edge.train.loop import train"),
+        ("cli", "def f():\n    from hrm_edge.training.loop import train"),
         ("cli", "from hrm_edge import __version__\nfrom hrm_edge.runtime import open_artifact"),
         ("export", "import torch\nfrom hrm_edge.export.onnx import x"),
     ],

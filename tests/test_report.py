@@ -20,9 +20,9 @@ from hrm_edge.report import (
     Model,
     Power,
     WarmUp,
+    accuracy_drop,
     decibels,
     latency_ms,
-    lost,
     wilson_95,
 )
 from hrm_edge.report.text import markdown, tables
@@ -79,11 +79,11 @@ def test_wilson_interval_of_nothing_is_everything():
 
 
 def test_paired_interval():
-    assert lost(30, 10, 2000).points == 1.0
-    low, high = lost(30, 10, 2000).interval_95
+    assert accuracy_drop(30, 10, 2000).points == 1.0
+    low, high = accuracy_drop(30, 10, 2000).interval_95
     assert low < 1.0 < high
     assert high - low == pytest.approx(2 * 1.96 * 100 * (41 / 2002**2) ** 0.5, rel=0.01)
-    low, high = lost(0, 0, 2000).interval_95
+    low, high = accuracy_drop(0, 0, 2000).interval_95
     assert low < 0.0 < high  # no change seen is no proof of none
 
 

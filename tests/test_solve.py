@@ -78,6 +78,60 @@ def test_any_number_of_slots_does_what_one_puzzle_at_a_time_does(
     assert (found.latency_s > 0).all()
 
 
+@given(
+    count=st.integers(1, 9),
+    slots=st.integers(1, 8),
+    views=st.integers(1, 6),
+    parallel=st.integers(2, 5),
+    seed=st.integers(0, 5),
+    hopeless=st.sampled_from([0.0, 0.3, 0.9]),
+)
+@settings(max_examples=100)
+def test_views_side_by_side_solve_what_one_after_another_does(count, slots, views, parallel, seed, hopeless):
+    """The same puzzles, answers that obey the rules, no view twice, and every step that was taken is booked."""
+    givens = puzzles(MINI, count, blanks=6, seed=seed)
+    alone, together = session(hopeless=hopeless, longest=6), session(hopeless=hopeless, longest=6)
+    one = solve(alone, MINI, givens, max_steps=4, views=views, slots=slots, seed=seed)
+    found = solve(together, MINI, givens, max_steps=4, views=views, parallel_views=parallel, slots=slots, seed=seed)
+    assert (found.verified == one.verified).all()
+    assert (found.verified == MINI.verify(givens, found.answers)).all()
+    assert (found.answers[~found.verified] == one.answers[~found.verified]).all()  # the first view's
+    assert sum(together.batches) == found.steps.sum()
+    assert max(together.batches) <= slots
+    assert (found.views <= views).all()
+    assert (found.views[~found.verified] == views).all()
+
+
+def test_views_side_by_side_end_a_single_puzzle_in_fewer_steps_of_the_batch():
+    """Ten further views in fives: eight steps of the batch, not forty."""
+    givens = puzzles(MINI, 1, blanks=6, seed=3)
+    alone, together = session(hopeless=1.0), session(hopeless=1.0)
+    solve(alone, MINI, givens, max_steps=4, views=11, seed=1)
+    found = solve(together, MINI, givens, max_steps=4, views=11, parallel_views=5, seed=1)
+    assert alone.batches == [1] * 44
+    assert together.batches == [1] * 4 + [5] * 8
+    assert found.steps_by_view.tolist() == [[4] * 11]
+
+
+def test_a_budget_ends_all_views_of_a_puzzle_at_once():
+    class Slow(ScriptedSession):
+        def step(self, tokens, puzzle_ids, carry):
+            time.sleep(0.002)
+            return super().step(tokens, puzzle_ids, carry)
+
+    model = Slow(MINI, SPEC, hopeless=1.0)
+    givens = puzzles(MINI, 1, blanks=6)
+    found = solve(model, MINI, givens, views=10_000, parallel_views=4, max_steps=3, budget_s=0.05)
+    assert not found.verified.any()
+    assert 0.05 <= found.latency_s[0] < 10
+    assert found.steps.sum() == sum(model.batches)
+
+
+def test_a_trace_is_of_one_view_after_another():
+    with pytest.raises(ValueError, match="trace needs parallel_views=1"):
+        solve(session(), MINI, puzzles(MINI, 1, blanks=6), views=2, parallel_views=2, trace=True)
+
+
 @pytest.mark.parametrize(("count", "slots"), list(itertools.product(range(3, 12), range(2, 6))))
 def test_the_last_puzzles_of_the_queue_keep_their_carries(count, slots):
     """Slots that halt together when the queue holds fewer puzzles than that: some are refilled, some dropped."""

@@ -17,7 +17,7 @@ import pytest
 from click.testing import CliRunner
 
 from hrm_edge import zoo
-from hrm_edge.cli.doctor import try_road
+from hrm_edge.cli.doctor import try_pipeline
 from hrm_edge.cli.models import models
 from hrm_edge.cli.solve import solve
 from hrm_edge.errors import UserError
@@ -157,7 +157,7 @@ def test_what_goes_wrong_is_told(shelf, server, arguments, message):
     filled = [a.format(shelf=shelf, server=address(server)) for a in arguments]
     result = CliRunner().invoke(models, filled)
     assert isinstance(result.exception, UserError), result.output
-    assert message in str(result.exception) + result.exception.mend
+    assert message in str(result.exception) + result.exception.hint
     assert left_over() == []
 
 
@@ -268,6 +268,6 @@ def test_the_default_model_is_not_taken_from_the_current_folder(tmp_path, monkey
     if kind == "hostile":
         (tmp_path / "sudoku-nano" / "manifest.json").write_text("{}")
     assert CliRunner().invoke(solve, [PUZZLE]).exit_code == 0
-    assert "solved a puzzle" in try_road()
+    assert "solved a puzzle" in try_pipeline()
     named = CliRunner().invoke(solve, [PUZZLE, "--model", "sudoku-nano"])
     assert (named.exit_code == 0) == (kind == "empty")

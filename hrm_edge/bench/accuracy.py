@@ -6,10 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from hrm_edge.report import Answers, AtViews, Model, Paired, lost, wilson_95
-from hrm_edge.solve import Solutions
+from hrm_edge.report import Answers, AtViews, Model, Paired, accuracy_drop, wilson_95
+from hrm_edge.solution import Solutions
 from hrm_edge.tasks.base import Bools, Task, Tokens, exact
-from hrm_edge.tasks.maze import Maze
 
 VIEW_MARKS = (1, 4, 16, 64)
 
@@ -18,12 +17,14 @@ def score(found: Solutions, labels: Tokens, task: Task | None = None, *, views: 
     """Count ``found`` against ``labels`` [N, S], as if the solver had stopped after ``views`` views (default: all).
 
     A puzzle that needed more views counts as unsolved: its earlier answers broke the rules, which no label does.
-    A maze has many shortest paths and its label is one of them: of ``task`` Maze each of them is right.
+    A maze has many shortest paths and its label is one of them: with its ``task`` each of them is right.
     """
     in_time: Bools = np.ones(len(found), np.bool_) if views is None else found.views <= views
     verified = found.verified & in_time
     right = exact(found.answers, labels) & in_time
-    optimal = task.optimal(found.givens, found.answers) & in_time if isinstance(task, Maze) else None
+    optimal = None if task is None else task.optimal(found.givens, found.answers)
+    if optimal is not None:
+        optimal &= in_time
     steps = found.steps_by_view[:, :views].sum(axis=1)
     count = len(found)
     return Answers(
@@ -64,7 +65,7 @@ def paired(
     """``found`` beside what the ``other`` model made of the same puzzles; ``model`` and ``backend`` are the other's."""
     right, others = exact(found.answers, labels), exact(other.answers, labels)
     only_other, only_this = int((others & ~right).sum()), int((right & ~others).sum())
-    answers, loss = score(other, labels, task), lost(only_other, only_this, len(found))
+    answers, loss = score(other, labels, task), accuracy_drop(only_other, only_this, len(found))
     return Paired(
         model=model,
         backend=backend,

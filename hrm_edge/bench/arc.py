@@ -14,65 +14,100 @@ from hrm_edge.bench.accuracy import answer_fields, marks_to
 from hrm_edge.bench.run import common_fields
 from hrm_edge.bench.scenarios import Solver
 from hrm_edge.errors import UserError
-from hrm_edge.report import ArcAtViews, ArcVotes, Data, EvalReport, Model
-from hrm_edge.solve import Progress, Solutions
-from hrm_edge.tasks.arc_votes import Asked, Question, Score, Votes, score, submission
+from hrm_edge.report import ArcAtViews, ArcCells, ArcVotes, CellAccuracy, Data, EvalReport, Model
+from hrm_edge.solution import Solutions
+from hrm_edge.solve import Progress
+from hrm_edge.tasks.arc import FIRST_COLOUR, decode, encode
+from hrm_edge.tasks.arc_votes import Question, Questions, Score, Votes, score, submission
+from hrm_edge.tasks.base import PAD_TOKEN, Tokens
 
 Submission = dict[str, list[dict[str, list[list[int]]]]]
 
 
 def evaluate_arc(
-    solver: Solver, asked: Asked, views: int, *, model: Model, data: Data, threads: int | None,
+    solver: Solver, questions: Questions, views: int, *, model: Model, data: Data, threads: int | None,
     on_progress: Progress | None = None,
 ) -> tuple[EvalReport, Submission]:  # fmt: skip
     """Answer the first ``views`` augmentations of each question: (report, what the official submission file holds)."""
-    _check_table(solver, asked, data.path)
-    rows = np.flatnonzero(asked.view < views)
+    _check_table(solver, questions, data.path)
+    rows = np.flatnonzero(questions.view < views)
     began = time.perf_counter()
-    found = solver(asked.inputs[rows], asked.puzzle_ids[rows], on_progress=on_progress)
+    found = solver(questions.inputs[rows], questions.puzzle_ids[rows], on_progress=on_progress)
     duration = time.perf_counter() - began
-    asked_for = asked.questions()
-    votes, by_views = _vote(asked, asked_for, rows, found, views)
-    last = score(votes, asked_for)
-    known = asked.labels[rows].any(axis=1)
+    originals = questions.originals()
+    votes, by_views = _vote(questions, originals, rows, found, views)
+    last = score(votes, originals)
+    known = questions.labels[rows].any(axis=1)
+    plain = known & (questions.view[rows] == 0)
+    cells = cell_accuracies(questions.inputs[rows][plain], questions.labels[rows][plain], found.answers[plain])
     report = EvalReport(
         **(common_fields(solver, model, data, threads) | {"views": views}),
-        **answer_fields(found.subset(np.flatnonzero(known)), asked.labels[rows][known]),
-        arc=ArcVotes(tasks=last.tasks, questions=last.questions, asked=len(asked_for), by_views=by_views),
-        mean_views=len(rows) / max(1, len(asked_for)),
+        **answer_fields(found.subset(np.flatnonzero(known)), questions.labels[rows][known]),
+        arc=ArcVotes(tasks=last.tasks, questions=last.questions, asked=len(originals), by_views=by_views, cells=cells),
+        mean_views=len(rows) / max(1, len(originals)),
         by_views=[],
         duration_s=duration,
         throughput_per_s=len(rows) / duration,
     )
-    return report, submission(votes, asked_for)
+    return report, submission(votes, originals)
 
 
-def _check_table(solver: Solver, asked: Asked, path: str) -> None:
+def _check_table(solver: Solver, questions: Questions, path: str) -> None:
     """A row of the puzzle table means a task: another folder's numbers would be other tasks."""
     spec = solver.session.spec
-    if spec.puzzle_dim and spec.puzzles != asked.table:
+    if spec.puzzle_dim and spec.puzzles != questions.table:
         raise UserError(
-            f"the model's puzzle table has {spec.puzzles} rows, {path} has {asked.table} identifiers",
+            f"the model's puzzle table has {spec.puzzles} rows, {path} has {questions.table} identifiers",
             "give the data folder that the model was trained on, or one built with the same options and seed",
         )
 
 
 def _vote(
-    asked: Asked, asked_for: list[Question], rows: NDArray[np.int64], found: Solutions, views: int
+    questions: Questions, originals: list[Question], rows: NDArray[np.int64], found: Solutions, views: int
 ) -> tuple[Votes, list[ArcAtViews]]:
     """All votes, and the score after 1, 4, 16, 64 and all views."""
     votes, by_views = Votes(), []
     surety = 1 / (1 + np.exp(-found.q_halt.astype(np.float64)))  # the published tie-break is by mean probability
     counted = 0
     for mark in marks_to(views):
-        new = np.flatnonzero((asked.view[rows] >= counted) & (asked.view[rows] < mark))
-        names = [asked.identifiers[row] for row in rows[new]]
-        votes.add(names, asked.inputs[rows[new]], found.answers[new], surety[new])
+        new = np.flatnonzero((questions.view[rows] >= counted) & (questions.view[rows] < mark))
+        names = [questions.identifiers[row] for row in rows[new]]
+        votes.add(names, questions.inputs[rows[new]], found.answers[new], surety[new])
         counted = mark
-        at = score(votes, asked_for)
+        at = score(votes, originals)
         if at.questions:
             by_views.append(_at_views(mark, at))
     return votes, by_views
+
+
+def cell_accuracies(inputs: Tokens, labels: Tokens, answers: Tokens) -> ArcCells | None:
+    """Compare single cells of ``answers`` with ``labels``, both [N, S], questions ``inputs`` [N, S]; None for N = 0.
+
+    An answer's readable grid is laid on an empty canvas first: what a model says outside of it was not trained.
+    """
+    if not len(labels):
+        return None
+    return ArcCells(
+        questions=len(labels),
+        model=_cells_right(np.stack([_alone(answer) for answer in answers]), labels),
+        copied_input=_cells_right(inputs, labels),
+        commonest_colour=_cells_right(np.stack([_in_one_colour(given) for given in inputs]), labels),
+    )
+
+
+def _cells_right(answers: Tokens, labels: Tokens) -> CellAccuracy:
+    right, grid = answers == labels, labels >= FIRST_COLOUR
+    return CellAccuracy(grid=float(right[grid].mean()), canvas=float(right.mean()))
+
+
+def _alone(answer: Tokens) -> Tokens:
+    grid = decode(answer)
+    return np.full_like(answer, PAD_TOKEN) if grid is None else encode(grid)
+
+
+def _in_one_colour(given: Tokens) -> Tokens:
+    colours = given >= FIRST_COLOUR
+    return np.where(colours, np.bincount(given[colours], minlength=1).argmax(), given).astype(np.uint8)
 
 
 def _at_views(views: int, at: Score) -> ArcAtViews:

@@ -44,7 +44,9 @@ def engine_limits(manifest: Manifest, puzzles: int) -> Limits:
     )
 
 
-def measure_engine(session: Any, manifest: Manifest, check: CheckSet, tell: Callable[[str], None]) -> EngineParity:
+def measure_engine(
+    session: Any, manifest: Manifest, check: CheckSet, on_message: Callable[[str], None]
+) -> EngineParity:
     """Compare a session's engine with ONNX Runtime on ``check``, as many of it as a minute allows but at least 64, for
     all steps, nobody halting; the result, judged, is also in the sidecar where that can be written.
     """
@@ -53,7 +55,7 @@ def measure_engine(session: Any, manifest: Manifest, check: CheckSet, tell: Call
     reference, steps = open_step(opened.artifact, manifest, None, "onnxruntime"), manifest.spec.max_steps
     per_puzzle = steps * statistics.median(step_seconds(reference, _BATCH)) / _BATCH
     check = check.head(max(FEWEST_PUZZLES, int(REFERENCE_S / per_puzzle)))
-    tell(f"comparing the engine with ONNX Runtime on {len(check)} puzzles, {steps} steps each")
+    on_message(f"comparing the engine with ONNX Runtime on {len(check)} puzzles, {steps} steps each")
     found = measure(reference, session, check, steps, get_task(manifest.task))
     parity = EngineParity(
         device=opened.device,
@@ -61,9 +63,9 @@ def measure_engine(session: Any, manifest: Manifest, check: CheckSet, tell: Call
         reference=f"{reference.backend} {package_version('onnxruntime')}",
         puzzles_from=check.source,
         after=found.everywhere,
-        held=found.held(),
-        accuracy_lost_points=None if found.lost is None else found.lost.points,
-        accuracy_lost_interval_95=None if found.lost is None else found.lost.interval_95,
+        held=found.gate_row(),
+        accuracy_lost_points=None if found.drop is None else found.drop.points,
+        accuracy_lost_interval_95=None if found.drop is None else found.drop.interval_95,
         gate=judge(found, manifest.precision, engine_limits(manifest, len(check)), "ONNX Runtime"),
         created=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         hrm_edge=__version__,
@@ -71,14 +73,14 @@ def measure_engine(session: Any, manifest: Manifest, check: CheckSet, tell: Call
     try:
         record_parity(opened, parity)
     except UserError as error:  # a folder that is read-only
-        tell(f"the engine's parity is measured, but not kept: {error.what}")
+        on_message(f"the engine's parity is measured, but not kept: {error.problem}")
     return parity
 
 
 def said_of(parity: EngineParity) -> str:
     """A line for people."""
-    row, lost = parity.held, parity.accuracy_lost_points
-    answers = "" if lost is None else f", {lost:+.2f} points lost"
+    row, points = parity.held, parity.accuracy_lost_points
+    answers = "" if points is None else f", {points:+.2f} points lost"
     cosine = row.carry_cosine if row.carry_cosine_mean is None else row.carry_cosine_mean
     settled = " that both settle" * (row.over != "all")
     return (

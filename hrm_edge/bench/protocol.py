@@ -44,9 +44,9 @@ def read_protocol(path: Path | str) -> tuple[ProtocolFile, str]:
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(map(str, first["loc"]))
-        mend = (
+        hint = (
             nearest(key, ProtocolFile.model_fields)
             if first["type"] == "extra_forbidden"
             else "see benchmarks/protocols"
         )
-        raise UserError(f"{path}: {key}: {first['msg']}", mend) from error
+        raise UserError(f"{path}: {key}: {first['msg']}", hint) from error

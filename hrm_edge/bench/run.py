@@ -104,8 +104,8 @@ def evaluate(
 
 
 def bench(
-    solver: Solver, givens: Tokens, labels: Tokens, *, subject: Subject, ask: Ask, progress: Progress,
-    puzzle_ids: Ids | None = None, tell: Callable[[str], None] = lambda message: None,
+    solver: Solver, givens: Tokens, labels: Tokens, *, subject: Subject, ask: Ask, on_progress: Progress,
+    puzzle_ids: Ids | None = None, on_message: Callable[[str], None] = lambda message: None,
 ) -> BenchReport:  # fmt: skip
     """Measure one scenario on ``givens`` [N, S], N > 0, of the puzzles [N]; the same answers are scored against
     ``labels`` [N, S].
@@ -119,11 +119,11 @@ def bench(
     if ask.strict and warnings:
         if chosen.meter is not None:
             chosen.meter.close()
-        raise UserError("--strict: " + "; ".join(warnings), "mend it, or leave --strict out to measure all the same")
+        raise UserError("--strict: " + "; ".join(warnings), "fix that, or leave --strict out to measure all the same")
     with _sampling(chosen) as sampler:
-        idle = _rest(sampler, ask.idle_s, tell)
+        idle = _rest(sampler, ask.idle_s, on_message)
         warm = warm_up(solver.session, givens[: min(solver.slots, solver.session.max_batch)])
-        measured = SCENARIOS[ask.scenario](solver, givens, ask.plan, progress, puzzle_ids)
+        measured = SCENARIOS[ask.scenario](solver, givens, ask.plan, on_progress, puzzle_ids)
     after = read_state(ask.system)
     power = _power(chosen, sampler, measured, idle)
     warnings += [*warnings_after(before, after), *_doubts(measured, warm, power)]
@@ -158,11 +158,11 @@ def _sampling(chosen: Chosen) -> Iterator[Sampler | None]:
             yield sampler
 
 
-def _rest(sampler: Sampler | None, seconds: float, tell: Callable[[str], None]) -> IdlePower | None:
+def _rest(sampler: Sampler | None, seconds: float, on_message: Callable[[str], None]) -> IdlePower | None:
     """The machine's power at rest; None without a meter, or where none was asked for."""
     if sampler is None or seconds <= 0:
         return None
-    tell(f"measuring the machine at rest for {seconds:g} s ({sampler.meter.name})")
+    on_message(f"measuring the machine at rest for {seconds:g} s ({sampler.meter.name})")
     began = time.monotonic()
     time.sleep(seconds)
     return idle_power(sampler, began, time.monotonic())

@@ -18,7 +18,8 @@ from hrm_edge.bench.timing import TimedSession
 from hrm_edge.report import Pace
 from hrm_edge.report.schema import Scenario
 from hrm_edge.session import Session
-from hrm_edge.solve import STAGES, Halt, Solutions, solve
+from hrm_edge.solution import STAGES, Solutions
+from hrm_edge.solve import Halt, solve
 from hrm_edge.solve import Progress as SolveProgress
 from hrm_edge.tasks.base import Task, Tokens
 
@@ -124,7 +125,7 @@ class _Log:
 
 
 def single_stream(
-    solver: Solver, givens: Tokens, plan: Plan, progress: Progress, puzzle_ids: Ids | None = None
+    solver: Solver, givens: Tokens, plan: Plan, on_progress: Progress, puzzle_ids: Ids | None = None
 ) -> Measured:
     """Go round ``givens`` [N, S] of the puzzles [N] one by one for the plan's seconds and at least 64 queries.
 
@@ -135,11 +136,13 @@ def single_stream(
     while now - log.began < plan.duration_s or len(log.latency_s) < MIN_QUERIES:
         log.ask(time.monotonic())
         now = time.monotonic()
-        progress(min((now - log.began) / max(plan.duration_s, 1e-9), len(log.latency_s) / MIN_QUERIES, 1.0))
+        on_progress(min((now - log.began) / max(plan.duration_s, 1e-9), len(log.latency_s) / MIN_QUERIES, 1.0))
     return log.measured(now)
 
 
-def camera(solver: Solver, givens: Tokens, plan: Plan, progress: Progress, puzzle_ids: Ids | None = None) -> Measured:
+def camera(
+    solver: Solver, givens: Tokens, plan: Plan, on_progress: Progress, puzzle_ids: Ids | None = None
+) -> Measured:
     """A puzzle of ``givens`` [N, S] with every frame; while one is being solved the frames that come are dropped.
 
     Each answer's latency counts from its frame, so the wait for the solver is in it.
@@ -155,13 +158,15 @@ def camera(solver: Solver, givens: Tokens, plan: Plan, progress: Progress, puzzl
             continue
         taken = newest
         now = log.ask(log.began + newest * period)
-        progress(min((now - log.began) / max(plan.duration_s, 1e-9), len(log.latency_s) / MIN_QUERIES, 1.0))
+        on_progress(min((now - log.began) / max(plan.duration_s, 1e-9), len(log.latency_s) / MIN_QUERIES, 1.0))
     frames = taken + 1
     pace = Pace(frames_per_s=plan.frames_per_s, frames=frames, dropped=frames - len(log.latency_s))
     return log.measured(now, pace)
 
 
-def offline(solver: Solver, givens: Tokens, plan: Plan, progress: Progress, puzzle_ids: Ids | None = None) -> Measured:
+def offline(
+    solver: Solver, givens: Tokens, plan: Plan, on_progress: Progress, puzzle_ids: Ids | None = None
+) -> Measured:
     """Answer a queue through the slots, again and again until the plan's seconds are over.
 
     The queue is ``givens`` [N, S] or, where these would take longer, as many of the first of them as a trial says fit
@@ -182,7 +187,7 @@ def offline(solver: Solver, givens: Tokens, plan: Plan, progress: Progress, puzz
         rounds.append(found)
         before, now = now, time.monotonic()
         answered += np.linspace(before - began, now - began, len(found) + 1)[1:].tolist()  # evenly: slots overlap
-        progress(min((now - began) / max(plan.duration_s, 1e-9), 1.0))
+        on_progress(min((now - began) / max(plan.duration_s, 1e-9), 1.0))
     latencies = [seconds for found in rounds for seconds in found.latency_s.tolist()]
     verified = sum(int(found.verified.sum()) for found in rounds)
     stages = {str(stage): sum(found.stage_s[stage] for found in rounds) for stage in STAGES}

@@ -11,13 +11,9 @@ from numpy.typing import NDArray
 from hrm_edge.cli.options import progress_bar
 from hrm_edge.errors import UserError
 from hrm_edge.report import Data
-from hrm_edge.tasks.arc import Arc
 from hrm_edge.tasks.base import Task, Tokens
-from hrm_edge.tasks.maze import Maze
 from hrm_edge.tasks.puzzles import Puzzles
 from hrm_edge.tasks.samples import sample_file
-from hrm_edge.tasks.sudoku import Sudoku
-from hrm_edge.tasks.sudoku_search import require_unique
 from hrm_edge.terminal import echo
 
 
@@ -59,7 +55,7 @@ def answered_puzzles(path: str, task: Task, limit: int | None) -> tuple[Puzzles,
 def solved_labels(puzzles: Puzzles, task: Task, missing: NDArray[np.int64]) -> Tokens:
     """The answers of all puzzles [N, S]: the file's, and of those in ``missing`` the only solution, by search."""
     labels = np.zeros_like(puzzles.givens) if puzzles.labels is None else puzzles.labels.copy()
-    if isinstance(task, Arc):  # padding is the answer of a question whose answer nobody knows
+    if not task.has_rules:  # padding is the answer of a question whose answer nobody knows
         return labels
     with progress_bar("looking up the answers", len(missing)) as progress:
         for done, row in enumerate(missing.tolist(), start=1):
@@ -71,14 +67,10 @@ def solved_labels(puzzles: Puzzles, task: Task, missing: NDArray[np.int64]) -> T
 def only_solution(task: Task, givens: Tokens, source: str) -> Tokens:
     """The only solution [S] of ``givens`` [S], of a maze a shortest path; ``UserError`` naming ``source`` where there
     is none, or another."""
-    if isinstance(task, Maze):
-        return task.label(givens[None])[0]
-    if not isinstance(task, Sudoku):
-        raise UserError(f"{source}: no rule tells the answer of a {task.name} puzzle", "give a set with answers")
     try:
-        answer = require_unique(task, givens)
+        answer = task.only_answer(givens)
     except UserError as error:
-        raise UserError(f"{source}: {error.what}", error.mend) from error
+        raise UserError(f"{source}: {error.problem}", error.hint) from error
     if answer is None:
         raise UserError(f"{source}: the search for its solution is too long", "give a set with answers")
     return answer

@@ -89,16 +89,16 @@ def write_artifact(
         network.spec = network.spec.model_copy(update={"max_steps": flags["max_steps"]})
     if flags["puzzles"] is not None:
         limits = limits.model_copy(update={"puzzles": flags["puzzles"]})
-    with status("exporting") as say:
+    with status("exporting") as on_message:
 
         def one(chosen: Any, folder: Path) -> Manifest:
             for_int8 = {name: flags[name] if chosen == "int8" else None for name in _INT8_ONLY}
             return export(
                 network, info, folder, precision=chosen, calibration=flags["calibration"], quantization=quantization,
-                limits=limits, plugin=flags["plugin"], tell=say, written_as=written_as, **for_int8,
+                limits=limits, plugin=flags["plugin"], on_message=on_message, written_as=written_as, **for_int8,
             )  # fmt: skip
 
-        manifest = export_fastest(one, out, say) if precision == FASTEST else one(precision, out)
+        manifest = export_fastest(one, out, on_message) if precision == FASTEST else one(precision, out)
     _show(open_console(), manifest, out)
     if not manifest.gate.passed:
         raise GateError("; ".join(manifest.gate.failures), _next_step(out, manifest, flags))
@@ -123,7 +123,7 @@ def _load(model: Path, task: str | None) -> tuple[Any, Any, Any, Any]:
     from hrm_edge.manifest import MANIFEST
     from hrm_edge.model.load import load_model
     from hrm_edge.recipe import Limits, Quantization, load_recipe
-    from hrm_edge.train.checkpoint import RECIPE_FILE
+    from hrm_edge.training.checkpoint import RECIPE_FILE
 
     if (model / MANIFEST).is_file():
         return *recover(model), Quantization(), Limits()
@@ -174,11 +174,11 @@ def _show(console: Console, manifest: Manifest, out: Path) -> None:
         )
     console.print(table)
     size = sum(entry.bytes for entry in manifest.files.values())
-    lost = manifest.accuracy_lost_points
+    points = manifest.accuracy_lost_points
     accuracy = "not compared (no answers)"
-    if lost is not None and manifest.accuracy_lost_interval_95 is not None:
+    if points is not None and manifest.accuracy_lost_interval_95 is not None:
         low, high = manifest.accuracy_lost_interval_95
-        accuracy = f"{lost:+.2f} points lost (paired, 95 %: {low:+.2f} to {high:+.2f})"
+        accuracy = f"{points:+.2f} points lost (paired, 95 %: {low:+.2f} to {high:+.2f})"
     console.print(
         f"size {size / 1e6:.2f} MB, exact accuracy {accuracy}, checked on {manifest.provenance['checked_on']}"
     )

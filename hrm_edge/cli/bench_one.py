@@ -70,7 +70,7 @@ def measure_and_show(context: click.Context, model: str, options: Options) -> No
     outputs = report_outputs(report, options.json_file, options.markdown_file)
     show_report(report, [*outputs, (options.html_file, lambda: page([report]))], follow)
     if options.strict and report.warnings:
-        raise GateError("--strict: " + "; ".join(report.warnings), "mend it and measure again")
+        raise GateError("--strict: " + "; ".join(report.warnings), "fix that and measure again")
 
 
 def measure(context: click.Context, model: str, options: Options) -> tuple[BenchReport, str]:
@@ -109,8 +109,8 @@ def measure(context: click.Context, model: str, options: Options) -> tuple[Bench
     ask = Ask(options.scenario, Plan(options.duration, options.fps), options.power, options.idle, options.strict)
     with progress_bar(options.scenario, 1.0) as progress:
         report = bench(
-            solver, puzzles.givens, puzzles.labels, subject=subject, ask=ask, progress=progress,
-            puzzle_ids=puzzles.ids, tell=lambda message: echo(message, err=True),
+            solver, puzzles.givens, puzzles.labels, subject=subject, ask=ask, on_progress=progress,
+            puzzle_ids=puzzles.ids, on_message=lambda message: echo(message, err=True),
         )  # fmt: skip
     return report, task.format(puzzles.givens[0])
 

@@ -13,6 +13,7 @@ import click
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
+from hrm_edge import catalog
 from hrm_edge.cli.answered import say_formats
 from hrm_edge.errors import UserError
 from hrm_edge.tasks import get_task
@@ -123,7 +124,8 @@ def _sudoku(task: Sudoku, out: Path, given: dict[str, Any]) -> _Built:
         guesses = "-" if part.guesses is None else f"mean {part.guesses:.2f}"
         rows.append((split, f"{part.groups:,}", f"{part.examples:,}", f"{fewest}-{most}, mean {mean:.1f}", guesses))
     notes = _notes("puzzles", summary.solved, summary.dropped)
-    return _Built(("part", "puzzles", "examples", "clues", "guesses"), rows, notes, f"recipes/{task.name}_nano.yaml")
+    recipe = f"{task.name}_nano" if f"{task.name}_nano" in catalog.names() else "RECIPE"
+    return _Built(("part", "puzzles", "examples", "clues", "guesses"), rows, notes, recipe)
 
 
 def _maze(task: Maze, out: Path, given: dict[str, Any]) -> _Built:
@@ -144,7 +146,7 @@ def _maze(task: Maze, out: Path, given: dict[str, Any]) -> _Built:
         ("part", "mazes", "examples", "moves", "walls"),
         rows,
         _notes("mazes", summary.solved, summary.dropped),
-        "recipes/maze-hard_reduced.yaml" if task.name == "maze" else "RECIPE",
+        "maze-hard_reduced" if task.name == "maze" else "RECIPE",
     )
 
 
@@ -163,7 +165,7 @@ def _arc(out: Path, given: dict[str, Any]) -> _Built:
         summary = build_folder(out, Options(tuple(sources), **given), report)
     rows = [(split, f"{p.groups:,}", f"{p.puzzles:,}", f"{p.examples:,}") for split, p in summary.parts.items()]
     notes = [f"{summary.short:,} tasks have fewer different augmentations than that."] if summary.short else []
-    return _Built(("part", "tasks", "puzzles", "examples"), rows, notes, "recipes/arc-1_reduced.yaml")
+    return _Built(("part", "tasks", "puzzles", "examples"), rows, notes, "arc-1_reduced")
 
 
 def _notes(things: str, solved: int, dropped: int) -> list[str]:
@@ -229,4 +231,4 @@ def _show(task: Task, out: Path, built: _Built) -> None:
     console.print(table)
     for note in built.notes:
         console.print(note)
-    console.print(f"Next: hrm-edge train {built.recipe} --set {shlex.quote(f'data={out}')}")
+    console.print(f"Next: hrm-edge train {built.recipe} --data {shlex.quote(str(out))}")

@@ -1,4 +1,4 @@
-"""``hrm-edge doctor``: what this machine has and lacks, with the command that mends it."""
+"""``hrm-edge doctor``: what this machine has and lacks, with the command that fixes it."""
 
 from __future__ import annotations
 
@@ -24,8 +24,9 @@ _STYLES = {"fail": "bold red", "warn": "yellow", "note": "cyan"}
 def doctor(as_json: bool) -> None:
     """Look at this machine: board, JetPack, CUDA, TensorRT, Python, memory, cameras, sensors, rights.
 
-    The worst comes first, each finding with the command that mends it. A puzzle is solved on the way: exit code 1 says
-    that the default road (a shipped model on ONNX Runtime, on the CPU) does not work here.
+    The worst comes first, each finding with the command that fixes it. A puzzle is solved on the way: exit code 1 says
+    that the default pipeline (a shipped model on ONNX Runtime, on the CPU) does not work here, or on a Jetson that no
+    engine can run.
 
     \b
     hrm-edge doctor --json > doctor.json     # to send with a bug report
@@ -35,19 +36,21 @@ def doctor(as_json: bool) -> None:
     from hrm_edge.doctor.machine import Machine
     from hrm_edge.errors import GateError
 
-    diagnosis = diagnose(Machine(), try_road)
+    diagnosis = diagnose(Machine(), try_pipeline)
     if as_json:
-        print_json(diagnosis.model_dump(mode="json"))
+        print_json(diagnosis.model_dump(mode="json", by_alias=True))
     else:
         _show(diagnosis)
     if not diagnosis.passed:
         worst = diagnosis.findings[0]
-        raise GateError(f"the default road does not work here: {worst.what}", worst.mend)
+        works = worst.name == "engine-session"  # which is judged beside the default pipeline
+        problem = worst.problem if works else f"the default pipeline does not work here: {worst.problem}"
+        raise GateError(problem, worst.hint)
     if not as_json:
         echo("Next: hrm-edge bench sudoku-nano --duration 10s")
 
 
-def try_road() -> str:
+def try_pipeline() -> str:
     """Solve an easy puzzle with the shipped model on ONNX Runtime; returns how it went."""
     from hrm_edge import zoo
     from hrm_edge.cli.resolve import resolve_model
@@ -76,18 +79,18 @@ def _show(diagnosis: Diagnosis) -> None:
     about = Table.grid(padding=(0, 2))
     for key, value in _about(diagnosis.facts):
         about.add_row(Text(key, style="dim"), Text(value))
-    about.add_row(Text("default road", style="dim"), Text(diagnosis.road))
+    about.add_row(Text("default pipeline", style="dim"), Text(diagnosis.pipeline))
     found = Table.grid(padding=(0, 2))
     for finding in diagnosis.findings:
-        found.add_row(Text(finding.level, style=_STYLES[finding.level]), Text(finding.what))
-        found.add_row("", Text(finding.mend, style="green"))
+        found.add_row(Text(finding.level, style=_STYLES[finding.level]), Text(finding.problem))
+        found.add_row("", Text(finding.hint, style="green"))
     if diagnosis.findings:
         console.print(found)
         console.print()
     console.print(about)
     console.print(_backend_table(diagnosis))
     counts = {level: sum(f.level == level for f in diagnosis.findings) for level in _STYLES}
-    words = ", ".join(f"{count} {level}" for level, count in counts.items() if count) or "nothing to mend"
+    words = ", ".join(f"{count} {level}" for level, count in counts.items() if count) or "nothing to fix"
     console.print(Text(f"{'Ready' if diagnosis.passed else 'Not ready'}: {words}"))
 
 

@@ -111,23 +111,23 @@ def export_engine(artifact: Path, out: Path, given: dict[str, Any], make: Make |
 
     from hrm_edge.bench.engine_parity import said_of
     from hrm_edge.cli.engine_parity import check_built, refuse_failed
-    from hrm_edge.runtime.trt.build import Wishes, build_engine
+    from hrm_edge.runtime.trt.build import BuildOptions, build_engine
 
     chosen = {name: value for name, value in given.items() if value is not None}
-    wishes = Wishes(
+    options = BuildOptions(
         runtime=chosen.get("runtime"),
         sms=chosen.get("sm", ()),
-        max_batch=chosen.get("max_batch", Wishes.max_batch),
+        max_batch=chosen.get("max_batch", BuildOptions.max_batch),
         opt_batch=chosen.get("opt_batch"),
         workspace_mib=chosen.get("workspace"),
-        optimization_level=chosen.get("optimization_level", Wishes.optimization_level),
+        optimization_level=chosen.get("optimization_level", BuildOptions.optimization_level),
         plugin=chosen.get("plugin_library"),
         use_cache=not chosen.get("no_cache", False),
         frontend="onnx" if make is None else "torch-tensorrt",
         module=chosen.get("module", False),
     )
-    with status("building the engine") as say:
-        engine, cached = build_engine(artifact, out, wishes, tell=say, make=make)
+    with status("building the engine") as on_message:
+        engine, cached = build_engine(artifact, out, options, on_message=on_message, make=make)
     parity, reason = check_built(out, engine)
     _show(engine, out, cached, f"not measured: {reason}" if parity is None else said_of(parity))
     if parity is None:

@@ -45,7 +45,7 @@ def check_built(out: Path, engine: Engine) -> tuple[EngineParity | None, str]:
         session, manifest = open_artifact(out, backend="tensorrt")
         puzzles = check_set(manifest.task, None)
     except UserError as error:
-        return None, error.what
+        return None, error.problem
     return measure_engine(session, manifest, puzzles, lambda message: echo(message, err=True)), ""
 
 

@@ -59,7 +59,8 @@ def evaluate(
     shortest path, since the label is one of many.
 
     ARC answers cannot be checked by rules: each augmentation of a question in the data folder is answered once, the
-    answers are turned back and vote, and the two with most votes are the attempts: pass@1, pass@2.
+    answers are turned back and vote, and the two with most votes are the attempts: pass@1, pass@2. Single cells are
+    counted too, beside copying the question and filling it with one colour, which take no model.
 
     \b
     hrm-edge eval artifacts/nano --data puzzles.csv --views 16
@@ -72,11 +73,10 @@ def evaluate(
     from hrm_edge.cli.options import STDOUT, report_outputs, show_report
     from hrm_edge.cli.resolve import resolve_model
     from hrm_edge.errors import UserError
-    from hrm_edge.tasks.arc import Arc
 
     resolved = resolve_model(model, threads, task_name, backend, slots=slots)
     task, session = resolved.task, resolved.session
-    is_arc = isinstance(task, Arc)
+    is_arc = task.family == "arc"
     if submission is not None and not is_arc:
         raise UserError(f"--submission is for arc, {model} is for {task.name}", "leave it out")
     if other is not None and is_arc:
@@ -133,7 +133,7 @@ def _arc(
             f"{data} is no built data folder: a model of arc answers the tasks of the folder that it was trained on",
             f"build one with: hrm-edge data build arc --out DATA --source {quote(data)}",
         )
-    asked = read_questions(data, limit)
+    questions = read_questions(data, limit)
     trained_on = resolved.origin.get("identifiers")
     if trained_on is not None and trained_on != identifiers_hash(data):
         raise UserError(
@@ -141,13 +141,13 @@ def _arc(
             "and a row of the model's puzzle table stands for another task there",
             "give that folder, or one built with the same sources, options and seed",
         )
-    most = int(asked.view.max()) + 1
+    most = int(questions.view.max()) + 1
     chosen = min(views or most, most)
-    total = int((asked.view < chosen).sum())
+    total = int((questions.view < chosen).sum())
     about = Data(path=data, task=resolved.task.name, puzzles=total, answers="data")
     with progress_bar("answering", total) as progress:
         report, answers = evaluate_arc(
-            solver, asked, chosen, model=resolved.model, data=about, threads=threads,
+            solver, questions, chosen, model=resolved.model, data=about, threads=threads,
             on_progress=lambda done, verified: progress(done),
         )  # fmt: skip
     return report, answers

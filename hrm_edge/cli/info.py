@@ -27,10 +27,11 @@ SUDOKU_VOCAB, SUDOKU_CELLS = 11, 81
 def info(model: str, vocab: int | None, seq_len: int | None, task_name: str | None, as_json: bool) -> None:
     """Show the parameters, FLOPs per ACT step and bytes of MODEL.
 
-    MODEL is a variant (full, trm, nano ...), a recipe, a run or checkpoint folder, an artifact folder, or a published
-    state-dict file (.pt, .safetensors), with all_config.yaml beside it or not.
+    MODEL is a shipped model, a variant (full, trm, nano ...), a recipe, a run or checkpoint folder, an artifact folder,
+    or a published state-dict file (.pt, .safetensors), with all_config.yaml beside it or not.
 
     \b
+    hrm-edge info sudoku-nano
     hrm-edge info full --vocab 14 --json
     """
     from hrm_edge.cli.options import print_json
@@ -59,7 +60,7 @@ def info(model: str, vocab: int | None, seq_len: int | None, task_name: str | No
 
 def _find(model: str, vocab: int, seq_len: int, task: str | None) -> tuple[str, ModelSpec, dict[str, Any], str]:
     """Kind of thing, its spec, what else the JSON says about it, the next command."""
-    from hrm_edge import zoo
+    from hrm_edge import catalog, zoo
     from hrm_edge.cli.resolve import (
         checkpoint_spec,
         is_checkpoint,
@@ -69,21 +70,21 @@ def _find(model: str, vocab: int, seq_len: int, task: str | None) -> tuple[str, 
         tell_assumed,
         unknown_model,
     )
-    from hrm_edge.errors import nearest
     from hrm_edge.manifest import MANIFEST, read_manifest
     from hrm_edge.spec import VARIANTS
 
     path = Path(model) if model in VARIANTS else zoo.path_of(model)
-    if model not in VARIANTS and path.suffix not in (".yaml", ".yml") and is_published(path):
+    is_recipe = path.suffix in catalog.SUFFIXES or (model in catalog.names() and not path.exists())
+    if model not in VARIANTS and not is_recipe and is_published(path):
         spec, published = published_spec(path, task)
         tell_assumed(model, published)
         return "published", spec, {"checkpoint": published}, f"hrm-edge eval {quote(model)} --data DATA"
     refuse_task(model, task)
     if model in VARIANTS:
         spec = _variant(model, vocab, seq_len)
-        return "variant", spec, {}, "hrm-edge train RECIPE, with a recipe of recipes/"
-    if path.suffix in (".yaml", ".yml"):
-        return "recipe", _recipe(path), {}, f"hrm-edge train {quote(model)}"
+        return "variant", spec, {}, "hrm-edge train RECIPE, with a name that 'hrm-edge recipes' lists"
+    if is_recipe:
+        return "recipe", _recipe(model), {}, f"hrm-edge train {quote(model)} --data DATA"
     if (path / MANIFEST).is_file():
         manifest = read_manifest(path)
         about = {"manifest": manifest.model_dump(mode="json")}
@@ -92,7 +93,7 @@ def _find(model: str, vocab: int, seq_len: int, task: str | None) -> tuple[str, 
         spec, checkpoint = checkpoint_spec(path)
         following = f"hrm-edge export {quote(model)} --out ARTIFACT --int8 --calibration DATA"
         return "checkpoint", spec, {"checkpoint": checkpoint}, following
-    raise unknown_model(model, f", a recipe (.yaml), or a variant ({nearest(model, VARIANTS)})")
+    raise unknown_model(model, ", a recipe, or a variant", [*VARIANTS, *catalog.names()])
 
 
 def _variant(name: str, vocab: int, seq_len: int) -> ModelSpec:
@@ -104,8 +105,8 @@ def _variant(name: str, vocab: int, seq_len: int) -> ModelSpec:
     try:
         return variant_spec(name, vocab=vocab, seq_len=seq_len, grid=_board(seq_len))
     except ValidationError as error:
-        mend = "use a square board, e.g. --seq-len 81"
-        raise UserError(f"{name}: {error.errors()[0]['msg']}", mend) from error
+        hint = "use a square board, e.g. --seq-len 81"
+        raise UserError(f"{name}: {error.errors()[0]['msg']}", hint) from error
 
 
 def _board(seq_len: int) -> tuple[int, int, int, int] | None:
@@ -117,11 +118,11 @@ def _board(seq_len: int) -> tuple[int, int, int, int] | None:
     return side, side, box_rows, side // box_rows
 
 
-def _recipe(path: Path) -> ModelSpec:
+def _recipe(name: str) -> ModelSpec:
     from hrm_edge.recipe import load_recipe
     from hrm_edge.tasks import get_task
 
-    recipe = load_recipe(path)
+    recipe = load_recipe(name)
     task = get_task(recipe.task)
     return recipe.spec(vocab=task.vocab, seq_len=task.seq_len, grid=task.grid)
 

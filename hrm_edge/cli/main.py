@@ -41,10 +41,11 @@ class Verb:
     summary: str
 
 
-VERBS = {  # in the order of the road
-    "doctor": Verb("hrm_edge.cli.doctor:doctor", "Say what this machine has and lacks, and how to mend it."),
+VERBS = {  # in the order of the pipeline
+    "doctor": Verb("hrm_edge.cli.doctor:doctor", "Say what this machine has and lacks, and how to fix it."),
     "info": Verb("hrm_edge.cli.info:info", "Show a model's or recipe's parameters, FLOPs per step and manifest."),
     "data": Verb("hrm_edge.cli.data:data", "Build data sets from a file, a hub or the puzzle generator."),
+    "recipes": Verb("hrm_edge.cli.recipes:recipes", "List the training recipes, and copy one to change it."),
     "train": Verb("hrm_edge.cli.train:train", "Train a recipe into a checkpoint."),
     "eval": Verb("hrm_edge.cli.evaluate:evaluate", "Measure a model's exact accuracy on puzzles."),
     "export": Verb("hrm_edge.cli.export:export", "Turn a checkpoint into an artifact (ONNX, fp32 or INT8)."),
@@ -52,7 +53,7 @@ VERBS = {  # in the order of the road
     "remote": Verb("hrm_edge.cli.remote:remote", "Set up, measure, solve and demo on a board, over ssh."),
     "models": Verb("hrm_edge.cli.models:models", "List the pretrained models, and pull more by name."),
     "solve": Verb("hrm_edge.cli.solve:solve", "Solve puzzles and verify the answers by the rules."),
-    "demo": Verb("hrm_edge.cli.demo:demo", "Solve the Sudoku that a camera sees, live, on a page or in a window."),
+    "demo": Verb("hrm_edge.cli.demo:demo", "Solve the Sudoku that a camera sees, on a page or in a window."),
 }
 
 
@@ -177,20 +178,20 @@ def _as_user_error(error: Exception) -> UserError | None:
 
 
 def _show(error: HrmEdgeError) -> int:
-    """Print ``error`` and its mend on stderr, coloured on a terminal; returns its exit code."""
+    """Print ``error`` and its hint on stderr, coloured on a terminal; returns its exit code."""
     try:
         from rich.text import Text
 
         from hrm_edge.terminal import open_console
     except ImportError:  # it is what does not load here
-        print("\n  ".join(filter(None, (error.what, error.mend))), file=sys.stderr)
+        print("\n  ".join(filter(None, (error.problem, error.hint))), file=sys.stderr)
         return error.exit_code
     console = open_console(stderr=True, soft_wrap=True)
     if error.exit_code == EXIT_INTERRUPTED:
-        console.print(Text(": ".join(filter(None, (error.what, error.mend))), style="yellow"))
+        console.print(Text(": ".join(filter(None, (error.problem, error.hint))), style="yellow"))
         return error.exit_code
     label = "Failed: " if isinstance(error, GateError) else "Error: "
-    console.print(Text.assemble((label, "bold red"), error.what))
-    if error.mend:
-        console.print(Text.assemble("  ", (error.mend, "cyan")))
+    console.print(Text.assemble((label, "bold red"), error.problem))
+    if error.hint:
+        console.print(Text.assemble("  ", (error.hint, "cyan")))
     return error.exit_code

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import importlib.util
 import os
 import re
 import sys
@@ -16,6 +15,7 @@ import click
 
 from hrm_edge.errors import UserError
 from hrm_edge.files import is_stream, os_error
+from hrm_edge.packages import check_installed
 from hrm_edge.terminal import echo, open_console
 
 if TYPE_CHECKING:
@@ -78,9 +78,8 @@ class OutputFile(click.ParamType):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
         flag = param.opts[0] if param is not None else "the output"
-        if self.needs is not None and importlib.util.find_spec(self.needs[0]) is None:
-            package, purpose = self.needs
-            raise UserError(f"{flag} needs {package} {purpose}", f"pip install 'hrm-edge[report]', or leave {flag} out")
+        if self.needs is not None:
+            check_installed(self.needs[0], flag, self.needs[1])
         if ctx is not None:
             other = ctx.meta.setdefault(f"{__name__}.files", {}).setdefault(value, flag)
             if other != flag:
@@ -103,7 +102,7 @@ def check_writable(flag: str, path: Path) -> Path:
             with tempfile.TemporaryFile(dir=Path(os.path.realpath(path)).parent) as probe:
                 probe.write(bytes(REPORT_BYTES))
     except OSError as error:
-        raise UserError(f"{flag} {os_error(error, path).what}", hint) from error
+        raise UserError(f"{flag} {os_error(error, path).problem}", hint) from error
     return path
 
 
@@ -163,7 +162,7 @@ def show(tables: Sequence[Any], outputs: Sequence[Output], following: str) -> No
         except UserError as error:
             failed.append(error)
     if failed:
-        raise UserError("; ".join(error.what for error in failed), f"the table above has it all; {failed[0].mend}")
+        raise UserError("; ".join(error.problem for error in failed), f"the table above has it all; {failed[0].hint}")
     echo(f"Next: {following}", err=on_stderr)
 
 

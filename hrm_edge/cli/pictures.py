@@ -100,7 +100,7 @@ def picture_paths(puzzle: str) -> list[Path]:
 
 def read_pictures(paths: list[Path], task: Task, model: str) -> list[Picture]:
     """Locate, read and judge every picture; faults of a picture are kept in it."""
-    if not isinstance(task, Sudoku) or task.side != 9:
+    if task.name != "sudoku":
         raise UserError(f"pictures are read as 9x9 Sudokus, {model} solves {task.name}", "name another --model")
     try:
         from hrm_edge.vision.read import Reader
@@ -111,7 +111,7 @@ def read_pictures(paths: list[Path], task: Task, model: str) -> list[Picture]:
     reader, found = Reader(), []
     with progress_bar("reading", len(paths)) as progress:
         for done, path in enumerate(paths, 1):
-            found.append(_read(path, reader, task))
+            found.append(_read(path, reader, Sudoku()))
             progress(done)
     return found
 
@@ -123,12 +123,12 @@ def _read(path: Path, reader: Any, task: Sudoku) -> Picture:
     try:
         recognised = recognise(load_image(path), reader, task)
     except UserError as error:
-        what = error.what if error.what.startswith(str(path)) else f"{path}: {error.what}"
-        return Picture(path, None, UserError(what, error.mend))
+        problem = error.problem if error.problem.startswith(str(path)) else f"{path}: {error.problem}"
+        return Picture(path, None, UserError(problem, error.hint))
     why = recognised.verdict.why
     if why is None:
         return Picture(path, recognised, None)
-    reason = why.what.removeprefix("contradictory givens: ")
+    reason = why.problem.removeprefix("contradictory givens: ")
     return Picture(path, recognised, UserError(f"{path}: cannot be solved: {reason}", _advice(why, recognised)))
 
 
@@ -138,7 +138,7 @@ def _advice(why: UserError, recognised: Recognised) -> str:
 
     reading = recognised.reading
     if (reading.digits > 0).sum() < MIN_GIVENS:
-        return why.mend
+        return why.hint
     doubtful = np.flatnonzero(reading.confidence < _CERTAIN)
     typed = f"correct what was read and type it:\n  hrm-edge solve {''.join(map(str, reading.digits.tolist()))}"
     if isinstance(why, SeveralSolutions) and not len(doubtful):

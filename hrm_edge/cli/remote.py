@@ -100,7 +100,7 @@ def _finish(code: int, what: str) -> None:
     if code == EXIT_GATE:
         raise GateError(f"{what} ran and missed its gate, see above")
     if code:
-        raise UserError(f"{what} failed, see above", "mend it there, or run 'hrm-edge remote HOST doctor'")
+        raise UserError(f"{what} failed, see above", "fix it there, or run 'hrm-edge remote HOST doctor'")
 
 
 @remote.command(context_settings=_PASSED_ON)
@@ -135,8 +135,8 @@ def setup(target: Target, wheelhouse: Path, setup_options: tuple[str, ...]) -> N
     with _workspace(target) as space:
         machine = space.host.persistently(lambda: space.host.run("uname -m")).out.strip()
         if needed and machine not in needed:
-            mend = f"python scripts/wheelhouse.py --machine {machine} --python VERSION"
-            raise UserError(f"{target.host} is {machine}, {wheelhouse} is for {', '.join(sorted(needed))}", mend)
+            hint = f"python scripts/wheelhouse.py --machine {machine} --python VERSION"
+            raise UserError(f"{target.host} is {machine}, {wheelhouse} is for {', '.join(sorted(needed))}", hint)
         sent = space.send_data(wheelhouse)
         _say(f"Sent {sent.bytes_sent / 1e6:.1f} MB")
         # setup.sh ends with the doctor, whose screen is what the user wants to see
@@ -254,7 +254,7 @@ def _bring(job: Job, files: dict[str, Path]) -> None:
             except UserError as error:
                 failed.append(error)
     if failed:
-        what = "; ".join(error.what for error in failed)
+        what = "; ".join(error.problem for error in failed)
         raise UserError(what, f"the job's files are still there: hrm-edge remote {job.host.name} pull")
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from hrm_edge import zoo
 from hrm_edge.costs import parameter_table, weight_bytes
-from hrm_edge.errors import UserError
+from hrm_edge.errors import UserError, nearest
 from hrm_edge.files import read_json
 from hrm_edge.manifest import MANIFEST, STEP_FILE, Manifest, check_version, read_manifest
 from hrm_edge.report import Model
@@ -99,8 +99,8 @@ def tell_assumed(path: str, about: dict[str, Any]) -> None:
         echo(f"Note: the weights of {path} are {about['weights']}", err=True)
 
 
-def unknown_model(name: str, also: str = "") -> UserError:
-    """Nothing is called ``name``; ``also`` names further things that the verb takes."""
+def unknown_model(name: str, also: str = "", more: Sequence[str] = ()) -> UserError:
+    """Nothing is called ``name``; ``also`` says what else the verb takes, ``more`` are the names of it."""
     path = Path(name)
     takes = (
         f"a model is an artifact folder (with {MANIFEST}), a run or checkpoint folder of 'hrm-edge train', "
@@ -113,8 +113,10 @@ def unknown_model(name: str, also: str = "") -> UserError:
         )
     if name in VARIANTS:
         return UserError(f"'{name}' is a variant without weights", takes)
-    shipped = f"; shipped: {', '.join(zoo.names())}" if zoo.names() else ""
-    return UserError(f"no model '{name}': there is no such folder or file", takes + shipped)
+    known = [*zoo.names(), *more]
+    guess = nearest(name, known)  # "did you mean …?", or the list of them
+    stop = "" if guess.endswith("?") else ";"
+    return UserError(f"no model '{name}': there is no such folder or file", f"{guess}{stop} {takes}")
 
 
 def _opened(
@@ -227,6 +229,6 @@ def checkpoint_spec(path: Path) -> tuple[ModelSpec, dict[str, Any]]:
         spec = ModelSpec.model_validate(about.pop("spec"))
         about.pop("files")
     except (AttributeError, KeyError, TypeError, ValidationError) as error:
-        mend = "copy the checkpoint again, or choose another one of the run"
-        raise UserError(f"{folder / CHECKPOINT_FILE} describes no model", mend) from error
+        hint = "copy the checkpoint again, or choose another one of the run"
+        raise UserError(f"{folder / CHECKPOINT_FILE} describes no model", hint) from error
     return spec, {"path": str(folder), **about}

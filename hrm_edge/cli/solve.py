@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from hrm_edge.cli.resolve import Resolved
     from hrm_edge.errors import GateError
     from hrm_edge.runtime import Backend
-    from hrm_edge.solve import Solution, Solutions
+    from hrm_edge.solution import Solution, Solutions
     from hrm_edge.tasks.base import Task, Tokens
     from hrm_edge.tasks.puzzles import Puzzles
 
@@ -32,6 +32,13 @@ if TYPE_CHECKING:
 @click.option("--views", type=click.IntRange(1), default=64, show_default=True, help="Symmetries tried per puzzle.")
 @guesses_option
 @click.option("--budget", type=Duration(), help="Time for a puzzle after which no further view is tried, as 200ms.")
+@click.option(
+    "--parallel-views",
+    type=click.IntRange(1),
+    default=1,
+    show_default=True,
+    help="Further views of a puzzle that are tried at the same time in one batch: quicker on a GPU.",
+)
 @click.option("--max-steps", type=click.IntRange(1), help="ACT steps per view.  [default: the model's]")
 @backend_option
 @click.option("--threads", type=click.IntRange(1), help="Threads of one step (ONNX Runtime).")
@@ -41,7 +48,8 @@ if TYPE_CHECKING:
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def solve(
     puzzle: str, model: str | None, task_name: str | None, views: int, guesses: int | None, budget: float | None,
-    max_steps: int | None, backend: Backend | None, threads: int | None, seed: int, overlay: Path | None, as_json: bool,
+    parallel_views: int, max_steps: int | None, backend: Backend | None, threads: int | None, seed: int,
+    overlay: Path | None, as_json: bool,
 ) -> None:  # fmt: skip
     """Solve PUZZLE: its cells row by row, a file of puzzles, a picture, or a folder of pictures.
 
@@ -63,7 +71,6 @@ def solve(
     from hrm_edge.cli.pictures import check_overlay, draw_overlay, picture_paths
     from hrm_edge.cli.resolve import resolve_model
     from hrm_edge.errors import UserError
-    from hrm_edge.tasks.arc import Arc
 
     folder = None
     if model is None and (model := zoo.default_for("sudoku")) is not None:
@@ -75,12 +82,12 @@ def solve(
         check_overlay(overlay, puzzle, paths)
     resolved = resolve_model(model, threads, task_name, backend, folder=folder)
     task = resolved.task
-    if isinstance(task, Arc):
+    if not task.has_rules:
         raise UserError(
             f"{model} is for ARC, where a grid alone does not say what to do with it",
             f"build a data folder of the tasks and run: hrm-edge eval {model} --data DATA --submission FILE",
         )
-    options = _Options(views, guesses, budget, max_steps, seed)
+    options = _Options(views, guesses, budget, parallel_views, max_steps, seed)
     results = _pictures(paths, resolved, model, options) if paths else _puzzles(puzzle, resolved, model, options)
     if as_json:
         print_json({"results": [result.document(task) for result in results]})
@@ -104,6 +111,7 @@ class _Options:
     views: int
     guesses: int | None
     budget_s: float | None
+    parallel_views: int
     max_steps: int | None
     seed: int
 
@@ -188,15 +196,14 @@ def _solve(givens: Tokens, resolved: Resolved, options: _Options) -> Solutions:
     with progress_bar("solving", len(givens)) as progress:
         return run(
             resolved.session, resolved.task, givens, halt="rules", max_steps=options.max_steps, views=options.views,
-            guesses=options.guesses, budget_s=options.budget_s, seed=options.seed,
-            on_progress=lambda done, verified: progress(done),
+            guesses=options.guesses, budget_s=options.budget_s, parallel_views=options.parallel_views,
+            seed=options.seed, on_progress=lambda done, verified: progress(done),
         )  # fmt: skip
 
 
 def _unsolved(results: list[_Result], task: Task, options: _Options, default_steps: int) -> GateError:
     """What is left undone, and what helps against each kind of it."""
     from hrm_edge.errors import GateError
-    from hrm_edge.tasks.maze import Maze
 
     unread = sum(result.solution is None for result in results)
     unsolved = sum(result.solution is not None and not result.verified for result in results)
@@ -209,7 +216,7 @@ def _unsolved(results: list[_Result], task: Task, options: _Options, default_ste
         cost = f"views tried: {options.views}, steps of each: {steps}"
         what.append(f"{unsolved} of {len(results)} puzzles not solved ({cost})")
         more = [f"--max-steps {default_steps}"] if steps < default_steps else []
-        most = len(task.symmetries()) if isinstance(task, Maze) else 4 * options.views
+        most = task.distinct_views or 4 * options.views
         more += [f"--views {min(most, 4 * options.views)}"] if options.views < most else []
         more += ["a longer --budget"] if options.budget_s is not None else []
         hints.append(f"try more: {' '.join(more)}, or a stronger model" if more else "try a stronger model")
@@ -237,4 +244,4 @@ def _read(puzzle: str, task: Task, model: str) -> Puzzles:
     except UserError as error:
         if "/" in puzzle or re.search(r"\.[A-Za-z]\w{1,10}$", puzzle):
             raise UserError(f"{puzzle}: no such file", "check the path") from error
-        raise UserError(f"{error.what}\n  ({model} solves {task.name})", error.mend) from error
+        raise UserError(f"{error.problem}\n  ({model} solves {task.name})", error.hint) from error

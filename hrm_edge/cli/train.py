@@ -18,7 +18,7 @@ from hrm_edge.terminal import echo
 
 if TYPE_CHECKING:
     from hrm_edge.recipe import Recipe
-    from hrm_edge.train.distributed import World
+    from hrm_edge.training.distributed import World
 
 
 class NodeRange(click.ParamType):
@@ -54,8 +54,11 @@ def _stop_flag() -> Iterator[list[str]]:
 
 
 @click.command()
-@click.argument("recipe", type=click.Path(path_type=Path))
-@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Change a recipe key: train.lr=1e-4.")
+@click.argument("recipe")
+@click.argument("changes", nargs=-1, metavar="[KEY=VALUE]...")
+@click.option("--data", metavar="DIR", help="Built data folder, see 'hrm-edge data build'.  [default: the recipe's]")
+@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE",
+              help="Change a recipe key, as KEY=VALUE behind RECIPE does.")  # fmt: skip
 @click.option("--out", type=click.Path(path_type=Path), help="Run folder  [default: runs/<recipe>]")
 @click.option("--resume", is_flag=True, help="Go on from the newest checkpoint in the run folder.")
 @click.option("--time-limit", type=Duration(), help="Save and stop after this time: 90s, 30m, 2h.")
@@ -70,8 +73,13 @@ def _stop_flag() -> Iterator[list[str]]:
               help="How often lost processes are started again.")  # fmt: skip
 @click.option("--host-timeout", type=Duration(), default="10m", show_default=True,
               help="How long to wait for another process or host.")  # fmt: skip
-def train(recipe: Path, overrides: tuple[str, ...], out: Path | None, nproc: int, **flags: Any) -> None:
-    """Train RECIPE (a YAML file of recipes/); recipes/digits.yaml is the network that reads photos.
+def train(
+    recipe: str, changes: tuple[str, ...], data: str | None, overrides: tuple[str, ...], out: Path | None, nproc: int,
+    **flags: Any,
+) -> None:  # fmt: skip
+    """Train RECIPE: the name of a shipped one ('hrm-edge recipes' lists them), or a YAML file.
+
+    KEY=VALUE changes a key of it for this run: train.lr=1e-4, model.hidden=64.
 
     The run folder gets full checkpoints (weights, average, optimizer, carry, random state), the best one by exact
     accuracy on unseen puzzles, and a log: metrics.jsonl, metrics.csv and, where it is installed, TensorBoard.
@@ -80,9 +88,9 @@ def train(recipe: Path, overrides: tuple[str, ...], out: Path | None, nproc: int
     terminal.
 
     \b
-    hrm-edge train recipes/mini-sudoku_nano.yaml --set data=data/mini --out runs/mini
-    hrm-edge train recipes/mini-sudoku_nano.yaml --set data=data/mini --nproc 8
-    hrm-edge train recipes/sudoku_nano_more.yaml --set data=data/sudoku --set init=sudoku-nano
+    hrm-edge train mini-sudoku_nano --data data/mini --out runs/mini
+    hrm-edge train mini-sudoku_nano train.steps=500 --data data/mini --nproc 8
+    hrm-edge train sudoku_nano_more init=sudoku-nano --data data/sudoku
 
     init starts from the weights of a run, a checkpoint, a published file, or an fp32 artifact, also a shipped one.
 
@@ -100,17 +108,27 @@ def train(recipe: Path, overrides: tuple[str, ...], out: Path | None, nproc: int
     is set to cores / processes unless you set it (torchrun sets 1). Without the variable above, workers that torchrun
     starts again look for lost ones.
     """
-    from hrm_edge.recipe import load_recipe, read_keys
+    from hrm_edge.errors import UserError
+    from hrm_edge.packages import check_installed
+    from hrm_edge.recipe import check_recipe, read_keys
 
-    run = out or Path("runs") / recipe.stem
-    keys = read_keys(recipe, overrides)
+    if surplus := [change for change in changes if "=" not in change]:
+        raise UserError(
+            f"'{surplus[0]}': after the recipe come changes of it, KEY=VALUE",
+            "write one as train.steps=500; a run trains one recipe",
+        )
+    if flags["wandb"]:
+        check_installed("wandb", "--wandb")
+    keys = read_keys(recipe, [*overrides, *changes], data)
+    run = out or Path("runs") / keys.path.stem
     if keys.task == "digits":
         from hrm_edge.cli.digits import train_digits
 
         train_digits(keys, run, {"nproc": nproc, **flags})
         return
-    options = load_recipe(recipe, overrides)
-    own = ["train", str(recipe), *(word for o in overrides for word in ("--set", o)), "--out", str(run)]
+    options = check_recipe(keys)
+    own = ["train", recipe, *changes, *(word for o in overrides for word in ("--set", o)), "--out", str(run)]
+    own += [] if data is None else ["--data", data]
     if "RANK" not in os.environ and (nproc > 1 or flags["nnodes"] != (1, 1) or flags["rdzv_endpoint"]):
         raise click.exceptions.Exit(_launch(options, own, nproc, flags))
     _work(options, run, own, flags)
@@ -121,8 +139,8 @@ def _launch(options: Recipe, own: list[str], nproc: int, flags: dict[str, Any]) 
     chosen = os.environ.get("TORCH_CPP_LOG_LEVEL")  # read when torch loads
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "FATAL")  # a C++ stack for every try to reach the other hosts
     from hrm_edge.errors import UserError
-    from hrm_edge.train.launch import Hosts, launch
-    from hrm_edge.train.loop import check_batch
+    from hrm_edge.training.launch import Hosts, launch
+    from hrm_edge.training.loop import check_batch
 
     os.environ["TORCH_CPP_LOG_LEVEL"] = chosen or "ERROR"  # the processes to be started: no warnings about host names
 
@@ -149,22 +167,22 @@ def _launch(options: Recipe, own: list[str], nproc: int, flags: dict[str, Any]) 
 
 def _work(options: Recipe, run: Path, own: list[str], flags: dict[str, Any]) -> None:
     """Train in this process: alone, or as the rank that the environment names."""
-    from hrm_edge.train.memory import keep_memory
+    from hrm_edge.training.memory import keep_memory
 
     keep_memory()
     from hrm_edge.errors import GateError, Interrupted, UserError
-    from hrm_edge.train.distributed import Elsewhere, joined
+    from hrm_edge.training.distributed import OtherRankFailed, joined
 
     with _stop_flag() as stopped, joined(flags["host_timeout"]) as world:
         try:
             _train(options, run, own, flags, world, stopped)
-        except (Elsewhere, GateError, Interrupted) as error:
-            if world.rank == 0 and not isinstance(error, Elsewhere):
+        except (OtherRankFailed, GateError, Interrupted) as error:
+            if world.rank == 0 and not isinstance(error, OtherRankFailed):
                 raise
             raise click.exceptions.Exit(error.exit_code) from error  # another rank says it
         except UserError as error:
             if world.size > 1:
-                error.what = f"rank {world.rank}: {error.what}"
+                error.problem = f"rank {world.rank}: {error.problem}"
             raise
 
 
@@ -187,12 +205,12 @@ def load_initial(name: str) -> tuple[Any, Any, Path]:
 
 def _train(options: Recipe, run: Path, own: list[str], flags: dict[str, Any], world: World, stopped: list[str]) -> None:
     from hrm_edge.errors import Interrupted
-    from hrm_edge.train.loop import start
-    from hrm_edge.train.progress import Progress
+    from hrm_edge.training.loop import start
+    from hrm_edge.training.progress import Progress
 
     trainer = start(options, run, resume=flags["resume"], world=world, wandb=flags["wandb"], load=load_initial)
     with Progress(trainer) as progress:
-        outcome = trainer.run(time_limit=flags["time_limit"], stop=lambda: bool(stopped), report=progress.show)
+        outcome = trainer.run(time_limit=flags["time_limit"], stop=lambda: bool(stopped), on_progress=progress.show)
     progress.table(outcome)
     again = f"hrm-edge {' '.join(map(shlex.quote, own))} --resume"
     if world.size > 1:

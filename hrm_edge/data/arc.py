@@ -24,7 +24,7 @@ from hrm_edge.errors import UserError
 from hrm_edge.files import atomic_folder
 from hrm_edge.tasks import dihedral
 from hrm_edge.tasks.arc import COLOURS, END, FIRST_COLOUR, SIDE, Arc, Augmentation, random_augmentation
-from hrm_edge.tasks.arc_votes import Asked
+from hrm_edge.tasks.arc_votes import Questions
 from hrm_edge.tasks.base import Tokens
 
 DEFAULT_AUGMENT = 1000
@@ -80,13 +80,13 @@ class TaskPuzzles:
     """The same of the questions; labels are all padding where the answer is not known."""
 
 
-def build(out: Path | str, options: Options, progress: Progress | None = None) -> Summary:
+def build(out: Path | str, options: Options, on_progress: Progress | None = None) -> Summary:
     """Build the data folder ``out``, whole or not at all, as the published build divides it.
 
     Training: the demonstration pairs of every task, and the test pairs of tasks that are not asked. Test: the test
     pairs of evaluation tasks. In training every pair but one of each puzzle lies at a random place of the canvas.
     """
-    report = progress or (lambda what, done, total: None)
+    on_progress = on_progress or (lambda what, done, total: None)
     _check(options)
     with atomic_folder(out) as folder:
         tasks = _draw(read_all(list(options.sources)), options)
@@ -102,7 +102,7 @@ def build(out: Path | str, options: Options, progress: Progress | None = None) -
                     _add(test, puzzles.test, identifiers)
                 names += puzzles.names
                 short += len(puzzles.names) <= options.augment
-                report("augmenting tasks", done, len(tasks))
+                on_progress("augmenting tasks", done, len(tasks))
             train.identifiers = test.identifiers = len(names) + 1
         if not len(test.groups):
             shutil.rmtree(test.root)
@@ -242,7 +242,7 @@ def _moves(pairs: Sequence[Pair], chosen: list[Augmentation], rng: np.random.Gen
     return moves
 
 
-def read_questions(folder: Path | str, limit: int | None = None) -> Asked:
+def read_questions(folder: Path | str, limit: int | None = None) -> Questions:
     """The test part of a built or published folder: its first ``limit`` tasks (None: all) with all augmentations.
 
     ``hrm_edge.tasks.arc_votes`` makes of it the questions, the votes and the submission.
@@ -255,7 +255,7 @@ def read_questions(folder: Path | str, limit: int | None = None) -> Asked:
     groups = np.diff(part.group_indices)
     number = np.arange(len(part.puzzle_identifiers)) - part.group_indices[:-1].repeat(groups)  # within its task
     rows = slice(len(ids))
-    return Asked(
+    return Questions(
         [names[identifier] for identifier in ids.tolist()],
         ids,
         number[:puzzles].repeat(sizes),

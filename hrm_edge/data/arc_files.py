@@ -199,5 +199,5 @@ def _pair(where: str, pair: Any, may_lack_output: bool) -> Pair:
         try:
             grids.append(check_grid(pair.get(key)))
         except UserError as error:
-            raise UserError(f"{where}, {key}: {error.what}", error.mend) from error
+            raise UserError(f"{where}, {key}: {error.problem}", error.hint) from error
     return grids[0], grids[1] if len(grids) > 1 else None

@@ -96,23 +96,23 @@ def default_wanted(task: Sudoku) -> Wanted:
     return Wanted(clues=(4, 8)) if task.side == 4 else Wanted()
 
 
-def build(task: Sudoku, out: Path | str, options: Options, progress: Progress | None = None) -> Summary:
+def build(task: Sudoku, out: Path | str, options: Options, on_progress: Progress | None = None) -> Summary:
     """Build the data folder ``out``, whole or not at all.
 
     Test puzzles: the hub's own; else ``test_count`` of the file's or generated ones, and then no training puzzle is
     equivalent to one of them under any symmetry (boards beyond 9x9: equal to one). At 4x4 a whole symmetry class is
     either for training or for testing, one in eight by its checksum.
     """
-    report = progress or (lambda what, done, total: None)
+    on_progress = on_progress or (lambda what, done, total: None)
     _check(options)
     with atomic_folder(out) as folder:  # first of all: an --out that cannot be written is told before the work
-        found = _collect(task, options, report)
+        found = _collect(task, options, on_progress)
         if not len(found.train):
             raise UserError("no training puzzles are left", "give more puzzles, or a smaller --test-count")
         rng = np.random.default_rng([options.seed, _VIEW_SEED])
-        parts = {"train": _write(folder, "train", task, found, options.augment, rng, report)}
+        parts = {"train": _write(folder, "train", task, found, options.augment, rng, on_progress)}
         if len(found.test):
-            parts["test"] = _write(folder, "test", task, found, 0, rng, report)
+            parts["test"] = _write(folder, "test", task, found, 0, rng, on_progress)
         write_identifiers(folder)
     return Summary(parts, found.solved, found.dropped, found.formats)
 
@@ -138,26 +138,26 @@ def _check(options: Options) -> None:
         )
 
 
-def _collect(task: Sudoku, options: Options, report: Progress) -> Collected:
+def _collect(task: Sudoku, options: Options, on_progress: Progress) -> Collected:
     if options.source == GENERATE:
-        return _generated(task, options, report)
+        return _generated(task, options, on_progress)
     rng = np.random.default_rng([options.seed, _CHOICE_SEED])
     if options.source != HUB and not Path(options.source).is_dir():
-        return _split(task, read_puzzles(options.source, task), options, rng, report)
+        return _split(task, read_puzzles(options.source, task), options, rng, on_progress)
     files = hub_files(task) if options.source == HUB else folder_files(Path(options.source))
     parts, formats, solved = {}, {}, 0
     for split, count in (("train", options.subsample), ("test", options.test_count)):
-        report(f"reading {files[split].name}", 0, 1)
+        on_progress(f"reading {files[split].name}", 0, 1)
         found = read_puzzles(files[split], task)
         if count is not None:
             found = found[np.sort(_draw(rng, found, count, "--subsample" if split == "train" else "--test-count"))]
         formats[found.source.path] = found.source.format
-        parts[split], new = solve_missing(task, found, report)
+        parts[split], new = solve_missing(task, found, on_progress)
         solved += new
     return Collected(parts["train"], parts["test"], solved, formats=formats)
 
 
-def _generated(task: Sudoku, options: Options, report: Progress) -> Collected:
+def _generated(task: Sudoku, options: Options, on_progress: Progress) -> Collected:
     wanted = options.wanted or default_wanted(task)
     train_count = DEFAULT_COUNT if options.count is None else options.count
     test_count = DEFAULT_TEST if options.test_count is None else options.test_count
@@ -177,7 +177,7 @@ def _generated(task: Sudoku, options: Options, report: Progress) -> Collected:
         seed = int(np.random.SeedSequence([options.seed, tag]).generate_state(1, np.uint64)[0])
         return generate(
             task, count, seed, wanted, processes=options.processes, accept=accept,
-            progress=lambda done: report(what, done, count),
+            on_progress=lambda done: on_progress(what, done, count),
         )  # fmt: skip
 
     test = run("generating test puzzles", test_count, _TEST_SEED, for_test)
@@ -190,7 +190,7 @@ def _generated(task: Sudoku, options: Options, report: Progress) -> Collected:
     )
 
 
-def _split(task: Sudoku, file: Puzzles, options: Options, rng: np.random.Generator, report: Progress) -> Collected:
+def _split(task: Sudoku, file: Puzzles, options: Options, rng: np.random.Generator, on_progress: Progress) -> Collected:
     """A single file's test and training puzzles, in the file's order, no class in both."""
     test_count = min(DEFAULT_TEST, len(file) // 10) if options.test_count is None else options.test_count
     order, path = rng.permutation(len(file)), file.source.path
@@ -212,7 +212,7 @@ def _split(task: Sudoku, file: Puzzles, options: Options, rng: np.random.Generat
             dropped += int((~free).sum())
         kept.append(rows[: wanted - found])
         found += len(kept[-1])
-        report("comparing with the test puzzles", found, wanted)
+        on_progress("comparing with the test puzzles", found, wanted)
         if found == wanted:
             break
     if options.subsample is not None and found < wanted:
@@ -220,8 +220,8 @@ def _split(task: Sudoku, file: Puzzles, options: Options, rng: np.random.Generat
             f"--subsample {wanted}: {path} has {found} training puzzles besides the {test_count} test puzzles",
             "give a smaller --subsample or --test-count",
         )
-    train, solved = solve_missing(task, file[np.sort(np.concatenate(kept))], report)
-    test, solved_test = solve_missing(task, file[np.sort(test_rows)], report)
+    train, solved = solve_missing(task, file[np.sort(np.concatenate(kept))], on_progress)
+    test, solved_test = solve_missing(task, file[np.sort(test_rows)], on_progress)
     return Collected(train, test, solved + solved_test, dropped, {path: file.source.format})
 
 
@@ -237,7 +237,7 @@ def _draw(rng: np.random.Generator, file: Puzzles, count: int, flag: str) -> NDA
     return rng.permutation(len(file))[:count]
 
 
-def solve_missing(task: Sudoku, puzzles: Puzzles, report: Progress) -> tuple[Puzzles, int]:
+def solve_missing(task: Sudoku, puzzles: Puzzles, on_progress: Progress) -> tuple[Puzzles, int]:
     """The puzzles with all their answers, solved where the file has none; and how many were solved."""
     missing = np.flatnonzero(~puzzles.answered())
     labels = np.zeros_like(puzzles.givens) if puzzles.labels is None else puzzles.labels.copy()
@@ -248,14 +248,20 @@ def solve_missing(task: Sudoku, puzzles: Puzzles, report: Progress) -> tuple[Puz
             try:
                 require_unique(task, puzzles.givens[bad], max_nodes=1 << 62)  # says which cell can be what
             except UserError as error:
-                raise UserError(f"{puzzles.source.where(int(bad))}: {error.what}", error.mend) from error
+                raise UserError(f"{puzzles.source.where(int(bad))}: {error.problem}", error.hint) from error
         labels[rows] = found.answers
-        report("solving", start + len(rows), len(missing))
+        on_progress("solving", start + len(rows), len(missing))
     return replace(puzzles, labels=labels), len(missing)
 
 
 def _write(
-    folder: Path, split: str, task: Sudoku, found: Collected, augment: int, rng: np.random.Generator, report: Progress
+    folder: Path,
+    split: str,
+    task: Sudoku,
+    found: Collected,
+    augment: int,
+    rng: np.random.Generator,
+    on_progress: Progress,
 ) -> PartSummary:
     puzzles = found.train if split == "train" else found.test
     assert puzzles.labels is not None
@@ -277,7 +283,7 @@ def _write(
             else:
                 pair = list(originals)
             writer.add(pair[0], pair[1], groups=np.full(rows, size, np.int32))
-            report(f"writing {split}", start + rows, groups)
+            on_progress(f"writing {split}", start + rows, groups)
     clues = (puzzles.givens > BLANK).sum(axis=1)
     return PartSummary(
         groups,

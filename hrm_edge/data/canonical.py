@@ -7,21 +7,22 @@ from __future__ import annotations
 
 import functools
 import itertools
+from typing import TypeGuard
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hrm_edge.errors import UserError
-from hrm_edge.tasks.base import Tokens
+from hrm_edge.tasks.base import Task, Tokens
 from hrm_edge.tasks.sudoku import Sudoku
 
 MAX_SIDE = 9
 """Largest side of a canonical form: a 16x16 board has 8 million column orders."""
 
 
-def has_canonical(task: Sudoku) -> bool:
+def has_canonical(task: Task) -> TypeGuard[Sudoku]:
     """Can this task's puzzles be brought to a canonical form?"""
-    return task.side <= MAX_SIDE
+    return task.family == "sudoku" and task.seq_len <= MAX_SIDE**2
 
 
 def canonical(task: Sudoku, tokens: Tokens) -> Tokens:
@@ -31,7 +32,7 @@ def canonical(task: Sudoku, tokens: Tokens) -> Tokens:
     """
     if not has_canonical(task):
         raise UserError(f"no canonical form for {task.name}", f"boards up to {MAX_SIDE}x{MAX_SIDE} have one")
-    from hrm_edge.data.compiled_canonical import canonical as compiled  # the compiler is an extra
+    from hrm_edge.data.canonical_numba import canonical as compiled  # the compiler is an extra
 
     rows = np.array(np.atleast_2d(tokens), dtype=np.uint8, order="C")
     out = np.empty_like(rows)

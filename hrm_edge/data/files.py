@@ -20,11 +20,11 @@ from hrm_edge.data.records import Record, guess_task, records
 from hrm_edge.data.text import STDIN_NAME, open_text
 from hrm_edge.errors import UserError
 from hrm_edge.files import check_input, os_error
-from hrm_edge.tasks.base import PAD_TOKEN, Bools, Task, Tokens
-from hrm_edge.tasks.maze import CHARACTERS, GOAL, PATH, START, WALL, Maze
+from hrm_edge.tasks.base import NOT_A_CELL, PAD_TOKEN, Task, Tokens
+from hrm_edge.tasks.maze import GOAL, PATH, START, WALL
 from hrm_edge.tasks.puzzles import TYPED, Puzzles, Source
-from hrm_edge.tasks.sudoku import FIRST_DIGIT, Sudoku, geometry
-from hrm_edge.tasks.sudoku_text import NOT_A_CELL, TextError, cell_table
+from hrm_edge.tasks.sudoku import Sudoku
+from hrm_edge.tasks.sudoku_text import TextError
 
 _PIECE = 1 << 16  # puzzles in memory as text at a time: the hub's file has 3.8 million
 _HEAD = 40  # lines that tell the size of a puzzle
@@ -37,7 +37,7 @@ def read_puzzles(path: Path | str, task: Task | None = None, limit: int | None =
     Raises ``UserError`` naming file, line and column for what is no puzzle, contradicts itself, or has a wrong answer.
     """
     _refuse_others(str(path), task)
-    if isinstance(task, Maze) and str(path).endswith(".npz"):
+    if task is not None and task.family == "maze" and str(path).endswith(".npz"):
         return _maze_arrays(Path(path), task).head(limit)
     with open_text(path) as text:
         return _read(text.name, text.lines, text.about, task, limit)
@@ -53,7 +53,7 @@ def read_typed(text: str, task: Task) -> Puzzles:
 
 
 def _refuse_others(name: str, task: Task | None) -> None:
-    if task is not None and not isinstance(task, Sudoku | Maze):
+    if task is not None and not task.has_rules:
         raise UserError(f"{name}: puzzles of {task.name} do not come in such files", "give a built data folder")
 
 
@@ -62,7 +62,6 @@ def _read(name: str, lines: Iterator[str], about: tuple[str, ...], task: Task | 
         if task is None:
             head = list(itertools.islice(lines, _HEAD))
             task, lines = _task_of(head), itertools.chain(head, lines)
-        assert isinstance(task, Sudoku | Maze)
         found = itertools.islice(records(task, lines), limit)
         pieces: list[tuple[Tokens, Tokens]] = []
         places: list[NDArray[np.int64]] = []
@@ -74,9 +73,9 @@ def _read(name: str, lines: Iterator[str], about: tuple[str, ...], task: Task | 
             places.append(np.array([record.line for record in piece], np.int64))
             given.extend(record.source for record in piece)
     if not pieces:
-        things = "mazes" if isinstance(task, Maze) else "puzzles"
-        mend = "give one a line, a grid of one row a line, or a CSV with the column 'question'"
-        raise UserError(f"{name} holds no {things}", mend)
+        things = "mazes" if task.family == "maze" else "puzzles"
+        hint = "give one a line, a grid of one row a line, or a CSV with the column 'question'"
+        raise UserError(f"{name} holds no {things}", hint)
     inputs, labels = (np.concatenate(arrays) for arrays in zip(*pieces, strict=True))
     numbers, label = np.concatenate(places), name if name in (STDIN_NAME, TYPED) else Path(name).name
     source = Source(name, ", ".join((form, *about)), label, numbers, given if any(given) else None)
@@ -90,7 +89,9 @@ def _placed(name: str) -> Iterator[None]:
         yield
     except TextError as error:
         where = f"{name}, line {error.line}, column {error.column}: "
-        raise UserError(error.what if name == TYPED and error.line == 1 else where + error.what, error.mend) from error
+        raise UserError(
+            error.problem if name == TYPED and error.line == 1 else where + error.problem, error.hint
+        ) from error
 
 
 def _task_of(head: list[str]) -> Sudoku:
@@ -103,15 +104,15 @@ def _task_of(head: list[str]) -> Sudoku:
     return guess_task(head)
 
 
-def _checked(task: Sudoku | Maze, piece: list[Record]) -> tuple[Tokens, Tokens]:
+def _checked(task: Task, piece: list[Record]) -> tuple[Tokens, Tokens]:
     """Inputs and labels [n, S] of some records; labels are padding where there is no answer."""
     inputs = _tokens(task, [(r.line, r.column, r.question) for r in piece])
-    bad = _clash(task, inputs) if isinstance(task, Sudoku) else _hopeless(task, inputs)
+    bad = task.hopeless(inputs)
     for row in np.flatnonzero(bad)[:1]:
         try:
             task.check_givens(inputs[row])
         except UserError as error:
-            raise TextError(piece[row].line, piece[row].column + 1, error.what, error.mend) from error
+            raise TextError(piece[row].line, piece[row].column + 1, error.problem, error.hint) from error
     labels = np.full_like(inputs, PAD_TOKEN)
     answered = np.array([bool(record.answer) for record in piece])
     if answered.any():
@@ -127,56 +128,31 @@ def _checked(task: Sudoku | Maze, piece: list[Record]) -> tuple[Tokens, Tokens]:
     return inputs, labels
 
 
-def _tokens(task: Sudoku | Maze, texts: Sequence[tuple[int, int, str | Tokens]]) -> Tokens:
+def _tokens(task: Task, texts: Sequence[tuple[int, int, str | Tokens]]) -> Tokens:
     """Texts (line, column, characters) to tokens [N, S]: by table where every character is a cell, else one by one."""
     length = task.seq_len
     plain = [text for _, _, text in texts if isinstance(text, str) and len(text) == length]
     joined = "".join(plain)
     if len(plain) == len(texts) and joined.isascii():
-        tokens = _table(task)[np.frombuffer(joined.encode(), np.uint8)].reshape(-1, task.seq_len)
+        tokens = task.cell_table()[np.frombuffer(joined.encode(), np.uint8)].reshape(-1, task.seq_len)
         if (tokens != NOT_A_CELL).all():
             return np.asarray(tokens)
     return np.stack([_parsed(task, *text) for text in texts])
 
 
-def _table(task: Sudoku | Maze) -> Tokens:
-    if isinstance(task, Sudoku):
-        return cell_table(task.side)
-    table = np.full(256, NOT_A_CELL, np.uint8)
-    table[list(CHARACTERS.encode())] = np.arange(1, len(CHARACTERS) + 1)
-    return table
-
-
-def _parsed(task: Sudoku | Maze, line: int, column: int, text: str | Tokens) -> Tokens:
+def _parsed(task: Task, line: int, column: int, text: str | Tokens) -> Tokens:
     if not isinstance(text, str):
         return text
     try:
         return task.parse(text)
     except TextError as error:
         place = column if error.line == 1 else 0
-        raise TextError(line + error.line - 1, place + error.column, error.what, error.mend) from error
+        raise TextError(line + error.line - 1, place + error.column, error.problem, error.hint) from error
     except UserError as error:
-        raise TextError(line, column + 1, error.what, error.mend) from error
+        raise TextError(line, column + 1, error.problem, error.hint) from error
 
 
-def _clash(task: Sudoku, inputs: Tokens) -> Bools:
-    """Whether two givens of a row, column or box are alike, of each puzzle."""
-    bits = np.where(inputs >= FIRST_DIGIT, np.left_shift(np.int64(1), np.maximum(inputs, FIRST_DIGIT) - FIRST_DIGIT), 0)
-    clash = np.zeros(len(inputs), np.bool_)
-    for unit in geometry(task).units:
-        cells = bits[:, unit]
-        clash |= cells.sum(axis=1) != np.bitwise_or.reduce(cells, axis=1)  # equal only where no bit comes twice
-    return clash
-
-
-def _hopeless(task: Maze, inputs: Tokens) -> Bools:
-    """Whether a maze lacks a start, a goal or a way between them, of each."""
-    bad = ((inputs == START).sum(axis=1) != 1) | ((inputs == GOAL).sum(axis=1) != 1)
-    bad[~bad] = task.shortest(inputs[~bad]) < 0
-    return np.asarray(bad)
-
-
-def _maze_arrays(path: Path, task: Maze) -> Puzzles:
+def _maze_arrays(path: Path, task: Task) -> Puzzles:
     """The mazes of a .npz file with the arrays ``inputs`` and ``labels``, tokens [N, S]."""
     check_input(path)
     try:
@@ -198,7 +174,7 @@ def _maze_arrays(path: Path, task: Maze) -> Puzzles:
     return Puzzles(task, inputs, labels, np.zeros(len(inputs), np.int32), source)
 
 
-def _array(path: Path, task: Maze, arrays: dict[str, NDArray], name: str) -> Tokens:
+def _array(path: Path, task: Task, arrays: dict[str, NDArray], name: str) -> Tokens:
     if name not in arrays:
         raise UserError(f"{path} has no array '{name}'", "it needs inputs and labels, tokens [mazes, cells]")
     array = arrays[name]

@@ -94,13 +94,13 @@ class Generated(NamedTuple):
 
 def candidates(task: Sudoku, seed: int, first: int, count: int, wanted: Wanted) -> Generated:
     """The wanted ones among puzzles number ``first`` … ``first + count - 1`` of a seed."""
-    from hrm_edge.data import compiled  # the compiler is an extra
+    from hrm_edge.data import sudoku_numba  # the compiler is an extra
 
     inputs, labels = np.zeros((2, count, task.seq_len), np.uint8)
     guesses = np.zeros(count, np.int64)
     low, high = (0, 0) if wanted.clues is None or wanted.minimal else wanted.clues
     budget = NO_BUDGET if task.side <= 9 else LARGE_BOARD_BUDGET
-    compiled.generate(
+    sudoku_numba.generate(
         np.uint64(seed), first, low, high, budget, *flat_geometry(task), task.side, inputs, labels, guesses
     )
     kept = wanted.accepts((inputs > BLANK).sum(axis=1), guesses)
@@ -116,13 +116,13 @@ def generate(
     *,
     processes: int = 1,
     accept: Callable[[Generated], NDArray[np.bool_]] | None = None,
-    progress: Callable[[int], None] | None = None,
+    on_progress: Callable[[int], None] | None = None,
     give_up: int = GIVE_UP,
 ) -> Generated:
     """``count`` different wanted puzzles of a seed, the same whatever the number of processes.
 
     No two are equal; from 6x6 to 9x9 no two are equivalent either. ``accept`` gives a mask [n] of the candidates to
-    keep; ``progress`` is called with the number found so far. Raises ``UserError`` when such puzzles run out, which
+    keep; ``on_progress`` is called with the number found so far. Raises ``UserError`` when such puzzles run out, which
     ``give_up`` candidates in a row without a new one are taken for.
     """
     wanted.check(task)
@@ -139,8 +139,8 @@ def generate(
                 seen.add(name)
                 found, last = found + 1, number
         parts.append(chunk.rows(kept))
-        if progress is not None:
-            progress(found)
+        if on_progress is not None:
+            on_progress(found)
         if found == count:
             break
         if (number - last) * CHUNK > give_up:

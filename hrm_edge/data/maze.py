@@ -95,7 +95,7 @@ def classes(task: Maze, mazes: Tokens) -> list[bytes]:
 
 def candidates(task: Maze, seed: int, min_length: int, first: int) -> Tokens:
     """The mazes [n, S] among candidates number ``first`` … ``first + TRIES - 1`` of a seed."""
-    from hrm_edge.data.compiled_maze import search_mazes  # the compiler is an extra
+    from hrm_edge.data.maze_numba import search_mazes  # the compiler is an extra
 
     low, high = (min(round(share * task.seq_len), task.seq_len - 2) for share in WALL_SHARE)
     mazes = np.zeros((TRIES, task.seq_len), np.uint8)
@@ -105,7 +105,7 @@ def candidates(task: Maze, seed: int, min_length: int, first: int) -> Tokens:
 
 def generate(
     task: Maze, count: int, seed: int, *, min_length: int | None = None, processes: int = 1,
-    avoid: set[bytes] | None = None, progress: Callable[[int], None] | None = None,
+    avoid: set[bytes] | None = None, on_progress: Callable[[int], None] | None = None,
 ) -> Tokens:  # fmt: skip
     """``count`` mazes [count, S] of a seed whose shortest path has ``min_length`` moves or more.
 
@@ -132,25 +132,25 @@ def generate(
                 f"found only {len(found)} of {count} such mazes: {fruitless} tries in a row brought no new one",
                 "ask for fewer (--count, --test-count), or for shorter paths (--min-path)",
             )
-        if progress is not None:
-            progress(len(found))
+        if on_progress is not None:
+            on_progress(len(found))
     return np.stack(found) if found else np.zeros((0, task.seq_len), np.uint8)
 
 
-def build(task: Maze, out: Path | str, options: Options, progress: Progress | None = None) -> Summary:
+def build(task: Maze, out: Path | str, options: Options, on_progress: Progress | None = None) -> Summary:
     """Build the data folder ``out``, whole or not at all; no training maze is a symmetry of a test maze.
 
     The parts of the hub's data set and of a folder with train and test files are taken as they are.
     """
-    report = progress or (lambda what, done, total: None)
+    on_progress = on_progress or (lambda what, done, total: None)
     _check(task, options)
     with atomic_folder(out) as folder:
-        train, test, solved, dropped, formats = _collect(task, options, report)
+        train, test, solved, dropped, formats = _collect(task, options, on_progress)
         if not len(train):
             raise UserError("no training mazes are left", "give more mazes, or a smaller --test-count")
-        parts = {"train": _write(folder, "train", task, train, options, report)}
+        parts = {"train": _write(folder, "train", task, train, options, on_progress)}
         if len(test):
-            parts["test"] = _write(folder, "test", task, test, Options(), report)
+            parts["test"] = _write(folder, "test", task, test, Options(), on_progress)
         write_identifiers(folder)
     return Summary(parts, solved, dropped, formats)
 
@@ -181,18 +181,18 @@ _Collected = tuple[Puzzles, Puzzles, int, int, dict[str, str]]
 """(train, test, solved, dropped, formats)."""
 
 
-def _collect(task: Maze, options: Options, report: Progress) -> _Collected:
+def _collect(task: Maze, options: Options, on_progress: Progress) -> _Collected:
     if options.source == GENERATE:
-        return *_generated(task, options, report), 0, 0, {}
+        return *_generated(task, options, on_progress), 0, 0, {}
     rng = np.random.default_rng([options.seed, _CHOICE_SEED])
     path = Path(options.source)
     if options.source != HUB and not path.is_dir():
-        report(f"reading {path.name}", 0, 1)
+        on_progress(f"reading {path.name}", 0, 1)
         return _split(task, read_puzzles(options.source, task), options, rng)
     paths = hub_files(task) if options.source == HUB else folder_files(path, task)
     parts, formats, solved = {}, {}, 0
     for split, count in (("train", options.subsample), ("test", options.test_count)):
-        report(f"reading {paths[split].name}", 0, 1)
+        on_progress(f"reading {paths[split].name}", 0, 1)
         file = read_puzzles(paths[split], task)
         order = rng.permutation(len(file))
         if count is not None:
@@ -217,12 +217,12 @@ def _solve_missing(task: Maze, mazes: Puzzles) -> tuple[Puzzles, int]:
     return replace(mazes, labels=labels), int(missing.sum())
 
 
-def _generated(task: Maze, options: Options, report: Progress) -> tuple[Puzzles, Puzzles]:
+def _generated(task: Maze, options: Options, on_progress: Progress) -> tuple[Puzzles, Puzzles]:
     def run(what: str, count: int, tag: int, avoid: set[bytes]) -> Puzzles:
         seed = int(np.random.SeedSequence([options.seed, tag]).generate_state(1, np.uint64)[0])
         mazes = generate(
             task, count, seed, min_length=options.min_length, processes=options.processes, avoid=avoid,
-            progress=lambda done: report(what, done, count),
+            on_progress=lambda done: on_progress(what, done, count),
         )  # fmt: skip
         return generated(task, mazes, task.label(mazes))
 
@@ -257,7 +257,9 @@ def _split(task: Maze, file: Puzzles, options: Options, rng: np.random.Generator
     return train, test, solved + solved_test, dropped, formats
 
 
-def _write(folder: Path, split: str, task: Maze, mazes: Puzzles, options: Options, report: Progress) -> PartSummary:
+def _write(
+    folder: Path, split: str, task: Maze, mazes: Puzzles, options: Options, on_progress: Progress
+) -> PartSummary:
     """Write a part. Where all labels are the first shortest path in our order, those of the symmetries are too, so
     that a label stays a function of its maze; else they are the symmetries of the labels."""
     rng = np.random.default_rng([options.seed, _VIEW_SEED])
@@ -273,7 +275,7 @@ def _write(folder: Path, split: str, task: Maze, mazes: Puzzles, options: Option
             inputs = views.apply(mazes.givens[rows].repeat(size, axis=0))
             labels = task.label(inputs) if by_rule else views.apply(mazes.labels[rows].repeat(size, axis=0))
             writer.add(inputs, labels, groups=np.full(len(rows), size, np.int32))
-            report(f"writing {split}", start + len(rows), groups)
+            on_progress(f"writing {split}", start + len(rows), groups)
     moves = task.length(mazes.labels)
     return PartSummary(
         groups,

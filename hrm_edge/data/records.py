@@ -7,11 +7,11 @@ import csv
 import itertools
 import re
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 from xml.parsers import expat
 
-from hrm_edge.tasks.base import Tokens
+from hrm_edge.tasks.base import Task, Tokens
 from hrm_edge.tasks.maze import Maze
 from hrm_edge.tasks.sudoku import Sudoku
 from hrm_edge.tasks.sudoku_text import BLANKS, DIGITS, STROKES, Line, TextError, number_cells, read_grids, row_cells
@@ -60,24 +60,24 @@ class Record(NamedTuple):
     """What the file calls it."""
 
 
-def records(task: Sudoku | Maze, lines: Iterator[str]) -> Iterator[Record]:
+def records(task: Task, lines: Iterator[str]) -> Iterator[Record]:
     """The puzzles of a text of unknown form; ``TextError`` for a line that does not belong in it."""
     skipped: list[str] = []
     for first in lines:
         skipped.append(first)
-        is_maze = isinstance(task, Maze)  # there a space is a cell, and # is a wall
+        is_maze = task.family == "maze"  # there a space is a cell, and # is a wall
         if first.strip("\r\n" if is_maze else None) and (is_maze or not first.startswith("#")):
             break
     else:
         return iter(())
     names, delimiter = _header(first)
     if names:
-        return _csv(names, delimiter, lines, len(skipped), comments=isinstance(task, Sudoku))
+        return _csv(names, delimiter, lines, len(skipped), comments=not is_maze)
     everything = itertools.chain(skipped, lines)
     if first.lstrip().startswith("<"):
         return _opensudoku(everything)
     numbered = enumerate(everything, start=1)
-    return _maze_lines(task, numbered) if isinstance(task, Maze) else _sudoku_lines(task, numbered)
+    return _LINES[task.family](task, numbered)
 
 
 def _header(first: str) -> tuple[list[str], str]:
@@ -314,3 +314,7 @@ def guess_task(lines: Sequence[str]) -> Sudoku:
 
 def _is_cell(character: str) -> bool:
     return character in BLANKS or character.upper() in DIGITS
+
+
+_LINES: dict[str, Callable[[Any, Iterator[Line]], Iterator[Record]]] = {"sudoku": _sudoku_lines, "maze": _maze_lines}
+"""What reads the lines of a file of a family's puzzles."""

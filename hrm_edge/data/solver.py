@@ -33,11 +33,11 @@ def flat_geometry(task: Sudoku) -> tuple[NDArray[np.int64], NDArray[np.int64], N
 
 def solve_many(task: Sudoku, tokens: Tokens) -> Solved:
     """Solve puzzles uint8 [N, S], each until its second solution."""
-    from hrm_edge.data import compiled  # the compiler is an extra, and slow to import
+    from hrm_edge.data import sudoku_numba  # the compiler is an extra, and slow to import
 
     rows = len(tokens)
     answers = np.zeros((rows, task.seq_len), np.uint8)
     counts, guesses = np.zeros((2, rows), np.int64)
     tokens = np.array(tokens, dtype=np.uint8, order="C")  # one type for the compiler: no read-only or strided arrays
-    compiled.solve(tokens, *flat_geometry(task), task.side, answers, counts, guesses)
+    sudoku_numba.solve(tokens, *flat_geometry(task), task.side, answers, counts, guesses)
     return Solved(answers, counts, guesses)

@@ -7,7 +7,6 @@ from pathlib import Path
 from hrm_edge.errors import UserError
 from hrm_edge.packages import unusable
 from hrm_edge.tasks.base import Task
-from hrm_edge.tasks.maze import Maze
 
 HUB_DATASETS = {"sudoku": "sapientinc/sudoku-extreme", "maze": "sapientinc/maze-30x30-hard-1k"}
 HUB_FILES = {"train": "train.csv", "test": "test.csv"}
@@ -37,7 +36,7 @@ def hub_files(task: Task) -> dict[str, Path]:
 
 def folder_files(folder: Path, task: Task | None = None) -> dict[str, Path]:
     """The files of a local folder that hold the parts: split → ``train.csv``, ``train.csv.gz``, ``train.txt``, …"""
-    endings = (*_ENDINGS, ".npz") if isinstance(task, Maze) else _ENDINGS
+    endings = (*_ENDINGS, ".npz") if task is not None and task.family == "maze" else _ENDINGS
     found = {}
     for split in HUB_FILES:
         paths = [folder / f"{split}{ending}" for ending in endings if (folder / f"{split}{ending}").is_file()]

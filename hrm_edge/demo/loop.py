@@ -128,7 +128,7 @@ class Demo:
         thought = self.thinker.think(self._reading)
         self._refused = thought.refused is not None
         if thought.refused is not None:
-            why = thought.refused.what.removeprefix("contradictory givens: ")
+            why = thought.refused.problem.removeprefix("contradictory givens: ")
             if self._fusion.frames < PATIENCE_FRAMES:
                 return State("reading", f"reading again: {why}")
             return State("unsolvable", f"cannot be solved: {why}")

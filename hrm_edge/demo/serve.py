@@ -57,13 +57,13 @@ def bind(address: Address) -> socket.socket:
         found.listen()
     except OSError as error:
         found.close()
-        mends = {
+        remedies = {
             errno.EADDRINUSE: f"choose another port: --web {address.port + 1 if address.port < 65535 else 8000}",
             errno.EACCES: "ports below 1024 are for root: choose another, such as --web 8000",
             errno.EADDRNOTAVAIL: "that address is not one of this machine's: ip address shows them",
         }
-        what = f"--web: cannot listen at {address.host}, port {address.port}: {error.strerror}"
-        raise UserError(what, mends.get(error.errno or 0, _FORM)) from error
+        problem = f"--web: cannot listen at {address.host}, port {address.port}: {error.strerror}"
+        raise UserError(problem, remedies.get(error.errno or 0, _FORM)) from error
     return found
 
 
@@ -72,11 +72,11 @@ def check_tls(certificate: Path, key: Path) -> None:
     try:
         ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(certificate, key)
     except (OSError, ssl.SSLError) as error:
-        mend = (
+        hint = (
             "make a pair: openssl req -x509 -newkey rsa:2048 -nodes -days 365 -subj /CN=hrm-edge "
             "-keyout key.pem -out cert.pem"
         )
-        raise UserError(f"--cert {certificate} --key {key}: {error.strerror or error}", mend) from error
+        raise UserError(f"--cert {certificate} --key {key}: {error.strerror or error}", hint) from error
 
 
 class Server:

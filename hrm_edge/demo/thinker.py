@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 
 from hrm_edge.errors import UserError
 from hrm_edge.session import Session
-from hrm_edge.solve import Solution, solve
+from hrm_edge.solution import Solution
+from hrm_edge.solve import solve
 from hrm_edge.tasks.base import Tokens
 from hrm_edge.tasks.sudoku import FIRST_DIGIT, Sudoku
 from hrm_edge.vision.judge import Verdict, judge

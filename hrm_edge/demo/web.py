@@ -105,7 +105,7 @@ class Web:
         try:
             image = await self.decoded(await _body(request, PHOTO_BYTES))
         except UserError as error:
-            told = {"what": error.what, "mend": error.mend}
+            told = {"what": error.problem, "mend": error.hint}
             if isinstance(error, TooLarge):
                 return JSONResponse(told, 413, {"Connection": "close"})  # what is left of the body is not wanted
             return JSONResponse(told, 422)
@@ -243,7 +243,7 @@ class _Viewer:
         try:
             image = await self._web.decoded(data)
         except UserError as error:
-            await self._say({"camera": "more", "what": error.what})
+            await self._say({"camera": "more", "what": error.problem})
             return
         if self._web.demo.mailbox.put(image, self):
             await self._say({"camera": "more"})

@@ -24,6 +24,7 @@ class Release(_Closed):
     cuda: str
     tensorrt: list[str]
     python: str
+    cuda_python: str
     torch: str
     """Where it comes from; for people."""
     torch_tensorrt: str

@@ -1,4 +1,4 @@
-"""Ways to measure power that this machine has, and for each one that it lacks the reason and what mends it.
+"""Ways to measure power that this machine has, and for each one that it lacks the reason and how to fix it.
 
 Only looked for here, never opened for long: ``hrm_edge.bench.power`` reads them, ``hrm-edge doctor`` lists them.
 """
@@ -21,11 +21,11 @@ JTOP_SOCKET = "/run/jtop.sock"
 INA238_RAIL = "VIN"  # what the sensor on a Thor module measures; its hwmon node has no label
 NO_RAIL = ("NC", "sum of shunt voltages")  # channels that are not connected; the chip's own sum
 
-HWMON_MEND = (
+HWMON_HINT = (
     'let users read it: echo \'SUBSYSTEM=="hwmon", ATTR{name}=="ina*", RUN+="/bin/chmod -R a+r /sys%p"\' | '
     "sudo tee /etc/udev/rules.d/60-power.rules && sudo udevadm control --reload && sudo udevadm trigger"
 )
-RAPL_MEND = (
+RAPL_HINT = (
     'let users read it: echo \'SUBSYSTEM=="powercap", RUN+="/bin/chmod a+r /sys%p/energy_uj"\' | '
     "sudo tee /etc/udev/rules.d/60-power.rules && sudo udevadm control --reload && sudo udevadm trigger, "
     "or run as root (CVE-2020-8694 is why it is closed)"
@@ -69,7 +69,7 @@ class Source:
     rails: tuple[str, ...] = ()
     problem: str | None = None
     """Why it cannot be used; None where it can."""
-    mend: str | None = None
+    hint: str | None = None
 
 
 def ina3221_rails(system: System) -> list[RailFiles]:
@@ -114,9 +114,9 @@ def _hwmon(name: str, where: str, rails: list[RailFiles], system: System) -> Sou
         for rail in rails:
             rail.watts(system)
     except PermissionError as error:
-        return Source(name, where, problem=f"{error.filename or where} is not readable", mend=HWMON_MEND)
+        return Source(name, where, problem=f"{error.filename or where} is not readable", hint=HWMON_HINT)
     except (OSError, ValueError) as error:
-        return Source(name, where, problem=f"rail {rail.name} cannot be read: {error}", mend="see dmesg for the sensor")
+        return Source(name, where, problem=f"rail {rail.name} cannot be read: {error}", hint="see dmesg for the sensor")
     names = tuple(rail.name for rail in rails)
     if total_of(names) is None:
         problem = f"no total is known for the rails {', '.join(names)}"
@@ -143,11 +143,11 @@ def _jtop(system: System) -> Source:
     if not is_jetson(system):
         return Source("jtop", "jtop", problem="jtop is for a Jetson, this machine is none")
     if importlib.util.find_spec("jtop") is None:
-        return Source("jtop", "jtop", problem="jtop is not installed", mend="sudo pip install jetson-stats && reboot")
+        return Source("jtop", "jtop", problem="jtop is not installed", hint="sudo pip install jetson-stats && reboot")
     socket = system.path(JTOP_SOCKET)
     if not socket.exists():
-        mend = "sudo systemctl restart jtop.service (and see 'systemctl status jtop')"
-        return Source("jtop", JTOP_SOCKET, problem="the jtop service is not running", mend=mend)
+        hint = "sudo systemctl restart jtop.service (and see 'systemctl status jtop')"
+        return Source("jtop", JTOP_SOCKET, problem="the jtop service is not running", hint=hint)
     return Source("jtop", JTOP_SOCKET)
 
 
@@ -157,7 +157,7 @@ def _nvml(system: System) -> Source:
     if system.line("/proc/driver/nvidia/version") is None:
         return Source("nvml", "pynvml", problem="no NVIDIA driver on this machine")
     if importlib.util.find_spec("pynvml") is None:
-        return Source("nvml", "pynvml", problem="pynvml is not installed", mend="pip install 'hrm-edge[power]'")
+        return Source("nvml", "pynvml", problem="pynvml is not installed", hint="pip install 'hrm-edge[power]'")
     return Source("nvml", "pynvml")
 
 
@@ -169,7 +169,7 @@ def _rapl(system: System) -> Source:
         for zone in zones:
             system.read(zone.energy_uj)
     except OSError as error:
-        return Source("rapl", RAPL, problem=f"{error.filename or RAPL} is not readable", mend=RAPL_MEND)
+        return Source("rapl", RAPL, problem=f"{error.filename or RAPL} is not readable", hint=RAPL_HINT)
     return Source("rapl", RAPL, tuple(zone.name for zone in zones))
 
 

@@ -92,7 +92,7 @@ def _throttled(system: System) -> dict[str, int]:
 
 
 def warnings_before(state: DeviceState, system: System) -> list[str]:
-    """What makes a measurement that starts now worth less, each with the command that mends it."""
+    """What makes a measurement that starts now worth less, each with the command that fixes it."""
     found = []
     loose = [clock.name for clock in state.clocks if not clock.locked]
     if loose and is_jetson(system):

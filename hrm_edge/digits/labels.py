@@ -19,5 +19,5 @@ def read_labels(path: Path) -> NDArray[np.uint8]:
     rows = [line.split() for line in read_bytes(path, 1 << 20).decode("utf-8", "replace").splitlines()]
     digits = [int(word) for row in rows if len(row) == SIDE and all(word.isdigit() for word in row) for word in row]
     if len(digits) != SIDE * SIDE:
-        raise UserError(f"{path} is no label: it has {len(digits)} digits in rows of nine, not 81", "mend the file")
+        raise UserError(f"{path} is no label: it has {len(digits)} digits in rows of nine, not 81", "correct the file")
     return np.array([0 if digit == CANDIDATES else digit for digit in digits], np.uint8)

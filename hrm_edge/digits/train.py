@@ -91,20 +91,20 @@ def _loss(network: DigitNet, batch: tuple[torch.Tensor, ...], bf16: bool) -> tor
 
 
 def train_digits(
-    recipe: DigitsRecipe, out: Path, report: Callable[[int, float], None], time_limit: float | None = None
+    recipe: DigitsRecipe, out: Path, on_progress: Callable[[int, float], None], time_limit: float | None = None
 ) -> dict[str, Any]:
     """Train, write ``out`` (an absent or empty folder) and return what ``digits.json`` there says.
 
-    ``report`` is called with (step, mean loss) now and then. After ``time_limit`` seconds the average so far is kept
-    and the remaining steps are left out. Raises ``UserError`` for fonts or photos that are missing
-    and for an ``out`` that holds something.
+    ``on_progress`` is called with (step, mean loss) now and then. After ``time_limit`` seconds the average so far is
+    kept and the remaining steps are left out. Raises ``UserError`` for fonts or photos that are missing and for an
+    ``out`` that holds something.
     """
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UserError(f"{out} already exists", "choose another --out, or remove it first")
     began = time.perf_counter()
     source = Source(recipe, recipe.seed)
     torch.manual_seed(recipe.seed)
-    network, steps = _fit(recipe, source, report, began + (time_limit or float("inf")))
+    network, steps = _fit(recipe, source, on_progress, began + (time_limit or float("inf")))
     about: dict[str, Any] = {
         "recipe": recipe.model_dump(mode="json", exclude={"photos", "writing"}),
         "fonts": [font.name for font in source.fonts],
@@ -125,7 +125,7 @@ def train_digits(
 
 
 def _fit(
-    recipe: DigitsRecipe, source: Source, report: Callable[[int, float], None], until: float
+    recipe: DigitsRecipe, source: Source, on_progress: Callable[[int, float], None], until: float
 ) -> tuple[DigitNet, int]:
     """The averaged weights after ``train.steps`` or at the time ``until``, and the steps made."""
     options, network = recipe.train, DigitNet()
@@ -144,7 +144,7 @@ def _fit(
         _move(average, network, min(options.ema, step / (step + 10)))
         losses.append(float(loss.detach()))
         if step % 50 == 0 or step == options.steps:
-            report(step, float(np.mean(losses[-50:])))
+            on_progress(step, float(np.mean(losses[-50:])))
         if time.perf_counter() > until:
             break
     return average, step

@@ -1,4 +1,4 @@
-"""What this machine has and lacks, worst first, each finding with the command that mends it."""
+"""What this machine has and lacks, worst first, each finding with the command that fixes it."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from hrm_edge import __version__
 from hrm_edge.doctor.backends import Backend, backends
+from hrm_edge.doctor.engine import engine_rules
 from hrm_edge.doctor.facts import Facts
 from hrm_edge.doctor.findings import Finding, fail, worst_first
 from hrm_edge.doctor.machine import Machine
@@ -21,36 +22,36 @@ SCHEMA_VERSION = 1
 class Diagnosis(BaseModel):
     """``hrm-edge doctor --json``."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
 
     schema_version: int = SCHEMA_VERSION
     hrm_edge: str = __version__
-    passed: bool = Field(description="the default road works: no finding is a 'fail'")
-    road: str = Field(description="what came of solving a puzzle with a shipped model on the default backend")
+    passed: bool = Field(description="no finding is a 'fail': the default pipeline works, and on a Jetson engines")
+    pipeline: str = Field(alias="road", description="result of solving a puzzle with a shipped model, default backend")
     facts: Facts
     findings: list[Finding]
     backends: list[Backend]
 
 
-def diagnose(machine: Machine, try_road: Callable[[], str]) -> Diagnosis:
-    """Look at ``machine`` and walk the default road once.
+def diagnose(machine: Machine, try_pipeline: Callable[[], str]) -> Diagnosis:
+    """Look at ``machine`` and run the default pipeline once.
 
-    ``try_road`` solves a puzzle and says how it went; what it raises becomes the worst finding. It is not walked
+    ``try_pipeline`` solves a puzzle and says how it went; what it raises becomes the worst finding. It is not run
     where the facts already say that it cannot work, since a broken library may end the process.
     """
     facts = read_facts(machine)
     findings = rules(facts)
-    road = "not tried: see the findings"
+    pipeline = "not tried: see the findings"
     if not any(finding.level == "fail" for finding in findings):
         try:
-            road = try_road()
+            pipeline = try_pipeline()
         except HrmEdgeError as error:
-            road = f"failed: {error.what}"
-            findings.append(fail("road", f"solving a puzzle with a shipped model fails: {error.what}", error.mend))
+            pipeline = f"failed: {error.problem}"
+            findings.append(fail("road", f"solving a puzzle with a shipped model fails: {error.problem}", error.hint))
         except Exception as error:  # noqa: BLE001 - a doctor reports what is broken, whatever it is
-            road = f"failed: {error}"
+            pipeline = f"failed: {error}"
             what = f"solving a puzzle with a shipped model fails: {type(error).__name__}: {error}"
             findings.append(fail("road", what, "pip install --force-reinstall hrm-edge"))
-    findings = worst_first(findings)
+    findings = worst_first([*findings, *engine_rules(facts)])
     passed = not any(finding.level == "fail" for finding in findings)
-    return Diagnosis(passed=passed, road=road, facts=facts, findings=findings, backends=backends(facts))
+    return Diagnosis(passed=passed, pipeline=pipeline, facts=facts, findings=findings, backends=backends(facts))

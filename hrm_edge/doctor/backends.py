@@ -82,10 +82,14 @@ def _on_gpu(facts: Facts, name: str, table: str, version: str) -> Backend:
     gpu = facts.gpus[0]
     if not facts.gpu_device:
         return _without(name, "the GPU's device nodes are missing")
+    session = facts.gpu_session
+    if session is not None and session.error:
+        return _without(name, session.error)
     row = read_json(TARGETS)[table].get((gpu.sm or "").replace(".", ""))
     if row is None or not row["precisions"]:
         return _without(name, f"it has no support for {gpu.name}, SM {gpu.sm or 'not known'}")
-    return Backend(name=name, works=True, precisions=row["precisions"], why=f"{version} on {gpu.name}, SM {gpu.sm}")
+    by = f" by {session.binding}" if session else ""
+    return Backend(name=name, works=True, precisions=row["precisions"], why=f"{version}{by} on {gpu.name}, SM {gpu.sm}")
 
 
 def _tensorrt(facts: Facts) -> Backend:

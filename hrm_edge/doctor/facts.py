@@ -6,13 +6,13 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from hrm_edge.doctor.machine import Import, Package
+from hrm_edge.doctor.machine import GpuSession, Import, Package
 
 Kind = Literal["jetson", "pc", "wsl2", "arm"]
 
 
 class _Closed(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
 
 
 class Gpu(_Closed):
@@ -74,7 +74,7 @@ class Meter(_Closed):
     name: str
     rails: list[str]
     problem: str | None = Field(description="why it cannot be used; null where it can")
-    mend: str | None
+    hint: str | None = Field(alias="mend")
 
 
 class Power(_Closed):
@@ -105,6 +105,10 @@ class Facts(_Closed):
     gpu_device: bool = Field(description="the device node through which programs reach the GPU is there")
     cuda: Cuda
     tensorrt: TensorRT
+    gpu_session: GpuSession | None = Field(
+        default=None,
+        description="moving data to the GPU, which an engine needs; null: no GPU, or no TensorRT that loads",
+    )
     onnxruntime: Import
     imports: dict[str, Import] = Field(description="installed module → what came of importing it")
     int8: dict[str, str] = Field(

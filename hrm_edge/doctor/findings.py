@@ -1,4 +1,4 @@
-"""A finding: what is wrong, how bad it is, and the command that mends it."""
+"""A finding: what is wrong, how bad it is, and the command that fixes it."""
 
 from __future__ import annotations
 
@@ -11,27 +11,27 @@ LEVELS: tuple[Level, ...] = ("fail", "warn", "note")  # worst first
 
 
 class Finding(BaseModel):
-    """``fail``: the default road does not work. ``warn``: something people expect here does not, or figures will be
-    off. ``note``: good to know."""
+    """``fail``: the default pipeline does not work, or no engine can run on a Jetson whose TensorRT loads. ``warn``:
+    something people expect here does not, or figures will be off. ``note``: good to know."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
 
     level: Level
     name: str = Field(description="stable, for programs")
-    what: str
-    mend: str = Field(description="a command where one mends it, else what to do")
+    problem: str = Field(alias="what")
+    hint: str = Field(alias="mend", description="a command that fixes it where there is one, else what to do")
 
 
-def fail(name: str, what: str, mend: str) -> Finding:
-    return Finding(level="fail", name=name, what=what, mend=mend)
+def fail(name: str, problem: str, hint: str) -> Finding:
+    return Finding(level="fail", name=name, problem=problem, hint=hint)
 
 
-def warn(name: str, what: str, mend: str) -> Finding:
-    return Finding(level="warn", name=name, what=what, mend=mend)
+def warn(name: str, problem: str, hint: str) -> Finding:
+    return Finding(level="warn", name=name, problem=problem, hint=hint)
 
 
-def note(name: str, what: str, mend: str) -> Finding:
-    return Finding(level="note", name=name, what=what, mend=mend)
+def note(name: str, problem: str, hint: str) -> Finding:
+    return Finding(level="note", name=name, problem=problem, hint=hint)
 
 
 def worst_first(findings: list[Finding]) -> list[Finding]:

@@ -45,6 +45,18 @@ class Import(BaseModel):
     providers: list[str] = Field(default=[], description="of ONNX Runtime")
 
 
+class GpuSession(BaseModel):
+    """What came of moving data to the GPU and back, as every session with an engine does, in a process of its own."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    binding: str | None = Field(default=None, description="the package that moved it; null where none could")
+    runtime: str | None = Field(default=None, description="the CUDA that the package is made for")
+    driver: str | None = Field(default=None, description="the newest CUDA that the driver runs")
+    error: str | None = None
+    hint: str | None = None
+
+
 @dataclass(frozen=True)
 class Interpreter:
     """The Python that runs hrm-edge."""
@@ -114,6 +126,32 @@ def try_int8(module: str) -> str | None:
     return None
 
 
+def try_gpu() -> GpuSession:
+    """Move data to the GPU and back in a new process: a driver of another machine may crash it."""
+    code = (
+        "import json\n"
+        "from hrm_edge.errors import UserError\n"
+        "from hrm_edge.runtime.trt.cuda import try_cuda\n"
+        "try:\n"
+        "    said = try_cuda()\n"
+        "except UserError as error:\n"
+        "    said = {'error': error.problem, 'hint': error.hint}\n"
+        "except Exception as error:\n"
+        "    said = {'error': f'{type(error).__name__}: {error}'.splitlines()[0][:200]}\n"
+        "print('\\n' + json.dumps(said))\n"
+    )
+    try:
+        done = subprocess.run(
+            python_command("-c", code), stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace",
+            timeout=IMPORT_LIMIT_S, check=False,
+        )  # fmt: skip
+        return GpuSession.model_validate(json.loads(done.stdout.splitlines()[-1]))
+    except subprocess.TimeoutExpired:
+        return GpuSession(error=f"the GPU did not answer within {IMPORT_LIMIT_S:.0f} s", hint="dmesg | tail")
+    except (OSError, ValueError, IndexError):
+        return GpuSession(error="moving data to the GPU crashes Python", hint="dmesg | tail; see nvidia-smi")
+
+
 def _own_groups() -> frozenset[str]:
     names = set()
     for gid in {*os.getgroups(), os.getegid()}:
@@ -146,6 +184,7 @@ class Machine:
     package: Callable[[str], Package | None] = find_package
     imports: Callable[[str], Import] = try_import
     int8: Callable[[str], str | None] = try_int8
+    gpu: Callable[[], GpuSession] = try_gpu
     python: Interpreter = field(default_factory=Interpreter)
     architecture: str = field(default_factory=lambda: os.uname().machine)
     user: str = field(default_factory=_own_name)

@@ -36,13 +36,14 @@ PACKAGES = (
     "tensorrt-rtx",
     "openvino",
     "cuda-python",
+    "cuda-bindings",
     "jetson-stats",
     "opencv-python-headless",
 )
 # What backends, pictures, training and export stand on: "installed" is no promise that it loads.
 JUDGED = ("numpy", "cv2", "onnx", "openvino", "tensorrt_rtx", "torch", "torch_tensorrt")
 TENSORRT_PIP = ("tensorrt", "tensorrt-cu12", "tensorrt-cu13", "tensorrt-cu12-bindings", "tensorrt-cu13-bindings")
-RUNTIMES = {"onnxruntime": "ort", "openvino": "ov"}  # CPU backend → its module in hrm_edge.runtime
+RUNTIMES = {"onnxruntime": "ort", "openvino": "openvino"}  # CPU backend → its module in hrm_edge.runtime
 COMPILERS = ("c++", "g++", "clang++")  # as runtime/native/compile.py looks for them
 GROUPS = ("video", "render", "i2c", "jtop")  # cameras, GPU, power sensors, jtop's socket
 _VERSION = r"\d+(?:\.\d+)*"
@@ -56,6 +57,10 @@ def read_facts(machine: Machine) -> Facts:
     onnxruntime = machine.imports("onnxruntime")
     imports = _imports(machine)
     openvino = imports.get("openvino")
+    gpus, gpu_device = _gpus(machine, kind), any(map(machine.has, _GPU_NODES[kind]))
+    tensorrt = _tensorrt(machine, debs)
+    engines = (tensorrt.imported, imports.get("tensorrt_rtx"))
+    has_session = gpus and gpu_device and any(found is not None and not found.error for found in engines)
     installed = {"onnxruntime": not onnxruntime.error, "openvino": openvino is not None and not openvino.error}
     return Facts(
         kind=kind,
@@ -64,10 +69,11 @@ def read_facts(machine: Machine) -> Facts:
         kernel=machine.text("/proc/sys/kernel/osrelease") or None,
         container=_container(machine),
         board=_board(machine) if kind == "jetson" else None,
-        gpus=_gpus(machine, kind),
-        gpu_device=any(map(machine.has, _GPU_NODES[kind])),
+        gpus=gpus,
+        gpu_device=gpu_device,
         cuda=_cuda(machine, debs),
-        tensorrt=_tensorrt(machine, debs),
+        tensorrt=tensorrt,
+        gpu_session=machine.gpu() if has_session else None,
         onnxruntime=onnxruntime,
         imports=imports,
         int8={name: said for name, there in installed.items() if there and (said := machine.int8(RUNTIMES[name]))},
@@ -246,7 +252,7 @@ def _power(machine: Machine) -> Power:
         modes={name: number for number, name in power_modes(system).items()},
         clocks_locked=all(clock.locked for clock in found) if found else None,
         meters=[
-            Meter(name=source.name, rails=list(source.rails), problem=source.problem, mend=source.mend)
+            Meter(name=source.name, rails=list(source.rails), problem=source.problem, hint=source.hint)
             for source in power_sources(system)
         ],
     )

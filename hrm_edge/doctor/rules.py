@@ -1,4 +1,4 @@
-"""From facts to findings: what the default road needs, and what a user of this kind of machine expects to work."""
+"""From facts to findings: what the default pipeline needs, and what a user of this kind of machine expects to work."""
 
 from __future__ import annotations
 
@@ -233,10 +233,10 @@ def _rights(facts: Facts) -> Iterator[Finding]:
 
 def _power(facts: Facts) -> Iterator[Finding]:
     power = facts.power
-    mendable = [meter for meter in power.meters if meter.problem and meter.mend]
-    if mendable and not any(meter.problem is None for meter in power.meters):  # one that works is enough
-        best = mendable[0]
-        yield warn(f"power-{best.name}", f"no power meter works: {best.problem}", best.mend or "")
+    fixable = [meter for meter in power.meters if meter.problem and meter.hint]
+    if fixable and not any(meter.problem is None for meter in power.meters):  # one that works is enough
+        best = fixable[0]
+        yield warn(f"power-{best.name}", f"no power meter works: {best.problem}", best.hint or "")
     if facts.kind != "jetson":
         return
     fastest = next((mode for mode in power.modes if mode.startswith("MAXN")), None)

@@ -34,13 +34,13 @@ from hrm_edge.tasks import get_task
 
 MAX_BATCH = 1024
 
-Tell = Callable[[str], None]
+OnMessage = Callable[[str], None]
 WrittenAs = Callable[[HRM, "dict[str, float] | None"], None]
 """Told what a graph is written from: the model, smoothed where that is asked for, and its activation scales."""
 
 
 def _silent(message: str) -> None:
-    """The default for ``tell``."""
+    """The default for ``on_message``."""
 
 
 def export(
@@ -55,7 +55,7 @@ def export(
     policy: Path | None = None,
     sensitivity: Path | None = None,
     plugin: bool = False,
-    tell: Tell = _silent,
+    on_message: OnMessage = _silent,
     written_as: WrittenAs | None = None,
 ) -> Manifest:
     """Write the artifact folder ``out`` and return its manifest; a missed limit is marked in it, not raised.
@@ -71,17 +71,17 @@ def export(
     if seen is not None:
         quantized = prepare(
             model, info.task, seen, quantization, limits,
-            policy_file=policy, sensitivity_file=sensitivity, tell=tell,
+            policy_file=policy, sensitivity_file=sensitivity, on_message=on_message,
         )  # fmt: skip
     source, scales = (quantized.model, quantized.scales) if quantized else (model, None)
     if written_as is not None:
         written_as(source, scales)
     with atomic_folder(out) as folder:
-        tell("writing the graph")
+        on_message("writing the graph")
         graph = _graph(source, quantized, precision == "fp16", plugin)
         onnx.save(graph, folder / STEP_FILE)
         (folder / STATE_FILE).write_bytes(save(_state(source)))  # not save_file: a full disk must be an OSError
-        tell(f"comparing with torch on {len(check.inputs)} puzzles, {steps} steps each")
+        on_message(f"comparing with torch on {len(check.inputs)} puzzles, {steps} steps each")
         manifest = Manifest(
             name=out.name,
             task=info.task,
@@ -99,8 +99,8 @@ def export(
                 "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
             },
         )
-        turn = None if quantized is None else quantized.turn
-        measured = _measured(model, graph, OrtSession(folder, manifest), check, limits, manifest, turn, tell)
+        rotation = None if quantized is None else quantized.rotation
+        measured = _measured(model, graph, OrtSession(folder, manifest), check, limits, manifest, rotation, on_message)
         return write_manifest(folder, manifest.model_copy(update=measured))
 
 
@@ -115,21 +115,20 @@ def _graph(source: HRM, quantized: Quantized | None, half: bool, plugin: bool) -
 
 def _measured(
     model: HRM, graph: onnx.ModelProto, session: OrtSession, check: CheckSet, limits: Limits, manifest: Manifest,
-    turn: Tensor | None, tell: Tell,
+    rotation: Tensor | None, on_message: OnMessage,
 ) -> dict[str, Any]:  # fmt: skip
     """What the manifest says of parity, accuracy and the gate."""
     steps, precision = model.spec.max_steps, manifest.precision
-    found = measure(
-        TorchSession(model), session, check, steps, get_task(manifest.task), None if turn is None else turn.numpy()
-    )
+    basis = None if rotation is None else rotation.numpy()
+    found = measure(TorchSession(model), session, check, steps, get_task(manifest.task), basis)
     gate = judge(found, precision, limits)
     measured: dict[str, Any] = {"parity": found.everywhere, "parity_apart": found.apart, "gate": gate}
-    if found.lost is not None:
+    if found.drop is not None:
         measured |= {
-            "accuracy_lost_points": found.lost.points, "accuracy_lost_interval_95": found.lost.interval_95,
+            "accuracy_lost_points": found.drop.points, "accuracy_lost_interval_95": found.drop.interval_95,
         }  # fmt: skip
     if precision == "fp16":
-        tell("looking at the range of every float16 tensor")
+        on_message("looking at the range of every float16 tensor")
         measured |= _ranged(half_range(model, graph, check, steps), gate, manifest)
     return measured
 

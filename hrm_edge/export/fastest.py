@@ -16,7 +16,7 @@ ExportOne = Callable[[Precision, Path], Manifest]
 PRECISIONS: tuple[Precision, ...] = ("fp32", "int8")
 
 
-def export_fastest(export_one: ExportOne, out: Path, tell: Callable[[str], None]) -> Manifest:
+def export_fastest(export_one: ExportOne, out: Path, on_message: Callable[[str], None]) -> Manifest:
     """Export to ``out`` the precision that is faster here, of those that pass their gate.
 
     The manifest's provenance says what every backend and thread count took for a step of one puzzle. Raises
@@ -27,7 +27,7 @@ def export_fastest(export_one: ExportOne, out: Path, tell: Callable[[str], None]
         for precision in PRECISIONS:
             place = Path(scratch) / precision / out.name
             made[precision] = (place, export_one(precision, place))
-        tell("measuring both precisions")
+        on_message("measuring both precisions")
         ways: dict[Precision, list[Candidate]] = {p: candidates(*where) for p, where in made.items()}
         passed = [p for p, (_, manifest) in made.items() if manifest.gate.passed]
         if not passed:

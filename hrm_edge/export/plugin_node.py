@@ -23,15 +23,15 @@ from hrm_edge.spec import ModelSpec
 
 def check_spec(spec: ModelSpec) -> None:
     """Raise ``UserError`` where the plugin has no kernel for the model's attention."""
-    mend = "export without --plugin"
+    hint = "export without --plugin"
     if spec.mixing != "attention":
-        raise UserError("--plugin: the model mixes positions by an MLP, it has no attention", mend)
+        raise UserError("--plugin: the model mixes positions by an MLP, it has no attention", hint)
     if spec.grid_heads:
-        raise UserError("--plugin: the model's heads see parts of the board, the kernels have no mask", mend)
+        raise UserError("--plugin: the model's heads see parts of the board, the kernels have no mask", hint)
     if spec.head_dim not in HEAD_DIMS:
-        raise UserError(f"--plugin: the model's head size is {spec.head_dim}, the kernels have {HEAD_DIMS}", mend)
+        raise UserError(f"--plugin: the model's head size is {spec.head_dim}, the kernels have {HEAD_DIMS}", hint)
     if spec.total_len > MAX_LENGTH:
-        raise UserError(f"--plugin: {spec.total_len} positions, the kernels take {MAX_LENGTH}", mend)
+        raise UserError(f"--plugin: {spec.total_len} positions, the kernels take {MAX_LENGTH}", hint)
 
 
 def attributes(spec: ModelSpec) -> dict[str, Any]:

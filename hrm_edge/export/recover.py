@@ -46,18 +46,18 @@ class ArtifactInfo(BaseModel):
 def recover(folder: Path) -> tuple[HRM, ArtifactInfo]:
     """The float32 model of a verified artifact; ``UserError`` where the artifact has lost its float32 weights."""
     manifest = read_manifest(folder)
-    mend = "export the checkpoint it was made from, or its fp32 artifact"
+    hint = "export the checkpoint it was made from, or its fp32 artifact"
     if manifest.precision != "fp32":
-        raise UserError(f"{folder} is a {manifest.precision} artifact: its float32 weights are gone", mend)
+        raise UserError(f"{folder} is a {manifest.precision} artifact: its float32 weights are gone", hint)
     if manifest.provenance.get("plugin"):
-        raise UserError(f"{folder} was exported with --plugin, which is not read back", mend)
+        raise UserError(f"{folder} was exported with --plugin, which is not read back", hint)
     spec = manifest.spec
     graph = onnx.load(folder / STEP_FILE).graph
     constants: Weights = {i.name: numpy_helper.to_array(i) for i in graph.initializer}
     try:
         found = _unfolded(spec, constants, load_file(folder / STATE_FILE))
     except (KeyError, ValueError) as error:
-        raise UserError(f"{folder / STEP_FILE} is not as this version writes it: {error}", mend) from error
+        raise UserError(f"{folder / STEP_FILE} is not as this version writes it: {error}", hint) from error
     model = HRM(spec)
     load_weights(model, {name: torch.from_numpy(np.array(value, np.float32)) for name, value in found.items()}, folder)
     origin = {"artifact": manifest.name, **manifest.provenance.get("checkpoint", {})}

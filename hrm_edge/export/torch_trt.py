@@ -245,7 +245,7 @@ def convert_and_save(step: Step, options: Options, path: Path) -> bytes:
     try:
         compiled = _compiled_by(module, module.dynamo.compile, step, options)
     except UserError as error:
-        if "fully supported" in error.what:  # it does not say what is not; the conversion by itself does
+        if "fully supported" in error.problem:  # it does not say what is not; the conversion by itself does
             convert(step, options)
         raise
     engines = [engine for child in compiled.children() if (engine := getattr(child, "serialized_engine", None))]
@@ -278,10 +278,10 @@ class Maker:
     def written(self, model: HRM, scales: dict[str, float] | None) -> None:
         self.model, self.scales = model, scales
 
-    def make(self, request: Request, tell: Callable[[str], None]) -> dict[str, Any]:
+    def make(self, request: Request, on_message: Callable[[str], None]) -> dict[str, Any]:
         assert self.model is not None
         begun = time.monotonic()
-        tell("converting with Torch-TensorRT")
+        on_message("converting with Torch-TensorRT")
         step, options = step_module(self.model, self.scales, request.options.precision == "fp16"), request.options
         whole = convert(step, options) if request.module is None else convert_and_save(step, options, request.module)
         request.plan.write_bytes(whole)

@@ -61,7 +61,7 @@ def _level(spec: ModelSpec, layers: int) -> Level:
 
 
 class HRM(nn.Module):
-    """Weights and one step. The loop over steps is the caller's (``hrm_edge.solve``, ``hrm_edge.train``)."""
+    """Weights and one step. The loop over steps is the caller's (``hrm_edge.solve``, ``hrm_edge.training``)."""
 
     H_init: Tensor
     L_init: Tensor

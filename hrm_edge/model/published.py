@@ -21,7 +21,6 @@ from hrm_edge.model.weights import CHECKPOINT, check_tensors, family
 from hrm_edge.spec import ModelSpec, variant_spec
 from hrm_edge.tasks import get_task, task_names
 from hrm_edge.tasks.base import Task
-from hrm_edge.tasks.sudoku import Sudoku
 
 CONFIG = "all_config.yaml"
 HEAD_DIM = 64  # of every published model
@@ -165,20 +164,20 @@ def _renamed(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 def _check_family(path: Path, shapes: dict[str, tuple[int, ...]], arch: _Arch) -> None:
     """Raise ``UserError`` where the config is of another kind of model than the tensors."""
-    mend = f"take the {CONFIG} that was published with the file"
+    hint = f"take the {CONFIG} that was published with the file"
     module = arch.name.split("@")[0].split(".")[-1].lower()
     told = "TRM" if module == "trm" else "HRM" if module.startswith("hrm") else None
     two_stacks = any(name.startswith("H_level.") for name in shapes)
     if told is None and module.startswith(("trm_", "transformers_baseline")):
         raise UserError(f"{path}: {CONFIG} says arch {module}, which is neither HRM nor TRM", "give one of these")
     if told is not None and (told == "HRM") != two_stacks:
-        raise UserError(f"{path} is {family(shapes)}, its {CONFIG} says that it is of {told} (arch {module})", mend)
+        raise UserError(f"{path} is {family(shapes)}, its {CONFIG} says that it is of {told} (arch {module})", hint)
     for key, says, has in (
         ("hidden_size", arch.hidden_size, shapes[_TOKENS][1]),
         ("mlp_t", arch.mlp_t, _MIXER in shapes),
     ):
         if says is not None and says != has:
-            raise UserError(f"{path} is {family(shapes)}, its {CONFIG} says {key}: {says}", mend)
+            raise UserError(f"{path} is {family(shapes)}, its {CONFIG} says {key}: {says}", hint)
 
 
 def _assumed(spec: ModelSpec, arch: _Arch, mixes_by_mlp: bool) -> str:
@@ -235,7 +234,7 @@ def _spec(
     if not layers[0]:
         used = 1 if arch.no_ACT_continue else 2
         sizes |= {"puzzle_len": puzzle_len, "q_outputs": used, "q_unused": shapes[_Q_HEAD][0] - used}
-        cycles = 3, 6 if isinstance(task, Sudoku) else 4
+        cycles = 3, 6 if task.family == "sudoku" else 4
     else:
         sizes |= {"q_outputs": shapes[_Q_HEAD][0]}
         cycles = 2, 2

@@ -105,7 +105,7 @@ def load_weights(model: HRM, tensors: dict[str, Tensor], source: Path | str) -> 
     model.load_state_dict(tensors, strict=True)
 
 
-def check_tensors(spec: ModelSpec, tensors: dict[str, Tensor], source: Path | str, mend: str) -> None:
+def check_tensors(spec: ModelSpec, tensors: dict[str, Tensor], source: Path | str, hint: str) -> None:
     """``UserError`` naming the first tensor that a model of ``spec`` lacks, does not have, or has in another shape."""
     wanted = {**parameter_shapes(spec), **buffer_shapes(spec)}
     variant = f"a {spec.variant} model"
@@ -113,12 +113,12 @@ def check_tensors(spec: ModelSpec, tensors: dict[str, Tensor], source: Path | st
     because = "" if theirs == ours else f": the file is of {theirs}, {variant} of this recipe or config is {ours}"
     for name, shape in wanted.items():
         if name not in tensors:
-            raise UserError(f"{source} has no tensor '{name}', which {variant} needs{because}", mend)
+            raise UserError(f"{source} has no tensor '{name}', which {variant} needs{because}", hint)
         if tuple(tensors[name].shape) != shape:
             found = list(tensors[name].shape)
-            raise UserError(f"{source}: '{name}' is {found}, {variant} needs {list(shape)}{because}", mend)
+            raise UserError(f"{source}: '{name}' is {found}, {variant} needs {list(shape)}{because}", hint)
     if extra := sorted(set(tensors) - set(wanted)):
-        raise UserError(f"{source} has tensor '{extra[0]}', which {variant} does not have{because}", mend)
+        raise UserError(f"{source} has tensor '{extra[0]}', which {variant} does not have{because}", hint)
 
 
 def family(shapes: Mapping[str, tuple[int, ...]]) -> str:

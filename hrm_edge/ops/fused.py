@@ -19,7 +19,7 @@ from hrm_edge.ops.tuning import Config, choose
 from hrm_edge.plugin.contract import DTYPES, HEAD_DIMS, LEAST_SM, MAX_LENGTH
 
 SCHEMA = "(Tensor qkv, int heads, Tensor? cos, Tensor? sin) -> Tensor"
-MEND = "use hrm_edge.ops.attention.packed_attention, which takes torch's own kernels there"
+HINT = "use hrm_edge.ops.attention.packed_attention, which takes torch's own kernels there"
 
 _interpret: Config | None = None
 
@@ -28,16 +28,16 @@ def check_inputs(qkv: Tensor, heads: int, cos: Tensor | None, sin: Tensor | None
     """Raise ``UserError`` unless the operator computes this call; float64 is served on a CPU only."""
     name = str(qkv.dtype).removeprefix("torch.")
     if name not in DTYPES and not (name == "float64" and qkv.device.type == "cpu"):
-        raise UserError(f"fused_attention: qkv is {name}, the kernel computes {', '.join(DTYPES)}", MEND)
+        raise UserError(f"fused_attention: qkv is {name}, the kernel computes {', '.join(DTYPES)}", HINT)
     if qkv.dim() != 3 or heads < 1 or qkv.shape[2] % (3 * heads):
         raise UserError(
             f"fused_attention: qkv {tuple(qkv.shape)} is not [B, S, 3*heads*Dh] with heads={heads}", "check `heads`"
         )
     head_dim = qkv.shape[2] // (3 * heads)
     if head_dim not in HEAD_DIMS:
-        raise UserError(f"fused_attention: head size {head_dim}, the kernel has {HEAD_DIMS}", MEND)
+        raise UserError(f"fused_attention: head size {head_dim}, the kernel has {HEAD_DIMS}", HINT)
     if not 1 <= qkv.shape[1] <= MAX_LENGTH:
-        raise UserError(f"fused_attention: {qkv.shape[1]} positions, the kernel takes 1 to {MAX_LENGTH}", MEND)
+        raise UserError(f"fused_attention: {qkv.shape[1]} positions, the kernel takes 1 to {MAX_LENGTH}", HINT)
     if (cos is None) != (sin is None):
         raise UserError("fused_attention: cos without sin", "give both or neither")
     for table in (cos, sin):
@@ -87,7 +87,7 @@ def _on_gpu(qkv: Tensor, heads: int, cos: Tensor | None, sin: Tensor | None) -> 
     major, minor = torch.cuda.get_device_capability(qkv.device)
     sm = 10 * major + minor
     if sm < LEAST_SM:
-        raise UserError(f"the fused kernel needs compute capability 8.0, this GPU has {major}.{minor}", MEND)
+        raise UserError(f"the fused kernel needs compute capability 8.0, this GPU has {major}.{minor}", HINT)
     batch, length, packed = qkv.shape
     dtype = str(qkv.dtype).removeprefix("torch.")
     config = choose(sm, dtype, packed // (3 * heads), length, batch * heads)

@@ -2,7 +2,7 @@
 
 Triton decides for a whole process whether kernels are interpreted or compiled; here both are at hand, so what its
 own switch changes is changed for the length of a run. The interpreter also keeps bfloat16 as 16-bit integers, cuts
-where a GPU rounds to nearest even, and multiplies the bits of such tiles: mended, so that bfloat16 is checked as a
+where a GPU rounds to nearest even, and multiplies the bits of such tiles: corrected, so that bfloat16 is checked as a
 GPU computes it.
 """
 

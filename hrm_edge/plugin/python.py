@@ -55,14 +55,14 @@ class Launcher:
 
 def check_shapes(heads: int, qkv: Sequence[int], tables: Sequence[Sequence[int]]) -> None:
     """Raise ``UserError`` unless the kernels compute these shapes; a dimension of -1 is not known yet."""
-    mend = "export without --plugin"
+    hint = "export without --plugin"
     if len(qkv) != 3 or qkv[2] <= 0 or qkv[2] % (3 * heads):
         raise UserError(f"qkv {list(qkv)} is not [B, S, 3*heads*Dh] with heads={heads}", "check the node's `heads`")
     head_dim = qkv[2] // (3 * heads)
     if head_dim not in HEAD_DIMS:
-        raise UserError(f"head size {head_dim}, the kernels have {HEAD_DIMS}", mend)
+        raise UserError(f"head size {head_dim}, the kernels have {HEAD_DIMS}", hint)
     if qkv[1] == 0 or qkv[1] > MAX_LENGTH:
-        raise UserError(f"{qkv[1]} positions, the kernels take 1 to {MAX_LENGTH}", mend)
+        raise UserError(f"{qkv[1]} positions, the kernels take 1 to {MAX_LENGTH}", hint)
     if len(tables) not in (0, 2):
         raise UserError(f"{1 + len(tables)} inputs", "give qkv, or qkv, cos and sin")
     for table in tables:

@@ -72,15 +72,15 @@ def write_policy(path: Path, policy: Policy) -> None:
 
 def read_policy(path: Path, task: str, model: HRM) -> Policy:
     """Read a policy file and hold it against the model; ``UserError`` naming the key that does not fit."""
-    mend = "write it anew: hrm-edge export MODEL --int8 --sensitivity FILE"
+    hint = "write it anew: hrm-edge export MODEL --int8 --sensitivity FILE"
     try:
-        policy = Policy.model_validate(read_yaml(path, mend, called=f"--policy {path}"))
+        policy = Policy.model_validate(read_yaml(path, hint, called=f"--policy {path}"))
     except ValidationError as error:
         first = error.errors()[0]
-        raise UserError(f"--policy {path}: {'.'.join(map(str, first['loc']))}: {first['msg']}", mend) from error
+        raise UserError(f"--policy {path}: {'.'.join(map(str, first['loc']))}: {first['msg']}", hint) from error
     if (policy.task, policy.variant) != (task, model.spec.variant):
         raise UserError(
-            f"--policy {path} is for {policy.task} {policy.variant}, the model is {task} {model.spec.variant}", mend
+            f"--policy {path} is for {policy.task} {policy.variant}, the model is {task} {model.spec.variant}", hint
         )
     layers = linear_layers(model)
     for name in policy.float_layers:

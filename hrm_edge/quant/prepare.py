@@ -13,7 +13,7 @@ from hrm_edge.model.hrm import HRM
 from hrm_edge.parity import CheckSet
 from hrm_edge.quant.calibrate import activation_scales
 from hrm_edge.quant.policy import Policy, exceptions, read_policy, write_policy
-from hrm_edge.quant.rotate import can_turn, turn, turned
+from hrm_edge.quant.rotate import can_rotate, rotated, rotation
 from hrm_edge.quant.sensitivity import find_policy
 from hrm_edge.quant.smooth import smoothed
 from hrm_edge.recipe import Limits, Quantization
@@ -26,7 +26,7 @@ class Quantized:
     """``model`` computes the float model's function; ``scales`` by layer are what its INT8 layers clip and round by."""
 
     model: HRM
-    turn: Tensor | None
+    rotation: Tensor | None
     """[D, D]: the states of ``model`` are the float model's times this."""
     scales: dict[str, float]
     int8_weights: list[str]
@@ -43,24 +43,24 @@ def prepare(
     *,
     policy_file: Path | None,
     sensitivity_file: Path | None,
-    tell: Callable[[str], None],
+    on_message: Callable[[str], None],
 ) -> Quantized:
     """Calibrate on ``puzzles`` over all steps; ``sensitivity_file``: rank the layers and write that policy first.
 
     ``policy_file``: read the layers that stay in float from there.
     """
     steps = model.spec.max_steps
-    tell(f"calibrating on {len(puzzles)} puzzles, {steps} steps each")
+    on_message(f"calibrating on {len(puzzles)} puzzles, {steps} steps each")
     tokens, ids = puzzles.inputs, puzzles.puzzle_ids
     written = smoothed(model, tokens, ids, options.smooth, steps) if options.smooth else model
-    by = turn(model.spec.hidden) if options.turn and can_turn(model.spec) else None
-    written = written if by is None else turned(written, by)
+    by = rotation(model.spec.hidden) if options.turn and can_rotate(model.spec) else None
+    written = written if by is None else rotated(written, by)
     policy: Policy | None = None if policy_file is None else read_policy(policy_file, task, model)
     scales = activation_scales(written, tokens, ids, options, steps, policy)
     if sensitivity_file is not None:
         head = puzzles.head(SENSITIVITY_PUZZLES)
         policy = find_policy(
-            written, scales, head, task=task, steps=steps, floor_db=limits.sqnr_db_int8, tell=tell
+            written, scales, head, task=task, steps=steps, floor_db=limits.sqnr_db_int8, on_message=on_message
         )  # fmt: skip
         write_policy(sensitivity_file, policy)
         scales = {name: scale for name, scale in scales.items() if name not in policy.float_layers}

@@ -24,7 +24,7 @@ _READERS = ("qkv_proj.weight", "gate_up_proj.weight", "up_proj.weight", "lm_head
 _WRITERS = ("o_proj", "down_proj")
 
 
-def can_turn(spec: ModelSpec) -> bool:
+def can_rotate(spec: ModelSpec) -> bool:
     """Whether turning the residual stream keeps the function.
 
     It does not through LayerNorm, with half a puzzle vector, or where an MLP over positions bends every channel alone.
@@ -33,7 +33,7 @@ def can_turn(spec: ModelSpec) -> bool:
     return keeps and spec.puzzle_dim % spec.hidden == 0
 
 
-def turn(hidden: int) -> Tensor:
+def rotation(hidden: int) -> Tensor:
     """An orthogonal [D, D], the same at every call: Hadamard with random signs; any where D is no power of 2."""
     generator = torch.Generator().manual_seed(_SEED)
     if hidden & (hidden - 1):
@@ -46,7 +46,7 @@ def turn(hidden: int) -> Tensor:
 
 
 @torch.no_grad()
-def turned(model: HRM, by: Tensor) -> HRM:
+def rotated(model: HRM, by: Tensor) -> HRM:
     """A copy of ``model`` whose states are those of ``model`` times ``by`` [D, D]; logits and q are the same."""
     other = copy.deepcopy(model)
     for name, value in other.state_dict().items():

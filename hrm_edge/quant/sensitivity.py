@@ -16,13 +16,13 @@ from numpy.typing import NDArray
 from hrm_edge.model.fake_quant import fake_quantized_rows, scale_of
 from hrm_edge.model.hrm import HRM
 from hrm_edge.model.session import TorchSession
-from hrm_edge.parity import CheckSet, settled
+from hrm_edge.parity import CheckSet, converged
 from hrm_edge.quant.policy import Policy, Sensitivity, linear_layers
 from hrm_edge.report import decibels
 from hrm_edge.tasks import get_task
 from hrm_edge.tasks.base import Task
 
-Tell = Callable[[str], None]
+OnMessage = Callable[[str], None]
 BATCH = 64
 MARGIN_DB = 3.0  # kept between the policy's own measurement and the limit that the export is held to
 
@@ -50,25 +50,25 @@ class Final:
     """What a model says after its last step; nobody halts."""
 
     logits: NDArray[np.float32]  # [N, S, V]
-    settled: NDArray[np.bool_]  # [N]
+    converged: NDArray[np.bool_]  # [N]
 
     def sqnr_db(self, found: Final) -> float:
         """SQNR of ``found``'s logits in dB, on the puzzles that both settle, or on all where they settle none."""
-        both = self.settled & found.settled
+        both = self.converged & found.converged
         return sqnr_db(*(part.logits[both] if both.any() else part.logits for part in (self, found)))
 
 
 def final(model: HRM, puzzles: CheckSet, steps: int, task: Task) -> Final:
     """Run ``steps`` steps on every puzzle."""
-    session, logits_of, settled_of = TorchSession(model), [], []
+    session, logits_of, converged_of = TorchSession(model), [], []
     for begin in range(0, len(puzzles), BATCH):
         part = puzzles.rows(slice(begin, begin + BATCH))
         carry = session.initial_carry(len(part))
         for _ in range(steps):
             carry, logits, q = session.step(part.inputs, part.puzzle_ids, carry)
         logits_of.append(logits)
-        settled_of.append(settled(task, part.inputs, logits, q))
-    return Final(np.concatenate(logits_of), np.concatenate(settled_of))
+        converged_of.append(converged(task, part.inputs, logits, q))
+    return Final(np.concatenate(logits_of), np.concatenate(converged_of))
 
 
 def sqnr_db(reference: NDArray[np.float32], found: NDArray[np.float32]) -> float:
@@ -78,7 +78,14 @@ def sqnr_db(reference: NDArray[np.float32], found: NDArray[np.float32]) -> float
 
 
 def find_policy(
-    model: HRM, scales: Mapping[str, float], puzzles: CheckSet, *, task: str, steps: int, floor_db: float, tell: Tell
+    model: HRM,
+    scales: Mapping[str, float],
+    puzzles: CheckSet,
+    *,
+    task: str,
+    steps: int,
+    floor_db: float,
+    on_message: OnMessage,
 ) -> Policy:
     """Rank the layers of ``scales``, each rounded alone; then compute the worst ones in float until the limit holds.
 
@@ -93,7 +100,7 @@ def find_policy(
 
     alone = {}
     for number, (name, scale) in enumerate(scales.items(), 1):
-        tell(f"sensitivity: layer {number} of {len(scales)}, {name}")
+        on_message(f"sensitivity: layer {number} of {len(scales)}, {name}")
         alone[name] = measured({name: scale})
     ranking = sorted(alone, key=lambda name: alone[name])
     in_int8 = dict(scales)
@@ -103,7 +110,7 @@ def find_policy(
         if whole >= floor_db + MARGIN_DB or len(in_int8) == 1:
             break
         before = whole
-        tell(f"sensitivity: without {name}")
+        on_message(f"sensitivity: without {name}")
         del in_int8[name]
         whole = measured(in_int8, (*reasons, name))
         reasons[name] = (

@@ -36,7 +36,7 @@ _ALIVE = ("-o", "ServerAliveInterval=5", "-o", "ServerAliveCountMax=3", "-o", "C
 # No owners, links, devices or pipes: what comes back is files of this user.
 _RSYNC = ("--recursive", "--times", "--protect-args", "--stats", "--timeout=60")
 
-_REFUSALS = (  # words of ssh → (what, mend); waiting does not help against these
+_REFUSALS = (  # words of ssh → (problem, hint); waiting does not help against these
     (
         "REMOTE HOST IDENTIFICATION HAS CHANGED",
         "{host} shows another host key than before: it was installed anew, or it is not {host}",
@@ -71,7 +71,7 @@ class Done:
 class Host:
     """``name`` is anything that ssh takes: an alias, HOST or USER@HOST."""
 
-    def __init__(self, name: str, scratch: Path, config: Path | None, tell: Callable[[str], None]) -> None:
+    def __init__(self, name: str, scratch: Path, config: Path | None, on_message: Callable[[str], None]) -> None:
         if name.startswith("-"):
             raise UserError(f"'{name}' is no host", "hrm-edge remote HOST doctor")
         for tool in ("ssh", "rsync"):
@@ -79,7 +79,7 @@ class Host:
                 raise UserError(f"{tool} is not installed here", f"sudo apt-get install {tool}")
         self.name = name
         self._scratch = scratch
-        self._tell = tell
+        self._on_message = on_message
         self._options = [*(["-F", str(config)] if config else []), "-o", "StrictHostKeyChecking=yes", *_ALIVE]
         if not sys.stdin.isatty():
             self._options += ["-o", "BatchMode=yes"]  # nobody is there to type a password
@@ -166,15 +166,15 @@ class Host:
             if "not found" in said or done.returncode == 127:
                 raise UserError(f"rsync is not installed on {self.name}", "there: sudo apt-get install rsync")
             full = "No space left" in said
-            mend = f"free some space: ssh {self.name} df -h" if full else f"ssh {self.name} ls -ld .cache"
-            raise UserError(f"copying to or from {self.name} failed: {words[0]}", mend)
+            hint = f"free some space: ssh {self.name} df -h" if full else f"ssh {self.name} ls -ld .cache"
+            raise UserError(f"copying to or from {self.name} failed: {words[0]}", hint)
         return done.stdout.decode(errors="replace")
 
     def _failed(self, words: str) -> None:
         host = {"host": self.name, "name": self.name.rpartition("@")[2]}
-        for sign, what, mend in _REFUSALS:
+        for sign, what, hint in _REFUSALS:
             if sign in words:
-                raise UserError(what.format(**host), mend.format(**host))
+                raise UserError(what.format(**host), hint.format(**host))
         lines = [line for line in words.strip().splitlines() if line]
         raise DroppedError(lines[-1] if lines else "the connection was closed")
 
@@ -195,7 +195,7 @@ class Host:
             lost_at = lost_at if lost_at is not None else now
             if now - lost_at > PATIENCE_S:
                 raise UserError(f"{self.name} cannot be reached: {why}", f"ssh {self.name}; then run the same again")
-            self._tell(f"{self.name}: {why}; trying again")
+            self._on_message(f"{self.name}: {why}; trying again")
             time.sleep(pause_s)
             pause_s = min(2 * pause_s, LAST_PAUSE_S)
 
@@ -205,10 +205,10 @@ class ProgressedError(DroppedError):
 
 
 @contextlib.contextmanager
-def reach(name: str, config: Path | None, tell: Callable[[str], None]) -> Iterator[Host]:
+def reach(name: str, config: Path | None, on_message: Callable[[str], None]) -> Iterator[Host]:
     """A connection to ``name`` while the block runs. Raises ``UserError`` where the board cannot be reached."""
     with tempfile.TemporaryDirectory(prefix="hrm-edge-") as scratch:  # readable by this user only, and a short path
-        host = Host(name, Path(scratch), config, tell)
+        host = Host(name, Path(scratch), config, on_message)
         for left in reversed(range(FIRST_TRIES)):
             try:
                 host.connect()
@@ -216,7 +216,7 @@ def reach(name: str, config: Path | None, tell: Callable[[str], None]) -> Iterat
             except DroppedError as error:
                 if not left or "connect to host" in str(error):
                     raise UserError(f"{name} cannot be reached: {error}", f"ssh {name}") from error
-                tell(f"{name}: {error}; trying again")
+                on_message(f"{name}: {error}; trying again")
         try:
             yield host
         finally:

@@ -89,8 +89,8 @@ class Job:
         done = self.host.persistently(lambda: self.host.run(self.space.preamble + script, stdin))
         if done.code:
             words = done.err.strip().splitlines() or [f"exit code {done.code}"]
-            mend = "df -h" if "No space" in done.err else "ls -ld .cache"
-            raise UserError(f"{self.host.name}: the job cannot be written: {words[-1]}", f"ssh {self.host.name} {mend}")
+            hint = "df -h" if "No space" in done.err else "ls -ld .cache"
+            raise UserError(f"{self.host.name}: the job cannot be written: {words[-1]}", f"ssh {self.host.name} {hint}")
 
     def follow(self, out: IO[bytes], after_connect: Callable[[], None] | None = None) -> int | None:
         """Copy the job's stderr to ``out`` until it ends; its exit code, None where the board killed it."""

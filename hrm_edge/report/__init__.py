@@ -1,13 +1,15 @@
 """What ``eval`` and ``bench`` report: closed, versioned schemas with the unit in every name, and their renderings."""
 
-from hrm_edge.report.figures import Z_95, Lost, decibels, latency_ms, lost, wilson_95
+from hrm_edge.report.figures import Z_95, AccuracyDrop, accuracy_drop, decibels, latency_ms, wilson_95
 from hrm_edge.report.power import Gap, IdlePower, Power, RailPower
 from hrm_edge.report.schema import (
     Answers,
     ArcAtViews,
+    ArcCells,
     ArcVotes,
     AtViews,
     BenchReport,
+    CellAccuracy,
     ColdStart,
     Data,
     Engine,
@@ -25,11 +27,14 @@ from hrm_edge.report.schema import (
 
 __all__ = [
     "Z_95",
+    "AccuracyDrop",
     "Answers",
     "ArcAtViews",
+    "ArcCells",
     "ArcVotes",
     "AtViews",
     "BenchReport",
+    "CellAccuracy",
     "ColdStart",
     "Data",
     "Engine",
@@ -37,7 +42,6 @@ __all__ = [
     "Gap",
     "IdlePower",
     "Latency",
-    "Lost",
     "Model",
     "Pace",
     "Paired",
@@ -48,8 +52,8 @@ __all__ = [
     "Report",
     "Sweep",
     "WarmUp",
+    "accuracy_drop",
     "decibels",
     "latency_ms",
-    "lost",
     "wilson_95",
 ]  # fmt: skip

@@ -35,14 +35,14 @@ def wilson_95(successes: int, count: int) -> tuple[float, float]:
 
 
 @dataclass(frozen=True)
-class Lost:
+class AccuracyDrop:
     """Exact accuracy lost, in points, on the same puzzles answered by two models."""
 
     points: float
     interval_95: tuple[float, float]
 
 
-def lost(only_reference: int, only_found: int, count: int) -> Lost:
+def accuracy_drop(only_reference: int, only_found: int, count: int) -> AccuracyDrop:
     """Where ``only_reference`` of ``count`` > 0 puzzles were right before and wrong after, ``only_found`` the reverse.
 
     The interval is Agresti and Min's (2005): half a puzzle more in each of the four cells, which keeps it honest where
@@ -51,7 +51,7 @@ def lost(only_reference: int, only_found: int, count: int) -> Lost:
     b, c, n = only_reference + 0.5, only_found + 0.5, count + 2.0
     middle, spread = (b - c) / n, Z_95 * math.sqrt(b + c - (b - c) ** 2 / n) / n
     points = 100.0 * (only_reference - only_found) / count
-    return Lost(points, (100.0 * (middle - spread), 100.0 * (middle + spread)))
+    return AccuracyDrop(points, (100.0 * (middle - spread), 100.0 * (middle + spread)))
 
 
 def decibels(signal: float, noise: float) -> float:

@@ -108,6 +108,22 @@ class ArcAtViews(Closed):
     solved_at_2: int
 
 
+class CellAccuracy(Closed):
+    """Share of single cells answered rightly, whatever became of the rest of the grid."""
+
+    grid: float = Field(description="of the cells of the right answers' grids")
+    canvas: float = Field(description="of all 900 cells of the canvas, end markers and padding included")
+
+
+class ArcCells(Closed):
+    """Cell accuracy on the questions as they are, beside two answers that take no model."""
+
+    questions: int = Field(description="whose answers are known")
+    model: CellAccuracy = Field(description="answers without augmentation and votes, laid on an empty canvas")
+    copied_input: CellAccuracy = Field(description="the question's own grid as its answer")
+    commonest_colour: CellAccuracy = Field(description="a grid of the question's size in its most frequent colour")
+
+
 class ArcVotes(Closed):
     """What voting made of the answers to augmented questions."""
 
@@ -115,6 +131,7 @@ class ArcVotes(Closed):
     questions: int
     asked: int = Field(description="questions, those without a known answer included")
     by_views: list[ArcAtViews] = Field(description="empty where no answer is known")
+    cells: ArcCells | None = Field(default=None, description="none where no answer is known")
 
 
 class Paired(Closed):

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from rich.table import Table
 
-from hrm_edge.report.schema import Answers, BenchReport, EvalReport, Latency, Paired, Report
+from hrm_edge.report.schema import Answers, BenchReport, CellAccuracy, EvalReport, Latency, Paired, Report
 
 Row = tuple[str, str]
 
@@ -66,12 +66,22 @@ def rows(report: Report) -> list[Row]:
     return found
 
 
+def _cells(share: CellAccuracy) -> str:
+    return f"{_percent(share.grid)} of the grids' cells, {_percent(share.canvas)} with the padding counted"
+
+
 def _answer_rows(report: Report) -> list[Row]:
     arc = report.arc if isinstance(report, EvalReport) else None
     if arc is not None:
         found = [("pass@1, pass@2", f"{_percent(at.pass_at_1)}, {_percent(at.pass_at_2)}") for at in arc.by_views[-1:]]
         known = f"{arc.questions} questions of {arc.tasks} tasks" if arc.questions else "not known"
         found.append(("answers", f"{known}, {arc.asked} asked"))
+        if arc.cells is not None:
+            found += [
+                ("cells right, model", _cells(arc.cells.model)),
+                ("input copied", _cells(arc.cells.copied_input)),
+                ("one colour", _cells(arc.cells.commonest_colour)),
+            ]
         return [*found, ("augmented, exact", f"{_accuracy(report)} of {report.count} before voting")]
     wrong = f"{report.false_verified} of them wrong"
     found = [("exact accuracy", _accuracy(report))]

@@ -10,8 +10,8 @@ from hrm_edge.manifest import STATE_FILE, STEP_FILE, Manifest, read_manifest
 from hrm_edge.runtime.arithmetic import Arithmetic
 from hrm_edge.runtime.host import HostSession
 from hrm_edge.runtime.native.session import NativeSession, available
+from hrm_edge.runtime.openvino import OpenVinoSession
 from hrm_edge.runtime.ort import OrtSession, int8_arithmetic
-from hrm_edge.runtime.ov import OpenVinoSession
 from hrm_edge.runtime.trt.identity import PLAN_FILE, SIDECAR_FILE
 from hrm_edge.session import Session
 

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from hrm_edge.errors import HrmEdgeError
 from hrm_edge.files import read_json, writable_cache, write_json
-from hrm_edge.runtime.compiled import processor
+from hrm_edge.runtime.compile_cache import processor
 
 PROBE = Path(__file__).with_name("probe.onnx")
 INPUTS, OUTPUTS = 64, 48  # K and N of the probe's one product

@@ -13,7 +13,7 @@ from hrm_edge.errors import UserError
 from hrm_edge.manifest import STEP_FILE, Manifest
 from hrm_edge.packages import unusable
 from hrm_edge.quiet import import_onnxruntime
-from hrm_edge.runtime import compiled
+from hrm_edge.runtime import compile_cache
 from hrm_edge.runtime.arithmetic import NO_EXACT_WAY, PROBE, Arithmetic, arithmetic, is_exact
 from hrm_edge.runtime.host import HostSession, Outputs, Port, check_ports
 from hrm_edge.spec import STEP_OUTPUTS
@@ -80,17 +80,20 @@ def _load(path: Path, threads: int | None, manifest: Manifest, multiplies: Arith
     onnxruntime = _import()
     level = onnxruntime.GraphOptimizationLevel
     int8_kernels = multiplies is None or multiplies.products == "int8"
-    folder, key = compiled.graphs_folder(), compiled.key_for(manifest, multiplies.products if multiplies else "")
+    folder, key = (
+        compile_cache.graphs_folder(),
+        compile_cache.key_for(manifest, multiplies.products if multiplies else ""),
+    )
     if key is not None:
         with contextlib.suppress(Exception):  # none there, or made by a version that wrote something else
-            if (known := compiled.find(folder, key, ".onnx")) is not None:
+            if (known := compile_cache.find(folder, key, ".onnx")) is not None:
                 return _session(known[1], threads, level.ORT_DISABLE_ALL, int8_kernels=int8_kernels)
         with contextlib.suppress(Exception):  # a folder that is read-only, a disk that is full
-            _, session = compiled.keep(
+            _, session = compile_cache.keep(
                 folder, key, ".onnx",
                 lambda to: _session(path, threads, level.ORT_ENABLE_ALL, int8_kernels=int8_kernels, keep=to),
             )  # fmt: skip
-            compiled.prune(folder)
+            compile_cache.prune(folder)
             return session
     try:
         return _session(path, threads, level.ORT_ENABLE_ALL, int8_kernels=int8_kernels)

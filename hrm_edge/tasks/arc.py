@@ -9,14 +9,14 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hrm_edge.errors import UserError
 from hrm_edge.tasks import dihedral
-from hrm_edge.tasks.base import PAD_TOKEN, Bools, Tokens, Views
+from hrm_edge.tasks.base import NOT_A_CELL, PAD_TOKEN, Bools, Tokens, Views
 
 Grid = NDArray[np.uint8]  # [R, C], colours 0 to 9
 
@@ -130,6 +130,9 @@ class Arc:
     """
 
     name = "arc"
+    family: ClassVar[Literal["arc"]] = "arc"
+    has_rules: ClassVar[bool] = False
+    distinct_views: ClassVar[None] = None
     vocab = FIRST_COLOUR + COLOURS
     seq_len = SIDE * SIDE
     grid = (SIDE, SIDE, SIDE, SIDE)
@@ -157,6 +160,17 @@ class Arc:
                     )
         return encode(check_grid([[int(character) for character in row] for row in rows]))
 
+    def check_givens(self, tokens: Tokens) -> None:
+        """Every grid is a question."""
+
+    def hopeless(self, tokens: Tokens) -> Bools:
+        """False for every row of [N, S]."""
+        return np.zeros(len(tokens), np.bool_)
+
+    def cell_table(self) -> Tokens:
+        """No character [256] stands for a cell by itself: a grid's size is told by its lines."""
+        return np.full(256, NOT_A_CELL, np.uint8)
+
     def format(self, tokens: Tokens) -> str:
         """The grid on a canvas [S] as rows of digits joined by ``|``; empty where there is none."""
         grid = decode(tokens, *corner(tokens))
@@ -169,6 +183,13 @@ class Arc:
     def verify(self, givens: Tokens, answers: Tokens) -> Bools:
         """False for every row of [N, S]: that an answer is right cannot be told from the question."""
         return np.zeros(np.broadcast_shapes(np.shape(givens)[:-1], np.shape(answers)[:-1]), np.bool_)
+
+    def optimal(self, givens: Tokens, answers: Tokens) -> None:
+        """A question has one answer."""
+
+    def only_answer(self, givens: Tokens) -> Tokens:
+        """Raise ``UserError``: a question alone does not say what its answer is."""
+        raise UserError(f"no rule tells the answer of a {self.name} puzzle", "give a set with answers")
 
     def random_views(self, count: int, rng: np.random.Generator) -> Views:
         """Uniform draws of what holds for a canvas whatever its grids' sizes: transposition, colours but 0 permuted.

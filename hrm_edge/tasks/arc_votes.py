@@ -25,7 +25,7 @@ _Key = tuple[int, int, bytes]
 
 
 @dataclass(frozen=True)
-class Asked:
+class Questions:
     """The augmented questions of a test part."""
 
     identifiers: list[str]
@@ -42,8 +42,8 @@ class Asked:
     def __len__(self) -> int:
         return len(self.identifiers)
 
-    def questions(self) -> list[Question]:
-        """See :func:`questions`."""
+    def originals(self) -> list[Question]:
+        """Return the questions without augmentation, see :func:`questions`."""
         return questions(self.identifiers, self.inputs, self.labels)
 
 

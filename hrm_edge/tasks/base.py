@@ -6,7 +6,7 @@ Axes: N puzzles, S cells (sequence), V vocabulary.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +15,8 @@ Tokens = NDArray[np.uint8]  # [N, S] or [S]
 Bools = NDArray[np.bool_]  # [N]
 
 PAD_TOKEN = 0
+NOT_A_CELL = 255
+"""Stands in a table of characters for those that are no cell."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +63,14 @@ class Task(Protocol):
         """The name used on the command line and in ``dataset.json``."""
 
     @property
+    def family(self) -> Literal["sudoku", "maze", "arc"]:
+        """What its puzzles are, whatever their size: that decides how files of them are read."""
+
+    @property
+    def has_rules(self) -> bool:
+        """A puzzle alone says what a right answer is, so that one can be checked. False: examples elsewhere say it."""
+
+    @property
     def vocab(self) -> int:
         """Number of token ids V, padding (0) included."""
 
@@ -75,6 +85,15 @@ class Task(Protocol):
     def parse(self, text: str) -> Tokens:
         """One puzzle as text to tokens [S]; raises ``UserError`` when it is malformed or breaks the rules."""
 
+    def check_givens(self, tokens: Tokens) -> None:
+        """Raise ``UserError`` that says why tokens [S] are no puzzle: givens that clash, no way to the goal."""
+
+    def hopeless(self, tokens: Tokens) -> Bools:
+        """Per row of [N, S]: would :meth:`check_givens` refuse it?"""
+
+    def cell_table(self) -> Tokens:
+        """The token of every character [256] that is a cell by itself; ``NOT_A_CELL`` for the others."""
+
     def format(self, tokens: Tokens) -> str:
         """Tokens [S] to one line of text (blank = '0')."""
 
@@ -83,6 +102,19 @@ class Task(Protocol):
 
     def verify(self, givens: Tokens, answers: Tokens) -> Bools:
         """Per row of [N, S]: does the answer keep every given and obey all rules? Never repairs anything."""
+
+    def optimal(self, givens: Tokens, answers: Tokens) -> Bools | None:
+        """Per row of [N, S]: is it as good as the label, of which it may differ? None where a puzzle has one answer."""
+
+    def only_answer(self, givens: Tokens) -> Tokens | None:
+        """The right answer [S] to a puzzle [S], by search; ``UserError`` where there is none, or more than one.
+
+        None where the search was given up. Of a maze a shortest path, which need not be the only one.
+        """
+
+    @property
+    def distinct_views(self) -> int | None:
+        """How many symmetries differ, where they are so few that all may be tried; else None."""
 
     def random_views(self, count: int, rng: np.random.Generator) -> Views:
         """``count`` symmetries drawn uniformly: a solution stays a solution under each."""

@@ -7,13 +7,14 @@ characters ``# SGo`` (wall, open, start, goal, path). A length counts moves: a p
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hrm_edge.errors import UserError
 from hrm_edge.tasks import dihedral
-from hrm_edge.tasks.base import Bools, Tokens, Views
+from hrm_edge.tasks.base import NOT_A_CELL, Bools, Tokens, Views
 
 CHARACTERS = "# SGo"
 WALL, OPEN, START, GOAL, PATH = range(1, 6)
@@ -30,6 +31,8 @@ class Maze:
 
     rows: int = 30
     columns: int = 30
+    family: ClassVar[Literal["maze"]] = "maze"
+    has_rules: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         if min(self.rows, self.columns) < 1 or not 2 <= self.seq_len <= MAX_CELLS:
@@ -92,6 +95,18 @@ class Maze:
         if self.shortest(tokens[None])[0] < 0:
             raise UserError("no way leads from S to G in this maze", "check its walls against the original")
 
+    def hopeless(self, tokens: Tokens) -> Bools:
+        """Per row of [N, S]: is a start, a goal or a way between them missing?"""
+        bad = ((tokens == START).sum(axis=1) != 1) | ((tokens == GOAL).sum(axis=1) != 1)
+        bad[~bad] = self.shortest(tokens[~bad]) < 0
+        return np.asarray(bad)
+
+    def cell_table(self) -> Tokens:
+        """The token of every character [256] that is a cell; ``NOT_A_CELL`` for the others."""
+        table = np.full(256, NOT_A_CELL, np.uint8)
+        table[list(CHARACTERS.encode())] = np.arange(1, len(CHARACTERS) + 1)
+        return table
+
     def format(self, tokens: Tokens) -> str:
         """Tokens [S] to one line of S characters ``# SGo``; padding becomes ``?``."""
         return "".join(("?" + CHARACTERS)[token] for token in tokens.tolist())
@@ -134,6 +149,10 @@ class Maze:
         good = np.array(self.verify(givens, answers))
         good[good] = self.length(answers[good]) == self.shortest(givens[good])
         return good
+
+    def only_answer(self, givens: Tokens) -> Tokens:
+        """The label [S] of a maze [S]: of its shortest paths one."""
+        return self.label(givens[None])[0]
 
     def length(self, answers: Tokens) -> NDArray[np.int64]:
         """Moves [N] of the path marked in right answers [N, S]."""
@@ -224,6 +243,11 @@ class Maze:
         board = np.arange(self.seq_len, dtype=np.int64).reshape(self.rows, self.columns)
         kinds = range(dihedral.COUNT) if self.rows == self.columns else dihedral.SAME_SHAPE
         return np.stack([dihedral.transform(board, kind).ravel() for kind in kinds])
+
+    @property
+    def distinct_views(self) -> int:
+        """The eight symmetries of a square, or the four of another rectangle."""
+        return len(self.symmetries())
 
     def views(self, cells: NDArray[np.int64]) -> Views:
         """Views of these cells [N, S]; tokens keep their meaning."""

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import functools
 from dataclasses import dataclass
+from typing import ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hrm_edge.errors import UserError
 from hrm_edge.tasks.base import Bools, Tokens, Views
-from hrm_edge.tasks.sudoku_text import DIGITS, read_grids
+from hrm_edge.tasks.sudoku_text import DIGITS, cell_table, read_grids
 
 BLANK = 1
 FIRST_DIGIT = 2  # the token of digit 1
@@ -29,6 +30,9 @@ class Sudoku:
 
     box_rows: int = 3
     box_cols: int = 3
+    family: ClassVar[Literal["sudoku"]] = "sudoku"
+    has_rules: ClassVar[bool] = True
+    distinct_views: ClassVar[None] = None
 
     def __post_init__(self) -> None:
         if self.box_rows < 1 or self.box_cols < 1 or not 2 <= self.side <= MAX_SIDE:
@@ -92,6 +96,20 @@ class Sudoku:
                 "check that cell against the original puzzle",
             )
 
+    def hopeless(self, tokens: Tokens) -> Bools:
+        """Per row of [N, S]: are two givens of a row, column or box alike?"""
+        digit = np.maximum(tokens, FIRST_DIGIT) - FIRST_DIGIT
+        bits = np.where(tokens >= FIRST_DIGIT, np.left_shift(np.int64(1), digit), 0)
+        clash = np.zeros(len(tokens), np.bool_)
+        for unit in geometry(self).units:
+            cells = bits[:, unit]
+            clash |= cells.sum(axis=1) != np.bitwise_or.reduce(cells, axis=1)  # equal only where no bit comes twice
+        return clash
+
+    def cell_table(self) -> Tokens:
+        """The token of every character [256] that is a cell by itself; ``NOT_A_CELL`` for the others."""
+        return cell_table(self.side)
+
     def format(self, tokens: Tokens) -> str:
         """Tokens [S] to one line of S characters, blank = '0'."""
         return "".join("0" if token < FIRST_DIGIT else DIGITS[token - FIRST_DIGIT] for token in tokens.tolist())
@@ -142,6 +160,15 @@ class Sudoku:
         return np.asarray(obeys)
 
     # -- symmetries ---------------------------------------------------------------------------------------------
+
+    def optimal(self, givens: Tokens, answers: Tokens) -> None:
+        """A proper puzzle has one answer."""
+
+    def only_answer(self, givens: Tokens) -> Tokens | None:
+        """The only solution [S] of givens [S], None where the search was given up; see ``require_unique``."""
+        from hrm_edge.tasks.sudoku_search import require_unique  # which needs this module
+
+        return require_unique(self, givens)
 
     def random_views(self, count: int, rng: np.random.Generator) -> Views:
         """Uniform draws from the group: digits relabelled, bands and rows, stacks and columns shuffled, transposed.

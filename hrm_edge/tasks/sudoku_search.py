@@ -1,7 +1,7 @@
 """Counts and finds the solutions of a Sudoku: bitmask candidates, naked and hidden singles, then a guess.
 
 The functions of the search take flat sequences of integers and use nothing but indexing and integer arithmetic. Here
-they run on Python lists, which needs no compiler on the edge; ``hrm_edge.data.compiled`` compiles the very same
+they run on Python lists, which needs no compiler on the edge; ``hrm_edge.data.sudoku_numba`` compiles the very same
 functions with numba for arrays.
 
 A *level* of ``board`` is ``2 * S + 3 * side + 2`` integers: candidates of each open cell as bits (0 once placed), the

@@ -16,11 +16,10 @@ from typing import NamedTuple, Protocol
 import numpy as np
 
 from hrm_edge.errors import UserError
-from hrm_edge.tasks.base import Tokens
+from hrm_edge.tasks.base import NOT_A_CELL, Tokens
 
 DIGITS = "123456789" + string.ascii_uppercase
 BLANKS = "0._?xX*-"
-NOT_A_CELL = 255  # in the table of characters
 STROKES = "-*"  # blanks that may be lines instead
 _SEPARATORS = "|+!,;:=\"'"  # and white space and the box-drawing block
 _LINE_LIKE = re.compile(r"[-*+=|.:!'\s\u2500-\u257f]*")
@@ -54,8 +53,8 @@ class Cell(NamedTuple):
 class TextError(UserError):
     """A fault at a place of a text: ``line`` and ``column``, both from 1."""
 
-    def __init__(self, line: int, column: int, what: str, mend: str) -> None:
-        super().__init__(what, mend)
+    def __init__(self, line: int, column: int, problem: str, hint: str) -> None:
+        super().__init__(problem, hint)
         self.line, self.column = line, column
 
 
@@ -178,5 +177,5 @@ def alphabet(task: Board) -> str:
 def _bad_character(task: Board, cell: Cell, character: str, place: int) -> TextError:
     row, column = divmod(place, task.side)
     where = f" in row {row + 1}, column {column + 1}" if place < task.seq_len else f" after {place} cells"
-    what = f"bad character {character!r}{where}: no cell of a {task.name} puzzle"
-    return TextError(cell.line, cell.column, what, f"a cell is {alphabet(task)}")
+    problem = f"bad character {character!r}{where}: no cell of a {task.name} puzzle"
+    return TextError(cell.line, cell.column, problem, f"a cell is {alphabet(task)}")

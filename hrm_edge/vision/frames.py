@@ -171,7 +171,7 @@ class Camera:
                 self.reconnects += 1
             except UserError as error:
                 pause_s = min(2 * pause_s, self._backoff_s[1])
-                self.trouble = f"{error.what}; trying again in {pause_s:.0f} s"
+                self.trouble = f"{error.problem}; trying again in {pause_s:.0f} s"
 
     def _drain(self, feed: Feed) -> bool:
         """Read until the source is gone; whether there was any frame."""

@@ -187,8 +187,8 @@ def check_device(path: Path) -> None:
         os.close(os.open(path, os.O_RDWR | os.O_NONBLOCK))
     except FileNotFoundError as error:
         others = cameras(path.parent)
-        mend = f"found: {', '.join(others)}" if others else "plug a camera in, or use another source: --camera browser"
-        raise UserError(f"there is no camera {path}", mend) from error
+        hint = f"found: {', '.join(others)}" if others else "plug a camera in, or use another source: --camera browser"
+        raise UserError(f"there is no camera {path}", hint) from error
     except PermissionError as error:
         raise UserError(f"you may not use {path}", _GROUP) from error
     except OSError as error:

@@ -30,9 +30,9 @@ TIMEOUT_S = 30.0
 _PIECE = 1 << 20
 RECORD_BYTES = 4 << 20  # of an index, a manifest or a card: they are read into memory whole
 LEFTOVER_S = 3600.0
-_MEND = "a location is a folder, an https:// address or hf:OWNER/REPO; 'hrm-edge models --index FOLDER' makes one"
+_HINT = "a location is a folder, an https:// address or hf:OWNER/REPO; 'hrm-edge models --index FOLDER' makes one"
 
-Tell = Callable[[str, int], None]
+OnProgress = Callable[[str, int], None]
 """Takes (file, bytes so far)."""
 
 
@@ -92,10 +92,10 @@ def read_index(location: str) -> Index:
         try:
             return Index.model_validate(read_json(file))
         except ValidationError as error:
-            raise UserError(f"{location}/{INDEX} is no index of models: {error.errors()[0]['msg']}", _MEND) from error
+            raise UserError(f"{location}/{INDEX} is no index of models: {error.errors()[0]['msg']}", _HINT) from error
 
 
-def pull(name: str, location: str, tell: Tell = _silent) -> Path:
+def pull(name: str, location: str, on_progress: OnProgress = _silent) -> Path:
     """Copy a model into the user's shelf and return its artifact folder.
 
     A copy that fails or is killed changes nothing: an older model of that name stays until the new one is whole.
@@ -118,17 +118,17 @@ def pull(name: str, location: str, tell: Tell = _silent) -> Path:
         with tempfile.TemporaryDirectory(dir=zoo.pulled(), prefix=f".{name}.", suffix=".tmp") as scratch:
             fresh = Path(scratch) / name
             fresh.mkdir()
-            _fetch(fresh, entry, location, tell)
+            _fetch(fresh, entry, location, on_progress)
             _place(fresh, target)
     except OSError as error:
         raise os_error(error, target) from error
     return target
 
 
-def _fetch(folder: Path, entry: Entry, location: str, tell: Tell) -> None:
+def _fetch(folder: Path, entry: Entry, location: str, on_progress: OnProgress) -> None:
     """Copy a model's files into ``folder``, and its card beside it, and verify them."""
     name = folder.name
-    _copy(location, f"{name}/{MANIFEST}", folder / MANIFEST, RECORD_BYTES, tell)
+    _copy(location, f"{name}/{MANIFEST}", folder / MANIFEST, RECORD_BYTES, on_progress)
     found = sha256(folder / MANIFEST)
     if found != entry.manifest_sha256:
         raise UserError(
@@ -143,9 +143,9 @@ def _fetch(folder: Path, entry: Entry, location: str, tell: Tell) -> None:
             "use another location",
         )
     for file, about in files.items():
-        _copy(location, f"{name}/{file}", folder / file, about.bytes, tell)
+        _copy(location, f"{name}/{file}", folder / file, about.bytes, on_progress)
     read_manifest(folder)
-    _copy(location, f"{name}{zoo.CARD}", zoo.card_of(folder), RECORD_BYTES, tell)
+    _copy(location, f"{name}{zoo.CARD}", zoo.card_of(folder), RECORD_BYTES, on_progress)
     zoo.read_card(zoo.card_of(folder))
 
 
@@ -196,16 +196,16 @@ def _too_long(what: str, limit: int) -> UserError:
     return UserError(f"{what} is longer than the {limit:,} bytes that it may have", "do not use that location")
 
 
-def _copy(location: str, name: str, target: Path, limit: int, tell: Tell) -> None:
+def _copy(location: str, name: str, target: Path, limit: int, on_progress: OnProgress) -> None:
     """One file of a location to ``target``; ``UserError`` where it has more than ``limit`` bytes."""
     if location.startswith(HUB):
         _copy_from_hub(location.removeprefix(HUB), name, target, limit)
     elif location.startswith(("http://", "https://")):
-        _download(f"{location.rstrip('/')}/{name}", target, limit, tell)
+        _download(f"{location.rstrip('/')}/{name}", target, limit, on_progress)
     else:
         source = Path(location) / name
         if not source.is_file():
-            raise UserError(f"{location} has no {name}", _MEND)
+            raise UserError(f"{location} has no {name}", _HINT)
         if source.stat().st_size > limit:
             raise _too_long(str(source), limit)
         try:
@@ -214,7 +214,7 @@ def _copy(location: str, name: str, target: Path, limit: int, tell: Tell) -> Non
             raise os_error(error, source) from error
 
 
-def _download(url: str, target: Path, limit: int, tell: Tell) -> None:
+def _download(url: str, target: Path, limit: int, on_progress: OnProgress) -> None:
     try:
         with urllib.request.urlopen(url, timeout=TIMEOUT_S) as answer, open(target, "wb") as stream:
             length, done = answer.headers.get("Content-Length", ""), 0
@@ -224,10 +224,10 @@ def _download(url: str, target: Path, limit: int, tell: Tell) -> None:
                 if done > limit:
                     break
                 stream.write(piece)
-                tell(url.rsplit("/", 1)[1], done)
+                on_progress(url.rsplit("/", 1)[1], done)
     except urllib.error.HTTPError as error:
         error.close()
-        raise UserError(f"{url}: the server answers {error.code} {error.reason}", _MEND) from error
+        raise UserError(f"{url}: the server answers {error.code} {error.reason}", _HINT) from error
     except (urllib.error.URLError, TimeoutError, ConnectionError, http.client.HTTPException) as error:
         raise UserError(f"{url}: {getattr(error, 'reason', error)}", "check the address and the network") from error
     if max(done, announced or 0) > limit:

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from hrm_edge.bench.arc import evaluate_arc
+from hrm_edge.bench.arc import cell_accuracies, evaluate_arc
 from hrm_edge.bench.run import evaluate
 from hrm_edge.bench.scenarios import Plan, Solver, offline, single_stream
 from hrm_edge.data.arc import Options, build, read_questions
@@ -17,8 +17,8 @@ from hrm_edge.errors import UserError
 from hrm_edge.report import Data, EvalReport, Model
 from hrm_edge.report.text import markdown, rows
 from hrm_edge.spec import variant_spec
-from hrm_edge.tasks.arc import Arc
-from hrm_edge.tasks.arc_votes import Asked
+from hrm_edge.tasks.arc import Arc, encode
+from hrm_edge.tasks.arc_votes import Questions
 from hrm_edge.tasks.maze import Maze
 from tests.scripted import Oracle
 
@@ -34,33 +34,35 @@ def model(task: str) -> Model:
 
 
 @pytest.fixture(scope="module")
-def asked(tmp_path_factory: pytest.TempPathFactory) -> Asked:
+def questions(tmp_path_factory: pytest.TempPathFactory) -> Questions:
     folder = tmp_path_factory.mktemp("arc") / "data"
     build(folder, Options((str(SAMPLES),), augment=VIEWS - 1))
     return read_questions(folder)
 
 
-def arc_solver(asked: Asked, right: np.ndarray, rows_of_table: int | None = None) -> Solver:
+def arc_solver(questions: Questions, right: np.ndarray, rows_of_table: int | None = None) -> Solver:
     """Answers the questions ``right`` (a mask) as they should be, and repeats the others."""
     spec = variant_spec(
-        "reduced", vocab=12, seq_len=900, hidden=8, heads=1, puzzle_dim=8, puzzles=rows_of_table or asked.table
+        "reduced", vocab=12, seq_len=900, hidden=8, heads=1, puzzle_dim=8, puzzles=rows_of_table or questions.table
     )
     oracle = Oracle(spec, {})
-    oracle.tell(asked.puzzle_ids[right], asked.inputs[right], asked.labels[right], np.full(right.sum(), 2.0))
+    oracle.tell(
+        questions.puzzle_ids[right], questions.inputs[right], questions.labels[right], np.full(right.sum(), 2.0)
+    )
     return Solver(oracle, Arc(), "fixed", 1, 1, 16, 0)
 
 
-def judge(asked: Asked, right: np.ndarray, views: int = VIEWS) -> tuple[EvalReport, dict]:
-    data = Data(path="p", task="arc", puzzles=len(asked), answers="data")
-    return evaluate_arc(arc_solver(asked, right), asked, views, model=model("arc"), data=data, threads=None)
+def judge(questions: Questions, right: np.ndarray, views: int = VIEWS) -> tuple[EvalReport, dict]:
+    data = Data(path="p", task="arc", puzzles=len(questions), answers="data")
+    return evaluate_arc(arc_solver(questions, right), questions, views, model=model("arc"), data=data, threads=None)
 
 
-def test_a_model_that_is_right_under_augmentation_only_needs_the_votes(asked: Asked) -> None:
-    report, file = judge(asked, asked.view > 0)
+def test_a_model_that_is_right_under_augmentation_only_needs_the_votes(questions: Questions) -> None:
+    report, file = judge(questions, questions.view > 0)
     assert report.arc is not None
     assert [(at.views, at.pass_at_1, at.solved_at_2) for at in report.arc.by_views] == [(1, 0, 0), (4, 1, 2), (9, 1, 2)]
     assert (report.arc.tasks, report.arc.questions, report.arc.asked) == (2, 3, 3)
-    assert (report.count, report.exact_accuracy) == (len(asked), 8 / 9)
+    assert (report.count, report.exact_accuracy) == (len(questions), 8 / 9)
     assert (report.views, report.mean_views, report.verified, report.halt) == (VIEWS, VIEWS, 0, "fixed")
     for name in ("00576224", "6ea4a07e"):
         published = json.loads((SAMPLES / f"data/evaluation/{name}.json").read_text())["test"]
@@ -70,45 +72,75 @@ def test_a_model_that_is_right_under_augmentation_only_needs_the_votes(asked: As
     assert "| 4 | 100.00 % | 100.00 % | 2 | 2 |" in markdown(report)
 
 
-def test_the_second_attempt_counts(asked: Asked) -> None:
+def test_the_second_attempt_counts(questions: Questions) -> None:
     """Four of nine votes are right, the others repeat the question: with all votes only the second attempt is."""
-    report, _ = judge(asked, asked.view < 4)
+    report, _ = judge(questions, questions.view < 4)
     assert report.arc is not None
     assert [(at.pass_at_1, at.pass_at_2) for at in report.arc.by_views] == [(1, 1), (1, 1), (0, 1)]
-    few, file = judge(asked, asked.view < 4, views=1)
+    few, file = judge(questions, questions.view < 4, views=1)
     assert few.arc is not None
     assert (few.count, len(few.arc.by_views), len(file)) == (3, 1, 2)
 
 
-def test_questions_without_answers_are_asked_but_not_scored(asked: Asked) -> None:
-    labels = asked.labels.copy()
-    first = np.array([name.startswith("00576224") for name in asked.identifiers])
+def test_questions_without_answers_are_asked_but_not_scored(questions: Questions) -> None:
+    labels = questions.labels.copy()
+    first = np.array([name.startswith("00576224") for name in questions.identifiers])
     labels[first] = 0
-    report, file = judge(replace(asked, labels=labels), np.ones(len(asked), bool))
+    report, file = judge(replace(questions, labels=labels), np.ones(len(questions), bool))
     assert report.arc is not None
     assert (report.arc.tasks, report.arc.questions, report.arc.asked, len(file)) == (1, 2, 3, 2)
     assert (report.count, report.exact_accuracy) == ((~first).sum(), 1.0)
-    report, file = judge(replace(asked, labels=np.zeros_like(labels)), np.ones(len(asked), bool))
+    report, file = judge(replace(questions, labels=np.zeros_like(labels)), np.ones(len(questions), bool))
     assert report.arc is not None
     assert (report.arc.by_views, report.arc.questions, report.count, len(file)) == ([], 0, 0, 2)
     assert ("answers", "not known, 3 asked") in rows(report)
 
 
-def test_a_folder_of_another_build_is_refused(asked: Asked) -> None:
-    solver = arc_solver(asked, asked.view > 0, rows_of_table=7)
+def test_single_cells_are_counted_beside_answers_that_take_no_model(questions: Questions) -> None:
+    """A right model has all cells; one that repeats the question has what copying has, and the canvas counts more."""
+    right, _ = judge(questions, np.ones(len(questions), bool))
+    repeated, _ = judge(questions, np.zeros(len(questions), bool))
+    assert right.arc is not None
+    assert repeated.arc is not None
+    assert right.arc.cells is not None
+    assert repeated.arc.cells is not None
+    assert right.arc.cells.questions == 3
+    assert (right.arc.cells.model.grid, right.arc.cells.model.canvas) == (1, 1)
+    assert repeated.arc.cells.model == repeated.arc.cells.copied_input == right.arc.cells.copied_input
+    assert 0 < repeated.arc.cells.copied_input.grid < 1
+    assert any(name == "input copied" for name, _ in rows(right))
+    blank, _ = judge(replace(questions, labels=np.zeros_like(questions.labels)), np.ones(len(questions), bool))
+    assert blank.arc is not None
+    assert blank.arc.cells is None
+
+
+def test_the_trivial_answers_of_a_small_grid() -> None:
+    """Given 2 2 | 2 1, wanted 2 2 2 | 2 1 1: copying has 4 of 6 cells right, one colour 3."""
+    given, wanted = encode(np.array([[2, 2], [2, 1]], np.uint8)), encode(np.array([[2, 2, 2], [2, 1, 1]], np.uint8))
+    untidy = wanted.copy()
+    untidy[-1] = 5  # far outside of the grid
+    cells = cell_accuracies(given[None], wanted[None], untidy[None])
+    assert cells is not None
+    assert (cells.model.grid, cells.model.canvas) == (1, 1)
+    assert (cells.copied_input.grid, cells.commonest_colour.grid) == (4 / 6, 3 / 6)
+    assert cells.copied_input.canvas == 1 - 5 / 900  # two cells of the grid, three of the end markers around it
+
+
+def test_a_folder_of_another_build_is_refused(questions: Questions) -> None:
+    solver = arc_solver(questions, questions.view > 0, rows_of_table=7)
     data = Data(path="p", task="arc", puzzles=1, answers="data")
     with pytest.raises(UserError, match="puzzle table has 7 rows, p has 46 identifiers"):
-        evaluate_arc(solver, asked, 1, model=model("arc"), data=data, threads=None)
+        evaluate_arc(solver, questions, 1, model=model("arc"), data=data, threads=None)
 
 
 @pytest.mark.parametrize("scenario", [single_stream, offline])
-def test_measuring_asks_with_the_puzzles_own_rows(asked: Asked, scenario) -> None:
-    solver = arc_solver(asked, np.ones(len(asked), bool))
-    measured = scenario(solver, asked.inputs, Plan(0.0), lambda share: None, asked.puzzle_ids)
+def test_measuring_asks_with_the_puzzles_own_rows(questions: Questions, scenario) -> None:
+    solver = arc_solver(questions, np.ones(len(questions), bool))
+    measured = scenario(solver, questions.inputs, Plan(0.0), lambda share: None, questions.puzzle_ids)
     count = len(measured.solutions)
-    assert (measured.solutions.answers == asked.labels[:count]).all()
-    blank = scenario(solver, asked.inputs, Plan(0.0), lambda share: None)
-    assert (blank.solutions.answers == asked.inputs[:count]).all()
+    assert (measured.solutions.answers == questions.labels[:count]).all()
+    blank = scenario(solver, questions.inputs, Plan(0.0), lambda share: None)
+    assert (blank.solutions.answers == questions.inputs[:count]).all()
 
 
 # -- mazes ------------------------------------------------------------------------------------------------------

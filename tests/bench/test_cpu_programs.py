@@ -29,6 +29,7 @@ from hrm_edge.runtime.choose import candidates
 from hrm_edge.solve import solve
 from hrm_edge.spec import variant_spec
 from hrm_edge.tasks import get_task
+from hrm_edge.tasks.samples import sample_file
 from tests.bench.programs import load_program, run_program
 
 CORES = len(os.sched_getaffinity(0))
@@ -257,3 +258,42 @@ def test_the_published_loop_is_the_sessions(cpu_halting: Any) -> None:
     assert (answers == expected.answers).mean() > 0.99
     assert cpu_halting.right(answers, puzzles) == pytest.approx(float((answers == puzzles.labels).all(1).mean()))
     assert cpu_halting.right(np.asarray(puzzles.labels), puzzles) == 1.0
+
+
+# -- share solved against milliseconds -------------------------------------------------------------------------------
+
+
+def test_the_anytime_program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    """Every way solves each puzzle alone; its curve never falls, and ends at what was solved."""
+    program = load_program("anytime", tmp_path, monkeypatch)
+    data = str(sample_file("sudoku"))
+    ways = ("--way", "sudoku-nano", "--way", "sudoku-nano,steps=4,guesses=2")
+    small = ("--data", data, "--machine", "here", "--puzzles", "3", "--budget", "1.0")
+    assert run_program(program, monkeypatch, *small, *ways, "--plot", str(tmp_path / "plot.png")) == 0
+    report = read_json(tmp_path / "benchmarks" / "results" / "here" / f"anytime-{Path(data).name.split('.')[0]}.json")
+    assert [line["way"] for line in report["ways"]] == [*ways[1::2]]
+    for line in report["ways"]:
+        assert line["solved"] == len(line["solved_ms"]) <= 3
+        assert line["solved_ms"] == sorted(line["solved_ms"])
+        counts = list(line["solved_by_ms"].values())
+        assert counts == sorted(counts)
+        assert all(count == sum(ms <= int(mark) for ms in line["solved_ms"])
+                   for mark, count in line["solved_by_ms"].items())  # fmt: skip
+    assert (tmp_path / "plot.png").read_bytes().startswith(b"\x89PNG")
+    assert "1000 ms" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("way", "what"),
+    [
+        ("sudoku-nano,stpes=8", "'stpes=8' is no option of a way"),
+        ("sudoku-nano,steps=many", "'steps=many' is no option of a way"),
+    ],
+)
+def test_a_wrong_way_is_refused_before_anything_runs(
+    way: str, what: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    program = load_program("anytime", tmp_path, monkeypatch)
+    data = str(sample_file("sudoku"))
+    assert run_program(program, monkeypatch, "--data", data, "--machine", "here", "--way", way) == 2
+    assert what in capsys.readouterr().err

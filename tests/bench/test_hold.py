@@ -136,12 +136,12 @@ CASES = [
 ]
 
 
-@pytest.mark.parametrize(("asked", "what", "mend"), CASES)
-def test_what_the_board_refuses_leaves_it_as_it_was(board, asked, what, mend):
+@pytest.mark.parametrize(("asked", "problem", "hint"), CASES)
+def test_what_the_board_refuses_leaves_it_as_it_was(board, asked, problem, hint):
     with pytest.raises(UserError) as caught, keep(board, **asked):
         raise AssertionError("the block must not run")
-    assert what in caught.value.what
-    assert mend in caught.value.mend
+    assert problem in caught.value.problem
+    assert hint in caught.value.hint
     assert board.state == ("15W", "free")
 
 
@@ -159,7 +159,7 @@ def test_sudo_refused(board, sudo):
         hold(lock_clocks=True, system=board.system, become_root=sudo),
     ):
         raise AssertionError("the block must not run")
-    assert "sudo -v" in caught.value.mend
+    assert "sudo -v" in caught.value.hint
     assert board.state == ("15W", "free")
 
 

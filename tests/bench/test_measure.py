@@ -213,7 +213,7 @@ def test_reports_join_measurement_and_score(tmp_path):
         (machines.bare(tmp_path / "bare").system, "auto", "no power meter: ina238: no INA238"),
     ):
         report = bench(
-            s, givens, labels, subject=Subject(MODEL, data), progress=ignore,
+            s, givens, labels, subject=Subject(MODEL, data), on_progress=ignore,
             ask=Ask("offline", Plan(0.05), power=power, system=system),
         )  # fmt: skip
         assert report.power.power_w_mean is None

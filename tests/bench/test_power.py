@@ -162,16 +162,16 @@ def test_jtops_totals_that_are_none(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("failure", "mend"),
+    ("failure", "hint"),
     [("The jtop.service is not active. Please run:\nsudo systemctl restart jtop.service", "systemctl restart jtop"),
      ("Mismatch version jtop service: [4.1] and client: [7.2]", "both one version"),
      ("I can't access jtop.service.\nPlease logout or reboot this board.", "usermod -aG jtop"), ("boom", "boom")],
 )  # fmt: skip
-def test_jtops_failures_come_with_what_mends_them(monkeypatch, failure, mend):
+def test_jtops_failures_come_with_what_fixes_them(monkeypatch, failure, hint):
     jtop_module(monkeypatch, {"VDD_IN": 1.0}, "VDD_IN", failure)
-    with pytest.raises(SensorError, match=mend):
+    with pytest.raises(SensorError, match=hint):
         JtopMeter(Clock())
-    assert mend in explain(RuntimeError(failure))
+    assert hint in explain(RuntimeError(failure))
 
 
 @pytest.mark.parametrize("wave", WAVES, ids=lambda wave: wave.name)

@@ -62,7 +62,7 @@ def train_briefly(folder: Path) -> None:
     """Build ``data`` and train ``run``."""
     from hrm_edge.data.build import Options, build
     from hrm_edge.recipe import Recipe
-    from hrm_edge.train.loop import start
+    from hrm_edge.training.loop import start
 
     build(MINI, folder / "data", Options(source="generate", count=40, test_count=10, seed=0))
     recipe = Recipe.model_validate(

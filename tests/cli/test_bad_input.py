@@ -1,5 +1,5 @@
 """Everything that a quantized export or an engine can be given wrong, on the command line: what is said, how it is
-mended, exit code 2, and nothing left behind. One table, so that none is forgotten; details have tests of their own.
+explained, exit code 2, and nothing left behind. One table, so that none is forgotten; details have tests of their own.
 """
 
 from __future__ import annotations
@@ -47,11 +47,11 @@ XAVIER = Gpu("Xavier", 72, 8, "11.4", 16 << 30)
 Patch = pytest.MonkeyPatch
 
 
-def refused(arguments: list[str], said: str, mend: str, capsys: pytest.CaptureFixture[str]) -> None:
+def refused(arguments: list[str], said: str, hint: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(arguments) == 2
     message = " ".join(capsys.readouterr().err.split())
     assert re.search(said, message), message
-    assert re.search(mend, message), message
+    assert re.search(hint, message), message
 
 
 # -- calibration -----------------------------------------------------------------------------------------------------
@@ -107,10 +107,10 @@ CALIBRATION: dict[str, tuple[Callable[[Path, np.ndarray], Path], str, str]] = {
 
 @pytest.mark.parametrize("case", list(CALIBRATION))
 def test_calibration(case: str, samples: np.ndarray, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    make, said, mend = CALIBRATION[case]
+    make, said, hint = CALIBRATION[case]
     out = tmp_path / "out"
     command = ["export", "sudoku-nano", "--out", str(out), "--int8", "--calibration", str(make(tmp_path, samples))]
-    refused(command, said, mend, capsys)
+    refused(command, said, hint, capsys)
     assert not out.exists()
 
 
@@ -143,9 +143,9 @@ def test_every_precision_on_every_architecture(runtime: Any, sm: int, precision:
         return
     with pytest.raises(UserError) as error:
         check_targets(api, (sm,), precision)
-    assert error.value.what == f"{runtime} does not run {precision} on SM{sm} ({row['chips']})"
+    assert error.value.problem == f"{runtime} does not run {precision} on SM{sm} ({row['chips']})"
     offer = f"export the model with --{row['precisions'][0]}" if row["precisions"] else "use ONNX Runtime"
-    assert error.value.mend.endswith(offer)
+    assert error.value.hint.endswith(offer)
 
 
 def test_a_precision_that_this_gpu_does_not_run(
@@ -187,7 +187,7 @@ ENGINES: dict[str, tuple[Callable[[Path], Any], dict[str, Any], str, str]] = {
 
 @pytest.mark.parametrize("case", list(ENGINES))
 def test_engines(case: str, tmp_path: Path, monkeypatch: Patch, capsys: pytest.CaptureFixture[str]) -> None:
-    change, here, said, mend = ENGINES[case]
+    change, here, said, hint = ENGINES[case]
     folder, simulated = write_singles_artifact(tmp_path / "a", MINI), Device()
     add_engine(folder, simulated_api(simulated))
     change(folder)
@@ -196,7 +196,7 @@ def test_engines(case: str, tmp_path: Path, monkeypatch: Patch, capsys: pytest.C
     monkeypatch.setattr(opening, "find_api", lambda name: api)
     monkeypatch.setattr(opening, "find_gpu", lambda: here.get("gpu", ORIN))
     monkeypatch.setattr(opening, "find_cuda", lambda: CudaPython(cuda_runtime(simulated)))
-    refused(["solve", "0030400000020100", "--model", str(folder)], said, mend, capsys)
+    refused(["solve", "0030400000020100", "--model", str(folder)], said, hint, capsys)
 
 
 # -- building --------------------------------------------------------------------------------------------------------

@@ -37,15 +37,15 @@ REFUSALS = [
 ]
 
 
-@pytest.mark.parametrize(("arguments", "what", "mend"), REFUSALS, ids=[" ".join(row[0]) for row in REFUSALS])
-def test_refusals(run, mini, inside, monkeypatch, arguments, what, mend):
+@pytest.mark.parametrize(("arguments", "problem", "hint"), REFUSALS, ids=[" ".join(row[0]) for row in REFUSALS])
+def test_refusals(run, mini, inside, monkeypatch, arguments, problem, hint):
     monkeypatch.delenv("DISPLAY", raising=False)
     monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
     (inside / "notes.mp4").write_text("no video")
     done = run("demo", *(a.format(mini=mini / "model") for a in arguments))
     assert (done.code, done.out) == (2, "")
-    assert what in done.err
-    assert mend in done.err
+    assert problem in done.err
+    assert hint in done.err
     assert "Traceback" not in done.err
 
 

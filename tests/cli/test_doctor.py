@@ -1,4 +1,4 @@
-"""``hrm-edge doctor`` on this machine: the road is really walked."""
+"""``hrm-edge doctor`` on this machine: the pipeline really runs."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def test_a_machine_that_is_ready():
     assert done.returncode == 0, done.stderr
     found = Diagnosis.model_validate(json.loads(done.stdout))
     assert found.passed
-    assert found.road.startswith("sudoku-nano solved a puzzle in ")
+    assert found.pipeline.startswith("sudoku-nano solved a puzzle in ")
     assert found.backends[0].works
 
 
@@ -47,7 +47,7 @@ def test_the_screen_ends_with_the_next_command():
         ("import os; os.abort()", "importing it crashes Python"),
         ("raise OSError('libgomp.so.1: cannot open shared object file')", "libgomp.so.1"),
         ("raise OSError('[/bold] is no library')", "[/bold] is no library"),  # nothing is taken for markup
-        ("__version__ = '0'", "fails: AttributeError"),  # it loads, and the road shows that it is no ONNX Runtime
+        ("__version__ = '0'", "fails: AttributeError"),  # it loads, and the pipeline shows that it is no ONNX Runtime
     ],
 )
 def test_a_broken_road_exits_1_with_the_mend_and_the_report(text, words, tmp_path):
@@ -57,9 +57,9 @@ def test_a_broken_road_exits_1_with_the_mend_and_the_report(text, words, tmp_pat
     found = Diagnosis.model_validate(json.loads(done.stdout))
     assert not found.passed
     assert found.findings[0].level == "fail"
-    assert words in found.findings[0].what
-    assert "Failed: the default road does not work here" in done.stderr
-    assert found.findings[0].mend in done.stderr.replace("\n", "")
+    assert words in found.findings[0].problem
+    assert "Failed: the default pipeline does not work here" in done.stderr
+    assert found.findings[0].hint in done.stderr.replace("\n", "")
     screen = doctor(before=str(tmp_path))
     assert screen.returncode == 1
     assert words in screen.stdout

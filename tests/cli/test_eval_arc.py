@@ -20,7 +20,7 @@ TINY = {"hidden": 16, "heads": 2, "h_layers": 1, "l_layers": 1, "h_cycles": 1, "
 
 def trained_on(folder: Path, task: str, **model: Any) -> Path:
     from hrm_edge.recipe import Recipe
-    from hrm_edge.train.loop import start
+    from hrm_edge.training.loop import start
 
     recipe = Recipe.model_validate(
         {
@@ -80,7 +80,7 @@ def test_an_artifact_of_arc_answers_the_same_and_is_measured(run, arc):
 def test_what_arc_refuses(run, arc, mini, trained, tmp_path):
     other = tmp_path / "other"
     assert run("data", "build", "arc", "--source", SAMPLES, "--augment", 4, "--seed", 1, "--out", other).code == 0
-    for arguments, what, mend in (
+    for arguments, what, hint in (
         (("eval", arc / "run", "--data", other), "is not the data folder that", "the same sources, options and seed"),
         (("eval", arc / "run", "--data", trained.parent / "data"), "expected arc, found mini-sudoku", "belongs to"),
         (("eval", arc / "run", "--data", mini / "plain.txt"), "plain.txt is no built data folder", "--source "),
@@ -97,7 +97,7 @@ def test_what_arc_refuses(run, arc, mini, trained, tmp_path):
         done = run(*arguments)
         assert (done.code, done.out) == (2, ""), arguments
         assert what in done.err
-        assert mend in done.err
+        assert hint in done.err
     damaged = shutil.copytree(arc / "data", tmp_path / "damaged")
     (damaged / "identifiers.json").unlink()
     assert "identifiers.json: No such file" in run("eval", arc / "run", "--data", damaged).err

@@ -125,12 +125,12 @@ REFUSALS = [
 ]
 
 
-@pytest.mark.parametrize(("arguments", "what", "mend"), REFUSALS, ids=lambda value: str(value)[:30])
-def test_refusals(run, inside, arguments, what, mend):
+@pytest.mark.parametrize(("arguments", "problem", "hint"), REFUSALS, ids=lambda value: str(value)[:30])
+def test_refusals(run, inside, arguments, problem, hint):
     done = run("info", *arguments)
     assert (done.code, done.out) == (2, "")
-    assert what in done.err
-    assert mend in done.err
+    assert problem in done.err
+    assert hint in done.err
 
 
 def test_a_damaged_checkpoint_description(run, tmp_path):

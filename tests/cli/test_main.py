@@ -217,7 +217,7 @@ def test_a_full_disk_behind_stdout_is_reported():
     assert done.stderr.startswith("Error: output: No space left on device\n")
 
 
-def test_an_unwritable_folder_is_the_users_to_mend(tmp_path, monkeypatch, capsys):
+def test_an_unwritable_folder_is_the_users_to_fix(tmp_path, monkeypatch, capsys):
     """The real error of the atomic writer, not a made one: a file stands where a folder is needed."""
     (tmp_path / "file").write_text("")
 

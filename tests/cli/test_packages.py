@@ -32,7 +32,7 @@ def hrm_edge(*arguments: object, module: str, text: str, folder: Path) -> subpro
 
 PICTURE = ("solve", "{}/a.jpg")
 EASY = ("solve", "002968470000017200090002016783106020021079053540000061015820007000005000074031009")
-CASES = [  # module, what its import raises, a command that needs it, what mends it
+CASES = [  # module, what its import raises, a command that needs it, what fixes it
     ("cv2", ABI, PICTURE, "it is built for another NumPy: "),
     ("cv2", "raise AttributeError('_ARRAY_API not found')", PICTURE, "or for apt's: 'numpy<2'"),
     ("cv2", GL, PICTURE, "take the build without windows: "),
@@ -92,5 +92,5 @@ def test_an_error_inside_a_package_that_has_loaded_is_not_its_import():
     assert failed_import(used.value) is None
     assert failed_import(ImportError("cannot import name", name="hrm_edge.x")) is None
     assert failed_import(ImportError("libfoo.so", name="some_library")) == "some_library"
-    assert "PIL is not installed" in unusable("PIL", ModuleNotFoundError("x", name="PIL")).what
-    assert unusable("PIL", ModuleNotFoundError("x", name="PIL")).mend == "pip install pillow"
+    assert "PIL is not installed" in unusable("PIL", ModuleNotFoundError("x", name="PIL")).problem
+    assert unusable("PIL", ModuleNotFoundError("x", name="PIL")).hint == "pip install pillow"

@@ -224,15 +224,15 @@ BAD_FILES: list[tuple[Any, str, str]] = [
 ]
 
 
-@pytest.mark.parametrize(("content", "what", "mend"), BAD_FILES, ids=[what[:40] for _, what, _ in BAD_FILES])
-def test_bad_files(run, tmp_path, content, what, mend):
+@pytest.mark.parametrize(("content", "problem", "hint"), BAD_FILES, ids=[problem[:40] for _, problem, _ in BAD_FILES])
+def test_bad_files(run, tmp_path, content, problem, hint):
     torch.save(content, tmp_path / "m.pt")
     write_config(tmp_path)
     for verb in (["info"], ["eval", "--data", sample_file("sudoku")], ["export", "--out", tmp_path / "out"]):
         done = run(verb[0], tmp_path / "m.pt", *verb[1:])
         assert (done.code, done.out) == (2, "")
-        assert what in done.err
-        assert mend in done.err
+        assert problem in done.err
+        assert hint in done.err
     assert not (tmp_path / "out").exists()
     assert not Path("/tmp/hrm-edge-was-here").exists()
 
@@ -295,13 +295,13 @@ BAD_CONFIGS = [
 ]
 
 
-@pytest.mark.parametrize(("text", "what"), BAD_CONFIGS, ids=[what[:40] for _, what in BAD_CONFIGS])
-def test_bad_configs(run, folder, tmp_path, text, what):
+@pytest.mark.parametrize(("text", "problem"), BAD_CONFIGS, ids=[problem[:40] for _, problem in BAD_CONFIGS])
+def test_bad_configs(run, folder, tmp_path, text, problem):
     shutil.copy(folder / "step_300", tmp_path)
     (tmp_path / CONFIG).write_text(text)
     done = run("info", tmp_path / "step_300")
     assert (done.code, done.out) == (2, "")
-    assert what in done.err
+    assert problem in done.err
     assert CONFIG in done.err
 
 

@@ -50,6 +50,13 @@ def test_a_typed_puzzle_for_people(run, nine):
     assert done.out.splitlines()[-1] == f"Next: hrm-edge eval {model} --data PUZZLES"
 
 
+def test_views_at_the_same_time_are_counted_like_others(run, nine):
+    model, _, _, hard = nine
+    views = ("--views", 5, "--max-steps", 20, "--parallel-views", 4)
+    done = run("solve", hard, "--model", model, *views)
+    assert (done.code, "not solved (100 steps, 5 views" in done.out) == (1, True)
+
+
 def test_a_puzzle_beyond_the_model_is_never_shown_as_solved(run, nine):
     model, _, _, hard = nine
     done = run("solve", hard, "--model", model, "--views", 3, "--max-steps", 20)

@@ -18,7 +18,7 @@ from hrm_edge.model.load import load_model
 from hrm_edge.model.session import TorchSession
 from hrm_edge.recipe import load_recipe
 from hrm_edge.tasks import get_task
-from hrm_edge.train.loop import start
+from hrm_edge.training.loop import start
 
 RECIPE = Path(__file__).parent.parent.parent / "recipes/sudoku_nano_more.yaml"
 
@@ -69,7 +69,7 @@ def test_what_cannot_be_trained_on(nine, tmp_path):
     ):
         with pytest.raises(UserError, match=what) as error:
             load_initial(name)
-        assert error.value.mend
+        assert error.value.hint
     recipe = load_recipe(RECIPE, [f"data={nine}", "init=sudoku-nano", "model.hidden=64", "train.batch=4"])
     with pytest.raises(UserError, match=r"sudoku-nano: .* is .*, a nano model needs"):
         start(recipe, tmp_path / "run", resume=False, load=load_initial)

@@ -230,7 +230,7 @@ def test_command_line_and_subsample(tmp_path: Path, capsys: pytest.CaptureFixtur
 def test_votes_over_a_built_folder(folder: Path) -> None:
     """A model that is always right has every vote, and its submission holds the published answers."""
     part = read_questions(folder)
-    asked = part.questions()
+    asked = part.originals()
     assert [question.task for question in asked] == [task.name for task in read_all([ARC]) if task.asked
                                                      for _ in task.test]  # fmt: skip
     votes = Votes()
@@ -245,7 +245,7 @@ def test_the_first_tasks_with_all_their_augmentations(folder: Path) -> None:
     part = read_questions(folder, 1)
     assert {split_identifier(name)[0] for name in part.identifiers} == {EVALUATION[0]}
     assert sorted(set(part.view.tolist())) == list(range(13))
-    assert (part.view == 0).sum() == len(part.questions())
+    assert (part.view == 0).sum() == len(part.originals())
     assert len(read_questions(folder, 9)) == len(read_questions(folder)) > len(part)
 
 
@@ -258,7 +258,7 @@ def test_questions_without_answers(tmp_path: Path) -> None:
     build(tmp_path / "out", Options((str(source),), augment=3))
     part = read_questions(tmp_path / "out")
     assert (part.labels[: len(task["test"]) * 4] == 0).all()
-    asked = part.questions()
+    asked = part.originals()
     assert asked[0].output is None
     assert (asked[0].input == np.array(task["test"][0]["input"])).all()
 
@@ -284,7 +284,7 @@ def test_folders_of_both_published_tools_load(folder: Path, tmp_path: Path) -> N
     part = read_questions(copy)
     votes = Votes()
     votes.add(part.identifiers, part.inputs, part.labels, np.zeros(len(part)))
-    assert score(votes, part.questions()).pass_at[1] == 1.0
+    assert score(votes, part.originals()).pass_at[1] == 1.0
     (copy / "identifiers.json").write_text(json.dumps(trm[1:]))
     with pytest.raises(UserError, match="91 names, not 92"):
         read_questions(copy)
@@ -331,8 +331,8 @@ def test_bad_archives(tmp_path: Path) -> None:
     ):  # fmt: skip
         with pytest.raises(UserError, match=message) as caught:
             read_tasks(path)
-        assert caught.value.mend
-        assert str(path) in caught.value.what
+        assert caught.value.hint
+        assert str(path) in caught.value.problem
 
 
 @pytest.mark.parametrize(

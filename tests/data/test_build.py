@@ -134,7 +134,7 @@ def test_table_and_next_command(tmp_path: Path, capsys: pytest.CaptureFixture[st
     out = capsys.readouterr().out
     assert "mini-sudoku in" in out
     assert "train" in out
-    assert out.rstrip().endswith(f"hrm-edge train recipes/mini-sudoku_nano.yaml --set data={tmp_path / 'd'}")
+    assert out.rstrip().endswith(f"hrm-edge train mini-sudoku_nano --data {tmp_path / 'd'}")
 
 
 @pytest.mark.parametrize(

@@ -213,8 +213,8 @@ def test_faults_name_file_line_and_column(tmp_path: Path, text: str, message: st
     path = write(tmp_path / "a.txt", text)
     with pytest.raises(UserError, match=message) as caught:
         read_puzzles(path, NINE)
-    assert str(path) in caught.value.what
-    assert caught.value.mend
+    assert str(path) in caught.value.problem
+    assert caught.value.hint
 
 
 def test_zero_is_not_taken_for_a_blank_where_it_may_be_a_digit() -> None:

@@ -119,7 +119,7 @@ def test_damaged_folders(mini_folder: Path, tmp_path: Path, damage: Callable[[Pa
     damage(folder / "train")
     with pytest.raises(UserError, match=message) as caught:
         read_part(folder, "train", MINI)
-    assert caught.value.mend
+    assert caught.value.hint
 
 
 def test_pickled_objects_are_refused(mini_folder: Path, tmp_path: Path) -> None:

@@ -187,7 +187,7 @@ def test_bad_arrays(tmp_path: Path, arrays: dict[str, np.ndarray], message: str)
     np.savez(tmp_path / "mazes.npz", **arrays)
     with pytest.raises(UserError, match=message) as caught:
         read_puzzles(tmp_path / "mazes.npz", SMALL)
-    assert caught.value.mend
+    assert caught.value.hint
 
 
 def test_torn_arrays_and_missing_files(tmp_path: Path) -> None:

@@ -210,7 +210,7 @@ def test_a_new_reading_ends_the_thought_about_the_last_one():
 def test_a_refused_reading_is_judged_again_later(nano, monkeypatch):
     thinker = Thinker(nano, NINE)
     thought = ended(thinker.think(reading_of(TWO_FIVES)))
-    assert "two 5s in row 3" in thought.refused.what
+    assert "two 5s in row 3" in thought.refused.problem
     assert (thought.givens, thought.solution) == (None, None)
     assert thinker.think(reading_of(TWO_FIVES)) is thought
     monkeypatch.setattr("hrm_edge.demo.thinker.REFUSED_S", 0.0)

@@ -42,19 +42,19 @@ def test_a_port_in_use_and_hosts_that_are_not_ours():
         port = taken.getsockname()[1]
         with pytest.raises(UserError, match=f"port {port}: Address already in use") as caught:
             bind(Address("127.0.0.1", port))
-        assert f"--web {port + 1}" in caught.value.mend
+        assert f"--web {port + 1}" in caught.value.hint
     with pytest.raises(UserError, match="unknown host"):
         bind(Address("no.such.host.invalid", 8000))
     with pytest.raises(UserError, match="cannot listen") as caught:
         bind(Address("0.0.0.1", 8000))  # of "this network": no machine has it
-    assert "ip address" in caught.value.mend
+    assert "ip address" in caught.value.hint
 
 
 def test_https(make, tmp_path):
     cert, key = tmp_path / "cert.pem", tmp_path / "key.pem"
     with pytest.raises(UserError, match="No such file") as caught:
         check_tls(cert, key)
-    command = caught.value.mend.partition(": ")[2]  # the mend is a command that works
+    command = caught.value.hint.partition(": ")[2]  # the hint is a command that works
     subprocess.run(command.split(), cwd=tmp_path, check=True, capture_output=True)
     with serving(make(), tls=(cert, key)) as site:
         context = ssl.create_default_context(cafile=cert)

@@ -14,7 +14,7 @@ from hrm_edge.device.clocks import power_mode, power_modes
 from hrm_edge.device.identity import describe_device, is_jetson, package_version
 from hrm_edge.device.matrix import jetpack_of
 from hrm_edge.device.rails import total_of
-from hrm_edge.device.sensors import HWMON_MEND, RAPL_MEND, ina3221_rails, power_sources, rapl_zones
+from hrm_edge.device.sensors import HWMON_HINT, RAPL_HINT, ina3221_rails, power_sources, rapl_zones
 from hrm_edge.device.state import read_state, warnings_after, warnings_before
 from hrm_edge.device.system import System
 from hrm_edge.doctor.machine import Import, Machine
@@ -209,17 +209,17 @@ def test_channels_that_are_not_connected_are_no_rails(tmp_path):
     assert names == ["VDD_GPU_SOC", "VDD_CPU_CV", "VIN_SYS_5V0", "VDDQ_VDD2_1V8AO"]
 
 
-def test_what_cannot_be_read_comes_with_the_line_that_mends_it(tmp_path):
+def test_what_cannot_be_read_comes_with_the_line_that_fixes_it(tmp_path):
     nano = machines.orin_nano(tmp_path / "nano")
     found = sources(Closed(nano.root, nano.system.programs, closed="curr1_input"))["ina3221"]
     assert "curr1_input is not readable" in (found.problem or "")
-    assert found.mend == HWMON_MEND
+    assert found.hint == HWMON_HINT
     pc = machines.rapl(machines.rtx_pc(tmp_path / "pc"), {"package-0": 5, "core": 3, "dram": 2})
     assert [zone.name for zone in rapl_zones(pc.system)] == ["package-0", "dram-0"]
     assert sources(pc.system)["rapl"].rails == ("package-0", "dram-0")
     found = sources(Closed(pc.root, pc.system.programs, closed="energy_uj"))["rapl"]
     assert "energy_uj is not readable" in (found.problem or "")
-    assert found.mend == RAPL_MEND
+    assert found.hint == RAPL_HINT
     torn = machines.orin_nx(tmp_path / "nx").write({"/sys/bus/i2c/drivers/ina3221/1-0040/hwmon/hwmon3/in2_input": "?"})
     assert "rail VDD_CPU_GPU_CV cannot be read" in (sources(torn.system)["ina3221"].problem or "")
 

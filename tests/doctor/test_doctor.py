@@ -9,23 +9,25 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
 
-from hrm_edge.device.matrix import load_matrix
+from hrm_edge.device.matrix import load_matrix, starts_with
 from hrm_edge.doctor import Diagnosis, diagnose
 from hrm_edge.doctor.findings import LEVELS
-from hrm_edge.doctor.machine import Import, Interpreter, Machine, Package
+from hrm_edge.doctor.machine import GpuSession, Import, Interpreter, Machine, Package, try_gpu
 from hrm_edge.errors import UserError
 from tests.doctor import trees
 from tests.doctor.trees import ALL, MISSING, VENV, Tree
 
+ROOT = Path(__file__).parents[2]
 NO_MODULE = "ModuleNotFoundError: No module named"
 
 
-def road() -> str:
+def pipeline() -> str:
     return "solved"
 
 
-def look(tree: Tree, root: Path, walk: Callable[[], str] = road) -> Diagnosis:
+def look(tree: Tree, root: Path, walk: Callable[[], str] = pipeline) -> Diagnosis:
     return diagnose(tree.machine(root), walk)
 
 
@@ -53,7 +55,7 @@ def test_findings_of_a_machine(name, tmp_path):
     assert [name for name in names(diagnosis) if name not in optional] == found
     assert [backend.name for backend in diagnosis.backends if backend.works] == working
     assert diagnosis.passed
-    assert all(finding.mend for finding in diagnosis.findings)
+    assert all(finding.hint for finding in diagnosis.findings)
 
 
 BOARDS = {
@@ -85,9 +87,9 @@ def test_torch_that_belongs_to_the_jetpack_is_no_finding(tmp_path):
 
 
 def test_the_mend_of_a_power_mode_has_the_boards_own_number(tmp_path):
-    mends = {finding.name: finding.mend for finding in look(NANO(), tmp_path).findings}
-    assert "--power-mode MAXN_SUPER" in mends["power-mode"]
-    assert "sudo nvpmodel -m 2" in mends["power-mode"]
+    remedies = {finding.name: finding.hint for finding in look(NANO(), tmp_path).findings}
+    assert "--power-mode MAXN_SUPER" in remedies["power-mode"]
+    assert "sudo nvpmodel -m 2" in remedies["power-mode"]
 
 
 def test_our_own_step_needs_a_compiler_and_onnx(tmp_path):
@@ -129,7 +131,21 @@ def changed(tree: Tree, files: dict[str, str | None]) -> Tree:
 
 
 NANO = trees.orin_nano_jp62
+# As try_cuda says them: tests/runtime/test_trt_session.py
+NO_BINDING = GpuSession(
+    error="nothing to move data to the GPU with: No module named 'cuda'",
+    hint="pip install 'hrm-edge[gpu]' (cuda-python), or pycuda",
+)
+OLD_DRIVER = GpuSession(
+    error="cuda-python is for CUDA 13.4, this driver runs CUDA 12.6 (cudaSetDevice failed with …)",
+    hint="pip install 'cuda-python==12.*', or a newer driver",
+)
+NO_DRIVER = GpuSession(error="CUDA: there is no driver", hint="docker run --runtime nvidia")
 NO_TENSORRT = {"onnxruntime": trees.ORT, "tensorrt": MISSING}
+
+
+def binding(version: str) -> dict[str, Package]:
+    return {"cuda-python": Package(version=version, from_apt=False)}
 
 
 def torch(version: str, bridge: str) -> dict[str, Package]:
@@ -139,7 +155,7 @@ def torch(version: str, bridge: str) -> dict[str, Package]:
     }
 
 
-CASES = [  # (finding, level, words of what, words of mend, tree)
+CASES = [  # (finding, level, words of the problem, words of the hint, tree)
     ("venv-isolated", "warn", "does not see apt's packages", f"{VENV}/pyvenv.cfg",
      lambda: replace(changed(NANO(), trees.venv(False)), imports=NO_TENSORRT)),
     ("venv-python", "warn", "this is Python 3.12; apt's TensorRT 10.3.0.30 is made for 3.10", "python3.10 -m venv",
@@ -198,6 +214,18 @@ CASES = [  # (finding, level, words of what, words of mend, tree)
      lambda: replace(NANO(), imports={"onnxruntime": Import(error=f"{NO_MODULE} 'onnxruntime'")})),
     ("onnxruntime", "fail", "does not load (importing it crashes Python)", "install --force-reinstall onnxruntime",
      lambda: replace(NANO(), imports={"onnxruntime": Import(error="importing it crashes Python")})),
+    ("engine-session", "fail", "engines cannot run here: nothing to move data", "pip install 'cuda-python==12.6.*'",
+     lambda: replace(NANO(), gpu=NO_BINDING)),
+    ("engine-session", "fail", "engines cannot run here: nothing to move data", "pip install 'cuda-python==13.*'",
+     lambda: replace(trees.thor_jp71(), gpu=NO_BINDING)),
+    ("engine-session", "fail", "is for CUDA 13.4, this driver runs CUDA 12.6", "pip install 'cuda-python==12.6.*'",
+     lambda: replace(NANO(), gpu=OLD_DRIVER, packages=binding("13.4.4"))),
+    ("engine-session", "fail", "CUDA: there is no driver", "--runtime nvidia",
+     lambda: replace(NANO(), gpu=NO_DRIVER, packages=binding("12.6.2.post1"))),
+    ("engine-session", "warn", "engines cannot run here: nothing to move data", "pip install 'hrm-edge[gpu]'",
+     lambda: replace(trees.rtx_desktop(), gpu=NO_BINDING)),
+    ("cuda-python", "warn", "is for another CUDA than this JetPack's (cuda-python 12.6)", "'cuda-python==12.6.*'",
+     lambda: replace(NANO(), packages=binding("13.4.4"))),
     ("memory", "fail", "only 71 MiB of memory are free", "swap",
      lambda: changed(NANO(), {"proc/meminfo": trees.meminfo(0.1)})),
     ("disk-home", "fail", "only 2 MiB are free on the disk of home", "df -h", lambda: replace(NANO(), free=2 << 20)),
@@ -205,18 +233,21 @@ CASES = [  # (finding, level, words of what, words of mend, tree)
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("name", "level", "what", "mend", "make"), CASES, ids=lambda value: str(value)[:20])
-def test_a_fault_is_found_and_its_mend_named(name, level, what, mend, make, tmp_path):
+@pytest.mark.parametrize(("name", "level", "problem", "hint", "make"), CASES, ids=lambda value: str(value)[:20])
+def test_a_fault_is_found_and_its_mend_named(name, level, problem, hint, make, tmp_path):
     diagnosis = look(make(), tmp_path)
     (finding,) = [finding for finding in diagnosis.findings if finding.name == name]
     assert finding.level == level
-    assert what in finding.what
-    assert mend in finding.mend
+    assert problem in finding.problem
+    assert hint in finding.hint
     assert diagnosis.passed is (level != "fail")
     order = [LEVELS.index(finding.level) for finding in diagnosis.findings]
     assert order == sorted(order)
-    if level == "fail":
-        assert diagnosis.road.startswith("not tried")
+    if name == "engine-session":  # beside the default pipeline, which is walked
+        assert diagnosis.pipeline == pipeline()
+        assert not any(backend.works for backend in diagnosis.backends if backend.name.startswith("tensorrt"))
+    elif level == "fail":
+        assert diagnosis.pipeline.startswith("not tried")
 
 
 def test_a_road_that_fails_is_the_worst_finding(tmp_path):
@@ -226,8 +257,8 @@ def test_a_road_that_fails_is_the_worst_finding(tmp_path):
     diagnosis = look(NANO(), tmp_path, broken)
     assert not diagnosis.passed
     assert diagnosis.findings[0].name == "road"
-    assert "hash mismatch" in diagnosis.findings[0].what
-    assert diagnosis.findings[0].mend == "install again"
+    assert "hash mismatch" in diagnosis.findings[0].problem
+    assert diagnosis.findings[0].hint == "install again"
 
 
 def test_a_bug_on_the_road_is_a_finding_too(tmp_path):
@@ -235,7 +266,7 @@ def test_a_bug_on_the_road_is_a_finding_too(tmp_path):
         raise ZeroDivisionError("oops")
 
     diagnosis = look(NANO(), tmp_path, bug)
-    assert "ZeroDivisionError: oops" in diagnosis.findings[0].what
+    assert "ZeroDivisionError: oops" in diagnosis.findings[0].problem
     assert not diagnosis.passed
 
 
@@ -273,13 +304,13 @@ def test_garbage_never_stops_it(seed, tmp_path):
     garble(rng, tmp_path)
     answers = ["", "\0", ",,,", "a,b,c\n,,\n", "CUDA Version: x", "NV Power Mode: ", "x, ², ³"]
     tree.programs = {name: rng.choice([*answers, text]) for name, text in tree.programs.items()}
-    diagnosis = diagnose(tree.over(tmp_path), road)
+    diagnosis = diagnose(tree.over(tmp_path), pipeline)
     assert Diagnosis.model_validate_json(diagnosis.model_dump_json()) == diagnosis
 
 
 def test_this_machine():
-    """The real one, with its real packages: the road is not walked here (tests/cli does)."""
-    diagnosis = diagnose(Machine(), road)
+    """The real one, with its real packages: the pipeline is not run here (tests/cli does)."""
+    diagnosis = diagnose(Machine(), pipeline)
     assert diagnosis.facts.onnxruntime.version is not None
     assert diagnosis.facts.resources.memory_bytes
     assert "numpy" in diagnosis.facts.packages
@@ -297,8 +328,7 @@ def test_an_import_that_crashes_is_told(tmp_path, monkeypatch):
 
 
 def test_the_matrix_is_the_one_in_jetson():
-    root = Path(__file__).parents[2]
-    assert (root / "jetson/matrix.yaml").resolve() == (root / "hrm_edge/device/jetpack.yaml").resolve()
+    assert (ROOT / "jetson/matrix.yaml").resolve() == (ROOT / "hrm_edge/device/jetpack.yaml").resolve()
 
 
 @pytest.mark.parametrize(
@@ -309,3 +339,33 @@ def test_the_matrix_is_the_one_in_jetson():
 def test_the_jetpack_of_an_l4t(version, jetpack):
     release = load_matrix().release_of(version)
     assert (release.jetpack if release else None) == jetpack
+
+
+@pytest.mark.parametrize("name", ["orin-nano-jp6.2", "thor-jp7.1"])
+def test_a_jetson_with_the_binding_says_what_runs_its_engines(name, tmp_path):
+    diagnosis = look(replace(ALL[name](), packages=binding("12.6.2" if "6.2" in name else "13.0.3")), tmp_path)
+    assert "cuda-python" not in names(diagnosis)
+    assert "by cuda-python on" in next(one.why for one in diagnosis.backends if one.name == "tensorrt")
+
+
+def test_every_release_pins_the_cuda_python_of_its_cuda():
+    """constraints.txt is what setup.sh and the wheelhouse take: its pin for a JetPack's Python is the matrix's."""
+    pins = [
+        Requirement(line)
+        for line in (ROOT / "constraints.txt").read_text().splitlines()
+        if line.startswith("cuda-python=")
+    ]
+    for release in load_matrix().releases:
+        where = {"python_full_version": f"{release.python}.0", "platform_machine": "aarch64", "sys_platform": "linux"}
+        (pin,) = [pin for pin in pins if pin.marker is None or pin.marker.evaluate(where)]
+        assert starts_with(str(pin.specifier).removeprefix("=="), release.cuda_python), release
+        assert starts_with(release.cuda, release.cuda_python), release
+
+
+def test_a_machine_without_a_gpu_says_that_nothing_moves_data():
+    found = try_gpu()
+    if found.binding:
+        pytest.skip("there is a GPU")
+    assert found.error is not None
+    assert found.hint
+    assert "no driver" in found.error or "nothing to move data" in found.error

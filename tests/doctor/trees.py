@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from hrm_edge.device.system import System
-from hrm_edge.doctor.machine import Import, Interpreter, Machine, Package
+from hrm_edge.doctor.machine import GpuSession, Import, Interpreter, Machine, Package
 
 ORT = Import(version="1.23.2", providers=["CPUExecutionProvider"])
 MISSING = Import(error="ModuleNotFoundError: No module named 'tensorrt'")
@@ -31,6 +31,7 @@ class Tree:
     groups: frozenset[str] = frozenset({"ada", "video", "render", "i2c"})
     free: int = 50 << 30
     usable: bool = True
+    gpu: GpuSession = field(default_factory=lambda: GpuSession(binding="cuda-python", runtime="12.6", driver="13.0"))
 
     def machine(self, root: Path) -> Machine:
         for name, text in self.files.items():
@@ -51,6 +52,7 @@ class Tree:
             system=System(root, lambda command: self.programs.get(" ".join(command))),
             package=self.packages.get,
             imports=self.imported,
+            gpu=lambda: self.gpu,
             int8={"ort": "exact 8-bit products"}.get,
             python=self.python,
             architecture=self.architecture,

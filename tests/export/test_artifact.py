@@ -19,14 +19,14 @@ from hrm_edge.manifest import Manifest, Parity, read_manifest
 from hrm_edge.model.hrm import HRM
 from hrm_edge.model.load import load_model
 from hrm_edge.model.session import TorchSession
-from hrm_edge.parity import CheckSet, Lost, Measured, cosines, judge, measure
+from hrm_edge.parity import AccuracyDrop, CheckSet, Measured, cosines, judge, measure
 from hrm_edge.quant.policy import int8_layers
 from hrm_edge.recipe import Limits, Quantization, Recipe
 from hrm_edge.report import decibels
 from hrm_edge.runtime import open_artifact
 from hrm_edge.solve import solve
 from hrm_edge.tasks import get_task
-from hrm_edge.train.loop import start
+from hrm_edge.training.loop import start
 
 
 @pytest.fixture(scope="module")
@@ -168,28 +168,30 @@ def test_the_gate_names_every_miss() -> None:
         steps=4, puzzles=100, logits_max_abs=1.0, logits_median_abs=0.1, logits_sqnr_db=19.0, carry_cosine=0.9,
         same_answers=0.5, carry_cosine_mean=0.99,
     )  # fmt: skip
-    gate = judge(Measured([parity], [], Lost(0.6, (0.1, 1.1))), "int8", Limits())
+    gate = judge(Measured([parity], [], AccuracyDrop(0.6, (0.1, 1.1))), "int8", Limits())
     assert [f.split(",")[0] for f in gate.failures] == [
         "SQNR of the logits is 19.0 dB after 4 steps on 100 puzzles",
         "the carry's mean cosine with torch's is 0.9900 after 4 steps on 100 puzzles",
         "exact accuracy falls by 0.60 points on 100 puzzles (95 %: +0.10 to +1.10)",
     ]
     loose = Limits(sqnr_db_fp16=19.0, sqnr_db_int8=19.0, carry_cosine=0.99)
-    assert judge(Measured([parity], [], Lost(0.5, (0.0, 1.0))), "int8", loose).passed
-    assert not judge(Measured([parity], [], Lost(0.2, (0.0, 1.0))), "fp16", loose).passed  # float16 may lose 0.1 only
+    assert judge(Measured([parity], [], AccuracyDrop(0.5, (0.0, 1.0))), "int8", loose).passed
+    assert not judge(
+        Measured([parity], [], AccuracyDrop(0.2, (0.0, 1.0))), "fp16", loose
+    ).passed  # float16 may lose 0.1 only
     assert len(judge(Measured([parity], [], None), "fp32", Limits()).failures) == 2
 
 
 def test_the_gate_holds_the_puzzles_that_both_settle_unless_they_are_too_few() -> None:
     figures = {"steps": 4, "logits_max_abs": 1.0, "logits_median_abs": 0.1, "carry_cosine": 0.9, "same_answers": 0.5}
     everywhere = Parity(puzzles=100, logits_sqnr_db=10.0, carry_cosine_mean=0.9, **figures)
-    settled = Parity(over="both settle", puzzles=80, logits_sqnr_db=25.0, carry_cosine_mean=0.999, **figures)
+    converged = Parity(over="both settle", puzzles=80, logits_sqnr_db=25.0, carry_cosine_mean=0.999, **figures)
     worse = Parity(over="torch settles", puzzles=90, logits_sqnr_db=12.0, carry_cosine_mean=0.95, **figures)
-    assert judge(Measured([everywhere], [settled, worse], None), "int8", Limits()).passed
-    assert not judge(Measured([everywhere], [settled, worse], Lost(0.6, (0.0, 1.0))), "int8", Limits()).passed
-    few = settled.model_copy(update={"puzzles": 15})
+    assert judge(Measured([everywhere], [converged, worse], None), "int8", Limits()).passed
+    assert not judge(Measured([everywhere], [converged, worse], AccuracyDrop(0.6, (0.0, 1.0))), "int8", Limits()).passed
+    few = converged.model_copy(update={"puzzles": 15})
     assert len(judge(Measured([everywhere], [few], None), "int8", Limits()).failures) == 2
-    bad = settled.model_copy(update={"logits_sqnr_db": 19.5})
+    bad = converged.model_copy(update={"logits_sqnr_db": 19.5})
     failures = judge(Measured([everywhere], [bad], None), "int8", Limits()).failures
     assert failures == [
         "SQNR of the logits is 19.5 dB after 4 steps on 80 puzzles that both settle, the limit is 20 dB"

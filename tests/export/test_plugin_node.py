@@ -27,7 +27,7 @@ from hrm_edge.recipe import Quantization, Recipe
 from hrm_edge.report import decibels
 from hrm_edge.spec import ModelSpec, step_io, variant_spec
 from hrm_edge.tasks import get_task
-from hrm_edge.train.loop import start
+from hrm_edge.training.loop import start
 from tests.artifacts import exact_session
 
 SMALL = {"hidden": 64, "heads": 2, "h_layers": 1, "l_layers": 2}
@@ -165,7 +165,7 @@ def test_tensorrts_parser_takes_the_body_and_asks_for_the_plugin_without_it() ->
     messages = " ".join(str(parser.get_error(i)) for i in range(parser.num_errors))
     explained = explain(messages)
     assert explained is not None, messages
-    assert "--dynamicPlugins" in explained.mend
+    assert "--dynamicPlugins" in explained.hint
     assert explain("out of memory") is None
 
 
@@ -179,7 +179,7 @@ def test_a_model_that_the_plugin_does_not_serve_is_refused(changes: dict[str, An
     spec = variant_spec("full", **sizes)
     with pytest.raises(UserError, match=text) as error:
         StepGraph(spec, {}, plugin=True)
-    assert "without --plugin" in error.value.mend
+    assert "without --plugin" in error.value.hint
 
 
 def test_export_plugin_from_the_command_line(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ import pytest
 
 from hrm_edge import zoo
 from hrm_edge.manifest import Precision, read_manifest
-from hrm_edge.runtime.trt.build import Wishes, build_engine
+from hrm_edge.runtime.trt.build import BuildOptions, build_engine
 from hrm_edge.runtime.trt.identity import PLAN_FILE, Engine
 from hrm_edge.spec import ModelSpec, variant_spec
 from tests.artifacts import write_random_artifact
@@ -25,7 +25,7 @@ FULL = variant_spec("full", vocab=11, seq_len=81)
 
 
 def build(artifact: Path, out: Path, sms: tuple[int, ...], max_batch: int = 64) -> Engine:
-    engine, cached = build_engine(artifact, out, Wishes(sms=sms, max_batch=max_batch, use_cache=False), print)
+    engine, cached = build_engine(artifact, out, BuildOptions(sms=sms, max_batch=max_batch, use_cache=False), print)
     assert not cached
     assert engine.identity.sm == sms
     assert engine.identity.options.batch.max == max_batch

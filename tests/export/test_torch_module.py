@@ -40,7 +40,7 @@ def givens(count: int) -> np.ndarray:
     return np.stack([NINE.parse(line.split(",")[0]) for line in sample.read_text().splitlines()[1 : count + 1]])
 
 
-# -- the road, without a GPU -----------------------------------------------------------------------------------------
+# -- the pipeline, without a GPU -------------------------------------------------------------------------------------
 
 ROAD = """
 import json, sys
@@ -128,7 +128,7 @@ for ask in (lambda: torch_trt.convert(step, options), lambda: torch_trt.convert_
     try:
         ask()
     except UserError as error:
-        refused.append([error.what, error.mend])
+        refused.append([error.problem, error.hint])
 print("RESULT", json.dumps(refused))
 """
 
@@ -154,9 +154,9 @@ def test_the_road_without_a_gpu(tmp_path: Path) -> None:
     assert reached[0] == "Torch not compiled with CUDA enabled"  # the engine's own run: where a GPU is needed
     assert "to be <= 8, but got 9" in reached[1]
     assert len(refused) == 2
-    for what, mend in refused:
+    for what, hint in refused:
         assert "could not convert the step: it has no conversion for node 'special_bessel_j0' (aten::special_" in what
-        assert mend == "export with --backend tensorrt, which goes through ONNX"
+        assert hint == "export with --backend tensorrt, which goes through ONNX"
 
 
 # -- the session -----------------------------------------------------------------------------------------------------

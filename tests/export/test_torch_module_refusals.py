@@ -282,7 +282,7 @@ def test_a_damaged_module_is_refused(
     monkeypatch.setattr(torch_module, "load", lambda data: pytest.fail("it was loaded"))
     with pytest.raises(UserError, match=said) as error:
         open_module(folder, read_manifest(folder))
-    assert AGAIN in error.value.mend
+    assert AGAIN in error.value.hint
     assert not (folder / "touched").exists()
     assert main(["solve", "0030400000020100", "--model", str(folder), "--backend", "torch-tensorrt"]) == 2
     assert AGAIN in capsys.readouterr().err
@@ -300,7 +300,7 @@ def test_a_module_from_elsewhere_names_the_field(folder: Path) -> None:
     ):
         with pytest.raises(UserError, match=rf"step\.pt2 is not valid here: {said}") as error:
             check_valid(folder, engine, Machine(machine.api, other), manifest, here)
-        assert error.value.mend == f"build it here: hrm-edge export {folder} --out {folder}-here {AGAIN}"
+        assert error.value.hint == f"build it here: hrm-edge export {folder} --out {folder}-here {AGAIN}"
 
 
 def test_threads_are_not_for_it(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

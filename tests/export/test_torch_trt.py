@@ -108,7 +108,7 @@ def test_what_is_missing_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
     monkeypatch.setattr(torch_trt, "importlib", SimpleNamespace(import_module=load))
     with pytest.raises(UserError, match="Torch-TensorRT does not import") as error:
         load_torch_tensorrt()
-    assert "pip install torch-tensorrt" in error.value.mend
+    assert "pip install torch-tensorrt" in error.value.hint
     assert main(["export", "nowhere", "--out", str(tmp_path / "a"), "--backend", "torch-tensorrt"]) == 2
     assert "Torch-TensorRT does not import" in capsys.readouterr().err
     assert main(["export", "nowhere", "--out", str(tmp_path / "a"), "--backend", "tensorrt", "--module"]) == 2
@@ -130,10 +130,10 @@ def test_out_of_memory_while_converting(error: Exception) -> None:
     outer.__cause__ = error
     for given in (error, outer):
         found = failed(SimpleNamespace(__version__="2.13.0"), "convert the step", given, options)
-        assert "building the engine ran out of memory (workspace 512 MiB, batch up to 64)" in found.what
-        assert "--workspace MIB or --max-batch N" in found.mend
+        assert "building the engine ran out of memory (workspace 512 MiB, batch up to 64)" in found.problem
+        assert "--workspace MIB or --max-batch N" in found.hint
     found = failed(SimpleNamespace(__version__="2.13.0"), "convert the step", ValueError("no"), options)
-    assert found.what == "Torch-TensorRT 2.13.0 could not convert the step: ValueError: no"
+    assert found.problem == "Torch-TensorRT 2.13.0 could not convert the step: ValueError: no"
 
 
 PROGRAM = """

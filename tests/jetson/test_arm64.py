@@ -61,6 +61,8 @@ def test_setup_from_the_wheelhouse(board):
     assert "No Jetson (aarch64" in done.stdout
     assert "sudoku-nano solved a puzzle" in done.stdout  # setup ends with the doctor
     assert "Already installed" in board.setup("--prefix", PREFIX).stdout
+    binding = board.run(f"{PREFIX}/venv/bin/python", "-c", "import cuda.bindings.runtime as r; print(r.__name__)")
+    assert binding.stdout == "cuda.bindings.runtime\n", binding.stderr[-2000:]
 
 
 def test_a_jetsons_environment_sees_apts_packages(board):

@@ -36,7 +36,7 @@ def test_the_wheelhouse_of_a_jetpacks_python_installs_and_solves(version, tmp_pa
     bin_.mkdir()
     (bin_ / "python3").symlink_to(python(version))
     gather = [sys.executable, str(ROOT / "scripts/wheelhouse.py"), "--out", str(wheelhouse), "--python", version]
-    gather += ["--machine", platform.machine(), "--extra", "web"]
+    gather += ["--machine", platform.machine()]
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     subprocess.run(gather, check=True, env={**os.environ, "PATH": path, "PYTHONPATH": str(ROOT)}, cwd=tmp_path)
     environ = {"HOME": str(tmp_path), "PATH": f"{bin_}:/usr/bin:/bin", "OMP_NUM_THREADS": "1"}
@@ -56,6 +56,10 @@ def test_the_wheelhouse_of_a_jetpacks_python_installs_and_solves(version, tmp_pa
     facts = json.loads(run("doctor", "--json"))["facts"]
     assert facts["python"]["version"].startswith(version)
     assert "torch" not in facts["packages"]
+    said = subprocess.run(
+        [edge.with_name("python"), "-c", "import cuda.bindings.runtime"], capture_output=True, text=True, check=False
+    )
+    assert said.returncode == 0, said.stderr
     for model in ("sudoku-nano", "sudoku-nano-int8"):
         (result,) = json.loads(run("solve", EASY, "--model", model, "--json"))["results"]
         assert result["verified"]

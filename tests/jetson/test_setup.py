@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.doctor.trees import l4t
 from tests.needs import installed
 
 ROOT = Path(__file__).parents[2]
@@ -138,10 +139,10 @@ def test_a_damaged_environment_is_made_anew(wheelhouse, tmp_path):
     (prefix / "venv/marker").touch()
     (prefix / ".installed").unlink()
     shutil.rmtree(prefix / "venv/lib")
-    mended = setup("--offline", wheelhouse, home=tmp_path)
-    assert mended.returncode == 0, mended.stderr
+    repaired = setup("--offline", wheelhouse, home=tmp_path)
+    assert repaired.returncode == 0, repaired.stderr
     assert not (prefix / "venv/marker").exists()
-    assert "hrm-edge 9.9.9" in mended.stdout
+    assert "hrm-edge 9.9.9" in repaired.stdout
 
 
 @pytest.mark.slow
@@ -188,6 +189,43 @@ def test_folders_of_the_user_are_left_alone(wheelhouse, tmp_path, monkeypatch, f
         assert everything(prefix) == ["tmp", "tmp/notes.txt"]
 
 
+JETSONS = {"Orin Nano, JetPack 6.2": (36, "4.3"), "Thor, JetPack 7.1": (38, "4.0")}
+
+
+def jetson(folder: Path, board: str) -> Path:
+    """``head``, which reads /etc/nv_tegra_release in the script, as it answers on that board."""
+    return program(folder, "head", f"echo '{l4t(*JETSONS[board]).splitlines()[0]}'")
+
+
+@pytest.mark.parametrize("board", JETSONS)
+def test_a_jetson_gets_the_binding_that_moves_an_engines_data(board, wheelhouse, tmp_path):
+    bin_ = jetson(tmp_path / "bin", board)
+    online = setup("--dry-run", home=tmp_path, path=bin_)
+    assert online.returncode == 0, online.stderr
+    assert "Jetson, L4T {}.{}".format(*JETSONS[board]) in online.stdout
+    assert "(with cuda-python of constraints.txt, which moves an engine's data to the GPU)" in online.stdout
+    (pip,) = [line for line in online.stdout.splitlines() if " -m pip " in line]
+    assert pip.endswith("web\\,report\\,gpu\\]")
+    without = setup("--offline", wheelhouse, "--dry-run", home=tmp_path, path=bin_)
+    assert without.returncode == 2
+    assert "is without cuda-python, which moves an engine's data to the GPU" in without.stderr
+    assert "make wheelhouse" in without.stderr
+    full = tmp_path / "full"
+    shutil.copytree(wheelhouse, full)
+    with (full / f"requirements-cp{TAG}.txt").open("a") as wanted:
+        wanted.write("cuda-python==12.6.2.post1 --hash=sha256:0\n")
+    offline = setup("--offline", full, "--dry-run", home=tmp_path, path=bin_)
+    assert offline.returncode == 0, offline.stderr
+    assert "(with cuda-python==12.6.2.post1, which moves" in offline.stdout
+
+
+def test_a_machine_without_tensorrt_gets_no_binding(tmp_path):
+    done = setup("--dry-run", home=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "cuda-python" not in done.stdout
+    assert "web\\,report\\]" in done.stdout
+
+
 REFUSED = [  # (arguments, what stderr says)
     (["--nonsense"], "unknown argument --nonsense"),
     (["--offline"], "--offline needs a folder"),
@@ -201,7 +239,7 @@ def test_what_is_refused(arguments, words, tmp_path):
     done = setup(*arguments, home=tmp_path)
     assert done.returncode == 2
     assert words in done.stderr
-    assert len(done.stderr.strip().splitlines()) == 2  # what, and how to mend it
+    assert len(done.stderr.strip().splitlines()) == 2  # the problem, and how to fix it
     assert everything(tmp_path) == []
 
 
@@ -209,7 +247,7 @@ def test_a_full_disk_is_told_before_anything_is_written(wheelhouse, tmp_path):
     df = program(tmp_path / "bin", "df", "printf 'Filesystem 1M Used Available Use Mounted\\nx 9 9 12 99%% /\\n'")
     done = setup("--offline", wheelhouse, home=tmp_path / "home", path=df)
     assert done.returncode == 2
-    assert "12 MB free, 600 MB are needed" in done.stderr
+    assert "12 MB free, 800 MB are needed" in done.stderr
     assert not (tmp_path / "home").exists()
 
 

@@ -15,7 +15,7 @@ from hrm_edge.model.act import act_step, admit, fresh_carry
 from hrm_edge.model.hrm import HRM
 from hrm_edge.model.losses import step_loss, token_losses
 from hrm_edge.spec import ModelSpec
-from hrm_edge.train.optim import sparse_sign_sgd_
+from hrm_edge.training.optim import sparse_sign_sgd_
 
 GOLDEN = Path(__file__).parent.parent / "golden"
 PREFIX = "model.inner."

@@ -135,5 +135,5 @@ def test_what_it_refuses(call: object, what: str) -> None:
     qkv, cos, sin = inputs()
     with pytest.raises(UserError) as error:
         call(qkv.detach(), cos, sin)  # type: ignore[operator]
-    assert what in error.value.what
-    assert error.value.mend
+    assert what in error.value.problem
+    assert error.value.hint

@@ -116,7 +116,7 @@ def test_the_library_says_what_it_is(library: Path) -> None:
 def test_a_missing_or_strange_library_is_named(tmp_path: Path, fake_library: Path) -> None:
     with pytest.raises(UserError, match="no such plugin library") as error:
         find_library(tmp_path)
-    assert "cmake" in error.value.mend
+    assert "cmake" in error.value.hint
     with pytest.raises(UserError, match="is no plugin library of hrm-edge"):
         describe(fake_library)
     (tmp_path / LIBRARY).write_bytes(b"not a library")

@@ -175,7 +175,7 @@ def test_shapes_that_are_refused(layer: Any, with_formats: Any, shapes: list[tup
     for call in (layer.configure_plugin, layer.on_shape_change):
         with pytest.raises(UserError) as error:
             call(tensors(with_formats, *shapes), [])
-        assert text in error.value.what
+        assert text in error.value.problem
 
 
 def test_enqueue_refuses_what_it_was_not_prepared_for(layer: Any, with_formats: Any, cuda: FakeCuda) -> None:

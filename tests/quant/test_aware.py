@@ -15,7 +15,7 @@ from hrm_edge.quant.policy import int8_layers
 from hrm_edge.quant.sensitivity import final, rounded
 from hrm_edge.recipe import Recipe
 from hrm_edge.tasks import get_task
-from hrm_edge.train.loop import start
+from hrm_edge.training.loop import start
 
 
 @pytest.fixture(scope="module")

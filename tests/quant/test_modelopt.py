@@ -93,7 +93,7 @@ def test_ours_is_no_worse_than_modelopts(beside: Path, tmp_path: Path) -> None:
 
     ours = prepare(
         model, "sudoku", calibration, Quantization(calibration_puzzles=32), Limits(), policy_file=None,
-        sensitivity_file=None, tell=print,
+        sensitivity_file=None, on_message=print,
     )  # fmt: skip
     weights = {name: tensor.numpy() for name, tensor in ours.model.state_dict().items()}
     graph = StepGraph(model.spec, weights, activation_scales=ours.scales).build().SerializeToString()

@@ -113,14 +113,14 @@ def test_sqnr_is_that_of_the_puzzles_that_both_settle():
 
 def test_the_layer_that_suffers_is_first_and_kept_in_float(model: HRM, puzzles: CheckSet, scales: dict[str, float]):
     told: list[str] = []
-    everything = find_policy(model, scales, puzzles, task="sudoku", steps=3, floor_db=-100, tell=told.append)
+    everything = find_policy(model, scales, puzzles, task="sudoku", steps=3, floor_db=-100, on_message=told.append)
     assert everything.float_layers == {}
     assert everything.ranking[0].layer == HARMED
     assert [r.sqnr_db for r in everything.ranking] == sorted(r.sqnr_db for r in everything.ranking)
     assert len(told) == len(scales) == len(everything.ranking)
     assert everything.sqnr_db is not None
     floor = everything.sqnr_db + 1
-    policy = find_policy(model, scales, puzzles, task="sudoku", steps=3, floor_db=floor, tell=told.append)
+    policy = find_policy(model, scales, puzzles, task="sudoku", steps=3, floor_db=floor, on_message=told.append)
     assert next(iter(policy.float_layers)) == HARMED
     assert "rank 1 of 8: in INT8 alone it leaves" in policy.float_layers[HARMED]
     assert policy.sqnr_db is not None

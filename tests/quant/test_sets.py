@@ -104,7 +104,7 @@ def test_refusals(tmp_path, forty, make, words):
     path = make(tmp_path, forty)
     with pytest.raises(UserError, match=words) as error:
         puzzle_sets(path, "sudoku", calibrate_on=128, check_on=64)
-    assert error.value.mend
+    assert error.value.hint
 
 
 def test_a_task_without_a_set():

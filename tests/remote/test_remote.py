@@ -114,14 +114,14 @@ REFUSED = [  # (key, known host key, what, mend)
 ]
 
 
-@pytest.mark.parametrize(("key", "known", "what", "mend"), REFUSED)
-def test_what_ssh_refuses(board, key, known, what, mend):
+@pytest.mark.parametrize(("key", "known", "problem", "hint"), REFUSED)
+def test_what_ssh_refuses(board, key, known, problem, hint):
     board.configure(key=key, known=known)
     before = (board.folder / "known_hosts").read_text()
     done = board.remote("doctor")
     assert done.returncode == 2
-    assert f"Error: {what}" in done.stderr
-    assert mend in done.stderr
+    assert f"Error: {problem}" in done.stderr
+    assert hint in done.stderr
     assert (board.folder / "known_hosts").read_text() == before  # nothing was accepted behind the user's back
     assert board.starts("doctor") == 0
 

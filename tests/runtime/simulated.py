@@ -125,10 +125,12 @@ def flat(array: NDArray[Any]) -> NDArray[np.uint8]:
 class CudaError(IntEnum):
     cudaSuccess = 0
     cudaErrorMemoryAllocation = 2
+    cudaErrorInsufficientDriver = 35
 
 
-def cuda_runtime(device: Device) -> Any:
-    """``cuda.bindings.runtime``: every function returns a tuple that begins with the error code."""
+def cuda_runtime(device: Device, runtime: int = 12060, driver: int = 12060) -> Any:
+    """``cuda.bindings.runtime`` for one CUDA, on a driver of one (0: none): tuples that begin with the error code."""
+    old_driver = CudaError.cudaErrorInsufficientDriver
     ok, kinds = CudaError.cudaSuccess, SimpleNamespace(**{
         name: name for name in ("cudaMemcpyHostToDevice", "cudaMemcpyDeviceToHost", "cudaMemcpyDeviceToDevice")
     })  # fmt: skip
@@ -175,7 +177,9 @@ def cuda_runtime(device: Device) -> Any:
     return SimpleNamespace(
         cudaMemcpyKind=kinds, cudaStreamNonBlocking=1, cudaHostAllocDefault=0,
         cudaStreamCaptureMode=SimpleNamespace(cudaStreamCaptureModeThreadLocal="thread local"),
-        cudaSetDevice=lambda index: (ok,), cudaStreamCreateWithFlags=lambda flags: (ok, STREAM),
+        cudaSetDevice=lambda index: (old_driver if driver // 1000 < runtime // 1000 else ok,),
+        cudaRuntimeGetVersion=lambda: (ok, runtime), cudaDriverGetVersion=lambda: (ok, driver),
+        cudaStreamCreateWithFlags=lambda flags: (ok, STREAM),
         cudaMalloc=malloc, cudaFree=lambda address: (device.free(address), ok)[1:], cudaMemsetAsync=memset,
         cudaHostAlloc=host_alloc, cudaFreeHost=free_host, cudaMemcpyAsync=memcpy,
         cudaStreamSynchronize=lambda stream: (device.synchronize(), ok)[1:],

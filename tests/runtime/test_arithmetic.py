@@ -11,7 +11,7 @@ import pytest
 
 from hrm_edge.errors import UserError
 from hrm_edge.manifest import read_manifest
-from hrm_edge.runtime import arithmetic, compiled, open_artifact, open_step, ort, ov
+from hrm_edge.runtime import arithmetic, compile_cache, open_artifact, open_step, openvino, ort
 from hrm_edge.runtime.arithmetic import Arithmetic, extreme_weights, int8_is_exact, is_exact, weight_scales
 from hrm_edge.runtime.choose import candidates
 from hrm_edge.runtime.native.session import available
@@ -73,8 +73,8 @@ def test_the_decision_and_its_cache(cache, monkeypatch):
     assert decide(False, True) == (inexact, 2)
     assert str(inexact) == f"products in float32, for {inexact.why}"
     assert decide(False, False) == (inexact, 0)
-    monkeypatch.setattr(compiled, "_by_kernel", lambda: "another processor")
-    monkeypatch.setattr(arithmetic, "processor", compiled.processor)
+    monkeypatch.setattr(compile_cache, "_by_kernel", lambda: "another processor")
+    monkeypatch.setattr(arithmetic, "processor", compile_cache.processor)
     assert decide(True, False) == (Arithmetic("int8"), 1)
     assert str(Arithmetic("int8")) == "exact 8-bit products"
 
@@ -157,7 +157,7 @@ def test_auto_chooses_among_exact_ways(cache, tmp_path, monkeypatch):
     assert onnxruntime.session.arithmetic is not None
     assert onnxruntime.session.arithmetic.products == "float32"
     monkeypatch.setenv("OV_ANOTHER", "1")
-    monkeypatch.setattr(ov, "_probe", lambda config, int8_kernels: False)
+    monkeypatch.setattr(openvino, "_probe", lambda config, int8_kernels: False)
     ways = candidates(folder, read_manifest(folder), threads=1)
     assert "openvino" not in {way.backend for way in ways}
 
@@ -176,5 +176,5 @@ def test_sessions_here_are_exact(tmp_path, backend):
     folder = write_random_artifact(tmp_path / "a", SPEC, "int8")
     session = open_step(folder, read_manifest(folder), 1, backend)
     assert session.arithmetic is not None
-    module = {"onnxruntime": "ort", "openvino": "ov"}[backend]
+    module = {"onnxruntime": "ort", "openvino": "openvino"}[backend]
     assert str(session.arithmetic) == str(__import__(f"hrm_edge.runtime.{module}", fromlist=["_"]).int8_arithmetic())

@@ -12,7 +12,7 @@ import pytest
 from hrm_edge.cli.main import main
 from hrm_edge.errors import UserError
 from hrm_edge.manifest import MANIFEST, STEP_FILE, Manifest, write_manifest
-from hrm_edge.runtime import open_artifact, ort, ov
+from hrm_edge.runtime import open_artifact, openvino, ort
 from hrm_edge.runtime.choose import candidates
 from hrm_edge.session import FRESH
 from hrm_edge.solve import solve
@@ -113,7 +113,7 @@ def test_a_backend_that_refuses_is_no_candidate(tmp_path, monkeypatch):
     def refuse(path: Path) -> None:
         raise UserError("openvino refuses it", "")
 
-    monkeypatch.setattr(ov, "_read", refuse)
+    monkeypatch.setattr(openvino, "_read", refuse)
     assert {way.backend for way in candidates(folder, manifest)} == {"onnxruntime"}
     monkeypatch.setattr(ort, "_load", lambda *given: refuse(folder))
     with pytest.raises(UserError, match="refuses it"):  # the one that is always there: its reason is told

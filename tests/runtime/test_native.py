@@ -18,9 +18,9 @@ from hrm_edge.errors import UserError
 from hrm_edge.manifest import STEP_FILE, read_manifest, write_manifest
 from hrm_edge.runtime import open_artifact, open_step
 from hrm_edge.runtime.choose import candidates
-from hrm_edge.runtime.compiled import processor
+from hrm_edge.runtime.compile_cache import processor
 from hrm_edge.runtime.native import compile as compiling
-from hrm_edge.runtime.native.session import available, unfit
+from hrm_edge.runtime.native.session import available, why_unsupported
 from hrm_edge.solve import solve
 from hrm_edge.spec import ModelSpec, variant_spec
 from hrm_edge.tasks import get_task
@@ -220,7 +220,7 @@ def test_the_choice_tries_it(folders):
 )
 def test_models_of_another_kind(folders, spec, why):
     manifest = read_manifest(folders["nano"]).model_copy(update={"spec": spec})
-    assert unfit(manifest) == why
+    assert why_unsupported(manifest) == why
     assert not available(manifest)
 
 

@@ -28,7 +28,7 @@ from hrm_edge.model.hrm import HRM
 from hrm_edge.runtime.trt import api as api_module
 from hrm_edge.runtime.trt import build as build_module
 from hrm_edge.runtime.trt.api import Messages, find_api, logger_for
-from hrm_edge.runtime.trt.build import Wishes, build_engine, run_worker
+from hrm_edge.runtime.trt.build import BuildOptions, build_engine, run_worker
 from hrm_edge.runtime.trt.device import Gpu
 from hrm_edge.runtime.trt.identity import PLAN_FILE, SIDECAR_FILE, BatchRange, Options, read_engine
 from hrm_edge.runtime.trt.worker import Request
@@ -127,10 +127,10 @@ def test_without_a_gpu_targets_are_asked_for(artifact: Path, monkeypatch: pytest
 
     monkeypatch.setattr(build_module, "find_gpu", none)
     with pytest.raises(UserError, match="an engine is built for a GPU: no GPU") as error:
-        build_module.plan_identity(read_manifest(artifact), Wishes(runtime="tensorrt_rtx"))
-    assert error.value.mend == "name the GPUs to build for: --sm 75,80,86,89,120,121"
+        build_module.plan_identity(read_manifest(artifact), BuildOptions(runtime="tensorrt_rtx"))
+    assert error.value.hint == "name the GPUs to build for: --sm 75,80,86,89,120,121"
     monkeypatch.setattr(build_module, "find_gpu", lambda: Gpu("RTX 3090", 86, 82, "12.6", 1))
-    identity = build_module.plan_identity(read_manifest(artifact), Wishes(runtime="tensorrt_rtx"))
+    identity = build_module.plan_identity(read_manifest(artifact), BuildOptions(runtime="tensorrt_rtx"))
     assert (identity.sm, identity.device) == ((86,), None)
 
 
@@ -152,12 +152,12 @@ def test_an_operator_that_the_target_refuses_is_named(artifact: Path, tmp_path: 
     folder = with_operator(artifact, tmp_path / "unique", "Unique")
     with pytest.raises(UserError) as error:
         run_worker(request_for(folder, tmp_path / "plan"), print)
-    assert "refuses node 'extra_node' (Unique, number " in error.value.what
-    assert "run it with ONNX Runtime" in error.value.mend
+    assert "refuses node 'extra_node' (Unique, number " in error.value.problem
+    assert "run it with ONNX Runtime" in error.value.hint
     folder = with_operator(artifact, tmp_path / "plugin", "FusedAttention", domain="hrm_edge", heads=2)
     with pytest.raises(UserError, match="does not know a plugin that the model uses") as error:
         run_worker(request_for(folder, tmp_path / "plan"), print)
-    assert "load_plugin" in error.value.mend
+    assert "load_plugin" in error.value.hint
     (folder / STEP_FILE).write_bytes(b"no model")
     with pytest.raises(UserError, match=r"cannot read .*step\.onnx: .*Failed to parse the ONNX model"):
         run_worker(request_for(folder, tmp_path / "plan"), print)
@@ -227,7 +227,7 @@ def test_ctrl_c_ends_the_worker(artifact: Path, tmp_path: Path) -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        build_engine(artifact, tmp_path / "out", Wishes(sms=(86,)), interrupt)
+        build_engine(artifact, tmp_path / "out", BuildOptions(sms=(86,)), interrupt)
     assert "building the engine, " in seen[0]
     time.sleep(0.1)
     assert not (tmp_path / "out").exists()
@@ -243,7 +243,7 @@ def test_a_plugin_model_builds_from_its_body(tmp_path: Path) -> None:
     onnx.save(StepGraph(model.spec, weights, plugin=True).build(), folder / STEP_FILE)
     raw = {**json.loads((folder / MANIFEST).read_text()), "provenance": {"plugin": {"name": "FusedAttention"}}}
     write_manifest(folder, Manifest.model_validate(raw))
-    engine, _ = build_engine(folder, tmp_path / "out", Wishes(sms=(86,), max_batch=2), print)
+    engine, _ = build_engine(folder, tmp_path / "out", BuildOptions(sms=(86,), max_batch=2), print)
     assert engine.identity.plugin is None
 
 

@@ -19,7 +19,7 @@ from hrm_edge.errors import UserError
 from hrm_edge.manifest import Manifest, read_manifest
 from hrm_edge.runtime import open_artifact
 from hrm_edge.runtime.trt.api import RUNTIMES, find_api
-from hrm_edge.runtime.trt.build import Wishes, build_engine
+from hrm_edge.runtime.trt.build import BuildOptions, build_engine
 from hrm_edge.runtime.trt.cuda import CudaPython, PyCuda, Torch
 from hrm_edge.runtime.trt.device import find_gpu
 from hrm_edge.runtime.trt.identity import read_engine
@@ -46,7 +46,7 @@ def engine(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     out = tmp_path_factory.mktemp("engine") / request.param
     artifact = zoo.folder_of(zoo.names()[0])
     assert artifact is not None
-    build_engine(artifact, out, Wishes(runtime=request.param, use_cache=False), print)
+    build_engine(artifact, out, BuildOptions(runtime=request.param, use_cache=False), print)
     return out, read_manifest(out)
 
 

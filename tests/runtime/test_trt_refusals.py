@@ -23,7 +23,7 @@ from hrm_edge.runtime import open_artifact
 from hrm_edge.runtime.trt import build, cache, device
 from hrm_edge.runtime.trt import open as opening
 from hrm_edge.runtime.trt.api import Api, find_api
-from hrm_edge.runtime.trt.build import Wishes, plan_identity, workspace_mib
+from hrm_edge.runtime.trt.build import BuildOptions, plan_identity, workspace_mib
 from hrm_edge.runtime.trt.cuda import CudaPython
 from hrm_edge.runtime.trt.device import Gpu, find_gpu, l4t_release, memory_available
 from hrm_edge.runtime.trt.identity import PLAN_FILE, SIDECAR_FILE, entry_of
@@ -82,8 +82,8 @@ def test_an_engine_from_elsewhere_names_the_field(folder: Path, case: str) -> No
     here, said = MOVED[case]
     with pytest.raises(UserError) as error:
         open_on(folder, **here)
-    assert error.value.what == f"{folder / PLAN_FILE} is not valid here: {said}"
-    assert error.value.mend == f"build it here: hrm-edge export {folder} --out {folder}-here --backend tensorrt"
+    assert error.value.problem == f"{folder / PLAN_FILE} is not valid here: {said}"
+    assert error.value.hint == f"build it here: hrm-edge export {folder} --out {folder}-here --backend tensorrt"
 
 
 def test_another_jetson_release(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -167,7 +167,7 @@ def test_a_damaged_engine_is_refused(folder: Path, case: str, monkeypatch: pytes
     damage(folder)
     with pytest.raises(UserError, match=said) as error:
         open_on(folder)
-    assert "hrm-edge export" in error.value.mend or "torn" in error.value.mend
+    assert "hrm-edge export" in error.value.hint or "torn" in error.value.hint
 
 
 def test_an_engine_of_another_step(folder: Path) -> None:
@@ -203,15 +203,15 @@ def test_a_build_that_cannot_be_says_why(folder: Path, monkeypatch: pytest.Monke
     manifest = read_manifest(folder)
     monkeypatch.setattr(build, "find_api", lambda name: simulated_api(Device()))
     monkeypatch.setattr(build, "find_gpu", lambda: ORIN)
-    assert plan_identity(manifest, Wishes()).device == "Orin"
-    for wishes, said in (
-        (Wishes(sms=(86,)), "--sm: tensorrt builds for the GPU of this machine only"),
-        (Wishes(max_batch=65), "--max-batch 65: the artifact was checked up to 64"),
-        (Wishes(max_batch=4, opt_batch=8), "--opt-batch 8 is above --max-batch 4"),
-        (Wishes(workspace_mib=1 << 30), r"--workspace 1073741824 MiB is more than half of the \d+ MiB of memory"),
+    assert plan_identity(manifest, BuildOptions()).device == "Orin"
+    for options, said in (
+        (BuildOptions(sms=(86,)), "--sm: tensorrt builds for the GPU of this machine only"),
+        (BuildOptions(max_batch=65), "--max-batch 65: the artifact was checked up to 64"),
+        (BuildOptions(max_batch=4, opt_batch=8), "--opt-batch 8 is above --max-batch 4"),
+        (BuildOptions(workspace_mib=1 << 30), r"--workspace 1073741824 MiB is more than half of the \d+ MiB of memory"),
     ):
         with pytest.raises(UserError, match=said):
-            plan_identity(manifest, wishes)
+            plan_identity(manifest, options)
 
 
 @pytest.mark.parametrize(
@@ -278,7 +278,7 @@ def test_the_gpu_is_asked_of_the_driver(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr(device.ctypes, "CDLL", missing)
     with pytest.raises(UserError, match=r"no GPU: libcuda\.so\.1: cannot open") as error:
         find_gpu()
-    assert "--backend onnxruntime" in error.value.mend
+    assert "--backend onnxruntime" in error.value.hint
 
 
 def test_an_engine_built_before_is_found_by_its_identity(
@@ -289,7 +289,7 @@ def test_an_engine_built_before_is_found_by_its_identity(
     monkeypatch.setattr(build, "find_api", lambda name: simulated_api(Device()))
     monkeypatch.setattr(build, "find_gpu", lambda: ORIN)
     plain = write_singles_artifact(tmp_path / "plain", MINI)
-    identity = plan_identity(read_manifest(plain), Wishes())
+    identity = plan_identity(read_manifest(plain), BuildOptions())
     with pytest.raises(UserError, match="holds no engine"):
         open_on(plain)
     sidecar = add_engine(folder, simulated_api(Device())).model_copy(update={"identity": identity})
@@ -326,9 +326,9 @@ def test_what_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(api, "importlib", SimpleNamespace(import_module=load))
     with pytest.raises(UserError, match="TensorRT is not installed") as error:
         find_api()
-    assert "python3-libnvinfer" in error.value.mend
-    assert "hrm-edge[rtx]" in error.value.mend
-    assert all(name in error.value.what for name in api.RUNTIMES)
+    assert "python3-libnvinfer" in error.value.hint
+    assert "hrm-edge[rtx]" in error.value.hint
+    assert all(name in error.value.problem for name in api.RUNTIMES)
 
 
 @pytest.mark.parametrize("where", ["beside the engine", "./build"])

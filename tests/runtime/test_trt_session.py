@@ -20,7 +20,7 @@ from hrm_edge.errors import UserError
 from hrm_edge.manifest import read_manifest
 from hrm_edge.runtime import open_artifact
 from hrm_edge.runtime.trt import cuda as seam
-from hrm_edge.runtime.trt.cuda import Cuda, CudaPython, PyCuda, Torch, find_cuda
+from hrm_edge.runtime.trt.cuda import Cuda, CudaPython, PyCuda, Torch, find_cuda, try_cuda
 from hrm_edge.runtime.trt.open import open_engine
 from hrm_edge.runtime.trt.session import TrtSession, padded, runs
 from hrm_edge.session import FRESH
@@ -248,7 +248,7 @@ def test_the_package_is_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
     packages.clear()
     with pytest.raises(UserError, match="nothing to move data to the GPU with") as error:
         find_cuda()
-    assert "hrm-edge[gpu]" in error.value.mend
+    assert "hrm-edge[gpu]" in error.value.hint
 
 
 def test_the_real_cuda_python_says_that_there_is_no_gpu() -> None:
@@ -260,5 +260,41 @@ def test_the_real_cuda_python_says_that_there_is_no_gpu() -> None:
         assert hasattr(runtime, name), name
     for name in vars(simulated["cudaMemcpyKind"]):
         assert hasattr(runtime.cudaMemcpyKind, name)
-    with pytest.raises(UserError, match="CUDA: cudaSetDevice failed with cudaError"):
+    with pytest.raises(UserError, match="CUDA: there is no driver"):
         CudaPython()
+
+
+def test_a_binding_of_a_newer_cuda_is_told_with_the_one_to_install() -> None:
+    with pytest.raises(UserError, match=r"is for CUDA 13\.4, this driver runs CUDA 12\.6 \(cudaSetDevice") as error:
+        CudaPython(cuda_runtime(Device(), runtime=13040, driver=12060))
+    assert "pip install 'cuda-python==12.*'" in error.value.hint
+    with pytest.raises(UserError, match="CUDA: there is no driver") as error:
+        CudaPython(cuda_runtime(Device(), driver=0))
+    assert "--runtime nvidia" in error.value.hint
+    CudaPython(cuda_runtime(Device(), runtime=12060, driver=13020))  # an older one is what CUDA promises
+
+
+def test_12_6_without_a_driver_is_told_too() -> None:
+    """Its runtime is written over the driver's library, and raises where there is none."""
+    runtime = cuda_runtime(Device())
+
+    def absent(index: int) -> None:
+        raise RuntimeError('Function "cuInit" not found')
+
+    runtime.cudaSetDevice = absent
+    with pytest.raises(UserError, match="there is no driver") as error:
+        CudaPython(runtime)
+    assert "--runtime nvidia" in error.value.hint
+
+
+@pytest.mark.parametrize("lost", [False, True])
+def test_the_doctors_probe_moves_data_there_and_back(monkeypatch: pytest.MonkeyPatch, lost: bool) -> None:
+    device = Device()
+    monkeypatch.setattr(seam, "find_cuda", lambda: CudaPython(cuda_runtime(device, driver=13020)))
+    if lost:
+        monkeypatch.setattr(device, "up", lambda to, host: None)
+        with pytest.raises(UserError, match="what came back from the GPU is not what was sent"):
+            try_cuda()
+        return
+    assert try_cuda() == {"binding": "cuda-python", "runtime": "12.6", "driver": "13.2"}
+    assert (device.counts["up"], device.counts["down"]) == (1, 1)

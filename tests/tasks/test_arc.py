@@ -154,7 +154,7 @@ def test_text_round_trip(seed: int) -> None:
 def test_malformed_text(text: str, message: str) -> None:
     with pytest.raises(UserError, match=message) as caught:
         ARC.parse(text)
-    assert caught.value.mend
+    assert caught.value.hint
 
 
 def test_no_grid() -> None:

@@ -97,7 +97,7 @@ def test_text_round_trip(task: Maze, seed: int) -> None:
 def test_malformed_text(text: str, message: str) -> None:
     with pytest.raises(UserError, match=message) as caught:
         SMALL.parse(text)
-    assert caught.value.mend
+    assert caught.value.hint
 
 
 def test_pretty_shows_rows_and_makes_the_path_bold() -> None:

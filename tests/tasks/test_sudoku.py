@@ -96,7 +96,7 @@ def test_parse_takes_ascii_frames() -> None:
 def test_parse_errors(name: str, text: str, message: str) -> None:
     with pytest.raises(UserError, match=message) as caught:
         get_task(name).parse(text)
-    assert caught.value.mend
+    assert caught.value.hint
     assert caught.value.exit_code == 2
 
 

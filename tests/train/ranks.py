@@ -15,8 +15,8 @@ from typing import Any
 import torch
 
 from hrm_edge.recipe import Recipe
-from hrm_edge.train.distributed import World, joined
-from hrm_edge.train.loop import Trainer, start
+from hrm_edge.training.distributed import World, joined
+from hrm_edge.training.loop import Trainer, start
 
 ROOT = Path(__file__).parents[2]
 

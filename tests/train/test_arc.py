@@ -20,9 +20,9 @@ from hrm_edge.model.losses import IGNORE
 from hrm_edge.recipe import Augment, Recipe
 from hrm_edge.tasks.arc import Arc
 from hrm_edge.tasks.base import exact
-from hrm_edge.train.feed import Feed
-from hrm_edge.train.loggers import LOG_FILE
-from hrm_edge.train.loop import start
+from hrm_edge.training.feed import Feed
+from hrm_edge.training.loggers import LOG_FILE
+from hrm_edge.training.loop import start
 
 RECIPE = Path(__file__).parents[2] / "recipes" / "arc-1_reduced.yaml"
 SAMPLES = Path(__file__).parent.parent / "data" / "arc" / "ARC-AGI"

@@ -17,7 +17,7 @@ from hrm_edge.errors import UserError
 from hrm_edge.recipe import Augment
 from hrm_edge.tasks.maze import Maze
 from hrm_edge.tasks.sudoku import Sudoku
-from hrm_edge.train.feed import Feed
+from hrm_edge.training.feed import Feed
 
 SUDOKU, MAZE = Sudoku(2, 2), Maze(6, 6)
 

@@ -27,9 +27,9 @@ from hrm_edge.errors import UserError
 from hrm_edge.model.load import load_model
 from hrm_edge.model.weights import checkpoints
 from hrm_edge.tasks import get_task
-from hrm_edge.train import launch as launching
-from hrm_edge.train.launch import Hosts, launch
-from hrm_edge.train.loggers import LOG_FILE, read_lines
+from hrm_edge.training import launch as launching
+from hrm_edge.training.launch import Hosts, launch
+from hrm_edge.training.loggers import LOG_FILE, read_lines
 from tests.train.ranks import ROOT, recipe
 
 
@@ -129,7 +129,7 @@ class OtherHost:
         self.store = None
         wait_until(lambda: not self.running())
 
-    def mend(self) -> None:
+    def hint(self) -> None:
         self.store = TCPStore("127.0.0.1", self.port, is_master=True, wait_for_workers=False)
 
 
@@ -216,7 +216,7 @@ def test_a_host_that_was_cut_off_goes_on_with_the_restarts_it_had_left(
             time.sleep(5 * number)  # beyond the time of the first search; the second has its own
             other_host.cut()
             time.sleep(2.5)  # long enough for one try to fail
-            other_host.mend()
+            other_host.hint()
             other_host.wait_for_worker(3 + number)
         other_host.code.write_text(str(last_code))
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from hrm_edge.errors import UserError
-from hrm_edge.train.loggers import COLUMNS, CSV_FILE, LOG_FILE, TENSORBOARD, Logs, read_lines
+from hrm_edge.training.loggers import COLUMNS, CSV_FILE, LOG_FILE, TENSORBOARD, Logs, read_lines
 
 
 def line(step: int, **figures: Any) -> dict[str, Any]:
@@ -72,5 +72,5 @@ def test_tensorboard_gets_the_figures(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(importlib.util.find_spec("wandb") is not None, reason="wandb is installed here")
 def test_wandb_that_is_not_installed_is_said(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"W&B is not installed\npip install 'hrm-edge\[wandb\]'"):
+    with pytest.raises(UserError, match=r"needs wandb, which is not installed\npip install 'hrm-edge\[wandb\]'"):
         Logs(tmp_path, "project")

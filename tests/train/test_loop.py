@@ -24,8 +24,8 @@ from hrm_edge.model.load import load_model, load_session
 from hrm_edge.model.weights import checkpoints, find_checkpoint
 from hrm_edge.recipe import Recipe
 from hrm_edge.tasks import get_task
-from hrm_edge.train.loggers import LOG_FILE
-from hrm_edge.train.loop import Trainer, start
+from hrm_edge.training.loggers import LOG_FILE
+from hrm_edge.training.loop import Trainer, start
 
 ROOT = Path(__file__).parents[2]
 
@@ -175,7 +175,7 @@ def test_patience_counts_evaluations_in_a_row_that_were_worse(
     def as_planned(*_: Any, **__: Any) -> dict[str, float]:
         return {"exact_accuracy": accuracies[trainers[-1].learner.step], "cell_accuracy": 0.5}
 
-    monkeypatch.setattr("hrm_edge.train.loop.evaluate", as_planned)
+    monkeypatch.setattr("hrm_edge.training.loop.evaluate", as_planned)
     chosen = recipe(data, steps=30)
     chosen = chosen.model_copy(update={"evaluate": chosen.evaluate.model_copy(update={"every": 3, "patience": 2})})
     trainers = [start(chosen, tmp_path / "run", resume=False)]

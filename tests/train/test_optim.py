@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from hrm_edge.recipe import Train
-from hrm_edge.train.optim import AdamATan2, Ema, atan2_update_, lr_factor, make_optimizer, sparse_sign_sgd_
+from hrm_edge.training.optim import AdamATan2, Ema, atan2_update_, lr_factor, make_optimizer, sparse_sign_sgd_
 
 GOLDEN = Path(__file__).parent.parent / "golden" / "optim_and_loss.npz"
 

@@ -15,10 +15,10 @@ import yaml
 from hrm_edge.data.build import Options, build
 from hrm_edge.recipe import Recipe
 from hrm_edge.tasks import get_task
-from hrm_edge.train import precision
-from hrm_edge.train.distributed import World
-from hrm_edge.train.loop import Trainer, start
-from hrm_edge.train.precision import Bf16, bf16_on, bf16_time_ratio, decided
+from hrm_edge.training import precision
+from hrm_edge.training.distributed import World
+from hrm_edge.training.loop import Trainer, start
+from hrm_edge.training.precision import Bf16, bf16_on, bf16_time_ratio, decided
 from tests.train.ranks import ROOT
 from tests.train.ranks import recipe as small_recipe
 

@@ -12,11 +12,11 @@ from hrm_edge.data.build import Options, build
 from hrm_edge.errors import UserError
 from hrm_edge.model.weights import checkpoints, load_tensors
 from hrm_edge.tasks import get_task
-from hrm_edge.train.checkpoint import CARRY_FILE
-from hrm_edge.train.distributed import World, _backend, _place, alone
-from hrm_edge.train.loggers import LOG_FILE, read_lines
-from hrm_edge.train.loop import Trainer, start
-from hrm_edge.train.precision import Bf16
+from hrm_edge.training.checkpoint import CARRY_FILE
+from hrm_edge.training.distributed import World, _backend, _place, alone
+from hrm_edge.training.loggers import LOG_FILE, read_lines
+from hrm_edge.training.loop import Trainer, start
+from hrm_edge.training.precision import Bf16
 from tests.train.ranks import eager_trainer, gradients, ranks, recipe
 
 FULL = {"h_layers": 1, "l_layers": 1, "puzzle_dim": 16}

@@ -232,8 +232,8 @@ BAD = [
 ]
 
 
-@pytest.mark.parametrize(("text", "what", "mend"), BAD, ids=[row[0] for row in BAD])
-def test_bad_sources(tmp_path, monkeypatch, text, what, mend):
+@pytest.mark.parametrize(("text", "problem", "hint"), BAD, ids=[row[0] for row in BAD])
+def test_bad_sources(tmp_path, monkeypatch, text, problem, hint):
     monkeypatch.chdir(tmp_path)
     whole = cv2.imencode(".jpg", picture())[1].tobytes()
     huge = bytearray(cv2.imencode(".png", np.zeros((70, 70, 3), np.uint8))[1].tobytes())
@@ -248,19 +248,19 @@ def test_bad_sources(tmp_path, monkeypatch, text, what, mend):
     Path("empty").mkdir()
     with pytest.raises(UserError) as caught:
         open_source(text.format(port=free_port()), SIZE).open()
-    assert what in caught.value.what
-    assert mend in caught.value.mend
+    assert problem in caught.value.problem
+    assert hint in caught.value.hint
 
 
 def test_v4l2_devices(tmp_path):
     with pytest.raises(UserError, match=r"there is no camera .*video0") as caught:
         open_source("0", SIZE, dev=tmp_path).open()
-    assert "--camera browser" in caught.value.mend
+    assert "--camera browser" in caught.value.hint
     (tmp_path / "video2").touch()
     (tmp_path / "video10").touch()
     with pytest.raises(UserError) as caught:
         open_source("0", SIZE, dev=tmp_path).open()
-    assert caught.value.mend == f"found: {tmp_path}/video2, {tmp_path}/video10"
+    assert caught.value.hint == f"found: {tmp_path}/video2, {tmp_path}/video10"
     with pytest.raises(UserError, match="gives no picture"):  # a file, not a camera
         open_source("2", SIZE, dev=tmp_path).open()
 
@@ -276,7 +276,7 @@ def test_a_busy_camera_names_who_has_it(tmp_path):
         assert who.endswith(f"({holder.pid})")
         with pytest.raises(UserError, match=r"video0 is in use by .*python") as caught:
             open_source("0", SIZE, dev=tmp_path).open()
-        assert "close that program" in caught.value.mend
+        assert "close that program" in caught.value.hint
     finally:
         holder.kill()
         holder.communicate()
@@ -296,7 +296,7 @@ def test_a_camera_of_another_group_names_the_group(tmp_path):
             check_device(device)
     finally:
         os.seteuid(0)
-    assert "sudo usermod -aG video $USER" in caught.value.mend
+    assert "sudo usermod -aG video $USER" in caught.value.hint
 
 
 def test_a_csi_camera_goes_through_the_jetsons_own_pipeline():

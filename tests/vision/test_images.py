@@ -55,8 +55,8 @@ def test_a_picture_is_decoded(end):
 def test_bad_bytes_are_refused_in_words(data, what):
     with pytest.raises(UserError) as caught:
         decode_image(data, "x")
-    assert caught.value.what.startswith(what)
-    assert caught.value.mend
+    assert caught.value.problem.startswith(what)
+    assert caught.value.hint
 
 
 def test_a_file_is_named(tmp_path):

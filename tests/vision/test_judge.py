@@ -52,7 +52,7 @@ def test_what_the_network_is_sure_of_is_not_overruled():
     verdict = judge(reading(wrong(cells), {2: (3, float(np.exp(-MAX_COST - 1)))}), NINE)
     assert verdict.puzzle is None
     assert verdict.why is not None
-    assert verdict.why.what == "contradictory givens: two 2s in row 1"
+    assert verdict.why.problem == "contradictory givens: two 2s in row 1"
     assert judge(reading(wrong(cells), {2: (3, 0.2)}), NINE).puzzle is not None
     assert judge(reading(wrong(cells), {2: (3, 0.2)}), NINE, repair=False).puzzle is None
 
@@ -129,7 +129,7 @@ def test_what_is_no_puzzle_says_why(digits, what):
     verdict = judge(reading(digits), NINE)
     assert verdict.puzzle is None
     assert verdict.why is not None
-    assert verdict.why.what.startswith(what)
+    assert verdict.why.problem.startswith(what)
 
 
 def test_digits_are_not_changed_where_some_are_missing():
@@ -164,7 +164,7 @@ def test_a_reading_with_a_rival_is_refused():
     verdict = judge(reading(PUZZLES[1], {cell: (other, 0.2)}), NINE)
     assert verdict.puzzle is None
     read = f"row {cell // 9 + 1} column {cell % 9 + 1} read as {PUZZLES[1][cell]} (80%)"
-    assert f"too much of it is uncertain: {read}" in verdict.why.what
+    assert f"too much of it is uncertain: {read}" in verdict.why.problem
 
 
 def test_a_written_digit_taken_for_print_makes_no_answer():
@@ -256,7 +256,7 @@ def test_the_search_has_a_budget(monkeypatch):
     assert sum(spent) <= MAX_WORK + 1
     assert verdict.puzzle is None
     assert verdict.why is not None
-    assert verdict.why.what == f"what it says was not settled by {MAX_WORK} checks with the rules"
+    assert verdict.why.problem == f"what it says was not settled by {MAX_WORK} checks with the rules"
     spent.clear()
     monkeypatch.setattr("hrm_edge.vision.judge.MAX_WORK", 100 * MAX_WORK)
     judge(Reading(GRID, probabilities, 0), NINE)

@@ -44,7 +44,7 @@ def open_meter(choice: str, system: System, *, on_cpu: bool, clock: Clock = time
         raise UserError(f"--power: there is no meter '{name}'", nearest(name, [*sources, AUTO, NONE]))
     source = sources[name]
     if source.problem is not None and not (rail and source.rails):
-        raise UserError(f"--power {name}: {source.problem}", source.mend or "use --power auto or none")
+        raise UserError(f"--power {name}: {source.problem}", source.hint or "use --power auto or none")
     try:
         return Chosen(_OPEN[name](system, clock, rail or None))
     except (SensorError, OSError) as error:
@@ -62,7 +62,7 @@ def _best(sources: dict[str, Source], system: System, on_cpu: bool, clock: Clock
                 return Chosen(_OPEN[name](system, clock, None), None, passed)
             except (SensorError, OSError) as error:
                 problem = str(error)
-        passed.append(f"{name}: {problem}" + (f" ({source.mend})" if source.mend else ""))
+        passed.append(f"{name}: {problem}" + (f" ({source.hint})" if source.hint else ""))
     return Chosen(None, "no power meter: " + "; ".join(passed), passed)
 
 

@@ -31,16 +31,16 @@ def rails_of(power: Mapping[str, Any]) -> dict[str, float]:
 
 
 def explain(error: BaseException) -> str:
-    """What a failed connection means, with the command that mends it."""
+    """What a failed connection means, with the command that fixes it."""
     text = " ".join(str(error).split())
-    for words, mend in (
+    for words, hint in (
         ("not active", "start it: sudo systemctl restart jtop.service"),
         ("ismatch", "make both one version: sudo pip install --upgrade jetson-stats && sudo systemctl restart jtop"),
         ("can't access", "join its group and log in again: sudo usermod -aG jtop $USER"),
         ("ermission", "join its group and log in again: sudo usermod -aG jtop $USER"),
     ):
         if words in text:
-            return f"{text} ({mend})"
+            return f"{text} ({hint})"
     return text or type(error).__name__
 
 

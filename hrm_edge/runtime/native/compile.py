@@ -11,11 +11,11 @@ from pathlib import Path
 
 from hrm_edge.errors import UserError
 from hrm_edge.files import os_error, writable_cache
-from hrm_edge.runtime import compiled
+from hrm_edge.runtime import compile_cache
 
 SOURCE = "step.cpp"
 FLAGS = ("-O3", "-march=native", "-std=c++17", "-shared", "-fPIC", "-pthread")
-MEND = "install a C++ compiler (Debian, Ubuntu: sudo apt install g++), or use --backend onnxruntime"
+HINT = "install a C++ compiler (Debian, Ubuntu: sudo apt install g++), or use --backend onnxruntime"
 
 
 def compiler() -> str | None:
@@ -32,21 +32,21 @@ def library() -> ctypes.CDLL:
     """
     found = compiler()
     if found is None:
-        raise UserError("--backend native: there is no C++ compiler here", MEND)
+        raise UserError("--backend native: there is no C++ compiler here", HINT)
     folder = Path(__file__).parent
     sources = b"".join(path.read_bytes() for path in sorted([*folder.glob("*.cpp"), *folder.glob("*.h")]))
-    parts = (sources, found.encode(), _version(found), " ".join(FLAGS).encode(), compiled.processor().encode())
+    parts = (sources, found.encode(), _version(found), " ".join(FLAGS).encode(), compile_cache.processor().encode())
     key = hashlib.sha256(b"\0".join(parts)).hexdigest()[:32]
     place = writable_cache("native")
-    known = compiled.find(place, key, ".so")  # a torn library would end this process in a bus error
+    known = compile_cache.find(place, key, ".so")  # a torn library would end this process in a bus error
     if known is not None:
         path, _ = known
     else:
         try:
-            path, _ = compiled.keep(place, key, ".so", lambda to: _compile(found, folder / SOURCE, to))
+            path, _ = compile_cache.keep(place, key, ".so", lambda to: _compile(found, folder / SOURCE, to))
         except OSError as error:
             raise os_error(error, place) from error
-        compiled.prune(place)
+        compile_cache.prune(place)
     try:
         loaded = ctypes.CDLL(str(path))
     except OSError as error:
@@ -66,4 +66,4 @@ def _compile(found: str, source: Path, out: Path) -> None:
     done = subprocess.run([found, *FLAGS, str(source), "-o", str(out)], capture_output=True, text=True, check=False)
     if done.returncode:
         reason = next((line for line in done.stderr.splitlines() if "error" in line), done.stderr.strip()[-300:])
-        raise UserError(f"--backend native: {found} does not compile the step: {reason}", MEND)
+        raise UserError(f"--backend native: {found} does not compile the step: {reason}", HINT)

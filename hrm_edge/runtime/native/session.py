@@ -35,7 +35,7 @@ VALUES = {  # of the fields that choose a function
 }  # fmt: skip
 
 
-def unfit(manifest: Manifest) -> str | None:
+def why_unsupported(manifest: Manifest) -> str | None:
     """Why our own code does not run the artifact, or None."""
     spec = manifest.spec
     fields = type(spec).model_fields
@@ -55,14 +55,14 @@ def unfit(manifest: Manifest) -> str | None:
 
 def available(manifest: Manifest) -> bool:
     """Can this machine run the artifact by our own code?"""
-    return unfit(manifest) is None and compiler() is not None and importlib.util.find_spec("onnx") is not None
+    return why_unsupported(manifest) is None and compiler() is not None and importlib.util.find_spec("onnx") is not None
 
 
 class NativeSession(HostSession):
     """The step of an INT8 artifact in one pass: nothing but attention brings the rows of a puzzle together.
 
     ``threads`` share one puzzle, or take one puzzle each; None: all cores. Raises ``UserError`` where the model is of
-    another kind (:func:`unfit`), the machine has no compiler, or the graph is not as this version writes it.
+    another kind (:func:`why_unsupported`), the machine has no compiler, or the graph is not as this version writes it.
     """
 
     backend = "native-cpu"
@@ -70,7 +70,7 @@ class NativeSession(HostSession):
 
     def __init__(self, folder: Path, manifest: Manifest, *, threads: int | None = None) -> None:
         super().__init__(folder, manifest)
-        why = unfit(manifest)
+        why = why_unsupported(manifest)
         if why is not None:
             raise UserError(f"--backend native does not run {folder.name}: {why}", OTHERWISE)
         # a thread without a row is of no use

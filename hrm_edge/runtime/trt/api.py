@@ -54,9 +54,9 @@ def find_api(name: Runtime | None = None) -> Api:
             missing.append("tensorrt: Torch-TensorRT-RTX lets tensorrt_rtx go by this name")
             continue
         return Api(candidate, module, _full_version(module, Path("/proc/self/maps")))
-    mend = "; or ".join(_INSTALL[candidate] for candidate in ((name,) if name else RUNTIMES))
+    hint = "; or ".join(_INSTALL[candidate] for candidate in ((name,) if name else RUNTIMES))
     state = "does not load" if broken else "is not installed"
-    raise UserError(f"TensorRT {state} ({'; '.join(missing)})", mend)
+    raise UserError(f"TensorRT {state} ({'; '.join(missing)})", hint)
 
 
 def _full_version(module: Any, maps: Path) -> str:

@@ -39,13 +39,13 @@ from hrm_edge.runtime.trt.worker import MIB, Request, out_of_memory
 
 WORKSPACE_SHARE = 0.5  # of MemAvailable: on a Jetson the builder, the desktop and the GPU share one memory
 WORKSPACE_STEPS_MIB = (4096, 2048, 1024, 512, 256, 128, 64)
-Tell = Callable[[str], None]
-Make = Callable[[Request, Tell], dict[str, Any]]
+OnMessage = Callable[[str], None]
+Make = Callable[[Request, OnMessage], dict[str, Any]]
 """Writes the plan of a request and returns what ``BuildRecord`` says of the build."""
 
 
 @dataclass(frozen=True)
-class Wishes:
+class BuildOptions:
     """What the user may ask of a build; None: the default."""
 
     runtime: Runtime | None = None
@@ -78,36 +78,36 @@ def workspace_mib(asked: int | None, available: int) -> int:
     return next((step for step in WORKSPACE_STEPS_MIB if step <= limit), WORKSPACE_STEPS_MIB[-1])
 
 
-def plan_identity(manifest: Manifest, wishes: Wishes) -> Identity:
-    """Of the engine that ``wishes`` give on this machine; raises ``UserError`` where it cannot be built here."""
-    runtime: Runtime | None = wishes.runtime or ("tensorrt_rtx" if wishes.sms else None)
+def plan_identity(manifest: Manifest, options: BuildOptions) -> Identity:
+    """Return the identity of the engine that ``options`` give; ``UserError`` where this machine cannot build it."""
+    runtime: Runtime | None = options.runtime or ("tensorrt_rtx" if options.sms else None)
     api = find_api(runtime)
-    if wishes.sms and not api.targets:
+    if options.sms and not api.targets:
         raise UserError(
             f"--sm: {api.name} builds for the GPU of this machine only",
             "leave it out, or build for other GPUs with --runtime tensorrt_rtx",
         )
-    sms, gpu = tuple(sorted(set(wishes.sms))), None
+    sms, gpu = tuple(sorted(set(options.sms))), None
     if not sms:
         gpu = find_gpu_or_targets(api)
         sms = (gpu.sm,) if api.targets else ()
     check_targets(api, sms or (gpu.sm if gpu else 0,), manifest.precision)
-    if wishes.max_batch > manifest.max_batch:
+    if options.max_batch > manifest.max_batch:
         raise UserError(
-            f"--max-batch {wishes.max_batch}: the artifact was checked up to {manifest.max_batch}", "ask for less"
+            f"--max-batch {options.max_batch}: the artifact was checked up to {manifest.max_batch}", "ask for less"
         )
-    opt = min(8, wishes.max_batch) if wishes.opt_batch is None else wishes.opt_batch
-    if opt > wishes.max_batch:
-        raise UserError(f"--opt-batch {opt} is above --max-batch {wishes.max_batch}", "it is a batch within the range")
-    options = Options(
-        frontend=wishes.frontend,
+    opt = min(8, options.max_batch) if options.opt_batch is None else options.opt_batch
+    if opt > options.max_batch:
+        raise UserError(f"--opt-batch {opt} is above --max-batch {options.max_batch}", "it is a batch within the range")
+    built_with = Options(
+        frontend=options.frontend,
         precision=manifest.precision,
-        optimization_level=wishes.optimization_level,
-        workspace_mib=workspace_mib(wishes.workspace_mib, memory_available()),
-        batch=BatchRange(min=1, opt=opt, max=wishes.max_batch),
+        optimization_level=options.optimization_level,
+        workspace_mib=workspace_mib(options.workspace_mib, memory_available()),
+        batch=BatchRange(min=1, opt=opt, max=options.max_batch),
     )
     plugin = plugin_identity() if uses_plugin(manifest, api) else None
-    return Machine(api, gpu).identity(manifest, options, sms, plugin)
+    return Machine(api, gpu).identity(manifest, built_with, sms, plugin)
 
 
 def find_gpu_or_targets(api: Api) -> Any:
@@ -116,8 +116,8 @@ def find_gpu_or_targets(api: Api) -> Any:
         return find_gpu()
     except UserError as error:
         known = ",".join(map(str, api.targets))
-        mend = f"name the GPUs to build for: --sm {known}" if known else "build on the machine that will run the engine"
-        raise UserError(f"an engine is built for a GPU: {error.what}", mend) from error
+        hint = f"name the GPUs to build for: --sm {known}" if known else "build on the machine that will run the engine"
+        raise UserError(f"an engine is built for a GPU: {error.problem}", hint) from error
 
 
 def uses_plugin(manifest: Manifest, api: Api) -> bool:
@@ -126,7 +126,7 @@ def uses_plugin(manifest: Manifest, api: Api) -> bool:
 
 
 def build_engine(
-    artifact: Path, out: Path, wishes: Wishes, tell: Tell, make: Make | None = None
+    artifact: Path, out: Path, options: BuildOptions, on_message: OnMessage, make: Make | None = None
 ) -> tuple[Engine, bool]:
     """Write the engine folder ``out``; returns its sidecar and whether the engine came from the cache.
 
@@ -134,12 +134,12 @@ def build_engine(
     Raises ``UserError`` for whatever the machine, the target or the model cannot do; ``out`` is then absent.
     """
     manifest = read_manifest(artifact)
-    identity = plan_identity(manifest, wishes)
-    plugin = find_attention(wishes.plugin) if identity.plugin else None
+    identity = plan_identity(manifest, options)
+    plugin = find_attention(options.plugin) if identity.plugin else None
     with atomic_folder(out) as folder:
         for name in (*manifest.files, MANIFEST):
             shutil.copyfile(artifact / name, folder / name)
-        cached = cache.find(identity, module=wishes.module) if wishes.use_cache else None
+        cached = cache.find(identity, module=options.module) if options.use_cache else None
         if cached is not None:
             cache.place_engine(*cached, folder)
             return cached[1], True
@@ -153,20 +153,20 @@ def build_engine(
                 options=identity.options,
                 timing_cache=cache.timing_cache(identity),
                 plugin=plugin,
-                module=module if wishes.module else None,
+                module=module if options.module else None,
             )
-            record = (make or run_worker)(request, tell)
+            record = (make or run_worker)(request, on_message)
             built = BuildRecord(
                 **record, created=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), hrm_edge=__version__
             )
-            saved = entry_of(module) if wishes.module else None
+            saved = entry_of(module) if options.module else None
             engine = Engine(identity=identity, plan=entry_of(plan), module=saved, build=built)
             cache.place_engine(Path(scratch), engine, folder)
         cache.keep(folder, engine)
         return engine, False
 
 
-def run_worker(request: Request, tell: Tell) -> dict[str, Any]:
+def run_worker(request: Request, on_message: OnMessage) -> dict[str, Any]:
     """Build in a process of its own and pass its progress on; its end, whatever it is, becomes a result or an error."""
     command = python_command("-m", "hrm_edge.runtime.trt.worker")
     begun = time.monotonic()
@@ -181,7 +181,7 @@ def run_worker(request: Request, tell: Tell) -> dict[str, Any]:
             worker.stdin.close()
             result = None
             for line in worker.stdout:
-                result = _heard(line, begun, tell) or result
+                result = _heard(line, begun, on_message) or result
         except BaseException:
             worker.kill()
             raise
@@ -191,11 +191,11 @@ def run_worker(request: Request, tell: Tell) -> dict[str, Any]:
     if result is None:
         raise _died(worker.returncode, said, request)
     if "error" in result:
-        raise UserError(result["error"]["what"], result["error"]["mend"])
+        raise UserError(result["error"]["problem"], result["error"]["hint"])
     return dict(result["done"])
 
 
-def _heard(line: str, begun: float, tell: Tell) -> dict[str, Any] | None:
+def _heard(line: str, begun: float, on_message: OnMessage) -> dict[str, Any] | None:
     """A line of the worker: the result, or None for progress and for what a native library prints."""
     try:
         document = json.loads(line)
@@ -204,7 +204,7 @@ def _heard(line: str, begun: float, tell: Tell) -> dict[str, Any] | None:
     if not isinstance(document, dict):
         return None
     if "phase" in document:
-        tell(
+        on_message(
             f"building the engine, {time.monotonic() - begun:.0f} s: {document['phase']} "
             f"{document['step']}/{document['steps']}"
         )
@@ -215,8 +215,8 @@ def _heard(line: str, begun: float, tell: Tell) -> dict[str, Any] | None:
 def _died(code: int, errors: str, request: Request) -> UserError:
     """The worker ended without a word."""
     if code == -signal.SIGKILL:
-        what, mend = out_of_memory("the kernel killed the builder (see dmesg)", request.options)
-        return UserError(what, mend)
+        problem, hint = out_of_memory("the kernel killed the builder (see dmesg)", request.options)
+        return UserError(problem, hint)
     last = errors.splitlines()[-1] if errors else "it said nothing"
     if "MemoryError" in errors or "bad_alloc" in errors:
         return UserError(*out_of_memory(last, request.options))

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from hrm_edge.errors import UserError
 
 Launch: TypeAlias = Callable[[], None]
+NO_DRIVER = "nvidia-smi shows it; in a container: docker run --gpus all …, on a Jetson --runtime nvidia"
 Host: TypeAlias = NDArray[Any]  # contiguous; page-locked (``pinned``) where the copy shall not block
 
 
@@ -58,7 +59,7 @@ class Cuda(Protocol):
 
 
 class CudaPython:
-    """By NVIDIA's cuda-python (12.6 or newer)."""
+    """By NVIDIA's cuda-python (12.6 or newer), of the driver's CUDA or an older one."""
 
     name = "cuda-python"
 
@@ -70,10 +71,32 @@ class CudaPython:
         self.handle = int(self._stream)
 
     def _call(self, name: str, *arguments: Any) -> Any:
-        code, *results = getattr(self._api, name)(*arguments)
+        try:
+            code, *results = getattr(self._api, name)(*arguments)
+        except RuntimeError as error:  # 12.6's, where libcuda.so.1 is missing
+            raise UserError(f"CUDA: there is no driver ({name}: {error})", NO_DRIVER) from error
         if int(code):
-            raise _cuda_error(f"{name} failed with {getattr(code, 'name', code)}")
+            said = f"{name} failed with {getattr(code, 'name', code)}"
+            raise self._old_driver(said) if "InsufficientDriver" in said else _cuda_error(said)
         return results[0] if results else None
+
+    def _old_driver(self, said: str) -> UserError:
+        """Return the error of a binding for a newer CUDA than the driver's, or of no driver at all (its CUDA is 0)."""
+        driver, own = (self._version(name) for name in ("cudaDriverGetVersion", "cudaRuntimeGetVersion"))
+        if driver == "0.0":
+            return UserError(f"CUDA: there is no driver ({said})", NO_DRIVER)
+        return UserError(
+            f"cuda-python is for CUDA {own}, this driver runs CUDA {driver} ({said})",
+            f"pip install 'cuda-python=={driver.partition('.')[0]}.*', or a newer driver",
+        )
+
+    def _version(self, name: str) -> str:
+        number = int(self._call(name))  # 12060 for 12.6
+        return f"{number // 1000}.{number % 1000 // 10}"
+
+    def versions(self) -> dict[str, str]:
+        """The CUDA that the binding is made for, and the newest one that the driver runs."""
+        return {"runtime": self._version("cudaRuntimeGetVersion"), "driver": self._version("cudaDriverGetVersion")}
 
     def allocate(self, nbytes: int) -> Memory:
         address = int(self._call("cudaMalloc", nbytes))
@@ -231,3 +254,21 @@ def _cuda_error(said: str) -> UserError:
     if "MemoryAllocation" in said:
         return UserError(f"the GPU is out of memory: {said}", "a smaller --slots, or close other programs")
     return UserError(f"CUDA: {said}", "see nvidia-smi, or on a Jetson tegrastats; run hrm-edge doctor")
+
+
+def try_cuda() -> dict[str, str]:
+    """Move a page to the GPU and back as a session does.
+
+    Returns what did it (``binding``) and the versions that it tells (``runtime``, ``driver``). Raises ``UserError``
+    where there is no binding, no driver, or one of another CUDA.
+    """
+    cuda = find_cuda()
+    sent = cuda.pinned(4096)
+    sent[:] = np.arange(4096) % 251
+    memory, back = cuda.allocate(sent.nbytes), cuda.pinned(sent.nbytes)
+    cuda.upload(memory, sent)
+    cuda.download(back, memory)
+    cuda.synchronize()
+    if not np.array_equal(back, sent):
+        raise _cuda_error("what came back from the GPU is not what was sent")
+    return {"binding": cuda.name, **(cuda.versions() if isinstance(cuda, CudaPython) else {})}

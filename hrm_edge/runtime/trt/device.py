@@ -28,17 +28,17 @@ class Gpu:
 
 def find_gpu(library: Any = None) -> Gpu:
     """The first GPU; ``library``: libcuda's functions, loaded by default. Raises ``UserError`` where there is none."""
-    mend = "run it on the machine with the NVIDIA GPU, or use ONNX Runtime: --backend onnxruntime"
+    hint = "run it on the machine with the NVIDIA GPU, or use ONNX Runtime: --backend onnxruntime"
     if library is None:
         try:
             library = ctypes.CDLL("libcuda.so.1")
         except OSError as error:
-            raise UserError(f"no GPU: {error}", mend) from error
+            raise UserError(f"no GPU: {error}", hint) from error
 
     def call(name: str, *arguments: Any) -> None:
         code = getattr(library, name)(*arguments)
         if code:
-            raise UserError(f"no usable GPU: the CUDA driver's {name} failed with error {code}", mend)
+            raise UserError(f"no usable GPU: the CUDA driver's {name} failed with error {code}", hint)
 
     call("cuInit", 0)
     device, version, memory = c_int(), c_int(), c_size_t()

@@ -12,7 +12,7 @@ from hrm_edge.manifest import STATE_FILE, Manifest
 from hrm_edge.runtime.state import read_state
 from hrm_edge.runtime.trt import cache
 from hrm_edge.runtime.trt.api import Api, Messages, find_api, logger_for
-from hrm_edge.runtime.trt.build import Wishes, plan_identity
+from hrm_edge.runtime.trt.build import BuildOptions, plan_identity
 from hrm_edge.runtime.trt.cuda import Cuda, find_cuda
 from hrm_edge.runtime.trt.device import Gpu, find_gpu
 from hrm_edge.runtime.trt.identity import (
@@ -71,7 +71,7 @@ def open_engine(
 
 def built_before(folder: Path, manifest: Manifest) -> Path:
     """The cached engine that ``export --backend tensorrt`` would give here by default; else ``folder`` as it is."""
-    found = cache.find(plan_identity(manifest, Wishes()))
+    found = cache.find(plan_identity(manifest, BuildOptions()))
     return found[0] if found is not None else folder
 
 

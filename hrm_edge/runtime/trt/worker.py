@@ -182,10 +182,10 @@ def says_memory(message: str) -> bool:
 
 
 def out_of_memory(said: str, options: Options) -> tuple[str, str]:
-    """(what, mend) of a build that wanted more memory than there is."""
+    """(problem, hint) of a build that wanted more memory than there is."""
     limits = f"workspace {options.workspace_mib} MiB, batch up to {options.batch.max}"
-    mend = "give it less with --workspace MIB or --max-batch N, close other programs, or add swap"
-    return f"building the engine ran out of memory ({limits}): {said}", f"{mend}; on a Jetson: sudo init 3"
+    hint = "give it less with --workspace MIB or --max-batch N, close other programs, or add swap"
+    return f"building the engine ran out of memory ({limits}): {said}", f"{hint}; on a Jetson: sudo init 3"
 
 
 def build(request: Request) -> dict[str, Any]:
@@ -216,15 +216,15 @@ def build(request: Request) -> dict[str, Any]:
 
 
 def main() -> None:
-    warnings.simplefilter("ignore")  # deprecations inside TensorRT's own bindings are not the user's to mend
+    warnings.simplefilter("ignore")  # deprecations inside TensorRT's own bindings are not the user's to fix
     request = Request.model_validate_json(sys.stdin.read())
     try:
         say(done=build(request))
     except UserError as error:
-        say(error={"what": error.what, "mend": error.mend})
+        say(error={"problem": error.problem, "hint": error.hint})
     except MemoryError as error:
-        what, mend = out_of_memory(str(error) or "the process could not get more", request.options)
-        say(error={"what": what, "mend": mend})
+        problem, hint = out_of_memory(str(error) or "the process could not get more", request.options)
+        say(error={"problem": problem, "hint": hint})
 
 
 if __name__ == "__main__":

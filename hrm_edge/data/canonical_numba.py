@@ -18,7 +18,7 @@ import numpy as np
 from numba import njit
 from numba.extending import register_jitable
 
-import hrm_edge.data.compiled  # noqa: F401 - it says where numba keeps machine code
+import hrm_edge.data.sudoku_numba  # noqa: F401 - it says where numba keeps machine code
 
 WORST = np.int64(1) << 62
 

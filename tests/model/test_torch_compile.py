@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from hrm_edge.model.act import act_step, admit, fresh_carry
-from hrm_edge.model.compiled import compile_step
 from hrm_edge.model.hrm import HRM
+from hrm_edge.model.torch_compile import compile_step
 from hrm_edge.spec import variant_spec
 
 # torch's compiler warns about itself, in ways that change from release to release

@@ -42,7 +42,7 @@ def _holder(run: Path) -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def held(run: Path) -> Iterator[None]:
+def lock_run_folder(run: Path) -> Iterator[None]:
     """Keep other processes from training in ``run``; the lock ends with the process, however that ends.
 
     Raises ``UserError`` where another process holds it. Removes what killed writers have left half-written.

@@ -24,16 +24,16 @@ from hrm_edge.quant.aware import train_rounded
 from hrm_edge.recipe import Recipe, changed_keys
 from hrm_edge.spec import ModelSpec
 from hrm_edge.tasks import get_task
-from hrm_edge.train.checkpoint import RECIPE_FILE, Best, Restored, Snapshot, mark_best, prune, save_checkpoint
-from hrm_edge.train.distributed import Elsewhere, World, alone
-from hrm_edge.train.evaluation import evaluate
-from hrm_edge.train.feed import Feed
-from hrm_edge.train.folder import held, was_restarted
-from hrm_edge.train.learner import Learner
-from hrm_edge.train.loggers import Line, Logs
-from hrm_edge.train.precision import Bf16, bf16_on, decided
-from hrm_edge.train.window import Window
-from hrm_edge.train.writer import Writer
+from hrm_edge.training.checkpoint import RECIPE_FILE, Best, Restored, Snapshot, mark_best, prune, save_checkpoint
+from hrm_edge.training.distributed import OtherRankFailed, World, alone
+from hrm_edge.training.evaluation import evaluate
+from hrm_edge.training.feed import Feed
+from hrm_edge.training.folder import lock_run_folder, was_restarted
+from hrm_edge.training.learner import Learner
+from hrm_edge.training.loggers import Line, Logs
+from hrm_edge.training.precision import Bf16, bf16_on, decided
+from hrm_edge.training.window import Window
+from hrm_edge.training.writer import Writer
 
 LOG_EVERY = 20  # optimizer steps between log lines
 _GO_ON, _TIME, _STOP, _FAILED = range(4)  # what a rank says after each step; the highest holds for all
@@ -74,7 +74,7 @@ class Trainer:
         self.notes = [note] if note else []  # about how it starts, for a person
         self.task = get_task(recipe.task)
         if not recipe.data:
-            raise UserError("recipe key 'data' is empty", "name a built data folder: --set data=DIR")
+            raise UserError("recipe key 'data' is empty", "name a built data folder: --data DIR")
         check_batch(recipe, world.size)
         scan = world.local_rank == 0
         self.data = Dataset(recipe.data, "train", self.task, scan=scan)
@@ -139,7 +139,7 @@ class Trainer:
         *,
         time_limit: float | None = None,
         stop: Callable[[], bool] = lambda: False,
-        report: Report = lambda line: None,
+        on_progress: Report = lambda line: None,
     ) -> Outcome:
         """Train to the recipe's last step, to ``time_limit`` seconds, or until ``stop()``; always ends saved.
 
@@ -147,21 +147,21 @@ class Trainer:
         ``LostPeers`` when another rank is gone. The last whole checkpoint is kept in every case.
         """
         with self.world.watched(), contextlib.ExitStack() as stack:
-            self.world.together(lambda: self._open(stack, report) if self.world.rank == 0 else None)
+            self.world.on_all_ranks(lambda: self._open(stack, on_progress) if self.world.rank == 0 else None)
             try:
                 outcome = self._train(time_limit, stop)
             except BaseException as error:
                 self._end_writing(error)
                 raise
-            self.world.together(self.writer.wait)  # no rank leaves before all is written
+            self.world.on_all_ranks(self.writer.wait)  # no rank leaves before all is written
         return outcome
 
-    def _open(self, stack: contextlib.ExitStack, report: Report) -> None:
-        stack.enter_context(held(self.run_folder))
+    def _open(self, stack: contextlib.ExitStack, on_progress: Report) -> None:
+        stack.enter_context(lock_run_folder(self.run_folder))
         write_text(self.run_folder / RECIPE_FILE, self.recipe.dump())
         if self.best is not None:  # a kill may have come between the checkpoint and this mark
             mark_best(self.run_folder, self.best)
-        self.logs.open(self.learner.step, self.recipe.model_dump(mode="json"), report)
+        self.logs.open(self.learner.step, self.recipe.model_dump(mode="json"), on_progress)
         stack.callback(self.logs.close)
 
     def _end_writing(self, error: BaseException) -> None:
@@ -169,8 +169,8 @@ class Trainer:
         try:
             self.writer.wait()
         except HrmEdgeError as failure:
-            what = error.what if isinstance(error, HrmEdgeError) else repr(error)
-            raise UserError(f"{failure.what} (when ending after: {what})", failure.mend) from error
+            what = error.problem if isinstance(error, HrmEdgeError) else repr(error)
+            raise UserError(f"{failure.problem} (when ending after: {what})", failure.hint) from error
 
     def _train(self, time_limit: float | None, stop: Callable[[], bool]) -> Outcome:
         started, before = time.monotonic(), self.seconds
@@ -215,7 +215,7 @@ class Trainer:
         verdict = max(self.world.exchange(vote))
         if verdict == _FAILED:
             self.writer.wait()
-            raise Elsewhere(EXIT_USER)
+            raise OtherRankFailed(EXIT_USER)
         return verdict
 
     def _log_window(self, window: Window) -> None:
@@ -334,6 +334,6 @@ def start(
                 raise UserError(f"{run} holds a run already", "add --resume to go on with it, or choose another --out")
             return Trainer(recipe, run, world, resume=resume, bf16=bf16, wandb=wandb, load=load)
 
-        trainer = world.together(prepare)
+        trainer = world.on_all_ranks(prepare)
         trainer.learner.connect()
     return trainer

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from hrm_edge.manifest import STEP_FILE
-from hrm_edge.runtime import compiled, open_artifact
+from hrm_edge.runtime import compile_cache, open_artifact
 from hrm_edge.runtime.ort import OrtSession
 from hrm_edge.tasks.sudoku import Sudoku
 from tests.artifacts import singles_puzzles, write_singles_artifact
@@ -32,7 +32,7 @@ def test_onnxruntime_keeps_its_form_of_a_step(tmp_path, cache):
     session, manifest = open_artifact(folder)
     first = logits_of(session)
     (kept,) = (cache / "onnxruntime").iterdir()
-    key = compiled.key_for(manifest, "")
+    key = compile_cache.key_for(manifest, "")
     assert key is not None
     assert kept.name.startswith(key)
     (folder / STEP_FILE).rename(tmp_path / "away")  # what follows can only be the kept file
@@ -65,8 +65,8 @@ def test_no_cache_costs_time_only(tmp_path, cache):
 
 
 def test_the_least_recently_used_go(tmp_path):
-    for index in range(compiled.MOST_FILES + 3):
+    for index in range(compile_cache.MOST_FILES + 3):
         (tmp_path / str(index)).touch()
         os.utime(tmp_path / str(index), (index, index))
-    compiled.prune(tmp_path)
-    assert sorted(int(file.name) for file in tmp_path.iterdir()) == list(range(3, compiled.MOST_FILES + 3))
+    compile_cache.prune(tmp_path)
+    assert sorted(int(file.name) for file in tmp_path.iterdir()) == list(range(3, compile_cache.MOST_FILES + 3))

@@ -13,7 +13,7 @@ from hrm_edge.recipe import Evaluate
 from hrm_edge.solve import solve
 from hrm_edge.spec import ModelSpec
 from hrm_edge.tasks.base import PAD_TOKEN, Task, exact
-from hrm_edge.train.distributed import World
+from hrm_edge.training.distributed import World
 
 SLOTS = 256
 

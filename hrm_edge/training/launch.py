@@ -38,7 +38,7 @@ from torch.distributed.elastic.rendezvous.dynamic_rendezvous import DynamicRende
 
 from hrm_edge.child import python_command
 from hrm_edge.errors import EXIT_INTERRUPTED, EXIT_OK, UserError
-from hrm_edge.train.distributed import DEFAULT_TIMEOUT_S, EXIT_LOST, address_towards
+from hrm_edge.training.distributed import DEFAULT_TIMEOUT_S, EXIT_LOST, address_towards
 
 DEFAULT_PORT = "29400"  # torchrun's
 # A worker that ended by itself has said why, and would say it again; one that was killed or lost the others has not.

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from hrm_edge.model.act import ActStep
-from hrm_edge.train.distributed import World
+from hrm_edge.training.distributed import World
 
 FIGURES = (
     "loss",

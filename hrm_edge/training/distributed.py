@@ -47,7 +47,7 @@ class LostPeers(HrmEdgeError):
     exit_code = EXIT_LOST
 
 
-class Elsewhere(HrmEdgeError):
+class OtherRankFailed(HrmEdgeError):
     """Another rank has failed and says why: this one only ends, with the same exit code."""
 
     def __init__(self, exit_code: int) -> None:
@@ -112,7 +112,7 @@ class World:
         options: dict[str, Any] = {key: False, "device_ids": [self.device] if self.device.type == "cuda" else None}
         return DistributedDataParallel(model, **options)
 
-    def together(self, action: Callable[[], T]) -> T:
+    def on_all_ranks(self, action: Callable[[], T]) -> T:
         """Do ``action`` on every rank; where it fails on one, that one raises its error and the others end silently."""
         failure: HrmEdgeError | None = None
         try:
@@ -124,7 +124,7 @@ class World:
         if failure is not None and first == self.rank:
             raise failure
         if first is not None:
-            raise Elsewhere(codes[first])
+            raise OtherRankFailed(codes[first])
         return result
 
     @contextlib.contextmanager

@@ -11,7 +11,7 @@ from typing import Literal, NamedTuple
 import torch
 
 from hrm_edge.recipe import Recipe
-from hrm_edge.train.distributed import World
+from hrm_edge.training.distributed import World
 
 Precision = Literal["fp32", "bf16"]
 DTYPES: dict[str, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16}

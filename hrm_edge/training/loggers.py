@@ -11,9 +11,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from hrm_edge.errors import UserError
 from hrm_edge.files import write_text
-from hrm_edge.train.window import FIGURES
+from hrm_edge.packages import check_installed
+from hrm_edge.training.window import FIGURES
 
 LOG_FILE = "metrics.jsonl"
 CSV_FILE = "metrics.csv"
@@ -31,18 +31,18 @@ class Logs:
     """Takes the log lines of a run once it is opened, which only the rank that writes does."""
 
     def __init__(self, run: Path, wandb_project: str = "") -> None:
-        if wandb_project and importlib.util.find_spec("wandb") is None:
-            raise UserError("--wandb: W&B is not installed", "pip install 'hrm-edge[wandb]', or leave the flag out")
+        if wandb_project:
+            check_installed("wandb", "--wandb")
         self.run, self.wandb_project = run, wandb_project
         self._sinks: list[Callable[[Line], None]] = []
         self._closers: list[Callable[[], None]] = []
 
-    def open(self, step: int, recipe: dict[str, Any], report: Callable[[Line], None]) -> None:
+    def open(self, step: int, recipe: dict[str, Any], on_progress: Callable[[Line], None]) -> None:
         """Go on after optimizer step ``step``: lines beyond it, of a run that was killed, are removed."""
         kept = [line for line in read_lines(self.run / LOG_FILE) if line["step"] <= step]
         write_text(self.run / LOG_FILE, "".join(map(_as_json, kept)))
         write_text(self.run / CSV_FILE, _as_csv({name: name for name in COLUMNS}) + "".join(map(_as_csv, kept)))
-        self._sinks = [self._append, report]
+        self._sinks = [self._append, on_progress]
         if importlib.util.find_spec("tensorboard") is not None:
             self._open_tensorboard(step)
         if self.wandb_project:

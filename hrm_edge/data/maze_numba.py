@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numba import njit
 
-from hrm_edge.data.compiled import below, draw
+from hrm_edge.data.sudoku_numba import below, draw
 from hrm_edge.tasks.maze import GOAL, OPEN, START, WALL
 
 

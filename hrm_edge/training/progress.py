@@ -10,7 +10,7 @@ from rich.table import Table
 
 from hrm_edge.costs import parameter_table
 from hrm_edge.terminal import open_console
-from hrm_edge.train.loop import Outcome, Trainer
+from hrm_edge.training.loop import Outcome, Trainer
 
 
 class Progress:

@@ -11,16 +11,16 @@ from typing import Any
 import torch
 
 from hrm_edge.model.act import ActStep, act_step, admit, draw_minimum_steps, fresh_carry
-from hrm_edge.model.compiled import compile_step
 from hrm_edge.model.hrm import HRM
+from hrm_edge.model.torch_compile import compile_step
 from hrm_edge.model.weights import EMA_FILE, MODEL_FILE, load_weights
 from hrm_edge.recipe import Recipe
 from hrm_edge.spec import ModelSpec
-from hrm_edge.train.checkpoint import CARRY_FILE, OPTIMIZER_FILE, Restored, flatten_optimizer, restore_optimizer
-from hrm_edge.train.distributed import World
-from hrm_edge.train.feed import Feed
-from hrm_edge.train.optim import Ema, lr_factor, make_optimizer, sparse_sign_sgd_
-from hrm_edge.train.precision import DTYPES
+from hrm_edge.training.checkpoint import CARRY_FILE, OPTIMIZER_FILE, Restored, flatten_optimizer, restore_optimizer
+from hrm_edge.training.distributed import World
+from hrm_edge.training.feed import Feed
+from hrm_edge.training.optim import Ema, lr_factor, make_optimizer, sparse_sign_sgd_
+from hrm_edge.training.precision import DTYPES
 
 
 class Learner:

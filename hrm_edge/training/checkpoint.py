@@ -24,7 +24,7 @@ from hrm_edge.model.weights import (
     load_tensors,
     read_checkpoint,
 )
-from hrm_edge.train.precision import Precision
+from hrm_edge.training.precision import Precision
 
 OPTIMIZER_FILE = "optimizer.safetensors"
 CARRY_FILE = "carry.safetensors"
