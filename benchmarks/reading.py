@@ -15,7 +15,7 @@ Every picture depends on --seed and its own number only. With --rows each result
 was ended, or stopped after --minutes, goes on from there when the same command is given again.
 
 "wrong" is an answer that would be called verified and is not the puzzle's. --margin and --doubt replace the limits of
-hrm_edge.vision.judge; they were chosen with other seeds (0 and 2), on puzzles of their own.
+hrm_edge.vision.judge; all its limits were chosen with other seeds (0, 2 and 2001), on puzzles of their own.
 --writing names a file of handwritten digits (see recipes/digits.yaml); those are used that training leaves out.
 Fonts: Debian's fonts-inter fonts-cantarell fonts-firacode fonts-jetbrains-mono fonts-ebgaramond fonts-cabin
 fonts-sil-charis fonts-quicksand fonts-klee.

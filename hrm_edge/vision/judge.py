@@ -27,7 +27,7 @@ MAX_TRIES = 3000  # sets of changes looked at for clashes
 MAX_RIVALS = 600  # the same beside a reading that is a puzzle as it is
 MARGIN = 4.5  # nats between what is accepted and the next reading that has another solution
 MAX_SEARCHES = 150  # of those without clashes, for solutions: about a millisecond each
-MAX_DOUBT = 2.0  # nats: minus the logarithm of the probability that all digits are right which the solution needs
+MAX_DOUBT = 3.0  # nats: minus the logarithm of the probability that all digits are right which the solution needs
 DOUBTFUL = 0.9  # probability of a digit, below which it is shown as in doubt
 # probabilities of being written by hand, from which on a digit is left out: the next where the last was not enough
 WRITTEN = (0.5, 0.2, 0.08, 0.03)
@@ -36,7 +36,7 @@ RIVALS = 3.0  # nats between an answer and another for which one digit was misre
 MIN_GIVENS = 17  # no puzzle with fewer has one solution
 _TRAINED_BLANKS = 0.47  # of the cells that recipes/digits.yaml trains on
 _SMUDGE = 0.65  # of the doubt about a cell goes to its being blank, times the share of blanks
-_TRIED_WITHOUT = 32  # digits in doubt that are left out to see whether the others need them
+_TRIED_WITHOUT = 16  # digits in doubt that are left out to see whether the others need them
 _LITTLE, _CERTAIN = 0.5, 0.005  # nats of a puzzle and of a digit
 _REPAIRED_PARTS = 2  # ways of leaving out what was written that are repaired too
 _SLIP = 0.05  # share of the digits written by hand that are wrong
@@ -74,7 +74,9 @@ def judge(reading: Reading, task: Sudoku, repair: bool = True) -> Verdict:
     Doubts between a digit and a blank are first weighed by how full the grid is. The whole reading comes first, then
     repairs of it, then its printed digits alone, then repairs of these. A digit too few makes no wrong answer, for
     there must be one solution; a wrong digit may. So nothing is accepted that needs digits which are together in more
-    doubt than ``MAX_DOUBT``, nor where another reading that is hardly less likely is a puzzle with another solution.
+    doubt than ``MAX_DOUBT``, nor where another reading that is hardly less likely is a puzzle with another solution, nor
+    where one digit less allows another answer that agrees with what was left out (:func:`_rival`). The search ends after
+    ``MAX_WORK`` checks, and then nothing is accepted.
     """
     reading, rules = _weighed(reading), _Rules(task)
     tokens = tokens_of(reading.digits)

@@ -217,7 +217,7 @@ def test_a_wrong_entry_among_right_ones_is_left_out():
 
 def test_digits_that_are_needed_and_hardly_likely_are_no_answer():
     needed = [cell for cell in np.flatnonzero([c != "0" for c in PUZZLES[1]]) if not unique_without(cell)][:2]
-    for share, taken in ((0.5, True), (0.3, False)):  # of two digits: 1.4 and 2.4 nats
+    for share, taken in ((0.4, True), (0.2, False)):  # of two digits: 1.8 and 3.2 nats
         doubtful = reading(PUZZLES[1])
         for cell in needed:  # the rest is spread over digits that clash
             clashing = [d for d in range(1, 10) if "two" in str(judge(reading(swapped(cell, d)), NINE, False).why)]
