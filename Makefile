@@ -45,10 +45,14 @@ venv: $(VENV)/.installed-dev ## make the environment with everything that develo
 quickstart: $(VENV)/.installed ## the whole pipeline on a small puzzle: data, train, export, bench, solve (minutes on a CPU)
 	PATH="$(abspath $(BIN)):$$PATH" scripts/quickstart.sh
 
-# All cores, but no more processes than memory is usual for: each loads torch. Only here: a plain pytest stays in one
-# process, where a debugger stops and output is seen. A worker takes over tests of another that has more left.
+# A process more than cores, for many tests wait for a program or a clock, but no more than memory is usual for: each
+# loads torch. Only here: a plain pytest stays in one process, where a debugger stops and output is seen. A worker takes
+# over tests of another that has more left. Hundreds of tests start Python: its bytecode is kept even where the
+# environment says otherwise.
+WORKERS := $(shell cores=$$(nproc 2>/dev/null || sysctl -n hw.logicalcpu 2>/dev/null || echo 2); \
+	echo $$((cores < 8 ? cores + 1 : 8)))
 test: $(VENV)/.installed-dev ## the tests that need no special hardware, on all cores
-	$(BIN)/python -m pytest --numprocesses logical --maxprocesses 8 --dist worksteal
+	PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist worksteal
 
 test-slow: $(VENV)/.installed-dev ## the tests that take minutes
 	$(BIN)/python -m pytest -m "slow and not gpu and not trt and not jetson"

@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import torch
@@ -46,7 +47,8 @@ from hrm_edge.model.hrm import HRM
 from hrm_edge.model.weights import CheckpointInfo
 from hrm_edge.quiet import import_onnxruntime, import_openvino
 from hrm_edge.recipe import Limits, Quantization
-from hrm_edge.runtime import CpuBackend, open_step
+from hrm_edge.runtime import CpuBackend, open_step, ort, ov
+from hrm_edge.runtime.arithmetic import Arithmetic
 from hrm_edge.runtime.native.session import available
 from hrm_edge.spec import variant_spec
 from hrm_edge.tasks import get_task
@@ -67,6 +69,7 @@ EAGER = "torch eager fp32"
 STEPS_A_TURN, SLOW_MS = 3, 500.0
 PACKAGES = ("torch", "onnxruntime", "openvino", "onnx", "onnxscript")
 NAIVE_FILE, GRAPHS_FILE = "naive.onnx", "graphs.json"
+INEXACT = "inexact products, ours"
 
 Arrays = dict[str, NDArray[Any]]
 
@@ -141,7 +144,7 @@ def node_counts(file: Path) -> dict[str, int]:
 class Way:
     """One way to compute the step: what a table says of it, and the step itself."""
 
-    graph: str  # "ours", "naive", or "–" for torch
+    graph: str  # "ours", "naive", INEXACT, or "–" for torch
     precision: str
     backend: str
     threads: int
@@ -182,6 +185,7 @@ def ways(name: str, model: HRM) -> list[Way]:
             for threads in sorted({1, CORES}):
                 step = ours(folder, manifest, backend, threads, feeds)
                 found.append(Way("ours", precision, backend, threads, judged, step))
+    found += inexact(folder_of(name, "int8"), feeds)
     file = WORK / name / NAIVE_FILE
     found.append(Way("naive", "fp32", "onnxruntime", CORES, None, naive_onnxruntime(file, feeds)))
     found += [Way("naive", "fp32", b, CORES, None, naive_openvino(file, b, feeds)) for b in OPENVINO]
@@ -205,6 +209,20 @@ def ours(folder: Path, manifest: Manifest, backend: CpuBackend, threads: int, fe
     tokens, ids = feeds["tokens"].astype(np.uint8), np.zeros(1, np.int32)
     carry = (feeds["z_h"].astype(session.dtype), feeds["z_l"].astype(session.dtype))
     return lambda: session.step(tokens, ids, carry)
+
+
+def inexact(folder: Path, feeds: Arrays) -> list[Way]:
+    """The 8-bit kernels of runtimes where they are not exact on this processor: no session of ours uses them there."""
+    found = []
+    runtimes: tuple[tuple[CpuBackend, Any], ...] = (("onnxruntime", ort), ("openvino", ov))
+    for backend, module in runtimes:
+        if module.int8_arithmetic().products == "int8":
+            continue
+        with patch.object(module, "int8_arithmetic", return_value=Arithmetic("int8")):
+            for threads in sorted({1, CORES}):
+                step = ours(folder, read_manifest(folder), backend, threads, feeds)
+                found.append(Way(INEXACT, "int8", backend, threads, None, step))
+    return found
 
 
 def naive_onnxruntime(file: Path, feeds: Arrays) -> Callable[[], Any]:

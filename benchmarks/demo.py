@@ -23,7 +23,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from hrm_edge.cli.resolve import resolve_model
+import hrm_edge
 from hrm_edge.demo.loop import Demo
 from hrm_edge.demo.thinker import Thinker
 from hrm_edge.device.identity import describe_device
@@ -114,7 +114,7 @@ def endure(frames: list[Image], model: str, minutes: float) -> dict[str, Any]:
     mailbox = Mailbox()
     began_s = time.perf_counter()
     camera = Camera(Source("imitated", lambda: HandHeld(frames, began_s)), mailbox)
-    demo = Demo(mailbox, camera, Reader(), Thinker(resolve_model(model, 1).session, task))
+    demo = Demo(mailbox, camera, Reader(), Thinker(hrm_edge.load(model, threads=1).session, task))
     stop, thread = threading.Event(), None
     answers: list[float] = []
     last_after: float | None = None

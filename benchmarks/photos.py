@@ -27,7 +27,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from hrm_edge.cli.resolve import Resolved, resolve_model
+import hrm_edge
 from hrm_edge.device.identity import describe_device
 from hrm_edge.digits.labels import read_labels
 from hrm_edge.errors import HrmEdgeError, UserError
@@ -109,9 +109,11 @@ def outcome(found: Recognised, label: NDArray[np.uint8], task: Sudoku) -> str:
     return "right answer" if np.array_equal(*solutions) else "wrong"
 
 
-def measure(path: Path, label: NDArray[np.uint8], reader: Reader, resolved: Resolved, views: int) -> tuple[Photo, Any]:
+def measure(
+    path: Path, label: NDArray[np.uint8], reader: Reader, model: hrm_edge.Model, views: int
+) -> tuple[Photo, Any]:
     """Take one photo through the stages; also what --failures draws."""
-    task = resolved.task
+    task = model.task
     assert isinstance(task, Sudoku)
     began = time.perf_counter()
     image = load_image(path, upright=False)
@@ -128,7 +130,7 @@ def measure(path: Path, label: NDArray[np.uint8], reader: Reader, resolved: Reso
     photo.doubtful = len(verdict.doubtful) + len(verdict.ignored)
     photo.ms = {"decode": 1e3 * (decoded - began), **found.ms}
     if puzzle is not None:
-        solution = solve(resolved.session, task, puzzle[None], halt="rules", views=views)[0]
+        solution = solve(model.session, task, puzzle[None], halt="rules", views=views)[0]
         photo.solved, photo.steps, photo.views = solution.verified, solution.steps, solution.views
         photo.ms["solve"] = 1e3 * solution.latency_s
     return photo, (image, found, label)
@@ -187,10 +189,10 @@ def main() -> int:
     arguments = parser.parse_args()
     cv2.setNumThreads(1)
     try:
-        reader, resolved = Reader(arguments.digits), resolve_model(arguments.model, 1)
+        reader, model = Reader(arguments.digits), hrm_edge.load(arguments.model, threads=1)
         photos = []
         for path, label in labelled(arguments.path):
-            photo, seen = measure(path, label, reader, resolved, arguments.views)
+            photo, seen = measure(path, label, reader, model, arguments.views)
             photos.append(photo)
             print(f"{photo.name}: {photo.outcome}" + (", solved" * photo.solved), file=sys.stderr)
             if arguments.failures and seen and (photo.outcome != "right" or photo.wrong_cells):

@@ -23,6 +23,7 @@ MOST_BYTES = 64 << 30  # of any input file: far above every model and data set, 
 MOST_JSON_BYTES = 64 << 20  # read as a whole, it takes up to 20 times as much memory
 MOST_YAML_BYTES = 1 << 20  # recipes, protocols, policies: written by hand
 MOST_YAML_VALUES = 100_000  # with every alias written out
+REPORT_BYTES = 1 << 20  # more than any report has taken
 ABANDONED_S = 600.0  # a temporary file or folder that nobody has touched for so long
 
 
@@ -291,3 +292,22 @@ def sha256(path: Path | str) -> str:
         while piece := stream.read(1 << 20):
             digest.update(piece)
     return digest.hexdigest()
+
+
+def check_writable(flag: str, path: Path) -> Path:
+    """Return ``path``, a file to be written later; its folder is made.
+
+    Raises ``UserError`` that names ``flag`` where it cannot be written: a folder, a name that is too long, no rights,
+    or less space than a report takes.
+    """
+    hint = f"choose another file with {flag}"
+    try:
+        if path.is_dir():
+            raise UserError(f"{flag} {path}: it is a folder", hint)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if not is_stream(path):  # which needs no room beside it
+            with tempfile.TemporaryFile(dir=Path(os.path.realpath(path)).parent) as probe:
+                probe.write(bytes(REPORT_BYTES))
+    except OSError as error:
+        raise UserError(f"{flag} {os_error(error, path).problem}", hint) from error
+    return path

@@ -209,17 +209,20 @@ def anytime() -> str:
 def int8_parity() -> str:
     """INT8 logits of every CPU backend beside the float32 model's, per processor."""
     lines = [
-        row("processor", "backend", "multiplies in", "exact", "used", "dB: 1 step", "4 steps", "machine, date"),
-        "|---|---|---|---|---|---|---|---|",
+        row("processor", "backend", "multiplies in", "exact", "used", "puzzles", "dB: 1 step", "4 steps",
+            "machine, date"),
+        "|---|---|---|---|---|---|---|---|---|",
     ]  # fmt: skip
     for path, report in reports("hrm-edge int8 parity"):
         imitated = report["imitated"]
         processor = f"{imitated}, by qemu" if imitated else report["device"]["cpu"]
+        if report["instructions"]:
+            processor += f" ({', '.join(report['instructions'])})"
         for line in report["rows"]:
             said = ["yes" if line[key] else "**no**" if key == "exact" else "" for key in ("exact", "taken")]
             db = (f"{value:.1f}" for value in line["db"])
             where = f"{path.parent.name}, {report['created'][:10]}"  # no link: the site has no results files
-            lines.append(row(processor, line["backend"], line["products"], *said, *db, where))
+            lines.append(row(processor, line["backend"], line["products"], *said, report["puzzles"], *db, where))
     return "\n".join(lines)
 
 

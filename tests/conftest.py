@@ -15,6 +15,8 @@ from tests.shared import all_workers
 
 # Two threads of one matrix library on two cores slow each other down; a test that measures threads sets its own.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# torch's compiler would start a pool of processes that import torch, in every process that compiles.
+os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")
 switch_off()  # tests import ONNX Runtime and OpenVINO themselves
 
 # A shell that runs the tests in the background lets them ignore Ctrl-C, and nohup a hangup; programs that they start

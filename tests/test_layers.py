@@ -40,7 +40,7 @@ HOST = {"model", "ops", "data", "training", "quant", "export", "digits"}
 
 # A file or folder of the package → the others that it may import (itself and __init__ always).
 MAY_IMPORT: dict[str, set[str]] = {
-    "__init__": set(),
+    "__init__": {"api", "errors"},  # lazily: see the test of the import's time
     "__main__": {"cli"},
     # base
     "child": {"errors"},
@@ -79,7 +79,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "training": BASE | CORE | {"model", "data", "quant"},
     "quant": BASE | {"session", "parity", "model", "data"},
     "export": BASE | CORE | {"model", "data", "quant", "plugin", "runtime"},
-    "cli": BASE | CORE | EDGE | HOST,
+    "api": BASE | CORE | EDGE | HOST,
+    "cli": BASE | CORE | EDGE | HOST | {"api"},
 }
 # The same for packages of others; the standard library is free.
 MAY_USE: dict[str, set[str]] = {
@@ -128,10 +129,11 @@ MAY_USE: dict[str, set[str]] = {
         "pydantic",
         "rich",
     },
+    "api": {"numpy", "pydantic"},
     "cli": {"click", "rich", "numpy", "pydantic"},
 }
-# The command line imports these only inside functions: its edge verbs must run where there is no torch.
-LAZY_IN_CLI = HOST
+# The door and the command line import these only inside functions: they must run where there is no torch.
+LAZY = HOST
 # of these only: a device may lack them, and is told so when it asks
 INSIDE_FUNCTIONS = {"zoo": {"huggingface_hub"}, "runtime": {"onnx"}}
 BLOCKED_ON_EDGE = ("torch", "onnx", "numba", "huggingface_hub")
@@ -181,8 +183,8 @@ def violations(source: str, unit: str, where: str) -> list[str]:
             if target not in {unit, "__init__"} | MAY_IMPORT[unit]:
                 allowed = ", ".join(sorted(MAY_IMPORT[unit])) or "nothing"
                 found.append(f"{where}:{line}: '{unit}' may not import '{target}' (it may import {allowed})")
-            elif unit == "cli" and at_top and target in LAZY_IN_CLI:
-                found.append(f"{where}:{line}: 'cli' imports '{target}' (host side) inside functions only")
+            elif unit in ("api", "cli") and at_top and target in LAZY:
+                found.append(f"{where}:{line}: '{unit}' imports '{target}' (host side) inside functions only")
         elif first not in sys.stdlib_module_names and first not in MAY_USE.get(unit, set()):
             allowed = ", ".join(sorted(MAY_USE.get(unit, set()))) or "the standard library only"
             found.append(f"{where}:{line}: '{unit}' may not use '{first}' (it may use {allowed})")
@@ -258,7 +260,7 @@ def test_a_right_import_passes(unit, source):
 def test_edge_imports_with_torch_blocked():
     """A device has neither torch nor the exporters: base, core, edge and every verb's module load without them."""
     names = [".".join(path.relative_to(ROOT).with_suffix("").parts) for path in modules()]
-    units = BASE | CORE | EDGE | {"cli"}
+    units = BASE | CORE | EDGE | {"api", "cli"}
     wanted = [name.removesuffix(".__init__") for name in names if name.split(".")[1] in units]
     code = (
         "import importlib, sys\n"

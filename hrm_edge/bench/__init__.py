@@ -1,1 +1,1 @@
-"""Latency, throughput and accuracy of a session on one machine, in one report."""
+"""Benchmarks of a session on one machine: latency, throughput, accuracy and energy, in one report."""

@@ -1,4 +1,4 @@
-"""Answers against the right ones. Axes: N puzzles, S cells."""
+"""Accuracy of a solver's answers against the labels. Axes: N puzzles, S cells."""
 
 from __future__ import annotations
 
@@ -14,10 +14,11 @@ VIEW_MARKS = (1, 4, 16, 64)
 
 
 def score(found: Solutions, labels: Tokens, task: Task | None = None, *, views: int | None = None) -> Answers:
-    """Count ``found`` against ``labels`` [N, S], as if the solver had stopped after ``views`` views (default: all).
+    """Score ``found`` against ``labels`` uint8 [N, S], as if the solver had stopped after ``views`` views (None: all).
 
-    A puzzle that needed more views counts as unsolved: its earlier answers broke the rules, which no label does.
-    A maze has many shortest paths and its label is one of them: with its ``task`` each of them is right.
+    A puzzle that needed more views counts as unsolved: its earlier answers broke the rules, and no label does. A maze
+    can have many shortest paths, and its label is only one of them: given its ``task``, any shortest path counts as
+    right.
     """
     in_time: Bools = np.ones(len(found), np.bool_) if views is None else found.views <= views
     verified = found.verified & in_time
@@ -39,30 +40,33 @@ def score(found: Solutions, labels: Tokens, task: Task | None = None, *, views: 
 
 
 def score_by_views(found: Solutions, labels: Tokens, views: int, task: Task | None = None) -> list[AtViews]:
-    """:func:`score` after 1, 4, 16 and 64 views, as far as they were allowed, and after all of them."""
+    """Return :func:`score` after 1, 4, 16 and 64 views, up to the number allowed, and after all of them."""
     return [AtViews(views=mark, **score(found, labels, task, views=mark).model_dump()) for mark in marks_to(views)]
 
 
 def marks_to(views: int) -> list[int]:
-    """The numbers of views that a report tells the accuracy of: 1, 4, 16 and 64 below ``views``, and that itself."""
+    """Return the numbers of views that a report scores: 1, 4, 16 and 64 up to ``views``, and ``views`` itself."""
     return sorted({*(mark for mark in VIEW_MARKS if mark <= views), views})
 
 
 def steps_histogram(found: Solutions) -> dict[int, int]:
-    """ACT steps → number of puzzles that took so many."""
+    """Return how many puzzles took each number of ACT steps: steps → puzzles."""
     steps, counts = np.unique(found.steps, return_counts=True)
     return {int(k): int(n) for k, n in zip(steps, counts, strict=True)}
 
 
 def answer_fields(found: Solutions, labels: Tokens, task: Task | None = None) -> dict[str, Any]:
-    """The fields of a report that tell what came of the puzzles."""
+    """Return the report's fields about the answers: accuracy, verified answers and the histogram of steps."""
     return {**score(found, labels, task).model_dump(), "steps_histogram": steps_histogram(found)}
 
 
 def paired(
     found: Solutions, other: Solutions, labels: Tokens, *, model: Model, backend: str, task: Task | None = None
 ) -> Paired:
-    """``found`` beside what the ``other`` model made of the same puzzles; ``model`` and ``backend`` are the other's."""
+    """Compare ``found`` with the ``other`` model's answers to the same puzzles, puzzle by puzzle.
+
+    ``labels`` uint8 [N, S]; ``model`` and ``backend`` describe the other model.
+    """
     right, others = exact(found.answers, labels), exact(other.answers, labels)
     only_other, only_this = int((others & ~right).sum()), int((right & ~others).sum())
     answers, loss = score(other, labels, task), accuracy_drop(only_other, only_this, len(found))

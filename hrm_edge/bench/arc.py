@@ -1,4 +1,4 @@
-"""ARC: every augmentation of a question is answered, the answers vote, two attempts are scored.
+"""ARC evaluation: answer every augmentation of a question, let the answers vote, score two attempts.
 
 Axes: N augmented questions, S = 900 cells.
 """
@@ -28,7 +28,11 @@ def evaluate_arc(
     solver: Solver, questions: Questions, views: int, *, model: Model, data: Data, threads: int | None,
     on_progress: Progress | None = None,
 ) -> tuple[EvalReport, Submission]:  # fmt: skip
-    """Answer the first ``views`` augmentations of each question: (report, what the official submission file holds)."""
+    """Answer the first ``views`` augmentations of each question and return the report and the submission.
+
+    The submission is the content of the official submission file: task → its questions' two attempts. Raises
+    ``UserError`` where the model's puzzle table does not belong to this data folder.
+    """
     _check_table(solver, questions, data.path)
     rows = np.flatnonzero(questions.view < views)
     began = time.perf_counter()
@@ -53,7 +57,7 @@ def evaluate_arc(
 
 
 def _check_table(solver: Solver, questions: Questions, path: str) -> None:
-    """A row of the puzzle table means a task: another folder's numbers would be other tasks."""
+    """Refuse data that has not as many identifiers as the model's puzzle table has rows: a row stands for one task."""
     spec = solver.session.spec
     if spec.puzzle_dim and spec.puzzles != questions.table:
         raise UserError(
@@ -65,9 +69,10 @@ def _check_table(solver: Solver, questions: Questions, path: str) -> None:
 def _vote(
     questions: Questions, originals: list[Question], rows: NDArray[np.int64], found: Solutions, views: int
 ) -> tuple[Votes, list[ArcAtViews]]:
-    """All votes, and the score after 1, 4, 16, 64 and all views."""
+    """Return all votes, and the score after 1, 4, 16, 64 and all views."""
     votes, by_views = Votes(), []
-    surety = 1 / (1 + np.exp(-found.q_halt.astype(np.float64)))  # the published tie-break is by mean probability
+    # The published code breaks ties by the mean halting probability.
+    surety = 1 / (1 + np.exp(-found.q_halt.astype(np.float64)))
     counted = 0
     for mark in marks_to(views):
         new = np.flatnonzero((questions.view[rows] >= counted) & (questions.view[rows] < mark))
@@ -81,9 +86,10 @@ def _vote(
 
 
 def cell_accuracies(inputs: Tokens, labels: Tokens, answers: Tokens) -> ArcCells | None:
-    """Compare single cells of ``answers`` with ``labels``, both [N, S], questions ``inputs`` [N, S]; None for N = 0.
+    """Compare single cells of ``answers`` with ``labels``; None for N = 0. All arrays are uint8 [N, S].
 
-    An answer's readable grid is laid on an empty canvas first: what a model says outside of it was not trained.
+    The grid read from an answer is first laid on an empty canvas: a model is not trained on the cells outside of it.
+    Two baselines are scored too: the question's ``inputs`` copied, and its grid filled with its commonest colour.
     """
     if not len(labels):
         return None

@@ -1,7 +1,7 @@
-"""An engine beside its artifact: the same steps by ONNX Runtime on the CPU of the machine that has the GPU.
+"""Parity of a GPU engine with its artifact, which ONNX Runtime runs on the CPU of the same machine.
 
-A plan that was built for a GPU is another program than the graph it came from: other kernels, other orders of sums,
-fusions of its own. What it answers is measured where it runs, once, and kept in its sidecar.
+A plan built for a GPU is a different program from its graph: it has other kernels, sums in another order and fuses
+operations. Its outputs are therefore measured once on the GPU that runs it, and the result is kept in its sidecar file.
 """
 
 from __future__ import annotations
@@ -23,12 +23,13 @@ from hrm_edge.runtime.trt.identity import EngineParity, opened_by, record_parity
 from hrm_edge.tasks import get_task
 
 FEWEST_PUZZLES = 64
-REFERENCE_S = 60.0  # of ONNX Runtime: a large model on a small board is checked on fewer puzzles
+# Time for ONNX Runtime: a large model on a small board is checked on fewer puzzles.
+REFERENCE_S = 60.0
 _BATCH = 8
 
 
 def engine_limits(manifest: Manifest, puzzles: int) -> Limits:
-    """What the artifact itself was held to; one answer may be lost, which of few puzzles is a large share."""
+    """Return the limits of the artifact's own parity gate, but allow at least one lost answer among ``puzzles``."""
     held, standard = manifest.gate.limits, Limits()
     sqnr = held.get("logits_sqnr_db")
     drop = max(held.get("accuracy_drop_points", standard.accuracy_drop_points), 100.0 / puzzles)
@@ -47,8 +48,10 @@ def engine_limits(manifest: Manifest, puzzles: int) -> Limits:
 def measure_engine(
     session: Any, manifest: Manifest, check: CheckSet, on_message: Callable[[str], None]
 ) -> EngineParity:
-    """Compare a session's engine with ONNX Runtime on ``check``, as many of it as a minute allows but at least 64, for
-    all steps, nobody halting; the result, judged, is also in the sidecar where that can be written.
+    """Compare a session's engine with ONNX Runtime on ``check`` and judge the result.
+
+    Both run all steps without halting, on as many puzzles as ONNX Runtime answers in a minute, but at least 64. The
+    result is also written to the engine's sidecar file; where that cannot be written, ``on_message`` says so.
     """
     opened = opened_by(session)
     assert opened is not None
@@ -72,13 +75,14 @@ def measure_engine(
     )
     try:
         record_parity(opened, parity)
-    except UserError as error:  # a folder that is read-only
+    # The folder is read-only.
+    except UserError as error:
         on_message(f"the engine's parity is measured, but not kept: {error.problem}")
     return parity
 
 
 def said_of(parity: EngineParity) -> str:
-    """A line for people."""
+    """Return a one-line summary for people."""
     row, points = parity.held, parity.accuracy_lost_points
     answers = "" if points is None else f", {points:+.2f} points lost"
     cosine = row.carry_cosine if row.carry_cosine_mean is None else row.carry_cosine_mean

@@ -1,7 +1,7 @@
-"""Hold a Jetson at one power mode and one speed while a block runs, and give it back what it had, even when killed.
+"""Hold a Jetson at one power mode and one speed while a block runs, then restore both, even if this process is killed.
 
-A guardian, a small shell as root, stores the clocks and the mode, sets what was asked for, and waits for the end of its
-input. That comes when the block ends, and also when this process dies in any way, SIGKILL included; then it restores.
+A guardian (a small shell script run as root) stores the clocks and the power mode, sets the new ones, and waits for the
+end of its input. Its input ends when the block ends or when this process dies, even by SIGKILL; then it restores them.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from hrm_edge.device.clocks import power_modes
 from hrm_edge.device.system import System
 from hrm_edge.errors import UserError
 
-# Arguments: id of the mode to set (or -), its name, id of the mode before, "lock" or "-". Says "held", or why not.
-# The clocks are stored in the mode before and restored in it: that is the state the board was found in. nvpmodel asks
-# at its input whether it may reboot for some modes; it reads the end of file there and leaves the mode as it is.
+# Arguments: id of the mode to set (or -), its name, id of the present mode, "lock" or "-". Prints "held" or the reason
+# why not. The clocks are stored and restored in the present mode, so that the board ends as it began. Some modes need a
+# reboot, for which nvpmodel asks on its input; it reads the end of file there and keeps the present mode.
 _GUARDIAN = r"""
 trap '' INT HUP TERM
 PATH=$PATH:/usr/sbin:/usr/bin:/sbin:/bin
@@ -59,9 +59,9 @@ def hold(
     *, lock_clocks: bool = False, power_mode: str | None = None, system: System | None = None,
     become_root: Sequence[str] | None = None,
 ) -> Iterator[None]:  # fmt: skip
-    """Hold the board at ``power_mode`` (by name; None: the one it is in) and its clocks at their highest.
+    """Hold the board at ``power_mode`` (a name; None: as it is) and, with ``lock_clocks``, at its highest clocks.
 
-    ``become_root`` is put before the guardian's command; None: nothing for root, else sudo, which must not ask.
+    ``become_root`` is put before the guardian's command; None means no prefix for root, else sudo without a prompt.
     Raises ``UserError``, before anything has changed, where the board lacks the mode or the tool, sudo is refused, or
     the mode needs a reboot.
     """
@@ -76,7 +76,7 @@ def hold(
         become_root = _ROOT if os.geteuid() == 0 else _SUDO
     command = [*become_root, "sh", "-c", _GUARDIAN, "hrm-edge-guardian", number, power_mode or "-", before]
     try:
-        # In a process group of its own: Ctrl-C in the terminal must not reach it.
+        # Its own process group keeps Ctrl-C in the terminal from reaching it.
         guardian = subprocess.Popen(
             [*command, "lock" if lock_clocks else "-"], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
             stderr=subprocess.PIPE, text=True, preexec_fn=os.setpgrp,
@@ -99,7 +99,7 @@ def hold(
 
 
 def _numbers(system: System, power_mode: str | None) -> tuple[str, str]:
-    """Ids of the mode now and of the mode asked for, ``-`` where none is asked for."""
+    """Return the ids of the present and the requested power mode; ``-`` for both where none is requested."""
     if power_mode is None:
         return "-", "-"
     ids = {name: str(number) for number, name in power_modes(system).items()}
@@ -114,7 +114,7 @@ def _numbers(system: System, power_mode: str | None) -> tuple[str, str]:
 
 
 def _refused(said: str, power_mode: str | None) -> UserError:
-    """What the guardian's answer means to the user."""
+    """Return the error for the guardian's answer ``said``."""
     if said == "refused mode":
         return UserError(
             f"--power-mode {power_mode}: the board does not switch to it without a reboot",

@@ -1,4 +1,4 @@
-"""A benchmark's procedure as a YAML file: what has to be the same for two reports to be compared."""
+"""Benchmark protocols as YAML files: the settings that two reports must share to be comparable."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ class ProtocolFile(BaseModel):
     strict: bool = False
 
     def settings(self) -> dict[str, Any]:
-        """By the names of the command line's options."""
+        """Return the settings by the names of the command line's options."""
         return self.model_dump(exclude={"name", "about"})
 
 
 def read_protocol(path: Path | str) -> tuple[ProtocolFile, str]:
-    """The protocol in a YAML file and the file's sha256; ``UserError`` naming the key that is wrong."""
+    """Return the protocol in a YAML file and the file's sha256. Raises ``UserError`` naming the key that is wrong."""
     raw = read_yaml(path, "correct the line that is named")
     try:
         return ProtocolFile.model_validate(raw), sha256(path)

@@ -1,4 +1,4 @@
-"""Where one step lies between a machine's compute and memory rates, and the least it could take on other boards."""
+"""Roofline of one step: where it lies between a machine's compute and memory rates, and its bound on other boards."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ COPY_BYTES = 1 << 27
 
 
 def step_bytes(spec: ModelSpec, precision: str, batch: float) -> float:
-    """Bytes that a step of ``batch`` puzzles moves at least: weights once, every input and output once."""
+    """Return the fewest bytes that a step of ``batch`` puzzles moves: the weights, each input and each output once."""
     carry = 2 if precision == "fp16" else 4  # the carry is never INT8
     sizes = {"int32": 4, "float32": 4, "carry": carry}
     moved = sum(
@@ -28,7 +28,7 @@ def step_bytes(spec: ModelSpec, precision: str, batch: float) -> float:
 
 
 def trial_peaks() -> tuple[float, float]:
-    """This CPU's float32 operations and copied bytes (read + written) per second, as numpy reaches them now."""
+    """Measure this CPU's float32 operations and copied bytes (read + written) per second, as numpy reaches them."""
     rng = np.random.default_rng(0)
     a, b = (rng.random((MATRIX, MATRIX), np.float32) for _ in range(2))
     source = np.ones(COPY_BYTES // 4, np.float32)
@@ -48,13 +48,16 @@ def _best(work: object, amount: float) -> float:
 
 
 def bound_by(board: Board, precision: str, flops: float, moved: float) -> tuple[float, Literal["compute", "memory"]]:
-    """The least seconds of a step on ``board`` at its dense peak rates, and which rate it is that binds."""
+    """Return the shortest possible step in s on ``board`` at its dense peak rates, and the rate that limits it."""
     compute, memory = flops / board.peak_ops(precision), moved / (board.dram_gb_s * 1e9)
     return (compute, "compute") if compute >= memory else (memory, "memory")
 
 
 def roofline(spec: ModelSpec, precision: str, batch: float, step_s: float, board: str | None, on_cpu: bool) -> Roofline:
-    """``step_s``: measured seconds of a step of ``batch`` puzzles; ``board``: the measured one's key, if it has one."""
+    """Return the roofline of a step of ``batch`` puzzles that took ``step_s`` seconds.
+
+    ``board``: the measured board's key, if it is in the table. On a CPU, the peak rates are measured by a trial.
+    """
     flops, moved = batch * flops_per_step(spec), step_bytes(spec, precision, batch)
     known = boards()
     peaks: tuple[float | None, float | None] = (None, None)
@@ -63,7 +66,8 @@ def roofline(spec: ModelSpec, precision: str, batch: float, step_s: float, board
         source = "float32 matrix product and copy of numpy on this CPU, measured after the run"
         try:
             peaks = trial_peaks()
-        except MemoryError:  # of a small board: the run itself is measured by now
+        # The measurement is done by now; a small board's lack of memory must not lose it.
+        except MemoryError:
             source = "unknown: no memory was left to measure this CPU's rates"
     elif board is not None:
         peaks = (known[board].peak_ops(precision), known[board].dram_gb_s * 1e9)

@@ -1,4 +1,4 @@
-"""Measure, score, and put both into one report. Axes: N puzzles, S cells."""
+"""Benchmark and evaluation: measure and score the answers, and put both into one report. Axes: N puzzles, S cells."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ LATENCY_POINTS = 60
 
 @dataclass(frozen=True)
 class Subject:
-    """What is measured, and what the report says about it."""
+    """Subject of a benchmark, as its report describes it."""
 
     model: Model
     data: Data
@@ -56,7 +56,7 @@ class Subject:
     parity: list[dict[str, Any]] = field(default_factory=list)
     engine_parity: EngineParity | None = None
     reference: tuple[Model, Session] | None = None
-    """The float32 model to compare with in this run."""
+    """Float32 model to compare with in this run."""
     reference_reason: str = "no float32 artifact was named (--reference)"
     cold_start: ColdStart | None = None
     protocol: Protocol | None = None
@@ -65,14 +65,14 @@ class Subject:
 
 @dataclass(frozen=True)
 class Ask:
-    """How it is measured."""
+    """Settings of a benchmark: the scenario, the power meter, the time at rest."""
 
     scenario: Scenario
     plan: Plan
     power: str = AUTO
     idle_s: float = IDLE_S
     strict: bool = False
-    """Refuse to measure a machine that is not ready: clocks not locked, hot, busy."""
+    """Whether to refuse a machine that is not ready: clocks not locked, hot, busy."""
     system: System = field(default_factory=System)
 
 
@@ -80,9 +80,9 @@ def evaluate(
     solver: Solver, givens: Tokens, labels: Tokens, *, model: Model, data: Data, threads: int | None,
     puzzle_ids: Ids | None = None, on_progress: SolveProgress | None = None, other: tuple[Session, Model] | None = None,
 ) -> EvalReport:  # fmt: skip
-    """Answer ``givens`` [N, S], N > 0, of the puzzles [N], and compare with ``labels`` [N, S].
+    """Answer ``givens`` and compare with ``labels``, both uint8 [N, S], N > 0; ``puzzle_ids`` int32 [N].
 
-    ``other``: a model that answers the same puzzles afterwards, to be compared with puzzle by puzzle.
+    ``other``: a session and its model, which answers the same puzzles afterwards to be compared puzzle by puzzle.
     """
     began = time.perf_counter()
     found = solver(givens, puzzle_ids, on_progress=on_progress)
@@ -107,10 +107,10 @@ def bench(
     solver: Solver, givens: Tokens, labels: Tokens, *, subject: Subject, ask: Ask, on_progress: Progress,
     puzzle_ids: Ids | None = None, on_message: Callable[[str], None] = lambda message: None,
 ) -> BenchReport:  # fmt: skip
-    """Measure one scenario on ``givens`` [N, S], N > 0, of the puzzles [N]; the same answers are scored against
-    ``labels`` [N, S].
+    """Measure one scenario on ``givens`` and score its answers against ``labels``, both uint8 [N, S], N > 0.
 
-    Raises ``UserError`` where the meter that was asked for is not there, or with ``ask.strict`` the machine not ready.
+    ``puzzle_ids`` int32 [N]. Raises ``UserError`` where the requested power meter is missing or, with ``ask.strict``,
+    where the machine is not ready.
     """
     on_cpu = solver.session.backend.endswith("-cpu")
     chosen = open_meter(ask.power, ask.system, on_cpu=on_cpu)
@@ -159,7 +159,7 @@ def _sampling(chosen: Chosen) -> Iterator[Sampler | None]:
 
 
 def _rest(sampler: Sampler | None, seconds: float, on_message: Callable[[str], None]) -> IdlePower | None:
-    """The machine's power at rest; None without a meter, or where none was asked for."""
+    """Measure the machine's power at rest; None without a meter, or for 0 ``seconds``."""
     if sampler is None or seconds <= 0:
         return None
     on_message(f"measuring the machine at rest for {seconds:g} s ({sampler.meter.name})")
@@ -175,7 +175,7 @@ def _power(chosen: Chosen, sampler: Sampler | None, measured: Measured, idle: Id
 
 
 def _figures(measured: Measured) -> dict[str, Any]:
-    """Times and rates."""
+    """Return the report's times and rates."""
     queries, timed = len(measured.latency_s), measured.timed
     ordered = sorted(measured.latency_s)
     stages = {stage: 1e3 * seconds / queries for stage, seconds in measured.stage_s.items()}
@@ -198,7 +198,7 @@ def _figures(measured: Measured) -> dict[str, Any]:
 
 
 def _latency_trace(measured: Measured) -> list[tuple[float, float]]:
-    """Median latency of equal stretches of the window, at their middles."""
+    """Return (s, ms): the median latency in equal parts of the window, at their middles."""
     stretch = measured.duration_s / LATENCY_POINTS
     groups: dict[int, list[float]] = {}
     for at, seconds in zip(measured.answered_at_s, measured.latency_s, strict=True):
@@ -210,7 +210,7 @@ def _latency_trace(measured: Measured) -> list[tuple[float, float]]:
 
 
 def _energies(power: Power, measured: Measured) -> dict[str, Any]:
-    """Energy per puzzle, attempted and solved, gross and net of rest."""
+    """Return the energy per puzzle, attempted and solved, gross and net of the machine at rest."""
     queries, solved = len(measured.latency_s), measured.verified
     gross = power.energy_j
     net = None if gross is None or power.power_w_net is None else power.power_w_net * power.window_s
@@ -233,7 +233,7 @@ def _energies(power: Power, measured: Measured) -> dict[str, Any]:
 
 
 def _doubts(measured: Measured, warm: WarmUp, power: Power) -> list[str]:
-    """What in the measurement itself makes its figures worth less."""
+    """Return warnings about the measurement itself that make its figures less reliable."""
     found = [] if warm.stable else [f"the step never became stable in {warm.seconds:.1f} s of warm-up"]
     if len(measured.latency_s) < MIN_QUERIES:
         found.append(f"only {len(measured.latency_s)} queries: a p90 needs {MIN_QUERIES}, ask for a longer --duration")
@@ -247,7 +247,7 @@ def _doubts(measured: Measured, warm: WarmUp, power: Power) -> list[str]:
 
 
 def _compared(solver: Solver, givens: Tokens, subject: Subject) -> dict[str, Any]:
-    """Parity with a float32 engine in this run, if one was given."""
+    """Return the parity with a float32 engine in this run, or the reason why there is none."""
     if subject.reference is None:
         return {"reference_reason": subject.reference_reason}
     model, session = subject.reference
@@ -263,7 +263,7 @@ def _compared(solver: Solver, givens: Tokens, subject: Subject) -> dict[str, Any
 
 
 def _roofline(solver: Solver, model: Model, measured: Measured, device: Device, on_cpu: bool) -> Any:
-    """Of the median step, which ran with the most common batch."""
+    """Return the roofline of the median step among those of the most common batch size."""
     batches = measured.timed.batches
     common = max(set(batches), key=batches.count)
     steps = sorted(s for s, batch in zip(measured.timed.step_s, batches, strict=True) if batch == common)
@@ -275,7 +275,7 @@ def _roofline(solver: Solver, model: Model, measured: Measured, device: Device, 
 def common_fields(
     solver: Solver, model: Model, data: Data, threads: int | None, device: Device | None = None
 ) -> dict[str, Any]:
-    """The fields that every report has besides what came of the puzzles."""
+    """Return the fields that every report has, apart from the answers'."""
     backend = solver.session.backend
     package = backend.partition("-")[0].replace("native", "hrm-edge")
     arithmetic = getattr(solver.session, "arithmetic", None)

@@ -1,8 +1,8 @@
-"""What is measured: scenarios after MLPerf Inference (edge), and a camera's. Axes: N puzzles, S cells.
+"""Scenarios to measure: two after MLPerf Inference (edge), and a camera's. Axes: N puzzles, S cells.
 
-Single-stream: one puzzle after another, the next begun when the last is answered; the headline is the p90 latency.
-Offline: all puzzles at hand at once, answered through the slots; the headline is the throughput.
-Camera: a puzzle comes with every frame and the newest is taken; the headline is the latency from the frame.
+- Single-stream: one puzzle after another, each begun when the last is answered; the headline is the p90 latency.
+- Offline: all puzzles available at once and answered in batches; the headline is the throughput.
+- Camera: every frame brings a puzzle and the newest one is taken; the headline is the latency from the frame.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ from hrm_edge.tasks.base import Task, Tokens
 
 Ids = NDArray[np.int32]
 Progress = Callable[[float], None]
-"""Called with the share of the measurement that is done."""
+"""Callback that gets the share of the measurement that is done."""
 
 MIN_QUERIES = 64  # MLPerf's least number of queries for a p90
-MIN_ROUNDS = 4  # offline: a queue at least so many times the slots, so that refilling shows
+MIN_ROUNDS = 4  # offline: least queue length in slots, so that refilling of slots counts
 
 
 @dataclass(frozen=True)
 class Solver:
-    """How each puzzle is solved; see :func:`hrm_edge.solve.solve`."""
+    """Session and settings that solve each puzzle; see :func:`hrm_edge.solve.solve`."""
 
     session: Session
     task: Task
@@ -48,8 +48,10 @@ class Solver:
         self, givens: Tokens, puzzle_ids: Ids | None = None, *, session: Session | None = None,
         on_progress: SolveProgress | None = None,
     ) -> Solutions:  # fmt: skip
-        """Solve ``givens`` [N, S] of the puzzles [N] (None: the blank one); ``session`` stands in for the solver's own
-        one, to time it."""
+        """Solve ``givens`` uint8 [N, S] with ``puzzle_ids`` int32 [N] (None: the blank puzzle).
+
+        ``session`` replaces the solver's own one, for example to time it.
+        """
         return solve(
             session or self.session, self.task, givens, puzzle_ids=puzzle_ids, halt=self.halt,
             max_steps=self.max_steps, views=self.views, guesses=self.guesses,
@@ -59,7 +61,7 @@ class Solver:
 
 @dataclass(frozen=True)
 class Plan:
-    """How long, and for a camera how fast."""
+    """Duration of a measurement and, for a camera, its frame rate."""
 
     duration_s: float
     frames_per_s: float = 30.0
@@ -67,31 +69,33 @@ class Plan:
 
 @dataclass(frozen=True, eq=False)
 class Measured:
-    """One scenario's raw figures."""
+    """Raw figures of one scenario."""
 
     solutions: Solutions
-    """Each puzzle's first answer, in the order of the set; fewer than N where time was up before."""
+    """Each puzzle's first answer, in the order of the data; fewer than N where the time was over earlier."""
     latency_s: list[float]
-    """One per query."""
+    """Latency of each query."""
     answered_at_s: list[float]
-    """When each query was answered, since the window began."""
+    """Time of each answer since the window began."""
     verified: int
-    """Queries whose answer was verified."""
+    """Number of queries whose answer was verified."""
     stage_s: dict[str, float]
-    """Of all queries together."""
+    """Time in each stage, summed over all queries."""
     timed: TimedSession
     began_s: float
-    """The window on the monotonic clock."""
+    """Begin of the window on the monotonic clock."""
     ended_s: float
+    """End of the window on the monotonic clock."""
     pace: Pace | None = None
 
     @property
     def duration_s(self) -> float:
+        """Length of the window."""
         return self.ended_s - self.began_s
 
 
 class _Log:
-    """Queries as they are answered one by one."""
+    """Record of queries that are answered one by one."""
 
     def __init__(self, solver: Solver, givens: Tokens, puzzle_ids: Ids | None) -> None:
         self.solver, self.givens, self.ids = solver, givens, ids_of(givens, puzzle_ids)
@@ -104,7 +108,10 @@ class _Log:
         self.began = time.monotonic()
 
     def ask(self, since: float) -> float:
-        """Answer the next puzzle of the set, going round; its latency counts from ``since``. Returns the time now."""
+        """Answer the next puzzle, from the first again after the last, and return the time now.
+
+        Its latency counts from ``since``.
+        """
         index = len(self.latency_s) % len(self.givens)
         answer = self.solver(self.givens[index : index + 1], self.ids[index : index + 1], session=self.timed)
         now = time.monotonic()
@@ -127,9 +134,9 @@ class _Log:
 def single_stream(
     solver: Solver, givens: Tokens, plan: Plan, on_progress: Progress, puzzle_ids: Ids | None = None
 ) -> Measured:
-    """Go round ``givens`` [N, S] of the puzzles [N] one by one for the plan's seconds and at least 64 queries.
+    """Solve ``givens`` uint8 [N, S] one by one, over and over, for the plan's seconds and at least 64 queries.
 
-    The latency is that of the whole call, from the puzzle to the verified answer.
+    The latency is that of the whole call, from the puzzle to the verified answer. ``puzzle_ids`` int32 [N].
     """
     log = _Log(solver, givens, puzzle_ids)
     now = log.began
@@ -143,9 +150,9 @@ def single_stream(
 def camera(
     solver: Solver, givens: Tokens, plan: Plan, on_progress: Progress, puzzle_ids: Ids | None = None
 ) -> Measured:
-    """A puzzle of ``givens`` [N, S] with every frame; while one is being solved the frames that come are dropped.
+    """Solve a puzzle of ``givens`` uint8 [N, S] from each frame; frames that come during a solve are dropped.
 
-    Each answer's latency counts from its frame, so the wait for the solver is in it.
+    Each answer's latency counts from its frame, so it includes the wait for the solver. ``puzzle_ids`` int32 [N].
     """
     log = _Log(solver, givens, puzzle_ids)
     period, taken = 1.0 / plan.frames_per_s, -1
@@ -167,10 +174,10 @@ def camera(
 def offline(
     solver: Solver, givens: Tokens, plan: Plan, on_progress: Progress, puzzle_ids: Ids | None = None
 ) -> Measured:
-    """Answer a queue through the slots, again and again until the plan's seconds are over.
+    """Answer a queue in batches, again and again until the plan's seconds are over.
 
-    The queue is ``givens`` [N, S] or, where these would take longer, as many of the first of them as a trial says fit
-    into the time (at least 4 times the slots). The latency is that of a puzzle in its slot.
+    The queue is ``givens`` uint8 [N, S] or, where they would take longer, as many of the first ones as fit into the
+    time by a trial (at least 4 times the slots). The latency is that of a puzzle in its slot. ``puzzle_ids`` int32 [N].
     """
     ids, slots = ids_of(givens, puzzle_ids), min(solver.slots, solver.session.max_batch, len(givens))
     trial_began = time.monotonic()
@@ -186,7 +193,8 @@ def offline(
         found = solver(queue, ids[: len(queue)], session=timed)
         rounds.append(found)
         before, now = now, time.monotonic()
-        answered += np.linspace(before - began, now - began, len(found) + 1)[1:].tolist()  # evenly: slots overlap
+        # Puzzles overlap in the slots: their ends are spread evenly over the round.
+        answered += np.linspace(before - began, now - began, len(found) + 1)[1:].tolist()
         on_progress(min((now - began) / max(plan.duration_s, 1e-9), 1.0))
     latencies = [seconds for found in rounds for seconds in found.latency_s.tolist()]
     verified = sum(int(found.verified.sum()) for found in rounds)
@@ -202,12 +210,12 @@ SCENARIOS: dict[Scenario, Callable[[Solver, Tokens, Plan, Progress, Ids | None],
 
 
 def ids_of(givens: Tokens, puzzle_ids: Ids | None) -> Ids:
-    """The puzzles' rows of the model's table [N]; by default the blank one."""
+    """Return the puzzles' rows in the model's puzzle table, int32 [N]; row 0, the blank puzzle, by default."""
     return np.zeros(len(givens), np.int32) if puzzle_ids is None else puzzle_ids
 
 
 def joined(parts: Iterable[Solutions]) -> Solutions:
-    """Solutions of several calls as one; traces are left out."""
+    """Concatenate the solutions of several calls, without their traces."""
     parts = list(parts)
     return Solutions(
         givens=np.concatenate([part.givens for part in parts]),

@@ -1,4 +1,4 @@
-"""Step times of any session, the warm-up that comes before them, and the age of this process."""
+"""Step times of any session, the warm-up before them, and the age of this process."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ WARM_UP_LIMIT_S = 5.0
 
 
 class TimedSession:
-    """A session whose every step is timed on the host's monotonic clock: answers are there when the clock stops.
+    """Session that times each step on the host's monotonic clock, from the call until its outputs can be read.
 
     A session on a GPU may have ``device_step_s``, the seconds of its last step by the device's own events; these are
-    kept beside the host's.
+    kept separately in ``device_s``.
     """
 
     def __init__(self, session: Session) -> None:
@@ -64,7 +64,7 @@ class TimedSession:
 
 
 def warm_up(session: Session, givens: Tokens, *, limit_s: float = WARM_UP_LIMIT_S) -> WarmUp:
-    """Step a batch of ``givens`` [B, S] until the medians of the last windows agree, or ``limit_s`` is over."""
+    """Step a batch of ``givens`` uint8 [B, S] until the medians of the last windows agree, or ``limit_s`` is over."""
     timed = TimedSession(session)
     carry = timed.initial_carry(len(givens))
     ids = np.zeros(len(givens), np.int32)
@@ -81,7 +81,7 @@ def warm_up(session: Session, givens: Tokens, *, limit_s: float = WARM_UP_LIMIT_
 
 
 def process_age_s(system: System | None = None) -> float | None:
-    """Seconds since the kernel started this process, or None where it does not tell (proc(5), field 22 of stat)."""
+    """Return the seconds since the kernel started this process, or None if unknown (proc(5), field 22 of stat)."""
     line = (system or System()).line("/proc/self/stat")
     if line is None:
         return None

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import click
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
 from hrm_edge import catalog
-from hrm_edge.cli.answered import say_formats
+from hrm_edge.cli.options import progress_bars, say
 from hrm_edge.errors import UserError
 from hrm_edge.tasks import get_task
 from hrm_edge.tasks.arc import Arc
@@ -24,7 +22,6 @@ from hrm_edge.tasks.sudoku import Sudoku
 from hrm_edge.terminal import open_console
 
 if TYPE_CHECKING:
-    from hrm_edge.data.build import Progress as Report
     from hrm_edge.data.generator import Wanted
 
 _COMMON = ("source", "seed", "augment", "subsample", "processes")
@@ -115,9 +112,9 @@ def _sudoku(task: Sudoku, out: Path, given: dict[str, Any]) -> _Built:
     from hrm_edge.data.build import build as build_folder
 
     wanted = _wanted(task, *(given.pop(name, None) for name in _FLAGS["sudoku"][-5:]))
-    with _progress() as report:
-        summary = build_folder(task, out, Options(wanted=wanted, **given), report)
-    say_formats(summary.formats)
+    with progress_bars() as on_progress:
+        summary = build_folder(task, out, Options(wanted=wanted, **given), on_progress)
+    _say_formats(summary.formats)
     rows = []
     for split, part in summary.parts.items():
         fewest, mean, most = part.clues
@@ -134,9 +131,9 @@ def _maze(task: Maze, out: Path, given: dict[str, Any]) -> _Built:
 
     if "min_path" in given:
         given["min_length"] = given.pop("min_path")
-    with _progress() as report:
-        summary = build_folder(task, out, Options(**given), report)
-    say_formats(summary.formats)
+    with progress_bars() as on_progress:
+        summary = build_folder(task, out, Options(**given), on_progress)
+    _say_formats(summary.formats)
     rows = []
     for split, part in summary.parts.items():
         fewest, mean, most = part.moves
@@ -161,8 +158,8 @@ def _arc(out: Path, given: dict[str, Any]) -> _Built:
             "download those of fchollet/ARC-AGI and victorvikram/ConceptARC, or of arcprize/ARC-AGI-2, and give each "
             "as --source",
         )
-    with _progress() as report:
-        summary = build_folder(out, Options(tuple(sources), **given), report)
+    with progress_bars() as on_progress:
+        summary = build_folder(out, Options(tuple(sources), **given), on_progress)
     rows = [(split, f"{p.groups:,}", f"{p.puzzles:,}", f"{p.examples:,}") for split, p in summary.parts.items()]
     notes = [f"{summary.short:,} tasks have fewer different augmentations than that."] if summary.short else []
     return _Built(("part", "tasks", "puzzles", "examples"), rows, notes, "arc-1_reduced")
@@ -201,24 +198,10 @@ def _clue_range(text: str | None) -> tuple[int, int] | None:
     return int(low), int(high or low)
 
 
-@contextmanager
-def _progress() -> Iterator[Report]:
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=open_console(stderr=True), transient=True) as bars:
-        rows: dict[str, object] = {}
-
-        def report(what: str, done: int, total: int) -> None:
-            if what not in rows:
-                rows[what] = bars.add_task(what)
-            bars.update(rows[what], completed=done, total=total)  # type: ignore[arg-type]
-
-        yield report
+def _say_formats(formats: dict[str, str]) -> None:
+    """Say what each file (path → words) was taken for."""
+    for path, form in formats.items():
+        say(f"{path}: read as {form}")
 
 
 def _show(task: Task, out: Path, built: _Built) -> None:

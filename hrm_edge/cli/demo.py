@@ -11,7 +11,7 @@ import click
 from hrm_edge.terminal import echo
 
 if TYPE_CHECKING:
-    from hrm_edge.cli.resolve import Resolved
+    from hrm_edge.api.model import Model
     from hrm_edge.demo.loop import Demo
     from hrm_edge.demo.serve import Address
 
@@ -58,8 +58,8 @@ def demo(
     hrm-edge demo --camera browser --web 8000
     hrm-edge demo --camera puzzle.mp4 --web 0.0.0.0:8000
     """
-    from hrm_edge import zoo
-    from hrm_edge.cli.resolve import is_checkpoint, resolve_model
+    from hrm_edge.api.open import is_checkpoint, load, named_or_default
+    from hrm_edge.cli.options import say
     from hrm_edge.errors import UserError
 
     if (cert is None) != (key is None) or (cert is not None and web is None):
@@ -74,22 +74,18 @@ def demo(
         from hrm_edge.demo.serve import parse_address
 
         address = parse_address(web)
-    folder = None
-    if model is None and (model := zoo.default_for("sudoku")) is not None:
-        folder = zoo.folder_of(model)
-    if model is None:
-        raise UserError("no model given, and this version ships none", "name a folder: --model ARTIFACT")
-    if threads is None and not is_checkpoint(folder or Path(model)):
+    name, folder = named_or_default(model)
+    if threads is None and not is_checkpoint(folder or Path(name)):
         threads = 1  # the picture wants the other cores
-    resolved = resolve_model(model, threads, folder=folder)
-    show = _build(resolved, model, _source(camera, web), size, views)
+    opened = load(name, threads=threads, folder=folder, on_message=say)
+    show = _build(opened, name, _source(camera, web), size, views)
     try:
         if show.camera is not None:
             show.camera.start()
         if web is None:
             run_window(show)
         else:
-            _serve(show, resolved, address, None if cert is None or key is None else (cert, key))
+            _serve(show, opened, address, None if cert is None or key is None else (cert, key))
     finally:
         if show.camera is not None:
             show.camera.stop()
@@ -109,7 +105,7 @@ def _source(camera: str | None, web: str | None) -> str:
     return found[0] if found else BROWSER if web is not None else "0"
 
 
-def _build(resolved: Resolved, model: str, source: str, size: tuple[int, int], views: int) -> Demo:
+def _build(opened: Model, model: str, source: str, size: tuple[int, int], views: int) -> Demo:
     from hrm_edge.demo.loop import Demo
     from hrm_edge.demo.thinker import Thinker
     from hrm_edge.errors import UserError
@@ -120,17 +116,15 @@ def _build(resolved: Resolved, model: str, source: str, size: tuple[int, int], v
     from hrm_edge.vision.sources import BROWSER, open_source
 
     task = Sudoku(3, 3)
-    if resolved.task != task:
-        raise UserError(
-            f"{model} solves {resolved.task.name}, and 9x9 grids are what is read", "choose another --model"
-        )
-    check_fits(resolved.session, task)
+    if opened.task != task:
+        raise UserError(f"{model} solves {opened.task.name}, and 9x9 grids are what is read", "choose another --model")
+    check_fits(opened.session, task)
     mailbox = Mailbox()
     camera = None if source == BROWSER else Camera(open_source(source, size), mailbox)
-    return Demo(mailbox, camera, Reader(), Thinker(resolved.session, task, views=views))
+    return Demo(mailbox, camera, Reader(), Thinker(opened.session, task, views=views))
 
 
-def _serve(show: Demo, resolved: Resolved, address: Address, tls: tuple[Path, Path] | None) -> None:
+def _serve(show: Demo, opened: Model, address: Address, tls: tuple[Path, Path] | None) -> None:
     from hrm_edge.bench.power.choose import AUTO, open_meter
     from hrm_edge.demo.power import Gauge
     from hrm_edge.demo.serve import Server
@@ -138,8 +132,8 @@ def _serve(show: Demo, resolved: Resolved, address: Address, tls: tuple[Path, Pa
     from hrm_edge.device.system import System
     from hrm_edge.vision.images import decode_upload
 
-    model = {"name": resolved.model.name, "parameters": resolved.model.parameters, "backend": resolved.session.backend}
-    gauge = Gauge(open_meter(AUTO, System(), on_cpu="cpu" in resolved.session.backend))
+    model = {"name": opened.about.name, "parameters": opened.about.parameters, "backend": opened.session.backend}
+    gauge = Gauge(open_meter(AUTO, System(), on_cpu="cpu" in opened.session.backend))
     page = Web(show, decode_upload, model, gauge)
     server = Server(show, page, address, tls)
     source = "the browser's camera" if show.camera is None else show.camera.source.name

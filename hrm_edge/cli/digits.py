@@ -6,7 +6,7 @@ from pathlib import Path
 from shlex import quote
 from typing import TYPE_CHECKING, Any
 
-from hrm_edge.cli.options import progress_bar
+from hrm_edge.cli.options import progress_bars
 from hrm_edge.errors import UserError
 from hrm_edge.terminal import echo
 
@@ -32,8 +32,11 @@ def train_digits(keys: Keys, run: Path, flags: dict[str, Any]) -> None:
             raise
         raise UserError(f"training the digit network needs {error.name}", "pip install 'hrm-edge[digits]'") from error
     recipe = keys.validate(DigitsRecipe)
-    with progress_bar(f"training {recipe.train.steps} steps", recipe.train.steps) as progress:
-        about = run_training(recipe, run, lambda step, loss: progress(step), flags["time_limit"])
+    steps = recipe.train.steps
+    with progress_bars() as show:
+        about = run_training(
+            recipe, run, lambda step, loss: show(f"training {steps} steps", step, steps), flags["time_limit"]
+        )
     echo(
         f"{about['steps']} steps in {about['train_s']:.0f} s on {len(about['fonts'])} fonts and {about['photos']} "
         f"photos; {about['rendered_cell_accuracy']:.2%} of {about['rendered_cells']} rendered cells read rightly"

@@ -53,17 +53,17 @@ def doctor(as_json: bool) -> None:
 def try_pipeline() -> str:
     """Solve an easy puzzle with the shipped model on ONNX Runtime; returns how it went."""
     from hrm_edge import zoo
-    from hrm_edge.cli.resolve import resolve_model
+    from hrm_edge.api.open import load
     from hrm_edge.errors import UserError
     from hrm_edge.solve import solve
 
     name = zoo.default_for("sudoku")
     if name is None:
         raise UserError("this installation holds no model", "pip install --force-reinstall hrm-edge")
-    resolved = resolve_model(name, folder=zoo.folder_of(name))
-    givens = resolved.task.parse(EASY)[None]
+    model = load(name, folder=zoo.folder_of(name))
+    givens = model.task.parse(EASY)[None]
     began = time.perf_counter()
-    (answer,) = solve(resolved.session, resolved.task, givens, halt="rules", views=64)
+    (answer,) = solve(model.session, model.task, givens, halt="rules", views=64)
     elapsed_ms = 1e3 * (time.perf_counter() - began)
     if not answer.verified:
         raise UserError(f"{name} did not solve an easy puzzle", "pip install --force-reinstall hrm-edge")

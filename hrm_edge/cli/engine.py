@@ -1,22 +1,19 @@
-"""What ``hrm-edge export`` does for engines: its flags, the build, and the table at the end."""
+"""Flags and table of ``hrm-edge export`` for engines."""
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from shlex import quote
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from hrm_edge.errors import UserError
-from hrm_edge.terminal import echo, open_console, status
+from hrm_edge.terminal import open_console
 
 if TYPE_CHECKING:
-    from hrm_edge.export.artifact import WrittenAs
-    from hrm_edge.runtime.trt.build import Make
-    from hrm_edge.runtime.trt.identity import Engine
+    from hrm_edge.api.export import Exported
+    from hrm_edge.runtime.trt.build import BuildOptions
 
 ENGINE_FLAGS = {  # parameter → the backends that take it
     "runtime": {"tensorrt"},
@@ -94,27 +91,12 @@ def check_flags(backend: str, given: dict[str, Any]) -> None:
             )
 
 
-def artifact_folder(model: Path) -> Path | None:
-    """The artifact that MODEL names, or None where it is a checkpoint."""
-    from hrm_edge import zoo
-    from hrm_edge.manifest import MANIFEST
-
-    folder = zoo.path_of(str(model))
-    return folder if (folder / MANIFEST).is_file() else None
-
-
-def export_engine(artifact: Path, out: Path, given: dict[str, Any], make: Make | None = None) -> None:
-    """Build an artifact's engine into ``out``, compare it with the artifact where there is its GPU, and show both.
-
-    ``make``: see ``build_engine``. Raises ``GateError`` where the engine misses the artifact's limits.
-    """
-
-    from hrm_edge.bench.engine_parity import said_of
-    from hrm_edge.cli.engine_parity import check_built, refuse_failed
-    from hrm_edge.runtime.trt.build import BuildOptions, build_engine
+def build_options(given: dict[str, Any]) -> BuildOptions:
+    """Make the builder's options of the flags that were given."""
+    from hrm_edge.runtime.trt.build import BuildOptions
 
     chosen = {name: value for name, value in given.items() if value is not None}
-    options = BuildOptions(
+    return BuildOptions(
         runtime=chosen.get("runtime"),
         sms=chosen.get("sm", ()),
         max_batch=chosen.get("max_batch", BuildOptions.max_batch),
@@ -123,47 +105,20 @@ def export_engine(artifact: Path, out: Path, given: dict[str, Any], make: Make |
         optimization_level=chosen.get("optimization_level", BuildOptions.optimization_level),
         plugin=chosen.get("plugin_library"),
         use_cache=not chosen.get("no_cache", False),
-        frontend="onnx" if make is None else "torch-tensorrt",
         module=chosen.get("module", False),
     )
-    with status("building the engine") as on_message:
-        engine, cached = build_engine(artifact, out, options, on_message=on_message, make=make)
-    parity, reason = check_built(out, engine)
-    _show(engine, out, cached, f"not measured: {reason}" if parity is None else said_of(parity))
-    if parity is None:
-        echo(f"Next, on the machine with the GPU, measures parity first: hrm-edge bench {quote(str(out))}")
-        return
-    refuse_failed(parity, out)
-    echo(f"Next: hrm-edge bench {quote(str(out))}")
 
 
-def export_through(
-    out: Path, backend: str, artifact: Callable[[Path, WrittenAs | None], None], given: dict[str, Any]
-) -> None:
-    """The same for a checkpoint: ``artifact`` writes the folder that the engine is built from, or with."""
-    from hrm_edge.runtime.trt.device import find_gpu
-
-    make: Make | None = None
-    written_as: WrittenAs | None = None
-    if backend == "torch-tensorrt":
-        from hrm_edge.export.torch_trt import Maker, load_torch_tensorrt
-
-        load_torch_tensorrt()  # what is missing is said before the work
-        find_gpu()
-        maker = Maker()
-        make, written_as = maker.make, maker.written
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as scratch:
-        folder = Path(scratch) / out.name
-        artifact(folder, written_as)
-        export_engine(folder, out, given, make)
-
-
-def _show(engine: Engine, out: Path, cached: bool, parity: str) -> None:
+def show_engine(exported: Exported) -> None:
+    """Print what was built, for which GPU, and how it compares with its artifact."""
     from rich.table import Table
 
+    from hrm_edge.bench.engine_parity import said_of
     from hrm_edge.runtime.trt.identity import MODULE_FILE
 
+    engine, out = exported.engine, exported.folder
+    assert engine is not None
+    parity = said_of(exported.parity) if exported.parity is not None else f"not measured: {exported.not_measured}"
     identity, options, built = engine.identity, engine.identity.options, engine.build
     table = Table(title=f"{out}: {options.precision} engine", show_header=False)
     architectures = ", ".join(f"SM{sm}" for sm in identity.sm)
@@ -174,7 +129,7 @@ def _show(engine: Engine, out: Path, cached: bool, parity: str) -> None:
     table.add_row("size", f"{engine.plan.bytes / 1e6:.1f} MB{layers}")
     if engine.module is not None:
         table.add_row("torch module", f"{MODULE_FILE}, {engine.module.bytes / 1e6:.1f} MB")
-    how = f"from the cache ({built.created[:10]})" if cached else f"{built.seconds:.1f} s"
+    how = f"from the cache ({built.created[:10]})" if exported.from_cache else f"{built.seconds:.1f} s"
     table.add_row("build", f"{how}, peak memory {built.peak_memory_bytes / 2**20:.0f} MiB")
     table.add_row("workspace", f"{options.workspace_mib} MiB, optimization level {options.optimization_level}")
     if identity.plugin:

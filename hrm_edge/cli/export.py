@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from hrm_edge.cli.artifact import ARTIFACT_FLAGS, artifact_options, is_asked, write_artifact
-from hrm_edge.cli.engine import artifact_folder, check_flags, engine_options, export_engine, export_through
+from hrm_edge.cli.artifact import ARTIFACT_FLAGS, artifact_options, show_artifact
+from hrm_edge.cli.engine import build_options, check_flags, engine_options, show_engine
 from hrm_edge.cli.options import task_option
-from hrm_edge.terminal import echo
+from hrm_edge.terminal import echo, status
 
 if TYPE_CHECKING:
-    from hrm_edge.export.artifact import WrittenAs
+    from hrm_edge.api.export import Target
 
 
 @click.command()
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     help="What to build; an engine's folder is an artifact too.",
 )
 @engine_options
-def export(model: Path, out: Path, task_name: str | None, backend: str, **flags: Any) -> None:
+def export(model: Path, out: Path, task_name: str | None, backend: Target, **flags: Any) -> None:
     """Export MODEL, a run or checkpoint folder of 'hrm-edge train' or a published state-dict file, as an artifact.
 
     An fp32 artifact or a shipped model may be exported again, in another precision or as an engine.
@@ -47,32 +47,25 @@ def export(model: Path, out: Path, task_name: str | None, backend: str, **flags:
     hrm-edge export sudoku-nano --out engines/rtx --backend tensorrt --sm 86,89,120     # anywhere, for RTX cards
     hrm-edge export sudoku-nano --out engines/torch --backend torch-tensorrt --module   # for torch programs
     """
-    from hrm_edge.errors import UserError
+    from hrm_edge.api.export import ExportOptions
+    from hrm_edge.api.export import export as run
+    from hrm_edge.cli.options import say
 
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise UserError(f"--out: {out} already exists", "choose another folder, or remove it first")
     check_flags(backend, flags)
-    artifact = artifact_folder(model)
     own = {name: flags.pop(name) for name in ARTIFACT_FLAGS}
-    if artifact is not None and task_name is not None:
-        raise UserError(f"--task: {model} is an artifact, which says its own", "leave it out")
-    if artifact is not None and backend == "tensorrt":
-        if is_asked(own):
-            raise UserError(
-                f"{model} is an artifact, whose precision and steps are settled for an engine",
-                "leave such flags out, or export it first without --backend",
-            )
-        export_engine(artifact, out, flags)
+    with status("exporting") as show:
+        exported = run(
+            model, out, ExportOptions(**own), backend=backend, engine=build_options(flags), task=task_name,
+            on_message=say, on_progress=lambda what, done, total: show(what),
+        )  # fmt: skip
+    if exported.manifest is not None:
+        show_artifact(exported.manifest, out)
+    if exported.engine is not None:
+        show_engine(exported)
+    exported.check()
+    following = f"hrm-edge bench {quote(str(out))}"
+    if exported.engine is not None and exported.parity is None:
+        echo(f"Next, on the machine with the GPU, measures parity first: {following}")
         return
-
-    def write(folder: Path, written_as: WrittenAs | None = None) -> None:
-        write_artifact(artifact or model, folder, task_name, own, written_as)
-
-    if backend != "onnx":
-        export_through(out, backend, write, flags)
-        return
-    if artifact is not None and not is_asked(own):
-        raise UserError(f"{model} is an artifact already", "add --int8 or --fp16, or --backend tensorrt for its engine")
-    write(out)
-    calibration = own["calibration"]
-    echo(f"Next: hrm-edge bench {quote(str(out))}" + (f" --data {quote(str(calibration))}" if calibration else ""))
+    calibration = own["calibration"] if exported.engine is None else None
+    echo(f"Next: {following}" + (f" --data {quote(str(calibration))}" if calibration else ""))

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from hrm_edge.cli.options import task_option
+from hrm_edge.cli.options import say, task_option
 from hrm_edge.terminal import echo, open_console
 
 if TYPE_CHECKING:
@@ -61,13 +61,13 @@ def info(model: str, vocab: int | None, seq_len: int | None, task_name: str | No
 def _find(model: str, vocab: int, seq_len: int, task: str | None) -> tuple[str, ModelSpec, dict[str, Any], str]:
     """Kind of thing, its spec, what else the JSON says about it, the next command."""
     from hrm_edge import catalog, zoo
-    from hrm_edge.cli.resolve import (
+    from hrm_edge.api.open import (
         checkpoint_spec,
         is_checkpoint,
         is_published,
+        note_assumed,
         published_spec,
         refuse_task,
-        tell_assumed,
         unknown_model,
     )
     from hrm_edge.manifest import MANIFEST, read_manifest
@@ -77,7 +77,7 @@ def _find(model: str, vocab: int, seq_len: int, task: str | None) -> tuple[str, 
     is_recipe = path.suffix in catalog.SUFFIXES or (model in catalog.names() and not path.exists())
     if model not in VARIANTS and not is_recipe and is_published(path):
         spec, published = published_spec(path, task)
-        tell_assumed(model, published)
+        note_assumed(model, published, say)
         return "published", spec, {"checkpoint": published}, f"hrm-edge eval {quote(model)} --data DATA"
     refuse_task(model, task)
     if model in VARIANTS:

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import re
 import sys
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from hrm_edge.errors import UserError
-from hrm_edge.files import is_stream, os_error
+from hrm_edge.files import check_writable
 from hrm_edge.packages import check_installed
 from hrm_edge.terminal import echo, open_console
 
@@ -22,7 +20,6 @@ if TYPE_CHECKING:
     from hrm_edge.report import Report
 
 STDOUT = "-"
-REPORT_BYTES = 1 << 20  # more than any report has taken
 _UNITS_S = {"ms": 1e-3, "s": 1, "m": 60, "h": 3600}
 
 
@@ -87,34 +84,26 @@ class OutputFile(click.ParamType):
         return STDOUT if value == STDOUT else str(check_writable(flag, Path(value)))
 
 
-def check_writable(flag: str, path: Path) -> Path:
-    """Return ``path``, a file to be written later; its folder is made.
-
-    Raises ``UserError`` that names ``flag`` where it cannot be written: a folder, a name that is too long, no rights,
-    or less space than a report takes.
-    """
-    hint = f"choose another file with {flag}"
-    try:
-        if path.is_dir():
-            raise UserError(f"{flag} {path}: it is a folder", hint)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        if not is_stream(path):  # which needs no room beside it
-            with tempfile.TemporaryFile(dir=Path(os.path.realpath(path)).parent) as probe:
-                probe.write(bytes(REPORT_BYTES))
-    except OSError as error:
-        raise UserError(f"{flag} {os_error(error, path).problem}", hint) from error
-    return path
-
-
 @contextlib.contextmanager
-def progress_bar(title: str, total: float) -> Iterator[Callable[[float], None]]:
-    """A bar on stderr while the block runs (nothing where stderr is no terminal); call it with what is done."""
-    from rich.progress import Progress
+def progress_bars() -> Iterator[Callable[[str, float, float], None]]:
+    """Show on a terminal a bar for each thing being done; call the result with what, how much, of how much."""
+    from rich.progress import Progress, TaskID
 
     console = open_console(stderr=True)
-    with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task(title, total=total)
-        yield lambda done: bar.update(task, completed=done)
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as bars:
+        rows: dict[str, TaskID] = {}
+
+        def show(what: str, done: float, total: float) -> None:
+            if what not in rows:
+                rows[what] = bars.add_task(what)
+            bars.update(rows[what], completed=done, total=total, visible=done < total)
+
+        yield show
+
+
+def say(message: str) -> None:
+    """Print a note on stderr."""
+    echo(message, err=True)
 
 
 Document = str | dict[str, Any]

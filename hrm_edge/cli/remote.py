@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from hrm_edge.cli.options import check_writable
 from hrm_edge.errors import EXIT_GATE, GateError, UserError
+from hrm_edge.files import check_writable
 from hrm_edge.terminal import echo
 
 if TYPE_CHECKING:
@@ -148,7 +148,7 @@ def setup(target: Target, wheelhouse: Path, setup_options: tuple[str, ...]) -> N
 
 def _artifact(name: str) -> Path:
     from hrm_edge import zoo
-    from hrm_edge.cli.resolve import is_checkpoint, unknown_model
+    from hrm_edge.api.open import is_checkpoint, unknown_model
     from hrm_edge.manifest import MANIFEST
 
     path = zoo.path_of(name)

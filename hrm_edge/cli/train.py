@@ -186,24 +186,8 @@ def _work(options: Recipe, run: Path, own: list[str], flags: dict[str, Any]) -> 
             raise
 
 
-def load_initial(name: str) -> tuple[Any, Any, Path]:
-    """The model that a recipe's ``init`` names (model, what it is, its folder or file): also an fp32 artifact's.
-
-    Raises ``UserError`` where the name is no model, or an artifact that has lost its float32 weights.
-    """
-    from hrm_edge.manifest import MANIFEST
-    from hrm_edge.model.load import load_model
-    from hrm_edge.zoo import path_of
-
-    path = path_of(name)
-    if not (path / MANIFEST).is_file():
-        return load_model(path)
-    from hrm_edge.export.recover import recover  # it takes the extra 'export', which training alone does not
-
-    return *recover(path), path
-
-
 def _train(options: Recipe, run: Path, own: list[str], flags: dict[str, Any], world: World, stopped: list[str]) -> None:
+    from hrm_edge.api.train import load_initial
     from hrm_edge.errors import Interrupted
     from hrm_edge.training.loop import start
     from hrm_edge.training.progress import Progress

@@ -12,10 +12,10 @@ import pytest
 from onnx import numpy_helper
 
 from hrm_edge import zoo
+from hrm_edge.api import engine_parity as api_parity
+from hrm_edge.api.engine_parity import check_built, check_set
 from hrm_edge.bench import engine_parity
 from hrm_edge.bench.engine_parity import engine_limits, measure_engine, said_of
-from hrm_edge.cli import engine_parity as cli_parity
-from hrm_edge.cli.engine_parity import check_built, check_set
 from hrm_edge.cli.main import main
 from hrm_edge.files import write_json
 from hrm_edge.manifest import STEP_FILE, read_manifest
@@ -182,7 +182,7 @@ def test_an_engine_that_misses_is_marked(tmp_path: Path, capsys: pytest.CaptureF
     assert any(
         "of the answers are ONNX Runtime's" in failure or "median" in failure for failure in marked.gate.failures
     )
-    sample = (Path(cli_parity.sample_file("sudoku") or "")).read_text().splitlines()[1].split(",")[0]  # type: ignore[attr-defined]
+    sample = (Path(api_parity.sample_file("sudoku") or "")).read_text().splitlines()[1].split(",")[0]  # type: ignore[attr-defined]
     main(["solve", sample, "--model", str(folder)])
     assert "Warning" in (warned := capsys.readouterr().err)
     assert "its engine misses its gate" in warned
@@ -235,12 +235,12 @@ def test_what_cannot_be_measured_says_why(tmp_path: Path, monkeypatch: pytest.Mo
     folder = mini(tmp_path)
     engine = read_engine(folder)
     other = engine.model_copy(update={"identity": engine.identity.model_copy(update={"sm": (86,)})})
-    assert check_built(folder, other) == (None, "it is not for the GPU here (SM87)")
+    assert check_built(folder, other, print) == (None, "it is not for the GPU here (SM87)")
 
     def nothing() -> Any:
         raise device.UserError("no GPU: libcuda.so.1 is missing", "")
 
     monkeypatch.setattr(opening, "find_cuda", lambda: nothing())
-    assert check_built(folder, engine) == (None, "no GPU: libcuda.so.1 is missing")
+    assert check_built(folder, engine, print) == (None, "no GPU: libcuda.so.1 is missing")
     monkeypatch.setattr(device, "find_gpu", nothing)
-    assert check_built(folder, engine) == (None, "there is no GPU here")
+    assert check_built(folder, engine, print) == (None, "there is no GPU here")

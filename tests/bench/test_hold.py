@@ -126,7 +126,7 @@ def test_a_killed_benchmark_restores(board, kill):
         assert running.stdout.readline() == "held\n"
         assert board.state == ("25W", "locked in 1")
         os.killpg(running.pid, kill)  # as a terminal does: the whole group
-        running.wait(timeout=20)
+        running.wait(timeout=60)
     board.wait_for(("15W", "free"))
 
 

@@ -81,7 +81,7 @@ def test_the_command_solves_a_video_and_ends_by_ctrl_c(tmp_path):
         assert state["board"]["givens"] == EASY
         assert state["model"]["name"] == "sudoku-nano"
         running.send_signal(signal.SIGINT)
-        _, err = running.communicate(timeout=20)
+        _, err = running.communicate(timeout=60)
         assert running.returncode == 130
         assert "Traceback" not in err
     finally:
@@ -91,7 +91,7 @@ def test_the_command_solves_a_video_and_ends_by_ctrl_c(tmp_path):
 
 def ask(url: str) -> dict:
     try:
-        with urllib.request.urlopen(f"{url}state", timeout=10) as answer:
+        with urllib.request.urlopen(f"{url}state", timeout=60) as answer:
             return json.load(answer)
     except OSError:
         return {"state": "starting"}

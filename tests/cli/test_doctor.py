@@ -52,6 +52,8 @@ def test_the_screen_ends_with_the_next_command():
 )
 def test_a_broken_road_exits_1_with_the_mend_and_the_report(text, words, tmp_path):
     (tmp_path / "onnxruntime.py").write_text(text)
+    for other in ("torch", "openvino", "tensorrt_rtx"):  # which take seconds to load, and do not break this road
+        (tmp_path / f"{other}.py").write_text("raise ImportError('left out')")
     done = doctor("--json", before=str(tmp_path))
     assert done.returncode == 1
     found = Diagnosis.model_validate(json.loads(done.stdout))

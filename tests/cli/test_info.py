@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from hrm_edge.cli.resolve import BEST_FILE, CHECKPOINT_FILE, CHECKPOINTS_FOLDER
+from hrm_edge.api.open import BEST_FILE, CHECKPOINT_FILE, CHECKPOINTS_FOLDER
 from hrm_edge.costs import weight_bytes
 from hrm_edge.spec import parameter_shapes, variant_spec
 

@@ -17,7 +17,7 @@ torch = pytest.importorskip("torch")
 import yaml
 from safetensors.torch import save_file
 
-from hrm_edge.cli.resolve import PUBLISHED_CONFIG
+from hrm_edge.api.open import PUBLISHED_CONFIG
 from hrm_edge.model.load import load_model
 from hrm_edge.model.published import CONFIG
 from hrm_edge.model.state_dict import read_state_dict

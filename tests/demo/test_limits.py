@@ -58,7 +58,7 @@ def test_a_viewer_may_stay(site, monkeypatch):
     with site.live() as live:
         end = time.monotonic() + 2.5
         while time.monotonic() < end:
-            assert "state" in json.loads(live.recv(timeout=10))
+            assert "state" in json.loads(live.recv(timeout=60))
 
 
 def test_connections_that_say_nothing_do_not_use_up_the_server(site, monkeypatch):
@@ -106,7 +106,7 @@ def test_frames_of_a_viewer_whose_camera_is_not_on_are_not_decoded(site, monkeyp
     monkeypatch.setattr(web.Web, "decoded", lambda self, data: decoded.append(data))
     with site.live() as live:
         live.send(PHOTO)
-        while "camera" not in (said := json.loads(live.recv(timeout=10))):
+        while "camera" not in (said := json.loads(live.recv(timeout=60))):
             pass
     assert said["camera"] == "off"
     assert not decoded

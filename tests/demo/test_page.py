@@ -151,7 +151,7 @@ def test_the_address_with_the_token_opens_the_page_and_leaves_the_bar(make, chro
         assert page.evaluate("location.search") == ""
         assert page.logged == []
         page.call("Network.clearBrowserCookies")
-        connection = http.client.HTTPConnection("127.0.0.1", site.port, timeout=10)
+        connection = http.client.HTTPConnection("127.0.0.1", site.port, timeout=60)
         connection.request("GET", "/")
         assert connection.getresponse().status == 401
         connection.close()

@@ -198,7 +198,7 @@ def namespace() -> Iterator[str]:
 
 
 def ask(port: int, path: str) -> bytes:
-    with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=10) as reply:
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=60) as reply:
         return reply.read()
 
 

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from hrm_edge.errors import UserError
+from hrm_edge.files import writable_cache
 from hrm_edge.manifest import read_manifest
 from hrm_edge.runtime import arithmetic, compile_cache, open_artifact, open_step, openvino, ort
 from hrm_edge.runtime.arithmetic import Arithmetic, extreme_weights, int8_is_exact, is_exact, weight_scales
@@ -24,8 +25,13 @@ INEXACT = "the 8-bit products of onnxruntime .* are not exact on this processor"
 
 @pytest.fixture
 def cache(tmp_path, monkeypatch):
+    """A cache that knows no processor yet; the native step in it is compiled once for all tests."""
+    compiled = writable_cache("native")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    return tmp_path / "cache" / "hrm-edge"
+    own = tmp_path / "cache" / "hrm-edge"
+    own.mkdir(parents=True)
+    (own / "native").symlink_to(compiled)
+    return own
 
 
 def test_the_probe_is_what_its_script_writes():
@@ -111,7 +117,8 @@ def inexact_onnxruntime(monkeypatch) -> None:
 def test_where_onnxruntime_is_not_exact_it_multiplies_in_float32(cache, tmp_path, monkeypatch):
     folder = write_random_artifact(tmp_path / "a", SPEC, "int8")
     manifest = read_manifest(folder)
-    exact = open_step(folder, manifest, 1, "onnxruntime" if ort.int8_arithmetic().products == "int8" else "native")
+    exact_here = ort.int8_arithmetic().products == "int8"
+    exact = open_step(folder, manifest, 1, "onnxruntime" if exact_here else "native")
     monkeypatch.setenv("ORT_ANOTHER", "1")
     inexact_onnxruntime(monkeypatch)
     sessions = [open_step(folder, manifest, 1, "onnxruntime") for _ in range(2)]  # the second by the kept graph
@@ -120,24 +127,24 @@ def test_where_onnxruntime_is_not_exact_it_multiplies_in_float32(cache, tmp_path
         assert session.arithmetic.products == "float32"
         found, wanted = step(session), step(exact)
         assert not (found == wanted).all()  # it is another way to compute
-        assert 20 * np.log10(np.linalg.norm(wanted) / np.linalg.norm(found - wanted)) > 25
-    assert len(list((cache / "compiled" / "onnxruntime").iterdir())) == 2
+        assert 20 * np.log10(np.linalg.norm(wanted) / np.linalg.norm(found - wanted)) > 22
+    assert len(list((cache / "compiled" / "onnxruntime").iterdir())) == 1 + exact_here
 
 
 def test_the_default_is_then_our_own_step(cache, tmp_path, monkeypatch, capsys):
-    from hrm_edge.cli.resolve import resolve_model
+    import hrm_edge
 
     folder = write_random_artifact(tmp_path / "a", SPEC, "int8")
     if not available(read_manifest(folder)):
         pytest.skip("no C++ compiler")
     inexact_onnxruntime(monkeypatch)
-    session = resolve_model(str(folder)).session
+    session = hrm_edge.load(str(folder)).session
     assert session.backend == "native-cpu"
     said = capsys.readouterr().err
     assert said.count("\n") == 1
     assert said.startswith("Note: native-cpu, exact 8-bit products, for the 8-bit products of onnxruntime")
     monkeypatch.setattr("hrm_edge.runtime.available", lambda manifest: False)
-    assert resolve_model(str(folder)).session.backend == "onnxruntime-cpu"
+    assert hrm_edge.load(str(folder)).session.backend == "onnxruntime-cpu"
     assert capsys.readouterr().err.startswith("Note: onnxruntime-cpu, products in float32, for the 8-bit products")
 
 

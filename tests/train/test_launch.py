@@ -95,11 +95,10 @@ def test_a_host_that_does_not_come_ends_in_a_message(
     with pytest.raises(UserError, match=f"fewer than 2 hosts came to 127.0.0.1:{port} within 1 s\nstart the same"):
         launch([], Hosts(1, (2, 2), f"127.0.0.1:{port}", "x", timeout=1))
     monkeypatch.setattr(launching, "_opens_port", lambda *_: False)  # as if that were another host's port
-    monkeypatch.setattr(Hosts, "join_timeout", 30)
-    begun = time.monotonic()
+    # It has met nobody there yet, so the address may be wrong: it does not look for it until the test's time is over.
+    monkeypatch.setattr(Hosts, "join_timeout", 3600)
     with pytest.raises(UserError, match=f"no way to 127.0.0.1:{port}, where the hosts are to meet: [^\n]*\nstart the"):
         launch([], Hosts(1, (2, 2), f"127.0.0.1:{port}", "x", timeout=0.5))
-    assert time.monotonic() - begun < 30, "it has met nobody there yet: the address may be wrong"
     assert "looking for it" not in capfd.readouterr().err
 
 

@@ -300,7 +300,7 @@ def test_kill_leaves_only_whole_checkpoints(recipe_file: Path, tmp_path: Path) -
     while not checkpoints(run) and time.monotonic() < deadline:
         time.sleep(0.05)
     process.kill()
-    process.wait(timeout=30)
+    process.wait(timeout=60)
     for folder in checkpoints(run):
         load_model(folder)
     assert checkpoints(run)

@@ -1,4 +1,4 @@
-"""From ``--power`` to an open meter: the best this machine has, a named one, or none with the reason."""
+"""Choice of the power meter for ``--power``: the best one of this machine, a named one, or none and the reason."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ AUTO, NONE = "auto", "none"
 
 @dataclass(frozen=True)
 class Chosen:
-    """The meter, or None and the reason; ``passed_over`` says why no better one was taken."""
+    """Chosen meter, or None and the reason; ``passed_over`` lists the better meters that could not be used, and why."""
 
     meter: Meter | None
     reason: str | None = None
@@ -29,10 +29,10 @@ class Chosen:
 
 
 def open_meter(choice: str, system: System, *, on_cpu: bool, clock: Clock = time.monotonic) -> Chosen:
-    """Open what ``choice`` names: ``auto``, ``none``, a meter, or ``METER:RAIL``.
+    """Open the meter that ``choice`` names: ``auto``, ``none``, a meter, or ``METER:RAIL``.
 
-    ``on_cpu``: the engine runs on the CPU, so that the GPU's own meter is not a candidate for ``auto``. Raises
-    ``UserError`` for a meter or rail that this machine does not have; ``auto`` never raises.
+    ``on_cpu``: the engine runs on the CPU, so ``auto`` skips the GPU's own meter. Raises ``UserError`` for a meter or
+    rail that this machine does not have; ``auto`` never raises.
     """
     if choice == NONE:
         return Chosen(None, "not asked for (--power none)")
@@ -73,7 +73,7 @@ def _ina3221(system: System, clock: Clock, rail: str | None) -> Meter:
 
 
 def _ina238(system: System, clock: Clock, rail: str | None) -> Meter:
-    """With the INA3221's rails beside it: they lie under the total and tell where it goes."""
+    """Open the INA238 (total) together with the INA3221, whose rails are parts of that total and show where it goes."""
     rails = [*ina238_rails(system), *ina3221_rails(system)]
     scope = scope_of([found.name for found in rails], rail)
     return HwmonMeter("ina238", "sysfs, INA238 (total) and INA3221 (parts)", scope, rails, system, clock)

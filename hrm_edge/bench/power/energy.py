@@ -1,7 +1,7 @@
 """Energy and power over a window from readings that may have gaps. Pure functions; times in s, power in W.
 
-Between two readings power is taken as linear (trapezoid); the window's ends are interpolated between the readings on
-either side of them. A stretch without readings is a gap: it is reported, and nothing is assumed to have happened in it.
+Power is taken as linear between two readings (trapezoidal rule), and is interpolated at the window's ends. A stretch
+without readings is a gap: it is reported, and adds nothing to the energy.
 """
 
 from __future__ import annotations
@@ -28,7 +28,9 @@ IDLE_LEAST_SAMPLES = 5
 
 @dataclass(frozen=True, eq=False)
 class Pieces:
-    """Power between neighbouring readings [K]: it goes from ``before_w`` at ``begin`` to ``after_w`` at ``end``."""
+    """Power between neighbouring readings, float64 [K]: linear from ``before_w`` at ``begin`` to ``after_w`` at
+    ``end``.
+    """
 
     begin: Floats
     end: Floats
@@ -36,7 +38,7 @@ class Pieces:
     after_w: Floats
 
     def within(self, begin: float, end: float) -> Pieces:
-        """Cut to a window; the power at a cut is interpolated."""
+        """Return the pieces cut to a window; the power at a cut is interpolated."""
         low, high = np.maximum(self.begin, begin), np.minimum(self.end, end)
         kept = high > low
         length = self.end[kept] - self.begin[kept]
@@ -46,26 +48,28 @@ class Pieces:
 
     @property
     def seconds(self) -> float:
+        """Total length of the pieces."""
         return float((self.end - self.begin).sum())
 
     @property
     def joules(self) -> float:
+        """Energy of the pieces: mean power × length, summed."""
         return float(((self.before_w + self.after_w) / 2 * (self.end - self.begin)).sum())
 
     def covering(self, limit_s: float) -> Pieces:
-        """Without the pieces that are longer than ``limit_s``: those are gaps."""
+        """Return the pieces no longer than ``limit_s``; longer ones are gaps."""
         kept = self.end - self.begin <= limit_s
         return Pieces(self.begin[kept], self.end[kept], self.before_w[kept], self.after_w[kept])
 
 
 def of_power(at: Sequence[float], watts: Sequence[float]) -> Pieces:
-    """Pieces between readings of power."""
+    """Return the pieces between readings of power: linear in each."""
     t, w = np.asarray(at, np.float64), np.asarray(watts, np.float64)
     return Pieces(t[:-1], t[1:], w[:-1], w[1:])
 
 
 def of_counter(at: Sequence[float], joules: Sequence[float]) -> Pieces:
-    """Pieces between readings of an energy counter: constant power in each."""
+    """Return the pieces between readings of an energy counter: constant power in each."""
     t, e = np.asarray(at, np.float64), np.asarray(joules, np.float64)
     power = np.diff(e) / np.diff(t)
     return Pieces(t[:-1], t[1:], power, power)
@@ -73,21 +77,21 @@ def of_counter(at: Sequence[float], joules: Sequence[float]) -> Pieces:
 
 @dataclass(frozen=True, eq=False)
 class Series:
-    """What a meter's readings say about its total."""
+    """Total power of a meter over time, from its readings."""
 
     pieces: Pieces
     at: Floats
-    """When a usable reading was taken [N]."""
+    """Times of the usable readings [N]."""
     integrated: Pieces | None
-    """Of power, where the pieces are the counter's and there is power too."""
+    """Pieces from readings of power, where ``pieces`` come from a counter and the meter reports power too."""
     counted: bool
-    """The pieces are an energy counter's."""
+    """Whether ``pieces`` come from an energy counter."""
     dropped: int
-    """Readings without the total's rails, or with a total that no running machine can have."""
+    """Number of readings without the total's rails, or with a total that no running machine can have."""
 
 
 def series_of(readings: Sequence[Reading], rails: Sequence[str]) -> Series:
-    """The total is the sum of ``rails``; a counter is preferred where there is one."""
+    """Return the meter's total over time: its energy counter where it has one, else the sum of ``rails``."""
     totals = [
         (reading.at_s, sum(reading.rails_w[rail] for rail in rails))
         for reading in readings if all(rail in reading.rails_w for rail in rails)
@@ -108,7 +112,7 @@ def _columns(pairs: Sequence[tuple[float, float]]) -> tuple[list[float], list[fl
 
 
 def gaps_in(at: Floats, begin: float, end: float, limit_s: float) -> list[Gap]:
-    """Stretches of the window that no two readings close together cover, its ends included."""
+    """Return the parts of the window, its ends included, that lie between readings more than ``limit_s`` apart."""
     around = at[(at > begin - limit_s) & (at < end + limit_s)]
     edges = np.concatenate([[-np.inf], around, [np.inf]])
     found = []
@@ -120,7 +124,10 @@ def gaps_in(at: Floats, begin: float, end: float, limit_s: float) -> list[Gap]:
 
 
 def standard_error(pieces: Pieces, begin: float, end: float) -> tuple[float | None, int]:
-    """Of the mean power, from the means of equal blocks of the window; (None, 0) where there are not two of them."""
+    """Return the standard error of the mean power and the number of equal blocks of the window that it is taken over.
+
+    Returns (None, 0) where there are fewer than two blocks.
+    """
     count = min(BLOCKS, int((end - begin) / BLOCK_LEAST_S))
     if count < 2:
         return None, 0
@@ -133,12 +140,12 @@ def standard_error(pieces: Pieces, begin: float, end: float) -> tuple[float | No
 
 
 def gap_limit(period_s: float) -> float:
-    """Seconds between readings above which nothing is known of what was between them."""
+    """Return the longest time between two readings, in s, over which the power may be interpolated."""
     return max(GAP_PERIODS * period_s, GAP_LEAST_S)
 
 
 def idle_power(sampler: Sampler, begin: float, end: float) -> IdlePower | None:
-    """The machine at rest in a window, or None where the sensor said too little about it."""
+    """Return the power of the machine at rest in a window, or None where the sensor gave too few readings."""
     limit = gap_limit(sampler.meter.period_s)
     series = series_of(sampler.readings, sampler.meter.scope.rails)
     pieces = series.pieces.covering(limit).within(begin, end)
@@ -155,7 +162,10 @@ def idle_power(sampler: Sampler, begin: float, end: float) -> IdlePower | None:
 
 
 def measure(sampler: Sampler, begin: float, end: float, idle: IdlePower | None, passed_over: list[str]) -> Power:
-    """Everything the meter says about the window [begin, end] of the sampler's clock."""
+    """Return the power and energy in the window [begin, end] of the sampler's clock, rail by rail and in total.
+
+    The energy is None, with a reason, where the window has gaps.
+    """
     meter = sampler.meter
     limit, window = gap_limit(meter.period_s), end - begin
     series = series_of(sampler.readings, meter.scope.rails)
@@ -191,7 +201,7 @@ def measure(sampler: Sampler, begin: float, end: float, idle: IdlePower | None, 
 
 
 def _largest_gap(at: Floats, begin: float, end: float) -> float | None:
-    """Between neighbouring readings of which one lies in the window."""
+    """Return the longest time between neighbouring readings of which at least one lies in the window."""
     steps = np.diff(at)[(at[1:] > begin) & (at[:-1] < end)] if len(at) > 1 else np.array([])
     return float(steps.max()) if len(steps) else None
 
@@ -231,7 +241,7 @@ def _rails(sampler: Sampler, begin: float, end: float, limit: float) -> list[Rai
 
 
 def _trace(pieces: Pieces, begin: float) -> list[tuple[float, float]]:
-    """From the first reading on: mean power of so many groups of pieces at most, at their middles; none in a gap."""
+    """Return (s since ``begin``, mean power in W) for up to ``TRACE_POINTS`` groups of pieces, at their middles."""
     count = len(pieces.begin)
     groups = np.array_split(np.arange(count), min(count, TRACE_POINTS))
     found = []

@@ -15,9 +15,9 @@ from hrm_edge.device.system import System
 
 @dataclass(frozen=True)
 class HwmonMeter:
-    """Every rail of the sensors of one kind; a reading is stamped in the middle of the reads of its total's rails.
+    """All rails of one kind of sensor; a reading's time is the middle of the reads of the rails that make the total.
 
-    A rail that is not in the total may fail: it is left out of that reading.
+    A rail outside the total may fail: it is left out of that reading.
     """
 
     name: Literal["ina3221", "ina238"]
@@ -42,4 +42,4 @@ class HwmonMeter:
         return []
 
     def close(self) -> None:
-        """Files are opened for each read: nothing to let go."""
+        """Do nothing: files are opened and closed at each read."""

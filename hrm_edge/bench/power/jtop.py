@@ -1,4 +1,4 @@
-"""jtop (jetson-stats, AGPL-3.0): imported only when it is asked for, and only its documented interface is used."""
+"""Power meter of jtop (jetson-stats, AGPL-3.0): imported only on request, and only by its documented interface."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ FIRST_READING_S = 6.0
 
 
 def rails_of(power: Mapping[str, Any]) -> dict[str, float]:
-    """Watts by rail of ``jetson.power``.
+    """Return the power of each rail of ``jetson.power``, in W.
 
-    ``tot`` is a rail only where it has that rail's name; else it is the sum of all rails, those that lie under another
-    included, which is no total. ``avg`` is a running half-way value, not a mean. Raises ``SensorError`` for another
-    shape.
+    ``tot`` is a rail only where its ``name`` is one; otherwise jtop adds all rails, even those that are parts of
+    another, so it is no total. ``avg`` is not used: it lies halfway between its last value and the new one. Raises
+    ``SensorError`` for another shape.
     """
     try:
         found = {str(name): float(values["power"]) / 1e3 for name, values in power["rail"].items()}
@@ -31,7 +31,7 @@ def rails_of(power: Mapping[str, Any]) -> dict[str, float]:
 
 
 def explain(error: BaseException) -> str:
-    """What a failed connection means, with the command that fixes it."""
+    """Return what a failed connection means, with the command that fixes it."""
     text = " ".join(str(error).split())
     for words, hint in (
         ("not active", "start it: sudo systemctl restart jtop.service"),
@@ -45,14 +45,14 @@ def explain(error: BaseException) -> str:
 
 
 class JtopMeter:
-    """The service's readings, followed by a thread."""
+    """Readings of the jtop service, followed by a thread."""
 
     name = "jtop"
     sensor = "jetson.power"
     period_s = PERIOD_S
 
     def __init__(self, clock: Clock, rail: str | None = None) -> None:
-        """Connect and wait for the first reading; ``rail``: measure this one alone.
+        """Connect and wait for the first reading; with ``rail``, measure only that rail.
 
         Raises ``SensorError`` where the service cannot be reached or has no known total.
         """

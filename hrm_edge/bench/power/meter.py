@@ -11,23 +11,23 @@ from hrm_edge.device.rails import OF_ONE_RAIL, Scope, total_of
 from hrm_edge.errors import UserError, nearest
 
 Clock = Callable[[], float]
-"""Seconds of a clock that never goes back: ``time.monotonic``, or a test's."""
+"""Seconds of a clock that never goes back: ``time.monotonic``, or a test's own."""
 
 
 class SensorError(Exception):
-    """A meter has no reading to give now; the text says why."""
+    """Error of a meter that has no reading to give now; its text says why."""
 
 
 @dataclass(frozen=True)
 class Reading:
-    """What a meter said at one moment."""
+    """Reading of a meter at one moment."""
 
     at_s: float
-    """On the sampler's clock."""
+    """Time on the sampler's clock."""
     rails_w: Mapping[str, float]
-    """Power by rail; empty for a meter that only counts energy."""
+    """Power of each rail; empty for a meter that only counts energy."""
     energy_j: float | None = None
-    """A counter since some moment before the first reading; None for a meter that has none."""
+    """Energy counted since some moment before the first reading; None for a meter without a counter."""
 
 
 class Meter(Protocol):
@@ -35,32 +35,32 @@ class Meter(Protocol):
 
     @property
     def name(self) -> str:
-        """As ``--power`` calls it."""
+        """Name of the meter in ``--power``."""
 
     @property
     def sensor(self) -> str:
-        """What is read: files, a program, a library."""
+        """Source of the readings: files, a program or a library."""
 
     @property
     def scope(self) -> Scope:
-        """Which rails make the total, and what that covers."""
+        """Rails that make the total, and what that total covers."""
 
     @property
     def period_s(self) -> float:
-        """Seconds between readings."""
+        """Time between readings."""
 
     def read(self) -> Reading:
-        """The newest reading; the same one again where there is no newer. Raises ``SensorError`` or ``OSError``."""
+        """Return the newest reading, or the last one again. Raises ``SensorError`` or ``OSError``."""
 
     def notes(self) -> list[str]:
-        """What else the meter saw, for the report."""
+        """Return other observations of the meter, for the report."""
 
     def close(self) -> None:
-        """Let go of files, threads and programs."""
+        """Release files, threads and programs."""
 
 
 class Latest:
-    """The newest reading of a source that speaks when it wants to: one side puts, the other reads."""
+    """Newest reading of a source that pushes its readings: one thread puts, another one gets."""
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
@@ -68,18 +68,21 @@ class Latest:
         self._ended: str | None = None
 
     def put(self, reading: Reading) -> None:
+        """Store the newest reading."""
         with self._changed:
             self._reading = reading
             self._changed.notify_all()
 
     def end(self, reason: str) -> None:
-        """The source will say nothing more."""
+        """Record that the source has ended, and why."""
         with self._changed:
             self._ended = self._ended or reason
             self._changed.notify_all()
 
     def get(self, wait_s: float = 0.0) -> Reading:
-        """The newest reading, waiting for the first one; ``SensorError`` where the source ended or is silent."""
+        """Return the newest reading, waiting for the first one. Raises ``SensorError`` if the source ended or is
+        silent.
+        """
         with self._changed:
             self._changed.wait_for(lambda: self._reading is not None or self._ended is not None, wait_s)
             if self._ended is not None:
@@ -90,7 +93,7 @@ class Latest:
 
 
 def scope_of(rails: Collection[str], rail: str | None) -> Scope:
-    """What to measure on a source that has ``rails``: ``rail`` alone, or where it is None their known total.
+    """Return the scope to measure on a source that has ``rails``: ``rail`` alone or, if None, their known total.
 
     Raises ``UserError`` where there is no such rail, ``SensorError`` where no total is known.
     """

@@ -11,7 +11,7 @@ from hrm_edge.errors import UserError, nearest
 
 
 class NvmlMeter:
-    """One GPU; the counter makes the energy, the integrated power checks it."""
+    """Meter of one GPU: its counter gives the energy, its integrated power checks it."""
 
     name = "nvml"
     sensor = "nvmlDeviceGetTotalEnergyConsumption, nvmlDeviceGetPowerUsage"
@@ -44,7 +44,8 @@ class NvmlMeter:
         try:
             self._nvml.nvmlDeviceGetTotalEnergyConsumption(self._handle)
         except self._nvml.NVMLError:
-            return False  # before Volta
+            # GPUs before Volta have no energy counter.
+            return False
         return True
 
     def read(self) -> Reading:

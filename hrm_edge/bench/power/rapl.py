@@ -1,4 +1,4 @@
-"""RAPL: the energy counters of Intel and AMD CPUs, from sysfs. They wrap."""
+"""RAPL: the energy counters of Intel and AMD CPUs, from sysfs. A counter that reaches its maximum restarts at 0."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from hrm_edge.device.system import System
 
 
 class RaplMeter:
-    """CPU packages and, where it is counted beside them, the memory."""
+    """Meter of the CPU packages and of the memory, where the memory has a counter of its own."""
 
     name = "rapl"
     sensor = f"{RAPL}/energy_uj"
@@ -41,4 +41,4 @@ class RaplMeter:
         return []
 
     def close(self) -> None:
-        """Files are opened for each read: nothing to let go."""
+        """Do nothing: files are opened and closed at each read."""

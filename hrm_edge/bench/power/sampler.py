@@ -1,4 +1,4 @@
-"""The thread that reads a meter while something is measured; neither waits for the other."""
+"""Thread that reads a meter during a measurement; neither waits for the other."""
 
 from __future__ import annotations
 
@@ -8,11 +8,12 @@ from collections.abc import Callable
 
 from hrm_edge.bench.power.meter import Clock, Meter, Reading, SensorError
 
-GIVE_UP_AFTER = 40  # failures in a row, 2 s at 20 Hz: the sensor is dead, reading on would only cost time
+# Failures in a row, 2 s at 20 Hz, after which the sensor counts as dead: more reads would only cost time.
+GIVE_UP_AFTER = 40
 
 
 class Sampler:
-    """Readings of ``meter`` in order, and the failures between them."""
+    """Readings of ``meter`` in order of time, and its failures."""
 
     def __init__(self, meter: Meter, clock: Clock = time.monotonic) -> None:
         self.meter, self.clock = meter, clock
@@ -24,7 +25,7 @@ class Sampler:
         self._thread: threading.Thread | None = None
 
     def sample(self) -> None:
-        """Read once. A reading that is not newer than the last one is the last one; a failure is kept with its time."""
+        """Read once and keep the reading if it is newer than the last one, or the failure with its time."""
         try:
             reading = self.meter.read()
         except (SensorError, OSError, ValueError) as error:
@@ -37,7 +38,7 @@ class Sampler:
             self.readings.append(reading)
 
     def run(self, wait: Callable[[float], bool]) -> None:
-        """Sample every ``period_s`` until ``wait(seconds)`` says stop; a moment that was missed is not made up for."""
+        """Sample every ``period_s`` until ``wait(seconds)`` returns true; missed samples are not made up for."""
         due = self.clock()
         while not self.dead:
             self.sample()
@@ -52,7 +53,7 @@ class Sampler:
         return self
 
     def __exit__(self, *exception: object) -> None:
-        """One more reading first, so that the last window has one behind its end; then close the meter."""
+        """Wait for one more reading, so that one lies behind the last window's end, then close the meter."""
         assert self._thread is not None
         last = len(self.readings)
         deadline = self.clock() + 3 * self.meter.period_s

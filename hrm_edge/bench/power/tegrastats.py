@@ -14,10 +14,10 @@ from hrm_edge.bench.power.meter import Clock, Latest, Reading, SensorError, scop
 PERIOD_S = 0.1
 FIRST_LINE_S = 5.0
 
-# "VDD_IN 17946mW/15710mW[/17946mW]" or "VDD_IN 3902/3611": now/mean since start[/highest]; "RAM 1/2MB" is none
+# "VDD_IN 17946mW/15710mW[/17946mW]" or "VDD_IN 3902/3611": now/mean since start[/highest]. "RAM 1/2MB" is not a rail.
 _RAIL = re.compile(r"(?<!\S)([A-Z][A-Z0-9_]*) (-?\d{1,9})(?:mW)?/-?\d+(?:mW)?(?:/-?\d+(?:mW)?)?(?!\S)")
 _HEAT = re.compile(r"(?<!\S)([A-Za-z][\w-]*)@(-?\d{1,6}(?:\.\d+)?)C(?:/-?[\d.]+C)?(?!\S)")
-# "12%", "0%@114", "84%@[713]", "20%@[0, 300, 400]"; a Thor at rest prints no share: "@[1574,1574]", "@[300,off]"
+# "12%", "0%@114", "84%@[713]", "20%@[0, 300, 400]"; an idle Thor prints no load: "@[1574,1574]", "@[300,off]"
 _GPU = re.compile(r"(?<!\S)GR3D_FREQ (?=[\d@])(?:(\d{1,3})%)?(?:@(\d{1,6}|\[[0-9a-z, ]{1,80}\]))?(?!\S)")
 _WORD = re.compile(r"[0-9a-z]+")
 _CPU = re.compile(r"(?<!\S)CPU \[([^\]]*)\]")
@@ -26,19 +26,19 @@ _CORE = re.compile(r"(\d{1,3})%(?:@(\d{1,6}))?")
 
 @dataclass(frozen=True)
 class TegraLine:
-    """One line; what it does not say is empty or None."""
+    """Values of one line; one that the line lacks is empty or None."""
 
     rails_w: dict[str, float]
     temperatures_c: dict[str, float]
     gpu_share: float | None
     gpu_mhz: tuple[int | None, ...]
-    """Per graphics cluster; None is off."""
+    """Clock of each graphics cluster; None is off."""
     cpu_share: tuple[float | None, ...]
-    """Per core; None is off."""
+    """Load of each core; None is off."""
 
 
 def parse_tegrastats(line: str) -> TegraLine:
-    """Take a line of any release apart; never raises, whatever the text."""
+    """Parse a line of any L4T release; never raises, whatever the text."""
     gpu, cpu = _GPU.search(line), _CPU.search(line)
     cores = [_CORE.match(core.strip()) for core in cpu[1].split(",")] if cpu else []
     return TegraLine(
@@ -51,7 +51,7 @@ def parse_tegrastats(line: str) -> TegraLine:
 
 
 Stream = tuple[Iterable[str], Callable[[], None]]
-"""Lines as they come, and what ends them."""
+"""Lines as they come, and the function that stops their source."""
 
 
 def start_program(command: Sequence[str]) -> Stream:
@@ -79,7 +79,7 @@ def start_program(command: Sequence[str]) -> Stream:
 
 
 class TegrastatsMeter:
-    """Follows the program and keeps its newest line; the mean it prints is since its start, so it is not used."""
+    """Meter that runs the program and keeps its newest line; the printed mean is of all time and not used."""
 
     name = "tegrastats"
     period_s = PERIOD_S
@@ -87,7 +87,7 @@ class TegrastatsMeter:
     def __init__(
         self, clock: Clock, rail: str | None = None, start: Callable[[Sequence[str]], Stream] = start_program
     ) -> None:
-        """Start the program and wait for its first line with rails; ``rail``: measure this one alone.
+        """Start the program and wait for its first line with rails; with ``rail``, measure only that rail.
 
         Raises ``SensorError`` where the program has no rails or no known total, ``UserError`` for an unknown rail.
         """
@@ -105,13 +105,13 @@ class TegrastatsMeter:
             raise
 
     def _follow(self) -> None:
-        with contextlib.suppress(ValueError):  # the pipe was closed under us
+        with contextlib.suppress(ValueError):  # the pipe was closed by close()
             for line in self._lines:
                 self._take(line, self._clock())
         self._latest.end("tegrastats ended")
 
     def _take(self, line: str, at_s: float) -> None:
-        """Keep a line that came at ``at_s``; one without rails is none."""
+        """Keep a line that came at ``at_s``, unless it has no rails."""
         found = parse_tegrastats(line)
         if found.rails_w:
             self._hottest = max([self._hottest, *found.temperatures_c.values()])

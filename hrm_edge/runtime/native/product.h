@@ -29,7 +29,7 @@ typedef int8_t Code;
 constexpr int kLanes = 8, kVectors = 2, kRows = 6, kOffset = 128;
 #elif defined(__AVX2__)
 typedef int16_t Code;
-constexpr int kLanes = 8, kVectors = 2, kRows = 4, kOffset = 0;
+constexpr int kLanes = 8, kVectors = 2, kRows = 6, kOffset = 0;
 #elif defined(__SSE2__)
 typedef int16_t Code;
 constexpr int kLanes = 4, kVectors = 2, kRows = 4, kOffset = 0;
@@ -45,6 +45,7 @@ constexpr int kQueries = 6;  // rows of attention that are summed at once
 typedef float Floats __attribute__((vector_size(4 * kLanes)));
 typedef int32_t Ints __attribute__((vector_size(4 * kLanes)));
 typedef Code Codes __attribute__((vector_size(sizeof(Code) * kLanes)));
+typedef Code Groups __attribute__((vector_size(4 * kLanes)));  // kGroup weights of each of kLanes columns
 
 template <class Vector, class Scalar> Vector load(const Scalar* p) {
     Vector v;
@@ -138,18 +139,28 @@ inline Codes rounded(Floats x, float scale) {
 #endif
 }
 
+// The weights of kLanes columns, in a register: without the empty statement GCC reads them anew for every row, and an
+// x86 processor without AVX512 then waits for its two loads a cycle.
+inline Groups weights_at(const Code* p) {
+    Groups weights = load<Groups>(p);
+#if defined(__SSE2__) && !defined(__AVX512VNNI__)
+    asm("" : "+x"(weights));
+#endif
+    return weights;
+}
+
 // sums + a group of inputs (`a`) times their weights, of kLanes columns
-inline Ints plus_products(Ints sums, const Code* weights, int32_t a) {
+inline Ints plus_products(Ints sums, Groups weights, int32_t a) {
 #if defined(__AVX512VNNI__)
-    return (Ints)_mm512_dpbusd_epi32((__m512i)sums, _mm512_load_si512(weights), _mm512_set1_epi32(a));
+    return (Ints)_mm512_dpbusd_epi32((__m512i)sums, (__m512i)weights, _mm512_set1_epi32(a));
 #elif defined(__AVXVNNI__)
-    return (Ints)_mm256_dpbusd_avx_epi32((__m256i)sums, _mm256_load_si256((const __m256i*)weights), _mm256_set1_epi32(a));
+    return (Ints)_mm256_dpbusd_avx_epi32((__m256i)sums, (__m256i)weights, _mm256_set1_epi32(a));
 #elif defined(__AVX2__)
-    return sums + (Ints)_mm256_madd_epi16(_mm256_load_si256((const __m256i*)weights), _mm256_set1_epi32(a));
+    return sums + (Ints)_mm256_madd_epi16((__m256i)weights, _mm256_set1_epi32(a));
 #elif defined(__SSE2__)
-    return sums + (Ints)_mm_madd_epi16(_mm_load_si128((const __m128i*)weights), _mm_set1_epi32(a));
+    return sums + (Ints)_mm_madd_epi16((__m128i)weights, _mm_set1_epi32(a));
 #elif defined(__ARM_FEATURE_DOTPROD)
-    return (Ints)vdotq_s32((int32x4_t)sums, vld1q_s8(weights), vreinterpretq_s8_s32(vdupq_n_s32(a)));
+    return (Ints)vdotq_s32((int32x4_t)sums, (int8x16_t)weights, vreinterpretq_s8_s32(vdupq_n_s32(a)));
 #else
     for (int n = 0; n < kLanes; ++n)
         for (int i = 0; i < 4; ++i) sums[n] += int32_t(weights[4 * n + i]) * int8_t(a >> 8 * i);
@@ -180,13 +191,16 @@ template <int R> void product_panel(const Linear& w, const Code* a, const int32_
     Ints sums[R][kVectors];
     for (int r = 0; r < R; ++r)
         for (int v = 0; v < kVectors; ++v) sums[r][v] = Ints{} - kOffset * totals[r];
-    for (int k = 0; k < w.in; k += kGroup, weight += kGroup * kPanel)
+#pragma GCC unroll 2
+    for (int k = 0; k < w.in; k += kGroup, weight += kGroup * kPanel) {
+        Groups columns[kVectors];
+        for (int v = 0; v < kVectors; ++v) columns[v] = weights_at(weight + kGroup * kLanes * v);
         for (int r = 0; r < R; ++r) {
             int32_t group;
             std::memcpy(&group, a + r * w.in + k, 4);
-            for (int v = 0; v < kVectors; ++v)
-                sums[r][v] = plus_products(sums[r][v], weight + kGroup * kLanes * v, group);
+            for (int v = 0; v < kVectors; ++v) sums[r][v] = plus_products(sums[r][v], columns[v], group);
         }
+    }
     for (int r = 0; r < R; ++r)
         for (int v = 0; v < kVectors; ++v) {
             const int n = panel * kPanel + v * kLanes;
@@ -209,7 +223,7 @@ inline void product(const Linear& w, const Code* a, float* c, int rows) {
                 case 1: product_panel<1>(w, from, totals + r, panel, to); break;
                 case 2: product_panel<2>(w, from, totals + r, panel, to); break;
                 case 3: product_panel<3>(w, from, totals + r, panel, to); break;
-#if defined(__AVX512VNNI__) || defined(__AVXVNNI__) || !defined(__SSE2__)
+#if defined(__AVX2__) || !defined(__SSE2__)
                 case 4: product_panel<4>(w, from, totals + r, panel, to); break;
                 case 5: product_panel<5>(w, from, totals + r, panel, to); break;
 #endif

@@ -1,4 +1,4 @@
-"""Puzzles with their right answers, for the verbs that measure. Axes: N puzzles, S cells."""
+"""Puzzles with their right answers, to measure on. Axes: N puzzles, S cells."""
 
 from __future__ import annotations
 
@@ -8,31 +8,31 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from hrm_edge.cli.options import progress_bar
+from hrm_edge.api.callbacks import OnMessage, OnProgress
 from hrm_edge.errors import UserError
 from hrm_edge.report import Data
 from hrm_edge.tasks.base import Task, Tokens
 from hrm_edge.tasks.puzzles import Puzzles
 from hrm_edge.tasks.samples import sample_file
-from hrm_edge.terminal import echo
 
 
 def sample_of(task: Task) -> str:
-    """Path of the package's own puzzles of ``task``; ``UserError`` where it has none."""
+    """Return the path of the package's own puzzles of ``task``; ``UserError`` where it has none."""
     path = sample_file(task.name)
     if path is None:
         raise UserError(f"the package has no puzzles of {task.name}", "name a set: --data PATH")
     return str(path)
 
 
-def say_formats(formats: dict[str, str]) -> None:
-    """Say on stderr what each file (path → words) was taken for."""
-    for path, form in formats.items():
-        echo(f"{path}: read as {form}", err=True)
+def note_format(puzzles: Puzzles, on_message: OnMessage) -> None:
+    """Say what a file of puzzles was taken for."""
+    on_message(f"{puzzles.source.path}: read as {puzzles.source.format}")
 
 
-def answered_puzzles(path: str, task: Task, limit: int | None) -> tuple[Puzzles, Data]:
-    """The first ``limit`` puzzles of ``path``, with its answers or, where it has none, the solver's; and their report.
+def answered_puzzles(
+    path: str, task: Task, limit: int | None, on_message: OnMessage, on_progress: OnProgress
+) -> tuple[Puzzles, Data]:
+    """Return the first ``limit`` puzzles of ``path``, with its answers or else the solver's, and their description.
 
     Raises ``UserError`` naming the puzzle that has no solution or several of them.
     """
@@ -42,31 +42,32 @@ def answered_puzzles(path: str, task: Task, limit: int | None) -> tuple[Puzzles,
     if not len(puzzles):
         raise UserError(f"{path} holds no puzzles", "give a set with at least one")
     if not Path(path).is_dir() and path != str(sample_file(task.name)):
-        say_formats({puzzles.source.path: puzzles.source.format})
+        note_format(puzzles, on_message)
     missing = np.flatnonzero(~puzzles.answered())
     answers_from = "data" if not len(missing) else "solver" if len(missing) == len(puzzles) else "data and solver"
     data = Data.model_validate({
         "path": path, "task": task.name, "puzzles": len(puzzles), "answers": answers_from,
         "read_as": puzzles.source.format,
     })  # fmt: skip
-    return replace(puzzles, labels=solved_labels(puzzles, task, missing)), data
+    return replace(puzzles, labels=solved_labels(puzzles, task, missing, on_progress)), data
 
 
-def solved_labels(puzzles: Puzzles, task: Task, missing: NDArray[np.int64]) -> Tokens:
-    """The answers of all puzzles [N, S]: the file's, and of those in ``missing`` the only solution, by search."""
+def solved_labels(puzzles: Puzzles, task: Task, missing: NDArray[np.int64], on_progress: OnProgress) -> Tokens:
+    """Return the answers of all puzzles [N, S]: the file's, of those in ``missing`` the only solution, by search."""
     labels = np.zeros_like(puzzles.givens) if puzzles.labels is None else puzzles.labels.copy()
     if not task.has_rules:  # padding is the answer of a question whose answer nobody knows
         return labels
-    with progress_bar("looking up the answers", len(missing)) as progress:
-        for done, row in enumerate(missing.tolist(), start=1):
-            labels[row] = only_solution(task, puzzles.givens[row], puzzles.source.name(row))
-            progress(done)
+    for done, row in enumerate(missing.tolist(), start=1):
+        labels[row] = only_solution(task, puzzles.givens[row], puzzles.source.name(row))
+        on_progress("looking up the answers", done, len(missing))
     return labels
 
 
 def only_solution(task: Task, givens: Tokens, source: str) -> Tokens:
-    """The only solution [S] of ``givens`` [S], of a maze a shortest path; ``UserError`` naming ``source`` where there
-    is none, or another."""
+    """Return the only solution [S] of ``givens`` [S], of a maze a shortest path.
+
+    Raises ``UserError`` naming ``source`` where there is none, or another.
+    """
     try:
         answer = task.only_answer(givens)
     except UserError as error:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hrm_edge.api.callbacks import OnMessage
 from hrm_edge.errors import GateError, UserError
 from hrm_edge.tasks import get_task
 from hrm_edge.tasks.samples import sample_file
-from hrm_edge.terminal import echo
 
 if TYPE_CHECKING:
     from hrm_edge.manifest import Manifest
@@ -17,20 +17,20 @@ if TYPE_CHECKING:
 
 
 def check_set(task_name: str, data: str | None) -> CheckSet:
-    """Puzzles to compare on: ``data``, else the package's own; ``UserError`` where it has none."""
+    """Return puzzles to compare on: ``data``, else the package's own; ``UserError`` where it has none."""
     from hrm_edge.data.puzzles import load_puzzles
     from hrm_edge.parity import CheckSet
 
     path = data or sample_file(task_name)
     if path is None:
         raise UserError(f"the package has no puzzles of {task_name}", "name a set: --data PATH")
-    found = load_puzzles(path, get_task(task_name))
-    labels = found.labels if found.answered().all() else None
-    return CheckSet(found.givens, labels, found.ids, str(data or "the package's own puzzles"))
+    puzzles = load_puzzles(path, get_task(task_name))
+    labels = puzzles.labels if puzzles.answered().all() else None
+    return CheckSet(puzzles.givens, labels, puzzles.ids, str(data or "the package's own puzzles"))
 
 
-def check_built(out: Path, engine: Engine) -> tuple[EngineParity | None, str]:
-    """What a new engine is worth, and where it cannot be measured why not."""
+def check_built(out: Path, engine: Engine, on_message: OnMessage) -> tuple[EngineParity | None, str]:
+    """Compare a new engine with its artifact, or say why it cannot be compared here."""
     from hrm_edge.bench.engine_parity import measure_engine
     from hrm_edge.runtime import open_artifact
     from hrm_edge.runtime.trt.device import find_gpu
@@ -46,11 +46,13 @@ def check_built(out: Path, engine: Engine) -> tuple[EngineParity | None, str]:
         puzzles = check_set(manifest.task, None)
     except UserError as error:
         return None, error.problem
-    return measure_engine(session, manifest, puzzles, lambda message: echo(message, err=True)), ""
+    return measure_engine(session, manifest, puzzles, on_message), ""
 
 
-def check_first(session: Any, manifest: Manifest | None, data: str | None) -> EngineParity | None:
-    """Of a session that runs an engine: its parity on this GPU, measured now where it has not been; else None.
+def check_first(
+    session: Any, manifest: Manifest | None, data: str | None, on_message: OnMessage
+) -> EngineParity | None:
+    """Return the engine's parity on this GPU, measured now where it has not been; None of a session without an engine.
 
     Raises ``GateError`` where a measurement of now misses the limits.
     """
@@ -64,14 +66,14 @@ def check_first(session: Any, manifest: Manifest | None, data: str | None) -> En
     if known is not None:
         return known
     puzzles = check_set(manifest.task, data)
-    found = measure_engine(session, manifest, puzzles, lambda message: echo(message, err=True))
-    echo(f"Engine beside ONNX Runtime: {said_of(found)}", err=True)
-    refuse_failed(found, opened.folder)
-    return found
+    parity = measure_engine(session, manifest, puzzles, on_message)
+    on_message(f"Engine beside ONNX Runtime: {said_of(parity)}")
+    refuse_failed(parity, opened.folder)
+    return parity
 
 
 def refuse_failed(parity: EngineParity, folder: Path) -> None:
-    """``GateError`` where the gate was missed."""
+    """Raise ``GateError`` where the gate was missed."""
     if not parity.gate.passed:
         raise GateError(
             f"the engine misses its artifact's limits on {parity.device}: {'; '.join(parity.gate.failures)}",

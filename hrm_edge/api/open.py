@@ -1,26 +1,25 @@
-"""From what a user calls a model to a session: an artifact, a checkpoint or run folder, or a published file."""
+"""Opening a model by what a user calls it: an artifact, an engine, a run, a checkpoint, or a published file."""
 
 from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import ValidationError
 
 from hrm_edge import zoo
+from hrm_edge.api.callbacks import OnMessage, log
+from hrm_edge.api.model import Model
 from hrm_edge.costs import parameter_table, weight_bytes
 from hrm_edge.errors import UserError, nearest
 from hrm_edge.files import read_json
 from hrm_edge.manifest import MANIFEST, STEP_FILE, Manifest, check_version, read_manifest
-from hrm_edge.report import Model
+from hrm_edge.report import Model as About
 from hrm_edge.session import Session
 from hrm_edge.spec import VARIANTS, ModelSpec
 from hrm_edge.tasks import get_task
-from hrm_edge.tasks.base import Task
-from hrm_edge.terminal import echo
 
 if TYPE_CHECKING:
     from hrm_edge.runtime import Backend
@@ -31,48 +30,51 @@ CHECKPOINTS_FOLDER = "checkpoints"
 PUBLISHED_CONFIG = "all_config.yaml"  # beside a published state-dict file, hrm_edge.model.published reads it
 
 
-@dataclass(frozen=True)
-class Resolved:
-    """A loaded model and what reports say about it."""
-
-    session: Session
-    task: Task
-    model: Model
-    manifest: Manifest | None
-    """Of an artifact."""
-    origin: dict[str, Any]
-    """What is known of where the weights are from."""
-
-    @property
-    def parity(self) -> list[dict[str, Any]]:
-        return [] if self.manifest is None else [p.model_dump(mode="json") for p in self.manifest.parity]
-
-
-def resolve_model(
-    name: str,
+def load(
+    name: str | Path,
+    *,
+    backend: Backend | Literal["torch-tensorrt"] | None = None,
     threads: int | None = None,
     task: str | None = None,
-    backend: Backend | Literal["torch-tensorrt"] | None = None,
-    *,
     slots: int = 1,
     folder: Path | None = None,
-) -> Resolved:
-    """Load a model by folder, file or shipped name; ``threads`` of one step (artifacts only; None: the backend's
-    default); ``task`` of a published file that does not tell it; ``backend`` of an artifact and the ``slots`` it is to
-    be fast with, see ``open_artifact``; ``folder`` of the model where the user did not name one: ``name`` then says
-    only how it is called, whatever the current folder holds.
+    on_message: OnMessage = log,
+) -> Model:
+    """Open a model and return an object that solves, measures and exports.
 
-    Raises ``UserError`` saying what was tried, or what is wrong with the folder.
+    ``name``: a shipped model (``sudoku-nano``), an artifact or an engine of ``hrm-edge export``, a run or a checkpoint
+    of ``hrm-edge train`` (which needs torch), or a published state-dict file.
+
+    ``backend``: ``onnxruntime``, ``openvino``, ``openvino-bf16``, ``native``, ``tensorrt``, ``torch-tensorrt``, or
+    ``auto``, the CPU backend that a trial finds fastest for ``slots`` puzzles at a time. None: TensorRT where the
+    folder holds an engine, else ONNX Runtime; a checkpoint always runs in torch.
+    ``threads``: of one step, on the CPU. ``task``: ``sudoku``, ``maze`` or ``arc``, of a published file that does not
+    say it. ``folder``: where the model is, whatever ``name`` is the name of in the current folder.
+    ``on_message`` gets notes in words: a missed export gate, what had to be assumed; by default they are logged.
+
+    Raises ``UserError`` (``problem``, ``hint``) where nothing is called that, or the folder is torn, incomplete, or
+    not valid on this machine.
     """
+    name = str(name)
     path = folder or zoo.path_of(name)
     if (path / MANIFEST).is_file():
         refuse_task(path, task)
-        return _artifact(path, name, threads, backend, slots)
+        return _artifact(path, name, threads, backend, slots, on_message)
     if is_checkpoint(path) or is_published(path):
         if backend is not None:
             raise UserError(f"--backend: {path} is a checkpoint, which torch runs", "leave it out, or export the model")
-        return _checkpoint(path, threads, task)
+        return _checkpoint(path, threads, task, on_message)
     raise unknown_model(name)
+
+
+def named_or_default(name: str | None, task: str = "sudoku") -> tuple[str, Path | None]:
+    """Return ``name``, or where it is None the name and the folder of the shipped model of ``task``."""
+    if name is not None:
+        return name, None
+    default = zoo.default_for(task)
+    if default is None:
+        raise UserError("no model given, and this version ships none", "name a folder: --model ARTIFACT")
+    return default, zoo.folder_of(default)
 
 
 def is_checkpoint(path: Path) -> bool:
@@ -91,16 +93,16 @@ def refuse_task(path: Path | str, task: str | None) -> None:
         raise UserError(f"--task is for a published state-dict file, {path} says its own", "leave it out")
 
 
-def tell_assumed(path: str, about: dict[str, Any]) -> None:
-    """Say on stderr what of a published model had to be assumed, and which of its weights were taken."""
+def note_assumed(path: str, about: dict[str, Any], on_message: OnMessage) -> None:
+    """Say what of a published model had to be assumed, and which of its weights were taken."""
     if about.get("assumed"):
-        echo(f"Note: no {PUBLISHED_CONFIG} beside {path} says it, taken as published: {about['assumed']}", err=True)
+        on_message(f"Note: no {PUBLISHED_CONFIG} beside {path} says it, taken as published: {about['assumed']}")
     if about.get("weights"):
-        echo(f"Note: the weights of {path} are {about['weights']}", err=True)
+        on_message(f"Note: the weights of {path} are {about['weights']}")
 
 
 def unknown_model(name: str, also: str = "", more: Sequence[str] = ()) -> UserError:
-    """Nothing is called ``name``; ``also`` says what else the verb takes, ``more`` are the names of it."""
+    """Return the error for a name that no model has; ``also``: what else the verb takes, ``more``: names of it."""
     path = Path(name)
     takes = (
         f"a model is an artifact folder (with {MANIFEST}), a run or checkpoint folder of 'hrm-edge train', "
@@ -122,7 +124,7 @@ def unknown_model(name: str, also: str = "", more: Sequence[str] = ()) -> UserEr
 def _opened(
     path: Path, threads: int | None, backend: Backend | Literal["torch-tensorrt"] | None, slots: int
 ) -> tuple[Session, Manifest]:
-    """The session of an artifact; the one of torch is on the host's side."""
+    """Open an artifact's session; the one of Torch-TensorRT is on the host's side."""
     from hrm_edge.runtime import open_artifact
 
     if backend != "torch-tensorrt":
@@ -136,22 +138,27 @@ def _opened(
 
 
 def _artifact(
-    path: Path, called: str, threads: int | None, backend: Backend | Literal["torch-tensorrt"] | None, slots: int
-) -> Resolved:
+    path: Path,
+    called: str,
+    threads: int | None,
+    backend: Backend | Literal["torch-tensorrt"] | None,
+    slots: int,
+    on_message: OnMessage,
+) -> Model:
     from hrm_edge.runtime.trt.identity import known_parity
 
     session, manifest = _opened(path, threads, backend, slots)
     if chosen := getattr(session, "chosen", None):
-        echo(f"Backend: {chosen}", err=True)
+        on_message(f"Backend: {chosen}")
     arithmetic = getattr(session, "arithmetic", None)
     if arithmetic is not None and arithmetic.why is not None:
-        echo(f"Note: {session.backend}, {arithmetic}", err=True)
+        on_message(f"Note: {session.backend}, {arithmetic}")
     if not manifest.gate.passed:
-        echo(f"Warning: {path} failed its export gate: {'; '.join(manifest.gate.failures)}", err=True)
+        on_message(f"Warning: {path} failed its export gate: {'; '.join(manifest.gate.failures)}")
     known = known_parity(session)
     if known is not None and not known.gate.passed:
-        echo(f"Warning: {path}: its engine misses its gate: {'; '.join(known.gate.failures)}", err=True)
-    model = Model(
+        on_message(f"Warning: {path}: its engine misses its gate: {'; '.join(known.gate.failures)}")
+    about = About(
         name=manifest.name,
         path=called,
         kind="artifact",
@@ -163,22 +170,23 @@ def _artifact(
         sha256=manifest.files[STEP_FILE].sha256,
         gate_passed=manifest.gate.passed,
     )
-    return Resolved(session, get_task(manifest.task), model, manifest, manifest.provenance.get("checkpoint") or {})
+    origin = manifest.provenance.get("checkpoint") or {}
+    return Model(session, get_task(manifest.task), about, path, manifest, origin, threads)
 
 
-def _checkpoint(path: Path, threads: int | None, task: str | None) -> Resolved:
+def _checkpoint(path: Path, threads: int | None, task: str | None, on_message: OnMessage) -> Model:
     if threads is not None:
         raise UserError(f"--threads: {path} is a checkpoint, which torch runs", "leave it out, or export the model")
     with _torch_for(f"{path} is a checkpoint, which"):
         from hrm_edge.model.load import load_session
-    session, about = load_session(path, task)
-    tell_assumed(about["path"], about)
+    session, origin = load_session(path, task)
+    note_assumed(origin["path"], origin, on_message)
     spec = session.spec
-    model = Model(
+    about = About(
         name=path.name,
-        path=str(about["path"]),
+        path=str(origin["path"]),
         kind="checkpoint",
-        task=about["task"],
+        task=origin["task"],
         variant=spec.variant,
         precision="fp32",
         parameters=parameter_table(spec)["trainable"],
@@ -186,12 +194,12 @@ def _checkpoint(path: Path, threads: int | None, task: str | None) -> Resolved:
         sha256=None,
         gate_passed=None,
     )
-    return Resolved(session, get_task(about["task"]), model, None, about)
+    return Model(session, get_task(origin["task"]), about, Path(origin["path"]), None, origin, threads)
 
 
 @contextlib.contextmanager
 def _torch_for(what: str, otherwise: str = "export it where torch is and copy the artifact here") -> Iterator[None]:
-    """Around the import of the torch side: without torch, ``UserError``."""
+    """Turn the lack of torch, around an import of its side, into a ``UserError``."""
     try:
         yield
     except ModuleNotFoundError as error:
@@ -201,7 +209,7 @@ def _torch_for(what: str, otherwise: str = "export it where torch is and copy th
 
 
 def published_spec(path: Path, task: str | None) -> tuple[ModelSpec, dict[str, Any]]:
-    """Spec and description of a published file or of the folder that it is in, all its tensors checked against it."""
+    """Return spec and description of a published file or of the folder it is in, all its tensors checked against it."""
     with _torch_for(f"{path} is a checkpoint, which"):
         from hrm_edge.model.published import find_published, read_published
     file = find_published(path)
@@ -211,7 +219,7 @@ def published_spec(path: Path, task: str | None) -> tuple[ModelSpec, dict[str, A
 
 
 def checkpoint_spec(path: Path) -> tuple[ModelSpec, dict[str, Any]]:
-    """Spec and description of a checkpoint, or of a run's best one, read without torch."""
+    """Return spec and description of a checkpoint, or of a run's best one, read without torch."""
     folder = path
     if not (path / CHECKPOINT_FILE).is_file():
         found = sorted(p.parent for p in (path / CHECKPOINTS_FOLDER).glob(f"*/{CHECKPOINT_FILE}"))

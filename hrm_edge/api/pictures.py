@@ -1,4 +1,4 @@
-"""Puzzles out of pictures, for ``hrm-edge solve``."""
+"""Puzzles out of pictures."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from hrm_edge.cli.options import check_writable, progress_bar
+from hrm_edge.api.callbacks import OnProgress
 from hrm_edge.errors import UserError
 from hrm_edge.manifest import MANIFEST
 from hrm_edge.tasks.base import Task, Tokens
 from hrm_edge.tasks.sudoku import Sudoku
 from hrm_edge.tasks.sudoku_search import SeveralSolutions
-from hrm_edge.vision.formats import FORMATS, SUFFIXES, is_picture, pictures_of
+from hrm_edge.vision.formats import SUFFIXES, is_picture, pictures_of
 
 if TYPE_CHECKING:
     from hrm_edge.vision.read import Reading
@@ -37,7 +37,7 @@ class Picture:
         return None if self.found is None else self.found.verdict.puzzle
 
     def about(self) -> dict[str, Any]:
-        """What the JSON says beside the usual keys."""
+        """Return what the JSON of ``solve`` says of the picture."""
         if self.found is None:
             return {"error": str(self.error)}
         reading, verdict = self.found.reading, self.found.verdict
@@ -55,7 +55,7 @@ class Picture:
         return document if self.error is None else {"error": str(self.error), **document}
 
     def remarks(self) -> str:
-        """What a person should know about the reading; empty: nothing."""
+        """Return notes about the reading for a person; empty where there is nothing to say."""
         from hrm_edge.vision.judge import doubts_text
 
         notes = []
@@ -78,7 +78,7 @@ def _doubt(reading: Reading, cell: int) -> dict[str, Any]:
 
 
 def picture_paths(puzzle: str) -> list[Path]:
-    """The picture, or the pictures of the folder, that ``puzzle`` names; empty where it names neither.
+    """Return the picture, or those of the folder, that ``puzzle`` names; empty where it names neither.
 
     A picture is known by its ending, and where that says nothing by its content.
     """
@@ -98,7 +98,7 @@ def picture_paths(puzzle: str) -> list[Path]:
     return pictures_of(path)
 
 
-def read_pictures(paths: list[Path], task: Task, model: str) -> list[Picture]:
+def read_pictures(paths: list[Path], task: Task, model: str, on_progress: OnProgress) -> list[Picture]:
     """Locate, read and judge every picture; faults of a picture are kept in it."""
     if task.name != "sudoku":
         raise UserError(f"pictures are read as 9x9 Sudokus, {model} solves {task.name}", "name another --model")
@@ -108,12 +108,11 @@ def read_pictures(paths: list[Path], task: Task, model: str) -> list[Picture]:
         if error.name != "cv2":
             raise
         raise UserError("reading pictures needs OpenCV", "pip install 'hrm-edge[vision]'") from error
-    reader, found = Reader(), []
-    with progress_bar("reading", len(paths)) as progress:
-        for done, path in enumerate(paths, 1):
-            found.append(_read(path, reader, Sudoku()))
-            progress(done)
-    return found
+    reader, pictures = Reader(), []
+    for done, path in enumerate(paths, 1):
+        pictures.append(_read(path, reader, Sudoku()))
+        on_progress("reading", done, len(paths))
+    return pictures
 
 
 def _read(path: Path, reader: Any, task: Sudoku) -> Picture:
@@ -133,7 +132,7 @@ def _read(path: Path, reader: Any, task: Sudoku) -> Picture:
 
 
 def _advice(why: UserError, recognised: Recognised) -> str:
-    """What helps where a picture was read, but what was read is no puzzle."""
+    """Say what helps where a picture was read, but what was read is no puzzle."""
     from hrm_edge.vision.judge import MIN_GIVENS
 
     reading = recognised.reading
@@ -155,20 +154,6 @@ def givens_of(pictures: list[Picture]) -> Tokens:
     """Tokens [N, 81] of the pictures that have a puzzle."""
     puzzles = [picture.puzzle for picture in pictures if picture.puzzle is not None]
     return np.stack(puzzles) if puzzles else np.zeros((0, 81), np.uint8)
-
-
-def check_overlay(overlay: Path, puzzle: str, paths: list[Path]) -> None:
-    """Raise ``UserError`` where ``--overlay`` cannot be written, before anything is solved."""
-    if not paths:
-        raise UserError(f"--overlay: {puzzle} is no picture", "leave --overlay out, or solve a picture")
-    if Path(puzzle).is_dir():
-        if overlay.exists() and (not overlay.is_dir() or overlay.resolve() == Path(puzzle).resolve()):
-            raise UserError(f"--overlay {overlay}: not a folder of its own", "name another folder with --overlay")
-        check_writable("--overlay", overlay / paths[0].name)
-    elif overlay.suffix.lower() not in FORMATS:
-        raise UserError(f"--overlay {overlay}: what format?", f"end it in {', '.join(FORMATS)}")
-    else:
-        check_writable("--overlay", overlay)
 
 
 def draw_overlay(picture: Picture, answer: Tokens, target: Path) -> None:

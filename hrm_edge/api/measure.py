@@ -1,0 +1,246 @@
+"""Measuring an opened model: exact accuracy, speed, energy. Axes: N puzzles, S cells."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, replace
+from shlex import quote
+from typing import TYPE_CHECKING, Any
+
+from hrm_edge import zoo
+from hrm_edge.api.answers import answered_puzzles, sample_of
+from hrm_edge.api.callbacks import OnMessage, OnProgress
+from hrm_edge.api.engine_parity import check_first
+from hrm_edge.api.model import Model
+from hrm_edge.errors import UserError
+from hrm_edge.manifest import read_manifest
+
+if TYPE_CHECKING:
+    from hrm_edge.bench.run import Subject
+    from hrm_edge.bench.scenarios import Solver
+    from hrm_edge.report import BenchReport, ColdStart, Data, EvalReport
+    from hrm_edge.report.schema import Protocol, Scenario
+    from hrm_edge.solve import Halt
+
+
+@dataclass(frozen=True)
+class EvalOptions:
+    """What is answered, and how."""
+
+    limit: int | None = None
+    views: int | None = None
+    halt: Halt = "rules"
+    max_steps: int | None = None
+    slots: int = 64
+    guesses: int | None = None
+    seed: int = 0
+
+
+def evaluate(
+    model: Model,
+    data: str,
+    options: EvalOptions,
+    paired: Model | None,
+    *,
+    on_message: OnMessage,
+    on_progress: OnProgress,
+) -> tuple[EvalReport, dict[str, Any]]:
+    """Answer the puzzles of ``data`` and score them: (report, answers in ARC Prize's format, empty of other tasks).
+
+    ``paired``: a model that answers the same puzzles too. Raises ``UserError`` for data that the model is not for.
+    """
+    from hrm_edge.bench.run import evaluate as run
+    from hrm_edge.bench.scenarios import Solver
+
+    is_arc = model.task.family == "arc"
+    if paired is not None and is_arc:
+        raise UserError("--paired is not for arc, whose answers vote", "leave it out: compare the two pass@2")
+    steps = options.max_steps or model.session.spec.max_steps
+    if is_arc:
+        halt: Halt = "fixed" if options.halt == "rules" else options.halt
+        solver = Solver(model.session, model.task, halt, steps, 1, options.slots, options.seed)
+        return _evaluate_arc(model, solver, data, options, on_progress)
+    solver = Solver(
+        model.session, model.task, options.halt, steps, options.views or 1, options.slots, options.seed, options.guesses
+    )
+    puzzles, about = answered_puzzles(data, model.task, options.limit, on_message, on_progress)
+    assert puzzles.labels is not None
+    report = run(
+        solver, puzzles.givens, puzzles.labels, model=model.about, data=about, threads=model.threads,
+        puzzle_ids=puzzles.ids, on_progress=lambda done, verified: on_progress("solving", done, len(puzzles)),
+        other=None if paired is None else (paired.session, paired.about),
+    )  # fmt: skip
+    return report, {}
+
+
+def _evaluate_arc(
+    model: Model, solver: Solver, data: str, options: EvalOptions, on_progress: OnProgress
+) -> tuple[EvalReport, dict[str, Any]]:
+    """Score ARC by votes; the answers are in ARC Prize's format."""
+    from hrm_edge.bench.arc import evaluate_arc
+    from hrm_edge.data.arc import read_questions
+    from hrm_edge.data.layout import identifiers_hash, is_data_folder
+    from hrm_edge.report import Data
+
+    if not is_data_folder(data):
+        raise UserError(
+            f"{data} is no built data folder: a model of arc answers the tasks of the folder that it was trained on",
+            f"build one with: hrm-edge data build arc --out DATA --source {quote(data)}",
+        )
+    questions = read_questions(data, options.limit)
+    trained_on = model.origin.get("identifiers")
+    if trained_on is not None and trained_on != identifiers_hash(data):
+        raise UserError(
+            f"{data} is not the data folder that {model.called} was trained on: its identifiers.json differs, "
+            "and a row of the model's puzzle table stands for another task there",
+            "give that folder, or one built with the same sources, options and seed",
+        )
+    most = int(questions.view.max()) + 1
+    chosen = min(options.views or most, most)
+    total = int((questions.view < chosen).sum())
+    about = Data(path=data, task=model.task.name, puzzles=total, answers="data")
+    return evaluate_arc(
+        solver, questions, chosen, model=model.about, data=about, threads=model.threads,
+        on_progress=lambda done, verified: on_progress("answering", done, total),
+    )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class BenchOptions:
+    """What is measured, and how; see ``hrm-edge bench --help``."""
+
+    data: str | None = None
+    limit: int | None = None
+    scenario: Scenario = "single-stream"
+    duration_s: float = 60.0
+    fps: float = 30.0
+    views: int = 1
+    halt: Halt = "rules"
+    max_steps: int | None = None
+    slots: int | None = None
+    seed: int = 0
+    power: str = "auto"
+    idle_s: float = 10.0
+    reference: str | None = None
+    strict: bool = False
+
+    @property
+    def batch(self) -> int:
+        """Puzzles in the batch at most."""
+        return self.slots or 64 if self.scenario == "offline" else 1
+
+    def check(self) -> None:
+        """Raise ``UserError`` for options that exclude each other."""
+        if self.scenario != "offline" and self.slots is not None:
+            raise UserError(
+                "--slots is for --scenario offline", f"{self.scenario} has one puzzle at a time: leave it out"
+            )
+
+
+def solver_for(model: Model, options: BenchOptions) -> Solver:
+    """Make what a benchmark calls to answer puzzles."""
+    from hrm_edge.bench.scenarios import Solver
+
+    steps = options.max_steps or model.session.spec.max_steps
+    return Solver(model.session, model.task, options.halt, steps, options.views, options.batch, options.seed)
+
+
+def first_answer(
+    model: Model, options: BenchOptions, process_s: float | None, loaded_s: float | None
+) -> ColdStart | None:
+    """Answer one puzzle right after loading: what a user who starts the program waits for.
+
+    ``process_s``, ``loaded_s``: the process's age in seconds before and after the model was loaded; None where the
+    system does not tell.
+    """
+    from hrm_edge.bench.timing import process_age_s
+    from hrm_edge.data.puzzles import load_puzzles
+    from hrm_edge.report import ColdStart
+
+    if process_s is None or loaded_s is None:
+        return None
+    solver = solver_for(model, options)
+    givens = load_puzzles(options.data or sample_of(model.task), model.task, 1).givens
+    began_s = process_age_s()
+    solver(givens)
+    done_s = process_age_s()
+    assert began_s is not None
+    assert done_s is not None
+    return ColdStart(
+        process_ms=1e3 * process_s, load_ms=1e3 * (loaded_s - process_s), first_answer_ms=1e3 * (done_s - began_s),
+        total_ms=1e3 * done_s,
+    )  # fmt: skip
+
+
+def bench(
+    model: Model, options: BenchOptions, *, cold_start: ColdStart | None = None, protocol: Protocol | None = None,
+    command: str = "", on_message: OnMessage, on_progress: OnProgress,
+) -> tuple[BenchReport, str]:  # fmt: skip
+    """Measure one scenario: (report, a puzzle of the set as text).
+
+    An engine that was never compared with its artifact on this GPU is compared first. Raises ``UserError`` for a meter
+    that is not there, a reference that is another model, or with ``options.strict`` a machine that is not ready;
+    ``GateError`` where the engine misses its limits.
+    """
+    from hrm_edge.bench.run import Ask
+    from hrm_edge.bench.run import bench as run
+    from hrm_edge.bench.scenarios import Plan
+    from hrm_edge.report import Data
+
+    options.check()
+    parity = check_first(model.session, model.manifest, options.data, on_message)
+    puzzles, about = answered_puzzles(
+        options.data or sample_of(model.task), model.task, options.limit, on_message, on_progress
+    )
+    assert puzzles.labels is not None
+    digest = hashlib.sha256(puzzles.givens.tobytes()).hexdigest()
+    path = options.data or f"the package's own {model.task.name} puzzles"
+    data = Data(**{**about.model_dump(), "sha256": digest, "path": path})
+    subject = replace(
+        _subject(model, options.reference, data), cold_start=cold_start, protocol=protocol, command=command,
+        engine_parity=parity,
+    )  # fmt: skip
+    plan = Plan(options.duration_s, options.fps)
+    report = run(
+        solver_for(model, options), puzzles.givens, puzzles.labels, subject=subject,
+        ask=Ask(options.scenario, plan, options.power, options.idle_s, options.strict),
+        on_progress=lambda share: on_progress(options.scenario, share, 1.0), puzzle_ids=puzzles.ids,
+        on_message=on_message,
+    )  # fmt: skip
+    return report, model.task.format(puzzles.givens[0])
+
+
+def _subject(model: Model, reference: str | None, data: Data) -> Subject:
+    """Name what is measured, and open the float32 artifact that its answers are compared with."""
+    from hrm_edge.api.open import load
+    from hrm_edge.bench.run import Subject
+
+    name = reference or _own_float32(model)
+    other, reason = None, "no float32 artifact was named (--reference)"
+    if name is not None:
+        opened = load(name)
+        if opened.about.precision != "fp32":
+            raise UserError(f"--reference {name} is {opened.about.precision}", "give the same model in fp32")
+        if opened.session.spec != model.session.spec:
+            raise UserError(f"--reference {name} is another model than {model.called}", "give the same one in fp32")
+        other = opened.about, opened.session
+    elif model.about.precision == "fp32":
+        reason = "this is the float32 artifact"
+    return Subject(
+        model=model.about, data=data, threads=model.threads, parity=model.parity, reference=other,
+        reference_reason=reason,
+    )  # fmt: skip
+
+
+def _own_float32(model: Model) -> str | None:
+    """Find the shipped float32 artifact of the same checkpoint; None where the model is float32 itself."""
+    if model.manifest is None or model.about.precision == "fp32":
+        return None
+    origin = model.manifest.provenance.get("checkpoint")
+    for name in zoo.names():
+        folder = zoo.folder_of(name)
+        assert folder is not None
+        manifest = read_manifest(folder)
+        if manifest.precision == "fp32" and origin and manifest.provenance.get("checkpoint") == origin:
+            return name
+    return None

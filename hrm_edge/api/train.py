@@ -1,0 +1,65 @@
+"""Training a recipe from Python, in this process."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hrm_edge.errors import UserError
+
+if TYPE_CHECKING:
+    from hrm_edge.training.loggers import Line
+    from hrm_edge.training.loop import Outcome
+
+
+def train(
+    recipe: str | Path,
+    *,
+    data: str | Path | None = None,
+    out: str | Path | None = None,
+    changes: Sequence[str] = (),
+    resume: bool = False,
+    time_limit_s: float | None = None,
+    wandb: str = "",
+    stop: Callable[[], bool] = lambda: False,
+    on_progress: Callable[[Line], None] = lambda line: None,
+) -> Outcome:
+    """Train ``recipe`` in this process and return what came of it: folder, steps, accuracy, seconds.
+
+    ``recipe``: the name of a shipped one (``hrm-edge recipes`` lists them) or a YAML file. ``data``: the built data
+    folder (None: the recipe's). ``out``: the run's folder (None: ``runs/NAME``). ``changes``: keys of the recipe as
+    ``"train.lr=1e-4"``. ``resume``: go on from the newest checkpoint in ``out``. The run is saved and ends early after
+    ``time_limit_s`` seconds, or when ``stop()`` returns True. ``wandb``: a Weights & Biases project to log to.
+    ``on_progress`` gets each line of the log. Several processes or hosts: ``hrm-edge train``.
+
+    It needs the extra ``train``. Raises ``UserError`` for a recipe, a data set or a folder that cannot be used,
+    ``GateError`` when the loss is no number any more; the last whole checkpoint is kept.
+    """
+    from hrm_edge.recipe import check_recipe, read_keys
+
+    keys = read_keys(str(recipe), list(changes), None if data is None else str(data))
+    if keys.task == "digits":
+        raise UserError(f"{recipe} trains the digit network", f"run it by: hrm-edge train {recipe}")
+    from hrm_edge.training.loop import start
+
+    run = Path("runs") / keys.path.stem if out is None else Path(out)
+    trainer = start(check_recipe(keys), run, resume=resume, wandb=wandb, load=load_initial)
+    return trainer.run(time_limit=time_limit_s, stop=stop, on_progress=on_progress)
+
+
+def load_initial(name: str) -> tuple[Any, Any, Path]:
+    """Load the model that a recipe's ``init`` names (model, what it is, its folder or file): also an fp32 artifact's.
+
+    Raises ``UserError`` where the name is no model, or an artifact that has lost its float32 weights.
+    """
+    from hrm_edge.manifest import MANIFEST
+    from hrm_edge.model.load import load_model
+    from hrm_edge.zoo import path_of
+
+    path = path_of(name)
+    if not (path / MANIFEST).is_file():
+        return load_model(path)
+    from hrm_edge.export.recover import recover  # it takes the extra 'export', which training alone does not
+
+    return *recover(path), path
