@@ -74,9 +74,9 @@ def judge(reading: Reading, task: Sudoku, repair: bool = True) -> Verdict:
     Doubts between a digit and a blank are first weighed by how full the grid is. The whole reading comes first, then
     repairs of it, then its printed digits alone, then repairs of these. A digit too few makes no wrong answer, for
     there must be one solution; a wrong digit may. So nothing is accepted that needs digits which are together in more
-    doubt than ``MAX_DOUBT``, nor where another reading that is hardly less likely is a puzzle with another solution, nor
-    where one digit less allows another answer that agrees with what was left out (:func:`_rival`). The search ends after
-    ``MAX_WORK`` checks, and then nothing is accepted.
+    doubt than ``MAX_DOUBT``; nor where another reading that is hardly less likely is a puzzle with another solution;
+    nor where one digit less allows another answer that agrees better with what was left out (:func:`_rival`). After
+    ``MAX_WORK`` checks the search ends, and nothing is accepted.
     """
     reading, rules = _weighed(reading), _Rules(task)
     tokens = tokens_of(reading.digits)
