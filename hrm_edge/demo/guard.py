@@ -35,11 +35,11 @@ class Guard:
         self._token = token
 
     def middleware(self) -> Middleware:
-        """For Starlette."""
+        """Return the guard as Starlette's middleware."""
         return Middleware(_Guarded, guard=self)
 
     def refusal(self, scope: Scope) -> Response | None:
-        """Why a request is not let in (or where it is sent instead); None where it may pass."""
+        """Return why a request is refused (or where it is sent instead); None where it may pass."""
         headers = Headers(scope=scope)
         host = headers.get("host", "")
         if self._token is None and not is_loopback(_name(host)):  # a foreign name that resolves to this machine

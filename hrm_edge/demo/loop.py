@@ -60,7 +60,7 @@ class Demo:
         return lambda: self._listeners.remove(listener)
 
     def wait(self, after: int, timeout_s: float) -> View:
-        """The newest view, waiting for one with a number beyond ``after``."""
+        """Wait for a view with a number beyond ``after``, and return the newest."""
         with self._changed:
             self._changed.wait_for(lambda: self.view.number > after, timeout_s)
             return self.view
@@ -68,7 +68,7 @@ class Demo:
     # -- the loop -----------------------------------------------------------------------------------------------
 
     def run(self, stop: threading.Event) -> None:
-        """Until ``stop``. Raises what broke the thinker."""
+        """Run until ``stop``. Raises what broke the thinker."""
         last_s = float("-inf")
         while not stop.is_set():
             if self.thinker.fault is not None:
@@ -81,7 +81,7 @@ class Demo:
                 self._publish(self._waiting(), self.view.image)
 
     def show(self, frame: Frame) -> None:
-        """One turn of the loop: make the view of ``frame``."""
+        """Make the view of ``frame``: one pass of the loop."""
         began = time.perf_counter()
         grid = self._tracker.update(frame.image, frame.time_s)
         self._stages["locate"].add(time.perf_counter() - began)
@@ -100,7 +100,7 @@ class Demo:
         self._publish(state, image)
 
     def _forget(self, frame: Frame) -> None:
-        """Another grid, or none: nothing read before counts for it."""
+        """Forget what was read: another grid is in view, or none."""
         self._track, self._track_since_s = self._tracker.tracks, frame.time_s
         self._answer_after_ms = None
         self._fusion.reset()
@@ -119,7 +119,7 @@ class Demo:
             self._stages["read"].add(time.perf_counter() - began)
 
     def _judge(self) -> State:
-        """What the reading so far amounts to; starts the thinker on a stable one."""
+        """Judge the reading so far, and start the thinker on a stable one."""
         in_view = self._tracker.in_view
         reading = State("reading", "reading" if in_view < 2 else f"reading the clearest of {in_view} grids in view")
         self._settled = False
@@ -158,7 +158,7 @@ class Demo:
         }
 
     def _draw(self, image: Image, grid: Grid, state: State) -> None:
-        """The outline, and the answer where there is a verified one, into ``image`` itself."""
+        """Draw the outline, and the answer where there is a verified one, into ``image`` itself."""
         overlay.draw_outline(image, grid, _COLORS.get(state.kind, overlay.SEEKING))
         thought, reading = self._thought, self._reading
         if state.kind != "solved" or thought is None or reading is None:

@@ -21,7 +21,7 @@ class Gauge:
         self._shown: dict[str, Any] = {"watts": None, "meter": chosen.reason or "not read yet"}
 
     def __call__(self) -> dict[str, Any]:
-        """``{"watts": float or None, "meter": what is measured, or why nothing is}``"""
+        """Return ``{"watts": float or None, "meter": what is measured, or why nothing is}``."""
         now = self._clock()
         if self._meter is not None and now >= self._due_s:
             self._due_s = now + PERIOD_S

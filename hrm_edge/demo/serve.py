@@ -36,7 +36,7 @@ class Address:
 
 
 def parse_address(text: str) -> Address:
-    """``8000``, ``0.0.0.0:8000``, ``[::]:8000``; port 0 takes a free one. Raises ``UserError``."""
+    """Parse ``8000``, ``0.0.0.0:8000``, ``[::]:8000``; port 0 takes a free one. Raises ``UserError``."""
     host, colon, port = text.rpartition(":")
     host = host.removeprefix("[").removesuffix("]") if colon else "127.0.0.1"
     if not port.isdecimal() or int(port) > 65535 or not host:
@@ -45,7 +45,7 @@ def parse_address(text: str) -> Address:
 
 
 def bind(address: Address) -> socket.socket:
-    """A listening socket; ``UserError`` where the address is taken, not ours, or not allowed."""
+    """Bind a listening socket; ``UserError`` where the address is taken, not ours, or not allowed."""
     try:
         family = socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM)[0][0]
     except socket.gaierror as error:

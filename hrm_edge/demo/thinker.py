@@ -79,7 +79,7 @@ class Thinker:
         self._thread.start()
 
     def think(self, reading: Reading) -> Thought:
-        """The thought about the digits of ``reading``, begun now unless it is known; a thought about others ends."""
+        """Return the thought about the digits of ``reading``, begun now unless known; a thought about others ends."""
         key = reading.digits.tobytes()
         with self._changed:
             thought = self._known.get(key)
@@ -96,7 +96,7 @@ class Thinker:
             return thought
 
     def _is_stale(self, thought: Thought) -> bool:
-        """Given up half way, or refused some time ago."""
+        """Return whether it was given up half way, or refused some time ago."""
         if thought.ended_s is None:
             return thought is not self._wanted
         return thought.refused is not None and time.perf_counter() - thought.ended_s > REFUSED_S
@@ -149,7 +149,7 @@ class Thinker:
 
 
 def beliefs(logits: NDArray[np.float32]) -> NDArray[np.uint8]:
-    """Logits [S, V] → probability of every digit in every cell [S, D], in 1/255."""
+    """Map logits [S, V] to the probability of every digit in every cell [S, D], in 1/255."""
     exponent = np.exp(logits - logits.max(axis=1, keepdims=True))
     probability = exponent[:, FIRST_DIGIT:] / exponent.sum(axis=1, keepdims=True)
     return np.rint(255 * probability).astype(np.uint8)

@@ -60,7 +60,7 @@ class Stage:
         self._ms.append(1e3 * seconds)
 
     def summary(self) -> dict[str, float] | None:
-        """``p50`` and ``p95`` in ms; None before the first time."""
+        """Return ``p50`` and ``p95`` in ms; None before the first time."""
         if not self._ms:
             return None
         p50, p95 = np.percentile(list(self._ms), [50, 95])

@@ -50,7 +50,7 @@ class Web:
         self._decoding = asyncio.Semaphore(2)  # hostile pictures are slow: they may not take every thread
 
     def app(self, guard: Guard) -> Starlette:
-        """The ASGI application, every route behind ``guard``."""
+        """Build the ASGI application, every route behind ``guard``."""
         routes: list[BaseRoute] = [Route(path, self._file(name)) for path, name in FILES.items()]
         routes += [
             Route("/state", self._state),
@@ -75,7 +75,7 @@ class Web:
         return JSONResponse(self.document(self.demo.view))
 
     async def _beliefs(self, request: Request) -> Response:
-        """The thought's records from step ``from`` on: see :class:`hrm_edge.demo.thinker.Thought`."""
+        """Return the thought's records from step ``from`` on: see :class:`hrm_edge.demo.thinker.Thought`."""
         thought = self.demo.view.thought
         if thought is None or thought.number != request.path_params["number"]:
             return JSONResponse({"what": "that thought is over"}, 404)
@@ -97,7 +97,7 @@ class Web:
     # -- photos -------------------------------------------------------------------------------------------------
 
     async def _photo(self, request: Request) -> Response:
-        """A photo as the body: it replaces the live picture until somebody goes back to that."""
+        """Take a photo as the request's body: it replaces the live picture until somebody goes back to that."""
         if self._uploads >= MAX_UPLOADS:
             told = {"what": f"{MAX_UPLOADS} photos are being sent already", "mend": "try again in a moment"}
             return JSONResponse(told, 503, {"Connection": "close"})
@@ -122,7 +122,7 @@ class Web:
         return Response(status_code=204)
 
     async def decoded(self, data: bytes) -> Image:
-        """A picture from the bytes that somebody sent; raises ``UserError``."""
+        """Decode a picture from the bytes that somebody sent; raises ``UserError``."""
         async with self._decoding:
             return await asyncio.to_thread(self._decode, data)
 
@@ -157,7 +157,7 @@ class Web:
             self._viewers.discard(socket)
 
     def document(self, view: View) -> dict[str, Any]:
-        """A view for the page; the answer is in it only where it was verified."""
+        """Return a view for the page; the answer is in it only where it was verified."""
         thought = view.thought
         about = answer = None
         if thought is not None:
@@ -198,12 +198,12 @@ class _Viewer:
         self._ready = True
 
     def wake(self) -> None:
-        """From the demo's thread: there is a new view."""
+        """Announce a new view, from the demo's thread."""
         with contextlib.suppress(RuntimeError):  # the server has stopped meanwhile
             self._loop.call_soon_threadsafe(self._news.set)
 
     async def send(self) -> None:
-        """Until cancelled, or until the viewer is gone."""
+        """Send views until cancelled, or until the viewer is gone."""
         shown = -1
         while True:
             with contextlib.suppress(asyncio.TimeoutError):
@@ -218,7 +218,7 @@ class _Viewer:
                     await self._socket.send_bytes(jpeg)
 
     async def receive(self) -> None:
-        """Until the viewer is gone."""
+        """Receive frames until the viewer is gone."""
         while True:
             message = await self._socket.receive()
             if message["type"] == "websocket.disconnect":
@@ -236,7 +236,7 @@ class _Viewer:
                 self._web.demo.mailbox.release(self)
 
     async def _frame(self, data: bytes) -> None:
-        """A frame of the page's camera; of another viewer it is not even decoded."""
+        """Take a frame of the page's camera; another viewer's is not even decoded."""
         if self._web.demo.mailbox.guest is not self:
             await self._say({"camera": "off", "what": "another viewer has it"})
             return
@@ -256,7 +256,7 @@ class _Viewer:
 
 
 async def _body(request: Request, limit: int) -> bytes:
-    """The request's body; raises ``TooLarge`` as soon as it is known to be larger than ``limit`` bytes."""
+    """Read the request's body; raises ``TooLarge`` as soon as it is known to be larger than ``limit`` bytes."""
     too_large = TooLarge(f"the file is too large: {limit >> 20} MiB are the limit", "send a smaller picture")
     length = request.headers.get("content-length", "0")
     if length.isdecimal() and int(length) > limit:

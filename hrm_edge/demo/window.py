@@ -69,7 +69,7 @@ def _with_text(view: View) -> Image:
 
 
 def save_snapshot(view: View, path: Path) -> None:
-    """The picture with its drawing as a JPEG file."""
+    """Save the picture with its drawing as a JPEG file."""
     jpeg = view.jpeg
     assert jpeg is not None
     with atomic_file(path) as temporary:

@@ -19,7 +19,7 @@ _PULLS = 2.5  # a cell: fewer would only move a digit, more would tear its strok
 
 
 def photograph(rng: Rng, sheet: Sheet, cell: float) -> tuple[Gray, Floats]:
-    """A picture of a sheet with about ``cell`` pixels a cell, and its true crossings [10, 10, 2] in it."""
+    """Photograph a sheet with about ``cell`` pixels a cell; return the picture and its true crossings [10, 10, 2]."""
     side = cell * SIZE / CELL
     size = int(np.ceil(side * 1.25))
     corners = np.array([[0, 0], [1, 0], [1, 1], [0, 1]]) * side + (size - side) / 2 - 0.5
@@ -60,7 +60,7 @@ class _Bend:
 
 
 def expose(rng: Rng, light: Floats, cell: float) -> Gray:
-    """Light of 0 to 255 [h, w] as a camera keeps it: shadows, blur, noise, sharpening, JPEG. ``cell`` in pixels."""
+    """Expose light of 0 to 255 [h, w] as a camera does: shadows, blur, noise, sharpening, JPEG. ``cell`` in pixels."""
     height, width = light.shape
     y, x = np.mgrid[-1 : 1 : height * 1j, -1 : 1 : width * 1j].astype(np.float32)
     tilt = rng.uniform(-0.3, 0.3, 2)
@@ -85,7 +85,7 @@ def expose(rng: Rng, light: Floats, cell: float) -> Gray:
 
 
 def _shadow(rng: Rng, x: Floats, y: Floats) -> Floats:
-    """Light that is left [h, w] beside the shadow of a hand or a phone, 0 to 1: its edge is a more or less wide arc."""
+    """Return the light left [h, w], 0 to 1, near the shadow of a hand or a phone, whose edge is a wide arc."""
     angle, place = rng.uniform(0, 2 * np.pi), rng.uniform(-0.8, 0.8)
     radius = float(np.exp(rng.uniform(np.log(0.15), np.log(20))))
     inside = radius - np.hypot(x - (place + radius) * np.cos(angle), y - (place + radius) * np.sin(angle))
@@ -114,7 +114,7 @@ def _blur(rng: Rng, picture: Floats, cell: float) -> Floats:
 
 
 def misplaced(rng: Rng, mesh: Floats, cell: float) -> Floats:
-    """Crossings as a locator finds them: a little shifted, turned, scaled and uneven, now and then a corner wrong."""
+    """Move crossings as a locator's errors do: a little shifted, turned, scaled, uneven, at times a corner wrong."""
     corners = rng.normal(0, 0.035, (2, 2, 2)).astype(np.float32)
     if rng.random() < 0.15:
         corners[rng.integers(2), rng.integers(2)] += rng.normal(0, 0.12, 2)
@@ -124,12 +124,12 @@ def misplaced(rng: Rng, mesh: Floats, cell: float) -> Floats:
 
 
 def read_cells(gray: Gray, mesh: Floats) -> Floats:
-    """Cells [81, 32, 32] exactly as the reader cuts them."""
+    """Return cells [81, 32, 32] exactly as the reader cuts them."""
     return cut_cells(gray, mesh)
 
 
 def rewritten(rng: Rng, gray: Gray, cell: float) -> Gray:
-    """A picture pulled about within its cells of ``cell`` pixels: the same digits as another hand might write them."""
+    """Distort a picture within its cells of ``cell`` pixels: the same digits as another hand might write them."""
     shape = tuple(max(2, round(_PULLS * side / cell)) for side in gray.shape)
     size, reach = gray.shape[::-1], rng.uniform(0, 0.06) * cell
     pull = [

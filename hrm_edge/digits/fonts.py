@@ -42,7 +42,7 @@ class Font:
 def find_fonts(
     patterns: Sequence[str],
 ) -> list[Font]:
-    """The installed fonts whose file name (without suffix) matches a pattern, by name.
+    """Return the installed fonts whose file name (without suffix) matches a pattern, by name.
 
     Raises ``UserError`` naming the patterns that nothing matches.
     """

@@ -75,7 +75,7 @@ _STROKES: dict[int, tuple[tuple[tuple[tuple[float, float], ...], ...], ...]] = {
 
 
 def drawn_hand(rng: Rng) -> Font:
-    """Digits as one person might write them: a way of writing each, a pen, and no two strokes quite alike."""
+    """Draw digits as one person might write them: a way of writing each, a pen, and no two strokes quite alike."""
     pen = int(rng.integers(3, 11))
     width = rng.uniform(0.55, 1.0)
     return Font("drawn hand", tuple(_drawn(rng, digit, pen, width) for digit in range(1, 10)))
@@ -94,7 +94,7 @@ def _drawn(rng: Rng, digit: int, pen: int, width: float) -> Mask:
 
 
 def _smooth(points: NDArray[np.float64]) -> NDArray[np.float64]:
-    """A Catmull-Rom curve through points [n, 2]; a point that stands twice is a corner."""
+    """Return a Catmull-Rom curve through points [n, 2]; a point that stands twice is a corner."""
     ends = np.concatenate([points[:1], points, points[-1:]])
     t = np.linspace(0, 1, 9)[:, None]
     parts = [
@@ -110,7 +110,7 @@ def _trimmed(canvas: Mask) -> Mask:
 
 
 def load_hands(path: Path | str) -> list[Font]:
-    """Hands out of a file of written digits: the n-th image of each digit makes the n-th hand.
+    """Load hands from a file of written digits: the n-th image of each digit belongs to the n-th hand.
 
     The file is a CSV (or .csv.gz): a row an image, 28x28 grey values (ink is light) and then the digit. Rows of 0 are
     skipped. ``UserError`` where it is anything else.
@@ -132,7 +132,7 @@ def load_hands(path: Path | str) -> list[Font]:
 
 
 def _enlarged(image: NDArray[np.uint8]) -> Mask:
-    """A written digit [784] as a mask of about ``HEIGHT`` pixels with sharp strokes."""
+    """Return a written digit [784] as a mask of about ``HEIGHT`` pixels with sharp strokes."""
     small = _trimmed(np.pad(image.reshape(IMAGE_SIDE, IMAGE_SIDE), 2))
     scale = HEIGHT / small.shape[0]
     large = cv2.resize(small, None, fx=scale, fy=scale, interpolation=cv2.INTER_CUBIC).astype(np.float32)

@@ -15,7 +15,7 @@ CANDIDATES = 10  # label of a cell with pencilled candidates
 
 
 def read_labels(path: Path) -> NDArray[np.uint8]:
-    """Digits uint8 [81] of a label file: its rows of nine numbers, candidates as 0; other lines are skipped."""
+    """Read digits uint8 [81] of a label file: its rows of nine numbers, candidates as 0; other lines are skipped."""
     rows = [line.split() for line in read_bytes(path, 1 << 20).decode("utf-8", "replace").splitlines()]
     digits = [int(word) for row in rows if len(row) == SIDE and all(word.isdigit() for word in row) for word in row]
     if len(digits) != SIDE * SIDE:

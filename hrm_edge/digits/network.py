@@ -41,13 +41,13 @@ class DigitNet(nn.Module):
         self.written = nn.Linear(before * side * side, 1)
 
     def forward(self, cells: Tensor) -> tuple[Tensor, Tensor]:  # [N, 1, 32, 32] -> [N, C], [N]
-        """Logits of the classes, and of the digit being written by hand rather than printed."""
+        """Return logits of the classes, and of the digit being written by hand rather than printed."""
         seen = self.dropout(self.features(cells).flatten(1))
         return self.classes(seen), self.written(seen).flatten()
 
 
 def folded(network: DigitNet) -> list[tuple[NDArray[np.float32], NDArray[np.float32]]]:
-    """Weights and biases of each convolution with its batch normalisation folded in."""
+    """Return weights and biases of each convolution with its batch normalisation folded in."""
     modules = list(network.features)
     found = []
     for conv, norm in itertools.pairwise(modules):

@@ -38,7 +38,7 @@ class LabelledPhoto:
 
 
 def load_photos(folder: Path | str) -> list[LabelledPhoto]:
-    """Every labelled photo of ``folder``; ``UserError`` where a file or a label is missing."""
+    """Load every labelled photo of ``folder``; ``UserError`` where a file or a label is missing."""
     folder = Path(folder)
     table = folder / "metadata.csv"
     if not table.is_file():
@@ -63,7 +63,7 @@ def _photo(folder: Path, row: dict[str, str]) -> LabelledPhoto:
 
 
 def retake(rng: Rng, photo: LabelledPhoto) -> tuple[Gray, Floats]:
-    """The photo as a worse camera would have taken it, and its crossings as a locator might find them."""
+    """Degrade the photo as a worse camera would have taken it; move its crossings as a locator might."""
     cell = min(photo.cell, float(np.exp(rng.uniform(np.log(10), np.log(1.3 * _LARGEST_CELL)))))
     scale = cell / photo.cell
     gray = rewritten(rng, photo.gray, photo.cell) if rng.random() < 0.7 else photo.gray

@@ -49,7 +49,7 @@ class Content:
 
 
 def draw_sheet(rng: Rng, printed: list[Font], hand: list[Font], content: Content | None = None) -> Sheet:
-    """A random puzzle page; with ``content`` these digits, and nothing pencilled."""
+    """Draw a random puzzle page; with ``content`` these digits, and nothing pencilled."""
     ink = np.zeros((SIZE, SIZE), np.float32)
     _shade(ink, rng)
     _rule(ink, rng)
@@ -93,7 +93,7 @@ def _given_sheet(rng: Rng, ink: Floats, print_: tuple[_Style, Font], hand: list[
 
 
 def _shares(rng: Rng) -> tuple[int, int, int]:
-    """Cells that are printed, filled in by hand, and pencilled with candidates."""
+    """Return cells that are printed, filled in by hand, and pencilled with candidates."""
     given = int(rng.integers(20, 42)) if rng.random() < 0.7 else int(rng.integers(42, 82))
     filled = int(rng.integers(0, 82 - given)) if rng.random() < 0.4 else 0
     left = 81 - given - filled
@@ -102,7 +102,7 @@ def _shares(rng: Rng) -> tuple[int, int, int]:
 
 
 def _rule(ink: Floats, rng: Rng) -> None:
-    """The lines: thin ones, thick ones between boxes and around, often of another darkness."""
+    """Draw the lines: thin ones, thick ones between boxes and around, often of another darkness."""
     thick = rng.uniform(0.03, 0.14) * CELL
     thin = min(thick, rng.uniform(0.012, 0.06) * CELL)
     dark = rng.uniform(0.35, 1.0)
@@ -121,7 +121,7 @@ def _rule(ink: Floats, rng: Rng) -> None:
 
 
 def _shade(ink: Floats, rng: Rng) -> None:
-    """Tinted boxes or single cells."""
+    """Tint boxes or single cells."""
     if rng.random() < 0.2:
         tint, phase = rng.uniform(0.03, 0.22), int(rng.integers(2))
         for box in range(9):
@@ -171,7 +171,7 @@ class _Style:
 
 
 def _weighted(mask: Mask, pixels: int) -> Mask:
-    """A bolder (positive) or thinner mask; a stroke that would vanish stays."""
+    """Return a bolder (positive) or thinner mask; a stroke that would vanish stays."""
     kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (abs(pixels) + 1, abs(pixels) + 1))
     if pixels > 0:
         return np.asarray(cv2.dilate(np.pad(mask, pixels), kernel), np.uint8)
@@ -180,7 +180,7 @@ def _weighted(mask: Mask, pixels: int) -> Mask:
 
 
 def _crossed(mask: Mask, rng: Rng) -> Mask:
-    """A 7 with a bar through its stem."""
+    """Draw a bar through the stem of a 7."""
     height, width = mask.shape
     crossed = np.pad(mask, ((0, 0), (6, 6)))
     at = rng.uniform(0.4, 0.62) * height
@@ -191,7 +191,7 @@ def _crossed(mask: Mask, rng: Rng) -> Mask:
 
 
 def _upstroke(mask: Mask, rng: Rng) -> Mask:
-    """A 1 whose pen came from far below."""
+    """Draw a 1 whose pen came from far below."""
     height = mask.shape[0]
     left = round(rng.uniform(0.25, 0.5) * height)
     top = np.nonzero(mask[round(0.06 * height)] > 96)[0]
@@ -208,7 +208,7 @@ def _line(mask: Mask, start: tuple[float, float], end: tuple[float, float], rng:
 
 
 def _handmade(mask: Mask, slant: float, rng: Rng) -> Mask:
-    """Turned, slanted and bent as no two written digits are alike."""
+    """Turn, slant and bend a digit, as no two written ones are alike."""
     pad = 14
     mask = np.pad(mask, pad)
     height, width = mask.shape
@@ -268,7 +268,7 @@ def _paste(ink: Floats, mask: Mask, centre: NDArray[np.float64], height: float, 
 
 
 def _smudge(ink: Floats, rng: Rng, fonts: list[Font]) -> None:
-    """The other side's print shining through, folds across the paper, stray strokes."""
+    """Add the other side's print shining through, folds across the paper, stray strokes."""
     if rng.random() < 0.2:
         other = np.zeros_like(ink)
         font, tint = fonts[rng.integers(len(fonts))], rng.uniform(0.02, 0.1)

@@ -52,7 +52,7 @@ class Source:
         self.share = recipe.train.photo_share if self.photos else 0.0
 
     def sheet(self) -> Cells:
-        """The readable cells of one rendered puzzle."""
+        """Return the readable cells of one rendered puzzle."""
         sheet = draw_sheet(self.rng, self.printed, self.hands[self.rng.integers(len(self.hands))])
         cell = float(np.exp(self.rng.uniform(np.log(SMALLEST_CELL), np.log(LARGEST_CELL))))
         gray, mesh = photograph(self.rng, sheet, cell)
@@ -60,12 +60,12 @@ class Source:
         return _readable(read_cells(gray, misplaced(self.rng, mesh, cell)), sheet.labels, written)
 
     def photo(self) -> Cells:
-        """The readable cells of one photo, taken again."""
+        """Return the readable cells of one photo, taken again."""
         photo = self.photos[self.rng.integers(len(self.photos))]
         return _readable(read_cells(*retake(self.rng, photo)), photo.labels, np.full(81, np.nan, np.float32))
 
     def batch(self, sheets: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Cells [N, 1, 32, 32], labels [N] and :data:`Written` [N] of ``sheets`` puzzles."""
+        """Return cells [N, 1, 32, 32], labels [N] and :data:`Written` [N] of ``sheets`` puzzles."""
         parts = [self.photo() if self.rng.random() < self.share else self.sheet() for _ in range(sheets)]
         cells, labels, written = (np.concatenate(part) for part in zip(*parts, strict=True))
         return torch.from_numpy(cells)[:, None], torch.from_numpy(labels.astype(np.int64)), torch.from_numpy(written)
@@ -77,7 +77,7 @@ def _readable(cells: Floats, labels: Labels, written: Written) -> Cells:
 
 
 def _loss(network: DigitNet, batch: tuple[torch.Tensor, ...], bf16: bool) -> torch.Tensor:
-    """Cross entropy of the digits, and of written against printed where that is known."""
+    """Return cross entropy of the digits, and of written against printed where that is known."""
     cells, labels, written = batch
     with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
         logits, by_hand = network(cells)
@@ -151,7 +151,7 @@ def _fit(
 
 
 def _move(average: DigitNet, network: DigitNet, keep: float) -> None:
-    """The average a step nearer to the network, running statistics included."""
+    """Move the average a step nearer to the network, running statistics included."""
     for old, new in zip(_floats(average), _floats(network), strict=True):
         old.lerp_(new, 1 - keep)
 
@@ -161,7 +161,7 @@ def _floats(network: DigitNet) -> Iterator[torch.Tensor]:
 
 
 def _check(recipe: DigitsRecipe, path: Path) -> dict[str, Any]:
-    """How rendered puzzles that were not trained on are read by the file that was written."""
+    """Measure how the written file reads rendered puzzles that were not trained on."""
     source, reader = Source(recipe.model_copy(update={"photos": ""}), recipe.seed + 1), Reader(path)
     right: list[NDArray[np.bool_]] = []
     told: list[NDArray[np.bool_]] = []

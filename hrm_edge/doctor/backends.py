@@ -27,7 +27,7 @@ class Backend(BaseModel):
 
 
 def backends(facts: Facts) -> list[Backend]:
-    """Every backend, the default one first. What only a run can show (speed, accuracy) is not claimed."""
+    """Return every backend, the default one first. What only a run can show (speed, accuracy) is not claimed."""
     return [
         _onnxruntime(facts), _openvino(facts), _native(facts), _tensorrt(facts), _rtx(facts), _torch_tensorrt(facts),
     ]  # fmt: skip
@@ -59,7 +59,7 @@ def _openvino(facts: Facts) -> Backend:
 
 
 def _version(facts: Facts, backend: str, version: str | None) -> str:
-    """The version, with how INT8 artifacts are multiplied where that was probed."""
+    """Return the version, with how INT8 artifacts are multiplied where that was probed."""
     said = facts.int8.get(backend)
     return f"{version or ''}; INT8: {said}" if said else version or ""
 

@@ -33,6 +33,6 @@ def engine_rules(facts: Facts) -> Iterator[Finding]:
 
 
 def _right_binding(facts: Facts) -> str | None:
-    """The leading parts of the cuda-python that belongs to this JetPack; None where nothing ties it."""
+    """Return the leading parts of the cuda-python that belongs to this JetPack; None where nothing ties it."""
     release = load_matrix().release_of(facts.board.l4t) if facts.board and facts.board.l4t else None
     return release.cuda_python if release else None

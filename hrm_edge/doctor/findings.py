@@ -35,5 +35,5 @@ def note(name: str, problem: str, hint: str) -> Finding:
 
 
 def worst_first(findings: list[Finding]) -> list[Finding]:
-    """By level; within a level in the order in which they were found."""
+    """Sort by level; within a level in the order of their appearance."""
     return sorted(findings, key=lambda finding: LEVELS.index(finding.level))

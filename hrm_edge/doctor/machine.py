@@ -195,7 +195,7 @@ class Machine:
     can_use: Callable[[Path], bool] = lambda path: os.access(path, os.R_OK | os.W_OK)
 
     def text(self, path: str) -> str:
-        """A file's text, or nothing where it is missing or cannot be read."""
+        """Return a file's text, or nothing where it is missing or cannot be read."""
         return self.system.line(path) or ""
 
     def has(self, path: str) -> bool:

@@ -164,7 +164,7 @@ def _gpus(machine: Machine, kind: Kind) -> list[Gpu]:
 
 
 def _debs(machine: Machine) -> dict[str, str]:
-    """Installed Debian packages that matter here → their version, from dpkg's own list."""
+    """Return installed Debian packages that matter here → their version, from dpkg's own list."""
     wanted = r"python3|nvidia-jetpack|nvidia-l4t-core|libnvinfer\d+|python3-libnvinfer|cuda-cudart-\d+-\d+"
     found = {}
     for stanza in re.split(r"\n\s*\n", machine.text("/var/lib/dpkg/status")):
@@ -176,13 +176,13 @@ def _debs(machine: Machine) -> dict[str, str]:
 
 
 def _leading(version: str | None) -> str | None:
-    """``10.3.0.30`` of ``10.3.0.30-1+cuda12.5``."""
+    """Return ``10.3.0.30`` of ``10.3.0.30-1+cuda12.5``."""
     found = re.match(_VERSION, version or "")
     return found[0] if found else None
 
 
 def _is_nvidia_display(machine: Machine, device: Path) -> bool:
-    """PCI vendor 10de, class 03 (display)."""
+    """Return PCI vendor 10de, class 03 (display)."""
     kind = machine.system.line(device / "class") or ""
     return machine.system.line(device / "vendor") == "0x10de" and kind.startswith("0x03")
 

@@ -15,7 +15,7 @@ NEEDED_DISK = 1 << 30
 
 
 def rules(facts: Facts) -> list[Finding]:
-    """Every finding about ``facts``, in no order of weight."""
+    """Return every finding about ``facts``, in no order of weight."""
     return [finding for look in _LOOKS for finding in look(facts)]
 
 
@@ -127,7 +127,7 @@ def _tensorrt(facts: Facts) -> Iterator[Finding]:
 
 
 def _virtualenv(facts: Facts) -> Iterator[Finding]:
-    """Apt's bindings exist, and this Python does not see them."""
+    """Check that this Python sees apt's bindings where they exist."""
     found, python = facts.tensorrt, facts.python
     if found.apt_python is None or found.imported is None or found.imported.error is None:
         return
@@ -294,7 +294,7 @@ def _torch(facts: Facts) -> Iterator[Finding]:
 
 
 def _of_another_release(facts: Facts) -> Iterator[str]:
-    """What of torch does not belong to this JetPack, by the matrix."""
+    """Return what of torch does not belong to this JetPack, by the matrix."""
     release = _release(facts)
     if release is None or facts.board is None:
         return

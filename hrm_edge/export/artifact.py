@@ -40,7 +40,7 @@ WrittenAs = Callable[[HRM, "dict[str, float] | None"], None]
 
 
 def _silent(message: str) -> None:
-    """The default for ``on_message``."""
+    """Do nothing: the default for ``on_message``."""
 
 
 def export(
@@ -117,7 +117,7 @@ def _measured(
     model: HRM, graph: onnx.ModelProto, session: OrtSession, check: CheckSet, limits: Limits, manifest: Manifest,
     rotation: Tensor | None, on_message: OnMessage,
 ) -> dict[str, Any]:  # fmt: skip
-    """What the manifest says of parity, accuracy and the gate."""
+    """Return the fields of the manifest about parity, accuracy and the gate."""
     steps, precision = model.spec.max_steps, manifest.precision
     basis = None if rotation is None else rotation.numpy()
     found = measure(TorchSession(model), session, check, steps, get_task(manifest.task), basis)
@@ -134,7 +134,7 @@ def _measured(
 
 
 def _ranged(found: Range, gate: Gate, manifest: Manifest) -> dict[str, Any]:
-    """What the range check adds to a manifest."""
+    """Return the fields of the manifest that the range check adds."""
     failure = found.failure()
     if failure is not None:
         gate = gate.model_copy(update={"passed": False, "failures": [failure, *gate.failures]})
@@ -142,7 +142,7 @@ def _ranged(found: Range, gate: Gate, manifest: Manifest) -> dict[str, Any]:
 
 
 def _state(model: HRM) -> dict[str, NDArray[np.float32]]:
-    """What a session needs beside the graph: the initial state and the puzzle table."""
+    """Return the arrays that a session needs with the graph: the initial state and the puzzle table."""
     state = {"z_h_init": model.H_init.numpy(), "z_l_init": model.L_init.numpy()}
     if model.spec.puzzle_dim:
         state["puzzle_table"] = model.puzzle_emb.weights.numpy()

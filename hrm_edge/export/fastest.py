@@ -48,7 +48,7 @@ def _table(found: list[Candidate]) -> dict[str, float]:
 
 
 def why(chosen: Precision, ways: dict[Precision, list[Candidate]], passed: list[Precision]) -> str:
-    """The choice as a sentence."""
+    """Return the choice as a sentence."""
     best = ways[chosen][0]
     said = f"{chosen}: {best.step_ms:.2f} ms a step by {best}"
     for other in (p for p in ways if p != chosen):

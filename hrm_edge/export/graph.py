@@ -33,14 +33,14 @@ Array = NDArray[np.generic]
 
 
 def query_scale(spec: ModelSpec) -> NDArray[np.float32]:
-    """[3 D] on the rows of qkv: the scale of QK^T sits in Q's rows; rotation is linear, so it may."""
+    """Return factors [3 D] for the rows of qkv: the scale of QK^T moves into Q's rows, since rotation is linear."""
     scale = np.ones(3 * spec.hidden, np.float32)
     scale[: spec.hidden] = 1.0 / math.sqrt(spec.head_dim)
     return scale
 
 
 def embedding_scale(spec: ModelSpec) -> np.float32:
-    """On every learned embedding, so that their sum has unit variance times D."""
+    """Return the factor of every learned embedding, so that their sum has unit variance times D."""
     if spec.mixing == "groups":
         return np.float32(math.sqrt(spec.symbol_width))
     terms = 1 + 3 * spec.grid_positions + (spec.positions == "learned")
@@ -60,7 +60,7 @@ class StepGraph:
         int8_weights: Collection[str] = (),
         plugin: bool = False,
     ) -> None:
-        """``activation_scales`` by layer name: those layers become INT8; ``half``: fp16 weights, state and products.
+        """Take ``activation_scales`` by layer name: those layers become INT8; ``half``: all else in fp16.
 
         ``int8_weights``: layers whose products are in float, but whose weights are stored in INT8 all the same.
 
@@ -98,7 +98,7 @@ class StepGraph:
         return names
 
     def constant(self, name: str, value: Array) -> str:
-        """An initializer, stored once under its name."""
+        """Store an initializer once under its name, and return the name."""
         if name not in self.initializers:
             self.initializers[name] = numpy_helper.from_array(np.asarray(value, order="C"), name)
         return name
@@ -117,7 +117,7 @@ class StepGraph:
         rows: NDArray[np.int64] | None = None,
         row_scale: NDArray[np.float32] | None = None,
     ) -> str:
-        """x W^T + b; ``rows`` [out] reorders the outputs, ``row_scale`` [out] multiplies them, both in the weights."""
+        """Add x W^T + b; ``rows`` [out] reorders the outputs and ``row_scale`` [out] scales them, in the weights."""
         weight, bias = self.weights[f"{name}.weight"], self.weights.get(f"{name}.bias")
         if rows is not None:
             weight, bias = weight[rows], None if bias is None else bias[rows]
@@ -141,7 +141,7 @@ class StepGraph:
         return self.op("DequantizeLinear", self.op("QuantizeLinear", x, scale, zero), scale, zero)
 
     def _row_peaks(self, x: str) -> str:
-        """``hrm_edge.model.layers.row_peaks``."""
+        """Add the graph of ``hrm_edge.model.layers.row_peaks``."""
         last = self.constant("last_axis", np.array([-1], np.int64))
         peaks = self.op("ReduceMax", self.op("Abs", x), last, keepdims=1)
         return self.op("Max", peaks, self.float_constant("least_peak", np.float32(LEAST_PEAK)))
@@ -156,7 +156,7 @@ class StepGraph:
         return self.dequantized[name]
 
     def norm(self, x: str, name: str, width: int | None = None) -> str:
-        """The norm over the last axis, which has ``width`` values (None: D)."""
+        """Add the norm over the last axis, which has ``width`` values (None: D)."""
         if self.spec.norm == "layer":
             weight = self.float_constant(f"{name}.weight", self.weights[f"{name}.weight"])
             bias = self.float_constant(f"{name}.bias", self.weights[f"{name}.bias"])
@@ -188,14 +188,14 @@ class StepGraph:
         return self.linear(self.op("Reshape", out, self.shape(-1, spec.total_len, spec.hidden)), f"{name}.o_proj")
 
     def _plain_heads(self, x: str, name: str) -> list[str]:
-        """Q, K, V [B, H, T, Dh], by one transpose for all three."""
+        """Add Q, K, V [B, H, T, Dh], by one transpose for all three."""
         spec = self.spec
         qkv = self.linear(x, f"{name}.qkv_proj", row_scale=query_scale(spec))
         heads = self.op("Reshape", qkv, self.shape(-1, spec.total_len, 3 * spec.heads, spec.head_dim))
         return self.ops("Split", (self.op("Transpose", heads, perm=[0, 2, 1, 3]),), 3, axis=1, num_outputs=3)
 
     def _rotated_heads(self, x: str, name: str) -> list[str]:
-        """Q, K, V [B, H, T, Dh] with rotary positions in the "rotate half" layout on Q and K.
+        """Add Q, K, V [B, H, T, Dh] with rotary positions in the "rotate half" layout on Q and K.
 
         The projection's rows are reordered (``rotary_rows``), so that the rotation is products of whole blocks:
         splitting and negating every head by itself cost ONNX Runtime 6 % and OpenVINO 10 % more of a step.
@@ -227,7 +227,7 @@ class StepGraph:
         return self.op(PLUGIN, *inputs, domain=NAMESPACE, **plugin_node.attributes(self.spec))
 
     def mixed(self, x: str, block: str) -> str:
-        """x [B, T, D] and what its positions say to each other, added and normalized."""
+        """Add the exchange between the positions of x [B, T, D], its sum with x, and the norm."""
         if self.spec.mixing == "attention":
             return self.norm(self.op("Add", x, self.attention(x, f"{block}.self_attn")), f"{block}.attn_norm")
         # transposed, the MLP's products have positions as their channels, and INT8 a scale for each of them
@@ -237,7 +237,7 @@ class StepGraph:
         return self.op("Transpose", normal, perm=[0, 2, 1])
 
     def gated(self, inner: str, axis: int = 2) -> str:
-        """silu(gate) * up of [gate, up], 2 F on the last ``axis``."""
+        """Add silu(gate) * up of [gate, up], 2 F values on the last ``axis``."""
         gate, up = self.ops("Split", (inner,), 2, axis=axis, num_outputs=2)
         return self.op("Mul", self.op("Mul", gate, self.op("Sigmoid", gate)), up)
 
@@ -269,7 +269,7 @@ class StepGraph:
         return x
 
     def embedding(self) -> str:
-        """tokens, puzzle → input injection [B, T, D]; scales are folded into the tables."""
+        """Add the input [B, T, D] made of tokens and puzzle; scales are folded into the tables."""
         spec, weights = self.spec, self.weights
         self.scope = "embedding"
         scale = embedding_scale(spec)
@@ -302,7 +302,7 @@ class StepGraph:
         return total
 
     def _head_mask(self) -> NDArray[np.float32]:
-        """Added to the attention scores [H, T, T]."""
+        """Return the name of the mask that is added to the attention scores [H, T, T]."""
         assert self.spec.grid is not None
         ids = {name: np.array(numbers) for name, numbers in cell_ids(self.spec.grid).items()}
         everything = np.ones((self.spec.seq_len, self.spec.seq_len), bool)
@@ -343,7 +343,7 @@ class StepGraph:
             next(node for node in reversed(self.nodes) if x in node.output).output[0] = name
 
     def build(self) -> onnx.ModelProto:
-        """The checked model of one step, with named inputs and outputs per ``step_io``."""
+        """Build the checked model of one step, with named inputs and outputs per ``step_io``."""
         spec = self.spec
         x = self.embedding()
         z_h, z_l = "z_h", "z_l"

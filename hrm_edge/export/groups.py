@@ -23,30 +23,30 @@ GROUP_LAYERS = tuple(f"{group}_proj" for group in GROUPS)
 
 
 def group_scale(spec: ModelSpec) -> np.float32:
-    """What the sums over groups are multiplied by; folded into the weights that read them."""
+    """Return the factor of the sums over groups; it is folded into the weights that read them."""
     return np.float32(1 / math.sqrt(spec.symbols))
 
 
 def embedding_table(spec: ModelSpec, weights: Mapping[str, NDArray[np.float32]]) -> NDArray[np.float32]:
-    """[V, D]: what each token says of every symbol, from the three rows of ``embed_kinds``."""
+    """Return [V, D], what each token adds to every symbol, from the three rows of ``embed_kinds``."""
     return weights["embed_kinds.embedding_weight"][token_kinds(spec)].reshape(spec.vocab, spec.hidden)
 
 
 def kind_rows(spec: ModelSpec, table: NDArray[np.float32]) -> NDArray[np.float32]:
-    """[3, W] back out of :func:`embedding_table`."""
+    """Return [3, W], the inverse of :func:`embedding_table`."""
     w = spec.symbol_width
     return np.stack([table[0, :w], table[FIRST_SYMBOL, :w], table[FIRST_SYMBOL, w : 2 * w]])
 
 
 def symbol_norm(graph: StepGraph, x: str) -> str:
-    """x [B, S, D] to its normalized symbols [B, S, N, W]."""
+    """Add the norm of every symbol: x [B, S, D] to [B, S, N, W]."""
     spec = graph.spec
     symbols = graph.op("Reshape", x, graph.shape(-1, spec.seq_len, spec.symbols, spec.symbol_width))
     return graph.norm(symbols, "symbol_norm", spec.symbol_width)
 
 
 def block(graph: StepGraph, x: str, name: str) -> str:
-    """x [B, S, D] → [B, S, D]."""
+    """Add a block: x [B, S, D] to [B, S, D]."""
     spec = graph.spec
     assert spec.grid is not None
     n, w, inner_width = spec.symbols, spec.symbol_width, 2 * spec.inner
@@ -72,7 +72,7 @@ def block(graph: StepGraph, x: str, name: str) -> str:
 
 
 def heads(graph: StepGraph, z_h: str) -> tuple[str, str]:
-    """(logits [B, S, V], q [B, 1]) of z_h [B, S, D]; padding and blank have logit 0."""
+    """Add the heads of z_h [B, S, D]: (logits [B, S, V], q [B, 1]); padding and blank have logit 0."""
     spec = graph.spec
     normal = symbol_norm(graph, z_h)
     symbols = graph.op("Reshape", graph.linear(normal, "lm_head"), graph.shape(-1, spec.seq_len, spec.symbols))

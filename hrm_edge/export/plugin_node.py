@@ -35,12 +35,12 @@ def check_spec(spec: ModelSpec) -> None:
 
 
 def attributes(spec: ModelSpec) -> dict[str, Any]:
-    """Of the node; TensorRT's parser reads the last two to find the plugin."""
+    """Return the node's attributes; TensorRT's parser reads the last two to find the plugin."""
     return {"heads": spec.heads, "plugin_version": VERSION, "plugin_namespace": NAMESPACE}
 
 
 def rope_halves(spec: ModelSpec) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """cos and sin, float32 [T, Dh/2], one column per pair of dimensions (RoFormer, arXiv 2104.09864)."""
+    """Return cos and sin, float32 [T, Dh/2], one column per pair of dimensions (RoFormer, arXiv 2104.09864)."""
     frequency = 1.0 / spec.rope_theta ** (np.arange(0, spec.head_dim, 2, dtype=np.float32) / spec.head_dim)
     angle = np.outer(np.arange(spec.total_len, dtype=np.float32), frequency).astype(np.float32)
     return np.cos(angle), np.sin(angle)
@@ -93,7 +93,7 @@ def _constant(name: str, value: NDArray[Any]) -> onnx.NodeProto:
 
 
 def _rotate(x: str) -> list[onnx.NodeProto]:
-    """[B, T, H, Dh] → the same, the halves of Dh turned against each other by the position's angles."""
+    """Add the rotation of [B, T, H, Dh]: the halves of Dh are turned against each other by the position's angles."""
     first, second = f"{x}_first", f"{x}_second"
     products = {"fc": (first, "cos_3d"), "ss": (second, "sin_3d"), "sc": (second, "cos_3d"), "fs": (first, "sin_3d")}
     return [

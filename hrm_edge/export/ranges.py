@@ -30,13 +30,13 @@ class Range:
     step: int
 
     def failure(self) -> str | None:
-        """A sentence for the gate."""
+        """Return a sentence for the gate."""
         if self.overflow is None:
             return None
         return f"tensor '{self.overflow}' leaves the range of float16 (65,504) in step {self.step}"
 
     def describe(self) -> dict[str, object]:
-        """For the manifest."""
+        """Return the entry for the manifest."""
         return {"tensor": self.tensor, "largest_share_of_range": None if self.overflow else self.largest / HALF_MAX}
 
 

@@ -39,12 +39,12 @@ class ArtifactInfo(BaseModel):
     from_artifact: dict[str, Any]
 
     def origin(self) -> dict[str, Any]:
-        """What provenance says of the weights: the artifact they are from, and the checkpoint that was from."""
+        """Return what provenance records: the artifact that the weights are from, and that one's checkpoint."""
         return self.from_artifact
 
 
 def recover(folder: Path) -> tuple[HRM, ArtifactInfo]:
-    """The float32 model of a verified artifact; ``UserError`` where the artifact has lost its float32 weights."""
+    """Rebuild the float32 model of a verified artifact; ``UserError`` where its float32 weights are lost."""
     manifest = read_manifest(folder)
     hint = "export the checkpoint it was made from, or its fp32 artifact"
     if manifest.precision != "fp32":
@@ -89,7 +89,7 @@ def _unfolded(spec: ModelSpec, constants: Weights, state: Weights) -> Weights:
 
 
 def _unpacked(spec: ModelSpec, value: NDArray[Any]) -> NDArray[Any]:
-    """Rows of qkv in the model's order and without the scale of QK^T."""
+    """Return rows of qkv in the model's order and without the scale of QK^T."""
     if spec.positions == "rope":
         rows = rotary_rows(spec)
         ordered = np.empty_like(value)
@@ -114,7 +114,7 @@ def _embeddings(spec: ModelSpec, constants: Weights) -> Weights:
 
 
 def _grid_tables(spec: ModelSpec, sums: NDArray[Any]) -> Weights:
-    """Tables of rows, columns and boxes that add up to ``sums`` [S, D]: the smallest ones."""
+    """Return tables of rows, columns and boxes that add up to ``sums`` [S, D]: the smallest ones."""
     assert spec.grid is not None
     rows, columns, box_rows, box_columns = spec.grid
     row, column = np.divmod(np.arange(rows * columns), columns)

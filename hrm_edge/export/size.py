@@ -14,7 +14,7 @@ _EMBEDDINGS = ("embedding", "positions")  # learned tables as the graph folds th
 
 
 def bytes_by_kind(graph: onnx.ModelProto, spec: ModelSpec) -> dict[str, Any]:
-    """Bytes of the INT8 weights, their scales, the weights that stay in float (heads, embeddings, norms), and constants
+    """Count bytes of the INT8 weights, their scales, the weights in float (heads, embeddings, norms), and constants
     that nothing was trained for (masks, shapes, rotary tables); ``weights_of_fp32``: the first three as a share of
     four bytes for every parameter."""
     found = {"int8": 0, "scales": 0, "float": 0, "constants": 0}

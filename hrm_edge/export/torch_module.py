@@ -98,7 +98,7 @@ class Reader(pickle.Unpickler):
 
 
 def read_pickle(pickled: bytes) -> Any:
-    """What is in a pickle, every object an :class:`Inert`; raises ``Unexpected``."""
+    """Read what is in a pickle, every object as an :class:`Inert`; raises ``Unexpected``."""
     stream = io.BytesIO(pickled)
     try:
         found = Reader(stream).load()
@@ -153,7 +153,7 @@ def _engine_of(record: bytes) -> tuple[bytes, bytes]:
 
 
 def _check_program(document: Any, key: str = "") -> None:
-    """Every string of a program's JSON, keys of objects too, is a plain name or what its place allows."""
+    """Raise ``Unexpected`` unless every string of a program's JSON is a plain name or what its place allows."""
     if isinstance(document, dict):
         for name, value in document.items():
             _check_program(name)
@@ -198,7 +198,7 @@ def look_through(data: bytes) -> tuple[str, bytes]:
 
 
 def read_module(folder: Path, engine: Engine) -> io.BytesIO:
-    """The module to load: the file verified against the sidecar, looked through and written anew in memory.
+    """Verify the module's file against the sidecar, look it through, and return it written anew in memory.
 
     Raises ``UserError``.
     """
@@ -224,7 +224,7 @@ def check_valid(folder: Path, engine: Engine, machine: Machine, manifest: Manife
 
 
 def open_module(folder: Path, manifest: Manifest) -> ModuleSession:
-    """The session of a verified artifact whose engine was saved as a torch module, on this machine's GPU.
+    """Open a session of a verified artifact whose engine was saved as a torch module, on this machine's GPU.
 
     Raises ``UserError`` naming what is missing, torn, not as Torch-TensorRT writes it, or different from where it was
     built.
@@ -247,7 +247,7 @@ def carry_type(manifest: Manifest) -> np.dtype[Any]:
 
 
 def load(data: io.BytesIO) -> Run:
-    """The program of what :func:`read_module` gave; Torch-TensorRT is imported, which its operators need."""
+    """Load the program that :func:`read_module` returned; imports Torch-TensorRT, which its operators need."""
     run: Run = torch.export.load(data).module()
     return run
 

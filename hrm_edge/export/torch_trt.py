@@ -42,7 +42,7 @@ UNSUPPORTED = re.compile(  # of the exceptions with which it stops at an operato
 # computed beforehand, and the engine's weights would be float again.
 @torch.library.custom_op("hrm_edge::quantize_dequantize", mutates_args=(), tags=(torch.Tag.nondeterministic_seeded,))
 def quantize_dequantize(x: Tensor, scale: Tensor, axis: int) -> Tensor:
-    """x rounded to the nearest of [-127, 127] times ``scale``: float32 [] or, along ``axis``, [C]."""
+    """Round x to the nearest of [-127, 127] times ``scale``: float32 [] or, along ``axis``, [C]."""
     shape = [1] * x.dim()
     if scale.dim():
         shape[axis] = -1
@@ -100,7 +100,7 @@ class PuzzleStep(Step):
 
 
 def step_module(model: HRM, scales: Mapping[str, float] | None, half: bool) -> Step:
-    """A copy of ``model`` as a step; ``scales`` by layer name make those layers INT8, ``half`` all of it float16."""
+    """Return a copy of ``model`` as a step; ``scales`` by layer name make layers INT8, ``half`` the rest float16."""
     other = copy.deepcopy(model).eval().requires_grad_(False)
     for name, scale in (scales or {}).items():
         parent, _, last = name.rpartition(".")
@@ -111,7 +111,7 @@ def step_module(model: HRM, scales: Mapping[str, float] | None, half: bool) -> S
 
 
 def example(spec: ModelSpec, batch: int, half: bool) -> tuple[Tensor, ...]:
-    """Inputs of a step."""
+    """Return inputs of a step."""
     made = []
     for name in STEP_INPUTS:
         if name in step_io(spec):
@@ -122,7 +122,7 @@ def example(spec: ModelSpec, batch: int, half: bool) -> tuple[Tensor, ...]:
 
 
 def exported_program(step: Step, half: bool, batch: BatchRange) -> torch.export.ExportedProgram:
-    """The step with a batch of ``batch``'s range (fixed where that is one size)."""
+    """Export the step for a batch in ``batch``'s range (fixed where that is one size)."""
     given = example(step.model.spec, max(2, batch.opt) if batch.max > 1 else 1, half)
     with torch.no_grad():
         return torch.export.export(step, given, dynamic_shapes=batch_axes(given, batch), strict=False)
@@ -135,7 +135,7 @@ def batch_axes(given: tuple[Tensor, ...], batch: BatchRange) -> tuple[dict[int, 
 
 
 def load_torch_tensorrt() -> Any:
-    """The package, with our operators' converters registered. Raises ``UserError`` where it does not import."""
+    """Import Torch-TensorRT and register our operators' converters. Raises ``UserError`` where it does not import."""
     try:
         module = importlib.import_module("torch_tensorrt")
         _register()
@@ -145,7 +145,7 @@ def load_torch_tensorrt() -> Any:
 
 
 def installed(module: Any) -> dict[str, str]:
-    """Versions of torch and of Torch-TensorRT, for sidecars."""
+    """Return versions of torch and of Torch-TensorRT, for sidecars."""
     return {"torch": str(torch.__version__), "torch_tensorrt": str(module.__version__)}
 
 
@@ -170,7 +170,7 @@ def _register() -> None:
 
 
 def settings(function: Any, options: Mapping[str, Any]) -> dict[str, Any]:
-    """``options`` that this Torch-TensorRT's ``function`` knows (2.8 to 2.13 differ)."""
+    """Return ``options`` that this Torch-TensorRT's ``function`` knows (2.8 to 2.13 differ)."""
     known = set(inspect.signature(function).parameters)
     return {name: value for name, value in options.items() if name in known}
 
@@ -199,7 +199,7 @@ def _asked(options: Options) -> dict[str, Any]:
 
 
 def _compiled_by(module: Any, function: Any, step: Step, options: Options) -> Any:
-    """What ``function`` of Torch-TensorRT makes of the exported step; ``UserError`` naming what does not convert."""
+    """Compile the exported step by ``function`` of Torch-TensorRT; ``UserError`` naming what does not convert."""
     half, batch = options.precision == "fp16", options.batch
     program = exported_program(step, half, batch)
     try:
@@ -209,7 +209,7 @@ def _compiled_by(module: Any, function: Any, step: Step, options: Options) -> An
 
 
 def failed(module: Any, what: str, error: Exception, options: Options) -> UserError:
-    """Torch-TensorRT could not do ``what``: the operator that it refuses, memory, or what it says itself."""
+    """Explain why Torch-TensorRT could not do ``what``: an operator that it refuses, memory, or its own words."""
     said: list[str] = []
     cause: BaseException | None = error
     while cause is not None:
@@ -227,7 +227,7 @@ def failed(module: Any, what: str, error: Exception, options: Options) -> UserEr
 
 
 def convert(step: Step, options: Options) -> bytes:
-    """The plan of a step: the whole graph as one strongly typed engine.
+    """Convert a step to a plan: the whole graph as one strongly typed engine.
 
     Raises ``UserError`` naming what does not convert.
     """
@@ -237,7 +237,7 @@ def convert(step: Step, options: Options) -> bytes:
 
 
 def convert_and_save(step: Step, options: Options, path: Path) -> bytes:
-    """The plan, and the same engine in ``path`` as an ExportedProgram that takes the batches of ``options``.
+    """Return the plan, and save the engine to ``path`` as an ExportedProgram that takes the batches of ``options``.
 
     Torch-TensorRT reads the engine back for that, which needs the GPU it was built for.
     """

@@ -35,7 +35,7 @@ class TrainCarry:
 
 
 def fresh_carry(model: HRM, batch: int, dtype: torch.dtype) -> TrainCarry:
-    """All slots halted, so that the first ``admit`` fills every one of them."""
+    """Return a carry whose slots have all halted, so that the first ``admit`` fills every one of them."""
     device = model.H_init.device
     z_h, z_l = model.initial_state(batch, dtype)
     cells = torch.zeros(batch, model.spec.seq_len, dtype=torch.int32, device=device)
@@ -51,7 +51,7 @@ def fresh_carry(model: HRM, batch: int, dtype: torch.dtype) -> TrainCarry:
 
 
 def admit(model: HRM, carry: TrainCarry, inputs: Tensor, labels: Tensor, puzzle_ids: Tensor) -> TrainCarry:
-    """Halted slots take their row of the new batch [B, ...] and start over; the others keep their puzzle."""
+    """Fill halted slots with their rows of the new batch [B, ...], from the start; the others keep their puzzle."""
     halted = carry.halted
     row, cube = halted.unsqueeze(-1), halted.view(-1, 1, 1)
     z_h, z_l = model.initial_state(len(halted), carry.z_h.dtype)
@@ -81,7 +81,7 @@ class ActStep:
 def draw_minimum_steps(
     batch: int, max_steps: int, exploration: float, generator: torch.Generator | None = None
 ) -> Tensor | None:
-    """Steps that each slot must do before it may halt, int64 [batch]: exploration of the halting head.
+    """Return steps that each slot must do before it may halt, int64 [batch]: exploration of the halting head.
 
     With probability ``exploration`` uniform in [2, max_steps], else 0; None where nothing is explored.
     """
@@ -94,7 +94,7 @@ def draw_minimum_steps(
 
 
 def halt_decision(q: Tensor, steps: Tensor, max_steps: int, minimum_steps: Tensor | None = None) -> Tensor:
-    """Which slots stop, bool [B]: at max_steps, or when the head says so and ``minimum_steps`` [B] are done."""
+    """Decide which slots stop, bool [B]: at max_steps, or by the head once ``minimum_steps`` [B] are done."""
     wants = q[:, 0] > q[:, 1] if q.shape[1] == 2 else q[:, 0] > 0
     halted = (steps >= max_steps) | wants
     return halted if minimum_steps is None else halted & (steps >= minimum_steps)
@@ -108,7 +108,7 @@ def act_step(
     minimum_steps: Tensor | None = None,
     forward: Forward | None = None,
 ) -> ActStep:
-    """One ACT step with gradient on an admitted carry; ``forward`` may be a compiled ``model``.
+    """Take one ACT step with gradient on an admitted carry; ``forward`` may be a compiled ``model``.
 
     ``minimum_steps`` [B] are those of :func:`draw_minimum_steps`.
 

@@ -18,16 +18,16 @@ def _rounded(x: Tensor, scale: Tensor) -> Tensor:
 
 
 def fake_quantized(x: Tensor, scale: Tensor) -> Tensor:
-    """Activations rounded to ``scale`` times an integer of [-127, 127], in x's dtype; computed in float32."""
+    """Return activations rounded to ``scale`` times an integer of [-127, 127], in x's dtype; computed in float32."""
     return _rounded(x.float(), scale).to(x.dtype)
 
 
 def fake_quantized_rows(weight: Tensor) -> Tensor:
-    """A matrix [C, in] rounded per output channel, as the export stores it."""
+    """Return a matrix [C, in] rounded per output channel, as the export stores it."""
     scale = weight.detach().abs().amax(1, keepdim=True).clamp(min=1e-8) / INT8_MAX
     return _rounded(weight, scale)
 
 
 def scale_of(value: float, like: Tensor) -> Tensor:
-    """A scale as a tensor on the device of ``like``."""
+    """Return a scale as a tensor on the device of ``like``."""
     return torch.tensor(value, dtype=torch.float32, device=like.device)

@@ -63,7 +63,7 @@ class GroupBlock(nn.Module):
                 self.get_parameter(name).mul_(_SMALL)
 
     def forward(self, x: Tensor, rope: object = None, mask: object = None) -> Tensor:
-        """x [B, S, D] → [B, S, D]; the other arguments are for blocks of attention."""
+        """Map x [B, S, D] to [B, S, D]; the other arguments are for blocks of attention."""
         side, _, box_rows, box_columns = self.grid
         bands, stacks = side // box_rows, side // box_columns
         normal = self.norm(x).unflatten(-1, (side, -1)).unflatten(1, (side, side))  # [B, R, C, N, W]
@@ -79,7 +79,7 @@ class GroupBlock(nn.Module):
 
 
 def symbol_heads(spec: ModelSpec, z_h: Tensor, lm_head: Linear, q_head: Linear) -> tuple[Tensor, Tensor]:
-    """(logits [B, S, V], q [B, Q]) of z_h [B, S, D], both float32; padding and blank always have logit 0."""
+    """Return (logits [B, S, V], q [B, Q]) of z_h [B, S, D], both float32; padding and blank always have logit 0."""
     normal = SymbolNorm(spec.symbol_width)(z_h).unflatten(-1, (spec.symbols, spec.symbol_width))
     symbols = lm_head(normal).squeeze(-1).float()  # [B, S, N]
     return F.pad(symbols, (FIRST_SYMBOL, 0)), q_head(normal.mean((1, 2), dtype=torch.float32))

@@ -30,7 +30,7 @@ Q_BIAS = -5.0  # a fresh model does not halt
 
 
 def sinusoidal_table(rows: int, dim: int) -> Tensor:
-    """[rows, dim]: sin in even, cos in odd columns (Attention Is All You Need, section 3.5)."""
+    """Return [rows, dim]: sin in even, cos in odd columns (Attention Is All You Need, section 3.5)."""
     angles = torch.arange(rows).unsqueeze(1) * torch.exp(torch.arange(0, dim, 2) * (-math.log(10000.0) / dim))
     return torch.stack([angles.sin(), angles.cos()], dim=-1).flatten(1)
 
@@ -124,30 +124,30 @@ class HRM(nn.Module):
             self.register_buffer(name, state if zero else truncated_normal_(state, 1.0), persistent=saved)
 
     def levels(self) -> list[Level]:
-        """The stacks of blocks: H and L, or the one that serves both."""
+        """Return the stacks of blocks: H and L, or the one that serves both."""
         return [level for name in self.spec.levels if isinstance(level := self.get_submodule(name), Level)]
 
     def rope(self) -> Rope | None:
         return (self.get_buffer("rope_cos"), self.get_buffer("rope_sin")) if self.spec.positions == "rope" else None
 
     def mask(self) -> Tensor | None:
-        """What is added to the attention scores [H, T, T], or None where every head sees all positions."""
+        """Return the mask added to the attention scores [H, T, T], or None where every head sees all positions."""
         return self.get_buffer("head_mask") if self.spec.grid_heads else None
 
     def initial_state(self, batch: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-        """(z_h, z_l), each [B, T, D]: the two fixed vectors at every position."""
+        """Return (z_h, z_l), each [B, T, D]: the two fixed vectors at every position."""
         shape = (batch, self.spec.total_len, self.spec.hidden)
         return self.H_init.to(dtype).expand(shape), self.L_init.to(dtype).expand(shape)
 
     def puzzle_vectors(self, puzzle_ids: Tensor) -> Tensor | None:
-        """Rows of the puzzle table for ids [B], zero-padded to [B, P*D]; None where the model has no table."""
+        """Return rows of the puzzle table for ids [B], zero-padded to [B, P*D]; None where the model has no table."""
         if not self.spec.puzzle_dim:
             return None
         rows = self.puzzle_emb.weights[puzzle_ids]
         return nn.functional.pad(rows, (0, self.spec.puzzle_tokens * self.spec.hidden - self.spec.puzzle_dim))
 
     def embed(self, tokens: Tensor, puzzle: Tensor | None, dtype: torch.dtype) -> Tensor:
-        """tokens [B, S], puzzle [B, P*D] → the input injection [B, T, D] of every L update, scaled by sqrt(D)."""
+        """Map tokens [B, S] and puzzle [B, P*D] to the input [B, T, D] of every L update, scaled by sqrt(D)."""
         spec = self.spec
         if spec.mixing == "groups":
             table = self.embed_kinds(self.get_buffer("kinds")).flatten(1) * math.sqrt(spec.symbol_width)  # [V, D]
@@ -177,7 +177,7 @@ class HRM(nn.Module):
         return updated
 
     def heads(self, z_h: Tensor, z_l: Tensor) -> tuple[Tensor, Tensor]:
-        """(logits [B, S, V], q [B, Q]), both float32."""
+        """Return (logits [B, S, V], q [B, Q]), both float32."""
         if self.spec.mixing == "groups":
             return symbol_heads(self.spec, z_h, self.lm_head, self.q_head)
         logits = self.lm_head(z_h[:, self.spec.puzzle_tokens :]).float()
@@ -190,7 +190,7 @@ class HRM(nn.Module):
         return logits, self.q_head(pooled)[:, : self.spec.q_outputs]
 
     def _cycle(self, z_h: Tensor, z_l: Tensor, x: Tensor, rope: Rope | None, l_updates: int) -> tuple[Tensor, Tensor]:
-        """``l_updates`` L updates, then the H update, which reads the input itself where the model has no L updates."""
+        """Run ``l_updates`` L updates and the H update; without L updates the H update reads the input itself."""
         for _ in range(l_updates):
             z_l = self.update_l(z_h, z_l, x, rope)
         return self.update_h(z_h, z_l if self.spec.l_cycles else x, rope), z_l
@@ -198,7 +198,7 @@ class HRM(nn.Module):
     def forward(
         self, tokens: Tensor, puzzle: Tensor | None, z_h: Tensor, z_l: Tensor
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """One ACT step: → (z_h, z_l [B, T, D], logits [B, S, V], q [B, Q]).
+        """Run one ACT step: return (z_h, z_l [B, T, D], logits [B, S, V], q [B, Q]).
 
         h_cycles times: l_cycles L updates, then one H update. A gradient flows only through the last ``grad_cycles``
         of these cycles, and of the first of them only through the last ``grad_l_updates`` L updates: 1 and 1 is HRM's

@@ -58,7 +58,7 @@ class Linear(nn.Module):
 
 
 def row_peaks(x: Tensor) -> Tensor:
-    """The largest magnitude of every row of x [..., in], as [..., 1]; at least 1e-6.
+    """Return the largest magnitude of every row of x [..., in], as [..., 1]; at least 1e-6.
 
     An MLP over positions has the channels of D as its rows. They differ in size by far, and the norm that follows
     brings each to the same size: what one scale for all of them rounds away of a small row would come back at full
@@ -175,7 +175,7 @@ class Level(nn.Module):
         self.norm = norm
 
     def enter(self, state: Tensor, other: Tensor, connection: nn.Module, x: Tensor | None) -> Tensor:
-        """What the first block reads: the state, the other level's state through ``connection``, and ``x`` if any."""
+        """Return the first block's input: the state, the other level's through ``connection``, and ``x`` if any."""
         injection: Tensor = connection(other)
         if x is not None:
             injection = injection + x

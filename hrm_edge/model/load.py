@@ -25,7 +25,7 @@ from hrm_edge.model.weights import (
 
 
 def load_model(path: Path | str, task: str | None = None) -> tuple[HRM, CheckpointInfo | PublishedInfo, Path]:
-    """A model in float32, with a checkpoint's averaged weights where it has them: (model, info, folder or file).
+    """Return a model in float32, with a checkpoint's averaged weights where it has them: (model, info, folder or file).
 
     ``task``: name of a published file's task, where the file does not tell it.
     """
@@ -49,7 +49,7 @@ def load_model(path: Path | str, task: str | None = None) -> tuple[HRM, Checkpoi
 
 
 def load_session(path: Path | str, task: str | None = None) -> tuple[TorchSession, dict[str, Any]]:
-    """A float32 session on :func:`load_model`'s model, and what it is: task, path, origin of the weights."""
+    """Return a float32 session on :func:`load_model`'s model, and what it is: task, path, origin of the weights."""
     model, info, found = load_model(path, task)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     about = {"task": info.task, "path": str(found), **info.origin()}

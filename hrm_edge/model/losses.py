@@ -12,14 +12,14 @@ IGNORE = -100
 
 
 def stablemax_log_probs(logits: Tensor) -> Tensor:
-    """log(s(x) / sum s(x)) with s(x) = x + 1 for x >= 0 and 1 / (1 - x) below, in float64 (arXiv 2501.04697)."""
+    """Return log(s(x) / sum s(x)) with s(x) = x + 1 for x >= 0 and 1 / (1 - x) below, in float64 (arXiv 2501.04697)."""
     x = logits.double()
     s = torch.where(x >= 0, x + 1, 1 / (1 - x.clamp(max=0)))
     return s.log() - s.sum(-1, keepdim=True).log()
 
 
 def token_losses(logits: Tensor, labels: Tensor, kind: str) -> Tensor:
-    """Cross-entropy per cell [B, S] of logits [B, S, V] with labels [B, S]; 0 where the label is ``IGNORE``."""
+    """Return cross-entropy per cell [B, S] of logits [B, S, V] with labels [B, S]; 0 where the label is ``IGNORE``."""
     valid = labels != IGNORE
     safe = labels.clamp(min=0).long()
     if kind == "softmax":
@@ -43,7 +43,7 @@ class StepLoss(NamedTuple):
 def step_loss(
     logits: Tensor, q: Tensor, labels: Tensor, *, kind: str, q_continue_target: Tensor | None = None
 ) -> StepLoss:
-    """lm + 0.5 * (BCE(q_halt, whole sequence right) + BCE(q_continue, target)), summed over rows.
+    """Return lm + 0.5 * (BCE(q_halt, whole sequence right) + BCE(q_continue, target)), summed over rows.
 
     ``logits`` [B, S, V], or [C, B, S, V] after each of C cycles: lm is then the mean of their losses, while what is
     right and the accuracy are those of the last. Each cell's loss is divided by its row's number of valid labels.

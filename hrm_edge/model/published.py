@@ -49,7 +49,7 @@ class PublishedInfo(BaseModel):
     """Which weights were taken, where the file or the config tells that they are averages (EMA)."""
 
     def origin(self) -> dict[str, Any]:
-        """What provenance says of the weights."""
+        """Return what provenance records about the weights."""
         averaged = {"weights": self.weights} if self.weights else {}
         return {"published": self.file, "step": self.step, "assumed": self.assumed, **averaged}
 
@@ -86,7 +86,7 @@ class _Config(BaseModel):
 
 
 def find_published(path: Path) -> Path | None:
-    """The file that ``path`` is, or that a downloaded folder with ``all_config.yaml`` holds: ``checkpoint``, else the
+    """Return the file that ``path`` is, or that a folder with ``all_config.yaml`` holds: ``checkpoint``, else the
     latest ``step_N``; None where ``path`` is neither. ``UserError`` for such a folder without the file."""
     if path.is_file():
         return path
@@ -106,7 +106,7 @@ def _step_of(file: Path) -> int | None:
 
 
 def read_published(path: Path, task: str | None = None) -> tuple[PublishedInfo, dict[str, Tensor]]:
-    """What the file is, and its tensors in float32 under our names, exactly those that the spec has.
+    """Read a file: what it is, and its tensors in float32 under our names, exactly those that the spec has.
 
     ``task``: its name, where the file cannot tell. Raises ``UserError`` for a file that is torn, holds pickled objects
     or is no HRM, and for a task that it cannot be of.
@@ -136,7 +136,7 @@ def read_published(path: Path, task: str | None = None) -> tuple[PublishedInfo, 
 
 
 def _read_tensors(path: Path) -> tuple[dict[str, Tensor], str | None]:
-    """Tensors by our names in float32, and which weights they are where the file has averages (EMA).
+    """Read tensors under our names in float32, and which weights they are where the file has averages (EMA).
 
     A file of averages alone has no buffers: they are those of the checkpoint beside it.
     """
@@ -181,7 +181,7 @@ def _check_family(path: Path, shapes: dict[str, tuple[int, ...]], arch: _Arch) -
 
 
 def _assumed(spec: ModelSpec, arch: _Arch, mixes_by_mlp: bool) -> str:
-    """What neither the tensors nor the config tell."""
+    """Return what neither the tensors nor the config say and had to be assumed."""
     parts = []
     if arch.num_heads is None and not mixes_by_mlp:
         parts.append(f"{spec.heads} heads")
@@ -206,7 +206,7 @@ def _read_config(path: Path) -> _Config:
 def _spec(
     path: Path, shapes: dict[str, tuple[int, ...]], config: _Config, task_name: str | None
 ) -> tuple[ModelSpec, str]:
-    """The model of these shapes and the name of its task."""
+    """Return the model of these shapes and the name of its task."""
     arch = config.arch
     vocab, hidden = shapes[_TOKENS]
     puzzles, puzzle_dim = shapes.get(_PUZZLES, (1, 0))
@@ -256,13 +256,13 @@ def _told(value: int | None, published: int) -> int:
 
 
 def _expansion(inner: int, hidden: int) -> float:
-    """The published 4 where it gives ``inner``; an MLP over positions has its size from it too."""
+    """Return the published 4 where it gives ``inner``; an MLP over positions has its size from it too."""
     spec = ModelSpec.model_construct(variant="full", vocab=2, seq_len=1, hidden=hidden, heads=1, h_layers=1, l_layers=1)
     return spec.expansion if spec.inner == inner else 1.5 * inner / hidden
 
 
 def _leading_positions(arch: _Arch, filled: int, *, is_trm: bool) -> list[int]:
-    """How many positions the puzzle vector may have, which fills ``filled``; the published number comes first."""
+    """Return how many positions the puzzle vector may take, which fills ``filled``; the published number first."""
     if not is_trm or not filled:
         return [filled]
     if arch.puzzle_emb_len is not None:
@@ -271,13 +271,13 @@ def _leading_positions(arch: _Arch, filled: int, *, is_trm: bool) -> list[int]:
 
 
 def _count(shapes: dict[str, tuple[int, ...]], level: str) -> int:
-    """Layers of a level, a gap left by a missing one counted; 0: the model does not have the level."""
+    """Count the layers of a level, a missing one between others included; 0: the model has no such level."""
     numbers = [re.match(rf"{level}\.layers\.(\d{{1,9}})\.", name) for name in shapes]
     return 1 + max((int(match[1]) for match in numbers if match), default=-1)
 
 
 def _task(path: Path, vocab: int, lengths: list[int] | None, data_path: str, name: str | None) -> Task:
-    """The task that was named, else the only one of the vocabulary, possible lengths and training data's name."""
+    """Return the task that was named, else the only one with this vocabulary, length and name of training data."""
 
     def fits(task: Task) -> bool:
         return task.vocab == vocab and (lengths is None or task.seq_len in lengths)

@@ -15,7 +15,7 @@ TorchCarry = tuple[Tensor, Tensor]  # z_h, z_l, each [B, T, D]
 
 
 def gathered(carry: TorchCarry, start: TorchCarry, rows: NDArray[np.int64]) -> TorchCarry:
-    """``Session.gather`` of tensors; ``start``: initial states [len(rows), T, D]."""
+    """Return ``Session.gather`` of tensors; ``start``: initial states [len(rows), T, D]."""
     index = torch.from_numpy(rows).to(carry[0].device)
     fresh = (index == FRESH).view(-1, 1, 1)
     z_h, z_l = (

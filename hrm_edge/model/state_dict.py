@@ -26,13 +26,13 @@ _MOST_TIES = 8  # names that the weights of a file may have on average
 
 
 def read_state_dict(path: Path) -> dict[str, Tensor]:
-    """The tensors of a ``.safetensors`` file or of one that ``torch.save`` wrote; nothing else is unpickled."""
+    """Read the tensors of a ``.safetensors`` file or of a ``torch.save`` file; nothing else is unpickled."""
     trained, averages = read_parts(path)
     return trained or averages
 
 
 def read_parts(path: Path) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """A file's trained tensors, and the averages (EMA) that it holds in a dictionary of their own."""
+    """Read a file's trained tensors, and the averages (EMA) that it holds in a dictionary of their own."""
     if path.suffix == ".safetensors":
         return load_tensors(path), {}
     check_input(path)
@@ -66,7 +66,7 @@ def read_parts(path: Path) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
 
 
 def _inside(tree: Any, keys: Collection[str]) -> dict[str, Any]:
-    """The innermost dictionary that ``tree`` has under ``keys``; empty where it has none.
+    """Return the innermost dictionary that ``tree`` has under ``keys``; empty where it has none.
 
     Training programs wrap a state dict twice at most; a file that never stops, or holds itself, is no model.
     """
@@ -81,12 +81,12 @@ def _inside(tree: Any, keys: Collection[str]) -> dict[str, Any]:
 
 
 def _values(part: Any) -> Collection[Any]:
-    """Values of a dictionary; what is none has itself, which is no tensor of a state dict."""
+    """Return the values of a dictionary; for anything else the thing itself, which is no tensor of a state dict."""
     return part.values() if isinstance(part, dict) else [None]
 
 
 def _check_bytes(path: Path, tensors: dict[str, Tensor]) -> None:
-    """``UserError`` where the tensors are not in the file: sparse, expanded from a few numbers, or compressed.
+    """Raise ``UserError`` where tensors are not stored whole: sparse, expanded from few numbers, or compressed.
 
     Converting them would take as much memory as their shapes say, which a file of any size may claim.
     """

@@ -34,7 +34,7 @@ def compile_step(model: HRM, batch: int, dtype: torch.dtype) -> str:
 
 
 def _run_once(model: HRM, batch: int, dtype: torch.dtype) -> None:
-    """Forward and backward on the shapes of training: what compiles does so now."""
+    """Run forward and backward on the shapes of training, so that compilation happens now."""
     spec, device = model.spec, model.H_init.device
     tokens = torch.zeros(batch, spec.seq_len, dtype=torch.int32, device=device)
     puzzle = model.puzzle_vectors(torch.zeros(batch, dtype=torch.int32, device=device))

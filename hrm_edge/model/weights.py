@@ -48,7 +48,7 @@ class CheckpointInfo(BaseModel):
     files: dict[FileName, FileEntry] = {}
 
     def origin(self) -> dict[str, Any]:
-        """What provenance says of the weights."""
+        """Return what provenance records about the weights."""
         return {
             "step": self.step,
             "samples": self.samples,
@@ -69,13 +69,13 @@ def read_checkpoint(folder: Path) -> CheckpointInfo:
 
 
 def checkpoints(run: Path) -> list[Path]:
-    """All checkpoint folders of a run, oldest first."""
+    """Return all checkpoint folders of a run, oldest first."""
     found = (run / CHECKPOINTS).glob("step-*") if (run / CHECKPOINTS).is_dir() else ()
     return sorted(p for p in found if (p / CHECKPOINT).is_file())
 
 
 def find_checkpoint(path: Path | str) -> Path:
-    """The checkpoint that ``path`` stands for: itself, or a run's best one, else its newest."""
+    """Return the checkpoint that ``path`` stands for: itself, or a run's best one, else its newest."""
     path = Path(path)
     if (path / CHECKPOINT).is_file():
         return path
@@ -91,7 +91,7 @@ def find_checkpoint(path: Path | str) -> Path:
 
 
 def load_tensors(path: Path) -> dict[str, Tensor]:
-    """Tensors of a safetensors file; a torn one is a ``UserError``."""
+    """Read the tensors of a safetensors file; raise ``UserError`` for a torn one."""
     check_input(path)
     try:
         return load_file(path)
@@ -106,7 +106,7 @@ def load_weights(model: HRM, tensors: dict[str, Tensor], source: Path | str) -> 
 
 
 def check_tensors(spec: ModelSpec, tensors: dict[str, Tensor], source: Path | str, hint: str) -> None:
-    """``UserError`` naming the first tensor that a model of ``spec`` lacks, does not have, or has in another shape."""
+    """Raise ``UserError`` naming the first tensor that a model of ``spec`` lacks, has not, or has in another shape."""
     wanted = {**parameter_shapes(spec), **buffer_shapes(spec)}
     variant = f"a {spec.variant} model"
     theirs, ours = family({name: tuple(tensor.shape) for name, tensor in tensors.items()}), family(wanted)

@@ -44,7 +44,7 @@ class Variant:
 
 
 def compile_variant(sm: int, variant: Variant, drop: tuple[str, ...] = ()) -> Any:
-    """Triton's compiled kernel, with ``asm["ptx"]``, ``asm["cubin"]`` and ``metadata``; the base gets portable PTX.
+    """Compile a Triton kernel, with ``asm["ptx"]``, ``asm["cubin"]`` and ``metadata``; the base gets portable PTX.
 
     Parameters named in ``drop`` are left out of the launch (they must be ones that the variant does not read).
     """
@@ -80,7 +80,7 @@ def compile_variant(sm: int, variant: Variant, drop: tuple[str, ...] = ()) -> An
 
 
 def _check_abi(kernel: Any, variant: Variant, wanted: int) -> None:
-    """The launchers pass PARAMETERS and no scratch memory: a Triton that wants other things must not get through."""
+    """Refuse a Triton whose launch takes more than PARAMETERS: the launchers pass no scratch memory."""
     header = re.search(rf"\.entry {SYMBOL}\((.*?)\)", kernel.asm["ptx"], re.DOTALL)
     count = len(re.findall(r"\.param", header.group(1))) if header else 0
     meta = kernel.metadata
@@ -92,7 +92,7 @@ def _check_abi(kernel: Any, variant: Variant, wanted: int) -> None:
 
 
 def variants(sm: int, dtypes: tuple[str, ...], head_dims: tuple[int, ...]) -> list[tuple[Variant, dict[str, Any]]]:
-    """Every kernel that the table of ``sm`` can ask for, with the limits of its row, in the order they are tried."""
+    """Return every kernel that the table of ``sm`` can ask for, with its row's limits, in the order they are tried."""
     table = read_table()
     open_cases = {(dtype, head_dim) for dtype in dtypes for head_dim in head_dims}
     found = []
@@ -142,7 +142,7 @@ def build(out: Path, sms: tuple[int, ...], dtypes: tuple[str, ...], head_dims: t
 
 
 def render_inc(document: dict[str, Any]) -> str:
-    """The same table for the C++ plugin: HRM_BLOB(id, file), then HRM_KERNEL(...) in the order they are tried."""
+    """Return the table for the C++ plugin: HRM_BLOB(id, file), then HRM_KERNEL(...) in the order they are tried."""
     files = list(dict.fromkeys(row["file"] for row in document["kernels"]))
     lines = [f'HRM_META({document["abi"]}, "{document["version"]}", {document["base"]})']
     lines += [f'HRM_BLOB({index}, "{name}")' for index, name in enumerate(files)]

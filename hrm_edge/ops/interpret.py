@@ -74,7 +74,7 @@ def _bfloat16_of_a_gpu() -> Iterator[None]:
 
 
 def run_interpreted(qkv: Tensor, heads: int, rope: tuple[Tensor, Tensor] | None, out: Tensor, config: Config) -> None:
-    """The kernel on dense CPU tensors; slow (a second for a thousand positions), meant for tests."""
+    """Run the kernel on dense CPU tensors; slow (a second for a thousand positions), meant for tests."""
     kernel = interpreter.InterpretedFunction(attention_kernel.fn)
     with (
         _reductions(),

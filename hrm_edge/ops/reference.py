@@ -13,7 +13,7 @@ Rope = tuple[Tensor, Tensor]
 
 
 def rope_tables(length: int, head_dim: int, theta: float) -> Rope:
-    """cos and sin [T, Dh] of rotary positions in the "rotate half" layout (RoFormer, arXiv 2104.09864)."""
+    """Return cos and sin [T, Dh] of rotary positions in the "rotate half" layout (RoFormer, arXiv 2104.09864)."""
     frequencies = 1.0 / theta ** (torch.arange(0, head_dim, 2, dtype=torch.float32) / head_dim)
     angles = torch.outer(torch.arange(length, dtype=torch.float32), frequencies)
     both = torch.cat([angles, angles], dim=-1)
@@ -26,7 +26,7 @@ def _rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
 
 
 def _split(qkv: Tensor, heads: int) -> tuple[Tensor, ...]:
-    """q, k, v [B, H, T, Dh] of qkv [B, T, 3*H*Dh]."""
+    """Return q, k, v [B, H, T, Dh] of qkv [B, T, 3*H*Dh]."""
     batch, length, packed = qkv.shape
     return qkv.view(batch, length, 3, heads, packed // (3 * heads)).permute(2, 0, 3, 1, 4).unbind(0)
 
@@ -41,7 +41,7 @@ def _slow_sdpa(qkv: Tensor) -> bool:
 
 
 def unfused_attention(qkv: Tensor, heads: int, rope: Rope | None, mask: Tensor | None = None) -> Tensor:
-    """softmax(Q K^T / sqrt(Dh) + mask) V by torch's own kernels, all in qkv's dtype.
+    """Return softmax(Q K^T / sqrt(Dh) + mask) V by torch's own kernels, all in qkv's dtype.
 
     rope is (cos, sin) [T, Dh] or None, mask [H, T, T] or None.
     """

@@ -69,7 +69,7 @@ def register(form: str = "plugin") -> None:
 
 
 def add_plugin(trt: Any, network: Any, tensors: list[Any], heads: int) -> Any:
-    """A layer of the IPluginV3 on [qkv] or [qkv, cos, sin]."""
+    """Add a layer of the IPluginV3 on [qkv] or [qkv, cos, sin]."""
     creator = trt.get_plugin_registry().get_creator(NAME, VERSION, NAMESPACE)
     if creator is None:
         raise UserError(
@@ -85,13 +85,13 @@ def add_plugin(trt: Any, network: Any, tensors: list[Any], heads: int) -> Any:
 
 
 def add_quick(trt: Any, network: Any, tensors: list[Any], heads: int) -> Any:
-    """A layer of the quick-deployable form, its kernel compiled now and stored in the engine."""
+    """Add a layer of the quick-deployable form; its kernel is compiled now and stored in the engine."""
     calls = getattr(importlib.import_module("tensorrt.plugin").op, NAMESPACE)
     return network.add_plugin(getattr(calls, QUICK[len(tensors) == 3])(*tensors, heads=heads), aot=True)
 
 
 def without_scratch(ptx: str) -> str:
-    """PTX without Triton's two trailing scratch pointers: TensorRT passes inputs, scalars and outputs only."""
+    """Return PTX without Triton's two trailing scratch pointers: TensorRT passes inputs, scalars and outputs only."""
     header = re.search(rf"\.entry {SYMBOL}\((.*?)\)", ptx, re.DOTALL)
     assert header is not None
     parameters = header.group(1).split(",")
@@ -105,7 +105,7 @@ def without_scratch(ptx: str) -> str:
 
 
 def quick_kernel(trt: Any, trtp: Any, inputs: list[Any], heads: int, sm: int) -> tuple[Any, ...]:
-    """(name, PTX, launch parameters, scalars) of one layer; sizes but the batch must be constants."""
+    """Return (name, PTX, launch parameters, scalars) of one layer; sizes but the batch must be constants."""
     qkv, rope = inputs[0], len(inputs) == 3
     batch, length, packed = (qkv.shape_expr[axis] for axis in range(3))
     names = {trt.DataType.HALF: "float16", trt.DataType.BF16: "bfloat16", trt.DataType.FLOAT: "float32"}

@@ -98,7 +98,7 @@ def write_table(tables: dict[int, SmTable], path: Path = TABLE) -> None:
 
 @functools.lru_cache(maxsize=1024)
 def choose(sm: int, dtype: str, head_dim: int, length: int, sequences: int, path: Path = TABLE) -> Config:
-    """The configuration for a call on architecture ``sm`` (90 for 9.0); one without rows takes the base's."""
+    """Return the configuration for a call on architecture ``sm`` (90 for 9.0); one without rows takes the base's."""
     table = read_table(path)
     for row in table.get(sm, table[BASE_SM]).rows:
         if row.fits(dtype, head_dim, length, sequences):

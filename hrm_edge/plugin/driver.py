@@ -56,7 +56,7 @@ class Driver:
             raise DriverError(name, code)
 
     def context(self) -> int:
-        """Id of the current context, which is not used again; TensorRT has one current whenever it calls a plugin."""
+        """Return the id of the current context, never used again; TensorRT has one current when it calls a plugin."""
         handle, number = c_void_p(), c_ulonglong()
         self._call("cuCtxGetCurrent", byref(handle))
         if not handle.value:
@@ -73,7 +73,7 @@ class Driver:
         return 10 * major.value + minor.value
 
     def load(self, image: bytes, symbol: str, shared: int) -> int:
-        """A function of a cubin or PTX image, allowed ``shared`` bytes of dynamic shared memory."""
+        """Load a function of a cubin or PTX image, allowed ``shared`` bytes of dynamic shared memory."""
         module, function = c_void_p(), c_void_p()
         self._call("cuModuleLoadData", byref(module), image)
         self._call("cuModuleGetFunction", byref(function), module, symbol.encode())

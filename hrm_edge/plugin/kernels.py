@@ -32,7 +32,7 @@ class Kernel:
     sha256: str
 
     def serves(self, dtype: str, head_dim: int, rope: bool, length: int, sequences: int) -> bool:
-        """``sequences`` is B*H."""
+        """Return whether it serves such a call; ``sequences`` is B*H."""
         return (
             (self.dtype, self.head_dim, self.rope) == (dtype, head_dim, rope)
             and (not self.max_length or length <= self.max_length)
@@ -65,7 +65,7 @@ class KernelFolder:
     def candidates(
         self, sm: int, dtype: str, head_dim: int, rope: bool, length: int, sequences: int
     ) -> tuple[Kernel, ...]:
-        """Kernels to try for a call on architecture ``sm``: its own binary if there is one, then the base's PTX."""
+        """Return kernels to try for a call on architecture ``sm``: its own binary if any, then the base's PTX."""
         if sm < LEAST_SM:
             raise UserError(
                 f"the attention plugin needs compute capability {LEAST_SM / 10}, this GPU has {sm / 10}",
@@ -81,7 +81,7 @@ class KernelFolder:
         return tuple(found)
 
     def read(self, kernel: Kernel) -> bytes:
-        """The binary (cubin, or PTX ending in a zero byte)."""
+        """Return the binary (cubin, or PTX ending in a zero byte)."""
         path = self.folder / kernel.file
         if not path.is_file():
             raise UserError(f"{path} is missing although kernels.json lists it", BUILD)

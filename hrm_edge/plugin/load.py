@@ -104,7 +104,7 @@ def load_plugin(trt: Any, path: Path | str | None = None, *, expected: dict[str,
 
 
 def explain(message: str) -> UserError | None:
-    """What TensorRT's plugin errors mean, or None where ``message`` is about something else."""
+    """Explain TensorRT's plugin errors; None where ``message`` is about something else."""
     low = message.lower()
     if "plugin not found" in low or ("getplugincreator could not find" in low) or "no importer registered" in low:
         return UserError(

@@ -35,7 +35,7 @@ def _skip(data: bytes, at: int, wire: int) -> int:
 
 
 def without_functions(model: bytes) -> bytes:
-    """The same serialized ``ModelProto`` without local functions; all other bytes stay as they are."""
+    """Return the serialized ``ModelProto`` without local functions; all other bytes stay as they are."""
     kept, at = [], 0
     try:
         while at < len(model):

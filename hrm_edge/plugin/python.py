@@ -137,7 +137,7 @@ class Layer:
         return self.clone()
 
     def set_tactic(self, tactic: int) -> None:
-        """There is one."""
+        """Accept the only tactic there is."""
 
     def enqueue(
         self, inputs: Any, outputs: Any, addresses: Any, out_addresses: Any, workspace: int, stream: int
@@ -186,7 +186,7 @@ class Maker:
 
 
 def plugin_classes(trt: Any) -> tuple[type, type]:
-    """(plugin, creator) classes derived from those of ``trt``."""
+    """Return (plugin, creator) classes derived from those of ``trt``."""
     layer_bases = (trt.IPluginV3, trt.IPluginV3OneCore, trt.IPluginV3OneBuild, trt.IPluginV3OneRuntime)
     layer = type("FusedAttention", (Layer, *layer_bases), {"trt": trt, "bases": layer_bases})
     maker_bases = (trt.IPluginCreatorV3One,)

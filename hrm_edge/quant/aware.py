@@ -17,7 +17,7 @@ from hrm_edge.recipe import Recipe
 
 
 def train_rounded(model: HRM, recipe: Recipe, data: Dataset) -> None:
-    """From here on the layers of ``model`` that INT8 export quantizes round as it does; see ``model.fake_quant``.
+    """Make the layers that INT8 export quantizes round as it does from now on; see ``model.fake_quant``.
 
     Calibrates on the head of ``data``, so that a resumed run finds the same scales again.
     """

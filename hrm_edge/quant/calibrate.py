@@ -39,7 +39,7 @@ def _observed(layers: dict[str, Linear], observe: Observer) -> Iterator[None]:
 
 
 def run_recurrence(model: HRM, tokens: NDArray[np.uint8], puzzle_ids: NDArray[np.int32], steps: int) -> None:
-    """All ``steps`` steps on puzzles [N, S]; nobody halts, so that late states are seen as often as early ones."""
+    """Run all ``steps`` steps on puzzles [N, S]; nobody halts, so that late states count as much as early ones."""
     session = TorchSession(model)
     for begin in range(0, len(tokens), BATCH):
         part = slice(begin, begin + BATCH)
@@ -82,7 +82,7 @@ def activation_scales(
 def channel_peaks(
     model: HRM, tokens: NDArray[np.uint8], puzzle_ids: NDArray[np.int32], steps: int
 ) -> dict[str, Tensor]:
-    """Largest magnitude [in] of every input channel of every layer that the policy quantizes."""
+    """Return largest magnitude [in] of every input channel of every layer that the policy quantizes."""
     layers = int8_layers(model)
     peaks = {name: torch.zeros(layer.weight.shape[1]) for name, layer in layers.items()}
 
@@ -114,7 +114,7 @@ def _histograms(
 
 
 def quantize_weight(weight: NDArray[np.float32]) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
-    """Symmetric INT8 of a matrix [out, in]: (values [out, in] in [-127, 127], scale per output channel [out])."""
+    """Quantize a matrix [out, in] to symmetric INT8: (values in [-127, 127], scale per output channel [out])."""
     scale = np.maximum(np.abs(weight).max(axis=1), 1e-8).astype(np.float32) / np.float32(INT8_MAX)
     values = np.clip(np.rint(weight / scale[:, None]), -INT8_MAX, INT8_MAX).astype(np.int8)
     return values, scale

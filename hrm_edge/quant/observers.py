@@ -20,7 +20,7 @@ Counts = NDArray[np.float64]
 
 
 def bound_of(counts: Counts, top: float, options: Quantization) -> float:
-    """The bound by ``options.observer`` for a histogram whose last bin ends at ``top``."""
+    """Return the bound by ``options.observer`` for a histogram whose last bin ends at ``top``."""
     if options.observer == "max" or top <= 0 or not counts.any():
         return top
     if options.observer == "percentile":
@@ -32,7 +32,7 @@ def bound_of(counts: Counts, top: float, options: Quantization) -> float:
 
 
 def _percentile(counts: Counts, percentile: float) -> int:
-    """Number of bins that hold ``percentile`` % of all values."""
+    """Return number of bins that hold ``percentile`` % of all values."""
     below = counts.cumsum() / counts.sum()
     return min(int(np.searchsorted(below, percentile / 100.0)) + 1, BINS)
 
@@ -46,7 +46,7 @@ def _squared_error(counts: Counts, bins: int) -> float:
 
 
 def _divergence(counts: Counts, bins: int) -> float:
-    """KL divergence of the clipped histogram from its 128-level version (the "entropy" calibration of TensorRT)."""
+    """Return the KL divergence of the clipped histogram from its 128-level version (TensorRT's "entropy")."""
     clipped = counts[:bins].copy()
     clipped[-1] += counts[bins:].sum()
     level = np.minimum((np.arange(bins) * (INT8_MAX + 1)) // bins, INT8_MAX)

@@ -46,18 +46,18 @@ class Policy(BaseModel):
 
 
 def linear_layers(model: HRM) -> dict[str, Linear]:
-    """All linear layers of the model by name."""
+    """Return all linear layers of the model by name."""
     return {name: module for name, module in model.named_modules() if isinstance(module, Linear)}
 
 
 def int8_layers(model: HRM, policy: Policy | None = None) -> dict[str, Linear]:
-    """Those that the policy quantizes: every matrix of every block, less the policy's exceptions."""
+    """Return those that the policy quantizes: every matrix of every block, less the policy's exceptions."""
     kept = {*FLOAT_LAYERS, *(policy.float_layers if policy else ())}
     return {name: layer for name, layer in linear_layers(model).items() if name not in kept}
 
 
 def exceptions(model: HRM, policy: Policy | None = None) -> dict[str, str]:
-    """The model's layers that stay in float, with the reason."""
+    """Return the model's layers that stay in float, with the reason."""
     reasons = {**FLOAT_LAYERS, **(policy.float_layers if policy else {})}
     return {name: reasons[name] for name in linear_layers(model) if name in reasons}
 

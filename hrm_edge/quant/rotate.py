@@ -34,7 +34,7 @@ def can_rotate(spec: ModelSpec) -> bool:
 
 
 def rotation(hidden: int) -> Tensor:
-    """An orthogonal [D, D], the same at every call: Hadamard with random signs; any where D is no power of 2."""
+    """Return an orthogonal [D, D], equal at every call: Hadamard with random signs, or any where D is no power of 2."""
     generator = torch.Generator().manual_seed(_SEED)
     if hidden & (hidden - 1):
         return torch.linalg.qr(torch.randn(hidden, hidden, generator=generator, dtype=torch.float64))[0].float()
@@ -47,7 +47,7 @@ def rotation(hidden: int) -> Tensor:
 
 @torch.no_grad()
 def rotated(model: HRM, by: Tensor) -> HRM:
-    """A copy of ``model`` whose states are those of ``model`` times ``by`` [D, D]; logits and q are the same."""
+    """Return a copy of ``model`` whose states are multiplied by ``by`` [D, D]; its logits and q do not change."""
     other = copy.deepcopy(model)
     for name, value in other.state_dict().items():
         if name.endswith(_READERS) or name.startswith("embed_") or name in ("H_init", "L_init", "puzzle_emb.weights"):

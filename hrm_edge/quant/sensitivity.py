@@ -29,7 +29,7 @@ MARGIN_DB = 3.0  # kept between the policy's own measurement and the limit that 
 
 @contextmanager
 def rounded(model: HRM, scales: Mapping[str, float], int8_weights: Collection[str] = ()) -> Iterator[None]:
-    """Inside, the layers of ``scales`` compute as INT8 would; those of ``int8_weights`` have only rounded weights."""
+    """Make the layers of ``scales`` compute as INT8 inside the block; those of ``int8_weights`` only round weights."""
     layers = linear_layers(model)
     exact = {name: layers[name].weight.data for name in int8_weights}
     try:

@@ -31,7 +31,7 @@ MOST_PUZZLES = 10_000  # read of a data folder's part: more would only cost memo
 
 
 def shipped_set(task: str) -> Path | None:
-    """The calibration set that comes with the package for ``task``, or None; a changed file is a ``UserError``."""
+    """Return the package's calibration set for ``task``, or None; a changed file is a ``UserError``."""
     file = CALIBRATION / f"{task}.csv"
     if not file.is_file():
         return None
@@ -47,7 +47,7 @@ def shipped_set(task: str) -> Path | None:
 def puzzle_sets(
     path: Path | None, task_name: str, *, calibrate_on: int, check_on: int
 ) -> tuple[CheckSet | None, CheckSet]:
-    """(calibration set, check set), disjoint, of at most so many puzzles; no calibration set where it is 0.
+    """Return (calibration set, check set), disjoint, of at most so many puzzles; no calibration set where it is 0.
 
     A built folder's train part calibrates and its test part checks; of a puzzle file the first half calibrates and
     the second checks. Without a path the set that ships for the task calibrates, and the package's own puzzles check.
@@ -114,7 +114,7 @@ def _part(data: Dataset) -> CheckSet:
 
 
 def _require_disjoint(task: Task, calibration: CheckSet, check: CheckSet) -> None:
-    """No puzzle of one set may be one of the other's, nor a symmetry of it where the task has canonical forms."""
+    """Raise ``UserError`` where a puzzle of one set is one of the other's, or a symmetry of it."""
     symmetric = task.seq_len > 16 and has_canonical(task)
     a, b = (
         classes(task, s.inputs) if symmetric and has_canonical(task) else keys(s.inputs) for s in (calibration, check)

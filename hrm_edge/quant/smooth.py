@@ -24,7 +24,7 @@ from hrm_edge.spec import GROUPS
 
 
 def _balance(peaks: Tensor, weight: Tensor, strength: float) -> Tensor:
-    """s [C] = peak(x)^strength / peak(w)^(1 - strength) of weight [out, C]; 1 where a channel is never used."""
+    """Return s [C] = peak(x)^strength / peak(w)^(1 - strength) of weight [out, C]; 1 where a channel is never used."""
     columns = weight.abs().amax(0)
     s = peaks**strength / columns.clamp(min=1e-8) ** (1 - strength)
     return torch.where((peaks > 0) & (columns > 0), s.clamp(1e-3, 1e3), torch.ones_like(s))
@@ -32,7 +32,7 @@ def _balance(peaks: Tensor, weight: Tensor, strength: float) -> Tensor:
 
 @torch.no_grad()
 def smoothed(model: HRM, tokens: NDArray[np.uint8], puzzle_ids: NDArray[np.int32], strength: float, steps: int) -> HRM:
-    """A copy of ``model`` that computes the same function and whose down and output projections see fewer outliers.
+    """Return a copy of ``model`` with the same function, whose down and output projections see fewer outliers.
 
     tokens [N, S], puzzle_ids [N]: calibration puzzles, run for ``steps`` steps. ``strength`` in (0, 1): how much of
     the range moves from the activations to the weights.

@@ -124,7 +124,7 @@ class Host:
             raise UserError(f"port {port} cannot be forwarded: {done.stderr.strip()}", "choose another one: --port N")
 
     def command(self, script: str, mark: bytes) -> list[str]:
-        """The local command that runs a shell script on the board, whatever login shell the user has there.
+        """Return the local command that runs a shell script on the board, whatever login shell the user has there.
 
         Its output begins with ``mark``.
         """

@@ -154,7 +154,7 @@ def stopped_by_ctrl_c(job: Job) -> Iterator[None]:
 
 
 def finished_jobs(space: Workspace) -> list[str]:
-    """Jobs of this workstation that are done and wrote files, the newest last."""
+    """Return jobs of this workstation that are done and wrote files, the newest last."""
     script = (
         'for job in jobs/*/; do [ -e "$job/code" ] && [ -n "$(ls "$job/out" 2>/dev/null)" ] && basename "$job"; done'
     )

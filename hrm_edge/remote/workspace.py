@@ -21,7 +21,7 @@ MAX_BASES = 20  # folders that rsync compares with at most
 
 
 def workstation(state: Path | None = None) -> str:
-    """A name for this workstation and user, made once: two of them never share a folder on a board."""
+    """Return a name for this workstation and user, made once: two of them never share a folder on a board."""
     base = state or Path(os.environ.get("XDG_STATE_HOME") or Path("~/.local/state").expanduser())
     file = base / "hrm-edge" / "workstation"
     if not file.is_file():

@@ -64,7 +64,7 @@ def open_on_cpu(folder: Path, manifest: Manifest, threads: int | None) -> HostSe
 
 
 def open_step(folder: Path, manifest: Manifest, threads: int | None, backend: CpuBackend) -> HostSession:
-    """The step of a verified artifact on one of the CPU's backends."""
+    """Open the step of a verified artifact on one of the CPU's backends."""
     if backend == "onnxruntime":
         return OrtSession(folder, manifest, threads=threads)
     if backend == "native":

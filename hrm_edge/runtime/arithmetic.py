@@ -53,7 +53,7 @@ class Arithmetic:
 
 
 def extreme_weights() -> NDArray[np.int8]:
-    """Weights [K, N] whose products reach every limit: columns of one value, of alternating signs, and mixtures."""
+    """Return weights [K, N] whose products reach every limit: constant columns, alternating signs, mixtures."""
     k, n = np.meshgrid(np.arange(INPUTS), np.arange(OUTPUTS), indexing="ij")
     weights = np.array(EXTREMES, np.int8)[(k * (n + 3) + k * k * n // 5) % len(EXTREMES)]
     weights[:, 0], weights[:, 1], weights[:, 2] = 127, -127, -128
@@ -62,12 +62,12 @@ def extreme_weights() -> NDArray[np.int8]:
 
 
 def weight_scales() -> NDArray[np.float32]:
-    """Scales [N] of the weights, powers of two: the expected sums are exact in float32."""
+    """Return scales [N] of the weights, powers of two: the expected sums are exact in float32."""
     return np.asarray(2.0 ** -(np.arange(OUTPUTS) % 4), np.float32)
 
 
 def extreme_inputs(batch: int, positions: int) -> NDArray[np.int64]:
-    """Activations [B, T, K] in steps of ``INPUT_SCALE``; the first rows are all 127 and all -128."""
+    """Return activations [B, T, K] in steps of ``INPUT_SCALE``; the first rows are all 127 and all -128."""
     rows, k = np.meshgrid(np.arange(batch * positions), np.arange(INPUTS), indexing="ij")
     inputs = np.array(EXTREMES)[(k * (rows + 2) + rows * rows) % len(EXTREMES)]
     inputs[0] = 127

@@ -38,7 +38,7 @@ class Candidate:
 
 
 def candidates(folder: Path, manifest: Manifest, threads: int | None = None, *, batch: int = 1) -> list[Candidate]:
-    """Every backend installed here that keeps the artifact's precision, on one thread and on all cores; fastest first.
+    """Measure every installed backend that keeps the artifact's precision, on one thread and on all; fastest first.
 
     A backend that refuses the artifact is left out, as long as ONNX Runtime takes it. ``threads``: only that many.
     They take turns, so that a change of the machine's clock meets all of them.
@@ -68,7 +68,7 @@ def candidates(folder: Path, manifest: Manifest, threads: int | None = None, *, 
 
 
 def fastest(folder: Path, manifest: Manifest, threads: int | None = None, *, slots: int = 1) -> HostSession:
-    """The session of the first of :func:`candidates` for so many puzzles at a time; it says how it was chosen."""
+    """Return the session of the first of :func:`candidates` for ``slots`` puzzles; it says how it was chosen."""
     best, *others = candidates(folder, manifest, threads, batch=min(slots, manifest.max_batch))
     rivals = ", ".join(f"{other} {other.step_ms:.2f}" for other in others)
     at_once = f" of {slots} puzzles" if slots > 1 else ""
@@ -77,13 +77,13 @@ def fastest(folder: Path, manifest: Manifest, threads: int | None = None, *, slo
 
 
 def _first(session: HostSession, batch: int) -> tuple[NDArray[np.uint8], NDArray[np.int32], HostCarry]:
-    """What a first step is given; its time does not depend on the values."""
+    """Return inputs of a first step; its time does not depend on the values."""
     tokens = np.ones((batch, session.spec.seq_len), np.uint8)
     return tokens, np.zeros(batch, np.int32), session.initial_carry(batch)
 
 
 def step_seconds(session: HostSession, batch: int) -> list[float]:
-    """Times of a few steps on one carry, the first one left out."""
+    """Return times of a few steps on one carry, the first one left out."""
     tokens, ids, carry = _first(session, batch)
     taken = []
     time.sleep(PAUSE_S)

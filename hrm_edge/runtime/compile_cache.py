@@ -41,7 +41,7 @@ def key_for(manifest: Manifest, products: str) -> str | None:
 
 
 def graphs_folder() -> Path:
-    """The folder of the graphs that ONNX Runtime has optimized."""
+    """Return the folder of the graphs that ONNX Runtime has optimized."""
     return writable_cache("compiled") / RUNTIME
 
 
@@ -84,7 +84,7 @@ def prune(folder: Path) -> None:
 
 
 def processor() -> str:
-    """What compiled code depends on: the instruction sets, by the kernel's list and by what NumPy finds.
+    """Return what compiled code depends on: the instruction sets, as the kernel and NumPy report them.
 
     The two differ where a program runs on an imitated processor: the kernel's list is then the real one's.
     """

@@ -24,7 +24,7 @@ Outputs = tuple[NDArray[Any], NDArray[Any], NDArray[np.float32], NDArray[np.floa
 
 
 def usable_cores() -> int:
-    """Cores that this process may run on."""
+    """Return cores that this process may run on."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
@@ -46,11 +46,11 @@ class HostSession:
         self._state = read_state(folder / STATE_FILE, self.spec, self.dtype)
 
     def run(self, feeds: dict[str, NDArray[Any]]) -> Outputs:
-        """The graph on its named inputs (``spec.step_io``); the outputs belong to the caller."""
+        """Run the graph on its named inputs (``spec.step_io``); the outputs belong to the caller."""
         raise NotImplementedError
 
     def initial_carry(self, batch: int) -> HostCarry:
-        """Every position of both levels starts from its level's vector."""
+        """Start every position of both levels from its level's vector."""
         shape = (batch, self.spec.total_len, self.spec.hidden)
         z_h, z_l = (np.broadcast_to(start, shape).copy() for start in self._state.start)
         return z_h, z_l
@@ -79,7 +79,7 @@ Port = tuple[str, str, list[Any]]
 
 
 def check_ports(inputs: list[Port], outputs: list[Port], spec: ModelSpec, dtype: np.dtype[Any], path: Path) -> None:
-    """Names, types and shapes of a loaded graph against ``step_io``; the batch axis must be dynamic."""
+    """Compare names, types and shapes of a loaded graph with ``step_io``; the batch axis must be dynamic."""
     table = step_io(spec)
     for kind, ports, order in (("input", inputs, STEP_INPUTS), ("output", outputs, STEP_OUTPUTS)):
         wanted = [name for name in order if name in table]

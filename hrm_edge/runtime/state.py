@@ -30,7 +30,7 @@ class State:
     puzzle_table: NDArray[Any] | None  # [puzzles, puzzle_dim]; None where P is 0
 
     def puzzle_vectors(self, puzzle_ids: NDArray[np.int32]) -> NDArray[Any]:
-        """Rows of the puzzle table, padded with zeros to [B, P * D]."""
+        """Return rows of the puzzle table, padded with zeros to [B, P * D]."""
         assert self.puzzle_table is not None
         vectors = np.zeros((len(puzzle_ids), self.spec.puzzle_tokens * self.spec.hidden), self.puzzle_table.dtype)
         vectors[:, : self.spec.puzzle_dim] = self.puzzle_table[puzzle_ids]

@@ -222,7 +222,7 @@ def search(
 
 
 class Searched(NamedTuple):
-    """What a search came to."""
+    """Holds what a search came to."""
 
     found: Tokens
     """Solutions [n, S], at most as many as were asked for."""
@@ -232,7 +232,7 @@ class Searched(NamedTuple):
 
 
 def find_solutions(task: Sudoku, tokens: Tokens, limit: int = 2, max_nodes: int = EDGE_MAX_NODES) -> Searched:
-    """Up to ``limit`` solutions of tokens [S] in plain Python, with at most ``max_nodes`` guesses."""
+    """Find up to ``limit`` solutions of tokens [S] in plain Python, with at most ``max_nodes`` guesses."""
     board_geometry, side, cells = geometry(task), task.side, task.seq_len
     peers, cell_units, units = (
         array.ravel().tolist() for array in (board_geometry.peers, board_geometry.cell_units, board_geometry.units)
@@ -248,7 +248,7 @@ def find_solutions(task: Sudoku, tokens: Tokens, limit: int = 2, max_nodes: int 
 def solutions(
     task: Sudoku, tokens: Tokens, limit: int = 2, max_nodes: int = EDGE_MAX_NODES
 ) -> tuple[int, Tokens | None, bool]:
-    """:func:`find_solutions` as (their number, the first one [S] or None, exhausted)."""
+    """Solve as :func:`find_solutions`: (their number, the first one [S] or None, exhausted)."""
     found, _, exhausted = find_solutions(task, tokens, limit, max_nodes)
     return len(found), (found[0] if len(found) else None), exhausted
 
@@ -264,7 +264,7 @@ def require_unique(task: Sudoku, tokens: Tokens, max_nodes: int = EDGE_MAX_NODES
 
 
 def only_solution(task: Sudoku, found: Tokens) -> Tokens:
-    """The one solution [S] of ``found`` [n, S]; ``UserError`` where there is none or another one."""
+    """Return the one solution [S] of ``found`` [n, S]; ``UserError`` where there is none or another one."""
     if len(found) > 1:
         raise several_solutions(task, found[0], found[1])
     if not len(found):

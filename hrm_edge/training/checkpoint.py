@@ -33,7 +33,7 @@ RECIPE_FILE = "recipe.yaml"
 
 
 def flatten_optimizer(optimizer: torch.optim.Optimizer, names: list[str]) -> dict[str, Tensor]:
-    """Optimizer state by ``<parameter>/<slot>``; every slot of the optimizers in use is a tensor."""
+    """Return the optimizer's state by ``<parameter>/<slot>``; every slot of the optimizers in use is a tensor."""
     params = [p for group in optimizer.param_groups for p in group["params"]]
     state = {}
     for name, param in zip(names, params, strict=True):
@@ -43,7 +43,7 @@ def flatten_optimizer(optimizer: torch.optim.Optimizer, names: list[str]) -> dic
 
 
 def restore_optimizer(optimizer: torch.optim.Optimizer, names: list[str], tensors: dict[str, Tensor]) -> None:
-    """The inverse of :func:`flatten_optimizer`."""
+    """Restore what :func:`flatten_optimizer` returned."""
     params = [p for group in optimizer.param_groups for p in group["params"]]
     by_name = dict(zip(names, params, strict=True))
     for key, value in tensors.items():
@@ -81,7 +81,7 @@ def save_checkpoint(run: Path, moment: Snapshot) -> Path:
 
 
 def checkpoint_folder(run: Path, step: int) -> Path:
-    """Where the checkpoint of ``step`` is or will be."""
+    """Return the folder of the checkpoint of ``step``, whether or not it exists."""
     return run / CHECKPOINTS / f"step-{step:08d}"
 
 
@@ -133,5 +133,5 @@ class Restored:
         return load_tensors(self.folder / name)
 
     def carry(self, device: torch.device, slots: slice) -> TrainCarry:
-        """The carry of some of the slots, which are saved in order for all ranks."""
+        """Return the carry of some of the slots, which are saved in order for all ranks."""
         return TrainCarry(**{name: t[slots].to(device) for name, t in self.tensors(CARRY_FILE).items()})

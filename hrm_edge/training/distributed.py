@@ -65,12 +65,12 @@ class World:
     local_rank: int = 0
 
     def share(self, count: int) -> slice:
-        """The part of ``count`` consecutive things, a multiple of W, that is this rank's."""
+        """Return the part of ``count`` consecutive things, a multiple of W, that is this rank's."""
         each = count // self.size
         return slice(self.rank * each, (self.rank + 1) * each)
 
     def exchange(self, value: int) -> list[int]:
-        """The value of every rank, [W]."""
+        """Return the value of every rank, [W]."""
         if self.size == 1:
             return [value]
         every = [torch.zeros(1, dtype=torch.int64) for _ in range(self.size)]
@@ -78,14 +78,14 @@ class World:
         return [int(one) for one in every]
 
     def sum(self, tensor: Tensor) -> Tensor:
-        """The sum of a tensor over the ranks."""
+        """Return the sum of a tensor over the ranks."""
         if self.size > 1:
             tensor = tensor.clone()
             dist.all_reduce(tensor)
         return tensor
 
     def gather(self, tensor: Tensor) -> Tensor:
-        """Rows [B / W, ...] of every rank, in the order of slots [B, ...]."""
+        """Return rows [B / W, ...] of every rank, in the order of slots [B, ...]."""
         if self.size == 1:
             return tensor
         every = [torch.empty_like(tensor) for _ in range(self.size)]
@@ -93,7 +93,7 @@ class World:
         return torch.cat(every)
 
     def collect(self, tensor: Tensor) -> Tensor:
-        """A copy on the CPU of rows [B / W, ...] of every rank: [B, ...] on rank 0, nothing of use elsewhere."""
+        """Return a copy on the CPU of rows [B / W, ...] of every rank: [B, ...] on rank 0, nothing of use elsewhere."""
         mine = tensor.detach().to("cpu", copy=True).contiguous()
         if self.size == 1:
             return mine
@@ -103,7 +103,7 @@ class World:
         return mine if every is None else torch.cat([e.view(mine.dtype).view_as(mine) for e in every])
 
     def parallel(self, model: nn.Module) -> nn.Module:
-        """The model, called so that its gradients become the mean over the ranks."""
+        """Return the model, called so that its gradients become the mean over the ranks."""
         if self.size == 1:
             return model
         # Buffers are the same everywhere: fixed, or the puzzle table, which every rank updates with all gradients.
@@ -143,7 +143,7 @@ class World:
 
 
 def alone() -> World:
-    """The world of one process."""
+    """Return the world of one process."""
     return World(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
 
 
@@ -201,7 +201,7 @@ def _meet(backend: str, rank: int, size: int, timeout: float) -> None:
 
 
 def _place(environment: Mapping[str, str]) -> tuple[int, int, int] | None:
-    """(rank, ranks, rank on this host) by torchrun's or mpirun's environment, None where neither started us."""
+    """Return (rank, ranks, rank on this host) from torchrun's or mpirun's environment; None without either."""
     sets = [
         ("RANK", "WORLD_SIZE", "LOCAL_RANK"),
         ("OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_LOCAL_RANK"),
@@ -230,7 +230,7 @@ def _backend(device: torch.device, environment: Mapping[str, str]) -> str:
 
 
 def _choose_interface(environment: Mapping[str, str]) -> None:
-    """Gloo takes the address that the host's own name resolves to, often a loopback: name the interface that leads to
+    """Tell Gloo which network interface to use: the host's own name often means a loopback. It is the one that leads to
     the other hosts instead, unless the user has."""
     if "GLOO_SOCKET_IFNAME" in environment or "MASTER_ADDR" not in environment or sys.platform != "linux":
         return
@@ -242,7 +242,7 @@ def _choose_interface(environment: Mapping[str, str]) -> None:
 
 
 def address_towards(host: str) -> str | None:
-    """This machine's own IPv4 address on the way to ``host``; None where there is no way. Sends nothing."""
+    """Return this machine's own IPv4 address on the way to ``host``; None where there is no way. Sends nothing."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         try:
             probe.connect((host, 9))
@@ -262,7 +262,7 @@ def _address_of(interface: str) -> str | None:
 
 
 def _end_with_the_launcher() -> None:
-    """A launcher that is killed takes its workers along: they would go on writing into a folder that is resumed."""
+    """End this worker when its launcher is killed: it would go on writing into a folder that is resumed."""
     if "TORCHELASTIC_RUN_ID" in os.environ and sys.platform == "linux":
         pr_set_pdeathsig = 1  # prctl(2)
         ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGKILL)

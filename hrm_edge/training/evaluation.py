@@ -28,7 +28,7 @@ def evaluate(
     world: World,
     dtype: torch.dtype,
 ) -> dict[str, float]:
-    """``exact_accuracy`` and ``cell_accuracy`` of ``options.puzzles`` examples, and how many they were.
+    """Measure ``exact_accuracy`` and ``cell_accuracy`` on ``options.puzzles`` examples.
 
     The ranks share the examples out; each gets the figures of all.
     """

@@ -20,7 +20,7 @@ class Feed:
     """Draws exactly as many puzzles as slots have halted; its state is small, JSON, and restores bit for bit."""
 
     def __init__(self, dataset: Dataset, task: Task, augment: Augment, seed: int) -> None:
-        """Raises ``UserError`` for extra clues of a task that has none."""
+        """Raise ``UserError`` for extra clues of a task that has none."""
         if task.family != "sudoku":
             for key in ("extra_clues", "extra_clues_end"):
                 if getattr(augment, key) not in (None, (0, 0)):
@@ -31,7 +31,7 @@ class Feed:
         self.rng = np.random.default_rng([seed, 1])
 
     def take(self, count: int, progress: float, share: slice = slice(None)) -> tuple[Tensor, Tensor, Tensor]:
-        """Of the next ``count`` puzzles of all ranks those of ``share``, N of them.
+        """Draw ``count`` puzzles for all ranks and return those of ``share``, N of them.
 
         (inputs [N, S], labels [N, S], puzzle_ids [N]), all int32. Every rank draws the random numbers of all, so that
         a puzzle looks the same however many ranks there are; only its own puzzles are read and changed.
@@ -59,7 +59,7 @@ class Feed:
         return low, high
 
     def state(self) -> dict[str, Any]:
-        """JSON-ready state of the sampler and of the random generator."""
+        """Return JSON-ready state of the sampler and of the random generator."""
         return {"sampler": self.sampler.state(), "rng": self.rng.bit_generator.state}
 
     def restore(self, state: dict[str, Any]) -> None:

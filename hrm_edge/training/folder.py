@@ -22,7 +22,7 @@ WAIT_S = 30.0  # for the ranks of the same job that are still on their way out
 
 
 def job_name() -> str:
-    """The launcher's name of this job, empty without one; the same for all its restarts."""
+    """Return the launcher's name of this job, empty without one; the same for all its restarts."""
     name = os.environ.get("TORCHELASTIC_RUN_ID", "")
     return "" if name == "none" else name  # "none" is torchrun's default: every job has it
 

@@ -66,7 +66,7 @@ class Hosts:
         return max(60.0, self.timeout)
 
     def rank_counts(self) -> list[int]:
-        """How many ranks there may be."""
+        """Return how many ranks there may be."""
         return [self.nproc * nodes for nodes in range(self.nnodes[0], self.nnodes[1] + 1)]
 
 
@@ -189,7 +189,7 @@ def _run(arguments: list[str], hosts: Hosts) -> RunResult:
 
 
 def _meeting_place(hosts: Hosts) -> RendezvousParameters:
-    """Where and how long all meet. Asked for once: who opens the port finds it taken, by itself, the next time."""
+    """Return where and how long all hosts meet. Called once: the second time this process itself has the port."""
     single = not hosts.rdzv_endpoint
     endpoint = "localhost:0" if single else hosts.rdzv_endpoint
     host, _, port = endpoint.partition(":")
@@ -212,7 +212,7 @@ def _meeting_place(hosts: Hosts) -> RendezvousParameters:
 
 
 def _rendezvous(place: RendezvousParameters) -> DynamicRendezvousHandler:
-    """This host's part in the meeting; raises torch's ``RendezvousConnectionError`` where the place is out of reach."""
+    """Return this host's part in the meeting; torch's ``RendezvousConnectionError`` where it cannot be reached."""
     rendezvous = registry.get_rendezvous_handler(place)
     assert isinstance(rendezvous, DynamicRendezvousHandler)  # what "c10d" stands for
     port = int(place.endpoint.partition(":")[2] or DEFAULT_PORT)

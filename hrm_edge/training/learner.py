@@ -32,7 +32,7 @@ class Learner:
     def __init__(
         self, recipe: Recipe, spec: ModelSpec, feed: Feed, world: World, prepare: Callable[[HRM], None]
     ) -> None:
-        """``prepare`` changes the fresh model before anything is derived from it; ``recipe`` names its precision."""
+        """Build the fresh model, which ``prepare`` changes before anything is derived from it."""
         self.recipe, self.feed, self.world = recipe, feed, world
         self.device = world.device
         self.slots = world.share(recipe.train.batch)
@@ -100,7 +100,7 @@ class Learner:
         return step
 
     def _minimum_steps(self) -> torch.Tensor | None:
-        """Drawn for all slots, so that a slot's draw does not depend on the number of ranks."""
+        """Draw for all slots, so that a slot's draw does not depend on the number of ranks."""
         options = self.recipe.train
         minimum = draw_minimum_steps(options.batch, self.model.spec.max_steps, options.halt_exploration, self.generator)
         return None if minimum is None else minimum[self.slots]
@@ -121,7 +121,7 @@ class Learner:
     # -- its whole state --------------------------------------------------------------------------------------
 
     def weights(self) -> dict[str, torch.Tensor]:
-        """Weights and buffers to evaluate with: the averaged ones where the recipe averages."""
+        """Return weights and buffers to evaluate with: the averaged ones where the recipe averages."""
         return {**self.model.state_dict(), **(self.ema.average if self.ema is not None else {})}
 
     def is_finite(self) -> bool:
@@ -129,7 +129,7 @@ class Learner:
         return all(bool(p.isfinite().all()) for p in self.model.state_dict().values())
 
     def tensors(self) -> dict[str, dict[str, torch.Tensor]]:
-        """A copy on the CPU of every tensor of the state, by file; complete on rank 0. Every rank has to call it."""
+        """Return a CPU copy of every tensor of the state, by file, complete on rank 0. Every rank has to call it."""
         parts = {
             MODEL_FILE: self.model.state_dict(),
             OPTIMIZER_FILE: flatten_optimizer(self.optimizer, list(self.params)),
@@ -145,7 +145,7 @@ class Learner:
         return {**copied, CARRY_FILE: carry}
 
     def values(self) -> dict[str, Any]:
-        """The rest of the state, JSON-ready: position in the data, random generators, counters."""
+        """Return the rest of the state, JSON-ready: position in the data, random generators, counters."""
         return {
             "feed": self.feed.state(),
             "generator": self.generator.get_state().tolist(),

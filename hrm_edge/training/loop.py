@@ -101,7 +101,7 @@ class Trainer:
         )
 
     def _start_weights(self, model: HRM) -> None:
-        """Weights of another run, and INT8 rounding, where the recipe says so."""
+        """Load weights of another run, and switch INT8 rounding on, where the recipe says so."""
         if self.recipe.init:
             source, _, found = self.load(self.recipe.init)
             load_weights(model, dict(source.state_dict()), found)
@@ -209,7 +209,7 @@ class Trainer:
         )
 
     def _agree(self, vote: int) -> int:
-        """What all ranks do now, by the highest vote. Raises what the writer met since the last step."""
+        """Agree on what all ranks do now, by the highest vote. Raises what the writer met since the last step."""
         if self.writer.failed():
             vote = _FAILED
         verdict = max(self.world.exchange(vote))
@@ -310,7 +310,7 @@ def start(
     recipe: Recipe, run: Path, *, resume: bool, world: World | None = None, wandb: str = "",
     load: LoadModel = load_model,
 ) -> Trainer:  # fmt: skip
-    """A trainer on every rank; refuses a folder that holds another run unless resuming.
+    """Start a trainer on every rank; refuse a folder that holds another run unless resuming.
 
     A job whose launcher starts its workers again goes on from its own newest checkpoint unasked. ``world``: the ranks
     that train together (default: this process alone). ``wandb``: a W&B project to log to. ``load``: reads the model

@@ -65,7 +65,7 @@ def atan2_update_(
     params: list[Tensor], grads: list[Tensor], m: list[Tensor], v: list[Tensor], *, betas: tuple[float, float],
     shrink: float, step_size: float, root_correction: float,
 ) -> None:  # fmt: skip
-    """The mathematics of :class:`AdamATan2` on parameters and moments, in place.
+    """Update parameters and moments in place by the mathematics of :class:`AdamATan2`.
 
     ``shrink``: 1 - lr*wd. ``step_size``: lr / (1 - b1^t). ``root_correction``: sqrt(1 - b2^t).
     """
@@ -95,7 +95,7 @@ def sparse_sign_sgd_(weights: Tensor, ids: Tensor, grads: Tensor, *, lr: float, 
 
 
 def make_optimizer(options: Train, params: Iterable[Tensor]) -> torch.optim.Optimizer:
-    """The recipe's optimizer over the trainable tensors."""
+    """Return the recipe's optimizer over the trainable tensors."""
     if options.optimizer == "adamw":
         return torch.optim.AdamW(params, lr=options.lr, betas=options.betas, weight_decay=options.weight_decay)
     return AdamATan2(params, lr=options.lr, betas=options.betas, weight_decay=options.weight_decay)

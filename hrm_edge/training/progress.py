@@ -64,7 +64,7 @@ class Progress:
         )
 
     def table(self, outcome: Outcome) -> None:
-        """The result of the run."""
+        """Return the table of the run's result."""
         table = Table(title=f"{outcome.run}")
         for column in ("steps", "samples", "training time", "samples/s", "exact accuracy, last", "best, at step"):
             table.add_column(column, justify="right")

@@ -53,7 +53,7 @@ class Window:
         self.rows += batch
 
     def line(self, world: World) -> dict[str, float]:
-        """The figures, over all ranks; each of them has to ask."""
+        """Return the figures over all ranks; every rank has to call it."""
         assert self.sums is not None
         total, lm, q_halt, cells, right, halted, steps, right_halted = world.sum(self.sums).tolist()
         figures = (

@@ -20,7 +20,7 @@ _FEWEST = 0.9  # of the lines that must be seen, and of a line's length
 
 
 def count_cells(gray: NDArray[np.uint8], quad: NDArray[np.float32]) -> int | None:
-    """Cells along a side of the board with the corners ``quad`` [4, 2] in a grey picture [h, w]; None: no board."""
+    """Count cells along a side of the board with corners ``quad`` [4, 2] in a grey picture [h, w]; None: no board."""
     homography = cv2.getPerspectiveTransform(square(_SPAN, _MARGIN), quad.astype(np.float32))
     size = _SPAN + 2 * _MARGIN
     steps = np.arange(size, dtype=np.float32) + 0.5
@@ -43,7 +43,7 @@ def _has_lines(flat: NDArray[np.uint8], side: int) -> bool:
 
 
 def other_size(image: Image, grids: list[Grid]) -> int | None:
-    """Cells along a side of the board in a BGR picture in which ``grids``, none of them 9x9, were located.
+    """Return cells along a side of the board in a BGR picture in which ``grids``, none of them 9x9, were located.
 
     None where there is no board, or where it may be a 9x9 one after all.
     """
@@ -55,7 +55,7 @@ def other_size(image: Image, grids: list[Grid]) -> int | None:
 
 
 def board_of(gray: NDArray[np.uint8]) -> int | None:
-    """Cells along a side of the largest board in a grey picture [h, w] in which no grid was located; None: none."""
+    """Count cells along a side of the largest board in a grey picture [h, w] without a grid; None: no board."""
     for picture in (gray, 255 - gray):  # light boards with dark lines, then the others
         ink = cv2.adaptiveThreshold(picture, 255, cv2.ADAPTIVE_THRESH_MEAN_C, cv2.THRESH_BINARY_INV, 21, 8)
         contours, _ = cv2.findContours(ink, cv2.RETR_LIST, cv2.CHAIN_APPROX_SIMPLE)

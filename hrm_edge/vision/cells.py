@@ -28,7 +28,7 @@ _DARK_CELL = 0.6  # of the usual brightness: such a cell may have light digits a
 
 
 def cut_cells(gray: Gray, mesh: Floats) -> Floats:
-    """Cells [81, CELL, CELL] of the grid with crossings [10, 10, 2] in a grey picture: 0 paper, about 1 ink.
+    """Cut cells [81, CELL, CELL] of the grid with crossings [10, 10, 2] from a grey picture: 0 paper, about 1 ink.
 
     Where the digits are small in their cells, every cell is a window around its middle or its digit, in which the
     digits have a common height: the network would see a few pixels of them otherwise.
@@ -46,7 +46,7 @@ def cut_cells(gray: Gray, mesh: Floats) -> Floats:
 
 
 def _light_on_dark(flat: Gray) -> NDArray[np.bool_]:
-    """Cells [9, 9] of a flat grid whose digits are lighter than what they stand on.
+    """Return cells [9, 9] of a flat grid whose digits are lighter than what they stand on.
 
     In most puzzles it is all or none. A single cell that is not like the others has to be much darker than they are (a
     highlighted one, white on blue): the edge of a shadow would do otherwise.
@@ -61,7 +61,7 @@ def _light_on_dark(flat: Gray) -> NDArray[np.bool_]:
 
 
 def _inverted(flat: Gray, cells: NDArray[np.bool_]) -> Gray:
-    """A flat grid with these cells [9, 9] in the negative."""
+    """Return a flat grid with these cells [9, 9] in the negative."""
     if not cells.any():
         return flat
     side = flat.shape[0] // SIDE
@@ -70,7 +70,7 @@ def _inverted(flat: Gray, cells: NDArray[np.bool_]) -> Gray:
 
 
 def _digit_boxes(flat: Floats) -> tuple[float, dict[int, NDArray[np.int32]]]:
-    """Height of the digits of a flat grid in pixels, 0 where it is not certain, and the marks' bounds by cell.
+    """Return height of the digits of a flat grid in pixels, 0 where it is not certain, and the marks' bounds by cell.
 
     Bounds: left, top, right, bottom in the cell. What touches the lines of the grid is no mark of its own, and what
     has its middle near them is none of a cell. Noise has marks too, but not of one height, nor does it leave the rest
@@ -105,7 +105,7 @@ def _digit_boxes(flat: Floats) -> tuple[float, dict[int, NDArray[np.int32]]]:
 
 
 def _windows(large: Floats, cell: int, boxes: dict[int, NDArray[np.int32]], most: float) -> Floats:
-    """A window [CELL, CELL] of each cell of a flat grid with ``cell`` pixels a cell: around its marks, else its middle.
+    """Cut a window [CELL, CELL] from each cell (``cell`` pixels wide) of a flat grid: around its marks, or the middle.
 
     ``most``: pixels of ``CELL`` that marks may cover together and still be one digit, not several candidates.
     """
@@ -123,7 +123,7 @@ def _windows(large: Floats, cell: int, boxes: dict[int, NDArray[np.int32]], most
 
 
 def flatten(picture: Gray, mesh: Floats, cell: int = CELL) -> Gray:
-    """The grid laid flat, ``cell`` pixels a cell, [9 * cell, 9 * cell]: through the crossings [10, 10, 2].
+    """Lay the grid flat through the crossings [10, 10, 2]: [9 * cell, 9 * cell], ``cell`` pixels a cell.
 
     ``picture`` may have channels [h, w, C]; so has the result then.
     """
@@ -139,7 +139,7 @@ def flatten(picture: Gray, mesh: Floats, cell: int = CELL) -> Gray:
 
 
 def normalise(flat: Gray) -> Floats:
-    """A flat grid with the light taken out: 0 is the paper, about 1 is the ink around there; same shape.
+    """Return a flat grid with the light taken out: 0 is the paper, about 1 is the ink around there; same shape.
 
     The paper is what stays when everything narrower than half a cell is closed: strokes and lines go, the edge of a
     shadow stays where it is. The lines of the grid are near every cell, so an empty cell is not stretched until its
@@ -155,6 +155,6 @@ def normalise(flat: Gray) -> Floats:
 
 
 def cells_of(flat: Floats) -> Floats:
-    """A flat grid [9 * CELL, 9 * CELL] as cells [81, CELL, CELL], row by row."""
+    """Return a flat grid [9 * CELL, 9 * CELL] as cells [81, CELL, CELL], row by row."""
     cells = flat.reshape(SIDE, CELL, SIDE, CELL).swapaxes(1, 2)
     return np.ascontiguousarray(cells.reshape(SIDE * SIDE, CELL, CELL), np.float32)

@@ -35,7 +35,7 @@ class Header:
 
 
 def picture_kind(data: bytes) -> str | None:
-    """The kind of picture that ``data`` begins, as in :class:`Header`; None: it is no picture."""
+    """Return the kind of picture that ``data`` begins, as in :class:`Header`; None: it is no picture."""
     if data[:8] == b"\x89PNG\r\n\x1a\n":
         return "png"
     if data[:2] == b"\xff\xd8":
@@ -63,7 +63,7 @@ def is_picture(path: Path) -> bool:
 
 
 def pictures_of(folder: Path) -> list[Path]:
-    """Files of a folder that are pictures by their ending or their content, by name; hidden files are none."""
+    """Return files of a folder that are pictures by their ending or their content, by name; hidden files are none."""
     return sorted(
         path
         for path in folder.iterdir()
@@ -72,7 +72,7 @@ def pictures_of(folder: Path) -> list[Path]:
 
 
 def read_header(data: bytes) -> Header | None:
-    """What a picture file's header says; None where ``data`` is no picture."""
+    """Read a picture file's header; None where ``data`` is no picture."""
     kind = picture_kind(data)
     if kind is None:
         return None
@@ -96,7 +96,7 @@ def read_header(data: bytes) -> Header | None:
 
 
 def _orientation(data: bytes, kind: str) -> int:
-    """The orientation of the first EXIF note of a JPEG, PNG or WebP file; 1 where none says another."""
+    """Read the orientation of the first EXIF note of a JPEG, PNG or WebP file; 1 where none says another."""
     parts = {"jpeg": _jpeg_parts, "png": _png_parts, "webp": _webp_parts}.get(kind)
     try:
         for name, start, size in parts(data) if parts else ():
@@ -113,7 +113,7 @@ def _orientation(data: bytes, kind: str) -> int:
 
 
 def _tiff_orientation(note: bytes) -> int:
-    """The orientation in an EXIF note: a TIFF header, then a table of (tag, type, count, value) of 12 bytes each."""
+    """Read the orientation in an EXIF note: a TIFF header, then a table of (tag, type, count, value), 12 bytes each."""
     order = {b"II*\0": "<", b"MM\0*": ">"}.get(note[:4])
     if order is None:
         return 1
@@ -130,7 +130,7 @@ _Part = tuple[bytes, int, int]  # name, where its content begins, bytes of that
 
 
 def _jpeg_parts(data: bytes) -> Iterator[_Part]:
-    """The segments of a JPEG file, up to where its pixels begin."""
+    """List the segments of a JPEG file, up to where its pixels begin."""
     at = 2
     for _ in range(_MOST_PARTS):
         if at + 4 > len(data) or data[at] != 0xFF or data[at + 1] == 0xDA:
@@ -147,7 +147,7 @@ def _jpeg_parts(data: bytes) -> Iterator[_Part]:
 
 
 def _png_parts(data: bytes) -> Iterator[_Part]:
-    """The chunks of a PNG file; a checksum of 4 bytes follows each."""
+    """List the chunks of a PNG file; a checksum of 4 bytes follows each."""
     at = 8
     for _ in range(_MOST_PARTS):
         if at + 8 > len(data):
@@ -158,7 +158,7 @@ def _png_parts(data: bytes) -> Iterator[_Part]:
 
 
 def _webp_parts(data: bytes) -> Iterator[_Part]:
-    """The chunks of a WebP file, of an even number of bytes each."""
+    """List the chunks of a WebP file, of an even number of bytes each."""
     at = 12
     for _ in range(_MOST_PARTS):
         if at + 8 > len(data):

@@ -29,7 +29,7 @@ class Feed(Protocol):
     """An open source."""
 
     def read(self) -> Image | None:
-        """The next frame; blocks until there is one. None: the source is gone."""
+        """Return the next frame; blocks until there is one. None: the source is gone."""
 
     def close(self) -> None:
         """Give the device back."""
@@ -54,7 +54,7 @@ class Rate:
         self._times.append(time.perf_counter() if now is None else now)
 
     def per_s(self, now: float | None = None) -> float:
-        """0 where fewer than two events are in the window."""
+        """Return the rate per second; 0 where fewer than two events are in the window."""
         since = (time.perf_counter() if now is None else now) - self._window_s
         while self._times and self._times[0] < since:
             self._times.popleft()
@@ -95,7 +95,7 @@ class Mailbox:
         self._changed.notify_all()
 
     def take(self, timeout_s: float) -> Frame | None:
-        """The newest frame not taken yet, waiting for one; None after ``timeout_s``."""
+        """Return the newest frame not taken yet, waiting for one; None after ``timeout_s``."""
         with self._changed:
             wait_s = timeout_s if self._still is None else min(timeout_s, STILL_INTERVAL_S)
             if not self._changed.wait_for(lambda: self._frame is not None, wait_s) and self._still is not None:

@@ -24,7 +24,7 @@ _SMALLER = "make it smaller, or send a part of it"
 
 
 def load_image(path: Path | str, upright: bool = True) -> Image:
-    """A picture file as BGR uint8 [h, w, 3], turned as its EXIF note says unless ``upright`` is False.
+    """Load a picture file as BGR uint8 [h, w, 3], turned as its EXIF note says unless ``upright`` is False.
 
     Raises ``UserError`` naming the file: see :func:`decode_image`.
     """
@@ -50,7 +50,7 @@ def decode_upload(data: bytes) -> Image:
 
 
 def decode_image(data: bytes, name: str, upright: bool = True) -> Image:
-    """The bytes of a JPEG, PNG, WebP, BMP or GIF file as BGR uint8 [h, w, 3]; ``name`` is what errors call it.
+    """Decode a JPEG, PNG, WebP, BMP or GIF file to BGR uint8 [h, w, 3]; errors call it ``name``.
 
     Of an animation it is the first picture; what is transparent becomes paper.
 
@@ -84,7 +84,7 @@ def _decode(data: bytes, name: str, flags: int, upright: bool) -> Image:
 
 
 def _turned(image: Image, orientation: int) -> Image:
-    """A picture [h, w, 3] as it is meant to be seen, by its EXIF ``orientation`` (TIFF 6.0, tag 274)."""
+    """Turn a picture [h, w, 3] as it is meant to be seen, by its EXIF ``orientation`` (TIFF 6.0, tag 274)."""
     if orientation in (5, 6, 7, 8):  # its first row is at the left or the right
         image = np.asarray(cv2.transpose(image), np.uint8)
     flip = {2: 1, 6: 1, 3: -1, 7: -1, 4: 0, 8: 0}.get(orientation)  # in OpenCV: 1 left and right, 0 up and down
@@ -116,7 +116,7 @@ def _torn(name: str) -> UserError:
 
 
 def _read_header(data: bytes, name: str) -> Header:
-    """What the header says; ``UserError`` where it is no picture that is read."""
+    """Return what the header says; ``UserError`` where it is no picture that is read."""
     header = read_header(data)
     if header is None:
         raise UserError(f"{name} is no picture", f"give a {READABLE} file")
@@ -129,7 +129,7 @@ def _read_header(data: bytes, name: str) -> Header:
 
 
 def _on_paper(image: NDArray[Any]) -> Image:
-    """A decoded picture [h, w, 1 to 4] of any depth as BGR uint8: transparent places become paper.
+    """Convert a decoded picture [h, w, 1 to 4] of any depth to BGR uint8: transparent places become paper.
 
     Paper is white, or black where everything that can be seen is light: it was made for a dark page.
     """
@@ -163,7 +163,7 @@ def save_image(image: Image, path: Path) -> None:
 
 
 def image_files(folder: Path) -> list[Path]:
-    """The pictures of a folder by name; ``UserError`` where it holds none."""
+    """List the pictures of a folder by name; ``UserError`` where it holds none."""
     found = pictures_of(folder)
     if not found:
         raise UserError(f"{folder} holds no pictures", f"put {READABLE} files in it")

@@ -19,7 +19,7 @@ _GREY, _COLOURED = 12.0, 20.0  # distance from grey: of a grey ink at most, of a
 
 
 def entries_by_colour(image: Image, reading: Reading) -> NDArray[np.bool_] | None:
-    """Cells [81] whose digits have another colour than the puzzle's own; None where there are not two inks.
+    """Return cells [81] whose digits have another colour than the puzzle's own; None where there are not two inks.
 
     ``image``: the BGR picture uint8 [h, w, 3] of the reading. The puzzle's own digits are those with less colour, and
     of two greys those with more contrast: apps set what was entered in blue or red, or paler.
@@ -45,7 +45,7 @@ def entries_by_colour(image: Image, reading: Reading) -> NDArray[np.bool_] | Non
 
 
 def _two_inks(lab: NDArray[np.float32], contrast: NDArray[np.float32]) -> NDArray[np.bool_] | None:
-    """Which of the digits' inks [n, 3] are not the puzzle's own; None where there are not two kinds."""
+    """Return which of the digits' inks [n, 3] are not the puzzle's own; None where there are not two kinds."""
     seen = lab * np.array([_LIGHTNESS, 1, 1], np.float32)
     _, groups, centres = cv2.kmeans(seen, 2, None, (cv2.TERM_CRITERIA_COUNT, 20, 0), 4, cv2.KMEANS_PP_CENTERS)
     second = groups.ravel() == 1
@@ -62,7 +62,7 @@ def _two_inks(lab: NDArray[np.float32], contrast: NDArray[np.float32]) -> NDArra
 
 
 def _inks(image: Image, reading: Reading, cells: NDArray[np.int64]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Colour of the digits' ink (L, a, b) [n, 3], a and b against the cell's own paper, and its contrast [n]."""
+    """Return colour of the digits' ink (L, a, b) [n, 3], a and b against the cell's own paper, and its contrast [n]."""
     flat = cv2.cvtColor(flatten(image, reading.grid.mesh).astype(np.float32) / 255, cv2.COLOR_BGR2LAB)
     squares = flat.reshape(SIDE, CELL, SIDE, CELL, 3)[:, 5:-5, :, 5:-5].swapaxes(1, 2).reshape(SIDE * SIDE, -1, 3)
     colours, contrasts = [], []

@@ -124,7 +124,7 @@ def _candidates(reading: Reading, tokens: Tokens, rules: _Rules, repair: bool) -
 
 
 def _checked(reading: Reading, rules: _Rules, puzzle: Tokens, repaired: tuple[int, ...], solution: Tokens) -> Verdict:
-    """The verdict on a puzzle with one ``solution`` [81]: accepted, or in too much doubt."""
+    """Return the verdict on a puzzle with one ``solution`` [81]: accepted, or in too much doubt."""
     given = np.flatnonzero(puzzle >= FIRST_DIGIT)
     share = reading.probabilities[given, puzzle[given] - BLANK]
     doubt = _doubt(reading, rules, puzzle)
@@ -141,7 +141,7 @@ def _checked(reading: Reading, rules: _Rules, puzzle: Tokens, repaired: tuple[in
 
 
 def _uncertain(reading: Reading, cells: NDArray[np.int64]) -> UserError:
-    """What is said of a reading in too much doubt; ``cells``: those in doubt."""
+    """Return what is said of a reading in too much doubt; ``cells``: those in doubt."""
     least = cells[np.argsort(reading.confidence[cells], kind="stable")]
     named = ", ".join(cell_text(reading, int(cell)) for cell in least[:_NAMED])
     more = f" and {len(cells) - _NAMED} more" if len(cells) > _NAMED else ""
@@ -149,7 +149,7 @@ def _uncertain(reading: Reading, cells: NDArray[np.int64]) -> UserError:
 
 
 def _doubt(reading: Reading, rules: _Rules, puzzle: Tokens) -> float:
-    """Nats: minus the logarithm of the probability that all digits are right which the solution of ``puzzle`` needs.
+    """Return, in nats, minus the log probability that all digits are right which the solution of ``puzzle`` needs.
 
     A digit that may be left out, for the others have the same solution alone, is confirmed by them. None is tried
     where there is little doubt anyway.
@@ -169,7 +169,7 @@ def _doubt(reading: Reading, rules: _Rules, puzzle: Tokens) -> float:
 
 
 def _rival(reading: Reading, rules: _Rules, puzzle: Tokens, solution: Tokens) -> tuple[int, ...] | None:
-    """Cells where another answer differs from ``solution`` [81] that explains the picture nearly as well; None: none.
+    """Name the cells where another answer differs that explains the picture nearly as well; None: there is none.
 
     A digit that was misread, or written by hand and taken for print, makes a wrong answer where a printed one was
     missed, or taken for written. So each digit of ``puzzle`` [81] is taken away in turn: what else is an answer then is
@@ -192,7 +192,7 @@ def _rival(reading: Reading, rules: _Rules, puzzle: Tokens, solution: Tokens) ->
 
 
 def _evidence(reading: Reading) -> NDArray[np.float64]:
-    """Logarithm [81, 9] of how likely each cell looks as it does where the solution has each digit, up to a constant.
+    """Return the logarithm [81, 9] of how likely each cell looks so for each digit of a solution, up to a constant.
 
     What is printed is right; of what people write a share of ``_SLIP`` is wrong; a blank says nothing.
     """
@@ -204,14 +204,14 @@ def _evidence(reading: Reading) -> NDArray[np.float64]:
 
 
 def cell_text(reading: Reading, cell: int) -> str:
-    """A cell, what was read in it and how sure that is: ``row 2 column 4 read as 7 (83%)``."""
+    """Return a cell, what was read in it and how sure that is: ``row 2 column 4 read as 7 (83%)``."""
     digit = int(reading.digits[cell])
     read = str(digit) if digit else "a blank"
     return f"row {cell // SIDE + 1} column {cell % SIDE + 1} read as {read} ({reading.confidence[cell]:.0%})"
 
 
 def doubts_text(reading: Reading, verdict: Verdict) -> list[str]:
-    """Sentences on what a person should look at: cells in doubt, and digits that were left out."""
+    """Return sentences on what a person should look at: cells in doubt, and digits that were left out."""
     notes = []
     if verdict.repaired:
         assert verdict.puzzle is not None
@@ -228,7 +228,7 @@ def doubts_text(reading: Reading, verdict: Verdict) -> list[str]:
 
 
 def _without(reading: Reading, printed: Tokens) -> Reading:
-    """The reading with blanks, for certain, where ``printed`` [81] has one."""
+    """Return the reading with blanks, for certain, where ``printed`` [81] has one."""
     probabilities = reading.probabilities.copy()
     probabilities[printed == BLANK] = np.eye(probabilities.shape[1], dtype=np.float32)[0]
     return replace(reading, probabilities=probabilities)
@@ -265,7 +265,7 @@ def _repaired(
 
 
 def _weighed(reading: Reading) -> Reading:
-    """The reading with blanks as likely beforehand as they are in this grid, not as they were in training.
+    """Weigh the reading anew: blanks are as likely beforehand as they are in this grid, not as in training.
 
     A network's probabilities hold for its training's shares of the classes; Bayes' rule takes them to other shares
     (Saerens, Latinne and Decaestecker 2002, equation 2.4). A grid that is filled in by hand has hardly a blank.
@@ -277,22 +277,22 @@ def _weighed(reading: Reading) -> Reading:
 
 
 def tokens_of(digits: NDArray[np.uint8]) -> Tokens:
-    """Digits [81], 0 blank, as tokens."""
+    """Return digits [81], 0 blank, as tokens."""
     return (digits + BLANK).astype(np.uint8)
 
 
 class _WorkSpent(Exception):
-    """A reading has cost ``MAX_WORK``."""
+    """Says that a reading has cost ``MAX_WORK``."""
 
 
 class _Rules:
-    """Sudoku's rules, which count what they are asked."""
+    """Answers by Sudoku's rules, and counts what it is asked."""
 
     def __init__(self, task: Sudoku) -> None:
         self.task, self.left = task, MAX_WORK
 
     def solutions(self, tokens: Tokens, limit: int = 2) -> tuple[Tokens, bool]:
-        """Up to ``limit`` solutions [n, 81] of tokens [81], and whether the guesses did not suffice to find them."""
+        """Find up to ``limit`` solutions [n, 81] of tokens [81], and whether the guesses ended before the search."""
         found, guesses, exhausted = find_solutions(self.task, tokens, limit, max(0, min(MAX_NODES, self.left)))
         self.left -= 1 + guesses
         if self.left < 0:
@@ -301,7 +301,7 @@ class _Rules:
 
 
 def _solved(tokens: Tokens, rules: _Rules) -> tuple[Tokens | None, UserError | None]:
-    """The only solution [81] of tokens [81], or why they are no puzzle with exactly one."""
+    """Return the only solution [81] of tokens [81], or why they are no puzzle with exactly one."""
     try:
         rules.task.check_givens(tokens)
         givens = int((tokens >= FIRST_DIGIT).sum())
@@ -367,7 +367,7 @@ def _repairs(
 
 
 def _changes(reading: Reading, limit: float) -> list[_Change]:
-    """Every other reading of a single cell that costs ``limit`` nats at most, cheapest first."""
+    """Return every other reading of a single cell that costs ``limit`` nats at most, cheapest first."""
     probabilities = reading.probabilities.copy()
     # what looks like every digit a little is a smudge rather than any of them
     blanks = float((reading.digits == 0).mean())  # in a grid that is filled in there is hardly one
@@ -393,7 +393,7 @@ class _Clashes:
         ]
 
     def first(self, changed: dict[int, int]) -> tuple[int, int] | None:
-        """A clash when cells have the digits of ``changed``; None where there is none."""
+        """Return a clash when cells have the digits of ``changed``; None where there is none."""
         for pair in self._pairs:
             if pair[0] not in changed and pair[1] not in changed:
                 return pair

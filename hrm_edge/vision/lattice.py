@@ -25,24 +25,24 @@ _CLEARLY = 1.4  # times darker than what is beside it
 
 
 def square(span: float, margin: float) -> Floats:
-    """Corners [4, 2] of the grid in a rectified picture, clockwise from the top left."""
+    """Return corners [4, 2] of the grid in a rectified picture, clockwise from the top left."""
     low, high = margin, margin + span
     return np.array([[low, low], [high, low], [high, high], [low, high]], np.float32)
 
 
 def lattice_points(side: int, span: float, margin: float) -> Floats:
-    """Expected crossings [side + 1, side + 1, 2] in a rectified picture."""
+    """Return expected crossings [side + 1, side + 1, 2] in a rectified picture."""
     steps = margin + span / side * np.arange(side + 1, dtype=np.float32)
     return np.stack(np.meshgrid(steps, steps), axis=-1)
 
 
 def outline(mesh: Floats) -> Floats:
-    """Corners [4, 2] of crossings [n, n, 2], clockwise from the first."""
+    """Return corners [4, 2] of crossings [n, n, 2], clockwise from the first."""
     return np.ascontiguousarray(mesh[[0, 0, -1, -1], [0, -1, -1, 0]])
 
 
 def project(points: Floats, homography: NDArray[np.float64]) -> Floats:
-    """Points [..., 2] through a homography [3, 3]."""
+    """Map points [..., 2] through a homography [3, 3]."""
     flat = cv2.perspectiveTransform(points.reshape(-1, 1, 2).astype(np.float64), homography)
     return flat.reshape(points.shape).astype(np.float32)
 
@@ -67,7 +67,7 @@ class Rectified:
     """A part of a grey picture laid flat, and the dark ridges in it: a quadrilateral [4, 2], or along a mesh."""
 
     def __init__(self, gray: Gray, quad: Floats, mesh: Floats | None = None) -> None:
-        """``mesh``: crossings [n + 1, n + 1, 2] that are followed instead of straight lines; ``quad``: its outline."""
+        """Follow ``mesh``, crossings [n + 1, n + 1, 2], instead of straight lines; ``quad``: its outline."""
         self._homography = cv2.getPerspectiveTransform(square(SPAN, MARGIN), quad)
         size = SPAN + 2 * MARGIN + 1
         places = np.arange(size, dtype=np.float32) - MARGIN
@@ -87,7 +87,7 @@ class Rectified:
         self.horizontal = _lines(flat, along, across.T)
 
     def to_picture(self, points: Floats) -> Floats:
-        """Points [..., 2] of the flat picture in pixels of the picture."""
+        """Return points [..., 2] of the flat picture in pixels of the picture."""
         if self._map is None:
             return project(points, self._homography)
         flat = points.reshape(-1, 1, 2).astype(np.float32)
@@ -103,7 +103,7 @@ class Rectified:
         return float(0.5 * seen.mean() + 0.5 * weakest)
 
     def marks(self) -> tuple[int, int]:
-        """Separate dark marks: of the size of digits in a 9x9 grid, and of the size they would have in one of 3x3.
+        """Count separate dark marks: of the size of digits in a 9x9 grid, and of that in one of 3x3.
 
         The lines around the boxes do not count: they are often so much darker that no digit is a mark beside them.
         """
@@ -137,13 +137,13 @@ def _seen(ridge: Floats, side: int, reach: int) -> NDArray[np.bool_]:
 
 
 def _ridges(flat: Gray) -> Gray:
-    """Darkness of what is at most ``_THICK`` pixels high, uint8 as ``flat``."""
+    """Return darkness of what is at most ``_THICK`` pixels high, uint8 as ``flat``."""
     smooth = cv2.blur(flat, (3, 1))
     return np.asarray(cv2.morphologyEx(smooth, cv2.MORPH_BLACKHAT, np.ones((_THICK, 1), np.uint8)), np.uint8)
 
 
 def _lines(flat: Gray, ridges: Gray, crossing: Gray) -> Floats:
-    """Darkness of the horizontal lines of a rectified picture, as a share of the paper's brightness around them.
+    """Return darkness of the horizontal lines of a rectified picture, as a share of the paper's brightness around them.
 
     ``ridges``: of this direction, ``crossing``: of the other one, where a thick line that crosses hides this one. A
     place counts by the weakest of the ``_LONG`` pixels around it: a digit's strokes end before that, a line goes on.
@@ -189,7 +189,7 @@ _CUBIC = tuple((i, j) for i in range(4) for j in range(4) if i + j <= 3)
 
 
 def _offsets(horizontal: Floats, side: int, cells: int, powers: tuple[tuple[int, int], ...]) -> Floats:
-    """How far each crossing [line, place along it] lies below its expected place, in rectified pixels.
+    """Return how far each crossing [line, place along it] lies below its expected place, in rectified pixels.
 
     A polynomial of the place, fitted to the strongest ridge near every segment; segments that disagree lose weight.
     """

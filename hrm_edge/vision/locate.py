@@ -108,7 +108,7 @@ def look_further(image: Image) -> list[Grid]:
 
 
 def locate(image: Image, limit: int = 4, cut: bool = False, way: Way = WAYS[0]) -> list[Grid]:
-    """Grids of a BGR picture uint8 [h, w, 3], the best first: large, with all their lines. Empty: none.
+    """Locate grids of a BGR picture uint8 [h, w, 3], the best first: large, with all their lines. Empty: none.
 
     ``cut``: instead, what looks like a grid that the edge of the picture cuts off.
     """
@@ -121,7 +121,7 @@ def locate(image: Image, limit: int = 4, cut: bool = False, way: Way = WAYS[0]) 
 
 
 def _quickly(small: Gray, cut: bool) -> list[Grid]:
-    """Grids by the likeliest ways of finding them first, until there is a sure one."""
+    """Return grids by the likeliest ways of finding them first, until there is a sure one."""
     seen: list[Floats] = []
     found: list[Grid] = []
     for quads in _proposals(small):
@@ -139,7 +139,7 @@ def _quickly(small: Gray, cut: bool) -> list[Grid]:
 
 
 def _closely(small: Gray) -> list[Grid]:
-    """9x9 grids by every proposal, in a picture that has paper added around it; best first."""
+    """Return 9x9 grids by every proposal, in a picture that has paper added around it; best first."""
     padded, pad = _with_paper(small)
     height, width = small.shape
     whole = np.array([[0, 0], [width - 1, 0], [width - 1, height - 1], [0, height - 1]], np.float32) + pad
@@ -198,7 +198,7 @@ def _grids(small: Gray, quads: list[Floats]) -> list[Grid]:
 
 
 def _grid(small: Gray, quad: Floats) -> Grid | None:
-    """The grid that ``quad`` [4, 2] frames, its lines fitted; None where there are no such lines."""
+    """Return the grid that ``quad`` [4, 2] frames, its lines fitted; None where there are no such lines."""
     flat = Rectified(small, quad)
     large = cv2.contourArea(quad) > _LARGE * small.size
     for kind in _KINDS:
@@ -230,7 +230,7 @@ def refit(gray: Gray, grid: Grid) -> Grid | None:
 
 
 def _fitted(gray: Gray, quad: Floats, kind: _Kind, follow: bool = False) -> Grid | None:
-    """The grid near ``quad`` [4, 2]; ``follow``: also along lines that are bent far, which takes its time."""
+    """Return the grid near ``quad`` [4, 2]; ``follow``: also along lines that are bent far, which takes its time."""
     mesh = fit_mesh(gray, quad, kind.lines, kind.cells)
     corners = outline(mesh)
     flat = Rectified(gray, corners)
@@ -251,13 +251,13 @@ def _fitted(gray: Gray, quad: Floats, kind: _Kind, follow: bool = False) -> Grid
 
 
 def _slimness(quad: Floats) -> float:
-    """Longest to shortest side; a square seen from 45 degrees has about 1.5."""
+    """Return longest to shortest side; a square seen from 45 degrees has about 1.5."""
     sides = np.linalg.norm(quad - np.roll(quad, 1, axis=0), axis=1)
     return float(sides.max() / max(1e-6, sides.min()))
 
 
 def _around_boxes(small: Gray, quads: list[Floats]) -> list[Floats]:
-    """Quadrilaterals of grids of which one of ``quads`` might be a box, as far as they lie in the picture."""
+    """Return quadrilaterals of grids of which one of ``quads`` might be a box, as far as they lie in the picture."""
     found = []
     height, width = small.shape
     box = np.array([[0, 0], [1, 0], [1, 1], [0, 1]], np.float32)
@@ -276,7 +276,7 @@ def _around_boxes(small: Gray, quads: list[Floats]) -> list[Floats]:
 
 
 def _proposals(small: Gray, boxes: bool = False) -> Iterator[list[Floats]]:
-    """Lists of quadrilaterals, likelier ways of finding them first; ``boxes``: see :func:`_quads`."""
+    """Return lists of quadrilaterals, likelier ways of finding them first; ``boxes``: see :func:`_quads`."""
     smooth = cv2.GaussianBlur(small, (3, 3), 0)
     for block, offset in ((31, 8), (15, 4), (61, 6), (11, 2)):
         ink = cv2.adaptiveThreshold(smooth, 255, cv2.ADAPTIVE_THRESH_MEAN_C, cv2.THRESH_BINARY_INV, block, offset)
@@ -291,7 +291,7 @@ def _proposals(small: Gray, boxes: bool = False) -> Iterator[list[Floats]]:
 
 
 def _quads(ink: Gray, boxes: bool) -> list[Floats]:
-    """Quadrilaterals [4, 2] around the large connected parts of a picture of ink, largest first.
+    """Return quadrilaterals [4, 2] around the large connected parts of a picture of ink, largest first.
 
     ``boxes``: also the least rectangles around them: without its frame a grid has no corners.
     """
@@ -311,7 +311,7 @@ def _quads(ink: Gray, boxes: bool) -> list[Floats]:
 
 
 def _four_corners(hull: NDArray[np.int32]) -> Floats | None:
-    """The quadrilateral nearest to a hull, clockwise from the top left as seen; None where it is no such shape."""
+    """Return the quadrilateral nearest to a hull, clockwise from the top left; None where its shape is another."""
     length, area = cv2.arcLength(hull, True), cv2.contourArea(hull)
     for share in (0.01, 0.02, 0.03, 0.05, 0.08, 0.12):
         polygon = cv2.approxPolyDP(hull, share * length, True)
@@ -323,7 +323,7 @@ def _four_corners(hull: NDArray[np.int32]) -> Floats | None:
 
 
 def clockwise(corners: Floats) -> Floats:
-    """Corners [4, 2] of a convex quadrilateral clockwise, the first being the top left as seen."""
+    """Return corners [4, 2] of a convex quadrilateral clockwise, the first being the top left as seen."""
     centre = corners.mean(axis=0)
     angles = np.arctan2(corners[:, 1] - centre[1], corners[:, 0] - centre[0])  # y points down: rising is clockwise
     ordered = corners[np.argsort(angles)]
@@ -331,7 +331,7 @@ def clockwise(corners: Floats) -> Floats:
 
 
 def _distinct(grids: list[Grid]) -> list[Grid]:
-    """The best of each set of overlapping grids, best first; of two good ones the larger is better."""
+    """Return the best of each set of overlapping grids, best first; of two good ones the larger is better."""
     kept: list[Grid] = []
     for grid in sorted(grids, key=_rank, reverse=True):
         if all(_overlap(grid, other) < _OVERLAP for other in kept):
@@ -340,7 +340,7 @@ def _distinct(grids: list[Grid]) -> list[Grid]:
 
 
 def _rank(grid: Grid) -> float:
-    """A part of a grid, 6x6 cells say, looks like a grid too: size counts."""
+    """Rank by size too: a part of a grid, 6x6 cells say, looks like a grid."""
     return grid.score * grid.area**0.35
 
 
@@ -350,6 +350,6 @@ def _overlap(one: Grid, other: Grid) -> float:
 
 
 def _rescaled(grid: Grid, scale: float) -> Grid:
-    """A grid of the reduced picture in pixels of the full one."""
+    """Return a grid of the reduced picture in pixels of the full one."""
     corners, mesh = ((points + 0.5) / scale - 0.5 for points in (grid.corners, grid.mesh))
     return replace(grid, corners=corners.astype(np.float32), mesh=mesh.astype(np.float32))

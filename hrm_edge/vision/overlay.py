@@ -31,7 +31,7 @@ def draw_answer(image: Image, grid: Grid, givens: Tokens, answer: Tokens, color:
 
 
 def draw_result(image: Image, grid: Grid, verdict: Verdict, answer: Tokens) -> None:
-    """The verified ``answer`` [81] into what was read as blank, and frames around what a person should look at.
+    """Draw the verified ``answer`` [81] into blank cells, and frames around what a person should look at.
 
     A digit that was left out stays as it is where it is right; a wrong one is framed, and the right one stands over it.
     """
@@ -47,7 +47,7 @@ def draw_result(image: Image, grid: Grid, verdict: Verdict, answer: Tokens) -> N
 
 
 def _frame(image: Image, grid: Grid, cell: int, color: Color) -> None:
-    """A frame just inside a cell."""
+    """Draw a frame just inside a cell."""
     row, column = divmod(cell, grid.side)
     corners = grid.mesh[[row, row, row + 1, row + 1], [column, column + 1, column + 1, column]]
     inner = corners + (corners.mean(axis=0) - corners) * 0.16
@@ -56,7 +56,7 @@ def _frame(image: Image, grid: Grid, cell: int, color: Color) -> None:
 
 
 def draw_outline(image: Image, grid: Grid, color: Color) -> None:
-    """The border of a grid, along its paper, into ``image`` itself."""
+    """Draw the border of a grid, along its paper, into ``image`` itself."""
     mesh = grid.mesh
     border = np.concatenate([mesh[0], mesh[1:, -1], mesh[-1, -2::-1], mesh[-2:0:-1, 0]])
     points = np.rint(border * 8).astype(np.int32)
@@ -93,7 +93,7 @@ def _stamp(image: Image, coverage: Gray, corners: Floats, color: Color) -> None:
 
 
 def draw_text(image: Image, text: str, color: Color) -> None:
-    """A line of text on a dark band at the bottom of ``image`` itself; what does not fit is made smaller."""
+    """Draw a line of text on a dark band at the bottom of ``image`` itself; what does not fit is made smaller."""
     height, width = image.shape[:2]
     scale = max(0.4, height / 800)
     font, margin = cv2.FONT_HERSHEY_SIMPLEX, round(14 * scale)

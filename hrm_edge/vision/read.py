@@ -76,7 +76,7 @@ class Reader:
         return Reading(turned(grid, orientation), np.exp(scores), orientation, written)
 
     def directions(self, image: Image, grid: Grid) -> list[Reading]:
-        """:meth:`read` in the directions that may be right, the clearest first: one where a sample of cells is clear.
+        """Yield :meth:`read` in the directions that may be right, the clearest first.
 
         Elsewhere all four.
         """
@@ -119,14 +119,14 @@ class Reader:
 
 
 def _cells(image: Image, grid: Grid) -> Floats:
-    """Cells [81, 32, 32] of a grid as seen; ``UserError`` where it is not 9x9."""
+    """Return cells [81, 32, 32] of a grid as seen; ``UserError`` where it is not 9x9."""
     if grid.side != SIDE:
         raise UserError(f"this is a {grid.side}x{grid.side} grid, only 9x9 grids are read", "show a 9x9 Sudoku")
     return cut_cells(cv2.cvtColor(image, cv2.COLOR_BGR2GRAY), grid.mesh)
 
 
 def _upright(cells: Floats, degrees: int) -> Floats:
-    """Cells [81, 32, 32] of a puzzle that is turned clockwise, in its own order and upright."""
+    """Return cells [81, 32, 32] of a puzzle that is turned clockwise, in its own order and upright."""
     steps = degrees // 90
     ordered = np.rot90(cells.reshape(SIDE, SIDE, CELL, CELL), steps, (0, 1))
     return np.ascontiguousarray(np.rot90(ordered, steps, (2, 3)).reshape(SIDE * SIDE, CELL, CELL))

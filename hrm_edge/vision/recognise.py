@@ -33,7 +33,7 @@ class Recognised:
 
 
 def recognise(image: Image, reader: Reader, task: Sudoku) -> Recognised:
-    """The puzzle of a BGR picture uint8 [h, w, 3]: the first grid, best first, that the rules accept, else the first.
+    """Read the puzzle of a BGR picture uint8 [h, w, 3]: its best grid that the rules accept, else the first.
 
     Raises ``UserError`` where there is no whole 9x9 grid. A reading that is no puzzle raises nothing: see ``verdict``.
     """
@@ -64,7 +64,7 @@ def recognise(image: Image, reader: Reader, task: Sudoku) -> Recognised:
 
 
 def _grids(image: Image) -> list[Grid]:
-    """The 9x9 grids of a picture; ``UserError`` where it shows a board of another size."""
+    """Return the 9x9 grids of a picture; ``UserError`` where it shows a board of another size."""
     found = locate(image)
     grids = [grid for grid in found if grid.side == SIDE]
     if any(grid.lines == SIDE for grid in grids):

@@ -29,7 +29,7 @@ Size = tuple[int, int]  # width, height in pixels
 
 
 def open_source(text: str, size: Size, dev: Path = Path("/dev")) -> Source:
-    """The source that ``text`` names, not opened yet.
+    """Return the source that ``text`` names, not opened yet.
 
     ``size``: asked of a camera, which may choose another. Raises ``UserError`` where ``text`` names nothing.
     """
@@ -56,7 +56,7 @@ def open_source(text: str, size: Size, dev: Path = Path("/dev")) -> Source:
 
 
 def cameras(dev: Path = Path("/dev")) -> list[str]:
-    """The V4L2 devices of this machine, by number."""
+    """Return the V4L2 devices of this machine, by number."""
     found = [(int(path.name[5:]), path) for path in dev.glob("video*") if path.name[5:].isdecimal()]
     return [str(path) for _, path in sorted(found)]
 
@@ -133,11 +133,11 @@ class PictureFeed:
         return self._image
 
     def close(self) -> None:
-        """Nothing is open."""
+        """Do nothing: nothing is open."""
 
 
 def csi_pipeline(sensor: int, size: Size, fps: int = 30) -> str:
-    """GStreamer's words for a Jetson's CSI sensor; its ISP converts, and only the newest frame is kept."""
+    """Return the GStreamer pipeline of a Jetson's CSI sensor; its ISP converts, and only the newest frame is kept."""
     width, height = size
     return (
         f"nvarguscamerasrc sensor-id={sensor} ! "
@@ -203,7 +203,7 @@ def _busy(path: Path, holders: list[str]) -> UserError:
 
 
 def users_of(path: Path) -> list[str]:
-    """Other processes that hold ``path`` open, as far as we may see: ``name (pid)``."""
+    """Return other processes that hold ``path`` open, as far as we may see: ``name (pid)``."""
     found = []
     target = os.path.realpath(path)
     for process in Path("/proc").glob("[0-9]*"):

@@ -46,7 +46,7 @@ class Tracker:
         self._misses = 0
 
     def update(self, image: Image, now_s: float | None = None) -> Grid | None:
-        """The grid in BGR ``image`` uint8 [h, w, 3], or None. ``now_s``: seconds of any clock that goes on.
+        """Return the grid in BGR ``image`` uint8 [h, w, 3], or None. ``now_s``: seconds of any clock that goes on.
 
         Its first corner stays at the same corner of the paper, however that turns.
         """
@@ -86,14 +86,14 @@ class Tracker:
         return True
 
     def _next_way(self) -> Way:
-        """The way that worked last; now and then, where nothing is found, another one in its turn."""
+        """Return the way that worked last; now and then, where nothing is found, another one in its turn."""
         turn, rest = divmod(self._misses, _OTHER_WAY_EVERY)
         self._misses += 1
         others = [way for way in WAYS if way != self._way]
         return self._way if not turn or rest or self.other_side is not None else others[(turn - 1) % len(others)]
 
     def _carried(self, gray: Gray) -> Grid | None:
-        """The last grid where its points have gone; None where they do not move together."""
+        """Return the last grid where its points have gone; None where they do not move together."""
         if self._grid is None or self._before is None or self._before.shape != gray.shape:
             return None
         inside = np.zeros_like(gray)
@@ -119,13 +119,13 @@ def _with_mesh(grid: Grid, mesh: Floats) -> Grid:
 
 
 def _overlap(one: Grid, other: Grid) -> float:
-    """Shared area as a share of the smaller one."""
+    """Return shared area as a share of the smaller one."""
     shared, _ = cv2.intersectConvexConvex(one.corners, other.corners)
     return float(shared) / max(1.0, min(one.area, other.area))
 
 
 def _aligned(grid: Grid, last: Grid) -> Grid:
-    """``grid`` with its corners in the order of ``last``."""
+    """Return ``grid`` with its corners in the order of ``last``."""
     return min(
         (turned(grid, degrees) for degrees in TURNS), key=lambda g: float(np.abs(g.corners - last.corners).sum())
     )
@@ -139,12 +139,12 @@ def _smoothed(grid: Grid, last: Grid) -> Grid:
 
 
 def _reduced(image: Image) -> tuple[Gray, float]:
-    """The picture in gray, at most ``WORK_SIDE`` pixels long, and by how much it was reduced."""
+    """Return the picture in gray, at most ``WORK_SIDE`` pixels long, and by how much it was reduced."""
     scale = min(1.0, WORK_SIDE / max(image.shape[:2]))
     gray = cv2.cvtColor(image, cv2.COLOR_BGR2GRAY)
     return (cv2.resize(gray, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA) if scale < 1 else gray), scale
 
 
 def _scaled(grid: Grid, factor: float) -> Grid:
-    """Pixel centres are at whole numbers, so it is the edges that scale."""
+    """Scale coordinates: pixel centres are at whole numbers, so it is the edges that scale."""
     return grid if factor == 1 else _with_mesh(grid, ((grid.mesh + 0.5) * factor - 0.5).astype(np.float32))

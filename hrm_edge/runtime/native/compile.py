@@ -19,14 +19,14 @@ HINT = "install a C++ compiler (Debian, Ubuntu: sudo apt install g++), or use --
 
 
 def compiler() -> str | None:
-    """The C++ compiler: $CXX, or the first of the usual names."""
+    """Return the C++ compiler: $CXX, or the first of the usual names."""
     named = os.environ.get("CXX")
     names = (named,) if named else ("c++", "g++", "clang++")
     return next((found for name in names if (found := shutil.which(name))), None)
 
 
 def library() -> ctypes.CDLL:
-    """The compiled step. The first call on a machine takes ten seconds.
+    """Load the compiled step, compiled when first asked for, which takes ten seconds.
 
     Raises ``UserError`` where there is no compiler, or where it refuses.
     """

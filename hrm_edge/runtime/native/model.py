@@ -87,7 +87,7 @@ class _Tensors:
 
 
 def model_of(spec: ModelSpec, tensors: Mapping[str, NDArray[Any]], path: Path) -> tuple[Model, list[Any]]:
-    """The C structure, and what must live as long as it is read; ``path``: of the tensors, for messages.
+    """Return the C structure, and what must live as long as it is read; ``path``: of the tensors, for messages.
 
     Raises ``UserError`` where a tensor is missing or is not of the model's shape.
     """
@@ -106,7 +106,7 @@ def model_of(spec: ModelSpec, tensors: Mapping[str, NDArray[Any]], path: Path) -
 
 
 def seen_by_heads(spec: ModelSpec) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
-    """Positions that a head's query sees [H, T, most], and how many of them [H]; 0: all T."""
+    """Return positions that a head's query sees [H, T, most], and how many of them [H]; 0: all T."""
     t = spec.total_len
     groups: list[list[list[int]]] = []
     if spec.grid_heads:
@@ -180,7 +180,7 @@ def _arrays(spec: ModelSpec, read: _Tensors) -> dict[str, NDArray[Any]]:
 
 
 def _norms(spec: ModelSpec) -> list[str]:
-    """Names of LayerNorm's tensors in the order of ``HrmModel.norms``."""
+    """Return names of LayerNorm's tensors in the order of ``HrmModel.norms``."""
     levels = (("L_level", spec.l_layers), ("H_level", spec.h_layers))
     layers = [
         f"{level}.layers.{i}.{norm}" for level, n in levels for i in range(n) for norm in ("attn_norm", "mlp_norm")

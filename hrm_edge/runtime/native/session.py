@@ -36,7 +36,7 @@ VALUES = {  # of the fields that choose a function
 
 
 def why_unsupported(manifest: Manifest) -> str | None:
-    """Why our own code does not run the artifact, or None."""
+    """Return why our own code does not run the artifact, or None."""
     spec = manifest.spec
     fields = type(spec).model_fields
     chosen = {name: getattr(spec, name) for name in fields if name not in FOLLOWED or name in VALUES}

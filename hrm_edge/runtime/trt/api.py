@@ -60,7 +60,7 @@ def find_api(name: Runtime | None = None) -> Api:
 
 
 def _full_version(module: Any, maps: Path) -> str:
-    """``__version__``, completed by the library's build number where the package leaves it out (JetPack's does)."""
+    """Return ``__version__``, with the library's build number where the package leaves it out (JetPack's does)."""
     version = str(module.__version__)
     if version.count(".") >= 3 or not maps.exists():
         return version
@@ -89,7 +89,7 @@ class Messages:
 
 
 def logger_for(api: Api, messages: Messages) -> Any:
-    """A logger of the module that writes into ``messages``; the caller keeps it alive."""
+    """Return a logger of the module that writes into ``messages``; the caller keeps it alive."""
     base: Any = api.module.ILogger
     serious = (base.INTERNAL_ERROR, base.ERROR)
 

@@ -62,7 +62,7 @@ class BuildOptions:
 
 
 def workspace_mib(asked: int | None, available: int) -> int:
-    """MiB that the builder may use: what was asked for, else the largest step under half of MemAvailable.
+    """Return MiB that the builder may use: what was asked for, else the largest step under half of MemAvailable.
 
     Steps, so that the same machine gives the same engine although its free memory changes from day to day.
     Raises ``UserError`` when more is asked for than the share that is safe.
@@ -111,7 +111,7 @@ def plan_identity(manifest: Manifest, options: BuildOptions) -> Identity:
 
 
 def find_gpu_or_targets(api: Api) -> Any:
-    """This machine's GPU; where there is none, what can be built without."""
+    """Return this machine's GPU; where there is none, what can be built without."""
     try:
         return find_gpu()
     except UserError as error:
@@ -196,7 +196,7 @@ def run_worker(request: Request, on_message: OnMessage) -> dict[str, Any]:
 
 
 def _heard(line: str, begun: float, on_message: OnMessage) -> dict[str, Any] | None:
-    """A line of the worker: the result, or None for progress and for what a native library prints."""
+    """Parse a line of the worker: its result, or None for progress and for what a native library prints."""
     try:
         document = json.loads(line)
     except ValueError:
@@ -213,7 +213,7 @@ def _heard(line: str, begun: float, on_message: OnMessage) -> dict[str, Any] | N
 
 
 def _died(code: int, errors: str, request: Request) -> UserError:
-    """The worker ended without a word."""
+    """Return the error of a worker that ended without a result."""
     if code == -signal.SIGKILL:
         problem, hint = out_of_memory("the kernel killed the builder (see dmesg)", request.options)
         return UserError(problem, hint)

@@ -26,7 +26,7 @@ def cache_folder() -> Path:
 
 
 def find(identity: Identity, *, module: bool = False) -> tuple[Path, Engine] | None:
-    """(folder, sidecar) of the cached engine with this identity; one that is torn is removed and counts as none.
+    """Return (folder, sidecar) of the cached engine with this identity; a torn one is removed and counts as none.
 
     ``module``: one that was saved as a torch module too; otherwise the sidecar speaks of none.
     """
@@ -70,7 +70,7 @@ def place_engine(source: Path, engine: Engine, folder: Path) -> None:
 
 
 def timing_cache(identity: Identity) -> Path | None:
-    """Where measured kernels of this TensorRT and GPU are kept; None for engines that are built without a GPU."""
+    """Return where measured kernels of this TensorRT and GPU are kept; None for engines built without a GPU."""
     if identity.device is None:
         return None
     name = re.sub(r"[^A-Za-z0-9.]+", "-", f"{identity.runtime}-{identity.tensorrt}-{identity.device}")

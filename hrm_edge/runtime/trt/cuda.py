@@ -41,10 +41,10 @@ class Cuda(Protocol):
     """The stream, as TensorRT wants it."""
 
     def allocate(self, nbytes: int) -> Memory:
-        """Device memory, zeroed."""
+        """Allocate device memory, zeroed."""
 
     def pinned(self, nbytes: int) -> NDArray[np.uint8]:
-        """Page-locked host memory, zeroed."""
+        """Allocate page-locked host memory, zeroed."""
 
     def upload(self, to: Memory, source: Host) -> None: ...
 
@@ -55,7 +55,7 @@ class Cuda(Protocol):
     def synchronize(self) -> None: ...
 
     def record(self, work: Launch) -> Launch | None:
-        """What ``work`` queues, as one graph: recorded, not run; the result launches it. None: there are no graphs."""
+        """Record what ``work`` queues as a graph, without running it; the result launches it. None: no graphs here."""
 
 
 class CudaPython:
@@ -95,7 +95,7 @@ class CudaPython:
         return f"{number // 1000}.{number % 1000 // 10}"
 
     def versions(self) -> dict[str, str]:
-        """The CUDA that the binding is made for, and the newest one that the driver runs."""
+        """Return the CUDA that the binding is made for, and the newest one that the driver runs."""
         return {"runtime": self._version("cudaRuntimeGetVersion"), "driver": self._version("cudaDriverGetVersion")}
 
     def allocate(self, nbytes: int) -> Memory:
@@ -227,7 +227,7 @@ class Torch:
 
 
 def find_cuda() -> Cuda:
-    """The first of the three that works here; raises ``UserError`` naming the package to install."""
+    """Return the first of the three that works here; raises ``UserError`` naming the package to install."""
     torch = sys.modules.get("torch")
     if torch is not None and torch.cuda.is_available():
         return Torch(torch)

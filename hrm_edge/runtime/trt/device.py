@@ -27,7 +27,7 @@ class Gpu:
 
 
 def find_gpu(library: Any = None) -> Gpu:
-    """The first GPU; ``library``: libcuda's functions, loaded by default. Raises ``UserError`` where there is none."""
+    """Return the first GPU; ``library``: libcuda's functions, loaded by default. ``UserError``: there is none."""
     hint = "run it on the machine with the NVIDIA GPU, or use ONNX Runtime: --backend onnxruntime"
     if library is None:
         try:
@@ -57,7 +57,7 @@ def find_gpu(library: Any = None) -> Gpu:
 
 
 def l4t_release(path: Path = Path("/etc/nv_tegra_release")) -> str | None:
-    """``36.4.3`` on a Jetson with that release, None elsewhere."""
+    """Return ``36.4.3`` on a Jetson with that release, None elsewhere."""
     if not path.is_file():
         return None
     found = re.search(r"R(\d+) .*REVISION: ([\d.]+)", path.read_text(errors="replace"))
@@ -65,12 +65,12 @@ def l4t_release(path: Path = Path("/etc/nv_tegra_release")) -> str | None:
 
 
 def platform_name() -> str:
-    """``linux-x86_64``, ``linux-aarch64``."""
+    """Return ``linux-x86_64``, ``linux-aarch64``."""
     return f"{platform.system()}-{platform.machine()}".lower()
 
 
 def memory_available(path: Path = Path("/proc/meminfo")) -> int:
-    """Bytes that programs can still take without swapping (the kernel's MemAvailable)."""
+    """Return bytes that programs can still take without swapping (the kernel's MemAvailable)."""
     found = re.search(r"^MemAvailable:\s+(\d+) kB", path.read_text(), re.MULTILINE)
     if found is None:
         raise UserError(f"{path} has no MemAvailable", "Linux 3.14 or newer has it; or name --workspace")

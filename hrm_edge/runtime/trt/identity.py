@@ -81,7 +81,7 @@ class Identity(_Closed):
     plugin: dict[str, Any] | None
 
     def key(self) -> str:
-        """Of the engine cache."""
+        """Return the key of the engine cache."""
         return hashlib.sha256(_canonical(self.model_dump(mode="json"))).hexdigest()[:24]
 
 
@@ -132,7 +132,7 @@ class Engine(_Closed):
     """The latest for every GPU and backend."""
 
     def parity_on(self, device: str, backend: str) -> EngineParity | None:
-        """What was measured there."""
+        """Return what was measured on that GPU."""
         found = () if self.parity == "not measured" else self.parity
         return next((one for one in found if (one.device, one.backend) == (device, backend)), None)
 
@@ -152,7 +152,7 @@ def _canonical(value: Any) -> bytes:
 
 
 def calibration_sha256(manifest: Manifest) -> str | None:
-    """Of all that the manifest says about quantization (set, observer, scales); None where nothing is quantized."""
+    """Hash all that the manifest says about quantization (set, observer, scales); None where nothing is quantized."""
     record = manifest.quantization
     return hashlib.sha256(_canonical(record)).hexdigest() if record else None
 
@@ -167,7 +167,7 @@ class Machine:
     def identity(
         self, manifest: Manifest, options: Options, sms: tuple[int, ...], plugin: dict[str, Any] | None
     ) -> Identity:
-        """Of an engine built here; with ``sms`` it depends on the architectures, not on the GPU at hand."""
+        """Return an engine's identity; with ``sms`` it depends on the architectures, not on the GPU at hand."""
         gpu = None if sms else self.gpu
         assert sms or gpu is not None
         return Identity(
@@ -187,7 +187,7 @@ class Machine:
 
 
 def differences(identity: Identity, machine: Machine, manifest: Manifest) -> list[tuple[str, Any, Any]]:
-    """(field, the engine's value, the value here) of all that make the engine invalid here, most telling first."""
+    """List (field, the engine's value, the value here) of all that make the engine invalid here, most telling first."""
     gpu = machine.gpu
     here: dict[str, Any] = {
         "runtime": machine.api.name,
@@ -214,12 +214,12 @@ def differences(identity: Identity, machine: Machine, manifest: Manifest) -> lis
 
 
 def rebuild(folder: Path) -> str:
-    """The command that makes a valid engine of an engine's folder."""
+    """Return the command that makes a valid engine of an engine's folder."""
     return f"build it here: hrm-edge export {folder} --out {folder}-here --backend tensorrt"
 
 
 def rebuild_module(folder: Path, precision: Precision) -> str:
-    """The same of a torch module; of another precision than float32 it is made from the model that the artifact was."""
+    """Return the command for a torch module; in a lower precision it is made from the float32 model of the artifact."""
     model, flag = (folder, "") if precision == "fp32" else ("MODEL", f" --{precision}")
     return f"build it here: hrm-edge export {model} --out {folder}-here{flag} --backend torch-tensorrt --module"
 
@@ -237,13 +237,13 @@ def read_engine(folder: Path) -> Engine:
 
 
 def opened_by(session: Any) -> Opened | None:
-    """The engine that a session runs; None where it runs none."""
+    """Return the engine that a session runs; None where it runs none."""
     found: Opened | None = getattr(session, "opened", None)
     return found
 
 
 def known_parity(session: Any) -> EngineParity | None:
-    """What the sidecar says of this GPU; None also where the session runs no engine."""
+    """Return what the sidecar records for this GPU; None also where the session runs no engine."""
     opened = opened_by(session)
     return None if opened is None else opened.engine.parity_on(opened.device, session.backend)
 
@@ -257,7 +257,7 @@ def record_parity(opened: Opened, found: EngineParity) -> None:
 
 
 def verify_module(folder: Path, engine: Engine) -> None:
-    """The torch module's bytes against the sidecar; raises ``UserError`` where it is missing, torn or changed."""
+    """Verify the torch module's bytes by the sidecar; raises ``UserError`` where it is missing, torn or changed."""
     again = rebuild_module(folder, engine.identity.options.precision)
     if engine.module is None:
         raise UserError(f"{folder} holds no torch module: its engine was built without --module", again)

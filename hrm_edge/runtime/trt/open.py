@@ -38,7 +38,7 @@ TENSOR_NAMES: dict[Frontend, dict[str, str]] = {  # of step_io → of the engine
 def open_engine(
     folder: Path, manifest: Manifest, *, api: Api | None = None, gpu: Gpu | None = None, cuda: Cuda | None = None
 ) -> TrtSession:
-    """The session of an artifact folder with an engine in it; ``api``, ``gpu``, ``cuda``: this machine's by default.
+    """Open a session of an artifact folder with an engine; ``api``, ``gpu``, ``cuda``: this machine's by default.
 
     Raises ``UserError`` naming what is missing, torn, or different from where the engine was built.
     """
@@ -70,7 +70,7 @@ def open_engine(
 
 
 def built_before(folder: Path, manifest: Manifest) -> Path:
-    """The cached engine that ``export --backend tensorrt`` would give here by default; else ``folder`` as it is."""
+    """Return the cached engine that ``export --backend tensorrt`` would use here, else ``folder``."""
     found = cache.find(plan_identity(manifest, BuildOptions()))
     return found[0] if found is not None else folder
 
@@ -78,7 +78,7 @@ def built_before(folder: Path, manifest: Manifest) -> Path:
 def _check_tensors(
     plan: Any, api: Api, manifest: Manifest, dtype: np.dtype[Any], folder: Path, names: dict[str, str]
 ) -> None:
-    """Names, types and shapes of the engine against ``step_io``."""
+    """Compare names, types and shapes of the engine with ``step_io``."""
     trt, table = api.module, step_io(manifest.spec)
     kinds = {"int32": trt.int32, "float32": trt.float32, "carry": trt.float16 if dtype == np.float16 else trt.float32}
     found = [plan.get_tensor_name(index) for index in range(plan.num_io_tensors)]

@@ -12,7 +12,7 @@ from hrm_edge.runtime.trt.api import Api
 
 
 def find_attention(path: Path | None = None) -> Path:
-    """A folder of kernels (for the plugin in Python) as given, else the library: the one given, or the installed."""
+    """Return the folder of kernels (for the plugin in Python), else the library: as given, or as installed."""
     if path is not None and (path / "kernels.json").is_file():
         return path
     return find_library(path)
@@ -31,5 +31,5 @@ def load_attention(api: Api, path: Path, expected: dict[str, Any] | None = None)
 
 
 def plugin_identity() -> dict[str, Any]:
-    """What an engine depends on of the plugin: its interface; the kernels themselves stay outside the engine."""
+    """Return what an engine depends on of the plugin: its interface. The kernels themselves stay outside the engine."""
     return {"name": NAME, "version": VERSION, "namespace": NAMESPACE, "abi": ABI}

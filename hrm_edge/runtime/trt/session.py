@@ -29,7 +29,7 @@ _START_ROWS = 64  # copies of the initial state that are kept on the device: a r
 
 
 def padded(batch: int, most: int) -> int:
-    """The batch that is run for ``batch`` slots: 1, 2, 3, 4, 6, 8, 12, 16, … up to ``most``.
+    """Return the batch that is run for ``batch`` slots: 1, 2, 3, 4, 6, 8, 12, 16, … up to ``most``.
 
     Few sizes, because each has a graph of its own; at most a third of the rows are idle, and their results are unread.
     """
@@ -40,7 +40,7 @@ def padded(batch: int, most: int) -> int:
 
 
 def runs(rows: NDArray[np.int64]) -> Iterator[tuple[int, int, int]]:
-    """(first position, first row, length) of stretches that one copy serves: rows that follow each other, or FRESH."""
+    """Return (first position, first row, length) of stretches that one copy serves: consecutive rows, or FRESH."""
     begin = 0
     for end in range(1, len(rows) + 1):
         if end < len(rows) and (rows[end] == rows[end - 1] + 1 if rows[begin] != FRESH else rows[end] == FRESH):
@@ -99,7 +99,7 @@ class DeviceLogits:
         return self._batch
 
     def __getitem__(self, rows: Any, /) -> NDArray[np.float32]:
-        """The logits [K, S, V] of some slots; ``rows``: a slice, indices or a mask."""
+        """Return the logits [K, S, V] of some slots; ``rows``: a slice, indices or a mask."""
         if self._serial != self._slots.serial:
             raise ValueError("these logits are of a step before the last")
         wanted = np.arange(self._batch)[rows]
@@ -123,7 +123,7 @@ class TrtSession:
     def __init__(
         self, engine: Any, manifest: Manifest, state: State, cuda: Cuda, identity: Identity, names: dict[str, str]
     ) -> None:
-        """``names``: of ``step_io`` → the engine's, where they differ."""
+        """Map ``names`` of ``step_io`` to the engine's, where they differ."""
         self._names = names
         self.spec = manifest.spec
         self.backend = f"{identity.runtime}-cuda"
@@ -153,7 +153,7 @@ class TrtSession:
         return memory
 
     def _slots(self, batch: int) -> Slots:
-        """Buffers for ``batch`` slots: idle ones that are large enough, or new ones."""
+        """Return buffers for ``batch`` slots: idle ones that are large enough, or new ones."""
         capacity = padded(batch, self.max_batch)
         for slots in self.idle:
             if slots.capacity >= capacity:
@@ -175,7 +175,7 @@ class TrtSession:
         return Slots(capacity, {name: allocate(name) for name in own}, (first, second), host)
 
     def levels(self, slots: Slots, batch: int) -> list[NDArray[Any]]:
-        """z_h and z_l [batch, T, D], copied to the host."""
+        """Return z_h and z_l [batch, T, D], copied to the host."""
         found = [np.zeros((batch, *self._shapes[name]), self._dtypes[name]) for name in _CARRY]
         for host, name in zip(found, _CARRY, strict=True):
             self.cuda.download(host, slots.carry[slots.front][name])

@@ -60,7 +60,7 @@ def say(**document: Any) -> None:
 
 
 def parse(api: Api, builder: Any, request: Request, logger: Any) -> tuple[Any, Any]:
-    """(network, parser) of the step; an operator that the target refuses is an error that names the node."""
+    """Parse the step: (network, parser); an operator that the target refuses is an error that names the node."""
     trt = api.module
     strongly = getattr(trt.NetworkDefinitionCreationFlag, "STRONGLY_TYPED", None)  # always on where it is not a flag
     network = builder.create_network(0 if strongly is None else 1 << int(strongly))
@@ -74,7 +74,7 @@ def parse(api: Api, builder: Any, request: Request, logger: Any) -> tuple[Any, A
 
 
 def refused(api: Api, errors: list[Any], step: Path) -> UserError:
-    """What the parser's errors say of the first node that it does not take."""
+    """Return what the parser's errors say about the first node that it does not take."""
     for error in errors:
         plugin = explain(error.desc())
         if plugin is not None and "FusedAttention" in error.node_operator():
@@ -91,7 +91,7 @@ def refused(api: Api, errors: list[Any], step: Path) -> UserError:
 
 
 def configure(api: Api, builder: Any, network: Any, request: Request) -> Any:
-    """Limits, precision and the range of the batch."""
+    """Set limits, precision and the range of the batch."""
     trt, options = api.module, request.options
     config, profile = builder.create_builder_config(), builder.create_optimization_profile()
     config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, options.workspace_mib * MIB)
@@ -130,7 +130,7 @@ class Timings:
 
 
 def progress_monitor(api: Api) -> Any:
-    """Tells each phase of the build as it goes on; None where TensorRT has none."""
+    """Return a monitor that reports each phase of the build; None where TensorRT has none."""
     base: Any = getattr(api.module, "IProgressMonitor", None)
     if base is None:
         return None
@@ -182,7 +182,7 @@ def says_memory(message: str) -> bool:
 
 
 def out_of_memory(said: str, options: Options) -> tuple[str, str]:
-    """(problem, hint) of a build that wanted more memory than there is."""
+    """Return (problem, hint) for a build that wanted more memory than there is."""
     limits = f"workspace {options.workspace_mib} MiB, batch up to {options.batch.max}"
     hint = "give it less with --workspace MIB or --max-batch N, close other programs, or add swap"
     return f"building the engine ran out of memory ({limits}): {said}", f"{hint}; on a Jetson: sudo init 3"
