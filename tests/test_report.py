@@ -25,7 +25,7 @@ from hrm_edge.report import (
     latency_ms,
     wilson_95,
 )
-from hrm_edge.report.text import markdown, tables
+from hrm_edge.report.text import markdown, number, tables
 from hrm_edge.terminal import open_console
 
 ANSWERS = {
@@ -155,7 +155,7 @@ def test_renderings_say_what_matters(render):
     bench, found = render(BENCH), render(EVAL)
     for words in (
         "98.50 % (95 %: 95.70 to 99.50)", "197 of 200, 0 of them wrong", "661,761 parameters, 812.3 kB",
-        "p50 10, p90 12", "100 puzzles/s, 98.5 solved/s", "never became stable", "– no meter", "steps 16, x 40.25",
+        "p50 10, p90 12", "100 puzzles/s, 98.5 solved/s", "never became stable", "– no meter", "after 16 steps",
         "NVIDIA Jetson Orin Nano, 6 cores, 8 GB", "– nothing measured power", "[clocks] are not locked",
         "encode 0.1, step 9",
     ):  # fmt: skip
@@ -174,3 +174,29 @@ def test_markdown_is_a_table_that_a_pipe_does_not_break():
     assert "mini\\|x" in markdown(EVAL)
     assert lines[0] == "# hrm-edge eval: mini|x"
     assert "by views" not in rendered(EVAL.model_copy(update={"by_views": EVAL.by_views[:1]}))
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(0.148, "0.148"), (4.7, "4.7"), (124.4, "124"), (1234.6, "1,235"), (98765.0, "98,765"), (0.0000123, "0.0000123"),
+     (0, "0"), (-3.14159, "-3.14"), (float("nan"), "nan")],
+)  # fmt: skip
+def test_figures_have_no_exponent(value, text):
+    assert number(value) == text
+
+
+def test_parity_says_what_is_compared_on_which_puzzles_and_whether_it_is_fine():
+    """The figures of the shipped INT8 model, which look broken without their puzzles and their limits."""
+    row = {"over": "all", "steps": 16, "puzzles": 2000, "logits_sqnr_db": 13.41, "carry_cosine": 0.142,
+           "carry_cosine_mean": 0.9622, "same_answers": 0.8475}  # fmt: skip
+    shown = markdown(BENCH.model_copy(update={"parity": [row]}))
+    assert "after 16 steps on 2,000 puzzles, 84.8% give the same answer" in shown
+    assert "states' cosine 0.9622 in the mean and 0.1420 for the worst puzzle" in shown
+    assert "within the limits of the export: yes" in shown
+    missed = BENCH.model.model_copy(update={"gate_passed": False})
+    assert "limits of the export: NO" in markdown(BENCH.model_copy(update={"parity": [row], "model": missed}))
+    row = {**row, "over": "both settle", "steps": 1}
+    engine = {"held": row, "gate": {"passed": True}}
+    shown = markdown(BENCH.model_copy(update={"parity": [], "engine_parity": engine}))
+    assert "after 1 step on 2,000 puzzles that both solve" in shown
+    assert "within the limits of the engine: yes" in shown

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from hrm_edge import zoo
 from hrm_edge.api.callbacks import OnMessage, OnProgress
 from hrm_edge.api.engine_parity import check_built, refuse_failed
-from hrm_edge.api.open import note_assumed
+from hrm_edge.api.open import note_assumed, unknown_model
 from hrm_edge.errors import GateError, UserError
 from hrm_edge.files import check_input, check_writable
 from hrm_edge.manifest import MANIFEST, Manifest
@@ -118,6 +118,8 @@ def export(
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UserError(f"--out: {out} already exists", "choose another folder, or remove it first")
     artifact = artifact_folder(model)
+    if artifact is None and not Path(model).exists():
+        raise unknown_model(str(model))
     if artifact is not None and task is not None:
         raise UserError(f"--task: {model} is an artifact, which says its own", "leave it out")
     if artifact is not None and backend == "tensorrt":

@@ -115,10 +115,10 @@ def unknown_model(name: str, also: str = "", more: Sequence[str] = ()) -> UserEr
         )
     if name in VARIANTS:
         return UserError(f"'{name}' is a variant without weights", takes)
-    known = [*zoo.names(), *more]
-    guess = nearest(name, known)  # "did you mean …?", or the list of them
-    stop = "" if guess.endswith("?") else ";"
-    return UserError(f"no model '{name}': there is no such folder or file", f"{guess}{stop} {takes}")
+    guess = nearest(name, [*zoo.names(), *more])
+    if not guess.endswith("?"):
+        guess = f"shipped: {', '.join(zoo.names())};"
+    return UserError(f"no model '{name}': there is no such folder or file", f"{guess} {takes}")
 
 
 def _opened(

@@ -114,7 +114,8 @@ class Result:
             assert self.picture is not None
             return str(self.picture.error)
         views = f"{solution.views} view{'s'[: solution.views > 1]}"
-        cost = f"{solution.steps} steps, {views}, {1e3 * solution.latency_s:.1f} ms"
+        steps = f"{solution.steps} step{'s'[: solution.steps != 1]}"
+        cost = f"{steps}, {views}, {1e3 * solution.latency_s:.1f} ms"
         if not solution.verified:
             return f"{name}not solved ({cost}): no answer of the model obeyed the rules"
         remarks = "" if self.picture is None else self.picture.remarks()

@@ -6,13 +6,23 @@ from typing import Any
 
 import click
 
-from hrm_edge.cli.options import Duration, OutputFile, backend_option, task_option
+from hrm_edge.cli.options import (
+    Duration,
+    JsonCommand,
+    OutputFile,
+    backend_option,
+    complete_models,
+    json_option,
+    task_option,
+)
 
 
-@click.command()
-@click.argument("models", metavar="MODEL", nargs=-1, required=True)
+@click.command(cls=JsonCommand)
+@click.argument("models", metavar="MODEL", nargs=-1, required=True, type=click.Path(), shell_complete=complete_models)
 @click.option(
-    "--data", help="Built data folder, or a file of puzzles as solve reads them.  [default: 256 puzzles of the package]"
+    "--data",
+    type=click.Path(),
+    help="Built data folder, or a file of puzzles as solve reads them.  [default: 256 puzzles of the package]",
 )
 @task_option
 @click.option("--limit", type=click.IntRange(1), help="Only the first so many puzzles.")
@@ -48,15 +58,22 @@ from hrm_edge.cli.options import Duration, OutputFile, backend_option, task_opti
 @click.option(
     "--idle", type=Duration(), default="10s", show_default=True, help="With a meter: at rest first, for the net energy."
 )
-@click.option("--reference", help="float32 artifact to compare with in the same run.  [default: a shipped one's own]")
+@click.option(
+    "--reference",
+    type=click.Path(),
+    shell_complete=complete_models,
+    help="float32 artifact to compare with in the same run.  [default: a shipped one's own]",
+)
 @click.option("--strict", is_flag=True, help="Refuse a machine that is not ready, fail a run that was disturbed.")
 @click.option("--power-mode", help="Jetson: hold this mode, by name, while measuring (needs root).")
 @click.option("--lock-clocks", is_flag=True, help="Jetson: hold the highest clocks while measuring (needs root).")
 @click.option("--compare", is_flag=True, help="MODEL are reports: one table, the first being the baseline.")
 @click.option("--max-regression", type=click.FloatRange(0), help="With --compare: fail if so many % worse.")
 @click.option("--sweep", help="One report per point of precision, batch, power-mode (a list with commas).")
-@click.option("--calibration", help="With --sweep precision of one model: puzzles for INT8, as for export.")
-@click.option("--json", "json_file", type=OutputFile(), help="Write the report as JSON; - is stdout.")
+@click.option(
+    "--calibration", type=click.Path(), help="With --sweep precision of one model: puzzles for INT8, as for export."
+)
+@json_option("the report")
 @click.option("--markdown", "markdown_file", type=OutputFile(), help="Write the report as Markdown; - is stdout.")
 @click.option(
     "--html",

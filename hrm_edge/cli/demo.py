@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from hrm_edge.cli.options import backend_option, complete_models
 from hrm_edge.terminal import echo
 
 if TYPE_CHECKING:
     from hrm_edge.api.model import Model
     from hrm_edge.demo.loop import Demo
     from hrm_edge.demo.serve import Address
+    from hrm_edge.runtime import Backend
 
 
 class Size(click.ParamType):
@@ -38,15 +40,21 @@ class Size(click.ParamType):
     "[default: the first V4L2 camera; with --web and none, browser]",
 )
 @click.option("--web", metavar="[HOST:]PORT", help="Show a web page instead of a window; without HOST, here only.")
-@click.option("--model", help="Artifact or checkpoint folder, or a shipped model.  [default: one for 9x9 Sudoku]")
+@click.option(
+    "--model",
+    type=click.Path(),
+    shell_complete=complete_models,
+    help="Artifact or checkpoint folder, or a shipped model.  [default: one for 9x9 Sudoku]",
+)
 @click.option("--views", type=click.IntRange(1), default=64, show_default=True, help="Symmetries tried per puzzle.")
+@backend_option
 @click.option("--threads", type=click.IntRange(1), help="Threads of one step (artifacts).  [default: 1]")
 @click.option("--size", type=Size(), default="1280x720", show_default=True, help="Asked of a V4L2 or CSI camera.")
 @click.option("--cert", type=click.Path(path_type=Path), help="Certificate (PEM): the page over https.")
 @click.option("--key", type=click.Path(path_type=Path), help="Its private key (PEM).")
 def demo(
-    camera: str | None, web: str | None, model: str | None, views: int, threads: int | None, size: tuple[int, int],
-    cert: Path | None, key: Path | None,
+    camera: str | None, web: str | None, model: str | None, views: int, backend: Backend | None,
+    threads: int | None, size: tuple[int, int], cert: Path | None, key: Path | None,
 ) -> None:  # fmt: skip
     """Show a Sudoku to a camera and watch the model solve it; the answer is drawn into the picture.
 
@@ -75,9 +83,10 @@ def demo(
 
         address = parse_address(web)
     name, folder = named_or_default(model)
-    if threads is None and not is_checkpoint(folder or Path(name)):
+    on_cpu = backend in (None, "onnxruntime", "openvino", "native")
+    if threads is None and on_cpu and not is_checkpoint(folder or Path(name)):
         threads = 1  # the picture wants the other cores
-    opened = load(name, threads=threads, folder=folder, on_message=say)
+    opened = load(name, backend=backend, threads=threads, folder=folder, on_message=say)
     show = _build(opened, name, _source(camera, web), size, views)
     try:
         if show.camera is not None:

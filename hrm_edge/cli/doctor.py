@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from hrm_edge.cli.options import JsonCommand, json_option, put_json
 from hrm_edge.terminal import echo, open_console
 
 if TYPE_CHECKING:
@@ -19,9 +20,9 @@ EASY = "002968470000017200090002016783106020021079053540000061015820007000005000
 _STYLES = {"fail": "bold red", "warn": "yellow", "note": "cyan"}
 
 
-@click.command()
-@click.option("--json", "as_json", is_flag=True, help="Print everything that was found as JSON.")
-def doctor(as_json: bool) -> None:
+@click.command(cls=JsonCommand)
+@json_option("everything that was found")
+def doctor(json_file: str | None) -> None:
     """Look at this machine: board, JetPack, CUDA, TensorRT, Python, memory, cameras, sensors, rights.
 
     The worst comes first, each finding with the command that fixes it. A puzzle is solved on the way: exit code 1 says
@@ -31,22 +32,20 @@ def doctor(as_json: bool) -> None:
     \b
     hrm-edge doctor --json > doctor.json     # to send with a bug report
     """
-    from hrm_edge.cli.options import print_json
     from hrm_edge.doctor import diagnose
     from hrm_edge.doctor.machine import Machine
     from hrm_edge.errors import GateError
 
     diagnosis = diagnose(Machine(), try_pipeline)
-    if as_json:
-        print_json(diagnosis.model_dump(mode="json", by_alias=True))
-    else:
+    for_people = put_json(json_file, diagnosis.model_dump(mode="json", by_alias=True))
+    if for_people:
         _show(diagnosis)
     if not diagnosis.passed:
         worst = diagnosis.findings[0]
         works = worst.name == "engine-session"  # which is judged beside the default pipeline
         problem = worst.problem if works else f"the default pipeline does not work here: {worst.problem}"
         raise GateError(problem, worst.hint)
-    if not as_json:
+    if for_people:
         echo("Next: hrm-edge bench sudoku-nano --duration 10s")
 
 

@@ -7,16 +7,29 @@ from typing import TYPE_CHECKING
 
 import click
 
-from hrm_edge.cli.options import OutputFile, backend_option, guesses_option, task_option
+from hrm_edge.cli.options import (
+    JsonCommand,
+    OutputFile,
+    backend_option,
+    complete_models,
+    guesses_option,
+    json_option,
+    task_option,
+)
 
 if TYPE_CHECKING:
     from hrm_edge.runtime import Backend
     from hrm_edge.solve import Halt
 
 
-@click.command("eval")
-@click.argument("model")
-@click.option("--data", required=True, help="Built data folder, or a file of puzzles, see solve; - is standard input.")
+@click.command("eval", cls=JsonCommand)
+@click.argument("model", type=click.Path(), shell_complete=complete_models)
+@click.option(
+    "--data",
+    required=True,
+    type=click.Path(),
+    help="Built data folder, or a file of puzzles, see solve; - is standard input.",
+)
 @task_option
 @click.option("--limit", type=click.IntRange(1), help="Only the first so many puzzles (arc: tasks).")
 @click.option(
@@ -39,10 +52,12 @@ if TYPE_CHECKING:
     "--paired",
     "other",
     metavar="MODEL",
+    type=click.Path(),
+    shell_complete=complete_models,
     help="Let this model answer the same puzzles too, and tell the difference in exact accuracy with its interval.",
 )
 @click.option("--submission", type=OutputFile(), help="arc: write the answers in ARC Prize's format.")
-@click.option("--json", "json_file", type=OutputFile(), help="Write the report as JSON; - is stdout.")
+@json_option("the report")
 @click.option("--markdown", "markdown_file", type=OutputFile(), help="Write the report as Markdown; - is stdout.")
 def evaluate(
     model: str, data: str, task_name: str | None, limit: int | None, views: int | None, guesses: int | None, halt: Halt,

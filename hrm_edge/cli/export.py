@@ -10,7 +10,7 @@ import click
 
 from hrm_edge.cli.artifact import ARTIFACT_FLAGS, artifact_options, show_artifact
 from hrm_edge.cli.engine import build_options, check_flags, engine_options, show_engine
-from hrm_edge.cli.options import task_option
+from hrm_edge.cli.options import complete_models, task_option
 from hrm_edge.terminal import echo, status
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.argument("model", type=click.Path(path_type=Path))
+@click.argument("model", type=click.Path(path_type=Path), shell_complete=complete_models)
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="New folder for the artifact.")
 @artifact_options
 @task_option

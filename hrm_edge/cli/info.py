@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from hrm_edge.cli.options import say, task_option
+from hrm_edge.cli.options import JsonCommand, complete_models, json_option, put_json, say, task_option
 from hrm_edge.terminal import echo, open_console
 
 if TYPE_CHECKING:
@@ -18,13 +18,13 @@ if TYPE_CHECKING:
 SUDOKU_VOCAB, SUDOKU_CELLS = 11, 81
 
 
-@click.command()
-@click.argument("model")
+@click.command(cls=JsonCommand)
+@click.argument("model", type=click.Path(), shell_complete=complete_models)
 @click.option("--vocab", type=click.IntRange(2, 256), help="Tokens; for a variant's name only.  [default: 11]")
 @click.option("--seq-len", type=click.IntRange(1, 4096), help="Cells; for a variant's name only.  [default: 81]")
 @task_option
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def info(model: str, vocab: int | None, seq_len: int | None, task_name: str | None, as_json: bool) -> None:
+@json_option("what is shown")
+def info(model: str, vocab: int | None, seq_len: int | None, task_name: str | None, json_file: str | None) -> None:
     """Show the parameters, FLOPs per ACT step and bytes of MODEL.
 
     MODEL is a shipped model, a variant (full, trm, nano ...), a recipe, a run or checkpoint folder, an artifact folder,
@@ -34,7 +34,6 @@ def info(model: str, vocab: int | None, seq_len: int | None, task_name: str | No
     hrm-edge info sudoku-nano
     hrm-edge info full --vocab 14 --json
     """
-    from hrm_edge.cli.options import print_json
     from hrm_edge.costs import flops_per_step, parameter_table, weight_bytes
     from hrm_edge.errors import UserError
     from hrm_edge.spec import VARIANTS
@@ -51,9 +50,12 @@ def info(model: str, vocab: int | None, seq_len: int | None, task_name: str | No
         "spec": spec.model_dump(mode="json"),
         **about,
     }
-    if as_json:
-        print_json(document)
-    else:
+    if put_json(json_file, document):
+        if "card" in document:
+            from hrm_edge.cli.models import show_card
+
+            show_card(model)
+            echo()
         _print(document)
         echo(f"Next: {following}")
 
@@ -88,6 +90,8 @@ def _find(model: str, vocab: int, seq_len: int, task: str | None) -> tuple[str, 
     if (path / MANIFEST).is_file():
         manifest = read_manifest(path)
         about = {"manifest": manifest.model_dump(mode="json")}
+        if path == zoo.folder_of(model):
+            about["card"] = zoo.card(model).model_dump(mode="json")
         return "artifact", manifest.spec, about, f"hrm-edge bench {quote(model)} --data DATA"
     if is_checkpoint(path):
         spec, checkpoint = checkpoint_spec(path)

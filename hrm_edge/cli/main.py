@@ -5,13 +5,11 @@ Nothing heavy may be imported here: ``hrm-edge --help`` answers at once and work
 
 from __future__ import annotations
 
-import errno
 import importlib
 import os
 import sys
-import traceback
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
 
 import click
 
@@ -27,14 +25,14 @@ from hrm_edge.errors import (
     UserError,
     nearest,
 )
-from hrm_edge.files import os_error
-from hrm_edge.packages import EXTRAS, failed_import, unusable
+
+if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
 
 EXIT_BUG = 70  # EX_SOFTWARE of sysexits.h: none of the contract's codes, a failed gate (1) least of all
 
 
-@dataclass(frozen=True)
-class Verb:
+class Verb(NamedTuple):
     """Where a verb's click command is (``module:attribute``) and what ``--help`` says about it without importing it."""
 
     target: str
@@ -43,7 +41,7 @@ class Verb:
 
 VERBS = {  # in the order of the pipeline
     "doctor": Verb("hrm_edge.cli.doctor:doctor", "Say what this machine has and lacks, and how to fix it."),
-    "info": Verb("hrm_edge.cli.info:info", "Show a model's or recipe's parameters, FLOPs per step and manifest."),
+    "info": Verb("hrm_edge.cli.info:info", "Show a model's or recipe's parameters, FLOPs and manifest."),
     "data": Verb("hrm_edge.cli.data:data", "Build data sets from a file, a hub or the puzzle generator."),
     "recipes": Verb("hrm_edge.cli.recipes:recipes", "List the training recipes, and copy one to change it."),
     "train": Verb("hrm_edge.cli.train:train", "Train a recipe into a checkpoint."),
@@ -54,10 +52,35 @@ VERBS = {  # in the order of the pipeline
     "models": Verb("hrm_edge.cli.models:models", "List the pretrained models, and pull more by name."),
     "solve": Verb("hrm_edge.cli.solve:solve", "Solve puzzles and verify the answers by the rules."),
     "demo": Verb("hrm_edge.cli.demo:demo", "Solve the Sudoku that a camera sees, on a page or in a window."),
+    "completion": Verb("hrm_edge.cli.completion:completion", "Let the Tab key complete commands, in bash, zsh, fish."),
 }
-
-
+COMPLETE = "_HRM_EDGE_COMPLETE"  # the variable by which a shell's script asks for completions, as click names it
 _MAY_BE_EMPTY = ("--wandb", "--rdzv-endpoint", "--rdzv-id")  # where it means "none"
+_VERBOSE = f"{__name__}.verbose"  # in a context's meta
+
+
+def _say_more(context: click.Context, parameter: click.Parameter, value: bool) -> None:
+    """Note ``-v``, and say which versions run: a report of a fault needs them."""
+    if value and not context.meta.get(_VERBOSE) and not context.resilient_parsing:
+        context.meta[_VERBOSE] = True
+        python = "{}.{}.{}".format(*sys.version_info)
+        print(f"hrm-edge {__version__}, Python {python} on {sys.platform}, in {sys.prefix}", file=sys.stderr)
+
+
+def _verbose_option() -> click.Option:
+    words = "Say which versions run, and of an error what was behind it."
+    return click.Option(
+        ["-v", "--verbose"], is_flag=True, expose_value=False, is_eager=True, callback=_say_more, help=words
+    )
+
+
+def _with_verbose(command: click.Command) -> click.Command:
+    """Give ``command`` and the commands below it the option ``-v``, once."""
+    if not any("--verbose" in parameter.opts for parameter in command.params):
+        command.params.append(_verbose_option())
+        for below in command.commands.values() if isinstance(command, click.Group) else ():
+            _with_verbose(below)
+    return command
 
 
 class LazyGroup(click.Group):
@@ -73,7 +96,16 @@ class LazyGroup(click.Group):
         module, attribute = verb.target.split(":")
         command = getattr(importlib.import_module(module), attribute)
         assert isinstance(command, click.Command)
-        return command
+        return _with_verbose(command)
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """Return the verbs from the table, none of them imported, and the options."""
+        from click.shell_completion import CompletionItem
+
+        if incomplete.startswith("-"):
+            return click.Command.shell_complete(self, ctx, incomplete)
+        found = [(name, verb.summary) for name, verb in VERBS.items() if name.startswith(incomplete)]
+        return [CompletionItem(name, help=summary) for name, summary in found]
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
@@ -83,26 +115,35 @@ class LazyGroup(click.Group):
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
         if args and args[0] not in VERBS and not args[0].startswith("-"):
-            raise click.UsageError(f"No such command '{args[0]}': {nearest(args[0], VERBS)}", ctx)
+            raise click.UsageError(f"No such command '{args[0]}': {nearest(args[0], [*VERBS, 'help', 'version'])}", ctx)
         return super().resolve_command(ctx, args)
 
 
 @click.group(cls=LazyGroup, name="hrm-edge", context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(__version__, prog_name="hrm-edge", message="%(prog)s %(version)s")
+@click.version_option(__version__, "-V", "--version", prog_name="hrm-edge", message="%(prog)s %(version)s")
 def cli() -> None:
     """Train, quantize, export and run Hierarchical Reasoning Models on edge devices.
 
     A recipe becomes a checkpoint, a checkpoint becomes an artifact, an artifact runs anywhere. Compiled models, engines
     and pulled models are kept in ~/.cache/hrm-edge and may be removed at any time.
+
+    'hrm-edge help COMMAND' explains one.
     """
+
+
+cli.params.append(_verbose_option())
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line on ``arguments`` (default: the process's own) and return the exit code."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
+    context = None
     try:
         prepare()
+        if os.environ.get(COMPLETE):
+            return _complete(os.environ[COMPLETE])
         check_empty(arguments)
+        arguments = _long_form(arguments)
         with cli.make_context("hrm-edge", list(arguments), obj=arguments) as context:
             cli.invoke(context)
         sys.stdout.flush()  # a full disk or a closed pipe shows here, not in the interpreter's shutdown
@@ -118,18 +159,42 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (KeyboardInterrupt, click.Abort):
         return _show(Interrupted("Interrupted"))
     except HrmEdgeError as error:
+        if context is not None and context.meta.get(_VERBOSE):
+            _print_traceback()
         is_ours = isinstance(error, Interrupted) or not _was_interrupted(error)
         return _show(error if is_ours else Interrupted("Interrupted"))
     except Exception as error:  # noqa: BLE001 - the last resort: every exception ends here
         known = None if _was_interrupted(error) else _as_user_error(error)
         if known is not None:
+            if context is not None and context.meta.get(_VERBOSE):
+                _print_traceback()
             return _show(known)
         if _was_interrupted(error):
             return _show(Interrupted("Interrupted"))
-        traceback.print_exc()
+        _print_traceback()
         print(f"\nThis is a bug in hrm-edge {__version__}: please report it with the text above.", file=sys.stderr)
         return EXIT_BUG
     return EXIT_OK
+
+
+def _print_traceback() -> None:
+    import traceback
+
+    traceback.print_exc()
+
+
+def _long_form(arguments: list[str]) -> list[str]:
+    """Write ``help VERB`` as ``VERB --help``, and ``version`` as ``--version``."""
+    if arguments[:1] == ["help"]:
+        return [*arguments[1:], "--help"]
+    return ["--version"] if arguments == ["version"] else arguments
+
+
+def _complete(instruction: str) -> int:
+    """Answer a shell's script: what may follow the words typed so far."""
+    from click.shell_completion import shell_complete
+
+    return shell_complete(cli, {}, "hrm-edge", COMPLETE, instruction)
 
 
 def check_empty(arguments: Sequence[str]) -> None:
@@ -156,6 +221,11 @@ def _was_interrupted(error: BaseException | None) -> bool:
 
 def _as_user_error(error: Exception) -> UserError | None:
     """The user's view of an exception that is the machine's doing, or None where it is a bug of ours."""
+    import errno
+
+    from hrm_edge.files import os_error
+    from hrm_edge.packages import EXTRAS, failed_import, unusable
+
     if isinstance(error, OSError) and (error.filename is not None or error.errno in (errno.ENOSPC, errno.EDQUOT)):
         return os_error(error, error.filename if error.filename is not None else "output")
     if isinstance(error, ModuleNotFoundError):

@@ -7,11 +7,12 @@ from shlex import quote
 
 import click
 
+from hrm_edge.cli.options import JsonCommand, json_option, put_json
 from hrm_edge.terminal import echo, open_console, status
 
 
-@click.command()
-@click.option("--json", "as_json", is_flag=True, help="Print the cards as JSON.")
+@click.command(cls=JsonCommand)
+@json_option("the cards")
 @click.option("--from", "location", metavar="LOCATION", help="List what a folder, https://… or hf:OWNER/REPO has.")
 @click.option("--pull", "pulled", metavar="NAME", help="Copy this model from LOCATION; its name then works everywhere.")
 @click.option(
@@ -20,7 +21,7 @@ from hrm_edge.terminal import echo, open_console, status
     type=click.Path(path_type=Path, file_okay=False, exists=True),
     help="Make a FOLDER of artifacts (NAME/) and cards (NAME.card.json) a location that others can pull from.",
 )
-def models(as_json: bool, location: str | None, pulled: str | None, shelf: Path | None) -> None:
+def models(json_file: str | None, location: str | None, pulled: str | None, shelf: Path | None) -> None:
     """List the pretrained models: what each solves, how well, how it was made, and what it fails on.
 
     A name goes wherever MODEL does. Models that are too large for the package are pulled once from a location; every
@@ -31,8 +32,6 @@ def models(as_json: bool, location: str | None, pulled: str | None, shelf: Path 
     hrm-edge models --from https://example.org/hrm-edge
     hrm-edge models --from hf:someone/hrm-edge-models --pull sudoku-full
     """
-    from hrm_edge.cli.options import print_json
-
     if shelf is not None:
         from hrm_edge.zoo.remote import INDEX, write_index
 
@@ -40,20 +39,18 @@ def models(as_json: bool, location: str | None, pulled: str | None, shelf: Path 
         echo(f"{shelf / INDEX}: {', '.join(index.models)}")
         return
     if pulled is not None or location is not None:
-        _elsewhere(location, pulled, as_json)
+        _elsewhere(location, pulled, json_file)
         return
     from hrm_edge import zoo
 
-    if as_json:
-        print_json({"models": zoo.cards()})
-        return
-    _show_cards()
-    echo("Next: hrm-edge solve PUZZLE")
+    if put_json(json_file, {"models": zoo.cards()}):
+        for name in zoo.names():
+            show_card(name)
+            echo()
+        echo("Next: hrm-edge solve PUZZLE")
 
 
-def _elsewhere(location: str | None, name: str | None, as_json: bool) -> None:
-
-    from hrm_edge.cli.options import print_json
+def _elsewhere(location: str | None, name: str | None, json_file: str | None) -> None:
     from hrm_edge.errors import UserError
     from hrm_edge.zoo.remote import pull, read_index
 
@@ -61,41 +58,36 @@ def _elsewhere(location: str | None, name: str | None, as_json: bool) -> None:
         raise UserError("--pull needs a place to pull from", "add --from FOLDER, https://… or hf:OWNER/REPO")
     if name is None:
         index = read_index(location)
-        if as_json:
-            print_json(index.model_dump(mode="json"))
-            return
-        for model, entry in index.models.items():
-            echo(f"{model}: {entry.about}, {entry.bytes / 1e6:.1f} MB")
-        echo(f"Next: hrm-edge models --from {quote(location)} --pull NAME")
+        if put_json(json_file, index.model_dump(mode="json")):
+            for model, entry in index.models.items():
+                echo(f"{model}: {entry.about}, {entry.bytes / 1e6:.1f} MB")
+            echo(f"Next: hrm-edge models --from {quote(location)} --pull NAME")
         return
     with status(f"pulling {name}") as say:
         folder = pull(name, location, lambda file, done: say(f"pulling {name}: {file} {done / 1e6:.1f} MB"))
-    if as_json:
-        print_json({"name": name, "folder": str(folder)})
-    else:
+    if put_json(json_file, {"name": name, "folder": str(folder)}):
         echo(f"{name} is in {folder}, every hash right. Next: hrm-edge info {name}")
 
 
-def _show_cards() -> None:
+def show_card(name: str) -> None:
+    """Print what a model at hand is, how it was made, what it can do and what it fails on."""
     from rich.table import Table
     from rich.text import Text
 
     from hrm_edge import zoo
 
-    console = open_console()
-    for name in zoo.names():
-        card = zoo.card(name)
-        about = f": {card.task}, {card.variant}, {card.precision}, {card.parameters:,} parameters"
-        console.print(Text.assemble((name, "bold"), about))
-        console.print(f"  {card.training}; {card.samples:,} samples of {card.data}; {card.date}")
-        table = Table()
-        table.add_column("puzzles of", no_wrap=True)
-        for column in ("count", "views", "exactly right (95 %)", "false"):
-            table.add_column(column, justify="right", no_wrap=True)
-        for row in card.accuracy:
-            low, high = row.interval_95
-            exact = f"{row.exact_accuracy:.1%} ({low:.1%} to {high:.1%})"
-            table.add_row(row.data, str(row.puzzles), str(row.views), exact, str(row.false_verified))
-        console.print(table)
-        console.print("  false: wrong answers called solved")
-        console.print(f"  fails on: {card.fails_on}")
+    console, card = open_console(width=80), zoo.card(name)
+    about = f": {card.task}, {card.variant}, {card.precision}, {card.parameters:,} parameters"
+    console.print(Text.assemble((name, "bold"), about))
+    console.print(f"trained: {card.training}; {card.samples:,} samples of {card.data}; {card.date}")
+    console.print(f"fails on: {card.fails_on}")
+    table = Table(box=None, padding=(0, 2, 0, 0))
+    table.add_column("puzzles of", no_wrap=True)
+    for column in ("count", "views", "exactly right (95 %)", "false"):
+        table.add_column(column, justify="right", no_wrap=True)
+    for row in card.accuracy:
+        low, high = row.interval_95
+        exact = f"{row.exact_accuracy:.1%} ({low:.1%} to {high:.1%})"
+        table.add_row(row.data, f"{row.puzzles:,}", str(row.views), exact, str(row.false_verified))
+    console.print(table)
+    console.print("false: wrong answers called solved")

@@ -17,6 +17,8 @@ from hrm_edge.packages import check_installed
 from hrm_edge.terminal import echo, open_console
 
 if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
+
     from hrm_edge.report import Report
 
 STDOUT = "-"
@@ -48,6 +50,64 @@ guesses_option = click.option(
 )
 
 
+class JsonCommand(click.Command):
+    """A command with :func:`json_option`, whose file may be left out: then it is stdout.
+
+    The word after ``--json`` is the file, unless the command would then lack an argument: ``info --json MODEL``.
+    """
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        if "--json" in args:
+            values, _, _ = self.make_parser(ctx).parse_args(list(args))
+            needed = [p.name or "" for p in self.params if isinstance(p, click.Argument) and p.required]
+            given = [isinstance(values.get(name), str | tuple) and bool(values[name]) for name in needed]
+            if not all(given):
+                args = [f"--json={STDOUT}" if word == "--json" else word for word in args]
+        return super().parse_args(ctx, args)
+
+
+def json_option(what: str) -> Callable[[Any], Any]:
+    """Return the option ``--json [FILE]`` of a ``JsonCommand``; ``what`` it writes, in words for its help."""
+    return click.option(
+        "--json", "json_file", metavar="[FILE]", is_flag=False, flag_value=STDOUT, type=OutputFile(),
+        help=f"Write {what} as JSON, to stdout where no FILE is named.",
+    )  # fmt: skip
+
+
+def put_json(json_file: str | None, document: Any) -> bool:
+    """Write ``document`` where ``--json`` says (None: nowhere); return whether stdout is free for people."""
+    if json_file == STDOUT:
+        print_json(document)
+    elif json_file is not None:
+        from hrm_edge.files import write_json
+
+        write_json(json_file, document)
+        echo(f"Report: {json_file}", err=True)
+    return json_file != STDOUT
+
+
+def complete_models(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Return what a shell offers for MODEL: the models at hand, and files and folders."""
+    from hrm_edge import zoo
+
+    return _names_and_files(zoo.names(), incomplete)
+
+
+def complete_recipes(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Return what a shell offers for RECIPE: the shipped ones, and files."""
+    from hrm_edge.catalog import names
+
+    return _names_and_files(names(), incomplete)
+
+
+def _names_and_files(names: Sequence[str], incomplete: str) -> list[CompletionItem]:
+    from click.shell_completion import CompletionItem
+
+    # Files first: click's script for bash drops what came before them.
+    matching = [CompletionItem(name) for name in names if name.startswith(incomplete)]
+    return [CompletionItem(incomplete, type="file"), *matching]
+
+
 class Duration(click.ParamType):
     """``200ms``, ``90s``, ``30m``, ``2h`` or ``1h30m`` to seconds."""
 
@@ -69,6 +129,9 @@ class OutputFile(click.ParamType):
     """
 
     name = "file"
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        return _names_and_files((), incomplete)
 
     def __init__(self, needs: tuple[str, str] | None = None) -> None:
         self.needs = needs

@@ -7,8 +7,6 @@ import os
 import pwd
 import sys
 
-from hrm_edge.files import private_folder
-
 _INSTEAD = str.maketrans(
     {"–": "-", "—": "-", "−": "-", "×": "x", "→": "->", "…": "...", "≥": ">=", "≤": "<=", "±": "+-", "·": "*"}
 )
@@ -55,4 +53,6 @@ def _find_home() -> None:
         if not any(os.environ.get(name) for name in _NAMES):
             os.environ["USER"] = str(os.getuid())
         if not os.environ.get("HOME"):
+            from hrm_edge.files import private_folder
+
             os.environ["HOME"] = str(private_folder())

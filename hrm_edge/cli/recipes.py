@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from hrm_edge.cli.options import complete_recipes, json_option, put_json
 from hrm_edge.terminal import echo, open_console
 
 if TYPE_CHECKING:
@@ -15,9 +16,9 @@ if TYPE_CHECKING:
 
 
 @click.group(invoke_without_command=True)
-@click.option("--json", "as_json", is_flag=True, help="Print the list as JSON.")
+@json_option("the list")
 @click.pass_context
-def recipes(context: click.Context, as_json: bool) -> None:
+def recipes(context: click.Context, json_file: str | None) -> None:
     """List the training recipes: what each trains, on which hardware, how long, and the accuracy it reached.
 
     A name goes wherever RECIPE does; "not run" means that nobody has measured it, and a published figure is called so.
@@ -31,11 +32,9 @@ def recipes(context: click.Context, as_json: bool) -> None:
     if context.invoked_subcommand is not None:
         return
     from hrm_edge.catalog import entries
-    from hrm_edge.cli.options import print_json
 
     listed = entries()
-    if as_json:
-        print_json({"recipes": [entry.document() for entry in listed]})
+    if not put_json(json_file, {"recipes": [entry.document() for entry in listed]}):
         return
     for entry in listed:
         _print(entry, ("hardware", "time", "accuracy"))
@@ -43,18 +42,18 @@ def recipes(context: click.Context, as_json: bool) -> None:
 
 
 @recipes.command()
-@click.argument("name")
+@click.argument("name", type=click.Path(), shell_complete=complete_recipes)
 def show(name: str) -> None:
     """Show the recipe NAME: the comment on top, then its keys."""
-    from hrm_edge.catalog import find
+    from hrm_edge.catalog import find, read_entry
 
     path = find(name)
     echo(path.read_text(encoding="utf-8"), nl=False)
-    echo(f"\nNext: hrm-edge train {quote(name)} --data DIR", err=True)
+    echo(f"\nNext: {read_entry(path).command}", err=True)
 
 
 @recipes.command()
-@click.argument("name")
+@click.argument("name", type=click.Path(), shell_complete=complete_recipes)
 @click.argument("file", required=False, type=click.Path(path_type=Path))
 def copy(name: str, file: Path | None) -> None:
     """Copy the recipe NAME to FILE, to be changed.  [default: NAME.yaml in the current folder]"""

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from hrm_edge.cli.options import STDOUT, JsonCommand, json_option
 from hrm_edge.errors import EXIT_GATE, GateError, UserError
 from hrm_edge.files import check_writable
 from hrm_edge.terminal import echo
@@ -103,16 +104,18 @@ def _finish(code: int, what: str) -> None:
         raise UserError(f"{what} failed, see above", "fix it there, or run 'hrm-edge remote HOST doctor'")
 
 
-@remote.command(context_settings=_PASSED_ON)
-@click.option("--json", "as_json", is_flag=True, help="Print everything that was found as JSON.")
+@remote.command(cls=JsonCommand, context_settings=_PASSED_ON)
+@json_option("everything that was found")
 @click.pass_obj
-def doctor(target: Target, as_json: bool) -> None:
+def doctor(target: Target, json_file: str | None) -> None:
     """Say what HOST has and lacks."""
     with _workspace(target) as space:
-        job, code = _run(space, "doctor", f'"$edge" doctor {"--json" if as_json else ""}')
+        job, code = _run(space, "doctor", f'"$edge" doctor {_json_words(json_file)}')
         _show(job)
+        if code in (0, EXIT_GATE):
+            _bring_json(job, json_file)
         _finish(code, f"doctor on {target.host}")
-    if not as_json:
+    if json_file != STDOUT:
         echo(f"Next: {_next(target, 'bench', 'sudoku-nano', '--duration', '60s')}")
 
 
@@ -238,6 +241,17 @@ def bench(target: Target, model: str, engine: bool, bench_options: tuple[str, ..
     echo(f"Next: hrm-edge bench --compare {shlex.quote(str(files['--json']))} OTHER.json")
 
 
+def _json_words(json_file: str | None) -> str:
+    """Return the option for the board: its JSON to stdout, or to a file that is brought back."""
+    return "" if json_file is None else "--json=-" if json_file == STDOUT else "--json=report.json"
+
+
+def _bring_json(job: Job, json_file: str | None) -> None:
+    if json_file not in (None, STDOUT):
+        _bring(job, {"--json": Path(json_file)})
+        echo(f"Report: {json_file}", err=True)
+
+
 def _bring(job: Job, files: dict[str, Path]) -> None:
     from hrm_edge.files import atomic_file
 
@@ -258,13 +272,16 @@ def _bring(job: Job, files: dict[str, Path]) -> None:
         raise UserError(what, f"the job's files are still there: hrm-edge remote {job.host.name} pull")
 
 
-@remote.command(context_settings=_PASSED_ON)
+@remote.command(cls=JsonCommand, context_settings=_PASSED_ON)
 @click.argument("puzzle")
 @click.option("--model", help="Artifact folder or shipped model.  [default: one for 9x9 Sudoku]")
 @click.option("--engine", is_flag=True, help="Build a TensorRT engine on HOST and solve with that.")
+@json_option("the answers")
 @click.argument("solve_options", nargs=-1, type=click.UNPROCESSED)
 @click.pass_obj
-def solve(target: Target, puzzle: str, model: str | None, engine: bool, solve_options: tuple[str, ...]) -> None:
+def solve(
+    target: Target, puzzle: str, model: str | None, engine: bool, json_file: str | None, solve_options: tuple[str, ...]
+) -> None:
     """Solve PUZZLE, text or a file that is sent, on HOST. SOLVE_OPTIONS are those of 'hrm-edge solve'."""
     from hrm_edge import zoo
 
@@ -274,11 +291,13 @@ def solve(target: Target, puzzle: str, model: str | None, engine: bool, solve_op
         path, build = _send_model(space, name, engine)
         is_file = len(puzzle) < 250 and Path(puzzle).exists()
         what = space.send_data(Path(puzzle)).path if is_file else shlex.quote(puzzle)
-        options = " ".join(map(shlex.quote, solve_options))
+        options = " ".join([*map(shlex.quote, solve_options), _json_words(json_file)])
         job, code = _run(space, "solve", f'{build}"$edge" solve {what} --model {path} {options}')
         _show(job)
+        if code in (0, EXIT_GATE):
+            _bring_json(job, json_file)
         _finish(code, f"solve on {target.host}")
-    if "--json" not in solve_options:
+    if json_file != STDOUT:
         echo(f"Next: {_next(target, 'bench', model or default)}")
 
 

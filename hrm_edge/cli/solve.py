@@ -9,7 +9,16 @@ from typing import TYPE_CHECKING
 
 import click
 
-from hrm_edge.cli.options import Duration, backend_option, guesses_option, task_option
+from hrm_edge.cli.options import (
+    Duration,
+    JsonCommand,
+    backend_option,
+    complete_models,
+    guesses_option,
+    json_option,
+    put_json,
+    task_option,
+)
 from hrm_edge.tasks.puzzles import TYPED
 from hrm_edge.terminal import echo
 
@@ -20,9 +29,14 @@ if TYPE_CHECKING:
     from hrm_edge.tasks.base import Task
 
 
-@click.command()
-@click.argument("puzzle")
-@click.option("--model", help="Model folder, published file or shipped model.  [default: one for 9x9 Sudoku]")
+@click.command(cls=JsonCommand)
+@click.argument("puzzle", type=click.Path())
+@click.option(
+    "--model",
+    type=click.Path(),
+    shell_complete=complete_models,
+    help="Model folder, published file or shipped model.  [default: one for 9x9 Sudoku]",
+)
 @task_option
 @click.option("--views", type=click.IntRange(1), default=64, show_default=True, help="Symmetries tried per puzzle.")
 @guesses_option
@@ -40,11 +54,11 @@ if TYPE_CHECKING:
 @click.option("--seed", type=int, default=0, show_default=True, help="Chooses the symmetries.")
 @click.option("--overlay", type=click.Path(path_type=Path),
               help="Of a picture: write it here with the answer drawn in; of a folder: a folder.")  # fmt: skip
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@json_option("the answers")
 def solve(
     puzzle: str, model: str | None, task_name: str | None, views: int, guesses: int | None, budget: float | None,
     parallel_views: int, max_steps: int | None, backend: Backend | None, threads: int | None, seed: int,
-    overlay: Path | None, as_json: bool,
+    overlay: Path | None, json_file: str | None,
 ) -> None:  # fmt: skip
     """Solve PUZZLE: its cells row by row, a file of puzzles, a picture, or a folder of pictures.
 
@@ -64,7 +78,7 @@ def solve(
     from hrm_edge.api.open import load, named_or_default
     from hrm_edge.api.pictures import picture_paths
     from hrm_edge.api.solve import SolveOptions, solve_all
-    from hrm_edge.cli.options import print_json, progress_bars, say
+    from hrm_edge.cli.options import progress_bars, say
 
     paths = picture_paths(puzzle)
     if overlay is not None:
@@ -74,9 +88,8 @@ def solve(
     options = SolveOptions(views, guesses, budget, parallel_views, max_steps, seed)
     with progress_bars() as on_progress:
         results, _ = solve_all(opened, puzzle, options, on_message=say, on_progress=on_progress)
-    if as_json:
-        print_json({"results": [result.document() for result in results]})
-    else:
+    for_people = put_json(json_file, {"results": [result.document() for result in results]})
+    if for_people:
         for result in results:
             echo(result.text(bold=sys.stdout.isatty()))
     if overlay is not None:
@@ -85,7 +98,7 @@ def solve(
                 result.save(overlay / Path(result.source).name if Path(puzzle).is_dir() else overlay)
     if not all(result.verified for result in results):
         raise _unsolved(results, opened.task, options, opened.session.spec.max_steps)
-    if not as_json:
+    if for_people:
         data = "PUZZLES" if paths or results[0].source == TYPED else quote(puzzle)
         echo(f"Next: hrm-edge eval {quote(opened.called)} --data {data}")
 

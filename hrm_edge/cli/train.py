@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from hrm_edge.cli.options import Duration
+from hrm_edge.cli.options import Duration, complete_recipes
 from hrm_edge.terminal import echo
 
 if TYPE_CHECKING:
@@ -54,9 +54,14 @@ def _stop_flag() -> Iterator[list[str]]:
 
 
 @click.command()
-@click.argument("recipe")
+@click.argument("recipe", type=click.Path(), shell_complete=complete_recipes)
 @click.argument("changes", nargs=-1, metavar="[KEY=VALUE]...")
-@click.option("--data", metavar="DIR", help="Built data folder, see 'hrm-edge data build'.  [default: the recipe's]")
+@click.option(
+    "--data",
+    type=click.Path(),
+    metavar="DIR",
+    help="Built data folder, see 'hrm-edge data build'.  [default: the recipe's]",
+)
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE",
               help="Change a recipe key, as KEY=VALUE behind RECIPE does.")  # fmt: skip
 @click.option("--out", type=click.Path(path_type=Path), help="Run folder  [default: runs/<recipe>]")

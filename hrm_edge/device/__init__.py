@@ -1,1 +1,1 @@
-"""What this machine is and how it stands: model, power mode, clocks, temperatures, sensors; read, never changed."""
+"""This machine and its state: model, power mode, clocks, temperatures, sensors. It is only read, never changed."""

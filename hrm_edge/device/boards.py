@@ -1,4 +1,4 @@
-"""Boards we know, as data: peak rates for the roofline and power modes."""
+"""Known boards as data: peak rates for the roofline, and power modes."""
 
 from __future__ import annotations
 
@@ -13,19 +13,21 @@ BOARDS_FILE = Path(__file__).with_name("boards.json")
 
 
 class Board(BaseModel):
-    """One board at its highest power mode; rates are dense."""
+    """Board in its highest power mode; the rates are for dense operations."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: str
     parts: list[str]
-    """Part numbers of the module, by which it is known."""
+    """Part numbers of the module, which identify it."""
     match: list[str]
-    """Where no part number is known: words that the name has, all of them. Empty: the name does not tell the module."""
+    """Words that a board's name contains, for boards without a part number. Empty: no name identifies this one."""
     super: bool = False
-    """The module with the clocks of NVIDIA's Super mode."""
+    """Whether the module has the clocks of NVIDIA's Super mode."""
     sm: int
+    """Compute capability, without its point."""
     sms: int
+    """Number of streaming multiprocessors."""
     gpu_mhz: int
     dram_gb_s: float
     int8_tops: float
@@ -33,7 +35,7 @@ class Board(BaseModel):
     power_modes: list[str]
 
     def peak_ops(self, precision: str) -> float:
-        """Operations per second of the tensor cores; fp32 runs as TF32 there, at half the rate of fp16."""
+        """Return the operations per second of the tensor cores; fp32 runs on them as TF32, at half the rate of fp16."""
         return {"int8": self.int8_tops, "fp16": self.fp16_tflops}.get(precision, self.fp16_tflops / 2) * 1e12
 
 
@@ -50,14 +52,14 @@ def _table() -> _Table:
 
 
 def boards() -> dict[str, Board]:
-    """All boards by key."""
+    """Return all boards by key."""
     return dict(_table().boards)
 
 
 def board_of(name: str | None, part: str | None = None, *, is_super: bool = False) -> str | None:
     """Return the key of a board by its module's ``part`` number or, without one, by the ``name`` of device or GPU.
 
-    ``is_super``: the device tree says so. None where nothing in the table is meant.
+    ``is_super``: the device tree says that the module runs in Super mode. None where no board in the table matches.
     """
     if part is not None:
         found = [key for key, board in boards().items() if part in board.parts and (is_super or not board.super)]

@@ -1,4 +1,4 @@
-"""Power mode and clocks: is this machine held at one speed, and at which?"""
+"""Power mode and clocks, and whether the clocks are locked."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ GPU_CLOCKS = ("/sys/class/devfreq/*.gpu", "/sys/class/devfreq/*.ga10b", "/sys/cl
 
 
 class Clock(BaseModel):
-    """One clock domain, in MHz."""
+    """Clock domain, in MHz."""
 
     model_config = _CLOSED
 
@@ -28,28 +28,29 @@ class Clock(BaseModel):
 
     @property
     def locked(self) -> bool:
-        """It cannot move: the lowest and the highest allowed frequency are the same."""
+        """Whether the clock cannot change: the lowest and the highest allowed frequency are equal."""
         return self.min_mhz == self.max_mhz
 
 
 def power_mode(system: System) -> str | None:
-    """Name of the nvpmodel mode (ids differ between boards), or None where there is none or it cannot be read."""
+    """Return the nvpmodel mode's name (ids differ between boards), or None where there is none or it cannot be read."""
     found = re.search(r"Power Mode:\s*(\S+)", system.run("nvpmodel", "-q") or "")
     if found:
         return found[1]
-    status = re.search(r"pmode:(\d+)", system.line(NVPMODEL_STATUS) or "")  # nvpmodel -q may need root
+    # Calling nvpmodel -q may need root; the status file does not.
+    status = re.search(r"pmode:(\d+)", system.line(NVPMODEL_STATUS) or "")
     return power_modes(system).get(int(status[1])) if status else None
 
 
 def power_modes(system: System) -> dict[int, str]:
-    """Mode id → name, from the board's own configuration file."""
+    """Return mode id → name, from the board's own configuration file."""
     text = system.line(NVPMODEL_CONF) or ""
     pairs = re.findall(r"^\s*<\s*POWER_MODEL\s+ID=(\d+)\s+NAME=(\S+?)\s*>", text, re.MULTILINE)
     return {int(number): name for number, name in pairs}
 
 
 def clocks(system: System) -> list[Clock]:
-    """CPU clusters that are online and the GPU; empty where the system shows none (a virtual machine)."""
+    """Return the clocks of the online CPU clusters and of the GPU; empty where none can be read (a virtual machine)."""
     found = [clock for path in system.glob("/sys/devices/system/cpu/cpufreq/policy*") if (clock := _cpu(system, path))]
     for pattern in GPU_CLOCKS:
         for path in system.glob(pattern):

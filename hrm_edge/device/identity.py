@@ -1,4 +1,4 @@
-"""What machine this is, from the operating system's own files; nothing here fails where one is missing."""
+"""Identity of this machine, from the operating system's files; a missing file is never an error."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _L4T = re.compile(r"R(\d+) \(release\), REVISION: ([\d.]+)")
 
 
 class Device(BaseModel):
-    """The machine, as the operating system tells it."""
+    """Machine, as the operating system describes it."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -43,7 +43,7 @@ class Device(BaseModel):
 
 
 def describe_device(system: System | None = None) -> Device:
-    """The machine this process runs on."""
+    """Return the description of the machine that this process runs on."""
     system = system or System()
     machine = next((name for file in _MACHINE_FILES if (name := system.line(file))), None)
     l4t = l4t_release(system)
@@ -69,7 +69,7 @@ def describe_device(system: System | None = None) -> Device:
 
 
 def package_version(name: str) -> str | None:
-    """Version of an installed package, None where it is not installed; nothing is imported."""
+    """Return the version of an installed package, or None; the package is not imported."""
     try:
         return metadata.version(name)
     except metadata.PackageNotFoundError:
@@ -77,9 +77,10 @@ def package_version(name: str) -> str | None:
 
 
 def is_jetson(system: System) -> bool:
-    """Whether this is an NVIDIA Jetson: by its device tree or L4T release file, which a container hides, or its kernel.
+    """Return whether this is a Jetson, by its device tree, L4T release file or kernel; a container shows only the
+    kernel.
 
-    A kernel of an own build (…-l4t-…) is taken for one only where its GPU's device node is there too.
+    A custom kernel (…-l4t-…) counts only where the GPU's device node is there too.
     """
     if "tegra" in compatible(system) or l4t_release(system) is not None:
         return True
@@ -88,13 +89,14 @@ def is_jetson(system: System) -> bool:
 
 
 def compatible(system: System) -> str:
-    """Return what the device tree calls the machine, its parts and its chip; nothing where there is no device tree."""
+    """Return the device tree's names of the machine, its parts and its chip; empty where there is no device tree."""
     return system.line("/proc/device-tree/compatible") or ""
 
 
 def module_part(system: System) -> str | None:
     """Return the part number of a Jetson's module (p3767-0005), or None where the device tree has none."""
-    named = _PART.findall(compatible(system))  # the carrier board's first
+    # The carrier board's part number comes first.
+    named = _PART.findall(compatible(system))
     return next((part for part in named if part in load_matrix().modules), named[-1] if named else None)
 
 
@@ -112,18 +114,18 @@ def _board(system: System, names: list[str]) -> str | None:
 
 
 def l4t_release(system: System) -> str | None:
-    """``36.4.3`` from ``/etc/nv_tegra_release``; None on a machine that is no Jetson."""
+    """Return the L4T release (``36.4.3``) from ``/etc/nv_tegra_release``; None where this machine is not a Jetson."""
     found = _L4T.search(system.line("/etc/nv_tegra_release") or "")
     return f"{found[1]}.{found[2]}" if found else None
 
 
 def memory_bytes(system: System) -> int:
-    """Main memory, 0 where the system does not say."""
+    """Return the size of the main memory, or 0 where it is unknown."""
     return memory_field(system, "MemTotal") or 0
 
 
 def memory_field(system: System, name: str) -> int | None:
-    """A line of ``/proc/meminfo`` in bytes."""
+    """Return the field ``name`` of ``/proc/meminfo`` in bytes, or None."""
     for line in (system.line("/proc/meminfo") or "").splitlines():
         key, _, value = line.partition(":")
         if key == name and (number := re.match(r"\s*(\d{1,15})\b", value)):
@@ -140,7 +142,7 @@ def _cpu_model(system: System) -> str:
 
 
 def _driver(system: System) -> str | None:
-    """``NVRM version: NVIDIA UNIX x86_64 Kernel Module  580.65.06  …``."""
+    """Return the version in ``NVRM version: NVIDIA UNIX x86_64 Kernel Module  580.65.06  …``."""
     found = re.search(r"Kernel Module\b[^\n]*?\s(\d+\.\d+(?:\.\d+)?)", system.line("/proc/driver/nvidia/version") or "")
     return found[1] if found else None
 

@@ -1,4 +1,4 @@
-"""JetPack releases and what each brings, from ``jetpack.yaml`` beside this file."""
+"""JetPack releases and the versions that each one ships, from ``jetpack.yaml`` in this folder."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class _Closed(BaseModel):
 
 
 class Release(_Closed):
-    """One JetPack. Versions are leading parts: ``10.3`` stands for every TensorRT 10.3.x."""
+    """JetPack release. A version is a prefix: ``10.3`` stands for every TensorRT 10.3.x."""
 
     jetpack: str
     l4t: list[str]
@@ -26,24 +26,30 @@ class Release(_Closed):
     python: str
     cuda_python: str
     torch: str
-    """Where it comes from; for people."""
+    """Source of its wheel, as text for people."""
     torch_tensorrt: str
     packages: dict[str, dict[str, str]]
-    """SoC → package → the only version that works there; one that is not named is not tied to the JetPack."""
+    """SoC → package → the only version that works there; packages that are not listed do not depend on the JetPack."""
 
 
 class Soc(_Closed):
+    """Chip and the compute capability of its GPU, such as ``8.7``."""
+
     name: str
     sm: str
 
 
 class Matrix(_Closed):
+    """All of ``jetpack.yaml``."""
+
     releases: list[Release]
     socs: dict[str, Soc]
+    """Chip's name in the device tree (``tegra234``) → chip."""
     modules: dict[str, str]
+    """Part number in the device tree → module's name."""
 
     def release_of(self, l4t: str) -> Release | None:
-        """The JetPack of an L4T version such as ``36.4.3``: a row that names it in full, else one for its branch."""
+        """Return the release of an L4T version (``36.4.3``): the row that lists it, else the row of its branch."""
         for release in self.releases:
             if l4t in release.l4t:
                 return release
@@ -51,16 +57,17 @@ class Matrix(_Closed):
 
 
 def jetpack_of(l4t: str | None) -> str | None:
-    """The JetPack that ships an L4T release, None where no row has it."""
+    """Return the JetPack that ships an L4T release, or None where no row has it."""
     release = load_matrix().release_of(l4t) if l4t else None
     return release.jetpack if release else None
 
 
 def starts_with(version: str, leading: str) -> bool:
-    """Whether ``version`` begins with all parts of ``leading``: 10.3.0.30 with 10.3, but 10.30 does not."""
+    """Return whether all parts of ``leading`` begin ``version``: 10.3 begins 10.3.0.30, but not 10.30."""
     return version == leading or version.startswith(f"{leading}.")
 
 
 @functools.cache
 def load_matrix() -> Matrix:
+    """Read and check ``jetpack.yaml``, once per process."""
     return Matrix.model_validate(yaml.safe_load(MATRIX.read_text(encoding="utf-8")))

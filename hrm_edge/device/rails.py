@@ -1,4 +1,4 @@
-"""Which power rails make a board's total, and what that total covers. Rails that lie under another are not added.
+"""Power rails that add up to a board's total, and what that total covers. Rails that are parts of others are not added.
 
 Source: NVIDIA's Jetson Linux developer guide, software-based power monitoring.
 """
@@ -13,13 +13,13 @@ _NOT_WALL = "the carrier board and the power supply's losses are outside: it is 
 
 @dataclass(frozen=True)
 class Scope:
-    """Rails that are added, and what their sum covers in words."""
+    """Rails that are added, and a description of what their sum covers."""
 
     rails: tuple[str, ...]
     words: str
 
 
-TOTALS = (  # the first whose rails are all there
+TOTALS = (  # the first one whose rails are all present is used
     Scope(("VIN",), f"VIN: everything the Thor module draws; {_NOT_WALL}"),
     Scope(("VDD_IN",), f"VDD_IN: everything the module draws (CPU, GPU, memory, I/O); {_NOT_WALL}"),
     Scope(
@@ -32,6 +32,6 @@ OF_ONE_RAIL = "{}: this rail only, as asked for; the rest of the machine is outs
 
 
 def total_of(rails: Iterable[str]) -> Scope | None:
-    """The total of a board that has these ``rails``, or None where no sum of them is known to be one."""
+    """Return the total of a board that has these ``rails``, or None where no known total consists of them."""
     present = set(rails)
     return next((total for total in TOTALS if present.issuperset(total.rails)), None)

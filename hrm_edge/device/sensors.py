@@ -1,6 +1,6 @@
-"""Ways to measure power that this machine has, and for each one that it lacks the reason and how to fix it.
+"""Power meters of this machine and, for each missing one, the reason and its fix.
 
-Only looked for here, never opened for long: ``hrm_edge.bench.power`` reads them, ``hrm-edge doctor`` lists them.
+They are only looked up here: ``hrm_edge.bench.power`` reads them, ``hrm-edge doctor`` lists them.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ INA3221 = "/sys/bus/i2c/drivers/ina3221*/*/hwmon/hwmon*/in*_label"
 INA238 = "/sys/bus/i2c/drivers/ina238*/*/hwmon/hwmon*/power1_input"
 RAPL = "/sys/class/powercap/intel-rapl:*"
 JTOP_SOCKET = "/run/jtop.sock"
-INA238_RAIL = "VIN"  # what the sensor on a Thor module measures; its hwmon node has no label
+INA238_RAIL = "VIN"  # rail of the sensor on a Thor module; its hwmon node has no label
 NO_RAIL = ("NC", "sum of shunt voltages")  # channels that are not connected; the chip's own sum
 
 HWMON_HINT = (
@@ -34,7 +34,7 @@ RAPL_HINT = (
 
 @dataclass(frozen=True)
 class RailFiles:
-    """One rail of an INA sensor: millivolts and milliamperes, or microwatts."""
+    """Files of one rail of an INA sensor: millivolts and milliamperes, or microwatts."""
 
     name: str
     millivolts: Path | None = None
@@ -42,7 +42,7 @@ class RailFiles:
     microwatts: Path | None = None
 
     def watts(self, system: System) -> float:
-        """Power now, negative where the sensor's offset makes it so. Raises ``OSError`` or ``ValueError``."""
+        """Return the power now, which the sensor's offset may make negative. Raises ``OSError`` or ``ValueError``."""
         if self.microwatts is not None:
             return int(system.read(self.microwatts)) / 1e6
         assert self.millivolts is not None
@@ -52,7 +52,7 @@ class RailFiles:
 
 @dataclass(frozen=True)
 class Zone:
-    """A RAPL energy counter: microjoules that wrap at ``wrap_uj``."""
+    """RAPL energy counter in microjoules, which restarts at 0 after ``wrap_uj``."""
 
     name: str
     energy_uj: Path
@@ -61,19 +61,19 @@ class Zone:
 
 @dataclass(frozen=True)
 class Source:
-    """One way to measure power."""
+    """Power meter that this machine may have."""
 
     name: str
     where: str
-    """The files, program or library it reads."""
+    """Files, program or library that it reads."""
     rails: tuple[str, ...] = ()
     problem: str | None = None
-    """Why it cannot be used; None where it can."""
+    """Reason why it cannot be used; None where it can."""
     hint: str | None = None
 
 
 def ina3221_rails(system: System) -> list[RailFiles]:
-    """Rails of every INA3221, by label."""
+    """Return the rails of every INA3221, named by their labels."""
     found = []
     for label in system.glob(INA3221):
         name, number = system.line(label), label.name.removeprefix("in").removesuffix("_label")
@@ -84,7 +84,7 @@ def ina3221_rails(system: System) -> list[RailFiles]:
 
 
 def ina238_rails(system: System) -> list[RailFiles]:
-    """The module's input on a Thor; further sensors of the kind have numbers."""
+    """Return the input rail of a Thor module; the rails of further INA238 sensors are numbered."""
     return [
         RailFiles(INA238_RAIL if number == 1 else f"{INA238_RAIL}_{number}", microwatts=file)
         for number, file in enumerate(system.glob(INA238), 1)
@@ -92,7 +92,7 @@ def ina238_rails(system: System) -> list[RailFiles]:
 
 
 def rapl_zones(system: System) -> list[Zone]:
-    """CPU packages and the memory beside them; cores and graphics lie inside a package and are not listed."""
+    """Return the counters of the CPU packages and of the memory; those of cores and graphics are parts of a package."""
     found = []
     for folder in system.glob(RAPL):
         name, wrap = system.line(folder / "name"), system.integer(folder / "max_energy_range_uj")
@@ -103,7 +103,7 @@ def rapl_zones(system: System) -> list[Zone]:
 
 
 def power_sources(system: System) -> list[Source]:
-    """Every way to measure power, the best first: sensors of the whole board, then their front ends, GPU, CPU."""
+    """Return all power meters, the best first: sensors of the whole board, programs that read them, GPU, CPU."""
     return [look(system) for look in _LOOKS]
 
 

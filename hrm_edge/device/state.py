@@ -1,4 +1,4 @@
-"""How the machine stands at one moment, and what changed between two: mode, clocks, heat, throttling, memory."""
+"""State of the machine at one moment, and changes between two: power mode, clocks, heat, throttling, memory."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from hrm_edge.device.clocks import Clock, clocks, power_mode, power_modes
 from hrm_edge.device.identity import is_jetson, memory_field
 from hrm_edge.device.system import System
 
-HOT_C = 90.0  # Orin throttles from 99 °C by software, earlier by its fan curve's end
-BUSY_SHARE = 0.25  # of the cores: other programs' load before the measurement
+HOT_C = 90.0  # an Orin throttles by software from 99 °C, earlier at the end of its fan curve
+BUSY_SHARE = 0.25  # share of the cores: load by other programs before the measurement
 
 
 class DeviceState(BaseModel):
-    """What can change while a benchmark runs. Null: this machine does not tell."""
+    """State that can change while a benchmark runs. Null: this machine does not report it."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -36,7 +36,7 @@ class DeviceState(BaseModel):
 
 
 def read_state(system: System | None = None) -> DeviceState:
-    """Look at the machine now."""
+    """Return the state of the machine now."""
     system = system or System()
     found = clocks(system)
     total, free = memory_field(system, "SwapTotal"), memory_field(system, "SwapFree")
@@ -62,7 +62,8 @@ def _temperatures(system: System) -> dict[str, float]:
     found: dict[str, float] = {}
     for zone in system.glob("/sys/class/thermal/thermal_zone*"):
         name, value = system.line(zone / "type"), system.integer(zone / "temp")
-        if name is not None and value is not None and value > -100_000:  # a zone that is off reads -256 °C
+        # A zone that is off reads -256 °C.
+        if name is not None and value is not None and value > -100_000:
             found[name.removesuffix("-thermal")] = value / 1e3
     return found
 
@@ -92,7 +93,7 @@ def _throttled(system: System) -> dict[str, int]:
 
 
 def warnings_before(state: DeviceState, system: System) -> list[str]:
-    """What makes a measurement that starts now worth less, each with the command that fixes it."""
+    """Return what makes a measurement that starts now less reliable, each with the command that fixes it."""
     found = []
     loose = [clock.name for clock in state.clocks if not clock.locked]
     if loose and is_jetson(system):
@@ -112,7 +113,7 @@ def warnings_before(state: DeviceState, system: System) -> list[str]:
 
 
 def warnings_after(before: DeviceState, after: DeviceState) -> list[str]:
-    """What happened to the machine while it was measured."""
+    """Return what happened to the machine during the measurement."""
     found = []
     for what, one, two in (
         ("over-current", before.over_current, after.over_current), ("thermal", before.throttled, after.throttled),

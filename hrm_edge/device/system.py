@@ -1,4 +1,4 @@
-"""The one door to the machine: files below a root folder, and programs. Tests give another root and other programs."""
+"""Access to the machine: files below a root folder, and programs. Tests give another root and other programs."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 Programs = Callable[[Sequence[str]], "str | None"]
-"""A command's standard output, or None where it is not installed, fails or hangs."""
+"""Function from a command to its standard output, or None where it is not installed, fails or hangs."""
 
 PROGRAM_LIMIT_S = 5.0
 
@@ -29,23 +29,23 @@ def run_program(command: Sequence[str]) -> str | None:
 
 
 def no_programs(command: Sequence[str]) -> str | None:
-    """Programs of a machine that has none: for a root folder that is only a picture of a machine."""
+    """Return None, as on a machine without programs: for a root folder that is only a copy of a machine's files."""
     return None
 
 
 @dataclass(frozen=True)
 class System:
-    """A machine as its files below ``root`` and its ``programs`` tell it. Nothing here raises for what is missing."""
+    """Files below ``root`` and ``programs`` of a machine. A missing file is no error, except in :meth:`read`."""
 
     root: Path = Path("/")
     programs: Programs = run_program
 
     def path(self, name: str) -> Path:
-        """``/sys/…`` below the root."""
+        """Return the absolute path ``name`` (``/sys/…``) below the root."""
         return self.root / name.lstrip("/")
 
     def glob(self, pattern: str) -> list[Path]:
-        """Paths that match an absolute ``pattern``, sorted by name with numbers in order."""
+        """Return the paths that match an absolute ``pattern``, sorted by name with numbers in numeric order."""
         try:
             found = list(self.root.glob(pattern.lstrip("/")))
         except OSError:
@@ -53,21 +53,22 @@ class System:
         return sorted(found, key=_natural)
 
     def read(self, path: str | Path) -> str:
-        """A file's text without NULs and outer white space. Raises ``OSError``."""
+        """Return a file's text without NULs and surrounding white space. Raises ``OSError``."""
         at = path if isinstance(path, Path) else self.path(path)
-        if not at.is_file():  # a pipe would be waited for
+        # A pipe would block the read.
+        if not at.is_file():
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(at))
         return at.read_text(encoding="utf-8", errors="replace").replace("\0", " ").strip()
 
     def line(self, path: str | Path) -> str | None:
-        """:meth:`read`, or None where the file is missing, unreadable or empty."""
+        """Return the text by :meth:`read`, or None where the file is missing, unreadable or empty."""
         try:
             return self.read(path) or None
         except OSError:
             return None
 
     def integer(self, path: str | Path) -> int | None:
-        """A file's text as an integer, or None where it holds none."""
+        """Return a file's text as an integer, or None where it is not one."""
         text = self.line(path)
         try:
             return None if text is None else int(text.split()[0])
@@ -75,10 +76,10 @@ class System:
             return None
 
     def run(self, *command: str) -> str | None:
-        """A program's output; see :data:`Programs`."""
+        """Return a program's output; see :data:`Programs`."""
         return self.programs(command)
 
 
 def _natural(path: Path) -> list[tuple[int, str]]:
-    """Sort key that puts ``cpu2`` before ``cpu10``."""
+    """Return the sort key that puts ``cpu2`` before ``cpu10``."""
     return [(int(piece), "") if piece.isdecimal() else (-1, piece) for piece in re.split(r"(\d+)", str(path))]

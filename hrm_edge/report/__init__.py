@@ -1,4 +1,4 @@
-"""What ``eval`` and ``bench`` report: closed, versioned schemas with the unit in every name, and their renderings."""
+"""Reports of ``eval`` and ``bench``: closed, versioned schemas with the unit in every name, and their renderings."""
 
 from hrm_edge.report.figures import Z_95, AccuracyDrop, accuracy_drop, decibels, latency_ms, wilson_95
 from hrm_edge.report.power import Gap, IdlePower, Power, RailPower

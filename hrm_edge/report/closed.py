@@ -1,4 +1,4 @@
-"""The base of every part of a report."""
+"""Base class of every part of a report."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict
 
 
 class Closed(BaseModel):
-    """Frozen, and an unknown key is an error."""
+    """Immutable model in which an unknown key is an error."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -20,7 +20,7 @@ def _publishable(path: str) -> str:
 
 
 PublishedPath = Annotated[str, AfterValidator(_publishable)]
-"""A path as it was given; of an absolute one the last part, since the machine's folders tell a reader nothing."""
+"""Path as it was given; of an absolute path only the last part, because folders of a machine mean nothing elsewhere."""
 
 
 def _publishable_words(command: str) -> str:
@@ -29,4 +29,4 @@ def _publishable_words(command: str) -> str:
 
 
 PublishedCommand = Annotated[str, AfterValidator(_publishable_words)]
-"""A shell command; of its absolute paths the last part."""
+"""Shell command; only the last part of each absolute path in it."""

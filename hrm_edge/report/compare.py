@@ -1,4 +1,4 @@
-"""Reports side by side: only those of one protocol, the first being the baseline; and the regression gate."""
+"""Comparison of reports of one protocol, of which the first is the baseline, and the regression gate."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 from hrm_edge.errors import UserError
 from hrm_edge.report.schema import BenchReport
+from hrm_edge.report.text import number
 
-# What has to be equal for two figures to answer the same question; what may differ is what one compares.
+# Settings that two reports must share for a comparison; all others may differ, to be compared.
 PROTOCOL: dict[str, Callable[[BenchReport], object]] = {
     "scenario": lambda report: report.scenario,
     "task": lambda report: report.data.task,
@@ -28,13 +29,14 @@ COLUMNS = (
 
 @dataclass(frozen=True)
 class Limits:
-    """How much worse than the baseline a report may be."""
+    """Largest allowed losses against the baseline."""
 
     slower: float = 0.10
     """Share of the p90 latency or, offline, of the throughput."""
     more_energy: float = 0.10
     """Share of the energy per puzzle."""
     accuracy_points: float = 1.0
+    """Percentage points of exact accuracy."""
 
 
 def require_one_protocol(named: Sequence[tuple[str, BenchReport]]) -> None:
@@ -55,7 +57,7 @@ def require_one_protocol(named: Sequence[tuple[str, BenchReport]]) -> None:
 
 
 def label(report: BenchReport) -> str:
-    """Which engine on which machine, in a few words."""
+    """Return a short description: which model on which engine and machine."""
     mode = f", {report.device_before.power_mode}" if report.device_before.power_mode else ""
     machine = report.device.module or report.device.machine or report.device.cpu
     slots = f", {report.engine.slots} slots" if report.scenario == "offline" else ""
@@ -65,7 +67,7 @@ def label(report: BenchReport) -> str:
 
 
 def same_machine(a: BenchReport, b: BenchReport) -> bool:
-    """Whether times of both are of one machine in one power mode."""
+    """Return whether both reports are of one machine in one power mode, so that their times can be compared."""
 
     def key(report: BenchReport) -> tuple[object, ...]:
         device = report.device
@@ -75,12 +77,12 @@ def same_machine(a: BenchReport, b: BenchReport) -> bool:
 
 
 def speed(report: BenchReport) -> float:
-    """The headline as a rate: 1 / p90 latency, or the throughput offline. Larger is better."""
+    """Return the headline as a rate, larger is better: 1 / p90 latency, or the throughput offline; per second."""
     return report.throughput_per_s if report.scenario == "offline" else 1e3 / report.latency_ms.p90
 
 
 def comparison_rows(reports: Sequence[BenchReport]) -> list[tuple[str, ...]]:
-    """Cells of :data:`COLUMNS`; what was not measured is –."""
+    """Return the cells of :data:`COLUMNS`, a row for each report; "–" stands for values that were not measured."""
     found: list[tuple[str, ...]] = []
     for report in reports:
         low, high = report.exact_accuracy_interval_95
@@ -88,16 +90,16 @@ def comparison_rows(reports: Sequence[BenchReport]) -> list[tuple[str, ...]]:
         sqnr = f"{report.reference.at[-1].logits_sqnr_db:.1f}" if report.reference else "–"
         joules = report.energy_j_per_puzzle
         found.append((
-            label(report), f"{ms.p50:.3g}", f"{ms.p90:.3g}", f"{ms.p99:.3g}", f"{report.step_latency_ms.p50:.3g}",
-            f"{report.throughput_per_s:.4g}", f"{speed(report) / speed(reports[0]):.2f}x",
+            label(report), number(ms.p50), number(ms.p90), number(ms.p99), number(report.step_latency_ms.p50),
+            number(report.throughput_per_s, 4), f"{speed(report) / speed(reports[0]):.2f}x",
             f"{report.exact_accuracy:.1%} ({low:.1%} to {high:.1%}) of {report.count}", sqnr,
-            "–" if joules is None else f"{joules:.3g}", "–" if watts is None else f"{watts:.3g}",
+            "–" if joules is None else number(joules), "–" if watts is None else number(watts),
         ))  # fmt: skip
     return found
 
 
 def judge(reports: Sequence[BenchReport], limits: Limits) -> tuple[list[str], list[str]]:
-    """(regressions, what could not be judged) of every report against the first, each a sentence."""
+    """Return the regressions against the first report, and what could not be judged; each is a sentence."""
     first, failures, unjudged = reports[0], [], []
     for report in reports[1:]:
         name = label(report)

@@ -1,4 +1,4 @@
-"""Figures that several parts of the project compute alike."""
+"""Statistics that several parts of the project share."""
 
 from __future__ import annotations
 
@@ -13,19 +13,22 @@ MOST_DB = 200.0
 
 
 def quantile(ordered: Sequence[float], share: float) -> float:
-    """By nearest rank: the least value of ``ordered`` (sorted, not empty) that ``share`` of them do not exceed."""
+    """Return the quantile by nearest rank: the least value with at least ``share`` of ``ordered`` at or below it.
+
+    ``ordered`` is sorted and not empty.
+    """
     return ordered[max(0, math.ceil(share * len(ordered)) - 1)]
 
 
 def latency_ms(seconds: Sequence[float]) -> Latency:
-    """Percentiles of at least one duration, in milliseconds."""
+    """Return the percentiles of at least one duration, in milliseconds."""
     ordered = sorted(seconds)
     p50, p90, p99 = (1e3 * quantile(ordered, share) for share in (0.5, 0.9, 0.99))
     return Latency(p50=p50, p90=p90, p99=p99, mean=1e3 * math.fsum(ordered) / len(ordered), min=1e3 * ordered[0])
 
 
 def wilson_95(successes: int, count: int) -> tuple[float, float]:
-    """95 % score interval of a share (Wilson 1927); it stays within 0 and 1 and is not empty at 0 or 100 %."""
+    """Return the 95 % score interval of a share (Wilson 1927): within 0 and 1, and not empty at 0 or 100 %."""
     if count == 0:
         return 0.0, 1.0
     share, z2 = successes / count, Z_95 * Z_95
@@ -36,17 +39,18 @@ def wilson_95(successes: int, count: int) -> tuple[float, float]:
 
 @dataclass(frozen=True)
 class AccuracyDrop:
-    """Exact accuracy lost, in points, on the same puzzles answered by two models."""
+    """Exact accuracy lost between two models on the same puzzles, in percentage points."""
 
     points: float
     interval_95: tuple[float, float]
 
 
 def accuracy_drop(only_reference: int, only_found: int, count: int) -> AccuracyDrop:
-    """Where ``only_reference`` of ``count`` > 0 puzzles were right before and wrong after, ``only_found`` the reverse.
+    """Return the accuracy lost and its 95 % interval, from the puzzles that only one of two models answers rightly.
 
-    The interval is Agresti and Min's (2005): half a puzzle more in each of the four cells, which keeps it honest where
-    none changed.
+    ``only_reference`` and ``only_found`` count the puzzles, of ``count`` > 0, that only the reference and only the
+    other model answer rightly. The interval for paired shares is Agresti and Min's (2005): half a puzzle is added to
+    each of the four cells, so that the interval is not empty where both counts are 0.
     """
     b, c, n = only_reference + 0.5, only_found + 0.5, count + 2.0
     middle, spread = (b - c) / n, Z_95 * math.sqrt(b + c - (b - c) ** 2 / n) / n
@@ -55,5 +59,5 @@ def accuracy_drop(only_reference: int, only_found: int, count: int) -> AccuracyD
 
 
 def decibels(signal: float, noise: float) -> float:
-    """Signal to quantization noise, 10 log10(signal / noise), at most 200 dB, which equal arrays have."""
+    """Return the signal-to-quantization-noise ratio in dB, 10 log10(signal / noise), at most 200 (no noise)."""
     return MOST_DB if noise == 0 else min(MOST_DB, 10.0 * math.log10(max(signal, 1e-300) / noise))

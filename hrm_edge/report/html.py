@@ -1,4 +1,4 @@
-"""One HTML page that needs nothing else: style, plots and data are in it, and a phone can show it."""
+"""Self-contained HTML page: style, plots and data are in it, and it fits a phone."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from pathlib import Path
 from hrm_edge.report import plots
 from hrm_edge.report.compare import COLUMNS, comparison_rows, label
 from hrm_edge.report.schema import BenchReport
-from hrm_edge.report.text import rows
+from hrm_edge.report.text import number, rows
 
 STYLE = Path(__file__).with_name("page.css")
 
 
 def page(reports: Sequence[BenchReport]) -> str:
-    """One report, or several side by side with each one's own part below."""
+    """Return the page of one report, or of several: their comparison, then each one's own part."""
     if len(reports) == 1:
         title = f"{reports[0].model.name} {reports[0].model.precision}"
         body = _one(reports[0])
     else:
         title, body = f"{len(reports)} reports", _several(reports)
-    # no tag of a name or path may begin or end a script element: JSON has another way to write "<"
+    # A name or path must not begin or end a script element; JSON has another way to write "<".
     data = json.dumps([report.model_dump(mode="json") for report in reports]).replace("<", "\\u003c")
     style = STYLE.read_text(encoding="utf-8")
     return (
@@ -43,7 +43,7 @@ def _one(report: BenchReport) -> str:
 
 
 def _part(report: BenchReport) -> str:
-    """Everything about one report but its title."""
+    """Return all of one report but its title."""
     warnings = "".join(f'<div class="warning"><b>Warning:</b> {escape(text)}</div>' for text in report.warnings)
     drawn = [
         plots.latency_distribution([report]), plots.latency_over_time([report]), plots.steps(report),
@@ -60,10 +60,10 @@ def _cards(report: BenchReport) -> str:
     low, high = report.exact_accuracy_interval_95
     joules = report.energy_j_per_puzzle
     cards = [
-        (f"{report.latency_ms.p90:.3g} ms", "p90 latency per puzzle"),
-        (f"{report.throughput_per_s:.4g} /s", "puzzles answered"),
+        (f"{number(report.latency_ms.p90)} ms", "p90 latency per puzzle"),
+        (f"{number(report.throughput_per_s, 4)} /s", "puzzles answered"),
         (f"{report.exact_accuracy:.1%}", f"exactly right ({low:.1%} to {high:.1%}) of {report.count}"),
-        ("–" if joules is None else f"{1e3 * joules:.3g} mJ",
+        ("–" if joules is None else f"{number(1e3 * joules)} mJ",
          "energy per puzzle" + ("" if joules is not None else " was not measured")),
         (str(report.false_verified), "wrong, yet called solved"),
     ]  # fmt: skip
@@ -81,7 +81,8 @@ def _predictions(report: BenchReport) -> str:
     if line is None:
         return ""
     cells = "".join(
-        f"<tr><td>{escape(p.name)}</td><td>{p.step_ms_least:.3g}</td><td>{p.bound}</td></tr>" for p in line.predictions
+        f"<tr><td>{escape(p.name)}</td><td>{number(p.step_ms_least)}</td><td>{p.bound}</td></tr>"
+        for p in line.predictions
     )
     return (
         "<h2>Boards that were not measured</h2><p>Predictions: the least time that a step of this model and batch "

@@ -1,6 +1,6 @@
-"""Plots of reports as SVG text: matplotlib draws them, nothing outside the text is needed to show them.
+"""Plots of reports as SVG text, drawn by matplotlib; the text contains all that is needed to show them.
 
-A figure is as wide as a phone, so that its letters stay readable there; a page puts several side by side on a desk.
+A figure is as wide as a phone, so that its letters stay readable there; on a desktop, a page puts several in a row.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any
 from hrm_edge.device.boards import boards
 from hrm_edge.report.schema import BenchReport
 
-SIZE = (4.6, 3.1)  # inches; at 72 points each a phone shows them nearly 1:1
+SIZE = (4.6, 3.1)  # inches; at 72 points each, a phone shows them nearly 1:1
 COLOURS = ("#1f6feb", "#d1480f", "#2da44e", "#8250df", "#bf8700", "#57606a")
 PREDICTED = ("orin-nano-8gb", "orin-nano-super", "agx-orin-64gb", "thor-t5000")  # roofs that differ enough to draw
 _STYLE: dict[str, Any] = {
@@ -39,7 +39,7 @@ Draw = Callable[[Any], None]
 
 
 def svg(title: str, draw: Draw) -> str:
-    """One figure whose axes ``draw`` fills, as an ``<svg>`` element; the same input gives the same text."""
+    """Return a figure as an ``<svg>`` element, with axes that ``draw`` fills; the same input gives the same text."""
     import matplotlib as mpl
     from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure
@@ -58,14 +58,14 @@ def svg(title: str, draw: Draw) -> str:
 
 
 def short(report: BenchReport) -> str:
-    """A legend's entry."""
+    """Return a legend's entry."""
     slots = f", {report.engine.slots} slots" if report.scenario == "offline" else ""
     mode = f", {report.device_before.power_mode}" if report.device_before.power_mode else ""
     return f"{report.model.precision}, {report.engine.backend}{slots}{mode}"
 
 
 def latency_distribution(reports: Sequence[BenchReport]) -> str:
-    """Share of the queries answered within a time, with the p90 marked."""
+    """Plot the share of the queries answered within a time, with the p90 marked."""
 
     def draw(axes: Any) -> None:
         spread = [report.latency_ms_quantiles[index] for report in reports for index in (0, 99)]
@@ -73,7 +73,8 @@ def latency_distribution(reports: Sequence[BenchReport]) -> str:
             axes.plot(report.latency_ms_quantiles, range(101), color=colour, label=short(report))
             p90 = report.latency_ms.p90
             axes.plot([p90], [90], "o", color=colour, markersize=5)
-            axes.annotate(  # one below the other: the reports' marks may lie close
+            # The labels go one below the other: the reports' p90 may lie close together.
+            axes.annotate(
                 f"p90 {p90:.3g} ms", (p90, 90), (6, -11 * (index + 1)), textcoords="offset points", fontsize=8,
                 color=colour,
             )  # fmt: skip
@@ -90,7 +91,7 @@ def latency_distribution(reports: Sequence[BenchReport]) -> str:
 
 
 def latency_over_time(reports: Sequence[BenchReport]) -> str:
-    """Median latency along the window: throttling shows as a rise."""
+    """Plot the median latency over the window, in which throttling shows as a rise."""
 
     def draw(axes: Any) -> None:
         for report, colour in zip(reports, _colours(reports), strict=True):
@@ -105,7 +106,7 @@ def latency_over_time(reports: Sequence[BenchReport]) -> str:
 
 
 def steps(report: BenchReport) -> str:
-    """ACT steps that the puzzles took."""
+    """Plot a histogram of the ACT steps per puzzle."""
 
     def draw(axes: Any) -> None:
         axes.bar(list(report.steps_histogram), list(report.steps_histogram.values()), color=COLOURS[0], width=0.8)
@@ -118,7 +119,7 @@ def steps(report: BenchReport) -> str:
 
 
 def stages(report: BenchReport) -> str:
-    """Where a puzzle's time goes."""
+    """Plot the time of each stage of a puzzle."""
 
     def draw(axes: Any) -> None:
         names = list(report.stage_ms)[::-1]
@@ -133,7 +134,7 @@ def stages(report: BenchReport) -> str:
 
 
 def power_over_time(report: BenchReport) -> str | None:
-    """The total's power before, in and after the window, which is marked; None where nothing was read."""
+    """Plot the total power before, in and after the window, which is marked; None where there are no readings."""
     power = report.power
     if not power.trace:
         return None
@@ -156,7 +157,7 @@ def power_over_time(report: BenchReport) -> str | None:
 
 
 def accuracy_against_cost(reports: Sequence[BenchReport]) -> str:
-    """Exact accuracy against energy per puzzle or, where that was not measured, the mean latency."""
+    """Plot the exact accuracy against the energy per puzzle or, where that was not measured, the mean latency."""
     energies = [report.energy_j_per_puzzle for report in reports]
     measured = all(joules is not None for joules in energies)
 
@@ -177,7 +178,10 @@ def accuracy_against_cost(reports: Sequence[BenchReport]) -> str:
 
 
 def roofline(reports: Sequence[BenchReport]) -> str | None:
-    """Measured points under the measured machine's roof; boards that were not measured as hollow points, dashed."""
+    """Plot the measured steps under the roofline of their machine, and predictions for other boards as hollow points.
+
+    Returns None where no report has a roofline.
+    """
     known = [report for report in reports if report.roofline is not None]
     if not known:
         return None

@@ -1,4 +1,4 @@
-"""Power over the measured window. What was not measured is null and stands beside the reason; it is never 0."""
+"""Power over the measured window. A value that was not measured is null, with a reason; it is never 0."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from hrm_edge.report.closed import Closed
 
 
 class Gap(Closed):
-    """The sensor was silent for longer than a few of its periods."""
+    """Time in which the sensor gave no reading for longer than a few of its periods."""
 
     begin_s: float = Field(description="since the window began")
     seconds: float
 
 
 class RailPower(Closed):
-    """One rail within the window; a rail that is not in the total lies under one that is, or beside it."""
+    """Power of one rail within the window; a rail outside the total is a part of one in it, or separate from it."""
 
     name: str
     in_total: bool
@@ -28,7 +28,7 @@ class RailPower(Closed):
 
 
 class IdlePower(Closed):
-    """The machine at rest before the warm-up, the model loaded."""
+    """Power of the machine at rest, before the warm-up, with the model loaded."""
 
     seconds: float
     samples: int
@@ -37,7 +37,7 @@ class IdlePower(Closed):
 
 
 class Power(Closed):
-    """Reading of a power meter over the measured window."""
+    """Power and energy over the measured window, by one meter."""
 
     meter: str | None = None
     sensor: str | None = Field(default=None, description="what was read")

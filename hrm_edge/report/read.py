@@ -1,4 +1,4 @@
-"""Reports back from their files, checked."""
+"""Reader of report files, which are checked against the schema."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ KINDS: dict[str, type[BenchReport] | type[Sweep]] = {"hrm-edge bench": BenchRepo
 
 
 def read_bench(path: Path | str) -> list[BenchReport]:
-    """The report in a file of ``bench --json``, or all points of a sweep. ``UserError`` where it is neither."""
+    """Return the report in a file of ``bench --json``, or all points of a sweep. Raises ``UserError`` for others."""
     raw = read_json(path)
     kind = raw.get("kind") if isinstance(raw, dict) else None
     again = "give a file that 'hrm-edge bench --json' of this version wrote"

@@ -1,4 +1,4 @@
-"""The reports' schema. Times are seconds or milliseconds of the host's monotonic clock, sizes bytes, shares 0 to 1."""
+"""Schema of the reports. Times are in s or ms of the host's monotonic clock, sizes in bytes, shares from 0 to 1."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Latency(Closed):
 
 
 class Model(Closed):
-    """Which model was measured."""
+    """Model that was measured."""
 
     name: str
     path: PublishedPath
@@ -43,7 +43,7 @@ class Model(Closed):
 
 
 class Engine(Closed):
-    """What ran the step."""
+    """Engine that ran the step."""
 
     backend: str
     version: str
@@ -56,7 +56,7 @@ class Engine(Closed):
 
 
 class Data(Closed):
-    """Which puzzles were answered."""
+    """Puzzles that were answered."""
 
     path: PublishedPath
     task: str
@@ -67,7 +67,7 @@ class Data(Closed):
 
 
 class Answers(Closed):
-    """What came of the puzzles; every different puzzle counts once."""
+    """Accuracy of the answers; every distinct puzzle counts once."""
 
     count: int
     exact_accuracy: float = Field(description="share whose whole answer is the right one")
@@ -79,7 +79,7 @@ class Answers(Closed):
 
 
 class AtViews(Answers):
-    """The same, had the solver stopped after so many views."""
+    """Accuracy if the solver had stopped after so many views."""
 
     views: int
 
@@ -99,7 +99,7 @@ class _Report(Answers):
 
 
 class ArcAtViews(Closed):
-    """ARC Prize's measure after voting over so many augmentations of every task."""
+    """ARC Prize's score after votes from so many augmentations of every task."""
 
     views: int
     pass_at_1: float = Field(description="share of a task's questions answered at the first attempt, mean over tasks")
@@ -109,14 +109,14 @@ class ArcAtViews(Closed):
 
 
 class CellAccuracy(Closed):
-    """Share of single cells answered rightly, whatever became of the rest of the grid."""
+    """Share of single cells answered rightly, whether or not the rest of the grid is right."""
 
     grid: float = Field(description="of the cells of the right answers' grids")
     canvas: float = Field(description="of all 900 cells of the canvas, end markers and padding included")
 
 
 class ArcCells(Closed):
-    """Cell accuracy on the questions as they are, beside two answers that take no model."""
+    """Cell accuracy on the questions without augmentation, and that of two baselines without a model."""
 
     questions: int = Field(description="whose answers are known")
     model: CellAccuracy = Field(description="answers without augmentation and votes, laid on an empty canvas")
@@ -125,7 +125,7 @@ class ArcCells(Closed):
 
 
 class ArcVotes(Closed):
-    """What voting made of the answers to augmented questions."""
+    """Score after voting over the answers to augmented questions."""
 
     tasks: int = Field(description="whose answers are known")
     questions: int
@@ -135,7 +135,7 @@ class ArcVotes(Closed):
 
 
 class Paired(Closed):
-    """The same puzzles answered by another model, halting by itself: how much exact accuracy differs."""
+    """Comparison with another model on the same puzzles, each halting by itself: the difference in exact accuracy."""
 
     model: Model
     backend: str
@@ -150,7 +150,9 @@ class Paired(Closed):
 
 
 class EvalReport(_Report):
-    """``hrm-edge eval``; of ARC the counts are of augmented questions with known answers, ``arc`` tells the score."""
+    """Report of ``hrm-edge eval``. For ARC, ``arc`` has the score; the counts are of augmented
+    questions with labels.
+    """
 
     schema_version: Literal[1] = EVAL_SCHEMA
     kind: Literal["hrm-edge eval"] = "hrm-edge eval"
@@ -163,7 +165,7 @@ class EvalReport(_Report):
 
 
 class WarmUp(Closed):
-    """Steps before the clock started."""
+    """Steps before the measurement."""
 
     steps: int
     seconds: float
@@ -171,7 +173,7 @@ class WarmUp(Closed):
 
 
 class ColdStart(Closed):
-    """From the start of the process to its first answer, as a user waits for it."""
+    """Times from the start of the process to its first answer, which a user waits for."""
 
     process_ms: float = Field(description="start of the process to the first line of the command")
     load_ms: float = Field(description="model verified and opened")
@@ -180,7 +182,7 @@ class ColdStart(Closed):
 
 
 class Pace(Closed):
-    """Camera scenario: a puzzle comes with every frame, and only the newest is taken."""
+    """Frames of the camera scenario: each brings a puzzle, and only the newest is taken."""
 
     frames_per_s: float
     frames: int = Field(description="that came within the window")
@@ -188,7 +190,7 @@ class Pace(Closed):
 
 
 class ReferenceAt(Closed):
-    """After so many steps, both engines having gone their own way from equal starts."""
+    """Agreement with the reference after so many steps, each engine continuing from its own carry."""
 
     steps: int
     logits_sqnr_db: float
@@ -196,7 +198,7 @@ class ReferenceAt(Closed):
 
 
 class Reference(Closed):
-    """The measured engine against a float32 one, on puzzles of this run."""
+    """Comparison of the measured engine with a float32 one, on puzzles of this run."""
 
     name: str
     path: PublishedPath
@@ -207,7 +209,7 @@ class Reference(Closed):
 
 
 class Prediction(Closed):
-    """The least time of a step on a board that was not measured, by its peak rates: a bound, no measurement."""
+    """Shortest possible step on a board that was not measured, by its peak rates: a bound, not a measurement."""
 
     board: str
     name: str
@@ -216,7 +218,7 @@ class Prediction(Closed):
 
 
 class Roofline(Closed):
-    """One step of the measured batch between the machine's compute and memory rates."""
+    """Rates of one step of the measured batch against the machine's compute and memory rates."""
 
     batch: float
     flop_per_step: float
@@ -229,7 +231,7 @@ class Roofline(Closed):
 
 
 class Protocol(Closed):
-    """The named procedure this run followed."""
+    """Named protocol that this run followed."""
 
     name: str
     sha256: str
@@ -237,7 +239,7 @@ class Protocol(Closed):
 
 
 class BenchReport(_Report):
-    """``hrm-edge bench``."""
+    """Report of ``hrm-edge bench``."""
 
     schema_version: Literal[2] = BENCH_SCHEMA
     kind: Literal["hrm-edge bench"] = "hrm-edge bench"
@@ -278,7 +280,7 @@ class BenchReport(_Report):
 
 
 class Sweep(Closed):
-    """``hrm-edge bench --sweep``: one report for every point."""
+    """Reports of ``hrm-edge bench --sweep``, one for every point."""
 
     schema_version: Literal[2] = BENCH_SCHEMA
     kind: Literal["hrm-edge sweep"] = "hrm-edge sweep"

@@ -1,4 +1,4 @@
-"""Several reports as a table, as Markdown and as JSON."""
+"""Comparison of several reports as a table, as Markdown and as JSON."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from hrm_edge.report.text import markdown_table
 
 
 def comparison_table(reports: Sequence[BenchReport], failures: Sequence[str], unjudged: Sequence[str]) -> Table:
-    """For a terminal; the gate's verdict below it."""
+    """Return the comparison as a table for a terminal, with the gate's verdict below it."""
     first = reports[0]
     title = f"{first.scenario}, {first.data.path}: {first.halt}, {first.views} views, the first is the baseline"
     notes = "\n".join([*(f"REGRESSION {text}" for text in failures), *(f"not judged: {text}" for text in unjudged)])
@@ -24,7 +24,7 @@ def comparison_table(reports: Sequence[BenchReport], failures: Sequence[str], un
 
 
 def comparison_markdown(reports: Sequence[BenchReport], failures: Sequence[str], unjudged: Sequence[str]) -> str:
-    """The table, each report's warnings, and the verdict."""
+    """Return the comparison as Markdown, with each report's warnings and the gate's verdict."""
     lines = ["# hrm-edge bench --compare", "", *markdown_table(COLUMNS, comparison_rows(reports)), ""]
     lines += [f"- Warning, {label(report)}: {text}" for report in reports for text in report.warnings]
     lines += [f"- **Regression**: {text}" for text in failures] + [f"- Not judged: {text}" for text in unjudged]
@@ -32,7 +32,7 @@ def comparison_markdown(reports: Sequence[BenchReport], failures: Sequence[str],
 
 
 def comparison(reports: Sequence[BenchReport], failures: Sequence[str], unjudged: Sequence[str]) -> dict[str, Any]:
-    """For programs."""
+    """Return the comparison as a JSON document for programs."""
     return {
         "kind": "hrm-edge comparison",
         "schema_version": reports[0].schema_version,

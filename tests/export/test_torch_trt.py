@@ -40,10 +40,13 @@ from tests.artifacts import exact_session
 from tests.export.without_gpu import run_without_gpu
 
 SMALL: dict[str, Any] = {"hidden": 64, "heads": 2, "h_layers": 1, "l_layers": 1}
+TRM = {**SMALL, "h_layers": 0, "h_cycles": 1, "l_cycles": 2, "puzzle_dim": 64, "puzzle_len": 2}
 SPECS = {
     "nano": variant_spec("nano", vocab=6, seq_len=16, grid=(4, 4, 2, 2), **{**SMALL, "heads": 4}),
     "full": variant_spec("full", vocab=6, seq_len=16, puzzle_dim=64, **SMALL),
     "reduced": variant_spec("reduced", vocab=6, seq_len=16, **SMALL),
+    "trm": variant_spec("trm", vocab=6, seq_len=16, **TRM),
+    "trm-mixer": variant_spec("trm-mixer", vocab=6, seq_len=16, **TRM),
 }
 
 
@@ -72,7 +75,7 @@ def test_the_exported_step_is_the_int8_graph(name: str) -> None:
     model, scales, tokens = made(name)
     step = step_module(model, scales, half=False)
     assert isinstance(step, PuzzleStep) == bool(model.spec.puzzle_dim)
-    assert model.L_level.layers[0].self_attn.qkv_proj.__class__.__name__ == "Linear"  # the caller's model is untouched
+    assert model.L_level.layers[0].mlp.down_proj.__class__.__name__ == "Linear"  # the caller's model is untouched
     program = exported_program(step, False, BatchRange(min=1, opt=4, max=8))
     inputs = list(example(model.spec, 3, False))
     inputs[0] = torch.from_numpy(tokens[:3].astype(np.int32))
