@@ -118,9 +118,7 @@ def hidden_singles(board: Ints, at: int, pending: Ints, units: Ints, side: int, 
 def propagate(
     board: Ints, at: int, pending: Ints, count: int, peers: Ints, cell_units: Ints, units: Ints, side: int, hint: Ints
 ) -> int:
-    """Place all queued cells and every single that follows; return the number of open cells, or
-    -1 for a contradiction.
-    """
+    """Place all queued cells and every single that follows; return the number of open cells, -1 if contradictory."""
     opened = at + 2 * side * side + 3 * side
     while True:
         if place(board, at, pending, count, peers, cell_units, side) < 0:
@@ -161,9 +159,7 @@ def choose(board: Ints, at: int, side: int, hint: Ints) -> None:
 
 
 def branch(board: Ints, at: int, step: int, cell: int, bit: int, pending: Ints) -> None:
-    """Copy the level at ``at`` to the next one and queue ``bit`` for ``cell`` there; this one
-    keeps the other branch.
-    """
+    """Copy the level at ``at`` to the next one and queue ``bit`` for ``cell``; this one keeps the other branch."""
     for index in range(step):
         board[at + step + index] = board[at + index]
     board[at + step - 1] = cell
@@ -232,8 +228,7 @@ def search(
 def solutions(
     task: Sudoku, tokens: Tokens, limit: int = 2, max_nodes: int = EDGE_MAX_NODES
 ) -> tuple[int, Tokens | None, bool]:
-    """Solve tokens [S] in plain Python; return (number of solutions up to ``limit``, the first one [S] or None,
-    exhausted).
+    """Solve tokens [S] in plain Python; return (solutions counted up to ``limit``, the first one or None, exhausted).
 
     ``exhausted``: ``max_nodes`` guesses were used before the search ended, so the number is only a lower bound.
     """
