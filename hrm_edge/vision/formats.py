@@ -1,4 +1,4 @@
-"""What kind of picture a file is, by its content: kind, size and transparency out of the header, nothing decoded."""
+"""Kind, size and transparency of a picture file by its header; nothing is decoded."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _HEIF = (b"heic", b"heix", b"mif1", b"heif", b"avif")
 
 @dataclass(frozen=True)
 class Header:
-    """What the first bytes of a picture say."""
+    """Header of a picture file."""
 
     kind: str
     """"jpeg", "png", "webp", "bmp", "gif", or "heif", which is not read."""
