@@ -34,7 +34,7 @@ _TRM_PUZZLE_LEN = 16
 
 
 class PublishedInfo(BaseModel):
-    """What a published file is."""
+    """Description of a published file."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -42,11 +42,11 @@ class PublishedInfo(BaseModel):
     spec: ModelSpec
     file: str
     step: int | None
-    """Of the training, where the file is named ``step_N``."""
+    """Training step, where the file is named ``step_N``."""
     assumed: str | None
-    """What was taken as published because no ``all_config.yaml`` tells it."""
+    """Settings assumed to be the published ones, since no ``all_config.yaml`` states them."""
     weights: str | None = None
-    """Which weights were taken, where the file or the config tells that they are averages (EMA)."""
+    """Weights in use, where the file or the config says that they are averages (EMA)."""
 
     def origin(self) -> dict[str, Any]:
         """Return what provenance records about the weights."""

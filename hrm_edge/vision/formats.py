@@ -1,4 +1,4 @@
-"""What kind of picture a file is, by its content: kind, size, transparency and turn, nothing decoded."""
+"""Kind, size, transparency and turn of a picture file by its header; nothing is decoded."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _ORIENTATION, _SHORT = 0x0112, 3  # tag and type in TIFF 6.0, which EXIF is writ
 
 @dataclass(frozen=True)
 class Header:
-    """What the first bytes of a picture say."""
+    """Header of a picture file."""
 
     kind: str
     """"jpeg", "png", "webp", "bmp", "gif", or "heif", which is not read."""

@@ -47,12 +47,12 @@ _NAMED = 4  # cells in a message
 
 @dataclass(frozen=True, eq=False)
 class Verdict:
-    """What the rules say about a reading."""
+    """Verdict of the rules on a reading."""
 
     puzzle: Tokens | None
     """Tokens [81] of a puzzle with exactly one solution; None: do not trust this reading."""
     why: UserError | None
-    """Where there is no puzzle: what is wrong, e.g. two 5s in row 3."""
+    """Fault where there is no puzzle, e.g. two 5s in row 3."""
     repaired: tuple[int, ...] = ()
     """Cells where the rules chose a less likely digit."""
     doubtful: tuple[int, ...] = ()
@@ -98,7 +98,7 @@ _Candidate = tuple["Tokens | None", tuple[int, ...], "Tokens | None", "UserError
 
 
 def _candidates(reading: Reading, tokens: Tokens, rules: _Rules, repair: bool) -> Iterator[_Candidate]:
-    """What a reading may mean, the nearest to it first: (puzzle, cells repaired, solution, why there is no puzzle)."""
+    """Yield what a reading may mean, the nearest first: (puzzle, cells repaired, solution, why there is no puzzle)."""
     solution, why = _solved(tokens, rules)
     lacking = isinstance(why, SeveralSolutions)
     yield *(_repaired(reading, tokens, rules, solution, lacking) if repair else (tokens, (), solution)), why
