@@ -62,9 +62,7 @@ def flops_per_step(spec: ModelSpec) -> int:
 
 
 def _groups_flops(spec: ModelSpec) -> int:
-    """Return a block's operations for mixing=groups: its matrices see all symbols of all cells,
-    a group's all groups.
-    """
+    """Return the operations for mixing=groups: n³ symbols of cells and, for each kind of group, n² sums."""
     n, w = spec.symbols, spec.symbol_width
     shapes = {name: math.prod(shape) for name, shape in block_shapes(spec).items() if len(shape) == 2}
     cells = sum(size for name, size in shapes.items() if not name.startswith(GROUPS))

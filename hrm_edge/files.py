@@ -309,7 +309,7 @@ def check_writable(flag: str, path: Path) -> Path:
         if path.is_dir():
             raise UserError(f"{flag} {path}: it is a folder", hint)
         path.parent.mkdir(parents=True, exist_ok=True)
-        if not is_stream(path):  # which needs no room beside it
+        if not is_stream(path):  # a stream needs no file in that folder
             with tempfile.TemporaryFile(dir=Path(os.path.realpath(path)).parent) as probe:
                 probe.write(bytes(REPORT_BYTES))
     except OSError as error:

@@ -95,6 +95,7 @@ class _Apart:
     right_after: NDArray[np.bool_]
 
     def parity(self, steps: int, over: Over, rows: NDArray[np.bool_] | slice = slice(None)) -> Parity:
+        """Return the parity over the puzzles ``rows`` after ``steps`` steps."""
         largest, cosine = self.max_abs[rows], self.cosine[rows]
         return Parity(
             over=over,
@@ -109,6 +110,7 @@ class _Apart:
         )
 
     def accuracy_drop(self) -> AccuracyDrop:
+        """Return the exact accuracy lost by the export, with its interval."""
         only_reference = int((self.right_before & ~self.right_after).sum())
         only_found = int((self.right_after & ~self.right_before).sum())
         return accuracy_drop(only_reference, only_found, len(self.same))

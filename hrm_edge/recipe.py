@@ -18,8 +18,8 @@ from hrm_edge.errors import UserError, nearest
 from hrm_edge.files import read_yaml
 from hrm_edge.spec import VARIANTS, ModelSpec, variant_spec
 
-# set by the task or the variant, never by hand
 MOST = 1_000_000_000  # limit of every count: a larger one is a typing error, and may overflow an integer
+# Fields of the model that the task or the variant sets, never the recipe.
 _DERIVED = {"variant", "vocab", "seq_len", "grid", "puzzles"}
 
 

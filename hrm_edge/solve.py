@@ -175,6 +175,7 @@ class _Loop:
         return result
 
     def run(self, slots: int) -> Solutions:
+        """Run steps until the queue is empty and all slots have halted."""
         self._empty_slots(slots)
         carry = self._timed("encode", self._refill, None)
         while len(self.item):
@@ -317,7 +318,8 @@ class _Loop:
 
         Returns the slots whose puzzle is not finished.
         """
-        solved = self.task.verify(self.givens[self.item[slots]], answers)  # whatever halted the slot, the rules decide
+        # The rules decide whether it is solved, whatever the reason for halting.
+        solved = self.task.verify(self.givens[self.item[slots]], answers)
         for slot, answer, right, why, q in zip(slots.tolist(), answers, solved.tolist(), reason, q_halt, strict=True):
             item, view = int(self.item[slot]), int(self.view[slot])
             # Another view of the puzzle has ended in the same step.

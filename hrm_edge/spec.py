@@ -2,9 +2,9 @@
 
 One family covers all variants; a variant is only a preset of :class:`ModelSpec`.
 
-Axis legend, used in every docstring of the project: B batch, S cells of the puzzle, P puzzle tokens in front of them, T
-= P + S positions, D hidden size, H heads, Dh head size, F inner size of the MLP, V vocabulary, Q halting outputs, K
-tensors.
+Axis legend, used in every docstring of the project: B batch, S cells of the puzzle, P puzzle tokens in front of the
+cells, T = P + S positions, D hidden size, H heads, Dh head size, F inner size of the MLP, V vocabulary, Q halting
+outputs, K tensors.
 """
 
 from __future__ import annotations

@@ -98,7 +98,9 @@ class Task(Protocol):
         """Return tokens [S] as one line of text (blank = '0')."""
 
     def pretty(self, tokens: Tokens, givens: Tokens | None = None) -> str:
-        """Return tokens [S] as a picture for a terminal; with ``givens`` [S], the task marks some of them bold."""
+        """Return tokens [S] as a picture for a terminal; with ``givens`` [S], either these or
+        the other cells are bold.
+        """
 
     def verify(self, givens: Tokens, answers: Tokens) -> Bools:
         """Return for each row of [N, S] whether the answer keeps the givens and obeys all rules; it repairs nothing."""

@@ -32,7 +32,7 @@ Line = tuple[int, str]
 
 
 class Board(Protocol):
-    """Size and name of a grid, as of a ``Sudoku``."""
+    """Size and name of a grid, as in ``Sudoku``: side, number of cells, and the task's name."""
 
     @property
     def side(self) -> int: ...
