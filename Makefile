@@ -13,7 +13,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --constraint constraints.txt $(PIP_ARGS)
 
 .DEFAULT_GOAL := help
-.PHONY: help venv quickstart test test-slow test-x86 test-arm64 check format wheelhouse dist docs clean distclean
+.PHONY: help venv quickstart trm test test-slow test-x86 test-arm64 check format wheelhouse dist docs clean distclean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -44,6 +44,9 @@ venv: $(VENV)/.installed-dev ## make the environment with everything that develo
 
 quickstart: $(VENV)/.installed ## the whole pipeline on a small puzzle: data, train, export, bench, solve (minutes on a CPU)
 	PATH="$(abspath $(BIN)):$$PATH" scripts/quickstart.sh
+
+trm: $(VENV)/.installed ## the same pipeline with a small TRM, whose positions are mixed by an MLP (minutes on a CPU)
+	PATH="$(abspath $(BIN)):$$PATH" scripts/quickstart.sh recipes/mini-sudoku_trm-mixer.yaml build/trm
 
 # A process more than cores, for many tests wait for a program or a clock, but no more than memory is usual for: each
 # loads torch. Only here: a plain pytest stays in one process, where a debugger stops and output is seen. A worker takes

@@ -47,7 +47,7 @@ from hrm_edge.model.hrm import HRM
 from hrm_edge.model.weights import CheckpointInfo
 from hrm_edge.quiet import import_onnxruntime, import_openvino
 from hrm_edge.recipe import Limits, Quantization
-from hrm_edge.runtime import CpuBackend, open_step, ort, ov
+from hrm_edge.runtime import CpuBackend, open_step, openvino, ort
 from hrm_edge.runtime.arithmetic import Arithmetic
 from hrm_edge.runtime.native.session import available
 from hrm_edge.spec import variant_spec
@@ -214,7 +214,7 @@ def ours(folder: Path, manifest: Manifest, backend: CpuBackend, threads: int, fe
 def inexact(folder: Path, feeds: Arrays) -> list[Way]:
     """The 8-bit kernels of runtimes where they are not exact on this processor: no session of ours uses them there."""
     found = []
-    runtimes: tuple[tuple[CpuBackend, Any], ...] = (("onnxruntime", ort), ("openvino", ov))
+    runtimes: tuple[tuple[CpuBackend, Any], ...] = (("onnxruntime", ort), ("openvino", openvino))
     for backend, module in runtimes:
         if module.int8_arithmetic().products == "int8":
             continue

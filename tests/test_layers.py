@@ -78,7 +78,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "digits": BASE | {"vision"},
     "training": BASE | CORE | {"model", "data", "quant"},
     "quant": BASE | {"session", "parity", "model", "data"},
-    "export": BASE | CORE | {"model", "data", "quant", "plugin", "runtime"},
+    "export": BASE | CORE | {"model", "data", "quant", "plugin", "runtime", "ops"},
     "api": BASE | CORE | EDGE | HOST,
     "cli": BASE | CORE | EDGE | HOST | {"api"},
 }
@@ -219,6 +219,14 @@ def test_the_table_has_no_cycle():
 def test_the_edge_may_not_import_the_host_side(unit):
     assert not MAY_IMPORT[unit] & HOST
     assert not (MAY_USE.get(unit, set()) - INSIDE_FUNCTIONS.get(unit, set())) & set(BLOCKED_ON_EDGE)
+
+
+def test_programs_beside_the_package_use_the_library_not_the_command_line():
+    """But for the page that documents the command line itself."""
+    allowed = {ROOT / "scripts/docs_reference.py"}
+    for path in sorted([*(ROOT / "benchmarks").rglob("*.py"), *(ROOT / "scripts").rglob("*.py")]):
+        names = [name for _, name, _ in imports(ast.parse(path.read_text(encoding="utf-8")))]
+        assert path in allowed or not any(name.startswith("hrm_edge.cli") for name in names), path
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Options:
-    """What the command line says; see its help."""
+    """Options of the command line; see its help."""
 
     data: str | None
     task_name: str | None

@@ -99,7 +99,7 @@ def build(task: str, out: Path, **flags: Any) -> None:
 
 @dataclass(frozen=True)
 class _Built:
-    """What is shown of a build: a table with a row a part, and sentences below it."""
+    """Display of a build: a table with a row for each part, and sentences below it."""
 
     columns: Sequence[str]
     rows: Sequence[Sequence[str]]

@@ -145,7 +145,7 @@ def _about(facts: Facts) -> list[tuple[str, str]]:
 
 
 def _tensorrt(facts: Facts) -> str:
-    """Where it comes from, and whether this Python can import it."""
+    """Origin of a package, and whether this Python can import it."""
     found = facts.tensorrt
     parts = [f"{found.apt} from apt"] if found.apt else []
     parts += [f"{name} {version} from pip" for name, version in found.pip.items()]

@@ -1,4 +1,4 @@
-"""What several verbs share on the command line: parameter types, the JSON destination, progress."""
+"""Parts of the command line that several verbs share: parameter types, the JSON destination, progress."""
 
 from __future__ import annotations
 
@@ -36,7 +36,8 @@ backend_option = click.option(
     "--backend",
     type=click.Choice(["onnxruntime", "openvino", "openvino-bf16", "native", "tensorrt", "torch-tensorrt", "auto"]),
     help="What runs an artifact; auto: the CPU backend and number of threads that a trial finds fastest; "
-    "native: our own INT8 step, compiled here when it is first asked for (needs a C++ compiler and onnx); "
+    "native: our own step (INT8, or a lattice in float32), compiled here when it is first asked for (needs a C++ "
+    "compiler and onnx); "
     "torch-tensorrt: an engine that was saved with --module.  "
     "[default: TensorRT where it holds an engine, else onnxruntime]",
 )

@@ -1,4 +1,4 @@
-"""What a process needs before a verb runs, where its caller left it out: open streams, a home folder, a user's name."""
+"""Preparation of a process before a verb runs: open streams, a home folder, a user's name where they are missing."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Training data: sources, generator, builders, the memory-mapped dataset. Modules import their compilers lazily."""
+"""Training data: sources, generators, builders and the memory-mapped dataset. Compilers are imported only when used."""

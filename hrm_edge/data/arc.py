@@ -1,7 +1,7 @@
-"""``data build arc``: tasks and their augmentations become a data folder; the same arguments give the same bytes.
+"""``data build arc``: write tasks and their augmentations as a data folder; the same arguments give the same bytes.
 
-A group is a task, a puzzle one augmentation of it with an identifier of its own, an example one pair of grids. Axes:
-N examples, K puzzles of a task (itself first), E pairs of a task, S = 900 cells.
+A group is a task, a puzzle is the task or one augmentation of it, with its own identifier, and an example is one pair
+of grids. Axes: N examples, K puzzles of a task (itself first), E pairs of a task, S = 900 cells.
 """
 
 from __future__ import annotations
@@ -29,30 +29,30 @@ from hrm_edge.tasks.base import Tokens
 
 DEFAULT_AUGMENT = 1000
 RETRIES = 5
-"""Draws per wanted augmentation before a task is left with fewer, as published: some tasks do not have so many."""
+"""Random draws per wanted augmentation, as in the published build: some tasks have fewer different ones."""
 _CHOICE_SEED = 0
 
 Progress = Callable[[str, int, int], None]
-"""Called with (what is being done, how much is done, of how much)."""
+"""Callback that gets (what is being done, how much is done, of how much)."""
 
 
 @dataclass(frozen=True)
 class Options:
-    """What to build."""
+    """Settings of a build."""
 
     sources: tuple[str, ...]
     """Archives or folders."""
     augment: int = DEFAULT_AUGMENT
-    """Augmentations of every task besides itself."""
+    """Augmentations of every task, not counting the task itself."""
     seed: int = 0
     subsample: int | None = None
-    """Tasks drawn from the sources."""
+    """Number of tasks drawn from the sources (None: all)."""
     processes: int = 1
 
 
 @dataclass(frozen=True)
 class PartSummary:
-    """One built part."""
+    """Sizes of one built part."""
 
     groups: int
     puzzles: int
@@ -61,30 +61,31 @@ class PartSummary:
 
 @dataclass(frozen=True)
 class Summary:
-    """What ``build`` did."""
+    """Result of ``build``."""
 
     parts: dict[str, PartSummary]
     short: int
-    """Tasks that have fewer different augmentations than were asked for."""
+    """Number of tasks that have fewer different augmentations than requested."""
 
 
 @dataclass(frozen=True)
 class TaskPuzzles:
-    """A task and its augmentations, encoded: K puzzles of the same pairs."""
+    """Task and its augmentations, encoded: K puzzles of the same pairs."""
 
     names: list[str]
     """Identifiers [K]."""
     train: tuple[Tokens, Tokens]
-    """Inputs and labels [K * E, S] for training."""
+    """Inputs and labels uint8 [K * E, S] for training."""
     test: tuple[Tokens, Tokens] | None
-    """The same of the questions; labels are all padding where the answer is not known."""
+    """Inputs and labels uint8 [K * E, S] of the questions; a label is all padding where the answer is not known."""
 
 
 def build(out: Path | str, options: Options, on_progress: Progress | None = None) -> Summary:
-    """Build the data folder ``out``, whole or not at all, as the published build divides it.
+    """Build the data folder ``out``, whole or not at all, with the published division into parts.
 
-    Training: the demonstration pairs of every task, and the test pairs of tasks that are not asked. Test: the test
-    pairs of evaluation tasks. In training every pair but one of each puzzle lies at a random place of the canvas.
+    Training: the demonstration pairs of every task, and the test pairs of training tasks. Test: the test pairs of
+    evaluation tasks. For training, all pairs of a puzzle but one are moved to a random place on the canvas. Raises
+    ``UserError`` for bad options or sources, or a disk without enough space.
     """
     on_progress = on_progress or (lambda what, done, total: None)
     _check(options)
@@ -96,7 +97,7 @@ def build(out: Path | str, options: Options, on_progress: Progress | None = None
         with PartWriter(folder, "train", Arc()) as train, PartWriter(folder, "test", Arc()) as test:
             work = partial(augmented, count=options.augment, seed=options.seed)
             for done, puzzles in enumerate(in_order(work, tasks, options.processes), start=1):
-                identifiers = np.arange(len(puzzles.names)).astype(np.int32) + len(names) + 1  # 0 is the blank one
+                identifiers = np.arange(len(puzzles.names)).astype(np.int32) + len(names) + 1  # 0 is the blank puzzle
                 _add(train, puzzles.train, identifiers)
                 if puzzles.test is not None:
                     _add(test, puzzles.test, identifiers)
@@ -155,9 +156,9 @@ def _add(writer: PartWriter, pairs: tuple[Tokens, Tokens], identifiers: NDArray[
 
 
 def augmented(task: ArcTask, count: int, seed: int) -> TaskPuzzles:
-    """A task and ``count`` different augmentations of it, or as many as ``RETRIES`` draws for each bring.
+    """Return a task and ``count`` different augmentations of it, or as many as ``RETRIES`` draws for each one yield.
 
-    They depend on the seed and the task's name alone.
+    They depend only on the seed and the task's name.
     """
     rng = np.random.default_rng([seed, zlib.crc32(task.name.encode())])
     chosen = different(task, count, rng)
@@ -168,7 +169,7 @@ def augmented(task: ArcTask, count: int, seed: int) -> TaskPuzzles:
 
 
 def different(task: ArcTask, count: int, rng: np.random.Generator) -> list[Augmentation]:
-    """The identity, then up to ``count`` random augmentations, no two of which give the task the same pairs."""
+    """Return the identity and up to ``count`` random augmentations; no two of them give the task the same pairs."""
     flat = [_flattened(task.pairs, which) for which in range(dihedral.COUNT)]
     chosen = [Augmentation()]
     seen = {_fingerprint(flat[0], chosen[0])}
@@ -184,13 +185,13 @@ def different(task: ArcTask, count: int, rng: np.random.Generator) -> list[Augme
 
 
 def _flattened(pairs: Sequence[Pair], which: int) -> list[tuple[bytes, bytes]]:
-    """(shapes, cells) of every pair under a symmetry."""
+    """Return (shapes, cells) of every pair under a symmetry."""
     turned = [[dihedral.transform(grid, which) for grid in pair if grid is not None] for pair in pairs]
     return [(bytes(n for grid in pair for n in grid.shape), b"".join(g.tobytes() for g in pair)) for pair in turned]
 
 
 def _fingerprint(pairs: list[tuple[bytes, bytes]], augmentation: Augmentation) -> bytes:
-    """Equal exactly where the recoloured pairs are, in whatever order."""
+    """Return a hash that two augmentations share exactly if they give the same pairs, in any order."""
     table = bytes(augmentation.colours).ljust(256, b"\0")
     cells = sorted(shapes + cells.translate(table) for shapes, cells in pairs)
     return hashlib.blake2b(b"".join(cells), digest_size=16).digest()
@@ -199,7 +200,10 @@ def _fingerprint(pairs: list[tuple[bytes, bytes]], augmentation: Augmentation) -
 def _encoded(
     pairs: Sequence[Pair], chosen: list[Augmentation], rng: np.random.Generator | None
 ) -> tuple[Tokens, Tokens]:
-    """Inputs and labels [K * E, S] of the pairs under every augmentation, moved about the canvas where ``rng`` is."""
+    """Return inputs and labels uint8 [K * E, S] of the pairs under every augmentation, moved on the canvas by ``rng``.
+
+    ``rng`` None: not moved.
+    """
     canvases = [[_wide(pair, which) for pair in pairs] for which in range(dihedral.COUNT)]
     colours = np.zeros((len(chosen), 256), np.uint8)  # token → token
     colours[:, :FIRST_COLOUR] = np.arange(FIRST_COLOUR)
@@ -216,8 +220,10 @@ def _encoded(
 
 
 def _wide(pair: Pair, which: int) -> NDArray[np.uint8]:
-    """Input and output [2, 61, 61] with the grids' top left cell at (30, 30), markers included: a window of it is a
-    canvas on which they lie anywhere."""
+    """Return input and output uint8 [2, 61, 61] with the grids' top left cells at (30, 30), end markers included.
+
+    Each 30 x 30 window of it is a canvas with the grids in another place.
+    """
     wide = np.zeros((2, 2 * SIDE + 1, 2 * SIDE + 1), np.uint8)
     for side, grid in zip(wide, pair, strict=True):
         if grid is not None:
@@ -230,7 +236,7 @@ def _wide(pair: Pair, which: int) -> NDArray[np.uint8]:
 
 
 def _moves(pairs: Sequence[Pair], chosen: list[Augmentation], rng: np.random.Generator | None) -> NDArray[np.int64]:
-    """(row, column) [K, E, 2] of the grids' top left cells: input and output of a pair alike."""
+    """Return (row, column) int64 [K, E, 2] of the grids' top left cells, one for both input and output of a pair."""
     moves = np.zeros((len(chosen), len(pairs), 2), np.int64)
     if rng is None:
         return moves
@@ -243,9 +249,9 @@ def _moves(pairs: Sequence[Pair], chosen: list[Augmentation], rng: np.random.Gen
 
 
 def read_questions(folder: Path | str, limit: int | None = None) -> Questions:
-    """The test part of a built or published folder: its first ``limit`` tasks (None: all) with all augmentations.
+    """Return the test part of a data folder: its first ``limit`` tasks (None: all) with all their augmentations.
 
-    ``hrm_edge.tasks.arc_votes`` makes of it the questions, the votes and the submission.
+    ``hrm_edge.tasks.arc_votes`` derives the questions, the votes and the submission from it.
     """
     part = read_part(folder, "test", Arc())
     names = read_identifiers(folder, part.metadata)
@@ -253,7 +259,7 @@ def read_questions(folder: Path | str, limit: int | None = None) -> Questions:
     sizes = np.diff(part.puzzle_indices[: puzzles + 1])
     ids = part.puzzle_identifiers[:puzzles].repeat(sizes).astype(np.int32)
     groups = np.diff(part.group_indices)
-    number = np.arange(len(part.puzzle_identifiers)) - part.group_indices[:-1].repeat(groups)  # within its task
+    number = np.arange(len(part.puzzle_identifiers)) - part.group_indices[:-1].repeat(groups)  # number within its task
     rows = slice(len(ids))
     return Questions(
         [names[identifier] for identifier in ids.tolist()],

@@ -1,8 +1,9 @@
 """ARC tasks from the repositories' archives, from a folder, or from Kaggle's combined files.
 
-A task is a JSON file ``<part>/<name>.json`` with lists ``train`` and ``test`` of {"input", "output"} grids; tasks of a
-part called ``evaluation`` are asked, those of all others are for training. Kaggle has all tasks of a part in one file
-``*_<part>_challenges.json``, and the outputs of their test pairs in ``*_<part>_solutions.json``; ``test`` is asked too.
+A task is a JSON file ``<part>/<name>.json`` with lists ``train`` and ``test`` of {"input", "output"} grids. The test
+pairs of tasks in a part called ``evaluation`` are questions; all other tasks are for training. Kaggle has all tasks of
+a part in one file ``*_<part>_challenges.json``, and the outputs of their test pairs in ``*_<part>_solutions.json``; its
+part ``test`` has questions too.
 """
 
 from __future__ import annotations
@@ -30,11 +31,11 @@ _CHALLENGES, _SOLUTIONS = "challenges", "solutions"
 
 @dataclass(frozen=True)
 class ArcTask:
-    """One task as it is published."""
+    """Task as published."""
 
     name: str
     asked: bool
-    """Its test pairs are questions; else they are for training."""
+    """Whether its test pairs are questions; otherwise they are for training."""
     train: tuple[Pair, ...]
     test: tuple[Pair, ...]
 
@@ -45,10 +46,10 @@ class ArcTask:
 
 
 def read_tasks(source: Path | str) -> list[ArcTask]:
-    """The tasks of a .tar.gz, .tar or .zip archive, a folder or a .json file, those for training first, each by name.
+    """Read the tasks of a .tar.gz, .tar or .zip archive, a folder or a .json file: training tasks first, each by name.
 
-    Of a repository only ``training`` and ``evaluation``, or ``corpus``, are read, if it has them. What macOS adds to
-    archives is left out. Raises ``UserError`` naming archive, file and pair for whatever is wrong.
+    From a repository that has folders ``training`` and ``evaluation``, or ``corpus``, only these are read. Files that
+    macOS adds to archives are skipped. Raises ``UserError`` naming archive, file and pair of an error.
     """
     source = Path(source)
     texts = {path: text for path, text in _texts(source) if not _is_of_macos(path)}
@@ -72,7 +73,7 @@ def read_tasks(source: Path | str) -> list[ArcTask]:
 
 
 def read_all(sources: list[str]) -> list[ArcTask]:
-    """The tasks of several sources; ``UserError`` when two hold a task of the same name."""
+    """Return the tasks of several sources. Raises ``UserError`` if two of them have a task of the same name."""
     tasks: list[ArcTask] = []
     origin: dict[str, str] = {}
     for source in sources:
@@ -88,14 +89,14 @@ def read_all(sources: list[str]) -> list[ArcTask]:
 
 
 def _chosen(paths: list[PurePosixPath]) -> list[PurePosixPath]:
-    """The files that hold tasks: beside them a repository may have other JSON files, ConceptARC more simple tasks."""
+    """Return the files that hold tasks: a repository may have other JSON files, too, and ConceptARC simpler tasks."""
     split = [path for path in paths if path.parts[-2] in _SPLITS]
     corpus = [path for path in paths if "corpus" in path.parts[:-1]]
     return split or corpus or paths
 
 
 def _texts(source: Path) -> Iterator[tuple[PurePosixPath, bytes]]:
-    """(path inside, content) of every file, read in memory: nothing of an archive is unpacked to the disk."""
+    """Yield (path inside, content) of every file, read in memory: no file of an archive is written to the disk."""
     if not source.is_dir():
         check_input(source)
     try:
@@ -127,13 +128,14 @@ def _texts(source: Path) -> Iterator[tuple[PurePosixPath, bytes]]:
             f"{source} is no whole archive: {error}", "download it again (.tar.gz, .tar or .zip)"
         ) from error
     except OSError as error:
-        if error.errno is None:  # of gzip: not what it says it is
+        # An error by gzip, not by the system: the file is damaged or not gzipped.
+        if error.errno is None:
             raise UserError(f"{source} is no whole archive: {error}", "download it again") from error
         raise os_error(error, source) from error
 
 
 def _member(source: Path, name: str, stream: IO[bytes]) -> bytes:
-    """Return a file of an archive; one that unpacks to more than any file of tasks is a ``UserError``."""
+    """Return a file of an archive. Raises ``UserError`` if it unpacks to more bytes than any file of tasks."""
     content = stream.read(MOST_JSON_BYTES + 1)
     if len(content) > MOST_JSON_BYTES:
         raise UserError(f"{source}: {name} has more than {MOST_JSON_BYTES:,} bytes", "check that it holds ARC tasks")
@@ -141,12 +143,12 @@ def _member(source: Path, name: str, stream: IO[bytes]) -> bytes:
 
 
 def _is_of_macos(path: PurePosixPath) -> bool:
-    """Whether a file holds what macOS keeps of another one (resource forks): its name says so."""
+    """Return whether a file holds macOS's metadata of another file (a resource fork), by its name."""
     return "__MACOSX" in path.parts or path.name.startswith("._")
 
 
 def _combined(source: Path, path: PurePosixPath, texts: dict[PurePosixPath, bytes]) -> list[ArcTask]:
-    """The tasks of one of Kaggle's files, with the answers of the file beside it where there is one."""
+    """Return the tasks of one of Kaggle's files, with the answers from its solutions file if there is one."""
     where = f"{source}: {path}"
     challenges = _json(where, texts[path])
     answers_path = path.with_name(path.name.replace(_CHALLENGES, _SOLUTIONS))

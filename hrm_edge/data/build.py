@@ -1,4 +1,4 @@
-"""``data build`` for Sudoku: a source becomes a data folder; the same arguments and seed give the same bytes.
+"""``data build`` for Sudoku: write a source as a data folder; the same arguments and seed give the same bytes.
 
 Axes: N puzzles, S cells.
 """
@@ -29,27 +29,27 @@ from hrm_edge.tasks.sudoku_search import require_unique
 HUB, GENERATE = "hub", "generate"
 DEFAULT_COUNT = 10_000
 DEFAULT_TEST = 1_000
-HELD_OUT, HELD_OUT_REMAINDER = 8, 2  # one 4x4 class in 8 is for testing; remainder 2 has some of every clue count
+HELD_OUT, HELD_OUT_REMAINDER = 8, 2  # one 4x4 class in 8 is for testing; remainder 2 includes every number of clues
 _PIECE = 1 << 15  # puzzles solved, compared or written at a time
 _TEST_SEED, _TRAIN_SEED, _CHOICE_SEED, _VIEW_SEED = range(4)
 
 Progress = Callable[[str, int, int], None]
-"""Called with (what is being done, how much is done, of how much)."""
+"""Callback that gets (what is being done, how much is done, of how much)."""
 
 
 @dataclass(frozen=True)
 class Options:
-    """What to build; ``None`` is the source's default."""
+    """Settings of a build; ``None`` is the source's default."""
 
     source: str = GENERATE
     """``hub``, ``generate``, or a path: a file of puzzles, or a folder with the hub's train.csv and test.csv."""
     subsample: int | None = None
-    """Training puzzles drawn from a file."""
+    """Number of training puzzles drawn from a file."""
     augment: int = 0
-    """Random symmetries of every training puzzle besides itself; it and they are one group."""
+    """Random symmetries of every training puzzle, which form one group with it."""
     seed: int = 0
     count: int | None = None
-    """Training puzzles to generate."""
+    """Number of training puzzles to generate."""
     test_count: int | None = None
     wanted: Wanted | None = None
     processes: int = 1
@@ -57,7 +57,7 @@ class Options:
 
 @dataclass(frozen=True)
 class PartSummary:
-    """One built part: groups, examples, and per puzzle before augmentation its clues and our solver's guesses."""
+    """Groups and examples of one built part, and clues and solver's guesses per puzzle before augmentation."""
 
     groups: int
     examples: int
@@ -67,20 +67,20 @@ class PartSummary:
 
 @dataclass(frozen=True)
 class Summary:
-    """What ``build`` did."""
+    """Result of ``build``."""
 
     parts: dict[str, PartSummary]
     solved: int
-    """Puzzles without an answer that were solved."""
+    """Number of puzzles that had no answer and were solved."""
     dropped: int
-    """Puzzles left out of training because a symmetry turns them into a test puzzle."""
+    """Number of puzzles left out of training because a symmetry maps them to a test puzzle."""
     formats: dict[str, str]
-    """What each file was taken for, in words; empty where there is none."""
+    """Description of the format recognized in each file; empty where there is no file."""
 
 
 @dataclass(frozen=True)
 class Collected:
-    """The puzzles of both parts, all with answers, and what was done to get them; see ``Summary``."""
+    """Puzzles of both parts, all with answers, and how they were obtained; see ``Summary``."""
 
     train: Puzzles
     test: Puzzles
@@ -88,24 +88,29 @@ class Collected:
     dropped: int = 0
     formats: dict[str, str] = field(default_factory=dict)
     guesses: dict[str, float] = field(default_factory=dict)
-    """Our solver's mean guesses in each part that was generated."""
+    """Mean guesses of our solver for each generated part."""
 
 
 def default_wanted(task: Sudoku) -> Wanted:
-    """Puzzles as hard as they come; at 4x4, where all minimal ones are 36 classes, 4 to 8 clues (2,234 classes)."""
+    """Return the default requirements: minimal puzzles; for 4x4, 4 to 8 clues.
+
+    All minimal 4x4 puzzles fall into only 36 symmetry classes; those with 4 to 8 clues fall into 2,234.
+    """
     return Wanted(clues=(4, 8)) if task.side == 4 else Wanted()
 
 
 def build(task: Sudoku, out: Path | str, options: Options, on_progress: Progress | None = None) -> Summary:
     """Build the data folder ``out``, whole or not at all.
 
-    Test puzzles: the hub's own; else ``test_count`` of the file's or generated ones, and then no training puzzle is
-    equivalent to one of them under any symmetry (boards beyond 9x9: equal to one). At 4x4 a whole symmetry class is
-    either for training or for testing, one in eight by its checksum.
+    Test puzzles are the hub's own, or ``test_count`` from the file or the generator. In the latter cases no training
+    puzzle is equivalent to a test puzzle under any symmetry (on boards beyond 9x9: equal to one). At 4x4 a whole
+    symmetry class is either for training or for testing, one in eight by its checksum. Raises ``UserError`` for bad
+    options or sources.
     """
     on_progress = on_progress or (lambda what, done, total: None)
     _check(options)
-    with atomic_folder(out) as folder:  # first of all: an --out that cannot be written is told before the work
+    # The folder comes first: an --out that cannot be written must fail before the work.
+    with atomic_folder(out) as folder:
         found = _collect(task, options, on_progress)
         if not len(found.train):
             raise UserError("no training puzzles are left", "give more puzzles, or a smaller --test-count")
@@ -191,7 +196,7 @@ def _generated(task: Sudoku, options: Options, on_progress: Progress) -> Collect
 
 
 def _split(task: Sudoku, file: Puzzles, options: Options, rng: np.random.Generator, on_progress: Progress) -> Collected:
-    """A single file's test and training puzzles, in the file's order, no class in both."""
+    """Split a single file into training and test puzzles, in the file's order, with no symmetry class in both."""
     test_count = min(DEFAULT_TEST, len(file) // 10) if options.test_count is None else options.test_count
     order, path = rng.permutation(len(file)), file.source.path
     if test_count >= len(file):
@@ -226,7 +231,7 @@ def _split(task: Sudoku, file: Puzzles, options: Options, rng: np.random.Generat
 
 
 def _names(task: Sudoku, tokens: Tokens) -> list[bytes]:
-    """What may not be in both parts: the symmetry class, or beyond 9x9 the puzzle itself."""
+    """Return the keys that must not be in both parts: the symmetry classes or, beyond 9x9, the puzzles themselves."""
     names = classes(task, tokens) if has_canonical(task) else keys(tokens)
     return [name.tobytes() for name in names]
 
@@ -238,7 +243,10 @@ def _draw(rng: np.random.Generator, file: Puzzles, count: int, flag: str) -> NDA
 
 
 def solve_missing(task: Sudoku, puzzles: Puzzles, on_progress: Progress) -> tuple[Puzzles, int]:
-    """The puzzles with all their answers, solved where the file has none; and how many were solved."""
+    """Return the puzzles with all answers, solved where the file has none, and the number solved.
+
+    Raises ``UserError`` for a puzzle without exactly one solution.
+    """
     missing = np.flatnonzero(~puzzles.answered())
     labels = np.zeros_like(puzzles.givens) if puzzles.labels is None else puzzles.labels.copy()
     for start in range(0, len(missing), _PIECE):
@@ -246,7 +254,7 @@ def solve_missing(task: Sudoku, puzzles: Puzzles, on_progress: Progress) -> tupl
         found = solve_many(task, puzzles.givens[rows])
         for bad in rows[found.counts != 1][:1]:
             try:
-                require_unique(task, puzzles.givens[bad], max_nodes=1 << 62)  # says which cell can be what
+                require_unique(task, puzzles.givens[bad], max_nodes=1 << 62)  # its error names the ambiguous cell
             except UserError as error:
                 raise UserError(f"{puzzles.source.where(int(bad))}: {error.problem}", error.hint) from error
         labels[rows] = found.answers
@@ -266,7 +274,8 @@ def _write(
     puzzles = found.train if split == "train" else found.test
     assert puzzles.labels is not None
     groups, size = len(puzzles), augment + 1
-    step = max(1, _PIECE // size)  # depends on nothing but the arguments, as the order of random draws must
+    # The step must depend on the arguments only, as the order of random draws does.
+    step = max(1, _PIECE // size)
     with PartWriter(folder, split, task) as writer:
         for start in range(0, groups, step):
             originals = puzzles.givens[start : start + step], puzzles.labels[start : start + step]

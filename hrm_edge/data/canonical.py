@@ -1,4 +1,4 @@
-"""Which puzzles are the same but for a symmetry: canonical forms, and checks that two sets share none.
+"""Equivalence of puzzles under symmetries: canonical forms, and keys to compare two sets by.
 
 Axes: N puzzles, S cells.
 """
@@ -21,18 +21,19 @@ MAX_SIDE = 9
 
 
 def has_canonical(task: Task) -> TypeGuard[Sudoku]:
-    """Can this task's puzzles be brought to a canonical form?"""
+    """Return whether this task's puzzles have a canonical form."""
     return task.family == "sudoku" and task.seq_len <= MAX_SIDE**2
 
 
 def canonical(task: Sudoku, tokens: Tokens) -> Tokens:
-    """The canonical form of tokens [N, S] or [S]: equal for two puzzles exactly when a symmetry links them.
+    """Return the canonical form of tokens uint8 [N, S] or [S], which two puzzles share exactly if they are equivalent.
 
-    It is the lexicographically smallest of all relabelled, transposed and shuffled grids; 3,359,232 x 9! at 9x9.
+    It is the lexicographically smallest of all relabelled, transposed and shuffled grids; 3,359,232 x 9! at 9x9. Raises
+    ``UserError`` for a task that has none.
     """
     if not has_canonical(task):
         raise UserError(f"no canonical form for {task.name}", f"boards up to {MAX_SIDE}x{MAX_SIDE} have one")
-    from hrm_edge.data.canonical_numba import canonical as compiled  # the compiler is an extra
+    from hrm_edge.data.canonical_numba import canonical as compiled  # the compiler is an optional dependency
 
     rows = np.array(np.atleast_2d(tokens), dtype=np.uint8, order="C")
     out = np.empty_like(rows)
@@ -42,19 +43,19 @@ def canonical(task: Sudoku, tokens: Tokens) -> Tokens:
 
 
 def classes(task: Sudoku, tokens: Tokens) -> NDArray[np.void]:
-    """One comparable value per puzzle of [N, S] (for ``np.isin``, ``np.unique``): the bytes of its canonical form."""
+    """Return one comparable key per puzzle of [N, S] (for ``np.isin``, ``np.unique``): its canonical form's bytes."""
     return keys(canonical(task, tokens))
 
 
 def keys(tokens: Tokens) -> NDArray[np.void]:
-    """One comparable value per row of [N, S]."""
+    """Return one comparable key per row of [N, S]."""
     rows = np.ascontiguousarray(tokens, dtype=np.uint8)
     return rows.view(np.dtype((np.void, rows.shape[1])))[:, 0]
 
 
 @functools.cache
 def _column_orders(task: Sudoku) -> NDArray[np.int64]:
-    """All orders of the columns that keep stacks together, [O, side]; O = 1296 at 9x9."""
+    """Return all orders of the columns that keep stacks together, int64 [O, side]; O = 1296 at 9x9."""
     stacks = [range(start, start + task.box_cols) for start in range(0, task.side, task.box_cols)]
     orders = [
         sum(inner, ())

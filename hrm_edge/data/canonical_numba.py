@@ -1,13 +1,13 @@
-"""The smallest equivalent of a Sudoku, compiled by numba (extra ``data``): import inside functions only.
+"""Smallest equivalent of a Sudoku, compiled by numba (extra ``data``): import it inside functions only.
 
-Of all grids that relabelling, transposing and shuffling make of a puzzle, the canonical form is the first in
-lexicographic order with blank = 0, so any two equivalent puzzles have the same one. A row's key is its cells as
-hexadecimal digits (side <= 9), so comparing keys compares rows.
+The canonical form is the lexicographically smallest, with blank = 0, of all grids that relabelling, transposing and
+shuffling make from a puzzle, so any two equivalent puzzles share it. A row's key is its cells as hexadecimal digits
+(side <= 9), so comparing keys compares rows.
 
 The search fixes the top row and the order of the columns, then adds one row after another, keeping only rows equal to
 the best grid so far or better. Digits are numbered in order of appearance, which is the smallest relabelling. The top
-row's key depends on its pattern of clues alone (its digits are numbered 1, 2, 3 ...), so only rows whose pattern can
-be made the smallest one are tried, with the column orders that make it so.
+row's key depends only on its pattern of clues (its digits are numbered 1, 2, 3 ...), so only rows that can reach the
+smallest pattern are tried, with the column orders that reach it.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ WORST = np.int64(1) << 62
 
 @register_jitable
 def row_key(grid: Any, row: int, order: Any, side: int, labels: int, used: int, bound: int) -> tuple[int, int, int]:
-    """(key, labels, used) of a row under a column order; stops early with a key above ``bound``.
+    """Return (key, labels, used) of a row under a column order; stop early with a key above ``bound``.
 
-    ``labels`` packs the new number of each old digit in 4 bits, ``used`` is how many are given away.
+    ``labels`` packs the new number of each old digit in 4 bits; ``used`` counts the numbers in use.
     """
     key = np.int64(0)
     for place in range(side):
@@ -47,7 +47,7 @@ def row_key(grid: Any, row: int, order: Any, side: int, labels: int, used: int, 
 
 @register_jitable
 def smallest_pattern(grid: Any, row: int, side: int, box_cols: int) -> int:
-    """The smallest pattern of clues (bits, first cell highest) that any column order makes of a row."""
+    """Return the smallest pattern of clues (bits, first cell highest) that any column order gives a row."""
     boxes = side // box_cols
     counts = np.zeros(boxes, np.int64)
     for place in range(side):
@@ -62,7 +62,7 @@ def smallest_pattern(grid: Any, row: int, side: int, box_cols: int) -> int:
 
 @register_jitable
 def fits(grid: Any, row: int, order: Any, side: int, pattern: int) -> bool:
-    """Does this column order turn the row's clues into ``pattern``?"""
+    """Return whether this column order gives the row's clues the pattern ``pattern``."""
     for place in range(side):  # noqa: SIM110 - numba compiles no generator expressions
         if (grid[row * side + order[place]] != 0) != (pattern >> (side - 1 - place) & 1):
             return False
@@ -84,7 +84,7 @@ def descend(grid: Any, top: int, order: Any, side: int, box_rows: int, best: Any
             continue
         work[0, depth] += 1
         band = row // box_rows
-        # a band that is begun is finished first
+        # Finish a band before the next one begins.
         inside = taken >> (band * box_rows) & ((1 << box_rows) - 1)
         if taken >> row & 1 or (depth % box_rows != 0) != (inside != 0):
             continue
@@ -102,9 +102,9 @@ def descend(grid: Any, top: int, order: Any, side: int, box_rows: int, best: Any
 
 @njit(cache=True)
 def canonical(tokens, orders, transposed, side, box_rows, box_cols, out):  # type: ignore[no-untyped-def]
-    """Canonical tokens of tokens [N, S] into out [N, S].
+    """Write the canonical form of tokens [N, S] to out [N, S].
 
-    ``orders`` [O, side] are all column orders; ``transposed`` says whether grids may be transposed.
+    ``orders`` [O, side] holds all column orders; ``transposed`` says whether grids may be transposed.
     """
     cells, sides = side * side, 2 if transposed else 1
     grids = np.zeros((2, cells), np.int64)

@@ -1,4 +1,4 @@
-"""A built data folder as batches: memory-mapped, seeded, resumable, shared between processes.
+"""Batches of a data folder: memory-mapped, seeded, resumable, shared between processes.
 
 Axes: B batch, S cells, N examples, G groups.
 """
@@ -14,16 +14,16 @@ from hrm_edge.data.layout import Metadata, Part, read_part
 from hrm_edge.errors import UserError
 from hrm_edge.tasks.base import Task, Tokens
 
-LABELS = 20_000  # labels of a part that are held to the rules; each takes up to half a millisecond
+LABELS = 20_000  # labels of a part to check against the rules; each takes up to half a millisecond
 
 Batch = tuple[Tokens, Tokens, NDArray[np.int32]]
 
 
 class Dataset:
-    """One part of a data folder; ``len`` is its number of examples. Examples are read when they are asked for.
+    """One part of a data folder; ``len`` is its number of examples, which are read when requested.
 
-    ``scan`` reads every token once to check it, and holds labels to the task's rules: all of them, or ``LABELS`` at
-    even distances where there are more. Of the processes of a host one does. Raises ``UserError``.
+    ``scan`` reads every token once to check it, and checks labels against the task's rules: all, or ``LABELS`` evenly
+    spaced ones where there are more. One process of a host is enough for that. Raises ``UserError``.
     """
 
     def __init__(
@@ -46,38 +46,40 @@ class Dataset:
 
     @property
     def metadata(self) -> Metadata:
-        """What ``dataset.json`` says."""
+        """Content of ``dataset.json``."""
         return self.part.metadata
 
     @property
     def groups(self) -> int:
-        """G: an epoch draws one puzzle of each."""
+        """Number of groups, G; an epoch draws one puzzle from each."""
         return len(self.part.group_indices) - 1
 
     def __len__(self) -> int:
         return len(self.part)
 
     def spread(self, count: int) -> NDArray[np.int64]:
-        """At most ``count`` examples at even distances: the head of an ARC part is one task's augmentations."""
+        """Return at most ``count`` evenly spaced examples int64 [n]; an ARC part begins with
+        one task's augmentations.
+        """
         chosen = min(count, len(self))
         return np.arange(chosen, dtype=np.int64) * len(self) // max(1, chosen)
 
     def examples(self, rows: NDArray[np.int64]) -> tuple[Tokens, Tokens]:
-        """Inputs and labels uint8 [B, S] of the examples ``rows`` [B]."""
+        """Return inputs and labels uint8 [B, S] of the examples ``rows`` [B]."""
         return self.part.inputs[rows].astype(np.uint8), self.part.labels[rows].astype(np.uint8)
 
     def identifiers(self, rows: NDArray[np.int64]) -> NDArray[np.int32]:
-        """Puzzle identifiers int32 [B] of the examples ``rows`` [B]."""
+        """Return the puzzle identifiers int32 [B] of the examples ``rows`` [B]."""
         puzzles = np.searchsorted(self.part.puzzle_indices, rows, side="right") - 1
         return self.part.puzzle_identifiers[puzzles].astype(np.int32)
 
 
 class Sampler:
-    """An endless stream of examples: every epoch shuffles the groups and draws one random puzzle of each.
+    """Endless stream of examples: every epoch shuffles the groups and draws one random puzzle from each.
 
-    All examples of a drawn puzzle are used, in random order; what is taken runs across the ends of epochs. The stream
-    depends on ``seed`` alone, whatever the sizes of the single draws. Ranks that train together all follow the one
-    stream and read their own part of it, so that it does not depend on how many they are.
+    All examples of a drawn puzzle are used, in random order; a batch may continue into the next epoch. The stream
+    depends only on ``seed``, not on the batch sizes. Ranks that train together share one stream and each read their own
+    part of it, so it does not depend on the number of ranks.
     """
 
     def __init__(self, dataset: Dataset, seed: int) -> None:
@@ -88,19 +90,19 @@ class Sampler:
         self._order = self._epoch_order(0)
 
     def take(self, count: int, share: slice = slice(None)) -> Batch:
-        """Of the next ``count`` examples those of ``share``, B of them; the others are passed by unread.
+        """Return those of the next ``count`` examples that are in ``share``, B of them; the others are skipped unread.
 
-        (inputs uint8 [B, S], labels uint8 [B, S], puzzle identifiers int32 [B]).
+        Returns (inputs uint8 [B, S], labels uint8 [B, S], puzzle identifiers int32 [B]).
         """
         rows = self._rows(count)[share]
         return (*self.dataset.examples(rows), self.dataset.identifiers(rows))
 
     def state(self) -> dict[str, int]:
-        """The position as plain numbers; ``restore`` goes on with the very next example."""
+        """Return the position as plain numbers, from which ``restore`` continues with the next example."""
         return {"seed": self.seed, "epoch": self.epoch, "position": self.position, "groups": self.dataset.groups}
 
     def restore(self, state: dict[str, int]) -> None:
-        """Go to a saved position; ``UserError`` when it is of other data."""
+        """Go to a saved position. Raises ``UserError`` if it is of other data."""
         if state["groups"] != self.dataset.groups:
             raise UserError(
                 f"{self.dataset.folder} has {self.dataset.groups} groups, the saved run had {state['groups']}",
@@ -128,7 +130,7 @@ class Sampler:
         return np.concatenate(pieces)
 
     def _epoch_order(self, epoch: int) -> NDArray[np.int64]:
-        """The examples of an epoch in order [n]."""
+        """Return the examples of an epoch in order, int64 [n]."""
         rng = np.random.default_rng([self.seed, epoch])
         part = self.dataset.part
         starts = part.group_indices[:-1].astype(np.int64)

@@ -1,4 +1,4 @@
-"""Files of puzzles, or one that was typed, become ``Puzzles``: found out, read as far as needed, and checked.
+"""Reader of puzzle files and typed puzzles as ``Puzzles``: it recognizes the format and checks the content.
 
 Axes: N puzzles, S cells.
 """
@@ -26,15 +26,15 @@ from hrm_edge.tasks.puzzles import TYPED, Puzzles, Source
 from hrm_edge.tasks.sudoku import Sudoku
 from hrm_edge.tasks.sudoku_text import TextError
 
-_PIECE = 1 << 16  # puzzles in memory as text at a time: the hub's file has 3.8 million
-_HEAD = 40  # lines that tell the size of a puzzle
+_PIECE = 1 << 16  # puzzles held as text at a time: the hub's file has 3.8 million
+_HEAD = 40  # lines from which the size of a puzzle is guessed
 
 
 def read_puzzles(path: Path | str, task: Task | None = None, limit: int | None = None) -> Puzzles:
-    """Read the first ``limit`` puzzles (None: all) of a file in whatever form, or of standard input (``-``).
+    """Read the first ``limit`` puzzles (None: all) of a file in any known format, or of standard input (``-``).
 
-    ``task`` None: a Sudoku of the size that the first puzzle has. Of a limited file no more is read than needed.
-    Raises ``UserError`` naming file, line and column for what is no puzzle, contradicts itself, or has a wrong answer.
+    ``task`` None: Sudokus of the first puzzle's size. With a limit, no more of the file is read than needed. Raises
+    ``UserError`` naming file, line and column of text that is no puzzle, contradicts the rules or has a wrong answer.
     """
     _refuse_others(str(path), task)
     if task is not None and task.family == "maze" and str(path).endswith(".npz"):
@@ -44,7 +44,7 @@ def read_puzzles(path: Path | str, task: Task | None = None, limit: int | None =
 
 
 def read_typed(text: str, task: Task) -> Puzzles:
-    """Read the puzzles of a text as a file of them is read; ``UserError`` says where it is wrong."""
+    """Read puzzles from a text in the formats of files. Raises ``UserError`` naming the place of an error."""
     _refuse_others(TYPED, task)
     puzzles = _read(TYPED, io.StringIO(text, newline=""), (), task, None)
     if len(puzzles) > 1:
@@ -84,7 +84,7 @@ def _read(name: str, lines: Iterator[str], about: tuple[str, ...], task: Task | 
 
 @contextlib.contextmanager
 def _placed(name: str) -> Iterator[None]:
-    """Put file, line and column before the fault of a text; of a typed puzzle of one line nothing but the fault."""
+    """Put file, line and column before a text's error, or neither where a typed puzzle has only one line."""
     try:
         yield
     except TextError as error:
@@ -95,8 +95,9 @@ def _placed(name: str) -> Iterator[None]:
 
 
 def _task_of(head: list[str]) -> Sudoku:
-    """The size of the puzzles of a file that begins so."""
-    for task in (Sudoku(), Sudoku(4, 4)):  # of a file with columns or elements only the texts of the puzzles count
+    """Return the task, a size of Sudoku, of a file that begins with ``head``."""
+    # In a CSV or XML file, only the puzzles' own text shows their size.
+    for task in (Sudoku(), Sudoku(4, 4)):
         with contextlib.suppress(TextError):
             first = next(records(task, iter(head)), None)
             if first is not None and first.form.startswith(("CSV", "OpenSudoku")):
@@ -105,7 +106,7 @@ def _task_of(head: list[str]) -> Sudoku:
 
 
 def _checked(task: Task, piece: list[Record]) -> tuple[Tokens, Tokens]:
-    """Inputs and labels [n, S] of some records; labels are padding where there is no answer."""
+    """Return inputs and labels uint8 [n, S] of some records; a label is padding where there is no answer."""
     inputs = _tokens(task, [(r.line, r.column, r.question) for r in piece])
     bad = task.hopeless(inputs)
     for row in np.flatnonzero(bad)[:1]:
@@ -129,7 +130,7 @@ def _checked(task: Task, piece: list[Record]) -> tuple[Tokens, Tokens]:
 
 
 def _tokens(task: Task, texts: Sequence[tuple[int, int, str | Tokens]]) -> Tokens:
-    """Texts (line, column, characters) to tokens [N, S]: by table where every character is a cell, else one by one."""
+    """Convert texts (line, column, characters) to tokens uint8 [N, S]; with a table if all characters are cells."""
     length = task.seq_len
     plain = [text for _, _, text in texts if isinstance(text, str) and len(text) == length]
     joined = "".join(plain)
@@ -153,7 +154,7 @@ def _parsed(task: Task, line: int, column: int, text: str | Tokens) -> Tokens:
 
 
 def _maze_arrays(path: Path, task: Task) -> Puzzles:
-    """The mazes of a .npz file with the arrays ``inputs`` and ``labels``, tokens [N, S]."""
+    """Read the mazes of a .npz file with the arrays ``inputs`` and ``labels``, tokens [N, S]."""
     check_input(path)
     try:
         with open(path, "rb") as stream, np.load(stream, allow_pickle=False) as arrays:

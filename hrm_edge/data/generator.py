@@ -1,7 +1,7 @@
-"""Seeded puzzles with one solution, for any box size.
+"""Seeded generator of puzzles with one solution, for any box size.
 
-A puzzle is a random full grid, emptied in random order as far as its solution stays the only one. Puzzle n of a seed
-depends on (seed, n) alone and candidates are taken in that order, so the number of processes changes nothing.
+A puzzle is a random full grid from which cells are removed in random order while its solution stays unique. Puzzle n of
+a seed depends only on (seed, n) and candidates are taken in that order, so the number of processes does not matter.
 
 Axes: N puzzles, S cells.
 """
@@ -25,10 +25,10 @@ from hrm_edge.errors import UserError, nearest
 from hrm_edge.tasks.base import Tokens
 from hrm_edge.tasks.sudoku import BLANK, Sudoku
 
-CHUNK = 256  # candidates per call: part of the meaning of a seed only through their order, which it does not change
-GIVE_UP = 100_000  # candidates in a row without a wanted one
+CHUNK = 256  # candidates per call; their order, and so a seed's puzzles, do not depend on it
+GIVE_UP = 100_000  # candidates in a row without a wanted puzzle
 FEWEST_CLUES = {(2, 2): 4, (2, 3): 8, (3, 2): 8, (3, 3): 17}  # of a puzzle with one solution; 17: McGuire et al. 2012
-LARGE_BOARD_BUDGET = 1000  # guesses per removed clue on boards beyond 9x9; what it cannot settle stays a clue
+LARGE_BOARD_BUDGET = 1000  # guesses per removed clue beyond 9x9; a clue not decided within it is kept
 NO_BUDGET = 1 << 62
 DIFFICULTIES: dict[str, tuple[int, int | None]] = {
     "easy": (0, 0),
@@ -36,22 +36,22 @@ DIFFICULTIES: dict[str, tuple[int, int | None]] = {
     "hard": (4, 15),
     "extreme": (16, None),
 }
-"""Guesses of our solver until the first solution; 9x9 minimal puzzles are 49%, 37%, 13% and 0.7% of these."""
+"""Guesses of our solver until the first solution; 49%, 37%, 13% and 0.7% of minimal 9x9 puzzles are in these ranges."""
 
 
 @dataclass(frozen=True)
 class Wanted:
-    """What a generated puzzle must be."""
+    """Requirements on a generated puzzle."""
 
     clues: tuple[int, int] | None = None
-    """Fewest and most clues; None: as few as they get."""
+    """Fewest and most clues; None: as few as possible."""
     minimal: bool = False
-    """No clue can be left out (implied by ``clues=None``; on boards beyond 9x9 as far as the solver can tell)."""
+    """Whether every clue must be needed (implied by ``clues=None``; beyond 9x9, as far as the solver can decide)."""
     guesses: tuple[int, int | None] = (0, None)
     """Fewest and most guesses of the solver."""
 
     def check(self, task: Sudoku) -> None:
-        """Raise ``UserError`` when no puzzle of ``task`` can be that."""
+        """Raise ``UserError`` if no puzzle of ``task`` can meet the requirements."""
         low, high = self.clues or (task.seq_len, task.seq_len)
         if low > high or not 0 <= low <= task.seq_len:
             raise UserError(f"--clues {low}-{high} is no range of clues of {task.name}", "give it as N or LOW-HIGH")
@@ -65,36 +65,36 @@ class Wanted:
             raise UserError(f"--min-guesses {self.guesses[0]} is above --max-guesses {self.guesses[1]}", "swap the two")
 
     def accepts(self, clues: NDArray[np.int64], guesses: NDArray[np.int64]) -> NDArray[np.bool_]:
-        """Which puzzles with these numbers of clues [N] and guesses [N] are wanted."""
+        """Return the mask [N] of the wanted puzzles by their numbers of clues [N] and guesses [N]."""
         low, high = self.clues or (0, np.iinfo(np.int64).max)
         least, most = self.guesses[0], np.iinfo(np.int64).max if self.guesses[1] is None else self.guesses[1]
         return np.asarray((clues >= low) & (clues <= high) & (guesses >= least) & (guesses <= most))
 
 
 def difficulty(name: str) -> tuple[int, int | None]:
-    """Range of guesses of a named difficulty."""
+    """Return the range of guesses of a named difficulty."""
     if name not in DIFFICULTIES:
         raise UserError(f"unknown difficulty '{name}'", nearest(name, DIFFICULTIES))
     return DIFFICULTIES[name]
 
 
 class Generated(NamedTuple):
-    """N puzzles with their only solutions."""
+    """N puzzles with their unique solutions."""
 
     inputs: Tokens  # [N, S]
     labels: Tokens  # [N, S]
     guesses: NDArray[np.int64]  # [N]
     classes: NDArray[np.void]
-    """[N], symmetry class of each (of its own where the board is too large for canonical forms)."""
+    """Symmetry class of each [N]; where the board is too large for canonical forms, the puzzle itself."""
 
     def rows(self, kept: NDArray[np.bool_]) -> Generated:
-        """The puzzles where the mask [N] is true."""
+        """Return the puzzles where the mask [N] is true."""
         return Generated(self.inputs[kept], self.labels[kept], self.guesses[kept], self.classes[kept])
 
 
 def candidates(task: Sudoku, seed: int, first: int, count: int, wanted: Wanted) -> Generated:
-    """The wanted ones among puzzles number ``first`` … ``first + count - 1`` of a seed."""
-    from hrm_edge.data import sudoku_numba  # the compiler is an extra
+    """Return the wanted puzzles among number ``first`` … ``first + count - 1`` of a seed."""
+    from hrm_edge.data import sudoku_numba  # the compiler is an optional dependency
 
     inputs, labels = np.zeros((2, count, task.seq_len), np.uint8)
     guesses = np.zeros(count, np.int64)
@@ -119,11 +119,11 @@ def generate(
     on_progress: Callable[[int], None] | None = None,
     give_up: int = GIVE_UP,
 ) -> Generated:
-    """``count`` different wanted puzzles of a seed, the same whatever the number of processes.
+    """Return ``count`` different wanted puzzles of a seed, the same for any number of processes.
 
-    No two are equal; from 6x6 to 9x9 no two are equivalent either. ``accept`` gives a mask [n] of the candidates to
-    keep; ``on_progress`` is called with the number found so far. Raises ``UserError`` when such puzzles run out, which
-    ``give_up`` candidates in a row without a new one are taken for.
+    No two are equal; from 6x6 to 9x9 no two are equivalent either. ``accept`` returns a mask [n] of the candidates to
+    keep; ``on_progress`` gets the number of puzzles so far. Raises ``UserError`` after ``give_up`` candidates in a row
+    without a new puzzle: such puzzles have then run out.
     """
     wanted.check(task)
     seen: set[bytes] = set()
@@ -152,7 +152,7 @@ def generate(
 
 
 def _chunks(task: Sudoku, seed: int, wanted: Wanted, processes: int) -> Iterator[Generated]:
-    """The candidates of a seed in order, without end."""
+    """Yield the candidates of a seed in order, without end."""
     if processes == 1:
         number = 0
         while True:

@@ -1,8 +1,8 @@
-"""The published folder layout: ``{train,test}/all__*.npy`` with ``dataset.json``, and ``identifiers.json``.
+"""Published layout of a data folder: ``{train,test}/all__*.npy`` with ``dataset.json``, and ``identifiers.json``.
 
 A group holds puzzles, a puzzle holds examples. ``group_indices`` [G + 1] are offsets into the puzzles,
 ``puzzle_indices`` [P + 1] offsets into the examples, ``puzzle_identifiers`` [P] rows of the puzzle table, ``inputs``
-and ``labels`` [N, S] tokens. We add the key ``task`` to ``dataset.json``; folders without it are read too.
+and ``labels`` [N, S] tokens. We add the key ``task`` to ``dataset.json``; folders without it can be read too.
 
 Axes: N examples, S cells, P puzzles, G groups.
 """
@@ -34,7 +34,7 @@ _SCAN_ROWS = 1 << 16  # rows checked at a time
 
 
 class Metadata(BaseModel):
-    """``dataset.json``; keys of other toolkits are let through."""
+    """Content of ``dataset.json``; keys of other toolkits are allowed."""
 
     model_config = ConfigDict(frozen=True, extra="allow")
 
@@ -53,7 +53,7 @@ class Metadata(BaseModel):
 
 @dataclass(frozen=True)
 class Part:
-    """The train or test part of a data folder; the arrays stay on the disk until they are read."""
+    """Train or test part of a data folder; its arrays stay on the disk until they are read."""
 
     metadata: Metadata
     inputs: Tokens
@@ -66,12 +66,12 @@ class Part:
         return len(self.inputs)
 
     def identifiers(self) -> NDArray[np.int32]:
-        """The puzzle identifier of every example [N]."""
+        """Return the puzzle identifier of every example, int32 [N]."""
         return self.puzzle_identifiers.repeat(np.diff(self.puzzle_indices)).astype(np.int32)
 
 
 def task_of(metadata: Metadata) -> str | None:
-    """Name of the task a folder belongs to: the key ``task``, else what its sizes tell, else None."""
+    """Return the name of a folder's task: the key ``task``, else the task with these sizes, else None."""
     if metadata.task is not None:
         return metadata.task
     for name in task_names():
@@ -82,15 +82,15 @@ def task_of(metadata: Metadata) -> str | None:
 
 
 def is_data_folder(path: Path | str) -> bool:
-    """Does ``path`` look like a built folder (as against a hub's CSV files)?"""
+    """Return whether ``path`` is a built data folder (not a hub's folder of CSV files)."""
     return any((Path(path) / split / METADATA).exists() for split in SPLITS)
 
 
 def read_part(folder: Path | str, split: str, task: Task | None = None, *, scan: int | None = None) -> Part:
-    """Open ``folder/split``, memory-mapped and checked; ``scan``: examples whose tokens are read (None: all).
+    """Open ``folder/split``, memory-mapped and checked.
 
-    Raises ``UserError`` for a missing or torn file, arrays that contradict each other, tokens outside the vocabulary,
-    and a folder of another task than ``task``.
+    ``scan``: number of examples whose tokens are checked (None: all). Raises ``UserError`` for a missing or truncated
+    file, arrays that contradict each other, tokens outside the vocabulary, and a folder of another task than ``task``.
     """
     root = Path(folder) / split
     if not root.is_dir():
@@ -130,6 +130,8 @@ def _open(path: Path) -> NDArray[Any]:
         raise UserError(f"{path} is no whole .npy file: {error}", _REBUILD) from error
     if array.dtype.kind not in "iu":
         raise UserError(f"{path} holds {array.dtype}, not integers", _REBUILD)
+    if array.ndim == 0:
+        raise UserError(f"{path} holds a single number, not a list of them", _REBUILD)
     return array
 
 
@@ -148,7 +150,7 @@ def _check_shapes(root: Path, metadata: Metadata, arrays: dict[str, NDArray[Any]
             raise UserError(f"{root}/all__{name}.npy has shape {arrays[name].shape}, expected {shape}", _REBUILD)
     for name, end, things in (("puzzle_indices", examples, "examples"), ("group_indices", puzzles, "puzzles")):
         offsets = arrays[name]
-        if offsets[0] != 0 or offsets[-1] != end or (np.diff(offsets) < 1).any():
+        if offsets[0] != 0 or offsets[-1] != end or (offsets[1:] <= offsets[:-1]).any():
             raise UserError(f"{root}/all__{name}.npy are no offsets from 0 to the {end} {things}", _REBUILD)
     identifiers = arrays["puzzle_identifiers"]
     if groups and not 0 <= identifiers.min() <= identifiers.max() < metadata.num_puzzle_identifiers:
@@ -167,10 +169,10 @@ def _check_tokens(path: Path, array: NDArray[Any], vocab: int) -> None:
 
 
 class PartWriter:
-    """Writes ``folder/split`` group by group; how many there are need not be known before.
+    """Writer of ``folder/split``, group by group; their number need not be known in advance.
 
-    The arrays are streamed, not memory-mapped: they may be larger than the memory, and a full disk is an ``OSError``
-    instead of a signal. ``identifiers``: rows of the puzzle table, the blank one included.
+    The arrays are streamed, not memory-mapped: they may be larger than the memory, and a full disk raises an
+    ``OSError`` instead of a signal. ``identifiers``: number of rows of the puzzle table, with the blank one.
     """
 
     def __init__(self, folder: Path, split: str, task: Task, identifiers: int = 1) -> None:
@@ -188,7 +190,7 @@ class PartWriter:
         return self
 
     def _write_headers(self) -> None:
-        """numpy pads a header so that the first axis can grow: written again at the end, it is as long as now."""
+        """Write the arrays' headers, first and last; numpy pads them, so that their length stays the same."""
         for stream in self.streams:
             stream.seek(0)
             shape = (self.examples, self.task.seq_len)
@@ -205,7 +207,7 @@ class PartWriter:
     ) -> None:
         """Append whole groups: tokens uint8 [n, S] of their examples in order.
 
-        ``groups``: puzzles in each group; ``puzzles``: examples in each puzzle (default: one); ``identifiers``: of
+        ``groups``: puzzles in each group; ``puzzles``: examples in each puzzle (default: one); ``identifiers``: one for
         each puzzle (default: the blank one).
         """
         for stream, array in zip(self.streams, (inputs, labels), strict=True):
@@ -244,12 +246,12 @@ class PartWriter:
 
 
 def write_identifiers(folder: Path, names: list[str] | None = None) -> None:
-    """``identifiers.json``: the name of every row of the puzzle table; the blank one is put before ``names``."""
+    """Write ``identifiers.json``, the name of every row of the puzzle table: the blank one's, then ``names``."""
     write_json(folder / IDENTIFIERS, [BLANK_IDENTIFIER, *(names or [])])
 
 
 def read_identifiers(folder: Path | str, metadata: Metadata) -> list[str]:
-    """``identifiers.json`` of a data folder; ``UserError`` when it does not name every row of the puzzle table."""
+    """Read ``identifiers.json`` of a data folder. Raises ``UserError`` unless it names all rows of the puzzle table."""
     path = Path(folder) / IDENTIFIERS
     names = read_json(path, MOST_IDENTIFIERS_BYTES)
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
@@ -260,13 +262,13 @@ def read_identifiers(folder: Path | str, metadata: Metadata) -> list[str]:
 
 
 def identifiers_hash(folder: Path | str) -> str | None:
-    """SHA-256 of ``identifiers.json``, which says what the rows of a puzzle table mean; None where there is none."""
+    """Return the SHA-256 of ``identifiers.json``, which names the rows of a puzzle table; None where there is none."""
     path = Path(folder) / IDENTIFIERS
     return sha256(path) if path.is_file() else None
 
 
 def folder_hash(folder: Path | str) -> str:
-    """SHA-256 over every file of the two parts of a data folder and ``identifiers.json``: equal for equal data."""
+    """Return a SHA-256 over all files of both parts of a data folder and ``identifiers.json``: equal for equal data."""
     digest = hashlib.sha256()
     names = [f"{split}/{name}" for split in SPLITS for name in (METADATA, *(f"all__{array}.npy" for array in ARRAYS))]
     for name in [IDENTIFIERS, *names]:

@@ -1,4 +1,4 @@
-"""``data build maze``: generated mazes or a file's become a data folder; the same arguments give the same bytes.
+"""``data build maze``: write generated mazes or a file's as a data folder; the same arguments give the same bytes.
 
 Axes: N mazes, S cells, K symmetries.
 """
@@ -24,35 +24,34 @@ from hrm_edge.tasks.maze import WALL, Maze
 from hrm_edge.tasks.puzzles import Puzzles, generated
 
 HUB, GENERATE = "hub", "generate"
-DEFAULT_COUNT = DEFAULT_TEST = 1000  # as Maze-Hard has
+DEFAULT_COUNT = DEFAULT_TEST = 1000  # as in Maze-Hard
 LENGTH_30 = 112
-"""Moves of the shortest path of generated 30 x 30 mazes, at least: however one counts it, in moves or in marked
-cells, it exceeds 110."""
+"""Fewest moves of the shortest path in generated 30 x 30 mazes: above 110, counted in moves or in marked cells."""
 WALL_SHARE = (0.28, 0.45)
-"""Of the cells, as in Maze-Hard; mazes with a long way have 37 % on average."""
-TRIES = 1 << 14  # candidates of a job: part of the meaning of a seed only through their order
+"""Lowest and highest share of walls, as in Maze-Hard; mazes with a long shortest path have 37 % on average."""
+TRIES = 1 << 14  # candidates per job; their order, and so a seed's mazes, do not depend on it
 GIVE_UP = 1 << 21  # candidates in a row without a new maze
 _PIECE = 256  # mazes labelled and written at a time
 _TEST_SEED, _TRAIN_SEED, _CHOICE_SEED, _VIEW_SEED = range(4)
 
 Progress = Callable[[str, int, int], None]
-"""Called with (what is being done, how much is done, of how much)."""
+"""Callback that gets (what is being done, how much is done, of how much)."""
 
 
 @dataclass(frozen=True)
 class Options:
-    """What to build; ``None`` is the source's default."""
+    """Settings of a build; ``None`` is the source's default."""
 
     source: str = GENERATE
     """``hub``, ``generate``, or a path: a file of mazes, or a folder with train.csv and test.csv (or .npz)."""
     augment: int = 0
-    """Other symmetries of every training maze besides itself, 7 at most; it and they are one group."""
+    """Other symmetries of every training maze, 7 at most, which form one group with it."""
     seed: int = 0
     count: int | None = None
-    """Training mazes to generate."""
+    """Number of training mazes to generate."""
     test_count: int | None = None
     subsample: int | None = None
-    """Training mazes drawn from a file."""
+    """Number of training mazes drawn from a file."""
     min_length: int | None = None
     """Fewest moves of the shortest path of generated mazes."""
     processes: int = 1
@@ -60,7 +59,7 @@ class Options:
 
 @dataclass(frozen=True)
 class PartSummary:
-    """One built part: groups, examples, and of its mazes before augmentation the moves and the share of walls."""
+    """Groups and examples of one built part, and moves and share of walls of its mazes before augmentation."""
 
     groups: int
     examples: int
@@ -70,32 +69,32 @@ class PartSummary:
 
 @dataclass(frozen=True)
 class Summary:
-    """What ``build`` did."""
+    """Result of ``build``."""
 
     parts: dict[str, PartSummary]
     solved: int
-    """Mazes without an answer that were solved."""
+    """Number of mazes that had no answer and were solved."""
     dropped: int
-    """Mazes left out of training because a symmetry turns them into a test maze."""
+    """Number of mazes left out of training because a symmetry maps them to a test maze."""
     formats: dict[str, str]
-    """What each file was taken for, in words; empty where there is none."""
+    """Description of the format recognized in each file; empty where there is no file."""
 
 
 def default_length(task: Maze) -> int:
-    """Fewest moves of generated mazes: ``LENGTH_30``, less on smaller boards by their area, more on larger by side."""
+    """Return the fewest moves of generated mazes: ``LENGTH_30``, scaled down by area or up by side."""
     area = task.seq_len / 900
     return max(1, round(LENGTH_30 * min(area, area**0.5)))
 
 
 def classes(task: Maze, mazes: Tokens) -> list[bytes]:
-    """Of each maze [N, S] a name that its symmetries share and no other maze has."""
+    """Return a key for each maze of [N, S], which it shares with its symmetries and no other maze."""
     views = mazes[:, task.symmetries()]  # [N, K, S]
     return [min(view.tobytes() for view in views[row]) for row in range(len(mazes))]
 
 
 def candidates(task: Maze, seed: int, min_length: int, first: int) -> Tokens:
-    """The mazes [n, S] among candidates number ``first`` … ``first + TRIES - 1`` of a seed."""
-    from hrm_edge.data.maze_numba import search_mazes  # the compiler is an extra
+    """Return the mazes uint8 [n, S] among candidates number ``first`` … ``first + TRIES - 1`` of a seed."""
+    from hrm_edge.data.maze_numba import search_mazes  # the compiler is an optional dependency
 
     low, high = (min(round(share * task.seq_len), task.seq_len - 2) for share in WALL_SHARE)
     mazes = np.zeros((TRIES, task.seq_len), np.uint8)
@@ -107,10 +106,10 @@ def generate(
     task: Maze, count: int, seed: int, *, min_length: int | None = None, processes: int = 1,
     avoid: set[bytes] | None = None, on_progress: Callable[[int], None] | None = None,
 ) -> Tokens:  # fmt: skip
-    """``count`` mazes [count, S] of a seed whose shortest path has ``min_length`` moves or more.
+    """Return ``count`` mazes uint8 [count, S] of a seed whose shortest path has at least ``min_length`` moves.
 
-    No two are symmetries of one another or of a class in ``avoid``. The result is the same whatever the number of
-    processes. Raises ``UserError`` when such mazes run out.
+    No two are symmetries of each other or of a class in ``avoid``. The result is the same for any number of processes.
+    Raises ``UserError`` when such mazes run out.
     """
     length = default_length(task) if min_length is None else min_length
     seen = set(avoid or ())
@@ -140,7 +139,8 @@ def generate(
 def build(task: Maze, out: Path | str, options: Options, on_progress: Progress | None = None) -> Summary:
     """Build the data folder ``out``, whole or not at all; no training maze is a symmetry of a test maze.
 
-    The parts of the hub's data set and of a folder with train and test files are taken as they are.
+    The hub's data set and a folder with train and test files keep their own parts. Raises ``UserError`` for bad options
+    or sources.
     """
     on_progress = on_progress or (lambda what, done, total: None)
     _check(task, options)
@@ -210,7 +210,7 @@ def _at_most(file: Puzzles, count: int, flag: str) -> int:
 
 
 def _solve_missing(task: Maze, mazes: Puzzles) -> tuple[Puzzles, int]:
-    """The mazes with all their answers, by ``Maze.label`` where the file has none; and how many those are."""
+    """Return the mazes with all answers, by ``Maze.label`` where the file has none, and the number of those."""
     missing = ~mazes.answered()
     labels = np.zeros_like(mazes.givens) if mazes.labels is None else mazes.labels.copy()
     labels[missing] = task.label(mazes.givens[missing])
@@ -234,7 +234,7 @@ def _generated(task: Maze, options: Options, on_progress: Progress) -> tuple[Puz
 
 
 def _split(task: Maze, file: Puzzles, options: Options, rng: np.random.Generator) -> _Collected:
-    """A single file's test and training mazes, in the file's order, no class in both."""
+    """Split a single file into training and test mazes, in the file's order, with no symmetry class in both."""
     path = file.source.path
     test_count = min(DEFAULT_TEST, len(file) // 10) if options.test_count is None else options.test_count
     if test_count >= len(file):
@@ -260,8 +260,11 @@ def _split(task: Maze, file: Puzzles, options: Options, rng: np.random.Generator
 def _write(
     folder: Path, split: str, task: Maze, mazes: Puzzles, options: Options, on_progress: Progress
 ) -> PartSummary:
-    """Write a part. Where all labels are the first shortest path in our order, those of the symmetries are too, so
-    that a label stays a function of its maze; else they are the symmetries of the labels."""
+    """Write a part, whose labels are a function of the maze wherever the source's are.
+
+    Where all labels are the first shortest path in our order, those of the symmetries are too; otherwise they are the
+    symmetries of the labels.
+    """
     rng = np.random.default_rng([options.seed, _VIEW_SEED])
     assert mazes.labels is not None
     every, groups, size = task.symmetries(), len(mazes), options.augment + 1
@@ -270,7 +273,8 @@ def _write(
         for start in range(0, groups, _PIECE):
             rows = np.arange(start, min(start + _PIECE, groups))
             order = np.argsort(rng.random((len(rows), len(every) - 1)), axis=1)[:, : size - 1]
-            chosen = np.concatenate([np.zeros((len(rows), 1), np.int64), order + 1], axis=1)  # itself comes first
+            # The maze itself comes first.
+            chosen = np.concatenate([np.zeros((len(rows), 1), np.int64), order + 1], axis=1)
             views = task.views(every[chosen.ravel()])
             inputs = views.apply(mazes.givens[rows].repeat(size, axis=0))
             labels = task.label(inputs) if by_rule else views.apply(mazes.labels[rows].repeat(size, axis=0))

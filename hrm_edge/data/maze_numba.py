@@ -1,4 +1,4 @@
-"""The loop that finds mazes with a long way, compiled by numba (extra ``data``): import it inside functions only.
+"""Search for mazes with a long shortest path, compiled by numba (extra ``data``): import it inside functions only.
 
 Axes: N mazes, R rows, C columns, S = R·C cells. Boards here have a border of walls, (R + 2)·(C + 2) cells.
 """
@@ -20,17 +20,18 @@ def search_mazes(  # type: ignore[no-untyped-def]
 ) -> tuple[int, int]:
     """Fill mazes [N, S] with the first ones among candidates number ``first`` … ``first + tries - 1`` of a seed.
 
-    A candidate has a number of walls drawn from ``fewest_walls`` … ``most_walls`` and a start, at random cells. It is
-    kept if some cell is ``min_length`` moves or more from the start; the goal is a random one of these. Candidate n
-    depends on (seed, n) only. Returns (mazes found, candidates looked at); it ends early when ``mazes`` is full.
+    A candidate has ``fewest_walls`` … ``most_walls`` walls and a start at random cells. It is kept if some cell is at
+    least ``min_length`` moves from the start; the goal is a random one of these. Candidate n depends only on (seed, n).
+    Returns (mazes kept, candidates tried); it ends early when ``mazes`` is full.
     """
     cells, line = rows * columns, columns + 2
     state, order = np.zeros(1, np.uint64), np.empty(cells, np.int64)
-    place = np.empty(cells, np.int64)  # of a cell on the board with a border
+    place = np.empty(cells, np.int64)  # index of each cell on the board with a border
     for cell in range(cells):
         order[cell] = cell
         place[cell] = (cell // columns + 1) * line + cell % columns + 1
-    free = np.zeros((rows + 2) * line, np.int64)  # number + 1 of the candidate whose search has yet to visit the cell
+    # A cell holds the number + 1 of the candidate whose search has yet to visit it.
+    free = np.zeros((rows + 2) * line, np.int64)
     queue = np.empty(cells, np.int64)
     found = 0
     for number in range(tries):
@@ -40,7 +41,8 @@ def search_mazes(  # type: ignore[no-untyped-def]
         walls = fewest_walls + below(state, most_walls - fewest_walls + 1)
         for cell in range(cells):
             order[cell] = cell
-        for index in range(walls + 1):  # the first of a random order are walls, the next is the start
+        # The first cells of a random order are walls, the next one is the start.
+        for index in range(walls + 1):
             other = index + below(state, cells - index)
             order[index], order[other] = order[other], order[index]
         for index in range(walls, cells):
@@ -62,9 +64,9 @@ def search_mazes(  # type: ignore[no-untyped-def]
 
 @njit(cache=True)
 def _far_cells(free: Any, stamp: int, start: int, line: int, min_length: int, queue: Any) -> tuple[int, int]:
-    """(first, end) in ``queue`` of the cells ``min_length`` moves or more from ``start``, breadth first.
+    """Return (first, end) in ``queue`` of the cells at least ``min_length`` moves from ``start``, breadth first.
 
-    The cells that hold ``stamp`` are free; each is wiped when it is visited.
+    The cells that hold ``stamp`` are free; each is cleared when it is visited.
     """
     queue[0] = start
     free[start] = 0

@@ -1,4 +1,4 @@
-"""Work in several processes whose results come in the order of the jobs, so that their number changes nothing."""
+"""Work in several processes whose results come in the order of the jobs, so that their number does not matter."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Result = TypeVar("Result")
 
 
 def in_order(work: Callable[[Job], Result], jobs: Iterable[Job], processes: int) -> Iterator[Result]:
-    """``work(job)`` for every job, in their order; jobs may be endless, no more than needed are started.
+    """Yield ``work(job)`` for every job, in their order; jobs may be endless, and no more than needed are started.
 
     ``work`` and the jobs are sent to the processes, so ``work`` is a function of a module or a ``partial`` of one.
     """

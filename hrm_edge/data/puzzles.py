@@ -1,4 +1,4 @@
-"""Puzzles to measure or solve: a built folder's test part, or a file of puzzles. Needs no extra."""
+"""Puzzles to measure or solve: the test part of a data folder, or a file of puzzles. Needs no extra."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from hrm_edge.tasks.puzzles import Puzzles, Source
 
 
 def load_puzzles(path: Path | str, task: Task | None = None, limit: int | None = None) -> Puzzles:
-    """The first ``limit`` puzzles (None: all) of ``path``, of which no more is read than needed.
+    """Return the first ``limit`` puzzles (None: all) of ``path``, without reading more than needed.
 
-    ``path``: a built folder, whose test part is taken; a hub's folder, whose ``test.csv`` is; a file in whatever form,
-    see ``read_puzzles``; or ``-``, standard input. ``task`` None: told by the folder or by the first puzzle. Raises
-    ``UserError`` for whatever is wrong with it.
+    ``path``: a built data folder (its test part), a hub's folder (its ``test.csv``), a file (see ``read_puzzles``), or
+    ``-`` for standard input. ``task`` None: that of the folder or of the first puzzle. Raises ``UserError`` for any
+    error in it.
     """
     folder = Path(path)
     if not folder.is_dir():

@@ -1,4 +1,4 @@
-"""The puzzles of a file as text, one record each, in whatever form people keep them; read as they are asked for."""
+"""Records of a puzzle file, one per puzzle, as text; all common formats are recognized and read lazily."""
 
 from __future__ import annotations
 
@@ -35,7 +35,8 @@ _TITLE = re.compile(r"(grid|puzzle|sudoku|board|game|problem|maze|no\.?|nr\.?)[\
 _SECTION = re.compile(r"\[(\w+)\]")
 _FIELD = re.compile(r"[^\s,;\"]+")
 _HEADER_NAME = re.compile(r"[A-Za-z_][\w .-]*")
-_SAVED_CELL = {  # of OpenSudoku's saved games: value|notes|editable, later value|corner notes|centre notes|editable
+# OpenSudoku's saved games: value|notes|editable, later value|corner notes|centre notes|editable
+_SAVED_CELL = {
     False: re.compile(r"(\d)\|[^|]*\|{1,2}([01])\|"),
     True: re.compile(r"(\d)\|[^|]*\|[^|]*\|([01])\|"),
 }
@@ -43,29 +44,29 @@ _BOXES = {4: (2, 2), 6: (2, 3), 9: (3, 3), 12: (3, 4), 16: (4, 4)}  # side → r
 
 
 class Record(NamedTuple):
-    """A puzzle as it stands in a file."""
+    """Puzzle as written in a file."""
 
     form: str
-    """What the file is, in words."""
+    """Description of the file's format."""
     line: int
-    """From 1."""
+    """Line number, from 1."""
     question: str | Tokens
-    """Its text, or the tokens [S] of a grid of several lines."""
+    """Text of the puzzle, or the tokens uint8 [S] of a grid of several lines."""
     column: int = 0
-    """Characters before the question in its line."""
+    """Number of characters before the question in its line."""
     answer: str = ""
-    """Empty: the file has none."""
+    """Text of the answer; empty where the file has none."""
     answer_column: int = 0
     source: str = ""
-    """What the file calls it."""
+    """Origin of the puzzle that the file names."""
 
 
 def records(task: Task, lines: Iterator[str]) -> Iterator[Record]:
-    """The puzzles of a text of unknown form; ``TextError`` for a line that does not belong in it."""
+    """Yield the puzzles of a text in any known format. Raises ``TextError`` for a line that does not fit its format."""
     skipped: list[str] = []
     for first in lines:
         skipped.append(first)
-        is_maze = task.family == "maze"  # there a space is a cell, and # is a wall
+        is_maze = task.family == "maze"  # in a maze a space is a cell and # is a wall
         if first.strip("\r\n" if is_maze else None) and (is_maze or not first.startswith("#")):
             break
     else:
@@ -81,7 +82,7 @@ def records(task: Task, lines: Iterator[str]) -> Iterator[Record]:
 
 
 def _header(first: str) -> tuple[list[str], str]:
-    """(column names, delimiter) of a CSV file by its first line; no names where that is no header."""
+    """Return (column names, delimiter) of a CSV file by its first line; no names where that is not a header."""
     if len(first) > csv.field_size_limit():
         return [], ""
     for delimiter in ",;\t":
@@ -132,7 +133,7 @@ def _csv(names: list[str], delimiter: str, lines: Iterator[str], before: int, *,
 
 
 def _opensudoku(lines: Iterator[str]) -> Iterator[Record]:
-    """The ``game`` elements of OpenSudoku's XML; of a saved game the cells that the player may not edit."""
+    """Yield the ``game`` elements of OpenSudoku's XML; of a saved game, only the cells that cannot be edited."""
     ready: list[Record] = []
     parser = expat.ParserCreate()
 
@@ -165,7 +166,7 @@ def _opensudoku(lines: Iterator[str]) -> Iterator[Record]:
 
 
 def _maze_lines(task: Maze, lines: Iterator[Line]) -> Iterator[Record]:
-    """One maze a line, or grids of one row a line; blank lines between grids are skipped, spaces are cells."""
+    """Yield mazes written in one line each, or as grids of one row a line, with blank lines between them skipped."""
     block: list[Line] = []
     for number, text in lines:
         row = text.rstrip("\r\n")
@@ -188,37 +189,39 @@ def _maze_lines(task: Maze, lines: Iterator[Line]) -> Iterator[Record]:
 
 
 class _Block:
-    """The lines of a Sudoku file since the last puzzle: rows, frames, and what may be either."""
+    """Lines of a Sudoku file since the last puzzle: rows, frames, and lines that may be either."""
 
     def __init__(self, task: Sudoku) -> None:
         self.task = task
         self.lines: list[Line] = []
         self.most: list[int] = []
-        """Cells of each line where ``-`` and ``*`` are blanks."""
+        """Number of cells in each line if ``-`` and ``*`` are blanks."""
         self.least: list[int] = []
-        """Cells of each line where they are not."""
+        """Number of cells in each line if they are parts of a frame."""
 
     def add(self, line: Line) -> None:
-        """Take another line; ``TextError`` for a character that is no cell."""
+        """Add a line. Raises ``TextError`` for a character that is no cell."""
         self.lines.append(line)
         self.most.append(len(row_cells(self.task, line)))
         self.least.append(len(row_cells(self.task, line, STROKES)))
 
     def is_ready(self) -> bool:
-        """Whether there are cells enough, and nothing further can change what they mean."""
+        """Return whether there are enough cells, and no further line can change their meaning."""
         side = self.task.side
         decided = self.most == self.least
         rows = all(side in counts or not counts[1] for counts in zip(self.most, self.least, strict=True))
         return sum(self.most) >= self.task.seq_len and (decided or not rows)
 
     def is_band(self) -> bool:
-        """Whether these are whole bands of an unfinished grid, which a blank line may part from the others."""
+        """Return whether these are whole bands of an unfinished grid, between which a blank line is allowed."""
         side, box_rows = self.task.side, self.task.box_rows
         rows = [[count for count in counts if count] for counts in (self.most, self.least)]
         return any(set(r) == {side} and len(r) < side and len(r) % box_rows == 0 for r in rows)
 
     def records(self, form: str) -> Iterator[Record]:
-        """Read the grids and begin anew; a frame alone is none. Raises ``TextError`` where a grid is not whole."""
+        """Yield the grids and clear the block; a frame alone is ignored. Raises ``TextError``
+        for an incomplete grid.
+        """
         lines, is_frame = self.lines, not any(self.least) and len(self.lines) < self.task.side
         numbers = [number for (number, _), count in zip(lines, self.least, strict=True) if count]
         self.lines, self.most, self.least = [], [], []
@@ -230,7 +233,7 @@ class _Block:
 
 
 def _sudoku_lines(task: Sudoku, lines: Iterator[Line]) -> Iterator[Record]:
-    """One puzzle a line, a rating or remark beside it, or grids of one row a line, however they are framed."""
+    """Yield Sudokus written in one line each, with or without a remark, or as grids of one row a line, in any frame."""
     block, form, section = _Block(task), f"grids of {task.side} lines", "puzzle"
     cells, length = _cell_characters(task), task.seq_len
     for number, text in lines:
@@ -269,11 +272,12 @@ def _is_plain(text: str, cells: frozenset[str]) -> bool:
 
 
 def _whole_line(task: Sudoku, cells: frozenset[str], number: int, text: str) -> Record | None:
-    """The puzzle of a line that holds all of one, with what stands beside it; None for a row, or what is wrong."""
+    """Return the puzzle of a line that holds a whole one, with its answer or a remark; None for other lines."""
     form = _ONE_A_LINE
     fields = [f for f in _FIELD.finditer(text) if len(f.group()) > 2 * task.side and _is_plain(f.group(), cells)]
     if len(fields) > 1:
-        for field in fields:  # the one that is whole may be the answer to one that is not
+        # A complete field may be the answer to an incomplete one.
+        for field in fields:
             if (has := len(field.group())) != task.seq_len:
                 what = f"read {has} cells, a {task.name} puzzle has {task.seq_len}"
                 raise TextError(number, field.end(), what, "give all cells of it, or leave it out")
@@ -292,9 +296,9 @@ def _whole_line(task: Sudoku, cells: frozenset[str], number: int, text: str) -> 
 
 
 def guess_task(lines: Sequence[str]) -> Sudoku:
-    """The size of the Sudokus whose first lines these are, told by the length of a puzzle or a row.
+    """Return the size of Sudoku in ``lines``, a text's first lines, by the length of a puzzle or a row.
 
-    Raises ``UserError`` where no size has so many cells.
+    Raises ``TextError`` where no size has that many cells.
     """
     texts = [text.strip() for text in lines if text.strip() and not text.startswith(("#", "["))]
     fields = [max((sum(map(_is_cell, field)) for field in _FIELD.findall(text)), default=0) for text in texts]
@@ -317,4 +321,4 @@ def _is_cell(character: str) -> bool:
 
 
 _LINES: dict[str, Callable[[Any, Iterator[Line]], Iterator[Record]]] = {"sudoku": _sudoku_lines, "maze": _maze_lines}
-"""What reads the lines of a file of a family's puzzles."""
+"""Reader of the lines of a file, for each family of puzzles."""

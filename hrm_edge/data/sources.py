@@ -1,4 +1,4 @@
-"""Where the two parts of a published data set are: on the hub, or in a local folder."""
+"""Files of the two parts of a published data set, on the hub or in a local folder."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _ENDINGS = (".csv", ".csv.gz", ".txt", ".txt.gz")
 
 
 def hub_files(task: Task) -> dict[str, Path]:
-    """Download (or find in the hub's cache) the published CSV files: split → path. Needs the extra ``hub``."""
+    """Download the published CSV files, or take them from the hub's cache: split → path. Needs the extra ``hub``."""
     if task.name not in HUB_DATASETS:
         raise UserError(
             f"the hub has no data set of {task.name}", f"use --source generate, or --source PATH of {task.name} puzzles"
@@ -35,7 +35,7 @@ def hub_files(task: Task) -> dict[str, Path]:
 
 
 def folder_files(folder: Path, task: Task | None = None) -> dict[str, Path]:
-    """The files of a local folder that hold the parts: split → ``train.csv``, ``train.csv.gz``, ``train.txt``, …"""
+    """Return the files of a local folder's parts: split → ``train.csv``, ``train.csv.gz``, ``train.txt``, …"""
     endings = (*_ENDINGS, ".npz") if task is not None and task.family == "maze" else _ENDINGS
     found = {}
     for split in HUB_FILES:

@@ -1,7 +1,7 @@
-"""The search of ``hrm_edge.tasks.sudoku_search`` compiled by numba, and the loops around it that must be compiled too.
+"""Search of ``hrm_edge.tasks.sudoku_search`` compiled by numba, with the loops around it.
 
-Needs the extra ``data``: import this module inside functions only. Machine code is cached beside the sources, or in the
-user's cache where that folder is read-only: only the first run ever waits for the compiler (about 20 s).
+Needs the extra ``data``: import this module inside functions only. Machine code is cached in the sources' folder, or in
+the user's cache where that folder is read-only: only the first run waits for the compiler (about 20 s).
 
 Axes: N puzzles, S cells.
 """
@@ -20,10 +20,11 @@ from numba.extending import register_jitable
 from hrm_edge.files import writable_cache
 from hrm_edge.tasks import sudoku_search
 
-# numba also takes settings from .numba_config.yaml of the current folder, which may name a folder of machine code to
-# load: only the user's own variable counts.
+# numba also reads .numba_config.yaml in the current folder, which could name a folder of machine code to load: only the
+# user's own variable counts.
 config.CACHE_DIR = os.environ.get("NUMBA_CACHE_DIR", "")
-if not os.access(Path(__file__).parent, os.W_OK):  # a package of the system's: numba would look for no other place
+# For a read-only installation numba must be given another folder.
+if not os.access(Path(__file__).parent, os.W_OK):
     config.CACHE_DIR = str(writable_cache("numba"))
 
 for _function in (
@@ -44,14 +45,14 @@ branch, other_branch, read_level = sudoku_search.branch, sudoku_search.other_bra
 search = njit(cache=True)(sudoku_search.search)
 
 NO_BUDGET = 1 << 62
-FILL_CHOICES = 20  # per row of the board, before a random grid is begun anew
+FILL_CHOICES = 20  # per row of the board, before a random grid is restarted
 GOLDEN = np.uint64(0x9E3779B97F4A7C15)  # splitmix64: Steele, Lea, Flood 2014
 MIX_1, MIX_2 = np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB)
 
 
 @register_jitable
 def draw(state: Any) -> Any:
-    """The next 64 random bits of splitmix64; ``state`` is uint64 [1]."""
+    """Return the next 64 random bits of splitmix64; ``state`` is uint64 [1]."""
     state[0] += GOLDEN
     z = state[0]
     z = (z ^ (z >> np.uint64(30))) * MIX_1
@@ -61,13 +62,13 @@ def draw(state: Any) -> Any:
 
 @register_jitable
 def below(state: Any, bound: int) -> int:
-    """A random integer in [0, bound); the bias of the remainder is below 2^-24 for our bounds."""
+    """Return a random integer in [0, bound); the bias of the remainder is below 2^-24 for our bounds."""
     return np.int64(draw(state) >> np.uint64(33)) % bound
 
 
 @register_jitable
 def random_choice(board: Any, at: int, side: int, hint: Any, state: Any) -> None:
-    """Make ``hint`` a random candidate of a random cell among those with the fewest."""
+    """Set ``hint`` to a random candidate of a random cell among those with the fewest."""
     fewest, ties = side + 1, 0
     for cell in range(side * side):
         rest, size = board[at + cell], 0
@@ -90,13 +91,14 @@ def random_choice(board: Any, at: int, side: int, hint: Any, state: Any) -> None
 def fill(
     state: Any, board: Any, pending: Any, peers: Any, cell_units: Any, units: Any, side: int, hint: Any, found: Any
 ) -> None:
-    """A random full grid as tokens into ``found`` [S]: random choices, undone where they lead nowhere."""
+    """Fill ``found`` [S] with the tokens of a random full grid, by random choices and backtracking."""
     cells, step = side * side, width(side)
     while True:
         for cell in range(cells):
             found[cell] = 1
         count, level, choices = prepare(found, board, pending, side), 0, 0
-        while choices < FILL_CHOICES * side:  # an unlucky start can be hopeless on large boards: begin anew
+        # On large boards an unlucky start can be hopeless: it is given up after some choices.
+        while choices < FILL_CHOICES * side:
             at = level * step
             left = propagate(board, at, pending, count, peers, cell_units, units, side, hint)
             if left == 0:
@@ -118,7 +120,10 @@ def other_digit(
     puzzle: Any, cell: int, token: int, board: Any, pending: Any, peers: Any, cell_units: Any, units: Any, side: int,
     max_nodes: int, found: Any, hint: Any,
 ) -> bool:  # fmt: skip
-    """Has ``puzzle`` [S] a solution with another digit than ``token`` at the blank ``cell``? True if unsettled."""
+    """Return whether ``puzzle`` [S] has a solution with another digit than ``token`` at the blank ``cell``.
+
+    Returns True where ``max_nodes`` guesses do not decide it.
+    """
     queued = prepare(puzzle, board, pending, side)
     board[cell] ^= 1 << (token - 2)
     if board[cell] & (board[cell] - 1) == 0:
@@ -129,12 +134,15 @@ def other_digit(
 
 
 def _solve(source: int) -> Any:
-    """Compile ``solve``. ``source`` identifies the text of the search: it becomes part of the cache's key, because
-    numba judges by this file's date alone whether the machine code is stale."""
+    """Compile ``solve``.
+
+    ``source`` identifies the text of the search and so becomes part of the cache's key: numba itself checks only this
+    file's date to see whether the machine code is stale.
+    """
 
     @njit(cache=True)
     def solve(tokens, peers, cell_units, units, side, answers, counts, guesses):  # type: ignore[no-untyped-def]
-        """Solve tokens [N, S] up to two solutions each into answers [N, S], counts [N], guesses [N]."""
+        """Solve tokens [N, S], each until its second solution, into answers [N, S], counts [N] and guesses [N]."""
         _ = source
         cells = side * side
         board = np.zeros((cells + 1) * width(side), np.int64)
@@ -159,9 +167,9 @@ def _generate(source: int) -> Any:
     def generate(seed, first, fewest, most, max_nodes, peers, cell_units, units, side, puzzles, answers, guesses):  # type: ignore[no-untyped-def]
         """Fill puzzles [N, S] with the puzzles number ``first`` … of a seed, answers [N, S] and guesses [N].
 
-        Each is a random full grid whose cells are emptied in random order while the solution stays the only one, down
-        to a number of clues drawn from ``fewest`` … ``most``. A removal that ``max_nodes`` guesses do not settle is
-        not made. Number n depends on (seed, n) only.
+        Each is a random full grid from which cells are removed in random order while its solution stays unique, down to
+        a number of clues drawn from ``fewest`` … ``most``. A clue is kept where ``max_nodes`` guesses do not decide.
+        Puzzle n depends only on (seed, n).
         """
         _ = source
         cells = side * side

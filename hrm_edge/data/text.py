@@ -1,4 +1,4 @@
-"""Lines of text files as people have them: gzipped or not, in whatever encoding, from standard input."""
+"""Lines of text files, gzipped or not, in any common encoding, or of standard input."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from hrm_edge.errors import UserError
 from hrm_edge.files import check_input, os_error
 
 STDIN, STDIN_NAME = "-", "standard input"
-_HEAD = 4096  # bytes that tell what a file is
+_HEAD = 4096  # first bytes, which show what a file is
 _MARKS = {codecs.BOM_UTF8: "utf-8-sig", codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
-_LATIN = "hrm_edge.latin-1"  # how bytes that are no UTF-8 are read: only comments and names have any
+_LATIN = "hrm_edge.latin-1"  # fallback for bytes that are not UTF-8: they occur only in comments and names
 _OTHER_FILES = {
     b"\x89PNG": "a picture", b"\xff\xd8\xff": "a picture", b"GIF8": "a picture", b"RIFF": "a picture or a film",
     b"%PDF": "a PDF", b"PK\x03\x04": "an archive or a spreadsheet (.zip, .xlsx)", b"\xd0\xcf\x11\xe0": "an Office file",
@@ -31,19 +31,19 @@ codecs.register_error(_LATIN, lambda error: _as_latin(error))
 
 @dataclass(frozen=True)
 class Text:
-    """An open text."""
+    """Open text file."""
 
     name: str
-    """Its path, for messages."""
+    """Path, for messages."""
     lines: Iterator[str]
-    """Its lines with their ends, read as they are asked for."""
+    """Lines with their ends, read lazily."""
     about: tuple[str, ...]
-    """What is unusual of its bytes, in words: gzipped, UTF-16."""
+    """Unusual properties of the file, in words: gzipped, UTF-16."""
 
 
 @contextlib.contextmanager
 def open_text(path: Path | str) -> Iterator[Text]:
-    """Open a text file or standard input (``-``); what is wrong with it is a ``UserError``, also while it is read."""
+    """Open a text file or standard input (``-``). Raises ``UserError`` for any error, also while it is read."""
     name = STDIN_NAME if str(path) == STDIN else str(path)
     if str(path) != STDIN:
         check_input(path, pipe=True)
@@ -61,7 +61,7 @@ def open_text(path: Path | str) -> Iterator[Text]:
 
 @functools.cache
 def _stdin() -> bytes:
-    """All of standard input: a command may read its puzzles twice, a pipe comes once."""
+    """Return all of standard input, kept: a command may read its puzzles twice, a pipe comes only once."""
     return sys.stdin.buffer.read()
 
 
@@ -82,9 +82,12 @@ def _decoded(name: str, stream: io.BufferedReader, stack: contextlib.ExitStack) 
 
 def _refuse_binary(name: str, head: bytes) -> None:
     other = next((what for start, what in _OTHER_FILES.items() if head.startswith(start)), None)
-    if other or any(byte < 9 or 13 < byte < 27 for byte in head):  # tab to return, and escape, stand in texts
+    if other or any(byte < 9 or 13 < byte < 27 for byte in head):  # tab to return, and escape, occur in texts
         what = f"it looks like {other}" if other else "it has control characters"
-        raise UserError(f"{name} is not text: {what}", "give puzzles as a text or CSV file (.gz is fine)")
+        hint = "give puzzles as a text or CSV file (.gz is fine)"
+        if "picture" in what:  # from standard input, or where only texts are read
+            hint += ", and a picture by the name of its file: hrm-edge solve photo.jpg"
+        raise UserError(f"{name} is not text: {what}", hint)
 
 
 def _as_latin(error: UnicodeError) -> tuple[str, int]:

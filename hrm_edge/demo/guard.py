@@ -1,4 +1,4 @@
-"""Who may see the page: this machine only, or whoever has the token. No other site's page, whatever it does."""
+"""Access to the page: this machine only, or whoever has the token; never another site's page."""
 
 from __future__ import annotations
 

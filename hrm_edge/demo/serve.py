@@ -24,7 +24,7 @@ _FORM = "write a port (--web 8000: this machine only) or an address and a port (
 
 @dataclass(frozen=True)
 class Address:
-    """Where to listen."""
+    """Address to listen on."""
 
     host: str
     port: int
@@ -65,6 +65,16 @@ def bind(address: Address) -> socket.socket:
         problem = f"--web: cannot listen at {address.host}, port {address.port}: {error.strerror}"
         raise UserError(problem, remedies.get(error.errno or 0, _FORM)) from error
     return found
+
+
+def own_address() -> str:
+    """Return the address at which other machines reach this one: that of its default route, or its name without one."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect(("192.0.2.1", 9))  # of no machine (RFC 5737); nothing is sent, the route is looked up
+        except OSError:
+            return socket.gethostname()
+        return str(probe.getsockname()[0])
 
 
 def check_tls(certificate: Path, key: Path) -> None:
@@ -113,8 +123,8 @@ class Server:
 
     @property
     def url(self) -> str:
-        """What to open, with the token if one is needed."""
-        host = self._host if self._host not in ("0.0.0.0", "::") else socket.gethostname()
+        """Address to open, with the token if one is needed."""
+        host = self._host if self._host not in ("0.0.0.0", "::") else own_address()
         host = f"[{host}]" if ":" in host else host
         return f"{self._scheme}://{host}:{self.port}/" + (f"?token={self.token}" if self.token else "")
 

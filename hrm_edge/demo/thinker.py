@@ -28,12 +28,12 @@ REFUSED_S = 2.0  # a reading that the rules refuse is judged again after this: m
 
 @dataclass(eq=False)
 class Thought:
-    """What came of one reading so far. Written by the worker, read by everyone: values only grow."""
+    """State of solving one reading. Written by the worker, read by everyone: values only grow."""
 
     number: int
     reading: Reading
     verdict: Verdict | None = None
-    """What the rules say about the reading; None until they have."""
+    """Verdict of the rules on the reading; None until there is one."""
     refused: UserError | None = None
     """Why the reading is no puzzle, by the last verdict while it is judged once more; the model is not asked then."""
     ended_s: float | None = None
@@ -74,7 +74,7 @@ class Thinker:
         self._stopping = False
         self._count = 0
         self.fault: Exception | None = None
-        """What ended the thread, if it was not :meth:`stop`."""
+        """Exception that ended the thread, if it was not :meth:`stop`."""
         self._thread = threading.Thread(target=self._run, name="thinker", daemon=True)
         self._thread.start()
 

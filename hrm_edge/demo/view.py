@@ -1,4 +1,4 @@
-"""What the demo shows at one moment: the picture with its drawing, the state in words, and the figures."""
+"""View of the demo at one moment: the picture with its drawing, the state in words, and the figures."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ JPEG_QUALITY = 80
 
 @dataclass(frozen=True)
 class State:
-    """Where the demo is, and the sentence that says so."""
+    """State of the demo, and the sentence that describes it."""
 
     kind: Kind
     text: str

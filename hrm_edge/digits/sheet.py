@@ -38,14 +38,14 @@ class Sheet:
 
 @dataclass(frozen=True, eq=False)
 class Content:
-    """What a page is to show, where it is not to be random."""
+    """Content of a page that is not random."""
 
     givens: NDArray[np.uint8]
     """Printed digits [81], 0 for none."""
     entries: NDArray[np.uint8] | None = None
     """Digits written by hand [81] where ``givens`` has none, 0 for none."""
     height: float | None = None
-    """Of the printed digits, as a share of a cell; None: random."""
+    """Size of the printed digits as a share of a cell; None: random."""
 
 
 def draw_sheet(rng: Rng, printed: list[Font], hand: list[Font], content: Content | None = None) -> Sheet:
@@ -139,7 +139,7 @@ def _fill(ink: Floats, row: int, column: int, cells: int, tint: float) -> None:
 
 
 class _Style:
-    """How one writer or printer sets digits."""
+    """Style in which one writer or printer sets digits."""
 
     def __init__(self, rng: Rng, spread: float, hand: bool = False) -> None:
         self.hand = hand

@@ -1,4 +1,4 @@
-"""What this machine has and lacks, worst first, each finding with the command that fixes it."""
+"""Doctor: findings about this machine, worst first, each with the command that fixes it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What each backend and precision can do on a machine, and why not where it cannot."""
+"""Backends and precisions that work on a machine, with the reason where one does not."""
 
 from __future__ import annotations
 
@@ -72,7 +72,10 @@ def _native(facts: Facts) -> Backend:
         return _without(name, f"{' and '.join(missing)} not installed")
     if onnx is not None and onnx.error:
         return _without(name, _why("onnx", facts))
-    return Backend(name=name, works=True, precisions=["int8"], why=f"compiled by {facts.compiler} when first asked for")
+    return Backend(
+        name=name, works=True, precisions=["fp32", "int8"],
+        why=f"compiled by {facts.compiler} when first asked for; fp32: lattices, int8: models with attention",
+    )  # fmt: skip
 
 
 def _on_gpu(facts: Facts, name: str, table: str, version: str) -> Backend:

@@ -1,4 +1,4 @@
-"""What the doctor found out about a machine, as data; null is "this machine does not tell"."""
+"""Facts about a machine, as data; null means that the machine does not say."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the doctor looks through: files and programs (``device.System``), Python's packages, the user's rights.
+"""Sources of the doctor's facts: files and programs (``device.System``), Python's packages, the user's rights.
 
 Nothing here raises. Everything is a field, so that a test gives it another root and recorded answers.
 """
@@ -36,7 +36,7 @@ class Package(BaseModel):
 
 
 class Import(BaseModel):
-    """What came of importing a package in a process of its own."""
+    """Result of importing a package in a process of its own."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -46,7 +46,7 @@ class Import(BaseModel):
 
 
 class GpuSession(BaseModel):
-    """What came of moving data to the GPU and back, as every session with an engine does, in a process of its own."""
+    """Result of moving data to the GPU and back in a process of its own, as every session with an engine does."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 

@@ -30,7 +30,7 @@ Weights = dict[str, NDArray[Any]]  # float32
 
 
 class ArtifactInfo(BaseModel):
-    """What a recovered model is."""
+    """Description of a recovered model."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 

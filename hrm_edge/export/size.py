@@ -1,4 +1,4 @@
-"""What an INT8 file's bytes are: weights of each kind, and what is no weight."""
+"""Size of an INT8 file by kind: weights of each kind, and the rest."""
 
 from __future__ import annotations
 

@@ -68,7 +68,7 @@ def admit(model: HRM, carry: TrainCarry, inputs: Tensor, labels: Tensor, puzzle_
 
 @dataclass
 class ActStep:
-    """What one training step of the loop gives: ``carry`` detached, ``puzzle`` the leaf to read a gradient from."""
+    """Result of one training step: ``carry`` is detached, ``puzzle`` is the leaf to read a gradient from."""
 
     carry: TrainCarry
     loss: StepLoss

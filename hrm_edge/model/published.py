@@ -34,7 +34,7 @@ _TRM_PUZZLE_LEN = 16
 
 
 class PublishedInfo(BaseModel):
-    """What a published file is."""
+    """Description of a published file."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -42,11 +42,11 @@ class PublishedInfo(BaseModel):
     spec: ModelSpec
     file: str
     step: int | None
-    """Of the training, where the file is named ``step_N``."""
+    """Training step, where the file is named ``step_N``."""
     assumed: str | None
-    """What was taken as published because no ``all_config.yaml`` tells it."""
+    """Settings assumed to be the published ones, since no ``all_config.yaml`` states them."""
     weights: str | None = None
-    """Which weights were taken, where the file or the config tells that they are averages (EMA)."""
+    """Weights in use, where the file or the config says that they are averages (EMA)."""
 
     def origin(self) -> dict[str, Any]:
         """Return what provenance records about the weights."""
@@ -220,10 +220,10 @@ def _spec(
     leading = _leading_positions(arch, -(-puzzle_dim // hidden), is_trm=not layers[0])
     if task_name and positions and len(leading) > 1:  # the task tells
         leading.append(max(positions - get_task(task_name).seq_len, leading[-1]))
-    lengths = None if positions is None else [positions - count for count in leading]
+    lengths = None if positions is None else {positions - count: count for count in leading}
     trained_on = config.data_path or next(iter(config.data_paths), "")
     task = _task(path, vocab, lengths, trained_on, task_name)
-    puzzle_len = leading[lengths.index(task.seq_len)] if lengths else leading[0]
+    puzzle_len = leading[0] if lengths is None else lengths[task.seq_len]
     sizes = {
         "hidden": hidden, "heads": arch.num_heads or max(1, hidden // HEAD_DIM), "h_layers": layers[0],
         "l_layers": layers[1], "expansion": arch.expansion or _expansion(shapes[_GATE_UP][0] // 2, hidden),
@@ -276,13 +276,22 @@ def _count(shapes: dict[str, tuple[int, ...]], level: str) -> int:
     return 1 + max((int(match[1]) for match in numbers if match), default=-1)
 
 
-def _task(path: Path, vocab: int, lengths: list[int] | None, data_path: str, name: str | None) -> Task:
-    """Return the task that was named, else the only one with this vocabulary, length and name of training data."""
+def _task(path: Path, vocab: int, lengths: dict[int, int] | None, data_path: str, name: str | None) -> Task:
+    """Return the task that was named, else the only one with this vocabulary, length and name of training data.
+
+    ``lengths``: how many cells it may have, and the leading positions that each leaves to the puzzle's vector.
+    """
 
     def fits(task: Task) -> bool:
         return task.vocab == vocab and (lengths is None or task.seq_len in lengths)
 
-    cells = "" if lengths is None else f" and {' or '.join(map(str, sorted(set(lengths))))} cells"
+    cells = ""
+    if lengths is not None:
+        cells = f" and {' or '.join(map(str, sorted(lengths)))} cells"
+        if any(lengths.values()):
+            leading = " or ".join(str(lengths[length]) for length in sorted(lengths))
+            total = next(length + count for length, count in lengths.items())
+            cells += f" (of its {total} positions {leading} hold the puzzle's vector)"
     if name is not None:
         task = get_task(name)
         if not fits(task):

@@ -1,4 +1,4 @@
-"""Which tile sizes the fused kernel runs with: a table per GPU architecture, as data beside this file.
+"""Tile sizes of the fused kernel: a table per GPU architecture, as data in a file next to this one.
 
 ``tuning.json`` holds per SM a list of rows, each a condition (``dtype``, ``head_dim``, ``max_length``,
 ``max_sequences`` = batch * heads; null: any) and a configuration; the first row that fits decides. ``measured`` says

@@ -25,7 +25,7 @@ HOW_TO_BUILD = (
 
 @dataclass(frozen=True)
 class PluginInfo:
-    """What an engine's sidecar says of the plugin that it needs; compared before the engine is read."""
+    """Plugin that an engine needs, by its sidecar; compared before the engine is read."""
 
     library: str  # file name
     sha256: str

@@ -1,4 +1,4 @@
-"""Which linear layers run in INT8, and why the others do not: the built-in rules, and a file that adds to them."""
+"""Choice of the linear layers that run in INT8, with reasons: the built-in rules, and a file that adds to them."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ FLOAT_LAYERS = {
 
 
 class Sensitivity(BaseModel):
-    """What INT8 in one layer alone does to the logits after all steps."""
+    """Effect on the logits, after all steps, of INT8 in one layer alone."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -39,7 +39,7 @@ class Policy(BaseModel):
     measured_on: str = ""
     steps: int = 0
     sqnr_db: float | None = None
-    """Of the logits with every other layer in INT8, after all steps."""
+    """SQNR of the logits with every other layer in INT8, after all steps."""
     float_layers: dict[str, str] = {}
     ranking: list[Sensitivity] = []
     """Most sensitive first."""

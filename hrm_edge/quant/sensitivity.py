@@ -1,4 +1,4 @@
-"""Which layers suffer from INT8, measured after all steps of the recurrence, and the policy that follows.
+"""Sensitivity of each layer to INT8, measured after all steps of the recurrence, and the policy that follows.
 
 Runs in torch with rounded inputs and weights (``hrm_edge.model.fake_quant``): the same integers as the exported
 graph's, without an export per layer.
@@ -47,7 +47,7 @@ def rounded(model: HRM, scales: Mapping[str, float], int8_weights: Collection[st
 
 @dataclass(frozen=True)
 class Final:
-    """What a model says after its last step; nobody halts."""
+    """Outputs of a model after its last step, without halting."""
 
     logits: NDArray[np.float32]  # [N, S, V]
     converged: NDArray[np.bool_]  # [N]

@@ -1,4 +1,4 @@
-"""Which puzzles calibrate an INT8 export and which check it: two sets that share none.
+"""Puzzles that calibrate an INT8 export and puzzles that check it: two sets that share none.
 
 Axes: N puzzles, S cells.
 """

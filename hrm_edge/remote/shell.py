@@ -1,4 +1,4 @@
-"""What the login shell of a board must not get in the way of: our scripts, and the bytes that come back.
+"""Scripts and answers that pass a board's login shell unharmed, whatever it prints.
 
 sshd gives every command to the user's login shell, which may be csh, whose quoting is another one, and which may print
 at its start. So a script travels as base64 in words that every shell passes on unchanged, ``sh`` runs it, and its

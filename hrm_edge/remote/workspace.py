@@ -35,7 +35,7 @@ def workstation(state: Path | None = None) -> str:
 
 @dataclass(frozen=True)
 class Sent:
-    """What is on the board now."""
+    """Contents of the workspace on the board now."""
 
     path: str
     """In shell form: ``"$base"/models/0123…``; scripts of this package define ``base``."""

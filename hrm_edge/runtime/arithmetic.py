@@ -40,10 +40,10 @@ Run = Callable[[NDArray[np.float32]], NDArray[np.float32]]
 
 @dataclass(frozen=True)
 class Arithmetic:
-    """How a session multiplies an INT8 artifact's activations and weights."""
+    """Arithmetic of a session's products of INT8 activations and weights."""
 
     products: Literal["int8", "float32"]
-    """What is multiplied: bytes with exact sums, or their values in float32."""
+    """Operands of the products: bytes with exact sums, or their values in float32."""
     why: str | None = None
     """Why the runtime's own 8-bit products are not used; None where they are."""
 

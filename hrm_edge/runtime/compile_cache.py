@@ -1,4 +1,4 @@
-"""What a runtime makes of an artifact's step when it loads it, kept in the user's cache for the next start.
+"""Cache of the graphs and programs that runtimes make of an artifact's step when they load it.
 
 It is not kept in the artifact: it holds operators that only this version of the runtime knows, chosen for this
 processor, while the artifact is one file for every runtime. A cache that cannot be written or read costs time only.

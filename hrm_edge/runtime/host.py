@@ -1,4 +1,4 @@
-"""What every backend with its carry in numpy arrays shares: the initial state, slots, puzzle vectors, one step.
+"""Base of every backend whose carry is numpy arrays: the initial state, slots, puzzle vectors, one step.
 
 Axes: B slots, S cells, P puzzle tokens, T = P + S, D hidden, V vocabulary, Q halting outputs.
 """
@@ -33,11 +33,11 @@ class HostSession:
 
     backend: str
     threads: int | None = None
-    """Of one step; None: the backend's default."""
+    """Threads of one step; None: the backend's default."""
     chosen: str | None = None
-    """Which way was chosen and what the others took, where it was chosen by measurement."""
+    """The chosen way and the times of the others, where it was chosen by measurement."""
     arithmetic: Arithmetic | None = None
-    """How an INT8 artifact's products are computed; None for float artifacts."""
+    """Arithmetic of an INT8 artifact's products; None for float artifacts."""
 
     def __init__(self, folder: Path, manifest: Manifest) -> None:
         self.spec = manifest.spec

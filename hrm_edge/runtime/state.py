@@ -1,4 +1,4 @@
-"""What a session needs beside the step, from ``state.safetensors``: the initial state and the puzzle table.
+"""State that a session needs in addition to the step, from ``state.safetensors``: initial state, puzzle table.
 
 Axes: B slots, P puzzle tokens, D hidden.
 """

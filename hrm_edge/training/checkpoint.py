@@ -113,7 +113,7 @@ def prune(run: Path, keep: int) -> None:
 
 
 class Restored:
-    """What a resumed run starts from, read lazily from a verified checkpoint folder."""
+    """State that a resumed run starts from, read lazily from a verified checkpoint folder."""
 
     def __init__(self, run: Path) -> None:
         found = checkpoints(run)
@@ -125,7 +125,7 @@ class Restored:
 
     @property
     def precision(self) -> Precision:
-        """What the run has trained in so far."""
+        """Precision that the run has trained in so far."""
         precision: Precision = self.loop["recipe"]["train"]["precision"]
         return precision
 

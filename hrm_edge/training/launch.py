@@ -47,7 +47,7 @@ _AGAIN = {EXIT_LOST, *(-number for number in signal.valid_signals())}
 
 @dataclass(frozen=True)
 class Hosts:
-    """Who takes part: torchrun's arguments of the same names."""
+    """Processes that take part: torchrun's arguments by their names."""
 
     nproc: int = 1
     nnodes: tuple[int, int] = (1, 1)
@@ -86,7 +86,7 @@ class _Agent(LocalElasticAgent):
 
     @property
     def restarts(self) -> int:
-        """How often lost workers may still be started again."""
+        """Number of restarts left for lost workers."""
         return int(self._remaining_restarts)
 
     def _rendezvous(self, worker_group: WorkerGroup) -> None:

@@ -1,4 +1,4 @@
-"""What learns: the model with its optimizer, average, carry and random state, and one optimizer step of it.
+"""State of training: model, optimizer, average, carry and random generators, and one optimizer step.
 
 Axes: B slots of all ranks (the recipe's batch), of which a rank has its share, S cells.
 """

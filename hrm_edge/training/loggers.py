@@ -1,4 +1,4 @@
-"""Where the figures of a run go: JSON lines and CSV always, TensorBoard where it is installed, W&B where asked for."""
+"""Logs of a run's figures: JSON lines and CSV always, TensorBoard where installed, W&B on request."""
 
 from __future__ import annotations
 

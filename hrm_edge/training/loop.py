@@ -44,7 +44,7 @@ Report = Callable[[Line], None]
 
 @dataclass
 class Outcome:
-    """How a run ended; ``interrupted``: by ``stop()`` of any rank; ``reason``: why before its last step, if so."""
+    """End of a run; ``interrupted``: by ``stop()`` of any rank; ``reason``: why it ended early, if it did."""
 
     run: Path
     step: int

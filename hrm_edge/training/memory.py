@@ -1,4 +1,4 @@
-"""How the memory of a training step comes from the system, and that it stays with the process."""
+"""Memory of a training step: how the process asks for it and keeps it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which arithmetic to train in: bfloat16 where this machine multiplies in it, else float32.
+"""Precision of training: bfloat16 where this machine multiplies in it, else float32.
 
 The answer is written into the run's recipe, so that a run that is resumed on another machine keeps its arithmetic.
 """

@@ -1,4 +1,4 @@
-"""What a person sees of a training run: a live bar on a terminal, plain lines elsewhere, a table at the end."""
+"""Display of a training run: a live bar on a terminal, plain lines elsewhere, a table at the end."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How many cells a board has that is no 9x9 Sudoku, so that what is said of it is right."""
+"""Size of a board that is not a 9x9 Sudoku, for a correct error message."""
 
 from __future__ import annotations
 

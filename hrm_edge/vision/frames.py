@@ -124,7 +124,7 @@ class Mailbox:
 
     @property
     def guest(self) -> object | None:
-        """Who fills it instead of the host."""
+        """Source that fills it instead of the host."""
         return self._guest
 
     @property
@@ -141,13 +141,22 @@ class Camera:
         self.source, self.mailbox, self._backoff_s = source, mailbox, backoff_s
         self.reconnects = 0
         self.trouble: str | None = None
-        """What is wrong while there is no picture, for people; None while frames come."""
+        """Reason, for people, why there is no picture; None while frames come."""
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
 
-    def start(self) -> None:
-        """Open the source, in the caller's thread so that ``UserError`` reaches the user, and begin to read it."""
-        feed = self.source.open()
+    def start(self, *, wait: bool = False) -> None:
+        """Open the source, in the caller's thread so that ``UserError`` reaches the user, and begin to read it.
+
+        With ``wait`` a source that is not there yet is no error: it is tried again, as one that is lost.
+        """
+        feed: Feed | None = None
+        try:
+            feed = self.source.open()
+        except UserError as error:
+            if not wait:
+                raise
+            self.trouble = f"{error.problem}; waiting for it"
         self._thread = threading.Thread(target=self._run, args=(feed,), name="capture", daemon=True)
         self._thread.start()
 

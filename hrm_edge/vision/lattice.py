@@ -48,7 +48,7 @@ def project(points: Floats, homography: NDArray[np.float64]) -> Floats:
 
 
 def mesh_map(mesh: Floats, places: Floats, cell: float) -> Floats:
-    """Where in the picture [m, m, 2] the places of a flat grid lie, through its crossings [n + 1, n + 1, 2].
+    """Return where in the picture [m, m, 2] points of a flat grid lie, by its crossings [n + 1, n + 1, 2].
 
     ``places`` [m]: along each direction, in pixels from the first line; ``cell``: pixels of the flat grid a cell.
     """
@@ -95,7 +95,7 @@ class Rectified:
         return np.asarray(found.reshape(points.shape), np.float32)
 
     def evidence(self, side: int, reach: int = _REACH, framed: bool = True) -> float:
-        """How surely this frames a grid of ``side`` cells, 0 to 1: the share of its lines that is seen, the three
+        """Rate how surely this frames a grid of ``side`` cells, 0 to 1: the share of its lines that is seen; the three
         weakest of each direction counting as much as all. ``framed`` False: the outermost lines do not count."""
         seen = np.stack([_seen(ridge, side, reach).mean(axis=1) for ridge in (self.vertical, self.horizontal)])
         seen = seen if framed else seen[:, 1:-1]
@@ -120,7 +120,7 @@ class Rectified:
 
 
 def _places(side: int) -> NDArray[np.float64]:
-    """Where along a line it is looked for, as shares of its length: the middle of its cells, or of parts of them."""
+    """Return positions along a line, as shares of its length: the middle of its cells, or of parts of them."""
     count = side * max(1, 9 // side)
     return (np.arange(count) + 0.5) / count
 

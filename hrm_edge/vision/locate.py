@@ -1,4 +1,4 @@
-"""Where the grids of a picture are: quadrilaterals first, then the evidence of their lines decides.
+"""Locating the grids of a picture: quadrilaterals first, then the evidence of their lines decides.
 
 Pixel coordinates are (x, y), centres of pixels at whole numbers. "As seen" means in the picture, however the puzzle
 itself is turned: which of the four directions is up is known after reading (``hrm_edge.vision.read``).
@@ -33,7 +33,7 @@ class _Kind(NamedTuple):
     least: float
     """Evidence that is needed; patterns of few lines need more, for many things have some lines."""
     weight: float
-    """Of the evidence in the score."""
+    """Weight of the evidence in the score."""
     framed: bool = True
     """Whether the outermost lines count: a picture may be cut along them, and some grids are printed without."""
 

@@ -1,4 +1,4 @@
-"""What a grid says: every cell to a digit or a blank, with how sure the network is, and which way is up.
+"""Reading of a grid: a digit or a blank for each cell, the network's certainty, and which way is up.
 
 Axes: S = 81 cells, C = 10 classes (0 blank, 1 to 9).
 """
@@ -34,7 +34,7 @@ class Reading:
     probabilities: Floats
     """[81, 10]: blank, 1 to 9."""
     orientation: int
-    """How far the puzzle is turned clockwise in the picture: 0, 90, 180 or 270 degrees."""
+    """Clockwise rotation of the puzzle in the picture: 0, 90, 180 or 270 degrees."""
     written: Floats = field(default_factory=lambda: np.zeros(SIDE * SIDE, np.float32))
     """[81]: probability that the digit was written by hand, not printed; of a blank it says nothing."""
 
@@ -133,7 +133,7 @@ def _upright(cells: Floats, degrees: int) -> Floats:
 
 
 def turned(grid: Grid, degrees: int) -> Grid:
-    """The same grid with its corners and crossings starting at the top left of a puzzle that is turned clockwise."""
+    """Return the grid with corners and crossings starting at the top left of a puzzle that is turned clockwise."""
     steps = degrees // 90
     # a puzzle turned 90 degrees clockwise has its own top left at the top right as seen
     return replace(grid, corners=np.roll(grid.corners, -steps, axis=0), mesh=np.rot90(grid.mesh, steps).copy())

@@ -1,4 +1,4 @@
-"""What ``--camera`` takes, opened with OpenCV: V4L2 and CSI cameras, URLs, video files, pictures, folders of them."""
+"""Sources of ``--camera``, opened with OpenCV: V4L2 and CSI cameras, URLs, video files, pictures, folders."""
 
 from __future__ import annotations
 

@@ -42,7 +42,7 @@ class Tracker:
         self._score = 0.0
         self._seen_s = 0.0
         self._way = WAYS[0]
-        """How the next grid is looked for first: light on dark where the last one was."""
+        """Way to look for the next grid first: light on dark where the last one was."""
         self._misses = 0
 
     def update(self, image: Image, now_s: float | None = None) -> Grid | None:

@@ -24,7 +24,7 @@ from hrm_edge.files import read_json, write_json
 from hrm_edge.manifest import MANIFEST
 from hrm_edge.model.hrm import HRM
 from hrm_edge.recipe import Limits
-from hrm_edge.runtime import open_artifact, ort, ov
+from hrm_edge.runtime import open_artifact, openvino, ort
 from hrm_edge.runtime.choose import candidates
 from hrm_edge.solve import solve
 from hrm_edge.spec import variant_spec
@@ -103,7 +103,7 @@ def check_step(step: dict[str, Any], base: str) -> None:
     usual = {(precision, b) for precision in ("fp32", "int8") for b in ("onnxruntime", "openvino", "openvino-bf16")}
     assert usual <= pairs <= {*usual, ("int8", "native")}
     inexact = [row for row in rows if row["graph"].startswith("inexact")]
-    runtimes = sum(runtime.int8_arithmetic().products != "int8" for runtime in (ort, ov))
+    runtimes = sum(runtime.int8_arithmetic().products != "int8" for runtime in (ort, openvino))
     assert len(inexact) == THREADS * runtimes  # none where VNNI is there
     # eager torch, ours, the naive export
     assert len(set(names)) == len(names) == THREADS * (1 + len(pairs)) + 3 + len(inexact)

@@ -23,8 +23,8 @@ from hrm_edge.model.published import CONFIG
 from hrm_edge.model.state_dict import read_state_dict
 from hrm_edge.report import BenchReport, EvalReport
 from hrm_edge.tasks.samples import sample_file
+from tests.published import arrays_of, weights_of
 
-GOLDEN = Path(__file__).parent.parent / "golden" / "hrm_v1_rope.npz"
 ARCH = {
     "name": "hrm.hrm_act_v1@HierarchicalReasoningModel_ACTV1", "loss": {"loss_type": "stablemax_cross_entropy"},
     "H_cycles": 2, "L_cycles": 2, "H_layers": 2, "L_layers": 1, "hidden_size": 64, "num_heads": 2, "expansion": 4,
@@ -36,10 +36,9 @@ Tensors = dict[str, "torch.Tensor"]
 
 def published(prefix: str = "_orig_mod.model.inner.", rows: int = 3) -> Tensors:
     """The golden weights under published names, with a puzzle table of ``rows`` rows."""
-    with np.load(GOLDEN) as golden:
-        arrays = {key.removeprefix("w/model.inner."): golden[key] for key in golden if key.startswith("w/")}
-    arrays["puzzle_emb.weights"] = np.resize(arrays["puzzle_emb.weights"], (rows, 64))
-    return OrderedDict((prefix + name, torch.from_numpy(array.copy())) for name, array in arrays.items())
+    tensors = weights_of(arrays_of("hrm_v1_rope"))
+    tensors["puzzle_emb.weights"] = torch.from_numpy(np.resize(tensors["puzzle_emb.weights"].numpy(), (rows, 64)))
+    return OrderedDict((prefix + name, tensor) for name, tensor in tensors.items())
 
 
 def write_config(folder: Path, data_path: str = "data/sudoku-extreme-1k-aug-1000", **arch: Any) -> None:

@@ -12,18 +12,18 @@ import pytest
 torch = pytest.importorskip("torch")
 import yaml
 
+from hrm_edge.manifest import read_manifest
 from hrm_edge.model.load import load_model
 from hrm_edge.model.published import CONFIG
+from tests.published import arrays_of, tensor, weights_of
 
-GOLDEN = Path(__file__).parent.parent / "golden"
 PUBLISHED = "_orig_mod.model.inner."
 Tensors = dict[str, "torch.Tensor"]
 
 
 def arch_of(kind: str) -> dict[str, Any]:
     """The section of the config that the golden file was computed with, and what else the published one holds."""
-    with np.load(GOLDEN / f"trm_{kind}.npz") as golden:
-        config = json.loads(str(golden["config_json"]))
+    config = json.loads(str(arrays_of(f"trm_{kind}")["config_json"]))
     return {
         "name": "recursive_reasoning.trm@TinyRecursiveReasoningModel_ACTV1",
         "loss": {"name": "losses@ACTLossHead", "loss_type": "stablemax_cross_entropy"},
@@ -37,11 +37,10 @@ def arch_of(kind: str) -> dict[str, Any]:
 
 def tensors_of(kind: str, prefix: str = PUBLISHED, vocab: int = 6) -> Tensors:
     """The golden weights, their vocabulary cut to that of a 4x4 Sudoku, which has as many cells."""
-    with np.load(GOLDEN / f"trm_{kind}.npz") as golden:
-        arrays = {k.removeprefix("w/model.inner."): golden[k].copy() for k in golden if k.startswith("w/")}
+    tensors = weights_of(arrays_of(f"trm_{kind}"))
     for name in ("embed_tokens.embedding_weight", "lm_head.weight"):
-        arrays[name] = arrays[name][:vocab]
-    return {prefix + name: torch.from_numpy(array) for name, array in arrays.items()}
+        tensors[name] = tensors[name][:vocab]
+    return {prefix + name: tensor for name, tensor in tensors.items()}
 
 
 def write_config(folder: Path, kind: str, *, ema: bool = True, **arch: Any) -> None:
@@ -79,16 +78,16 @@ def test_info_of_the_folder_and_of_the_file(run, folder, kind, name):
 
 def test_the_loaded_model_gives_the_published_states(folder, kind):
     model = load_model(folder)[0]
-    with np.load(GOLDEN / f"trm_{kind}.npz") as golden:
-        inputs = torch.from_numpy(golden["eval_batch/inputs"].clip(max=5))
-        ids = torch.from_numpy(golden["eval_batch/puzzle_identifiers"].copy())
-        expected = golden["eval/step0/z_H"][(golden["eval_batch/inputs"] < 6).all(1)]
-        rows = (golden["eval_batch/inputs"] < 6).all(1)
+    golden = arrays_of(f"trm_{kind}")
+    inputs = torch.from_numpy(golden["eval_batch/inputs"].clip(max=5))
+    ids = tensor(golden, "eval_batch/puzzle_identifiers")
+    rows = (golden["eval_batch/inputs"] < 6).all(1)
+    expected = golden["eval/step0/z_H"][rows]
     with torch.no_grad():
         z_h = model(inputs, model.puzzle_vectors(ids), *model.initial_state(len(ids), torch.float32))[0]
     np.testing.assert_allclose(z_h.numpy()[rows], expected, rtol=0, atol=1e-5)
-    for name, tensor in tensors_of(kind, "").items():
-        assert torch.equal(model.state_dict()[name], tensor), name
+    for name, published in tensors_of(kind, "").items():
+        assert torch.equal(model.state_dict()[name], published), name
 
 
 def test_eval_and_solve_take_it(run, folder, mini):
@@ -97,6 +96,37 @@ def test_eval_and_solve_take_it(run, folder, mini):
     assert json.loads(done.out)["max_steps"] == 3
     done = run("solve", "0030400000020100", "--model", folder, "--views", 1)
     assert done.code == 1, "random weights solve nothing, and it says so"
+
+
+@pytest.mark.parametrize(("precision", "floor_db"), [("fp32", 90), ("fp16", 40), ("int8", 10)])
+def test_export_takes_the_file(run, folder, kind, trained, tmp_path, precision, floor_db):
+    """Weights at random enlarge every rounding, so the gate may fail; then it says so, and the first step holds."""
+    out, data = tmp_path / "artifact", trained.parent / "data"
+    done = run("export", folder / "step_300", "--out", out, f"--{precision}", "--calibration", data)
+    manifest = read_manifest(out)
+    assert done.code == (0 if manifest.gate.passed else 1), done.err
+    assert ("is marked; see its manifest.json" in done.err) == (done.code == 1)
+    assert manifest.parity[0].logits_sqnr_db > floor_db
+    assert (manifest.spec, manifest.precision) == (load_model(folder)[1].spec, precision)
+    assert manifest.provenance["checkpoint"]["published"] == "step_300"
+    if precision == "int8":
+        done = run("eval", out, "--data", data, "--backend", "native")
+        why = {"mixer": "it has mixing=mlp", "attention": "its hidden size of 32 is no multiple of 64"}[kind]
+        assert (done.code, done.out) == (2, "")
+        assert f"--backend native does not run artifact: {why}" in done.err
+        assert "run it with --backend onnxruntime" in done.err
+
+
+def test_bench_takes_the_file(run, folder, kind, mini, tmp_path):
+    report_file = tmp_path / "report.json"
+    options = ("--data", mini / "plain.txt", "--duration", "50ms", "--power", "none", "--json", report_file)
+    done = run("bench", folder / "step_300", *options)
+    assert done.code == 0, done.err
+    report = json.loads(report_file.read_text())
+    assert report["model"]["variant"] == {"mixer": "trm-mixer", "attention": "trm"}[kind]
+    assert report["engine"]["backend"] == "torch-cpu"
+    assert report["latency_ms"]["p50"] > 0
+    assert "averaged ones: all_config.yaml says ema" in done.err
 
 
 def test_real_sizes_without_a_config_say_what_was_assumed(run, tmp_path):
@@ -126,7 +156,7 @@ def test_a_short_config(run, tmp_path, text):
     (tmp_path / CONFIG).write_text(text)
     done = run("info", tmp_path, "--json")
     assert done.code == 2
-    assert "for 6 tokens and 4 or 19 cells" in done.err, "of 20 positions, 16 or 1 are the puzzle vector's"
+    assert "for 6 tokens and 4 or 19 cells (of its 20 positions 16 or 1 hold the puzzle's vector)" in done.err
     done = run("info", tmp_path, "--json", "--task", "mini-sudoku")
     assert done.code == 0, done.err
     spec = json.loads(done.out)["spec"]
@@ -183,7 +213,6 @@ def two_stacks(kind: str) -> Tensors:
         ({"name": "recursive_reasoning.trm_singlez@TinyRecursiveReasoningModel_ACTV1"}, "arch trm_singlez"),
         ({"name": "hrm.hrm_act_v1@HierarchicalReasoningModel_ACTV1"}, "says that it is of HRM"),
         ({"mlp_t": "other"}, "says mlp_t"),
-        ({"puzzle_emb_len": 7}, "positions"),
     ],
 )
 def test_another_model_than_the_config_says(run, tmp_path, kind, change, what):
@@ -192,11 +221,22 @@ def test_another_model_than_the_config_says(run, tmp_path, kind, change, what):
         change = {"mlp_t": kind != "mixer"}
     write_config(tmp_path, kind, **change)
     done = run("info", tmp_path, "--task", "mini-sudoku")
-    if kind == "attention" and "puzzle_emb_len" in change:
-        assert done.code == 0, "with rotary positions any number of leading positions is possible"
+    assert (done.code, done.out) == (2, "")
+    assert what in done.err
+
+
+@pytest.mark.parametrize("task", [(), ("--task", "mini-sudoku")])
+def test_another_number_of_leading_positions(run, tmp_path, kind, task):
+    """Rotary positions do not tell how many are the puzzle's; the weights of an MLP over positions do."""
+    torch.save(tensors_of(kind), tmp_path / "step_1")
+    write_config(tmp_path, kind, puzzle_emb_len=7)
+    done = run("info", tmp_path, *task)
+    if kind == "attention":
+        assert done.code == 0, done.err
         return
     assert (done.code, done.out) == (2, "")
-    assert what in done.err or ("cells" in done.err and "puzzle_emb_len" in change)
+    assert "is for 6 tokens and 13 cells (of its 20 positions 7 hold the puzzle's vector)" in done.err
+    assert ("--task mini-sudoku has 6 tokens and 16 cells" in done.err) == bool(task)
 
 
 def recipe(folder: Path, variant: str, init: Path, **model: Any) -> Path:
@@ -214,6 +254,7 @@ def recipe(folder: Path, variant: str, init: Path, **model: Any) -> Path:
         ("trm", {}, "with an MLP over 20 positions and hidden size 32"),
         ("trm-mixer", {"hidden": 64, "puzzle_dim": 64}, "and hidden size 32, a trm-mixer model"),
         ("trm-mixer", {"puzzle_len": 16}, "an MLP over 32 positions"),
+        ("trm-mixer", {"l_layers": 3}, "has no tensor 'L_level.layers.2.mlp_t.gate_up_proj.weight'"),
     ],
 )
 def test_a_recipe_that_starts_from_another_family(run, tmp_path, trained, variant, model, what):

@@ -109,6 +109,9 @@ DAMAGES: list[tuple[Callable[[Path], None], str]] = [
     (_array("inputs", _put(5, 6)), r"all__inputs\.npy: example 5 has a token outside the vocabulary of 6"),
     (_array("inputs", lambda a: a.astype(np.float32)), r"all__inputs\.npy holds float32"),
     (_array("inputs", lambda a: a.ravel()), r"all__inputs\.npy has shape"),
+    (_array("inputs", lambda a: np.array(3)), r"all__inputs\.npy holds a single number, not a list"),
+    # falling offsets whose differences are none below 0 for want of a sign
+    (_array("puzzle_indices", lambda a: _put(7, 3)(a).astype(np.uint32)), r"all__puzzle_indices\.npy are no offsets"),
 ]  # fmt: skip
 
 

@@ -96,7 +96,7 @@ def test_our_own_step_needs_a_compiler_and_onnx(tmp_path):
     laptop = trees.cpu_laptop()
     onnx, compiler = {"onnx": Package(version="1.23.0", from_apt=False)}, {"which g++": "/usr/bin/g++\n"}
     for number, (packages, programs, why) in enumerate((
-        (onnx, compiler, "compiled by /usr/bin/g++ when first asked for"),
+        (onnx, compiler, "compiled by /usr/bin/g++ when first asked for; fp32: lattices, int8: models with attention"),
         ({}, compiler, "onnx not installed"),
         (onnx, {}, "a C++ compiler not installed"),
         ({}, {}, "a C++ compiler and onnx not installed"),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 
 import numpy as np
@@ -169,29 +168,53 @@ def test_int8_mixing_over_positions_has_a_scale_per_position_and_one_per_row() -
     assert kinds["ReduceMax"] == 2 * sum(spec.block_passes), "both products of every pass"
 
 
+def calm(model: HRM) -> HRM:
+    """What each layer adds made small, so that a model of random weights comes to rest, as trained ones do."""
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if name.endswith(("down_proj.weight", "o_proj.weight")):
+                parameter.mul_(0.05)
+    return model
+
+
+@pytest.mark.parametrize(("cycles", "steps"), [((1, 1), 1), ((3, 6), 16)])
 @pytest.mark.parametrize("variant", ["trm", "trm-mixer"])
-def test_int8_of_random_weights_keeps_20_db_where_the_random_model_is_no_chaos(variant: str) -> None:
-    """One L and one H update: over more of them random weights enlarge any rounding, the float32 one too."""
+def test_int8_of_random_weights_keeps_20_db(variant: str, cycles: tuple[int, int], steps: int) -> None:
+    """After one L and one H update; with the published cycles only where the model is calm (see test_trm.py)."""
     torch.manual_seed(0)
-    spec = variant_spec(variant, vocab=6, seq_len=16, hidden=64, heads=4, puzzle_dim=64, h_cycles=1, l_cycles=1)
-    model = HRM(spec).eval()
-    tokens = tokens_of(spec, 32).astype(np.uint8)
-    puzzles = CheckSet(tokens, None, np.zeros(32, np.int32), "random")
-    written = smoothed(model, tokens, puzzles.puzzle_ids, 0.8, 1)
-    scales = activation_scales(written, tokens, puzzles.puzzle_ids, Quantization(), 1)
+    sizes = {"hidden": 64, "heads": 4, "puzzle_dim": 64, "h_cycles": cycles[0], "l_cycles": cycles[1]}
+    spec = variant_spec(variant, vocab=6, seq_len=16, puzzle_len=1, **sizes)
+    model = HRM(spec).eval() if steps == 1 else calm(HRM(spec).eval())
+    count = 32 if steps == 1 else 4
+    tokens = tokens_of(spec, count).astype(np.uint8)
+    puzzles = CheckSet(tokens, None, np.zeros(count, np.int32), "random")
+    written = smoothed(model, tokens, puzzles.puzzle_ids, 0.8, steps)
+    scales = activation_scales(written, tokens, puzzles.puzzle_ids, Quantization(), steps)
     task = get_task("mini-sudoku")
-    expected = final(model, puzzles, 1, task)
+    expected = final(model, puzzles, steps, task)
     with rounded(written, scales):
-        in_torch = final(written, puzzles, 1, task)
+        in_torch = final(written, puzzles, steps, task)
     assert sqnr_db(expected.logits, in_torch.logits) > 20
     session = open_graph(StepGraph(spec, weights(written), activation_scales=scales).build())
-    vectors = written.puzzle_vectors(torch.zeros(32, dtype=torch.int32))
+    vectors = written.puzzle_vectors(torch.zeros(count, dtype=torch.int32))
     assert vectors is not None
-    z_h, z_l = (state.numpy() for state in written.initial_state(32, torch.float32))
+    z_h, z_l = (state.numpy() for state in written.initial_state(count, torch.float32))
     feeds = {"tokens": tokens.astype(np.int32), "puzzle": vectors.numpy(), "z_h": z_h, "z_l": z_l}
-    exported = session.run(["logits"], feeds)[0]
+    for _ in range(steps):
+        feeds["z_h"], feeds["z_l"], exported = session.run(["z_h_next", "z_l_next", "logits"], feeds)
     assert sqnr_db(expected.logits, exported) > 20
-    assert sqnr_db(in_torch.logits, exported) > 30, "rounding in torch is the graph's"
+    if steps == 1:  # later a value that rounds to the next integer in one of them has come back many times
+        assert sqnr_db(in_torch.logits, exported) > 30, "rounding in torch is the graph's"
+
+
+@pytest.mark.parametrize("variant", ["trm", "trm-mixer"])
+def test_a_calm_model_stays_within_1e_4_of_torch_over_sixteen_steps(variant: str) -> None:
+    """With the published cycles, both running freely; tests/test_quickstart.py shows it of trained weights."""
+    sizes = {"hidden": 64, "heads": 4, "puzzle_dim": 64, "puzzle_len": 1}
+    model = calm(make(variant_spec(variant, vocab=6, seq_len=16, **sizes)))
+    logits, q = differences(model, StepGraph(model.spec, weights(model)).build(), 2, 16)[-1]
+    assert logits < 1e-4
+    assert q < 1e-4
 
 
 @pytest.mark.parametrize("variant", ["trm", "trm-mixer"])
@@ -247,15 +270,18 @@ def test_weight_quantization_is_within_half_a_step() -> None:
     assert not values[3].any()
 
 
-def test_fp16_graph_keeps_float32_logits() -> None:
-    model = make(SPECS["reduced"])
+@pytest.mark.parametrize("name", ["reduced", "trm", "trm-mixer"])
+def test_fp16_graph_keeps_float32_logits(name: str) -> None:
+    model = make(SPECS[name])
     graph = StepGraph(model.spec, weights(model), half=True).build()
     session = open_graph(graph)
-    z = np.zeros((2, model.spec.total_len, model.spec.hidden), np.float16)
-    tokens = tokens_of(model.spec, 2)
-    logits, q = session.run(["logits", "q"], {"tokens": tokens, "z_h": z, "z_l": z})
+    tokens, puzzle = tokens_of(model.spec, 2), model.puzzle_vectors(torch.zeros(2, dtype=torch.int32))
+    z_h, z_l = model.initial_state(2, torch.float32)
+    feeds = {"tokens": tokens, "z_h": z_h.half().numpy(), "z_l": z_l.half().numpy()}
+    if puzzle is not None:
+        feeds["puzzle"] = puzzle.half().numpy()
+    logits, q = session.run(["logits", "q"], feeds)
     with torch.no_grad():
-        expected = model(torch.from_numpy(tokens), None, torch.zeros(z.shape), torch.zeros(z.shape))[2].numpy()
+        expected = model(torch.from_numpy(tokens), puzzle, z_h, z_l)[2].numpy()
     assert logits.dtype == q.dtype == np.float32
-    noise = float(np.square(expected - logits).sum() / np.square(expected).sum())
-    assert -10 * math.log10(noise) > 40
+    assert sqnr_db(expected, logits) > 40

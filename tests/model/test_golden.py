@@ -3,68 +3,31 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from numpy.typing import NDArray
-from torch import Tensor
 
 from hrm_edge.model.act import act_step, admit, fresh_carry
 from hrm_edge.model.hrm import HRM
 from hrm_edge.model.losses import step_loss, token_losses
-from hrm_edge.spec import ModelSpec
 from hrm_edge.training.optim import sparse_sign_sgd_
-
-GOLDEN = Path(__file__).parent.parent / "golden"
-PREFIX = "model.inner."
-
-Arrays = dict[str, NDArray[np.generic]]
+from tests.published import PREFIX, Arrays, arrays_of, close, model_of, tensor
 
 
 @pytest.fixture(scope="module")
 def golden() -> Arrays:
-    with np.load(GOLDEN / "hrm_v1_rope.npz") as arrays:
-        return dict(arrays)
+    return arrays_of("hrm_v1_rope")
 
 
 @pytest.fixture(scope="module")
 def pieces() -> Arrays:
-    with np.load(GOLDEN / "optim_and_loss.npz") as arrays:
-        return dict(arrays)
-
-
-def tensor(arrays: Arrays, key: str) -> Tensor:
-    return torch.from_numpy(arrays[key].copy())
+    return arrays_of("optim_and_loss")
 
 
 @pytest.fixture
 def model(golden: Arrays) -> HRM:
-    config = json.loads(str(golden["config_json"]))
-    spec = ModelSpec(
-        variant="full",
-        vocab=config["vocab_size"],
-        seq_len=config["seq_len"],
-        hidden=config["hidden_size"],
-        heads=config["num_heads"],
-        h_layers=config["H_layers"],
-        l_layers=config["L_layers"],
-        h_cycles=config["H_cycles"],
-        l_cycles=config["L_cycles"],
-        expansion=config["expansion"],
-        puzzle_dim=config["puzzle_emb_ndim"],
-        puzzles=config["num_puzzle_identifiers"],
-        max_steps=config["halt_max_steps"],
-    )
-    model = HRM(spec)
-    model.load_state_dict({k[len(f"w/{PREFIX}") :]: tensor(golden, k) for k in golden if k.startswith("w/")})
-    return model
-
-
-def close(found: Tensor, expected: NDArray[np.generic], tolerance: float) -> None:
-    scale = np.abs(expected).max() or 1.0
-    np.testing.assert_allclose(found.detach().numpy() / scale, expected / scale, rtol=0, atol=tolerance)
+    return model_of(golden)
 
 
 def test_evaluation_outputs_and_losses(model: HRM, golden: Arrays) -> None:

@@ -2,68 +2,32 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from numpy.typing import NDArray
 from pydantic import ValidationError
-from torch import Tensor
 
 from hrm_edge.costs import flops_per_step, parameter_table
 from hrm_edge.model.act import act_step, admit, fresh_carry
 from hrm_edge.model.hrm import HRM
 from hrm_edge.model.losses import step_loss
 from hrm_edge.spec import buffer_shapes, parameter_shapes, step_io, variant_spec
+from tests.published import PREFIX, Arrays, arrays_of, close, model_of, tensor
 
-GOLDEN = Path(__file__).parent.parent / "golden"
-PREFIX = "model.inner."
 SMALL = {"hidden": 32, "heads": 4, "l_layers": 2, "puzzle_dim": 32}
-
-Arrays = dict[str, NDArray[np.generic]]
 
 
 @pytest.fixture(params=["trm_attention", "trm_mixer"])
 def golden(request: pytest.FixtureRequest) -> Arrays:
-    with np.load(GOLDEN / f"{request.param}.npz") as arrays:
-        return dict(arrays)
-
-
-def tensor(arrays: Arrays, key: str) -> Tensor:
-    return torch.from_numpy(arrays[key].copy())
+    return arrays_of(request.param)
 
 
 @pytest.fixture
 def model(golden: Arrays) -> HRM:
-    config = json.loads(str(golden["config_json"]))
-    spec = variant_spec(
-        "trm-mixer" if config["mlp_t"] else "trm",
-        vocab=config["vocab_size"],
-        seq_len=config["seq_len"],
-        hidden=config["hidden_size"],
-        heads=config["num_heads"],
-        l_layers=config["L_layers"],
-        h_cycles=config["H_cycles"],
-        l_cycles=config["L_cycles"],
-        expansion=config["expansion"],
-        puzzle_dim=config["puzzle_emb_ndim"],
-        puzzle_len=config["puzzle_emb_len"],
-        puzzles=config["num_puzzle_identifiers"],
-        max_steps=config["halt_max_steps"],
-    )
-    model = HRM(spec)
-    weights = {k.removeprefix(f"w/{PREFIX}"): tensor(golden, k) for k in golden if k.startswith("w/")}
-    model.load_state_dict(weights, strict=True)
-    return model
-
-
-def close(found: Tensor, expected: NDArray[np.generic], tolerance: float = 1e-5) -> None:
-    scale = np.abs(expected).max() or 1.0
-    np.testing.assert_allclose(found.detach().numpy() / scale, expected / scale, rtol=0, atol=tolerance)
+    return model_of(golden)
 
 
 def test_three_evaluation_steps(model: HRM, golden: Arrays) -> None:
@@ -180,3 +144,21 @@ def test_one_stack_serves_both_levels() -> None:
     assert len(model.levels()) == 1
     kinds = Counter(name.split(".")[0] for name in model.state_dict())
     assert kinds["L_level"] == 8
+
+
+def test_random_weights_that_mix_positions_enlarge_any_difference() -> None:
+    """A start that is off by a millionth ends elsewhere: no arithmetic agrees with another over free steps of such a
+    model, and INT8, which rounds to a hundredth, keeps no 20 dB. It says nothing of trained ones, which come to rest
+    (``tests/test_quickstart.py``)."""
+    torch.manual_seed(0)
+    model = HRM(variant_spec("trm-mixer", vocab=6, seq_len=16, hidden=64, heads=4, puzzle_dim=64, puzzle_len=1))
+    tokens, puzzle = torch.randint(1, 6, (4, 16), dtype=torch.int32), model.puzzle_vectors(torch.zeros(4).int())
+    ours = model.initial_state(4, torch.float32)
+    theirs = tuple(state * (1 + 1e-6 * torch.randn_like(state)) for state in ours)
+    apart = []
+    for _ in range(4):
+        with torch.no_grad():
+            *ours, logits, _ = model(tokens, puzzle, *ours)
+            *theirs, others, _ = model(tokens, puzzle, *theirs)
+        apart.append(float((logits - others).norm() / logits.norm()))
+    assert apart[-1] > 0.1, apart

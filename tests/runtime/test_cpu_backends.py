@@ -67,17 +67,20 @@ def test_bfloat16_only_where_asked_for(tmp_path):
     assert (solve(half, MINI, givens, max_steps=16).answers == answers).all()
 
 
-@pytest.mark.parametrize("precision", ["fp32", "int8"])
-def test_a_real_step_is_the_same_on_both(tmp_path, precision):
-    spec = variant_spec("full", vocab=MINI.vocab, seq_len=16, hidden=64, heads=2, h_layers=1, l_layers=1, puzzle_dim=0)
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
+@pytest.mark.parametrize("variant", ["full", "trm", "trm-mixer"])
+def test_a_real_step_is_the_same_on_both(tmp_path, variant, precision):
+    layers = {"full": {"h_layers": 1, "puzzle_dim": 0}}.get(variant, {"h_cycles": 1, "l_cycles": 1, "puzzle_dim": 64})
+    spec = variant_spec(variant, vocab=MINI.vocab, seq_len=16, hidden=64, heads=2, l_layers=1, **layers)
     folder = write_random_artifact(tmp_path / "a", spec, precision, MINI.name)
     tokens = np.random.default_rng(0).integers(1, 6, (3, 16)).astype(np.uint8)
     found = []
     for backend in ("onnxruntime", "openvino"):
         session, _ = open_artifact(folder, backend=backend)
         found.append(session.step(tokens, np.zeros(3, np.int32), session.initial_carry(3))[1])
-    # the same integers; what is left is the order of float sums, and a rare rounding to the next integer
-    assert np.abs(found[0] - found[1]).max() < (1e-4 if precision == "fp32" else 0.05 * np.abs(found[0]).max())
+    # INT8: the same integers; what is left is the order of float sums, and a rare rounding to the next integer
+    limit = {"fp32": 1e-4, "fp16": 0.02 * np.abs(found[0]).max(), "int8": 0.05 * np.abs(found[0]).max()}[precision]
+    assert np.abs(found[0] - found[1]).max() < limit
 
 
 def test_the_choice_measures_every_way_and_says_so(tmp_path):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,8 +13,7 @@ import torch
 
 from hrm_edge.recipe import Train
 from hrm_edge.training.optim import AdamATan2, Ema, atan2_update_, lr_factor, make_optimizer, sparse_sign_sgd_
-
-GOLDEN = Path(__file__).parent.parent / "golden" / "optim_and_loss.npz"
+from tests.published import arrays_of, tensor
 
 
 def test_adam_atan2_is_its_formula_in_float64() -> None:
@@ -38,11 +36,11 @@ def test_adam_atan2_is_its_formula_in_float64() -> None:
 
 def published_run() -> Iterator[tuple[int, dict[str, Any], list[torch.Tensor], list[torch.Tensor], np.ndarray]]:
     """(t, hyperparameters, [parameter before], [gradient], parameter after) of the published optimizer, t from 1."""
-    with np.load(GOLDEN) as golden:
-        hyper = json.loads(str(golden["adam_atan2/hyper_json"]))
-        for t in range(1, 7):
-            before, gradient = golden[f"adam_atan2/param{t - 1}"], golden[f"adam_atan2/grad{t - 1}"]
-            yield t, hyper, [torch.from_numpy(before)], [torch.from_numpy(gradient)], golden[f"adam_atan2/param{t}"]
+    golden = arrays_of("optim_and_loss")
+    hyper = json.loads(str(golden["adam_atan2/hyper_json"]))
+    for t in range(1, 7):
+        before, gradient = tensor(golden, f"adam_atan2/param{t - 1}"), tensor(golden, f"adam_atan2/grad{t - 1}")
+        yield t, hyper, [before], [gradient], golden[f"adam_atan2/param{t}"]
 
 
 def test_adam_atan2_follows_the_published_run() -> None:

@@ -51,8 +51,9 @@ def library() -> ctypes.CDLL:
         loaded = ctypes.CDLL(str(path))
     except OSError as error:
         raise UserError(f"--backend native: {path} cannot be loaded: {error}", f"remove it: rm {path}") from error
-    loaded.hrm_new.restype = ctypes.c_void_p
-    loaded.hrm_new.argtypes = (ctypes.c_void_p, ctypes.c_int32, ctypes.POINTER(ctypes.c_int32))
+    for new in (loaded.hrm_new, loaded.hrm_new_lattice):
+        new.restype = ctypes.c_void_p
+        new.argtypes = (ctypes.c_void_p, ctypes.c_int32, ctypes.POINTER(ctypes.c_int32))
     loaded.hrm_free.argtypes = (ctypes.c_void_p,)
     loaded.hrm_step.argtypes = (ctypes.c_void_p, ctypes.c_int32, *[ctypes.c_void_p] * 8)
     return loaded

@@ -1,6 +1,7 @@
 // What Python hands over: pointers that have to live only while hrm_new runs.
 //
-// Axes: T positions, S cells, P = T - S puzzle positions, D hidden, H heads, F inner, V vocabulary, Q halting outputs.
+// Axes: T positions, S cells, P = T - S puzzle positions, D hidden, H heads, F inner, V vocabulary, Q halting outputs;
+// of a lattice: N symbols, W symbol width, D = N W.
 #pragma once
 
 #include <cstdint>
@@ -28,5 +29,14 @@ struct HrmModel {
     // layer, then at the entry of L and of H; null: RMSNorm without weights, and none at the entries
     const float* norms;
     const float *h_to_l, *h_to_l_bias, *l_to_h, *l_to_h_bias;  // [D, D], [D]; null: the levels are added as they are
+};
+struct HrmGroupBlock {  // float32 weights [in, out]; of what rows, columns, boxes and cells send, in this order
+    const float *pool, *sent[4], *gate_up, *gate_up_bias, *down;  // [W, W], [W, 2 F] each, [W, 2 F], [2 F], [F, W]
+};
+struct HrmLattice {
+    int32_t N, box_rows, box_columns, W, F, V, layers, cycles;
+    const HrmGroupBlock* blocks;
+    const float* embedding;                // [V, D], scaled
+    const float *lm_head, *q_head, *q_bias;  // [W], [W], [1]
 };
 }

@@ -1,4 +1,4 @@
-"""The weights of an artifact's graph in the structures of model.h.
+"""The weights of an INT8 graph with attention in the structures of model.h.
 
 Axes: T positions, D hidden, H heads, Dh head size, F inner, V vocabulary, Q halting outputs.
 """
@@ -13,10 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hrm_edge.errors import UserError
-from hrm_edge.packages import unusable
-from hrm_edge.runtime.native.structure import OTHERWISE, check_graph
-from hrm_edge.runtime.state import AGAIN
+from hrm_edge.runtime.native.tensors import Tensors
 from hrm_edge.spec import HEAD_VIEWS, ModelSpec, cell_ids, rotary_rows
 
 
@@ -46,52 +43,12 @@ class Model(ctypes.Structure):
     ]  # fmt: skip
 
 
-def read_graph(path: Path, spec: ModelSpec) -> dict[str, NDArray[Any]]:
-    """Return the initializers of an artifact's graph by name.
-
-    Raises ``UserError`` where the graph computes something else than the C++ code does.
-    """
-    try:
-        import onnx
-        from onnx import numpy_helper
-    except ImportError as error:
-        raise unusable("onnx", error, "which --backend native needs", install="onnx") from error
-    graph = onnx.load(path).graph
-    tensors = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
-    check_graph(graph, tensors, spec, path)
-    return tensors
-
-
-class _Tensors:
-    """Tensors of a file, checked as they are asked for, and kept while a structure points at them."""
-
-    def __init__(self, tensors: Mapping[str, NDArray[Any]], path: Path) -> None:
-        self.tensors, self.path = tensors, path
-        self.kept: list[Any] = []
-
-    def __call__(self, name: str, dtype: type[np.generic], *shape: int) -> NDArray[Any]:
-        if name not in self.tensors:
-            raise UserError(f"{self.path} has no '{name}', which --backend native needs", f"{AGAIN}, or {OTHERWISE}")
-        found = self.tensors[name]
-        if found.shape != shape or found.dtype != dtype:
-            raise UserError(
-                f"{self.path}: '{name}' is {found.dtype} {list(found.shape)}, "
-                f"the manifest's model has {np.dtype(dtype)} {list(shape)}",
-                AGAIN,
-            )
-        return self.keep(found)
-
-    def keep(self, array: NDArray[Any]) -> NDArray[Any]:
-        self.kept.append(np.asarray(array, order="C"))
-        return np.asarray(self.kept[-1])
-
-
 def model_of(spec: ModelSpec, tensors: Mapping[str, NDArray[Any]], path: Path) -> tuple[Model, list[Any]]:
     """Return the C structure, and what must live as long as it is read; ``path``: of the tensors, for messages.
 
     Raises ``UserError`` where a tensor is missing or is not of the model's shape.
     """
-    read = _Tensors(tensors, path)
+    read = Tensors(tensors, path)
     linears = _linears(spec, read)
     arrays = _arrays(spec, read)
     packed = (Linear * len(linears))(*linears)
@@ -128,7 +85,7 @@ def _levels(spec: ModelSpec) -> list[tuple[str, int]]:
     return sorted(spec.levels.items(), reverse=True)
 
 
-def _linears(spec: ModelSpec, read: _Tensors) -> list[Linear]:
+def _linears(spec: ModelSpec, read: Tensors) -> list[Linear]:
     """Read the four of every layer of L, then of H."""
     d, f = spec.hidden, spec.inner
     up = ("mlp.gate_up_proj", (d, 2 * f)) if spec.mlp == "swiglu" else ("mlp.up_proj", (d, f))
@@ -152,7 +109,7 @@ def _linears(spec: ModelSpec, read: _Tensors) -> list[Linear]:
     return found
 
 
-def _arrays(spec: ModelSpec, read: _Tensors) -> dict[str, NDArray[Any]]:
+def _arrays(spec: ModelSpec, read: Tensors) -> dict[str, NDArray[Any]]:
     """Read what stays in float32, by its name in the structure."""
     d, t, q_columns = spec.hidden, spec.total_len, spec.q_outputs + spec.q_unused
     pooled = 2 * d if spec.halt_head == "pooled" else d

@@ -7,6 +7,7 @@
 #include <cstring>
 #include <memory>
 #include <new>
+#include <type_traits>
 #if defined(__SSE2__)
 #include <immintrin.h>
 #elif defined(__ARM_FEATURE_DOTPROD)
@@ -40,7 +41,8 @@ constexpr int kLanes = 4, kVectors = 4, kRows = 6, kOffset = 0;
 constexpr int kGroup = 4 / sizeof(Code), kPanel = kVectors * kLanes;
 // Rows that go through a layer together: weights come from the second or third cache, once for all of them.
 constexpr int kBlock = 24;
-constexpr int kQueries = 6;  // rows of attention that are summed at once
+constexpr int kTile = 6;             // rows of attention and of float products that are summed at once
+constexpr int kPair = 2 * kLanes;    // columns that a float product sums at once
 
 typedef float Floats __attribute__((vector_size(4 * kLanes)));
 typedef int32_t Ints __attribute__((vector_size(4 * kLanes)));
@@ -83,26 +85,42 @@ inline float greatest(Floats x) {
     return most;
 }
 
+constexpr float kEps = 1e-5f;  // of the norms
 constexpr float kMagic = 12582912.f;  // adding it to a small number rounds that to an integer, halves to even
 
-// e^x, 0 below -87, e^88 above 88: 2^n times a polynomial in the rest (Cephes' expf), to 2 units in the last place.
+// min(a, b) and max(a, b)
+#if defined(__AVX512F__) && defined(__AVX512VNNI__)
+inline Floats lesser(Floats a, Floats b) { return (Floats)_mm512_min_ps((__m512)a, (__m512)b); }
+inline Floats larger(Floats a, Floats b) { return (Floats)_mm512_max_ps((__m512)a, (__m512)b); }
+#elif defined(__AVX2__)
+inline Floats lesser(Floats a, Floats b) { return (Floats)_mm256_min_ps((__m256)a, (__m256)b); }
+inline Floats larger(Floats a, Floats b) { return (Floats)_mm256_max_ps((__m256)a, (__m256)b); }
+#elif defined(__SSE2__)
+inline Floats lesser(Floats a, Floats b) { return (Floats)_mm_min_ps((__m128)a, (__m128)b); }
+inline Floats larger(Floats a, Floats b) { return (Floats)_mm_max_ps((__m128)a, (__m128)b); }
+#else
+inline Floats lesser(Floats a, Floats b) { return a < b ? a : b; }
+inline Floats larger(Floats a, Floats b) { return a > b ? a : b; }
+#endif
+
+// e^x for -87.3 <= x <= 88, as 2^n 2^f: 2^f by a polynomial to 9e-8, n added to the exponent. Within 3e-7 where |x| < 10.
+inline Floats power_of_e(Floats x) {
+    const Floats log2_e = all(1.44269504f), shifted = x * log2_e + all(kMagic);  // n in the low bits
+    const Floats f = x * log2_e - (shifted - all(kMagic));
+    Floats p = all(1.326472707e-3f);
+    p = p * f + all(9.671512649e-3f);
+    p = p * f + all(5.550733744e-2f);
+    p = p * f + all(2.402224209e-1f);
+    p = p * f + all(6.931469776e-1f);
+    p = p * f + all(1.f);
+    return (Floats)((Ints)p + ((Ints)shifted << 23));
+}
+
+// e^x, 0 below -87, e^88 above 88
 inline Floats exponential(Floats x) {
-    const Floats magic = all(kMagic), low = all(-87.3f), high = all(88.f);
-    const auto tiny = x < low;
-    x = tiny ? low : x;
-    x = x > high ? high : x;
-    const Floats n = (x * all(1.44269504f) + magic) - magic;
-    const Floats r = (x - n * all(0.693359375f)) + n * all(2.12194440e-4f);
-    Floats p = all(1.9875691500e-4f);
-    p = p * r + all(1.3981999507e-3f);
-    p = p * r + all(8.3334519073e-3f);
-    p = p * r + all(4.1665795894e-2f);
-    p = p * r + all(1.6666665459e-1f);
-    p = p * r + all(5.0000001201e-1f);
-    p = p * r * r + r + all(1.f);
-    const Ints power = (__builtin_convertvector(n, Ints) + 127) << 23;
-    p *= load<Floats>(reinterpret_cast<const int32_t*>(&power));
-    return tiny ? Floats{} : p;
+    const Floats low = all(-87.3f);
+    const Floats p = power_of_e(lesser(larger(x, low), all(88.f)));
+    return x < low ? Floats{} : p;
 }
 
 // erf(x) to 1.5e-7: Abramowitz and Stegun, 7.1.26
@@ -116,7 +134,9 @@ inline Floats error_function(Floats x) {
     return x < Floats{} ? -y : y;
 }
 
-inline Floats silu(Floats x) { return x / (exponential(-x) + all(1.f)); }
+inline Floats silu(Floats x) {
+    return x / (power_of_e(-larger(lesser(x, all(87.f)), all(-87.f))) + all(1.f));
+}
 inline Floats gelu(Floats x) { return x * all(0.5f) * (error_function(x * all(0.70710678f)) + all(1.f)); }
 
 // round(x / scale) in the range of int8, halves to even, as QuantizeLinear does
@@ -232,35 +252,64 @@ inline void product(const Linear& w, const Code* a, float* c, int rows) {
         }
 }
 
-// A square matrix that stays in float32, in panels of columns.
+// A matrix that stays in float32 [in, out], in panels of kPair columns. `gated`: a panel has kLanes columns of the first
+// half, then those of the second that belong to them.
 struct Matrix {
     Matrix() = default;
-    Matrix(const float* from, const float* with_bias, int n) : size(n), weight(size_t(n) * n), bias(n) {
-        for (int k = 0; k < n; ++k)
-            for (int c = 0; c < n; ++c)
-                weight.get()[(size_t(c / kPanel) * n + k) * kPanel + c % kPanel] = from[size_t(k) * n + c];
-        std::copy_n(with_bias, n, bias.get());
+    Matrix(const float* from, const float* with_bias, int in, int out, bool gated = false)
+        : in(in), out(out), weight(size_t(in) * out), bias(out) {
+        for (int c = 0; c < out; ++c) {
+            const int panel = c / kPair, lane = c % kLanes, second = c % kPair >= kLanes;
+            const int source = gated ? panel * kLanes + lane + second * (out / 2) : c;
+            for (int k = 0; k < in; ++k)
+                weight.get()[(size_t(panel) * in + k) * kPair + c % kPair] = from[size_t(k) * out + source];
+            if (with_bias) bias.get()[c] = with_bias[source];
+        }
     }
-    int size = 0;
+    int in = 0, out = 0;  // out: a multiple of kPair
     Buffer<float> weight, bias;
 };
 
-// c [R, n] = a [R, n] W + bias
+typedef Floats Pair[2];
+
+// use(row, panel, sums) with each panel's sums of the R rows of a [R, in] times W
+template <int R, class Use> inline void product(const Matrix& w, const float* a, Use use) {
+    const int in = w.in;
+    const float* weight = w.weight.get();
+    for (int panel = 0; panel * kPair < w.out; ++panel) {
+        Pair sums[R];
+        for (int r = 0; r < R; ++r) sums[r][0] = sums[r][1] = Floats{};
+        for (int k = 0; k < in; ++k, weight += kPair) {
+            const Floats first = load<Floats>(weight), second = load<Floats>(weight + kLanes);
+            for (int r = 0; r < R; ++r) {
+                const float given = a[size_t(r) * in + k];
+                sums[r][0] += given * first;
+                sums[r][1] += given * second;
+            }
+        }
+        for (int r = 0; r < R; ++r) use(r, panel, sums[r]);
+    }
+}
+
+// c [R, out] = a [R, in] W + bias
 template <int R> void product(const Matrix& w, const float* a, float* c) {
-    const int n = w.size;
-    for (int panel = 0; panel * kPanel < n; ++panel) {
-        const float* weight = w.weight.get() + size_t(panel) * n * kPanel;
-        Floats sums[R][kVectors] = {};
-        for (int k = 0; k < n; ++k, weight += kPanel)
-            for (int v = 0; v < kVectors; ++v) {
-                const Floats column = load<Floats>(weight + kLanes * v);
-                for (int r = 0; r < R; ++r) sums[r][v] += a[size_t(r) * n + k] * column;
-            }
-        for (int r = 0; r < R; ++r)
-            for (int v = 0; v < kVectors; ++v) {
-                const int at = panel * kPanel + v * kLanes;
-                store(c + size_t(r) * n + at, sums[r][v] + load<Floats>(w.bias.get() + at));
-            }
+    product<R>(w, a, [&](int r, int panel, const Pair& sums) {
+        for (int v = 0; v < 2; ++v) {
+            const int at = panel * kPair + v * kLanes;
+            store(c + size_t(r) * w.out + at, sums[v] + load<Floats>(w.bias.get() + at));
+        }
+    });
+}
+
+// do_rows(R, row) for all rows from `begin` on, R a constant of at most kTile
+template <class Rows> inline void in_tiles(int begin, int end, Rows do_rows) {
+    for (int row = begin; row < end; row += kTile) switch (end - row) {
+        case 1: do_rows(std::integral_constant<int, 1>{}, row); break;
+        case 2: do_rows(std::integral_constant<int, 2>{}, row); break;
+        case 3: do_rows(std::integral_constant<int, 3>{}, row); break;
+        case 4: do_rows(std::integral_constant<int, 4>{}, row); break;
+        case 5: do_rows(std::integral_constant<int, 5>{}, row); break;
+        default: do_rows(std::integral_constant<int, kTile>{}, row);
     }
 }
 

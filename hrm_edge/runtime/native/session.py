@@ -1,4 +1,4 @@
-"""Our own INT8 step behind the ``Session`` protocol.
+"""Our own step behind the ``Session`` protocol.
 
 Axes: B slots, T positions, D hidden.
 """
@@ -19,19 +19,21 @@ from hrm_edge.manifest import STEP_FILE, Manifest
 from hrm_edge.runtime.arithmetic import Arithmetic
 from hrm_edge.runtime.host import HostSession, Outputs, usable_cores
 from hrm_edge.runtime.native.compile import compiler, library
-from hrm_edge.runtime.native.model import model_of, read_graph
-from hrm_edge.runtime.native.structure import OTHERWISE
+from hrm_edge.runtime.native.lattice import Lattice, LatticeReading, lattice_of
+from hrm_edge.runtime.native.model import Model, model_of
+from hrm_edge.runtime.native.structure import OTHERWISE, AttentionReading
+from hrm_edge.runtime.native.tensors import read_graph
 from hrm_edge.spec import STEP_INPUTS, STEP_OUTPUTS, step_io
 
 # Fields of a model that the C++ code follows; one that is not here has to have its default.
 FOLLOWED = {
     "variant", "vocab", "seq_len", "hidden", "heads", "h_layers", "l_layers", "h_cycles", "l_cycles", "expansion",
-    "norm", "mlp", "bias", "positions", "grid_positions", "grid_heads", "grid", "connections", "halt_head", "q_outputs",
-    "q_unused", "puzzle_dim", "puzzle_len", "puzzles", "max_steps", "rope_theta",
+    "mixing", "symbol_width", "norm", "mlp", "bias", "positions", "grid_positions", "grid_heads", "grid", "connections",
+    "halt_head", "q_outputs", "q_unused", "puzzle_dim", "puzzle_len", "puzzles", "max_steps", "rope_theta",
 }  # fmt: skip
-VALUES = {  # of the fields that choose a function
-    "norm": {"rms", "layer"}, "mlp": {"swiglu", "gelu"}, "positions": {"rope", "learned", "sinusoidal", "none"},
-    "halt_head": {"first", "pooled"},
+VALUES = {  # of the fields that choose a function; with mixing=groups the spec leaves no other choice
+    "mixing": {"attention", "groups"}, "norm": {"rms", "layer"}, "mlp": {"swiglu", "gelu"},
+    "positions": {"rope", "learned", "sinusoidal", "none"}, "halt_head": {"first", "pooled"},
 }  # fmt: skip
 
 
@@ -40,15 +42,23 @@ def why_unsupported(manifest: Manifest) -> str | None:
     spec = manifest.spec
     fields = type(spec).model_fields
     chosen = {name: getattr(spec, name) for name in fields if name not in FOLLOWED or name in VALUES}
+    lattice = spec.mixing == "groups"
+    wanted = "fp32" if lattice else "int8"
+    sizes = {
+        f"its symbols' width of {spec.symbol_width} is no multiple of 32": spec.symbol_width % 32 == 0,
+        f"its MLP's size of {spec.inner} is no multiple of 16": spec.inner % 16 == 0,
+    } if lattice else {
+        f"its hidden size of {spec.hidden} is no multiple of 64": spec.hidden % 64 == 0,
+        f"its MLP's size of {spec.inner} is no multiple of 64": spec.inner % 64 == 0,
+        f"its heads of {spec.head_dim} are no multiple of 16": spec.head_dim % 16 == 0,
+    }  # fmt: skip
     holds = {
-        f"it is {manifest.precision}, not int8": manifest.precision == "int8",
+        f"it is {manifest.precision}, not {wanted}": manifest.precision == wanted,
         **{
             f"it has {name}={value}": value in VALUES.get(name, {fields[name].default})
             for name, value in chosen.items()
         },
-        f"its hidden size of {spec.hidden} is no multiple of 64": spec.hidden % 64 == 0,
-        f"its MLP's size of {spec.inner} is no multiple of 64": spec.inner % 64 == 0,
-        f"its heads of {spec.head_dim} are no multiple of 16": spec.head_dim % 16 == 0,
+        **sizes,
     }
     return next((why for why, fits in holds.items() if not fits), None)
 
@@ -59,14 +69,13 @@ def available(manifest: Manifest) -> bool:
 
 
 class NativeSession(HostSession):
-    """The step of an INT8 artifact in one pass: nothing but attention brings the rows of a puzzle together.
+    """The step in one pass: nothing but attention, or the sums of groups, brings the rows of a puzzle together.
 
     ``threads`` share one puzzle, or take one puzzle each; None: all cores. Raises ``UserError`` where the model is of
     another kind (:func:`why_unsupported`), the machine has no compiler, or the graph is not as this version writes it.
     """
 
     backend = "native-cpu"
-    arithmetic = Arithmetic("int8")
 
     def __init__(self, folder: Path, manifest: Manifest, *, threads: int | None = None) -> None:
         super().__init__(folder, manifest)
@@ -77,9 +86,16 @@ class NativeSession(HostSession):
         self.threads = max(1, min(threads or usable_cores(), self.spec.total_len))
         self._library = library()
         path = folder / STEP_FILE
-        model, _keep = model_of(self.spec, read_graph(path, self.spec), path)
+        model: Model | Lattice
+        if self.spec.mixing == "groups":
+            new = self._library.hrm_new_lattice
+            model, _keep = lattice_of(self.spec, read_graph(path, self.spec, LatticeReading), path)
+        else:
+            new = self._library.hrm_new
+            model, _keep = model_of(self.spec, read_graph(path, self.spec, AttentionReading), path)
+            self.arithmetic = Arithmetic("int8")
         no_thread = ctypes.c_int32()
-        engine = ctypes.c_void_p(self._library.hrm_new(ctypes.byref(model), self.threads, ctypes.byref(no_thread)))
+        engine = ctypes.c_void_p(new(ctypes.byref(model), self.threads, ctypes.byref(no_thread)))
         if no_thread.value:
             raise UserError(
                 f"--backend native: {self.threads} threads cannot be started here",

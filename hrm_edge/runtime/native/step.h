@@ -9,46 +9,15 @@
 
 #pragma once
 
-#include <atomic>
 #include <cmath>
-#include <thread>
 #include <vector>
 
 #include "product.h"
+#include "threads.h"
 
 namespace hrm {
 
-constexpr float kEps = 1e-5f, kHidden = -1e30f;  // of the norm; score of a column that pads attention's keys
-// A waiting thread looks so often (about 30 microseconds) before it lets others run between two looks; one that waits
-// for the next step goes to sleep after so many of those (about 2 ms).
-constexpr int kSpins = 1 << 11, kYields = 1 << 12;
-
-inline void wait_a_little(int looks) {
-    if (looks >= kSpins) return std::this_thread::yield();
-#if defined(__x86_64__)
-    __builtin_ia32_pause();
-#endif
-}
-
-// Waits without sleeping: the others are microseconds behind.
-class Barrier {
-  public:
-    explicit Barrier(int threads) : threads_(threads) {}
-    void wait() {
-        if (threads_ == 1) return;
-        const int round = round_.load(std::memory_order_acquire);
-        if (arrived_.fetch_add(1, std::memory_order_acq_rel) + 1 == threads_) {
-            arrived_.store(0, std::memory_order_relaxed);
-            round_.store(round + 1, std::memory_order_release);
-            return;
-        }
-        for (int looks = 0; round_.load(std::memory_order_acquire) == round; looks += looks < kSpins) wait_a_little(looks);
-    }
-
-  private:
-    const int threads_;
-    std::atomic<int> arrived_{0}, round_{0};
-};
+constexpr float kHidden = -1e30f;  // score of a column that pads attention's keys
 
 // What the threads that share one puzzle have in common: keys and values, twice, so that one barrier a layer is enough.
 struct Team {
@@ -67,19 +36,12 @@ struct Scratch {  // one thread's
         : columns(padded(m.T, kLanes)), injection(size_t(m.T) * m.D), query(size_t(m.T) * m.D),
           x(size_t(m.T) * m.D), attended(size_t(m.T) * m.D), linked(m.h_to_l ? size_t(m.T) * m.D : 0),
           wide(size_t(kBlock) * std::max(3 * m.D, 2 * m.F)), keys(size_t(m.D / m.H) * columns),
-          scores(size_t(kQueries) * std::max(columns, padded(m.most_seen, kLanes))),
+          scores(size_t(kTile) * std::max(columns, padded(m.most_seen, kLanes))),
           codes(size_t(kBlock) * std::max(m.D, m.F)) {}
     int columns;  // T padded to whole vectors
     Buffer<float> injection, query, x, attended, linked;  // [T, D]
-    Buffer<float> wide, keys, scores;                     // a product's rows; a head's [Dh, columns]; [kQueries, columns]
+    Buffer<float> wide, keys, scores;                     // a product's rows; a head's [Dh, columns]; [kTile, columns]
     Buffer<Code> codes;
-    int turn = 0;  // which of the team's two keys and values come next: threads that share puzzles agree
-};
-
-struct Puzzle {  // one slot's inputs and outputs
-    const int32_t* tokens;
-    const float *puzzle, *z_h, *z_l;
-    float *z_h_next, *z_l_next, *logits, *q;
 };
 
 struct Visible {  // what the heads' queries see
@@ -101,7 +63,7 @@ struct Model : HrmModel {
         for (int i = 0; i < 4 * (l_layers + h_layers); ++i) layers.emplace_back(m.linears[i]);
         for (int d = 0; d < D; ++d) std::copy_n(m.lm_head + size_t(d) * V, V, head.get() + size_t(d) * padded(V, kLanes));
         if (m.lm_bias) std::copy_n(m.lm_bias, V, head_bias.get());
-        if (m.h_to_l) to_l = Matrix(m.h_to_l, m.h_to_l_bias, D), to_h = Matrix(m.l_to_h, m.l_to_h_bias, D);
+        if (m.h_to_l) to_l = Matrix(m.h_to_l, m.h_to_l_bias, D, D), to_h = Matrix(m.l_to_h, m.l_to_h_bias, D, D);
     }
     // weight [D] and bias [D] of the LayerNorm after attention (0) or MLP (1) of a layer, or at a level's entry
     const float* norm(int layer, int which) const { return norms ? normal.get() + size_t(2 * layer + which) * 2 * D : nullptr; }
@@ -122,6 +84,10 @@ struct Model : HrmModel {
 // One thread's part of a puzzle's step.
 class Worker {
   public:
+    using Model = hrm::Model;
+    using Team = hrm::Team;
+    using Scratch = hrm::Scratch;
+
     Worker(const Model& m, Team& team, Scratch& scratch, int index)
         : m_(m), team_(team), s_(scratch), begin_(team.first[index]), end_(team.first[index + 1]) {}
 
@@ -152,19 +118,10 @@ class Worker {
 
     // what one level gives to the other: its state, or a linear map of it
     const float* linked(const Matrix& w, const float* state) {
-        if (!w.size) return state;
-        for (int t = begin_; t < end_; t += kQueries) {
-            const float* from = state + at(t);
-            float* to = s_.linked.get() + at(t);
-            switch (end_ - t) {
-                case 1: hrm::product<1>(w, from, to); break;
-                case 2: hrm::product<2>(w, from, to); break;
-                case 3: hrm::product<3>(w, from, to); break;
-                case 4: hrm::product<4>(w, from, to); break;
-                case 5: hrm::product<5>(w, from, to); break;
-                default: hrm::product<kQueries>(w, from, to);
-            }
-        }
+        if (!w.in) return state;
+        in_tiles(begin_, end_, [&](auto rows, int t) {
+            hrm::product<rows.value>(w, state + at(t), s_.linked.get() + at(t));
+        });
         return s_.linked.get();
     }
 
@@ -176,7 +133,7 @@ class Worker {
             for (int t = begin_; t < end_; ++t) layer_norm(x + at(t), entry);
         const bool own = which && m_.h_layers;  // without layers of its own, H has those of L
         const int first = own ? m_.l_layers : 0, layers = own ? m_.h_layers : m_.l_layers;
-        for (int layer = first; layer < first + layers; ++layer, s_.turn ^= 1) {
+        for (int layer = first; layer < first + layers; ++layer, turn_ ^= 1) {
             const Linear* w = &m_.layers[4 * size_t(layer)];
             for (int t = begin_; t < end_; t += kBlock) project(w[0], t, std::min(kBlock, end_ - t));
             team_.barrier.wait();
@@ -205,8 +162,8 @@ class Worker {
             float* row = s_.wide.get() + r * 3 * D;
             if (m_.cos) rotate(row, t + r);
             std::copy_n(row, D, s_.query.get() + at(t + r));
-            std::copy_n(row + D, D, team_.keys[s_.turn].get() + at(t + r));
-            std::copy_n(row + 2 * D, D, team_.values[s_.turn].get() + at(t + r));
+            std::copy_n(row + D, D, team_.keys[turn_].get() + at(t + r));
+            std::copy_n(row + 2 * D, D, team_.values[turn_].get() + at(t + r));
         }
     }
 
@@ -225,7 +182,7 @@ class Worker {
     // A head whose queries see a few keys each (a row, a column, a box): only those are looked at.
     void attend_to_few(int h) {
         const int dh = m_.D / m_.H, count = m_.visible.counts[h], wide = padded(count, kLanes);
-        const float *keys = team_.keys[s_.turn].get() + h * dh, *values = team_.values[s_.turn].get() + h * dh;
+        const float *keys = team_.keys[turn_].get() + h * dh, *values = team_.values[turn_].get() + h * dh;
         float* scores = s_.scores.get();
         for (int t = begin_; t < end_; ++t) {
             const int32_t* seen = m_.visible.of(h, t);
@@ -248,17 +205,10 @@ class Worker {
 
     void attend_to_all(int h) {
         const int dh = m_.D / m_.H, columns = s_.columns;
-        const float* keys = team_.keys[s_.turn].get() + h * dh;
+        const float* keys = team_.keys[turn_].get() + h * dh;
         for (int t = 0; t < m_.T; ++t)  // each thread for itself: columns of one matrix would share cache lines
             for (int d = 0; d < dh; ++d) s_.keys.get()[d * columns + t] = keys[at(t) + d];
-        for (int t = begin_; t < end_; t += kQueries) switch (end_ - t) {
-            case 1: attend_rows<1>(h, t); break;
-            case 2: attend_rows<2>(h, t); break;
-            case 3: attend_rows<3>(h, t); break;
-            case 4: attend_rows<4>(h, t); break;
-            case 5: attend_rows<5>(h, t); break;
-            default: attend_rows<kQueries>(h, t);
-        }
+        in_tiles(begin_, end_, [&](auto rows, int t) { attend_rows<rows.value>(h, t); });
     }
 
     template <int R> void attend_rows(int h, int t) {
@@ -273,7 +223,7 @@ class Worker {
             std::fill(row + m_.T, row + columns, kHidden);
             inverse[r] = 1.f / softmax(row, columns);
         }
-        const float* values = team_.values[s_.turn].get() + h * dh;
+        const float* values = team_.values[turn_].get() + h * dh;
         float* out = s_.attended.get() + at(t) + h * dh;
         int d = 0;
         for (; d + 2 * kLanes <= dh; d += 2 * kLanes) weigh<R, 2>(values + d, inverse, out + d);
@@ -411,6 +361,7 @@ class Worker {
     Team& team_;
     Scratch& s_;
     const int begin_, end_;
+    int turn_ = 0;  // which of the team's two keys and values come next: threads that share puzzles agree
 };
 
 }  // namespace hrm

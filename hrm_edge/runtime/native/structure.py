@@ -21,21 +21,23 @@ OTHERWISE = "run it with --backend onnxruntime"
 EPSILON = np.float32(1e-5)
 
 
-def check_graph(graph: Any, tensors: Mapping[str, NDArray[Any]], spec: ModelSpec, path: Path) -> None:
-    """Raise ``UserError`` that names the first node or constant of an ``onnx.GraphProto`` that is not as expected."""
-    reading = _Reading(graph.node, tensors, spec, path)
-    reading.step()
-    if (rest := next(reading.nodes, None)) is not None:
-        reading.refuse(f"it has a {rest.op_type} more ('{rest.name}')")
-
-
-class _Reading:
-    """Follows the graph from its inputs; each method takes the nodes of a part and returns its output's name."""
+class Reading:
+    """Follows a graph from its inputs; each method takes the nodes of a part and returns its output's name."""
 
     def __init__(self, nodes: Any, tensors: Mapping[str, NDArray[Any]], spec: ModelSpec, path: Path) -> None:
         self.nodes = iter(nodes)
         self.tensors, self.spec, self.path = tensors, spec, path
         self.weights: dict[str, str] = {}  # name of a layer → its matrix, which is dequantized once
+
+    def step(self) -> None:
+        """Take the whole step's nodes, its outputs last."""
+        raise NotImplementedError
+
+    def check(self) -> None:
+        """Raise ``UserError`` that names the first node or constant that is not as expected."""
+        self.step()
+        if (rest := next(self.nodes, None)) is not None:
+            self.refuse(f"it has a {rest.op_type} more ('{rest.name}')")
 
     def refuse(self, why: str) -> NoReturn:
         raise UserError(f"{self.path} is not the graph that --backend native computes: {why}", OTHERWISE)
@@ -69,41 +71,57 @@ class _Reading:
     def shape(self, *dims: int) -> str:
         return self.ints("shape_" + "_".join(map(str, dims)).replace("-1", "B"), *dims)
 
-    def linear(self, x: str, name: str, *, int8: bool) -> str:
-        if int8:
-            scale, zero = f"{name}.input_scale", self.constant("int8_zero", np.int8(0))
-            x = self.op("DequantizeLinear", self.op("QuantizeLinear", x, scale, zero), scale, zero)
-            if name not in self.weights:
-                weight, scales = f"{name}.weight_int8", f"{name}.weight_scale"
-                if weight not in self.tensors:
-                    self.refuse(f"it has no '{weight}'")
-                columns = self.tensors[weight].shape[-1]
-                zeros = self.constant(f"int8_zeros_{columns}", np.zeros(columns, np.int8))
-                self.weights[name] = self.op("DequantizeLinear", weight, scales, zeros, axis=1)
-            y = self.op("MatMul", x, self.weights[name])
-        else:
-            y = self.op("MatMul", x, f"{name}.weight")
-        has_bias = self.spec.bias or name in ("h_to_l", "l_to_h", "q_head")
-        return self.op("Add", y, f"{name}.bias") if has_bias else y
+    def linear(self, x: str, name: str, *, bias: bool = False) -> str:
+        y = self.op("MatMul", x, self.weights.get(name, f"{name}.weight"))
+        return self.op("Add", y, f"{name}.bias") if bias else y
+
+    def rms_norm(self, x: str, ones: str, width: int) -> str:
+        square = self.op("Pow", x, self.constant("two", np.float32(2)))
+        mean = self.op("ReduceMean", square, self.ints("last_axis", -1), keepdims=1)
+        root = self.op("Sqrt", self.op("Add", mean, self.constant("rms_eps", EPSILON)))
+        return self.op("Mul", self.op("Div", x, root), self.constant(ones, np.ones(width, np.float32)))
+
+    def gated(self, inner: str, axis: int = 2) -> str:
+        gate, up = self.ops("Split", (inner,), axis=axis, num_outputs=2)
+        return self.op("Mul", self.op("Mul", gate, self.op("Sigmoid", gate)), up)
+
+    def outputs(self, logits: str, q: str, z_h: str, z_l: str) -> None:
+        outputs = [logits, q, self.op("Identity", z_h), self.op("Identity", z_l)]
+        if outputs != ["logits", "q", "z_h_next", "z_l_next"]:
+            self.refuse(f"its outputs are computed as {', '.join(outputs)}")
+
+
+class AttentionReading(Reading):
+    """Follows the INT8 graph of a model whose positions meet in attention."""
+
+    def layer(self, x: str, name: str) -> str:
+        """An INT8 product."""
+        scale, zero = f"{name}.input_scale", self.constant("int8_zero", np.int8(0))
+        x = self.op("DequantizeLinear", self.op("QuantizeLinear", x, scale, zero), scale, zero)
+        if name not in self.weights:
+            weight, scales = f"{name}.weight_int8", f"{name}.weight_scale"
+            if weight not in self.tensors:
+                self.refuse(f"it has no '{weight}'")
+            columns = self.tensors[weight].shape[-1]
+            zeros = self.constant(f"int8_zeros_{columns}", np.zeros(columns, np.int8))
+            self.weights[name] = self.op("DequantizeLinear", weight, scales, zeros, axis=1)
+        return self.linear(x, name, bias=self.spec.bias)
 
     def norm(self, x: str, name: str) -> str:
         if self.spec.norm == "layer":
             return self.op("LayerNormalization", x, f"{name}.weight", f"{name}.bias", axis=-1, epsilon=float(EPSILON))
-        square = self.op("Pow", x, self.constant("two", np.float32(2)))
-        mean = self.op("ReduceMean", square, self.ints("last_axis", -1), keepdims=1)
-        root = self.op("Sqrt", self.op("Add", mean, self.constant("rms_eps", EPSILON)))
-        return self.op("Mul", self.op("Div", x, root), self.constant("ones", np.ones(self.spec.hidden, np.float32)))
+        return self.rms_norm(x, "ones", self.spec.hidden)
 
     def attention(self, x: str, name: str) -> str:
         spec = self.spec
-        qkv = self.linear(x, f"{name}.qkv_proj", int8=True)
+        qkv = self.layer(x, f"{name}.qkv_proj")
         q, k, v = self.rotated(qkv) if spec.positions == "rope" else self.plain(qkv)
         scores = self.op("MatMul", q, self.op("Transpose", k, perm=[0, 1, 3, 2]))
         if spec.grid_heads:
             scores = self.op("Add", scores, self.constant("head_mask", self.head_mask()))
         out = self.op("Transpose", self.op("MatMul", self.op("Softmax", scores, axis=-1), v), perm=[0, 2, 1, 3])
         rows = self.op("Reshape", out, self.shape(-1, spec.total_len, spec.hidden))
-        return self.linear(rows, f"{name}.o_proj", int8=True)
+        return self.layer(rows, f"{name}.o_proj")
 
     def plain(self, qkv: str) -> list[str]:
         spec = self.spec
@@ -133,14 +151,13 @@ class _Reading:
 
     def mlp(self, x: str, name: str) -> str:
         if self.spec.mlp == "swiglu":
-            gate, up = self.ops("Split", (self.linear(x, f"{name}.gate_up_proj", int8=True),), axis=2, num_outputs=2)
-            inner = self.op("Mul", self.op("Mul", gate, self.op("Sigmoid", gate)), up)
+            inner = self.gated(self.layer(x, f"{name}.gate_up_proj"))
         else:
-            y = self.linear(x, f"{name}.up_proj", int8=True)
+            y = self.layer(x, f"{name}.up_proj")
             erf = self.op("Erf", self.op("Div", y, self.constant("sqrt_2", np.float32(math.sqrt(2.0)))))
             shifted = self.op("Add", erf, self.constant("one", np.float32(1)))
             inner = self.op("Mul", self.op("Mul", y, shifted), self.constant("half", np.float32(0.5)))
-        return self.linear(inner, f"{name}.down_proj", int8=True)
+        return self.layer(inner, f"{name}.down_proj")
 
     def level(self, name: str, layers: int, state: str, injection: str) -> str:
         x = self.op("Add", state, injection)
@@ -164,13 +181,13 @@ class _Reading:
         if spec.puzzle_tokens:
             begin, end = self.ints("cells_begin", spec.puzzle_tokens), self.ints("cells_end", spec.total_len)
             cells = self.op("Slice", z_h, begin, end, self.ints("axis_1", 1))
-        logits = self.linear(cells, "lm_head", int8=False)
+        logits = self.linear(cells, "lm_head", bias=spec.bias)
         if spec.halt_head == "pooled":
             both = self.op("Concat", z_h, z_l, axis=2)
             pooled = self.op("ReduceMean", both, self.ints("axis_1", 1), keepdims=0)
         else:
             pooled = self.op("Gather", z_h, self.constant("first", np.int64(0)), axis=1)
-        q = self.linear(pooled, "q_head", int8=False)
+        q = self.linear(pooled, "q_head", bias=True)
         if spec.q_unused:
             begin, end = self.ints("q_begin", 0), self.ints("q_end", spec.q_outputs)
             q = self.op("Slice", q, begin, end, self.ints("axis_1", 1))
@@ -181,10 +198,8 @@ class _Reading:
         x, z_h, z_l = self.embedding(), "z_h", "z_l"
         for _ in range(spec.h_cycles):
             for _ in range(spec.l_cycles):
-                from_h = self.linear(z_h, "h_to_l", int8=False) if spec.connections else z_h
+                from_h = self.linear(z_h, "h_to_l", bias=True) if spec.connections else z_h
                 z_l = self.level("L_level", spec.l_layers, z_l, self.op("Add", from_h, x))
-            from_l = self.linear(z_l, "l_to_h", int8=False) if spec.connections else z_l
+            from_l = self.linear(z_l, "l_to_h", bias=True) if spec.connections else z_l
             z_h = self.level(*spec.h_stack, z_h, from_l)
-        outputs = [*self.heads(z_h, z_l), self.op("Identity", z_h), self.op("Identity", z_l)]
-        if outputs != ["logits", "q", "z_h_next", "z_l_next"]:
-            self.refuse(f"its outputs are computed as {', '.join(outputs)}")
+        self.outputs(*self.heads(z_h, z_l), z_h, z_l)

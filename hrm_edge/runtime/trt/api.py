@@ -73,7 +73,7 @@ def _full_version(module: Any, maps: Path) -> str:
 
 
 class Messages:
-    """What TensorRT logged while an object of :func:`logger_for` was its logger."""
+    """Messages that TensorRT logged to an object of :func:`logger_for`."""
 
     def __init__(self) -> None:
         self.errors: list[str] = []

@@ -46,7 +46,7 @@ Make = Callable[[Request, OnMessage], dict[str, Any]]
 
 @dataclass(frozen=True)
 class BuildOptions:
-    """What the user may ask of a build; None: the default."""
+    """Options of a build that a user may set; None: the default."""
 
     runtime: Runtime | None = None
     sms: tuple[int, ...] = ()

@@ -1,4 +1,4 @@
-"""What an engine depends on of a machine: its GPU, its CUDA, its Jetson release. Asked of the driver, by ctypes."""
+"""Machine facts that an engine depends on: GPU, CUDA, Jetson release. The driver is asked through ctypes."""
 
 from __future__ import annotations
 

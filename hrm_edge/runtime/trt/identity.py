@@ -1,4 +1,4 @@
-"""What an engine depends on: written beside it when it is built, compared before it is read.
+"""Identity of an engine, everything it depends on: written with it when it is built, compared before it is read.
 
 An engine runs on the TensorRT build and the GPU it was made for, and elsewhere fails in ways that say nothing, or
 gives wrong answers.
@@ -52,10 +52,10 @@ Frontend = Literal["onnx", "torch-tensorrt"]
 
 
 class Options(_Closed):
-    """What the builder is asked for."""
+    """Options of the builder."""
 
     frontend: Frontend = "onnx"
-    """What the network came from."""
+    """Origin of the network."""
     precision: Precision
     tf32: bool = False
     """Whether float32 products may be cut to TF32; never silently."""
@@ -88,10 +88,10 @@ class Identity(_Closed):
 class BuildRecord(_Closed):
     seconds: float
     peak_memory_bytes: int
-    """Of the building process."""
+    """Peak memory of the building process."""
     tensorrt_peak_mib: dict[str, int] = {}
     layers: int | None
-    """Of the network, before fusion; None where it was not at hand."""
+    """Layers of the network before fusion; None where it was not available."""
     timing_cache: bool
     packages: dict[str, str] = {}
     """Versions of what built it besides TensorRT: torch and Torch-TensorRT."""
@@ -126,7 +126,7 @@ class Engine(_Closed):
     identity: Identity
     plan: FileEntry
     module: FileEntry | None = None
-    """Of :data:`MODULE_FILE`, where that was asked for."""
+    """:data:`MODULE_FILE`, where that was asked for."""
     build: BuildRecord
     parity: tuple[EngineParity, ...] | Literal["not measured"] = "not measured"
     """The latest for every GPU and backend."""

@@ -116,9 +116,9 @@ class TrtSession:
     """The step of an engine; see :func:`hrm_edge.runtime.trt.open.open_engine`."""
 
     keep: Any = None
-    """What must live as long as the engine."""
+    """Objects that must live as long as the engine."""
     opened: Opened | None = None
-    """Where it is from."""
+    """Engine that it was opened from."""
 
     def __init__(
         self, engine: Any, manifest: Manifest, state: State, cuda: Cuda, identity: Identity, names: dict[str, str]

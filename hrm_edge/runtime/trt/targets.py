@@ -1,4 +1,4 @@
-"""Which precision runs on which architecture, by runtime: ``targets.json``."""
+"""Precisions that run on each GPU architecture, by runtime: ``targets.json``."""
 
 from __future__ import annotations
 

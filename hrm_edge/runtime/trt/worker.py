@@ -39,7 +39,7 @@ MEMORY_WORDS = (
 
 
 class Request(BaseModel):
-    """What to build, and from what."""
+    """Order for a build: what to build, and from which files."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -52,7 +52,7 @@ class Request(BaseModel):
     plugin: Path | None
     """The attention plugin's library or kernels; None: the model's own standard operators."""
     module: Path | None = None
-    """Where the engine shall also be saved as a torch module, by a ``Make`` that can."""
+    """Path to save the engine to as a torch module, by a ``Make`` that can."""
 
 
 def say(**document: Any) -> None:
