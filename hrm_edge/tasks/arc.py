@@ -112,7 +112,8 @@ def decode(tokens: Tokens, row: int = 0, column: int = 0) -> Grid | None:
     without end markers around it; among equally large ones, the one with fewer rows.
     """
     coloured = tokens.reshape(SIDE, SIDE)[row:, column:] >= FIRST_COLOUR
-    run = np.where(coloured.all(axis=1), coloured.shape[1], coloured.argmin(axis=1))  # colours before the first other
+    # The number of colours before the first other token, for each row.
+    run = np.where(coloured.all(axis=1), coloured.shape[1], coloured.argmin(axis=1))
     widths = np.minimum.accumulate(run)
     height = int(np.argmax(widths * np.arange(1, len(widths) + 1))) + 1
     if widths[0] == 0:
@@ -139,8 +140,7 @@ class Arc:
     """(rows, columns, rows of a box, columns of a box): the whole canvas is one box."""
 
     def parse(self, text: str) -> Tokens:
-        """Return the tokens uint8 [S] of a grid as text: rows of digits on lines or joined by ``|``, or JSON rows of
-        numbers.
+        """Return the tokens uint8 [S] of a grid as text: rows of digits, on lines or joined by ``|``, or JSON rows.
 
         Raises ``UserError`` for text that is no grid.
         """

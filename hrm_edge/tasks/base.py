@@ -68,9 +68,7 @@ class Task(Protocol):
 
     @property
     def has_rules(self) -> bool:
-        """Whether a puzzle alone defines its right answer, so that one can be checked; if not, other examples define
-        it.
-        """
+        """Whether a puzzle alone defines its right answer, so that one can be checked; if not, examples do."""
 
     @property
     def vocab(self) -> int:
@@ -85,9 +83,7 @@ class Task(Protocol):
         """(rows, columns, rows of a box, columns of a box), as in ``ModelSpec.grid``."""
 
     def parse(self, text: str) -> Tokens:
-        """Return the tokens uint8 [S] of a puzzle's text. Raises ``UserError`` if it is
-        malformed or breaks the rules.
-        """
+        """Return the tokens uint8 [S] of a puzzle's text. Raises ``UserError`` if it is malformed or breaks rules."""
 
     def check_givens(self, tokens: Tokens) -> None:
         """Raise ``UserError`` that says why tokens [S] are no puzzle: givens that clash, no path to the goal."""
@@ -102,19 +98,15 @@ class Task(Protocol):
         """Return tokens [S] as one line of text (blank = '0')."""
 
     def pretty(self, tokens: Tokens, givens: Tokens | None = None) -> str:
-        """Return tokens [S] as a picture for a terminal; with ``givens`` [S], either the given or the other cells are
-        bold.
+        """Return tokens [S] as a picture for a terminal; with ``givens`` [S], either these or
+        the other cells are bold.
         """
 
     def verify(self, givens: Tokens, answers: Tokens) -> Bools:
-        """Return for each row of [N, S] whether the answer keeps every given and obeys all
-        rules; nothing is repaired.
-        """
+        """Return for each row of [N, S] whether the answer keeps the givens and obeys all rules; it repairs nothing."""
 
     def optimal(self, givens: Tokens, answers: Tokens) -> Bools | None:
-        """Return for each row of [N, S] whether it is as good as the label, or None where a
-        puzzle has only one answer.
-        """
+        """Return for each row of [N, S] whether it is as good as the label, or None where there is only one answer."""
 
     def only_answer(self, givens: Tokens) -> Tokens | None:
         """Return the right answer [S] to a puzzle [S], by search, or None where the search reached its limit.
@@ -134,8 +126,7 @@ class Task(Protocol):
         """Return ``count`` views that change nothing."""
 
     def with_guesses(self, givens: Tokens, logits: NDArray[np.float32], count: int, rng: np.random.Generator) -> Tokens:
-        """Return a puzzle [S] with up to ``count`` more givens, drawn from a model's logits [S, V] where it is least
-        sure.
+        """Return a puzzle [S] with up to ``count`` more givens, drawn from logits [S, V] where they are least sure.
 
         A guess may be wrong: the answer is checked against the puzzle itself. Tasks whose cells are not filled one by
         one return the puzzle unchanged.

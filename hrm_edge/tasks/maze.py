@@ -160,9 +160,7 @@ class Maze:
         return np.asarray((answers == PATH).sum(axis=1) + 1)
 
     def _is_path(self, answers: Tokens) -> Bools:
-        """Return whether the START, GOAL and PATH cells of [N, S] (one start and one goal each)
-        are a chordless path.
-        """
+        """Return whether the START, GOAL and PATH cells of [N, S] (one start, one goal) are a chordless path."""
         count = len(answers)
         on_path = self._framed(answers >= START, False)  # [N, R + 2, C + 2]
         board = self._framed(answers, 0)
@@ -195,8 +193,7 @@ class Maze:
         return boards.reshape(len(boards), (self.rows + 2) * (self.columns + 2))
 
     def distances(self, givens: Tokens) -> NDArray[np.int32]:
-        """Return the moves from every cell to the goal, int32 [N, S], up to the start's distance; -1 for cells not
-        reached.
+        """Return the moves from every cell to the goal, int32 [N, S], up to the start's distance; -1 beyond it.
 
         Searches breadth first in all mazes at once; mazes [N, S] with one start and one goal each.
         """

@@ -166,9 +166,7 @@ class Sudoku:
         """Return None: a proper puzzle has only one answer."""
 
     def only_answer(self, givens: Tokens) -> Tokens | None:
-        """Return the only solution [S] of givens [S], or None where the search reached its limit; see
-        ``require_unique``.
-        """
+        """Return the only solution [S] of givens [S], or None if the search hit its limit; see ``require_unique``."""
         from hrm_edge.tasks.sudoku_search import require_unique  # imported here because it imports this module
 
         return require_unique(self, givens)
@@ -196,8 +194,7 @@ class Sudoku:
         return Views(cells, np.tile(np.arange(self.vocab, dtype=np.uint8), (count, 1)))
 
     def with_guesses(self, givens: Tokens, logits: NDArray[np.float32], count: int, rng: np.random.Generator) -> Tokens:
-        """Return a puzzle [S] with up to ``count`` more givens, drawn from a model's logits [S, V] where it is least
-        sure.
+        """Return a puzzle [S] with up to ``count`` more givens, drawn from logits [S, V] where they are least sure.
 
         Cells are drawn by the entropy of their digits, a digit by its probability; a digit that a peer of the cell
         already has is not drawn.

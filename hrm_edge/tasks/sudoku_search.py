@@ -11,7 +11,7 @@ guess copies its level to the next one and keeps the other branch in its own, so
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -118,9 +118,7 @@ def hidden_singles(board: Ints, at: int, pending: Ints, units: Ints, side: int, 
 def propagate(
     board: Ints, at: int, pending: Ints, count: int, peers: Ints, cell_units: Ints, units: Ints, side: int, hint: Ints
 ) -> int:
-    """Place all queued cells and every single that follows; return the number of open cells, or
-    -1 for a contradiction.
-    """
+    """Place all queued cells and every single that follows; return the number of open cells, -1 if contradictory."""
     opened = at + 2 * side * side + 3 * side
     while True:
         if place(board, at, pending, count, peers, cell_units, side) < 0:
@@ -161,9 +159,7 @@ def choose(board: Ints, at: int, side: int, hint: Ints) -> None:
 
 
 def branch(board: Ints, at: int, step: int, cell: int, bit: int, pending: Ints) -> None:
-    """Copy the level at ``at`` to the next one and queue ``bit`` for ``cell`` there; this one
-    keeps the other branch.
-    """
+    """Copy the level at ``at`` to the next one and queue ``bit`` for ``cell``; this one keeps the other branch."""
     for index in range(step):
         board[at + step + index] = board[at + index]
     board[at + step - 1] = cell
@@ -229,29 +225,36 @@ def search(
         count = other_branch(board, level * step, step, pending)
 
 
-def solutions(
-    task: Sudoku, tokens: Tokens, limit: int = 2, max_nodes: int = EDGE_MAX_NODES
-) -> tuple[int, Tokens | None, bool]:
-    """Solve tokens [S] in plain Python; return (number of solutions up to ``limit``, the first one [S] or None,
-    exhausted).
+class Searched(NamedTuple):
+    """Holds what a search came to."""
 
-    ``exhausted``: ``max_nodes`` guesses were used before the search ended, so the number is only a lower bound.
-    """
-    count, found, exhausted = _solve(task, tokens, limit, max_nodes)
-    return count, (found[0] if count else None), exhausted
+    found: Tokens
+    """Solutions [n, S], at most as many as were asked for."""
+    guesses: int
+    exhausted: bool
+    """Whether the guesses allowed were spent before the search ended, so that there may be more."""
 
 
-def _solve(task: Sudoku, tokens: Tokens, limit: int, max_nodes: int) -> tuple[int, Tokens, bool]:
+def find_solutions(task: Sudoku, tokens: Tokens, limit: int = 2, max_nodes: int = EDGE_MAX_NODES) -> Searched:
+    """Find up to ``limit`` solutions of tokens [S] in plain Python, with at most ``max_nodes`` guesses."""
     board_geometry, side, cells = geometry(task), task.side, task.seq_len
     peers, cell_units, units = (
         array.ravel().tolist() for array in (board_geometry.peers, board_geometry.cell_units, board_geometry.units)
     )
     board, pending, found = [0] * ((cells + 1) * width(side)), [0] * (2 * cells), [0] * (limit * cells)
     count = prepare(tokens.tolist(), board, pending, side)
-    number, _, _, exhausted = search(
+    number, _, nodes, exhausted = search(
         board, pending, count, peers, cell_units, units, side, limit, max_nodes, found, [-1, 0]
     )
-    return number, np.array(found).astype(np.uint8).reshape(limit, cells), exhausted
+    return Searched(np.array(found).astype(np.uint8).reshape(limit, cells)[:number], nodes, exhausted)
+
+
+def solutions(
+    task: Sudoku, tokens: Tokens, limit: int = 2, max_nodes: int = EDGE_MAX_NODES
+) -> tuple[int, Tokens | None, bool]:
+    """Solve as :func:`find_solutions`: (their number, the first one [S] or None, exhausted)."""
+    found, _, exhausted = find_solutions(task, tokens, limit, max_nodes)
+    return len(found), (found[0] if len(found) else None), exhausted
 
 
 def require_unique(task: Sudoku, tokens: Tokens, max_nodes: int = EDGE_MAX_NODES) -> Tokens | None:
@@ -260,12 +263,15 @@ def require_unique(task: Sudoku, tokens: Tokens, max_nodes: int = EDGE_MAX_NODES
     Returns None if ``max_nodes`` guesses did not decide it (boards beyond 9x9): the puzzle may be a proper one.
     """
     task.check_givens(tokens)
-    count, found, exhausted = _solve(task, tokens, 2, max_nodes)
-    if count == 2:
+    searched = find_solutions(task, tokens, 2, max_nodes)
+    return None if searched.exhausted and len(searched.found) < 2 else only_solution(task, searched.found)
+
+
+def only_solution(task: Sudoku, found: Tokens) -> Tokens:
+    """Return the one solution [S] of ``found`` [n, S]; ``UserError`` where there is none or another one."""
+    if len(found) > 1:
         raise several_solutions(task, found[0], found[1])
-    if exhausted:
-        return None
-    if count == 0:
+    if not len(found):
         raise no_solution()
     return found[0]
 

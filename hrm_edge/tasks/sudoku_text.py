@@ -32,7 +32,7 @@ Line = tuple[int, str]
 
 
 class Board(Protocol):
-    """Size and name of a grid, as of a ``Sudoku``."""
+    """Size and name of a grid, as in ``Sudoku``: side, number of cells, and the task's name."""
 
     @property
     def side(self) -> int: ...
@@ -59,9 +59,7 @@ class TextError(UserError):
 
 
 def cell_table(side: int) -> Tokens:
-    """Return the token of every character [256], where each character is a cell; ``NOT_A_CELL``
-    for other characters.
-    """
+    """Return the token of every character [256]; ``NOT_A_CELL`` for characters that are no cell."""
     table = np.full(256, NOT_A_CELL, np.uint8)
     table[[ord(character) for character in BLANKS]] = 1
     for token, digit in enumerate(DIGITS[:side], start=2):
@@ -70,10 +68,9 @@ def cell_table(side: int) -> Tokens:
 
 
 def row_cells(task: Board, line: Line, strokes: str = "") -> list[Cell]:
-    """Return the cells of a line, none for a line of the frame; ``strokes``: those of ``-`` and ``*`` that are no
-    blanks.
+    """Return the cells of a line, none for a line of the frame.
 
-    Raises ``TextError`` for a character that is no cell.
+    ``strokes``: those of ``-`` and ``*`` that are no blanks here. Raises ``TextError`` for a character that is no cell.
     """
     number, text = line
     if task.side > 9 and (numbers := number_cells(task.side, line)):
