@@ -50,6 +50,7 @@ REASONS = {
     "no solution": "no solution",
     "digits were read": "too few digits",
     "too hard": "too hard to check",
+    "not settled": "search ended",
     "only a part": "only a part of a grid",
     "no Sudoku grid": "no grid",
     "only 9x9": "another size",

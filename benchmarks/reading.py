@@ -1,7 +1,7 @@
 """Hard pictures of puzzles, drawn by program: how many are answered, how many refused and why, and none wrongly.
 
     python benchmarks/reading.py [--puzzles 10000] [--seed 1] [--writing FILE.csv.gz] [--digits FILE] [--json FILE]
-                                 [--margin NATS] [--doubt NATS] [--minutes M]
+                                 [--rows FILE] [--minutes M] [--margin NATS] [--doubt NATS]
 
 Every puzzle has one solution and is drawn in fonts and handwriting that the digit network was not trained on, then
 photographed by program: bent, tilted, blurred, noisy, in bad light. Conditions take turns:
@@ -11,8 +11,11 @@ photographed by program: bent, tilted, blurred, noisy, in bad light. Conditions 
     scan      the same, laid flat without a camera, enlarged or reduced 0.7 to 2.5 times
     written   filled in by hand up to all 81 cells; in every second one some of these digits are wrong
 
+Every picture depends on --seed and its own number only. With --rows each result is kept in FILE as it comes: a run that
+was ended, or stopped after --minutes, goes on from there when the same command is given again.
+
 "wrong" is an answer that would be called verified and is not the puzzle's. --margin and --doubt replace the limits of
-hrm_edge.vision.judge; they were chosen with other seeds (0 and 2), on puzzles of their own.
+hrm_edge.vision.judge; all its limits were chosen with other seeds (0, 2 and 2001), on puzzles of their own.
 --writing names a file of handwritten digits (see recipes/digits.yaml); those are used that training leaves out.
 Fonts: Debian's fonts-inter fonts-cantarell fonts-firacode fonts-jetbrains-mono fonts-ebgaramond fonts-cabin
 fonts-sil-charis fonts-quicksand fonts-klee.
@@ -21,10 +24,11 @@ fonts-sil-charis fonts-quicksand fonts-klee.
 from __future__ import annotations
 
 import argparse
+import hashlib
+import json
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
@@ -46,7 +50,7 @@ from hrm_edge.digits.hands import drawn_hand, load_hands
 from hrm_edge.digits.sheet import Content, draw_sheet
 from hrm_edge.digits.train import KEPT_HANDS
 from hrm_edge.errors import HrmEdgeError, UserError
-from hrm_edge.files import sha256, write_json
+from hrm_edge.files import sha256, write_json, write_text
 from hrm_edge.report import wilson_95
 from hrm_edge.tasks.sudoku import FIRST_DIGIT, Sudoku
 from hrm_edge.tasks.sudoku_search import require_unique
@@ -64,6 +68,7 @@ PRINTED = (
 HAND = ("KleeOne-*",)
 CONDITIONS = ("plain", "small", "scan", "written")
 LIMITS = (0.25, 0.5, 0.75, 1, 1.5, 2, 3, 4, 6)  # nats, for which the right answers are counted that they would keep
+CODE = sorted(Path(judge.__file__).parent.glob("*.py"))  # a run goes on with the code that it began with
 PUZZLES = 200  # generated; each is then renamed, moved and turned into as many as are wanted
 
 
@@ -75,39 +80,36 @@ class Drawn:
     image: Image
     label: Digits
     """The printed digits: the puzzle."""
+    solution: Digits
 
 
-def puzzles(task: Sudoku, rng: np.random.Generator, seed: int) -> Iterator[tuple[Digits, Digits]]:
-    """Endless (puzzle, solution), each another picture of one of ``PUZZLES``."""
-    base = generate(task, PUZZLES, seed, Wanted(clues=(24, 36))).inputs
-    solved = [require_unique(task, tokens) for tokens in base]
-    while True:
-        at = int(rng.integers(PUZZLES))
-        names = np.concatenate([[0], rng.permutation(9) + 1]).astype(np.uint8)
-        rows, columns = (
-            (3 * rng.permutation(3)[:, None] + np.stack([rng.permutation(3) for _ in range(3)])).ravel() for _ in "rc"
-        )
-        turn = bool(rng.integers(2))
-        pair = []
-        for tokens in (base[at], solved[at]):
-            digits = np.where(tokens >= FIRST_DIGIT, tokens - FIRST_DIGIT + 1, 0).reshape(9, 9)
-            moved = names[digits][rows][:, columns]
-            pair.append(np.ascontiguousarray(moved.T if turn else moved).ravel())
-        yield pair[0], pair[1]
+def moved(rng: np.random.Generator, pair: list[Digits]) -> list[Digits]:
+    """Grids [81] with their digits renamed, rows, columns and boxes exchanged, and perhaps transposed: all alike."""
+    names = np.concatenate([[0], rng.permutation(9) + 1]).astype(np.uint8)
+    rows, columns = (
+        (3 * rng.permutation(3)[:, None] + np.stack([rng.permutation(3) for _ in range(3)])).ravel() for _ in "rc"
+    )
+    turn = bool(rng.integers(2))
+    grids = [names[digits].reshape(9, 9)[rows][:, columns] for digits in pair]
+    return [np.ascontiguousarray(grid.T if turn else grid).ravel() for grid in grids]
 
 
 class Press:
-    """Draws and photographs puzzles."""
+    """Draws and photographs puzzles, of which ``base`` holds (puzzle, solution)."""
 
-    def __init__(self, seed: int, writing: str) -> None:
-        self.rng = np.random.default_rng([seed, 77])
+    def __init__(self, seed: int, writing: str, base: list[list[Digits]]) -> None:
+        self.seed, self.base = seed, base
+        rng = np.random.default_rng([seed, 77])
         self.printed: list[Font] = find_fonts(PRINTED)
-        self.hands: list[list[Font]] = [find_fonts(HAND), [drawn_hand(self.rng) for _ in range(100)]]
+        self.hands: list[list[Font]] = [find_fonts(HAND), [drawn_hand(rng) for _ in range(100)]]
         if writing:
             self.hands.append(load_hands(writing)[:KEPT_HANDS])
 
-    def draw(self, condition: str, puzzle: Digits, solution: Digits) -> Drawn:
-        rng, entries = self.rng, None
+    def draw(self, number: int) -> Drawn:
+        """The picture of a number, the same whatever was drawn before."""
+        rng, entries = np.random.default_rng([self.seed, 78, number]), None
+        condition = CONDITIONS[number % len(CONDITIONS)]
+        puzzle, solution = moved(rng, self.base[rng.integers(len(self.base))])
         height = float(rng.uniform(0.42, 0.8) if condition in ("plain", "written") else rng.uniform(0.2, 0.42))
         if condition == "written":
             entries = np.where(rng.random(81) < rng.uniform(0.1, 1.0), solution, 0).astype(np.uint8)
@@ -124,7 +126,41 @@ class Press:
             gray = np.asarray(cv2.resize(gray, None, fx=scale, fy=scale, interpolation=how), np.uint8)
         else:
             gray, _ = photograph(rng, sheet, float(np.exp(rng.uniform(np.log(12), np.log(32)))))
-        return Drawn(condition, np.asarray(cv2.cvtColor(gray, cv2.COLOR_GRAY2BGR), np.uint8), puzzle)
+        return Drawn(condition, np.asarray(cv2.cvtColor(gray, cv2.COLOR_GRAY2BGR), np.uint8), puzzle, solution)
+
+
+class Kept:
+    """Results of pictures as they come, in a file of JSON lines: first what they depend on, then one a picture."""
+
+    def __init__(self, path: Path | None, about: dict[str, Any], task: Sudoku) -> None:
+        self.path = path
+        self.rows: list[dict[str, Any]] = []
+        if path is None or not path.exists():
+            self.base = generate(task, PUZZLES, about["seed"], Wanted(clues=(24, 36))).inputs
+            self._add({**about, "puzzles": [task.format(tokens) for tokens in self.base]})
+            return
+        # what a killed run was writing has no end of line
+        lines = [json.loads(line) for line in path.read_text("utf-8").splitlines(keepends=True) if line.endswith("\n")]
+        first = lines[0] if lines else {}
+        self.base = np.array([task.parse(text) for text in first.pop("puzzles", [])])
+        if first != about:
+            raise UserError(f"{path} holds results of other pictures: {first}, not {about}", "name another file")
+        self.rows = lines[1:]
+        write_text(path, "".join(json.dumps(line) + "\n" for line in lines))
+
+    def add(self, row: dict[str, Any]) -> None:
+        """Keep what came of the next picture."""
+        self.rows.append(row)
+        self._add(row)
+
+    def _add(self, line: dict[str, Any]) -> None:
+        if self.path is not None:
+            with self.path.open("a", encoding="utf-8") as stream:
+                stream.write(json.dumps(line) + "\n")
+
+
+def digits_of(tokens: NDArray[np.uint8]) -> Digits:
+    return np.where(tokens >= FIRST_DIGIT, tokens - FIRST_DIGIT + 1, 0).astype(np.uint8)
 
 
 def measure(drawn: Drawn, reader: Reader, task: Sudoku) -> dict[str, Any]:
@@ -192,31 +228,40 @@ def main() -> int:
     parser.add_argument("--digits", type=Path, default=MODEL, help="digit network (default: the shipped one)")
     parser.add_argument("--doubt", type=float, default=judge.MAX_DOUBT, help="most of an answer, in nats")
     parser.add_argument("--margin", type=float, default=judge.MARGIN, help="least to another answer, in nats")
+    parser.add_argument("--rows", type=Path, help="file in which each picture's result is kept; a run goes on with it")
     parser.add_argument("--minutes", type=float, default=float("inf"), help="stop after these")
     parser.add_argument("--json", type=Path, help="results file")
     parser.add_argument("--failures", type=Path, help="folder for the pictures that were answered wrongly")
     arguments = parser.parse_args()
     cv2.setNumThreads(1)
     judge.MAX_DOUBT, judge.MARGIN = arguments.doubt, arguments.margin
-    task, rows = Sudoku(3, 3), []
-    until = time.perf_counter() + 60 * arguments.minutes
+    task, until = Sudoku(3, 3), time.perf_counter() + 60 * arguments.minutes
+    about = {
+        "seed": arguments.seed,
+        "written_digits": bool(arguments.writing),
+        "max_doubt_nats": arguments.doubt,
+        "margin_nats": arguments.margin,
+        "digits_sha256": sha256(arguments.digits),
+        "reader_sha256": hashlib.sha256(b"".join(path.read_bytes() for path in CODE)).hexdigest(),
+    }
     try:
-        reader, press = Reader(arguments.digits), Press(arguments.seed, arguments.writing)
-        stream = puzzles(task, press.rng, arguments.seed)
-        for number in range(arguments.puzzles):
-            drawn = press.draw(CONDITIONS[number % len(CONDITIONS)], *next(stream))
-            rows.append(measure(drawn, reader, task))
-            if rows[-1]["outcome"] == "wrong" and arguments.failures:
+        kept = Kept(arguments.rows, about, task)
+        base = [[digits_of(tokens), digits_of(require_unique(task, tokens))] for tokens in kept.base]
+        reader, press = Reader(arguments.digits), Press(arguments.seed, arguments.writing, base)
+        while len(kept.rows) < arguments.puzzles and time.perf_counter() < until:
+            number = len(kept.rows)
+            drawn = press.draw(number)
+            kept.add(measure(drawn, reader, task))
+            if kept.rows[-1]["outcome"] == "wrong" and arguments.failures:
                 arguments.failures.mkdir(parents=True, exist_ok=True)
                 cv2.imwrite(str(arguments.failures / f"{drawn.condition}-{number}.png"), drawn.image)
-            if time.perf_counter() > until:
-                break
             if (number + 1) % 100 == 0:
-                counts = Counter(row["outcome"] for row in rows)
+                counts = Counter(row["outcome"] for row in kept.rows)
                 print(f"{number + 1}: {dict(counts)}", file=sys.stderr, flush=True)
     except HrmEdgeError as error:
         print(f"Error: {error}", file=sys.stderr)
         return error.exit_code
+    rows = kept.rows
     by_condition = {name: summary([r for r in rows if r["condition"] == name]) for name in CONDITIONS}
     found = {**summary(rows), "conditions": by_condition}
     for key, value in found.items():
@@ -226,11 +271,7 @@ def main() -> int:
             "kind": "reading",
             "command": f"python benchmarks/reading.py --puzzles {len(rows)} --seed {arguments.seed}",
             "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-            "seed": arguments.seed,
-            "written_digits": bool(arguments.writing),
-            "max_doubt_nats": arguments.doubt,
-            "margin_nats": arguments.margin,
-            "digits_sha256": sha256(arguments.digits),
+            **about,
             "device": describe_device().model_dump(mode="json"),
             **found,
         }

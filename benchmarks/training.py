@@ -320,12 +320,14 @@ def main() -> int:
     parser.add_argument("--steps", type=int, default=2, help="optimizer steps per round and side")
     parser.add_argument("--profile", action="store_true", help="also say where the time of a step goes")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--data", type=Path, help="built 9x9 Sudoku; default: generated puzzles")
     parser.add_argument("--out", type=Path, required=True, help="JSON: benchmarks/results/MACHINE/training.json")
     options = parser.parse_args()
     try:
         with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / "data"
-            build(Sudoku(3, 3), path, Options(count=PUZZLES, test_count=10))
+            path = options.data or Path(folder) / "data"
+            if options.data is None:
+                build(Sudoku(3, 3), path, Options(count=PUZZLES, test_count=10))
             settings = [
                 Setting(options.variant, batch, precision, options.threads, path)
                 for batch in options.batch

@@ -11,10 +11,11 @@ here is loaded when it is first used: importing the package takes milliseconds a
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
-
+TYPE_CHECKING = False  # typing's constant of that name: importing it takes longer than all of this file
 if TYPE_CHECKING:
+    from typing import Any
+
+    from hrm_edge.api.answers import sample_puzzles as sample_puzzles
     from hrm_edge.api.model import Model as Model
     from hrm_edge.api.open import load as load
     from hrm_edge.api.solve import Result as Result
@@ -30,14 +31,17 @@ _EXPORTS = {  # name → the module that has it
     "Result": "hrm_edge.api.solve",
     "UserError": "hrm_edge.errors",
     "load": "hrm_edge.api.open",
+    "sample_puzzles": "hrm_edge.api.answers",
     "train": "hrm_edge.api.train",
 }
-__all__ = ["GateError", "Model", "Result", "UserError", "__version__", "load", "train"]
+__all__ = ["GateError", "Model", "Result", "UserError", "__version__", "load", "sample_puzzles", "train"]
 
 
 def __getattr__(name: str) -> Any:
     if name not in _EXPORTS:
         raise AttributeError(f"module 'hrm_edge' has no attribute '{name}'")
+    from importlib import import_module
+
     value = getattr(import_module(_EXPORTS[name]), name)
     globals()[name] = value
     return value

@@ -1,4 +1,4 @@
-"""What a model costs: its parameters by part, the operations of a step, and the bytes of its weights.
+"""Costs of a model: its parameters by part, the operations of a step, and the bytes of its weights.
 
 Axes: T positions, D hidden, N symbols, W symbol width, V vocabulary, S cells.
 """
@@ -10,7 +10,7 @@ from typing import Any
 
 from hrm_edge.spec import GROUPS, ModelSpec, block_shapes, buffer_shapes, parameter_shapes
 
-_PARTS = (  # first matching prefix wins
+_PARTS = (  # the first matching prefix counts
     ("token embedding", ("embed_tokens.", "embed_kinds.")),
     ("position embeddings", ("embed_pos.embedding", "embed_row.", "embed_column.", "embed_box.")),
     ("H-layers ({h_layers})", ("H_level.layers.",)),
@@ -26,7 +26,7 @@ _PARTS = (  # first matching prefix wins
 
 
 def parameter_table(spec: ModelSpec) -> dict[str, Any]:
-    """Counts: trainable, tensors, whole state dict, and a row per part of the model."""
+    """Return the numbers of trainable parameters, of tensors and of the whole state dict, and a row per part."""
     trainable, buffers = parameter_shapes(spec), buffer_shapes(spec)
     everything = {**trainable, **buffers}
     rows: dict[str, int] = {}
@@ -43,11 +43,10 @@ def parameter_table(spec: ModelSpec) -> dict[str, Any]:
 
 
 def flops_per_step(spec: ModelSpec) -> int:
-    """Multiply-adds times two of the matrix products in one ACT step of one puzzle.
+    """Return the operations of the matrix products in one ACT step of one puzzle; a multiply-add counts as two.
 
-    A block costs 2 * weights * T for its matrices and 4 * T^2 * D for QK^T and PV; one that mixes by an MLP over
-    positions costs 2 * weights * D for it instead. Norms and activations are not counted. The full variant at T = 82
-    comes to 13.7 GFLOP.
+    A block costs 2 * weights * T for its matrices and 4 * T^2 * D for QK^T and PV; an MLP over positions costs 2 *
+    weights * D instead of the latter. Norms and activations are not counted. The full variant at T = 82 has 13.7 GFLOP.
     """
     t, d = spec.total_len, spec.hidden
     if spec.mixing == "groups":
@@ -63,7 +62,7 @@ def flops_per_step(spec: ModelSpec) -> int:
 
 
 def _groups_flops(spec: ModelSpec) -> int:
-    """The matrices of a block see every symbol of every cell, those of a group every group of every symbol."""
+    """Return the operations for mixing=groups: n³ symbols of cells and, for each kind of group, n² sums."""
     n, w = spec.symbols, spec.symbol_width
     shapes = {name: math.prod(shape) for name, shape in block_shapes(spec).items() if len(shape) == 2}
     cells = sum(size for name, size in shapes.items() if not name.startswith(GROUPS))
@@ -72,7 +71,7 @@ def _groups_flops(spec: ModelSpec) -> int:
 
 
 def weight_bytes(spec: ModelSpec) -> dict[str, int]:
-    """Bytes of the trainable tensors per precision; a graph's own overhead and state tables come on top.
+    """Return the bytes of the trainable tensors per precision, without a graph's overhead and state tables.
 
     INT8 holds the blocks' matrices as int8 with a float32 scale per output channel, all else as float32.
     """

@@ -1,4 +1,4 @@
-"""Files that are either whole or absent: written under a temporary name, synced, then renamed."""
+"""Files that are either complete or absent: written under a temporary name, synced, then renamed."""
 
 from __future__ import annotations
 
@@ -19,16 +19,17 @@ from typing import Any
 
 from hrm_edge.errors import UserError
 
-MOST_BYTES = 64 << 30  # of any input file: far above every model and data set, far below what a device or a hole claims
-MOST_JSON_BYTES = 64 << 20  # read as a whole, it takes up to 20 times as much memory
+# Limit of an input file: far above any model or data set, far below what a device or a sparse file may claim.
+MOST_BYTES = 64 << 30
+MOST_JSON_BYTES = 64 << 20  # a JSON value takes up to 20 times its file's size in memory
 MOST_YAML_BYTES = 1 << 20  # recipes, protocols, policies: written by hand
 MOST_YAML_VALUES = 100_000  # with every alias written out
 REPORT_BYTES = 1 << 20  # more than any report has taken
-ABANDONED_S = 600.0  # a temporary file or folder that nobody has touched for so long
+ABANDONED_S = 600.0  # age at which an unchanged temporary file or folder counts as abandoned
 
 
 def os_error(error: OSError, path: Path | str) -> UserError:
-    """The user's view of an ``OSError`` met while writing or reading ``path``."""
+    """Return the user's error for an ``OSError`` in writing or reading ``path``."""
     reason = os.strerror(error.errno) if error.errno else str(error)
     remedies = {
         errno.ENOSPC: "free some space on that disk, or choose another folder",
@@ -44,19 +45,17 @@ def os_error(error: OSError, path: Path | str) -> UserError:
 
 
 def user_cache() -> Path:
-    """``$XDG_CACHE_HOME/hrm-edge``, by default in ``~/.cache``: what can be made or fetched again (XDG directories)."""
+    """Return ``$XDG_CACHE_HOME/hrm-edge``, by default in ``~/.cache``, for files that can be made or fetched again."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "hrm-edge"
 
 
 def is_plain_name(name: str) -> bool:
-    """Whether ``name``, which a file or a server gave, is one path component: joined to a folder it stays inside."""
+    """Return whether ``name``, from a file or a server, is one path component, so that it stays inside a folder."""
     return name not in ("", ".", "..") and len(name) <= 255 and name.isprintable() and not set(name) & set("/\\")
 
 
 def writable_cache(name: str) -> Path:
-    """Return a folder for what this machine has compiled: ``name`` in the user's cache or, if that cannot be written,
-    in a folder of this user for temporary files.
-    """
+    """Return a folder for code compiled on this machine: ``name`` in the user's cache, else in a temporary folder."""
     folder = user_cache() / name
     with contextlib.suppress(OSError):
         folder.mkdir(parents=True, exist_ok=True)
@@ -76,14 +75,15 @@ def private_folder() -> Path:
             return folder
     except OSError:
         pass
-    return Path(tempfile.mkdtemp(prefix="hrm-edge-"))  # somebody else has that name
+    return Path(tempfile.mkdtemp(prefix="hrm-edge-"))  # another user has that name
 
 
 @contextlib.contextmanager
 def _renamed_into(path: Path, *, folder: bool) -> Iterator[Path]:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        prefix = f".{os.fsdecode(os.fsencode(path.name)[:100])}."  # a name may be as long as the file system allows
+        # The name alone may be as long as the file system allows.
+        prefix = f".{os.fsdecode(os.fsencode(path.name)[:100])}."
         if folder:
             temporary = Path(tempfile.mkdtemp(prefix=prefix, suffix=".tmp", dir=path.parent))
         else:
@@ -93,7 +93,7 @@ def _renamed_into(path: Path, *, folder: bool) -> Iterator[Path]:
         os.chmod(temporary, 0o755 if folder else 0o644)  # mkstemp's 0600 would hide results from other users
         _remove_abandoned(path.parent, prefix)
         lock = os.open(temporary, os.O_RDONLY)
-        with contextlib.suppress(OSError):  # a file system without locks
+        with contextlib.suppress(OSError):  # some file systems have no locks
             fcntl.flock(lock, fcntl.LOCK_EX)
     except OSError as error:
         raise os_error(error, path) from error
@@ -117,7 +117,7 @@ def _renamed_into(path: Path, *, folder: bool) -> Iterator[Path]:
 
 
 def _remove_abandoned(folder: Path, prefix: str) -> None:
-    """Remove what killed processes left of the same target: old, and locked by nobody."""
+    """Remove the temporary files that killed processes left for this target: old, and locked by no process."""
     with contextlib.suppress(OSError):
         for entry in os.scandir(folder):
             if not (entry.name.startswith(prefix) and entry.name.endswith(".tmp")):
@@ -138,7 +138,8 @@ def _sync(path: Path) -> None:
     try:
         os.fsync(handle)
     except OSError as error:
-        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # file systems that cannot sync a folder
+        # Some file systems cannot sync a folder.
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):
             raise
     finally:
         os.close(handle)
@@ -148,7 +149,8 @@ def _sync(path: Path) -> None:
 def atomic_file(path: Path | str) -> Iterator[Path]:
     """Yield a temporary path; on a clean exit it becomes ``path``, else it is removed.
 
-    A symbolic link stays one, and its target is replaced. A device or a pipe stays too, and is written to.
+    A symbolic link stays one, and its target is replaced. A device or a pipe stays too, and is written to. Raises
+    ``UserError`` where that cannot be written.
     """
     path = Path(path)
     if is_stream(path):
@@ -167,7 +169,7 @@ def atomic_file(path: Path | str) -> Iterator[Path]:
 
 
 def is_stream(path: Path) -> bool:
-    """Whether ``path`` is a device, a pipe, or what stands for an open file, such as /dev/stdout."""
+    """Return whether ``path`` is a device, a pipe, or an alias of an open file such as /dev/stdout."""
     absolute = os.path.abspath(path)
     if absolute.startswith(("/dev/", "/proc/")) and not absolute.startswith("/dev/shm/"):
         return True
@@ -178,7 +180,7 @@ def is_stream(path: Path) -> bool:
 def atomic_folder(path: Path | str) -> Iterator[Path]:
     """Yield an empty temporary folder that becomes ``path`` (absent or an empty folder) on a clean exit.
 
-    Raises ``UserError`` when ``path`` holds something already.
+    Raises ``UserError`` if ``path`` is not empty.
     """
     path = Path(path)
     if path.exists() and (not path.is_dir() or any(path.iterdir())):
@@ -199,10 +201,10 @@ def write_json(path: Path | str, value: Any) -> None:
 
 
 def check_input(path: Path | str, most: int = MOST_BYTES, *, pipe: bool = False) -> None:
-    """Raise ``UserError`` unless ``path`` is a regular file of at most ``most`` bytes, before anything reads it.
+    """Raise ``UserError`` unless ``path`` is a regular file of at most ``most`` bytes, before it is read.
 
-    A device never ends, a named pipe waits for a writer, and a sparse file or one of /proc claims terabytes. ``pipe``
-    lets the shell's pipes through (``/dev/stdin``, ``<(command)``), for a reader that takes them piece by piece.
+    A device never ends, a named pipe waits for a writer, and a sparse file or one of /proc may claim terabytes.
+    ``pipe`` allows the shell's pipes (``/dev/stdin``, ``<(command)``), for a reader that takes them in pieces.
     """
     try:
         about = Path(path).stat()
@@ -223,14 +225,15 @@ def check_input(path: Path | str, most: int = MOST_BYTES, *, pipe: bool = False)
 
 
 def read_bytes(path: Path | str, most: int) -> bytes:
-    """Read a whole input file of at most ``most`` bytes; ``UserError`` for what :func:`check_input` refuses."""
+    """Read a whole input file of at most ``most`` bytes. Raises ``UserError`` as :func:`check_input` does."""
     check_input(path, most)
     try:
         with open(path, "rb") as stream:
             content = stream.read(most + 1)
     except OSError as error:
         raise os_error(error, path) from error
-    if len(content) > most:  # a file of /proc says that it is empty
+    # A file of /proc claims to be empty.
+    if len(content) > most:
         raise _too_large(path, len(content), most)
     return content
 
@@ -240,7 +243,7 @@ def _too_large(path: Path | str, size: int, most: int) -> UserError:
 
 
 def read_json(path: Path | str, most: int = MOST_JSON_BYTES) -> Any:
-    """Read JSON; a file that is missing, torn or larger than ``most`` bytes is a ``UserError`` that names it."""
+    """Read JSON. Raises ``UserError`` naming the file if it is missing, malformed or larger than ``most`` bytes."""
     content = read_bytes(path, most)
     try:
         return json.loads(content.decode("utf-8"))
@@ -249,9 +252,9 @@ def read_json(path: Path | str, most: int = MOST_JSON_BYTES) -> Any:
 
 
 def read_yaml(path: Path | str, hint: str, called: str = "") -> Any:
-    """Read YAML; a file that is missing, too large or none is a ``UserError`` with this ``hint``.
+    """Read YAML. Raises ``UserError`` with this ``hint`` if the file is missing, too large or malformed.
 
-    ``called``: what the error says in place of the path, such as ``--policy FILE``.
+    ``called``: the file's name in the error in place of its path, such as ``--policy FILE``.
     """
     import yaml
 
@@ -267,14 +270,15 @@ def read_yaml(path: Path | str, hint: str, called: str = "") -> Any:
         return loader.construct_document(tree)
     except UnicodeDecodeError as error:
         raise UserError(f"{called} is no text file", hint) from error
-    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: a date such as 2020-13-45
+    # ValueError: a date such as 2020-13-45.
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise UserError(f"{called} is not valid YAML: {' '.join(str(error).split())}", hint) from error
 
 
 def _values(node: Any, counted: dict[int, float]) -> float:
-    """Values under a YAML node with every alias written out, which a few lines can make billions; infinity in a loop.
+    """Count the values under a YAML node with every alias expanded, infinity for a loop: a few lines can make billions.
 
-    ``counted``: by the identity of the nodes, those that are being counted have infinity.
+    ``counted`` maps the nodes' identities to their counts; it is infinity while a node is being counted.
     """
     if id(node) not in counted:
         counted[id(node)] = math.inf
@@ -285,7 +289,7 @@ def _values(node: Any, counted: dict[int, float]) -> float:
 
 
 def sha256(path: Path | str) -> str:
-    """Hex SHA-256 of a regular file's bytes, read in 1 MiB pieces."""
+    """Return the hex SHA-256 of a regular file's bytes, read in 1 MiB pieces."""
     check_input(path)
     digest = hashlib.sha256()
     with open(path, "rb") as stream:
@@ -305,7 +309,7 @@ def check_writable(flag: str, path: Path) -> Path:
         if path.is_dir():
             raise UserError(f"{flag} {path}: it is a folder", hint)
         path.parent.mkdir(parents=True, exist_ok=True)
-        if not is_stream(path):  # which needs no room beside it
+        if not is_stream(path):  # a stream needs no file in that folder
             with tempfile.TemporaryFile(dir=Path(os.path.realpath(path)).parent) as probe:
                 probe.write(bytes(REPORT_BYTES))
     except OSError as error:

@@ -1,4 +1,4 @@
-"""The manifest of a folder of files: what it holds, a hash of each, written last, verified on open."""
+"""Manifest of a folder: its files and the hash of each one, written last, verified when it is opened."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from hrm_edge.files import is_plain_name, read_json, sha256, write_json
 from hrm_edge.spec import ModelSpec
 
 MANIFEST = "manifest.json"
-STEP_FILE = "step.onnx"  # one ACT step; inputs and outputs are spec.step_io's
+STEP_FILE = "step.onnx"  # one ACT step; inputs and outputs as in spec.step_io
 STATE_FILE = "state.safetensors"  # z_h_init, z_l_init [D] and, where P > 0, puzzle_table, all float32
 SCHEMA_VERSION = 1
-MOST_PARAMETERS_A_BYTE = 2  # of any precision
+MOST_PARAMETERS_A_BYTE = 2  # upper bound for any precision
 _AGAIN = "copy it again, or run 'hrm-edge export' again"
 
 Record = TypeVar("Record", bound=BaseModel)
@@ -32,11 +32,13 @@ def _plain(name: str) -> str:
 
 
 FileName = Annotated[str, AfterValidator(_plain)]
-"""Name of a file in the folder itself: what a record lists is copied, sent and hashed under it."""
+"""Name of a file in the folder itself: files listed in a record are copied, sent and hashed by it."""
 Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 
 
 class FileEntry(BaseModel):
+    """Hash and size of a file."""
+
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     sha256: Sha256
@@ -44,12 +46,13 @@ class FileEntry(BaseModel):
 
 
 Over = Literal["all", "both settle", "torch settles", "unsettled"]
-"""Which puzzles: all; those whose answer obeys the rules (of ARC: whose head would halt) in torch and in the export; in
-torch whatever the export does; and those that torch does not settle."""
+"""Subset of the puzzles: all; those on which both torch and the export converge (the answer obeys the rules; for ARC:
+the head halts); those on which torch does; and those on which torch does not.
+"""
 
 
 class Parity(BaseModel):
-    """How far the exported step is from the torch model it came from, after ``steps`` steps of the recurrence."""
+    """Difference between the exported step and its torch model after ``steps`` steps of the recurrence."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -65,7 +68,7 @@ class Parity(BaseModel):
 
 
 class Gate(BaseModel):
-    """The limits the export was held to, and what came of it."""
+    """Limits for the export, and whether it meets them."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -75,7 +78,7 @@ class Gate(BaseModel):
 
 
 class Manifest(BaseModel):
-    """``manifest.json`` of an artifact: one model, one precision, for any runtime."""
+    """Content of an artifact's ``manifest.json``: one model, one precision, for any runtime."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -106,12 +109,12 @@ class Manifest(BaseModel):
 
 
 def file_entries(folder: Path, names: list[str]) -> dict[str, FileEntry]:
-    """Hash and size of each named file in ``folder``."""
+    """Return the hash and size of each named file in ``folder``."""
     return {n: FileEntry(sha256=sha256(folder / n), bytes=(folder / n).stat().st_size) for n in names}
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> Manifest:
-    """Write the manifest last, with hashes of every other file in the folder; returns it as written."""
+    """Write the manifest, last, with hashes of all other files in the folder; return it as written."""
     names = sorted(p.name for p in folder.iterdir() if p.is_file() and p.name != MANIFEST)
     full = manifest.model_copy(update={"files": file_entries(folder, names)})
     write_json(folder / MANIFEST, full.model_dump(mode="json"))
@@ -119,7 +122,7 @@ def write_manifest(folder: Path, manifest: Manifest) -> Manifest:
 
 
 def verify_files(folder: Path, files: dict[str, FileEntry], *, again: str) -> None:
-    """Compare every listed file with its hash; ``again`` says how the folder is made anew."""
+    """Compare every listed file with its hash. Raises ``UserError``; ``again`` says how to make the folder again."""
     for name, entry in files.items():
         path = folder / name
         if not path.is_file():
@@ -145,7 +148,7 @@ def check_version(path: Path, raw: Any, version: int, again: str) -> None:
 
 
 def read_record(path: Path, kind: type[Record], version: int, *, again: str) -> Record:
-    """A JSON file with a ``schema_version`` as ``kind``; a ``UserError`` names the field that does not fit."""
+    """Read a JSON file with a ``schema_version`` as ``kind``. Raises ``UserError`` naming the first invalid field."""
     raw = read_json(path)
     check_version(path, raw, version, again)
     try:
@@ -167,7 +170,7 @@ def parse_manifest(folder: Path | str) -> Manifest:
 
 
 def read_manifest(folder: Path | str) -> Manifest:
-    """Read and verify an artifact's manifest and all its files."""
+    """Read and verify an artifact's manifest and all its files. Raises ``UserError``."""
     manifest = parse_manifest(folder)
     verify_files(Path(folder), manifest.files, again=_AGAIN)
     if STEP_FILE in manifest.files:
@@ -176,10 +179,10 @@ def read_manifest(folder: Path | str) -> Manifest:
 
 
 def _check_step(path: Path, spec: ModelSpec) -> None:
-    """Refuse a step without the weights of its model: fewer bytes than they take, or weights in another file.
+    """Refuse a step that lacks its model's weights: fewer bytes than they take, or weights in another file.
 
-    What is outside the file is covered by no hash. ONNX names such a file under the key "location", which nothing of
-    ours is called.
+    No hash covers a file outside. ONNX names such a file under the key "location", a word that occurs in none of our
+    graphs.
     """
     with open(path, "rb") as stream:
         size = os.fstat(stream.fileno()).st_size

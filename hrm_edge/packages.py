@@ -6,9 +6,11 @@ system, or for another NumPy.
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import re
 import sys
+from collections.abc import Iterator
 from types import TracebackType
 
 from hrm_edge.errors import UserError
@@ -47,6 +49,26 @@ def check_installed(module: str, flag: str, purpose: str = "") -> None:
         raise UserError(
             f"{needed}, which is not installed", f"pip install 'hrm-edge[{EXTRAS[module]}]', or leave {flag} out"
         )
+
+
+def missing_extra(error: ModuleNotFoundError, user: str) -> UserError | None:
+    """Return what to install where ``error`` is about a package that an extra brings; ``user``: what needs it."""
+    module = (error.name or "").partition(".")[0]
+    if module not in EXTRAS:
+        return None
+    return UserError(f"{user} needs {module}", f"pip install 'hrm-edge[{EXTRAS[module]}]'")
+
+
+@contextlib.contextmanager
+def explained(user: str) -> Iterator[None]:
+    """Turn the lack of a package, met in the block, into a ``UserError`` that says what ``user`` needs."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        lack = missing_extra(error, user)
+        if lack is None:
+            raise
+        raise lack from error
 
 
 def unusable(module: str, error: BaseException, purpose: str = "", install: str | None = None) -> UserError:

@@ -1,9 +1,9 @@
-"""How far one session's steps are from another's, measured along the recurrence: an export's from the torch model's, an
-engine's from the artifact's.
+"""Parity of two sessions along the recurrence: of an export with its torch model, of an engine with its artifact.
 
-A model that finds no answer never rests, and the recurrence amplifies any difference: a start changed by a thousandth
-ends elsewhere, in float32 too. What such a state is after all steps tells nothing about the numbers it was computed
-with, so exports are held to the puzzles that both sides settle, and accuracy tells how many each of them does.
+A model that does not solve a puzzle never converges on it, and the recurrence amplifies any difference: a start changed
+by a thousandth ends elsewhere, in float32 too. The state after all steps then says nothing about the precision of the
+arithmetic. Exports are therefore compared on the puzzles on which both sides converge, and the accuracy shows on how
+many each side does.
 
 Axes: N puzzles, S cells, T positions, D hidden, V vocabulary, Q halting outputs.
 """
@@ -23,18 +23,18 @@ from hrm_edge.session import Carry, Session, wants_to_halt
 from hrm_edge.tasks.base import Task, exact
 
 BATCH = 64
-FEWEST_SETTLED = 16  # puzzles: of fewer a mean says little
+FEWEST_SETTLED = 16  # puzzles: a mean over fewer says little
 
 
 def cosines(a: NDArray[np.float32], b: NDArray[np.float32]) -> NDArray[np.float64]:
-    """Cosine [N] between corresponding rows' states [N, ...]."""
+    """Return the cosine float64 [N] between corresponding rows' states [N, ...]."""
     x, y = a.reshape(len(a), -1).astype(np.float64), b.reshape(len(b), -1).astype(np.float64)
     return np.asarray(np.einsum("nd,nd->n", x, y) / (np.linalg.norm(x, axis=1) * np.linalg.norm(y, axis=1)))
 
 
 @dataclass(frozen=True)
 class CheckSet:
-    """Puzzles that an export is calibrated or measured on; never the same ones for both."""
+    """Puzzles for calibrating or measuring an export; never the same ones for both."""
 
     inputs: NDArray[np.uint8]  # [N, S]
     labels: NDArray[np.uint8] | None  # [N, S]; None: only the numbers can be compared
@@ -45,41 +45,46 @@ class CheckSet:
         return len(self.inputs)
 
     def rows(self, part: slice) -> CheckSet:
+        """Return the puzzles of a slice."""
         labels = None if self.labels is None else self.labels[part]
         return CheckSet(self.inputs[part], labels, self.puzzle_ids[part], self.source)
 
     def head(self, count: int) -> CheckSet:
+        """Return the first ``count`` puzzles."""
         return self.rows(slice(count))
 
 
 def converged(
     task: Task, tokens: NDArray[np.uint8], logits: NDArray[np.float32], q: NDArray[np.float32]
 ) -> NDArray[np.bool_]:
-    """[N]: the answers of ``logits`` [N, S, V] to ``tokens`` [N, S] obey the rules, so that a solver would take them.
+    """Return bool [N]: whether the answers of ``logits`` [N, S, V] to ``tokens`` [N, S] obey the rules.
 
-    ARC has no rules to check an answer by: there the halting head's ``q`` [N, Q] decides.
+    A solver would take such answers. ARC has no rules to check an answer by: there the halting head's ``q`` [N, Q]
+    decides.
     """
     return task.verify(tokens, logits.argmax(-1).astype(np.uint8)) if task.has_rules else wants_to_halt(q)
 
 
 @dataclass(frozen=True)
 class Measured:
-    """``everywhere``: parity over all puzzles after 1, 4 and all steps; ``apart``: see ``Manifest.parity_apart``."""
+    """Parity over all puzzles after 1, 4 and all steps, and over subsets: see ``Manifest.parity_apart``."""
 
     everywhere: list[Parity]
     apart: list[Parity]
     drop: AccuracyDrop | None
-    """None where the answers are not known."""
+    """Exact accuracy lost; None where the labels are not known."""
 
     def gate_row(self) -> Parity:
-        """What an INT8 or float16 export is held to: the puzzles that both settle, or all where those are too few."""
+        """Return the parity that judges an INT8 or float16 export: where both converge, or over all if these are too
+        few.
+        """
         both = (row for row in self.apart if row.over == "both settle" and row.puzzles >= FEWEST_SETTLED)
         return next(both, self.everywhere[-1])
 
 
 @dataclass(frozen=True)
 class _Apart:
-    """Torch and the export after one step, per puzzle [N]."""
+    """Differences between the reference and the export after one step, for each puzzle [N]."""
 
     max_abs: NDArray[np.float64]
     signal: NDArray[np.float64]
@@ -90,6 +95,7 @@ class _Apart:
     right_after: NDArray[np.bool_]
 
     def parity(self, steps: int, over: Over, rows: NDArray[np.bool_] | slice = slice(None)) -> Parity:
+        """Return the parity over the puzzles ``rows`` after ``steps`` steps."""
         largest, cosine = self.max_abs[rows], self.cosine[rows]
         return Parity(
             over=over,
@@ -104,6 +110,7 @@ class _Apart:
         )
 
     def accuracy_drop(self) -> AccuracyDrop:
+        """Return the exact accuracy lost by the export, with its interval."""
         only_reference = int((self.right_before & ~self.right_after).sum())
         only_found = int((self.right_after & ~self.right_before).sum())
         return accuracy_drop(only_reference, only_found, len(self.same))
@@ -125,10 +132,10 @@ def measure(
     task: Task,
     rotation: NDArray[np.float32] | None = None,
 ) -> Measured:
-    """Run both for ``steps`` steps, nobody halting, and compare them after 1, 4 and all steps.
+    """Run both sessions for ``steps`` steps without halting, and compare them after 1, 4 and all steps.
 
-    Both carries start equal and then go their own way: errors feed back, as they do in use. ``rotation`` [D, D]: the
-    export's states are the reference's times that (``hrm_edge.quant.rotate``).
+    Both start from equal carries and each continues from its own: errors feed back, as they do in use. ``rotation``
+    float32 [D, D]: the export's states are the reference's times this matrix (``hrm_edge.quant.rotate``).
     """
     marks = sorted({1, min(4, steps), steps})
     at_marks: dict[int, list[_Apart]] = {mark: [] for mark in marks}
@@ -161,7 +168,7 @@ def measure(
 
 
 def _state(carry: Carry, rotation: NDArray[np.float32] | None) -> NDArray[np.float32]:
-    """z_h and z_l [N, 2 T, D], turned back."""
+    """Return z_h and z_l as float32 [N, 2 T, D], rotated back."""
     levels = (z.cpu() if hasattr(z, "cpu") else z for z in carry)  # a torch tensor may be on a GPU
     state = np.concatenate([np.asarray(z, np.float32) for z in levels], axis=1)
     return state if rotation is None else state @ rotation.T
@@ -174,7 +181,7 @@ def _apart(
     state_b: NDArray[np.float32],
     labels: NDArray[np.uint8] | None,
 ) -> _Apart:
-    """Logits [N, S, V], states [N, 2 T, D]."""
+    """Compare logits [N, S, V] and states [N, 2 T, D] puzzle by puzzle."""
     difference = reference.astype(np.float64) - found
     before, after = reference.argmax(-1), found.argmax(-1)
     unknown = np.zeros(len(before), np.bool_)
@@ -190,10 +197,10 @@ def _apart(
 
 
 def judge(found: Measured, precision: Precision, limits: Limits, beside: str = "torch") -> Gate:
-    """Hold a measurement to the recipe's limits; every miss is a sentence. ``beside``: what the reference is called.
+    """Compare a measurement with the recipe's limits; every failure is a sentence. ``beside``: the reference's name.
 
-    Of INT8 and float16 SQNR and cosine are those of the puzzles that both settle; what the export settles differently
-    is in the exact accuracy, which is that of all puzzles.
+    SQNR and cosine of INT8 and float16 are over the puzzles on which both sides converge; the exact accuracy is over
+    all, so it includes the puzzles on which only one does.
     """
     held, failures = _exact(found, limits, beside) if precision == "fp32" else _close(found, precision, limits, beside)
     if found.drop is not None:
@@ -209,10 +216,10 @@ def judge(found: Measured, precision: Precision, limits: Limits, beside: str = "
 
 
 def _exact(found: Measured, limits: Limits, beside: str) -> tuple[dict[str, float], list[str]]:
-    """(limits, what misses them) of a float32 export.
+    """Return (limits, failures) of a float32 export.
 
-    The median, not the largest: on a puzzle that a model cannot settle the recurrence is chaotic, and float32 torch is
-    as far from float64 torch as any other exact implementation. The answers catch the tail.
+    The median counts, not the largest: on a puzzle that a model does not solve the recurrence is chaotic, and float32
+    torch is as far from float64 torch as any other exact implementation. The share of equal answers covers the tail.
     """
     last, failures = found.everywhere[-1], []
     if not last.logits_median_abs <= limits.logits_median_abs_fp32:
@@ -228,7 +235,7 @@ def _exact(found: Measured, limits: Limits, beside: str) -> tuple[dict[str, floa
 
 
 def _close(found: Measured, precision: Precision, limits: Limits, beside: str) -> tuple[dict[str, float], list[str]]:
-    """The same of INT8 and float16."""
+    """Return (limits, failures) of an INT8 or float16 export."""
     row, failures = found.gate_row(), []
     where = f"after {row.steps} steps on {row.puzzles} puzzles" + (" that both settle" * (row.over != "all"))
     floor = limits.sqnr_db_int8 if precision == "int8" else limits.sqnr_db_fp16

@@ -1,4 +1,4 @@
-"""Recipes: YAML plus ``--set a.b=value`` to one frozen, closed configuration; an unknown key is an error."""
+"""Recipes: YAML and ``--set a.b=value`` make one frozen, closed configuration; an unknown key is an error."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from hrm_edge.errors import UserError, nearest
 from hrm_edge.files import read_yaml
 from hrm_edge.spec import VARIANTS, ModelSpec, variant_spec
 
-# set by the task or the variant, never by hand
-MOST = 1_000_000_000  # of every count in a recipe: what is beyond is a slip, and may not fit the machine's integers
+MOST = 1_000_000_000  # limit of every count: a larger one is a typing error, and may overflow an integer
+# Fields of the model that the task or the variant sets, never the recipe.
 _DERIVED = {"variant", "vocab", "seq_len", "grid", "puzzles"}
 
 
 class Section(BaseModel):
-    """A part of a recipe: frozen, and a key that it does not know is an error."""
+    """Part of a recipe: immutable, and an unknown key is an error."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
@@ -36,17 +36,19 @@ _Clues = Annotated[int, Field(ge=0, le=MOST)]
 
 
 class Augment(Section):
-    """What happens to a puzzle each time it is drawn."""
+    """Augmentation of a puzzle each time it is drawn."""
 
     symmetries: bool = False
-    """A random symmetry of the task's grid."""
+    """Whether a random symmetry of the task's grid is applied."""
     extra_clues: tuple[_Clues, _Clues] = (0, 0)
-    """A uniform number in this range of solution cells is added to the givens (a curriculum; Sudoku only)."""
+    """Range from which the number of solution cells to add to the givens is drawn (a curriculum; Sudoku only)."""
     extra_clues_end: tuple[_Clues, _Clues] | None = None
-    """Where the range has moved to, linearly, by the last step; absent: it stays."""
+    """Range at the last step, reached linearly; absent: the range stays the same."""
 
 
 class Train(Section):
+    """Optimizer, loss and schedule of a training run."""
+
     batch: int = Field(default=384, ge=1, le=MOST)
     steps: int = Field(default=10_000, ge=1, le=MOST, description="optimizer steps; one ACT step of every slot each")
     optimizer: Literal["adam_atan2", "adamw"] = "adam_atan2"
@@ -92,12 +94,14 @@ class Evaluate(Section):
 
 
 class Checkpoints(Section):
+    """Checkpoints of a training run."""
+
     every: int = Field(default=500, ge=1, le=MOST, description="optimizer steps")
     keep: int = Field(default=2, ge=1, le=MOST, description="newest ones kept, beside the best")
 
 
 class Quantization(Section):
-    """INT8: symmetric, zero point 0, weights per output channel, activations per tensor."""
+    """INT8 settings: symmetric, zero point 0, weights per output channel, activations per tensor."""
 
     observer: Literal["max", "percentile", "mse", "entropy"] = "mse"
     percentile: float = Field(default=99.99, gt=50, le=100)
@@ -108,7 +112,7 @@ class Quantization(Section):
 
 
 class Limits(Section):
-    """What an export must hold, else it fails its own gate (exit code 1)."""
+    """Limits of an export's gate; an export beyond one of them fails (exit code 1)."""
 
     logits_median_abs_fp32: float = 1e-4
     same_answers_fp32: float = 0.98
@@ -121,7 +125,7 @@ class Limits(Section):
 
 
 class Recipe(Section):
-    """One training run and what follows from it."""
+    """Settings of a training run, its export and its quantization."""
 
     task: str
     variant: str
@@ -141,7 +145,7 @@ class Recipe(Section):
     @model_validator(mode="before")
     @classmethod
     def _gradient_of_variant(cls, raw: Any) -> Any:
-        """TRM learns through the whole last cycle; a recipe that says nothing of it gets that."""
+        """Set the default gradient of TRM, which learns through the whole last cycle."""
         if isinstance(raw, dict) and str(raw.get("variant")).startswith("trm"):
             train = raw.get("train", {})
             if isinstance(train, dict):
@@ -149,7 +153,7 @@ class Recipe(Section):
         return raw
 
     def spec(self, *, vocab: int, seq_len: int, grid: tuple[int, int, int, int] | None, puzzles: int = 1) -> ModelSpec:
-        """The model of this recipe for a task's vocabulary, length and board."""
+        """Return the model of this recipe for a task's vocabulary, length and board."""
         try:
             return variant_spec(self.variant, vocab=vocab, seq_len=seq_len, grid=grid, puzzles=puzzles, **self.model)
         except ValidationError as error:
@@ -158,18 +162,18 @@ class Recipe(Section):
             raise UserError(f"recipe key '{key}': {first['msg']}", "change it in the recipe or with --set") from error
 
     def hash(self) -> str:
-        """SHA-256 of the resolved recipe: equal exactly where every option is equal."""
+        """Return the SHA-256 of the resolved recipe: equal exactly if all options are equal."""
         return hashlib.sha256(json.dumps(self.model_dump(mode="json"), sort_keys=True).encode()).hexdigest()
 
     def dump(self) -> str:
-        """The resolved recipe as YAML."""
+        """Return the resolved recipe as YAML."""
         return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False)
 
 
 def changed_keys(before: dict[str, Any], now: Recipe) -> str:
-    """The keys in which a recipe differs from one dumped ``before``, with both values; empty where none does.
+    """Return the keys in which a recipe differs from one dumped ``before``, with both values; empty if there are none.
 
-    A key that the older dump lacks counts as its default.
+    A key missing in the older dump has its default value.
     """
     with contextlib.suppress(ValidationError):
         before = Recipe.model_validate(before).model_dump(mode="json")
@@ -191,13 +195,13 @@ def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 def load_recipe(path: Path | str, overrides: Sequence[str] = ()) -> Recipe:
     """Read ``path``, a file or the name of a shipped recipe, and apply ``key.sub=value`` overrides in order.
 
-    Raises ``UserError``, which names the file or flag, for what is no recipe.
+    Raises ``UserError`` naming the file or flag for an invalid recipe.
     """
     return check_recipe(read_keys(path, overrides))
 
 
 def check_recipe(keys: Keys) -> Recipe:
-    """Validate ``keys``; raises ``UserError``, which names the file or flag at fault."""
+    """Validate ``keys``. Raises ``UserError`` naming the file or flag with the error."""
     path = keys.path
     if keys.task == "digits":
         raise UserError(f"{path} is the recipe of the digit network, not of a reasoning model", "only 'train' takes it")
@@ -214,7 +218,7 @@ def check_recipe(keys: Keys) -> Recipe:
 
 
 def _check_arc(recipe: Recipe, keys: Keys) -> None:
-    """A puzzle's row of the table stands for one symmetry of a task: under another it would be another puzzle."""
+    """Refuse symmetries during training on ARC: a row of the puzzle table stands for one symmetry of a task."""
     for key, on in (("augment.symmetries", recipe.augment.symmetries), ("evaluate.views", recipe.evaluate.views > 1)):
         if on:
             raise UserError(
@@ -225,24 +229,24 @@ def _check_arc(recipe: Recipe, keys: Keys) -> None:
 
 @dataclass(frozen=True)
 class Keys:
-    """What a recipe file and its overrides say, not validated yet."""
+    """Keys of a recipe file and its overrides, not validated yet."""
 
     path: Path
     raw: dict[str, Any]
     origin: dict[str, str]
-    """Keys that a flag set, and the flag."""
+    """Keys set by a flag → the flag."""
 
     @property
     def task(self) -> Any:
-        """The value of the key 'task', which decides what the others mean; None where it is missing."""
+        """Value of the key 'task', which decides the meaning of others; None where it is missing."""
         return self.raw.get("task")
 
     def where(self, key: str) -> str:
-        """What set ``key``: a flag, else the file."""
+        """Return the flag that set ``key``, else the file."""
         return self.origin.get(key, str(self.path))
 
     def validate(self, kind: type[_Kind]) -> _Kind:
-        """The recipe as ``kind``; ``UserError`` naming the first key that does not fit."""
+        """Return the recipe as ``kind``. Raises ``UserError`` naming the first invalid key."""
         try:
             return kind.model_validate(self.raw)
         except ValidationError as error:
@@ -252,7 +256,7 @@ class Keys:
 def read_keys(path: Path | str, overrides: Sequence[str] = (), data: str | None = None) -> Keys:
     """Read ``path``, a file or the name of a shipped recipe, and apply ``key.sub=value`` overrides in order.
 
-    ``data``: the value of the key of that name, as ``--data`` gives it.
+    ``data``: value of the key of that name, as ``--data`` gives it. Raises ``UserError``.
     """
     path = find(path)
     raw = read_yaml(path, "a recipe is a YAML file: correct the line that is named")
@@ -276,7 +280,8 @@ def _parse_override(item: str) -> tuple[str, Any]:
         value = yaml.safe_load(text)
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise UserError(f"--set {item}: the value is not valid YAML", "quote it") from error
-    if isinstance(value, str):  # YAML 1.1 reads 1e-4 as text
+    # YAML 1.1 reads 1e-4 as text.
+    if isinstance(value, str):
         with contextlib.suppress(ValueError):
             value = float(value)
     return key.strip(), value

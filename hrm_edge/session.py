@@ -1,4 +1,4 @@
-"""The contract between the solve loop and whatever runs a model's step.
+"""Interface between the solve loop and the runtime of a model's step.
 
 Axes: B slots in the batch, S cells, V vocabulary, Q outputs of the halting head (1: halt; 2: halt, continue).
 """
@@ -19,9 +19,9 @@ StepResult: TypeAlias = tuple[Carry, NDArray[np.float32], NDArray[np.float32]]  
 
 
 class Logits(Protocol):
-    """float32 [B, S, V], an array or still on a device: indexing by slots brings those to the host [K, S, V].
+    """Logits float32 [B, S, V], as an array or on a device; an index of slots copies theirs to the host [K, S, V].
 
-    Valid until the session's next step.
+    They are valid until the session's next step.
     """
 
     def __getitem__(self, rows: Any, /) -> NDArray[np.float32]: ...
@@ -31,11 +31,11 @@ AnyStepResult: TypeAlias = tuple[Carry, Logits, NDArray[np.float32]]
 
 
 class Session(Protocol):
-    """One loaded model that advances a batch of carries by one ACT step."""
+    """Loaded model that advances a batch of carries by one ACT step."""
 
     @property
     def spec(self) -> ModelSpec:
-        """What the model is."""
+        """Specification of the model."""
 
     @property
     def backend(self) -> str:
@@ -43,24 +43,28 @@ class Session(Protocol):
 
     @property
     def max_batch(self) -> int:
-        """The largest B that ``step`` takes."""
+        """Largest B that ``step`` accepts."""
 
     def initial_carry(self, batch: int) -> Carry:
-        """A carry of ``batch`` slots in the initial state."""
+        """Return a carry of ``batch`` slots in the initial state."""
 
     def gather(self, carry: Carry, rows: NDArray[np.int64]) -> Carry:
-        """A carry with slot i taken from ``rows[i]`` of ``carry``, or the initial state where it is ``FRESH``.
+        """Return a carry whose slot i is row ``rows[i]`` of ``carry``, or the initial state where that is ``FRESH``.
 
         It refills halted slots and shrinks or grows the batch. The given carry must not be used afterwards.
         """
 
     def step(self, tokens: NDArray[np.uint8], puzzle_ids: NDArray[np.int32], carry: Carry) -> AnyStepResult:
-        """One ACT step: tokens [B, S], puzzle_ids [B] → (carry, logits float32 [B, S, V], q float32 [B, Q]).
+        """Run one ACT step: tokens [B, S], puzzle_ids [B] → (carry, logits float32 [B, S, V], q float32 [B, Q]).
 
-        The given carry must not be used afterwards. Ask for the logits of few slots: from a device each one is copied.
+        The given carry must not be used afterwards. Read the logits of few slots only: each one is copied from the
+        device.
         """
 
 
 def wants_to_halt(q: NDArray[np.float32]) -> NDArray[np.bool_]:
-    """The head's decision per slot [B]: halt beats continue, or with one output halt > 0 (HRM section 2; TRM)."""
+    """Return the head's decision per slot, bool [B]: halt > continue or, for one output, halt > 0.
+
+    Sources: HRM section 2; TRM.
+    """
     return q[:, 0] > q[:, 1] if q.shape[1] == 2 else q[:, 0] > 0.0

@@ -16,7 +16,7 @@ from hrm_edge.tasks.base import Bools, Tokens
 
 HaltedBy = Literal["rules", "head", "limit"]
 Stage = Literal["encode", "step", "decode", "halt check"]
-"""Filling slots and turning views; the session's step; logits to answers; the rules and what follows from them."""
+"""Stage of solving: filling slots and applying views; the session's step; logits to answers; checking the rules."""
 STAGES: tuple[Stage, ...] = ("encode", "step", "decode", "halt check")
 
 
@@ -25,24 +25,24 @@ class Solution:
     """Result of solving one puzzle."""
 
     givens: Tokens  # [S]
-    answer: Tokens  # [S]; the first view's where nothing was verified
+    answer: Tokens  # [S]; the first view's where none is verified
     verified: bool
-    """The answer keeps the givens and obeys the rules. Where this is False the puzzle is not solved."""
+    """Whether the answer keeps the givens and obeys the rules. If not, the puzzle is not solved."""
     steps: int
-    """ACT steps spent on it, all views together."""
+    """ACT steps of all its views."""
     views: int
-    """Views tried; 1 is the puzzle as given."""
+    """Number of views tried; 1 is only the puzzle as given."""
     latency_s: float
-    """Seconds it held a slot, all views together; waiting in the queue does not count."""
+    """Seconds in a slot, over all views, without the wait in the queue."""
     halted_by: HaltedBy
-    """What ended its last view."""
+    """Reason for the end of its last view."""
     trace: Tokens | None
-    """Decoded prediction after each step [steps, S], in the puzzle's own frame, if asked for."""
+    """Decoded prediction after each step uint8 [steps, S], in the puzzle's own frame, if requested."""
 
 
 @dataclass(frozen=True, eq=False)
 class Solutions:
-    """:class:`Solution` of N puzzles as arrays, in the order of the puzzles; indexing gives one."""
+    """Results of N puzzles as arrays, in the order of the puzzles; an index gives one :class:`Solution`."""
 
     givens: Tokens  # [N, S]
     answers: Tokens  # [N, S]
@@ -54,18 +54,18 @@ class Solutions:
     halted_by: list[HaltedBy]  # N
     traces: list[Tokens] | None  # N times [steps, S]
     stage_s: dict[Stage, float]
-    """Seconds that the whole call spent in each stage."""
+    """Seconds of the whole call in each stage."""
 
     @property
     def steps(self) -> NDArray[np.int32]:
-        """ACT steps of all views together [N]."""
+        """ACT steps of all views, int32 [N]."""
         return self.steps_by_view.sum(axis=1, dtype=np.int32)
 
     def __len__(self) -> int:
         return len(self.answers)
 
     def subset(self, rows: NDArray[np.int64]) -> Solutions:
-        """The solutions of the puzzles ``rows`` [n], in that order."""
+        """Return the solutions of the puzzles ``rows`` [n], in that order."""
         return Solutions(
             givens=self.givens[rows],
             answers=self.answers[rows],

@@ -1,4 +1,4 @@
-"""The only step loop: slots, halting, refill, further views of what is not solved yet. Numpy only.
+"""Step loop of all solving: slots, halting, refill, and further views of unsolved puzzles. Numpy only.
 
 Axes: N puzzles, B slots, S cells, V vocabulary, Q halting outputs.
 """
@@ -21,18 +21,20 @@ from hrm_edge.solution import STAGES, HaltedBy, Solutions, Stage
 from hrm_edge.tasks.base import Task, Tokens, Views
 
 Halt = Literal["rules", "head", "fixed"]
-"""When a slot stops: its answer obeys the rules; the model's halting head says so; after max_steps (as published)."""
+"""Condition that stops a slot: its answer obeys the rules; the model's halting head; max_steps only (as published)."""
 
 GUESSES = 2
-"""Cells guessed in each further view of a model whose answer moves with the board (mixing=groups): a symmetry alone
-would give the same answer again (docs/explain/lattice.md)."""
+"""Cells guessed in each further view for a model that is equivariant under the board's symmetries (mixing=groups), for
+which a symmetry alone would give the same answer again (docs/explain/lattice.md).
+"""
 
 T = TypeVar("T")
 Progress = Callable[[int, int], None]
-"""Called with (puzzles done, puzzles verified) whenever one of these has changed."""
+"""Callback that gets (puzzles done, puzzles verified) when one of them has changed."""
 Watch = Callable[[int, int, int, NDArray[np.float32]], None]
-"""Called after every step of every slot with (puzzle, view, step of that view, logits [S, V] in the puzzle's own
-frame). What it raises ends the loop."""
+"""Callback after every step of every slot; gets (puzzle, view, step of that view, logits [S, V] in the puzzle's own
+frame). An exception raised in it ends the loop.
+"""
 
 _REASONS: tuple[HaltedBy, ...] = ("limit", "head", "rules")
 _LIMIT, _HEAD, _RULES = range(3)
@@ -59,22 +61,21 @@ def solve(
     """Answer ``givens`` uint8 [N, S] with at most ``slots`` puzzles in the batch at a time.
 
     A slot that halts takes the next puzzle from the queue at once; when the queue is empty the batch shrinks, so the
-    cost follows the work that is left. A puzzle that is not verified when its slot halts is queued again under a
-    random symmetry, its answer being turned back before it is checked, until ``views`` views were tried, or until it
-    has held slots for ``budget_s`` seconds. The symmetry depends on ``seed``, the puzzle's index and the number of the
-    view only: slots do not change results.
+    cost follows the remaining work. A puzzle that is not verified when its slot halts is queued again under a random
+    symmetry, and its answer is mapped back before it is checked, until ``views`` views were tried or it has been in
+    slots for ``budget_s`` seconds. The symmetry depends only on ``seed``, the puzzle's index and the number of the
+    view: slots do not change results.
 
-    ``parallel_views``: so many further views of a puzzle share the batch, and the earliest that solves it ends the
-    others. With more than one, which view that is depends on the slots; what is solved within ``views`` does not.
+    ``parallel_views``: number of further views of a puzzle that share the batch; the first one that solves it ends the
+    others. If it is above 1, that view depends on the slots; which puzzles are solved within ``views`` does not.
 
-    ``guesses``: so many cells, drawn from what the model believed at the end of the first view, are added to the
-    givens of each further view; the answer is checked against the puzzle without them. Default: :data:`GUESSES` for a
-    model whose answer moves with the board, else 0.
+    ``guesses``: number of cells to add to the givens of each further view, drawn from the model's logits at the end of
+    the first view; the answer is checked against the puzzle without them. Default: :data:`GUESSES` for mixing=groups,
+    else 0.
 
     ``puzzle_ids`` int32 [N]: rows of the model's puzzle table (default: 0, the blank one). ``max_steps``: ACT steps of
     one view (default: the model's own). ``halt``, ``on_step``, ``trace``: see :data:`Halt`, :data:`Watch`,
-    :class:`Solution`.
-    Raises ``UserError`` when the model is not for this task or has no such puzzle ids.
+    :class:`Solution`. Raises ``UserError`` if the model is not for this task or has no such puzzle ids.
     """
     givens = np.asarray(givens, dtype=np.uint8)
     ids = np.zeros(len(givens), np.int32) if puzzle_ids is None else np.asarray(puzzle_ids, dtype=np.int32)
@@ -95,13 +96,13 @@ def solve(
 
 
 def default_guesses(session: Session) -> int:
-    """Cells guessed in each further view where the caller does not say."""
+    """Return the default number of cells guessed in each further view."""
     return GUESSES if session.spec.mixing == "groups" else 0
 
 
 @dataclass(frozen=True)
 class _Retries:
-    """What is done about a puzzle whose view ended unsolved."""
+    """Settings for puzzles that are unsolved when a view ends."""
 
     views: int
     guesses: int
@@ -136,7 +137,7 @@ def _check_input(session: Session, task: Task, givens: Tokens, ids: NDArray[np.i
 
 
 class _Loop:
-    """State of one ``solve``: the queue, the slots, the results so far."""
+    """State of one ``solve`` call: the queue, the slots, the results so far."""
 
     def __init__(
         self, session: Session, task: Task, givens: Tokens, ids: NDArray[np.int32], halt: Halt, max_steps: int,
@@ -146,16 +147,16 @@ class _Loop:
         self.halt, self.max_steps, self.retries = halt, max_steps, retries
         self.on_progress, self.on_step = on_progress, on_step
         count = len(givens)
-        # the queue: puzzles not begun yet, in order, then further views in the order they were asked for
+        # The queue: puzzles not begun yet, in order, then further views in the order of their requests.
         self.begun = 0
         self.again: deque[tuple[int, int]] = deque()  # (puzzle, view)
-        self.next_view = np.ones(count, np.int64)  # the first one that was not asked for yet
+        self.next_view = np.ones(count, np.int64)  # the next one to queue
         self.open = np.ones(count, np.int64)  # views that wait or hold a slot
         self.over = np.zeros(count, np.bool_)  # solved, or given up
         self.held = np.zeros(count, np.int64)  # slots that the puzzle holds now
         self.since = np.zeros(count, np.float64)  # when it began to hold one
         self.beliefs: dict[int, NDArray[np.float32]] = {}  # puzzle → logits [S, V] that guesses are drawn from
-        # the results
+        # The results.
         self.answers = np.zeros_like(givens)
         self.verified = np.zeros(count, np.bool_)
         self.steps_by_view = np.zeros((count, retries.views), np.int32)
@@ -174,6 +175,7 @@ class _Loop:
         return result
 
     def run(self, slots: int) -> Solutions:
+        """Run steps until the queue is empty and all slots have halted."""
         self._empty_slots(slots)
         carry = self._timed("encode", self._refill, None)
         while len(self.item):
@@ -182,7 +184,8 @@ class _Loop:
             self._timed("halt check", self._judge, logits, q)
             if self.vacant.any():
                 carry = self._timed("encode", self._refill, carry)
-        self.stage_s["halt check"] -= self.stage_s["decode"]  # which is a part of it
+        # Decoding is a part of the halt check but is reported separately.
+        self.stage_s["halt check"] -= self.stage_s["decode"]
         return Solutions(
             givens=self.givens,
             answers=self.answers,
@@ -202,7 +205,7 @@ class _Loop:
         self.capacity = slots
         self.vacant = np.zeros(0, np.bool_)
         self.item, self.view, self.steps = (np.zeros(0, np.int64) for _ in range(3))
-        self.tokens = np.zeros((0, self.givens.shape[1]), np.uint8)  # the puzzles as their views show them
+        self.tokens = np.zeros((0, self.givens.shape[1]), np.uint8)  # the puzzles under their views
         self.back = self.task.identity_views(0)  # from a slot's view to the puzzle's own frame
 
     def _next(self) -> tuple[int, int] | None:
@@ -216,7 +219,7 @@ class _Loop:
         return None
 
     def _refill(self, carry: Carry | None) -> Carry:
-        """Give vacant slots, and new ones up to the capacity, what waits; drop the slots for which nothing does."""
+        """Fill vacant slots, and new ones up to the capacity, from the queue; remove the slots that stay vacant."""
         free = np.flatnonzero(self.vacant)
         waiting = iter(self._next, None)
         jobs = list(itertools.islice(waiting, self.capacity - len(self.item) + len(free)))
@@ -238,7 +241,7 @@ class _Loop:
         return self.session.initial_carry(len(rows)) if carry is None else self.session.gather(carry, rows)
 
     def _add_vacant(self, count: int) -> None:
-        """Add ``count`` vacant slots behind the others."""
+        """Add ``count`` vacant slots after the others."""
         self.vacant = np.append(self.vacant, np.ones(count, np.bool_))
         self.item, self.view, self.steps = (
             np.append(one, np.zeros(count, np.int64)) for one in (self.item, self.view, self.steps)
@@ -269,7 +272,7 @@ class _Loop:
     # -- halting ------------------------------------------------------------------------------------------------
 
     def _judge(self, logits: Logits, q: NDArray[np.float32]) -> None:
-        """Decide which slots halt, decode, and record those; answers are decoded only where they are looked at."""
+        """Decide which slots halt and record their answers, decoding only the answers that are needed."""
         reason = np.full(len(q), _LIMIT, np.int8)
         answers = None
         if self.halt == "rules" or self.traces is not None:
@@ -293,14 +296,17 @@ class _Loop:
             self._believe(unsolved, logits)
 
     def _decode(self, logits: Logits, slots: NDArray[np.int64] | slice) -> Tokens:
-        """Answers of ``slots`` [K, S] in the puzzles' own frame; givens are not put back: the model must keep them."""
+        """Return the answers of ``slots`` uint8 [K, S] in the puzzles' own frame.
+
+        Givens are not restored: the model must keep them.
+        """
         answers = logits[slots].argmax(axis=-1).astype(np.uint8)
         if self.view[slots].any():
             answers = Views(self.back.cells[slots], self.back.labels[slots]).apply(answers)
         return answers
 
     def _own_frame(self, slot: int, logits: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Logits [S, V] of the slot's view turned back: cells to their places, labels to their tokens."""
+        """Return the logits [S, V] of the slot's view in the puzzle's own frame, with cells and labels mapped back."""
         own = np.empty_like(logits)
         own[:, self.back.labels[slot]] = logits[self.back.cells[slot]]
         return own
@@ -308,14 +314,16 @@ class _Loop:
     def _record(
         self, slots: NDArray[np.int64], answers: Tokens, reason: NDArray[np.int8], q_halt: NDArray[np.float32]
     ) -> NDArray[np.int64]:
-        """Book the halted ``slots`` [K] with their answers [K, S]; queue further views of those not solved.
+        """Record the halted ``slots`` [K] with their answers [K, S], queue further views of the unsolved puzzles.
 
-        Return the slots whose puzzle goes on.
+        Returns the slots whose puzzle is not finished.
         """
-        solved = self.task.verify(self.givens[self.item[slots]], answers)  # the rules have the last word
+        # The rules decide whether it is solved, whatever the reason for halting.
+        solved = self.task.verify(self.givens[self.item[slots]], answers)
         for slot, answer, right, why, q in zip(slots.tolist(), answers, solved.tolist(), reason, q_halt, strict=True):
             item, view = int(self.item[slot]), int(self.view[slot])
-            if self.over[item]:  # by another view that ended in the same step
+            # Another view of the puzzle has ended in the same step.
+            if self.over[item]:
                 continue
             self._release(slot)
             if right or view == 0:
@@ -327,7 +335,7 @@ class _Loop:
         return slots[~self.over[self.item[slots]]]
 
     def _release(self, slot: int) -> None:
-        """Vacate a slot and book what it spent."""
+        """Vacate a slot and record its steps and time."""
         item = self.item[slot]
         self.steps_by_view[item, self.view[slot]] = self.steps[slot]
         self.vacant[slot] = True
@@ -336,9 +344,9 @@ class _Loop:
             self.latency_s[item] += time.perf_counter() - self.since[item]
 
     def _queue_views(self, item: int, ended: int) -> bool:
-        """Queue what follows an unsolved view: the first lets ``parallel`` views in, a further one its successor.
+        """Queue the views that follow an unsolved one: ``parallel`` views after the first one, one after any other.
 
-        False where no view of the puzzle is left to wait for.
+        Returns False if no view of the puzzle is left to wait for.
         """
         spent = self.latency_s[item] + (time.perf_counter() - self.since[item] if self.held[item] else 0)
         if self.retries.budget_s is not None and spent >= self.retries.budget_s:
@@ -351,7 +359,7 @@ class _Loop:
         return bool(self.open[item])
 
     def _end(self, item: int) -> None:
-        """Nothing more is done for a puzzle: other views of it give up their slots."""
+        """Finish a puzzle and release the slots of its other views."""
         for slot in np.flatnonzero((self.item == item) & ~self.vacant).tolist():
             self._release(slot)
         self.over[item] = True
@@ -361,7 +369,7 @@ class _Loop:
             self.on_progress(self.done, int(self.verified.sum()))
 
     def _believe(self, slots: NDArray[np.int64], logits: Logits) -> None:
-        """Keep what the model believed at the end of the first view of the unsolved ``slots``."""
+        """Keep the logits at the end of the first view of the unsolved ``slots``, from which guesses are drawn."""
         if self.retries.guesses:
             for slot in slots[self.view[slots] == 0].tolist():
                 self.beliefs[int(self.item[slot])] = self._own_frame(slot, logits[slot])

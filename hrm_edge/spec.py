@@ -1,9 +1,9 @@
-"""What a model is, as data: sizes, cycles, heads, and the names and shapes of one step's inputs and outputs.
+"""Specification of a model as data: sizes, cycles, heads, and the names and shapes of a step's inputs and outputs.
 
-One family serves all variants; a variant is a preset of :class:`ModelSpec`, nothing else.
+One family covers all variants; a variant is only a preset of :class:`ModelSpec`.
 
-Axis legend, used in every docstring of the project: B batch, S cells of the puzzle, P puzzle tokens in front of
-them, T = P + S positions, D hidden size, H heads, Dh head size, F inner size of the MLP, V vocabulary, Q halting
+Axis legend, used in every docstring of the project: B batch, S cells of the puzzle, P puzzle tokens in front of the
+cells, T = P + S positions, D hidden size, H heads, Dh head size, F inner size of the MLP, V vocabulary, Q halting
 outputs, K tensors.
 """
 
@@ -19,17 +19,19 @@ from hrm_edge.errors import UserError, nearest
 SINUSOIDAL_ROWS = 5000  # the reduced variant's fixed table length
 SWIGLU_MULTIPLE = 256
 
-GROUPS = ("row", "column", "box", "cell")  # of a symbol of a cell: it in the row, column, box; all in the cell
-KINDS = ("blank", "this", "other")  # what a cell's given says of a symbol: nothing, this one it is, another it is
-FIRST_SYMBOL = 2  # the token of a board's first symbol; before it padding and blank
+# Groups of each symbol of a cell: it in the row, the column and the box, and all symbols in the cell.
+GROUPS = ("row", "column", "box", "cell")
+# What a cell's given shows about a symbol: nothing, it is this symbol, it is another one.
+KINDS = ("blank", "this", "other")
+FIRST_SYMBOL = 2  # token of a board's first symbol; padding and blank come before it
 
-# A spec comes from files of others. Beyond these a model is a mistake or an attack, and building it would take all
-# memory before anything is compared with the weights.
+# A spec may come from another person's file. A larger model is a mistake or an attack, and building it would take all
+# memory before the weights are compared.
 MOST_PARAMETERS = 1 << 31
 _MOST_POSITIONS = 1 << 13
 _MOST_WIDTH, _MOST_LAYERS, _MOST_CYCLES, _MOST_STEPS, _MOST_PUZZLES = 1 << 14, 1 << 8, 1 << 8, 1 << 14, 1 << 26
 
-HEAD_VIEWS = ("row", "column", "box", None)  # what the heads of grid_heads see; None: all cells
+HEAD_VIEWS = ("row", "column", "box", None)  # cells that the heads of grid_heads see, in turn; None: all cells
 HIDDEN_SCORE = -1e4  # added to the scores of cells that a head does not see: exp is 0 in every float type
 
 _TRM: dict[str, Any] = {
@@ -45,12 +47,12 @@ VARIANTS: dict[str, dict[str, Any]] = {
         "hidden": 256, "heads": 8, "h_layers": 4, "l_layers": 3, "norm": "layer", "mlp": "gelu", "bias": True,
         "positions": "sinusoidal", "connections": True, "halt_head": "pooled", "q_outputs": 1,
     },
-    # ours: small enough for a CPU, cells know their row, column and box
+    # our own, small enough for a CPU: cells have embeddings of their row, column and box
     "nano": {
         "hidden": 128, "heads": 4, "h_layers": 2, "l_layers": 2, "expansion": 2.0, "positions": "none",
         "grid_positions": True, "grid_heads": True, "q_outputs": 1,
     },
-    # ours: a vector for each symbol of each cell, the same weights for all symbols; one stack of blocks, one state
+    # our own: a vector for each symbol of each cell, shared weights for all symbols; one stack of blocks, one state
     "lattice": {
         "symbol_width": 32, "heads": 1, "h_layers": 0, "l_layers": 4, "h_cycles": 4, "l_cycles": 0, "expansion": 2.0,
         "mixing": "groups", "positions": "none", "halt_head": "pooled", "q_outputs": 1,
@@ -65,7 +67,7 @@ _Cells = Annotated[int, Field(ge=1, le=4096)]
 
 
 class ModelSpec(BaseModel):
-    """Everything that fixes the function a model computes, its weights aside."""
+    """All that defines the function of a model, apart from its weights."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
@@ -81,39 +83,40 @@ class ModelSpec(BaseModel):
     l_cycles: int = Field(default=2, ge=0, le=_MOST_CYCLES)
     expansion: float = Field(default=4.0, gt=0, le=64)
     mixing: Literal["attention", "mlp", "groups"] = "attention"
-    """What mixes positions: attention; an MLP over the T positions of each channel; or sums over the groups of a board
-    (row, column, box, cell) of vectors that each symbol of each cell has. ``heads`` is for attention only."""
+    """Mixing of positions: attention; an MLP over the T positions of each channel; or sums over the groups of a board
+    (row, column, box, cell) of the vectors of each symbol of each cell. ``heads`` is for attention only.
+    """
     symbol_width: int = Field(default=0, ge=0, le=_MOST_WIDTH)
-    """W, for mixing=groups: size of the vector that each symbol of each cell has; D is W times the symbols."""
+    """W, for mixing=groups: size of the vector of each symbol of each cell; D is W times the symbols."""
     norm: Literal["rms", "layer"] = "rms"
     mlp: Literal["swiglu", "gelu"] = "swiglu"
     bias: bool = False
     positions: Literal["rope", "learned", "sinusoidal", "none"] = "rope"
     grid_positions: bool = False
-    """Adds learned row, column and box embeddings; needs ``grid``."""
+    """Whether learned row, column and box embeddings are added; needs ``grid``."""
     grid_heads: bool = False
-    """Attention heads see, in turn, a cell's row, its column, its box, all cells; needs ``grid`` and heads in fours."""
+    """Whether attention heads see, in turn, a cell's row, column, box or all cells; needs ``grid``, heads in fours."""
     grid: tuple[_Cells, _Cells, _Cells, _Cells] | None = None
     """(rows, columns, rows of a box, columns of a box) of the task's board."""
     connections: bool = False
-    """Linear maps between the levels instead of plain addition."""
+    """Whether linear maps replace plain addition between the levels."""
     halt_head: Literal["first", "pooled"] = "first"
-    """q from z_H's first position, or from the mean over positions of [z_H, z_L]."""
+    """Input of the halting head: z_H's first position, or the mean over positions of [z_H, z_L]."""
     q_outputs: Literal[1, 2] = 2
-    """Q: halt where the first is above the second, or, with one output, above 0."""
+    """Q: halt if the first output is above the second or, with one output, above 0."""
     q_unused: Literal[0, 1] = 0
-    """Rows of q_head after the Q used ones that nothing reads: TRM publishes two and uses the first."""
+    """Rows of q_head after the Q used ones, which are not read: TRM publishes two and uses the first."""
     puzzle_dim: int = Field(default=0, ge=0, le=1 << 22)
     """Size of a puzzle's own vector; 0: none, P = 0."""
     puzzle_len: int = Field(default=0, ge=0, le=_MOST_POSITIONS)
     """P: leading positions that hold the puzzle's vector, padded with zeros; 0: as many as the vector fills."""
     puzzles: int = Field(default=1, ge=1, le=_MOST_PUZZLES)
-    """Rows of the puzzle table, row 0 being the blank one."""
+    """Rows of the puzzle table; row 0 is the blank puzzle."""
     max_steps: int = Field(default=16, ge=1, le=_MOST_STEPS)
     rope_theta: float = Field(default=10000.0, gt=0)
 
     @model_validator(mode="after")
-    def _consistent(self) -> ModelSpec:
+    def _consistent(self) -> ModelSpec:  # noqa: C901, PLR0912 - a rule a line
         if self.hidden % self.heads:
             raise ValueError(f"hidden={self.hidden} is not divisible by heads={self.heads}")
         if self.positions == "rope" and self.head_dim % 2:
@@ -173,16 +176,17 @@ class ModelSpec(BaseModel):
 
     @property
     def symbols(self) -> int:
-        """N: symbols that a cell may hold; the vocabulary without padding and blank."""
+        """N: number of symbols that a cell may hold, which is the vocabulary without padding and blank."""
         return self.vocab - FIRST_SYMBOL
 
     @property
     def head_dim(self) -> int:
+        """Dh: size of a head."""
         return self.hidden // self.heads
 
     @property
     def puzzle_tokens(self) -> int:
-        """P: the puzzle vector, padded with zeros, reshaped to this many leading positions."""
+        """P: number of leading positions for the puzzle's vector, padded with zeros and reshaped."""
         return self.puzzle_len or math.ceil(self.puzzle_dim / self.hidden)
 
     @property
@@ -199,31 +203,31 @@ class ModelSpec(BaseModel):
 
     @property
     def mixing_inner(self) -> int:
-        """Inner size of the MLP over positions of ``mixing=mlp``."""
+        """Inner size of the MLP over positions for ``mixing=mlp``."""
         return self._swiglu_inner(self.total_len)
 
     def _swiglu_inner(self, width: int) -> int:
-        """2/3 of the expansion of ``width``, rounded up to a multiple of 256."""
+        """Return 2/3 of the expansion of ``width``, rounded up to a multiple of 256."""
         return math.ceil(round(self.expansion * width * 2 / 3) / SWIGLU_MULTIPLE) * SWIGLU_MULTIPLE
 
     @property
     def levels(self) -> dict[str, int]:
-        """The stacks of blocks by name, and the blocks of each: two, or only L where it serves both levels."""
+        """Stacks of blocks by name, and the number of blocks in each: two, or only L where it serves both levels."""
         return {"H_level": self.h_layers, "L_level": self.l_layers} if self.h_layers else {"L_level": self.l_layers}
 
     @property
     def h_stack(self) -> tuple[str, int]:
-        """Name and blocks of the stack that updates z_H."""
+        """Name of the stack that updates z_H, and its number of blocks."""
         return next(iter(self.levels.items()))
 
     @property
     def block_passes(self) -> tuple[int, int]:
-        """Passes through a block in an ACT step, all layers and cycles counted: of H updates and of L updates."""
+        """Passes through a block in one ACT step, over all layers and cycles: (of H updates, of L updates)."""
         return self.h_cycles * self.h_stack[1], self.h_cycles * self.l_cycles * self.l_layers
 
 
 def cell_ids(grid: tuple[int, int, int, int]) -> dict[str, list[int]]:
-    """The row, column and box of each cell, S numbers each, for ``ModelSpec.grid``."""
+    """Return the row, column and box of each cell, S numbers each, for ``ModelSpec.grid``."""
     rows, columns, box_rows, box_columns = grid
     cells = [divmod(cell, columns) for cell in range(rows * columns)]
     boxes = [(row // box_rows) * (columns // box_columns) + column // box_columns for row, column in cells]
@@ -231,7 +235,7 @@ def cell_ids(grid: tuple[int, int, int, int]) -> dict[str, list[int]]:
 
 
 def token_kinds(spec: ModelSpec) -> list[list[int]]:
-    """For each token and symbol [V, N] the row of ``KINDS``."""
+    """Return the index in ``KINDS`` for each token and symbol [V, N]."""
     symbols = range(FIRST_SYMBOL, spec.vocab)
     return [
         [0 if token < FIRST_SYMBOL else 1 if token == symbol else 2 for symbol in symbols]
@@ -240,14 +244,17 @@ def token_kinds(spec: ModelSpec) -> list[list[int]]:
 
 
 def rotary_rows(spec: ModelSpec) -> list[int]:
-    """[3 D], the order of qkv's rows in the graph: first halves of Q's and K's heads, their second halves, V."""
+    """Return the order of qkv's rows in the graph [3 D]: first halves of Q's and K's heads, their second halves, V."""
     d, half = spec.hidden, spec.head_dim // 2
     first = [head + i for head in range(0, 2 * d, spec.head_dim) for i in range(half)]
     return [*first, *(row + half for row in first), *range(2 * d, 3 * d)]
 
 
 def variant_spec(variant: str, *, vocab: int, seq_len: int, **overrides: Any) -> ModelSpec:
-    """The preset of ``variant`` at a vocabulary and length, with single fields overridden."""
+    """Return the preset of ``variant`` for a vocabulary and length, with single fields overridden.
+
+    Raises ``UserError`` for an unknown variant.
+    """
     if variant not in VARIANTS:
         raise UserError(f"unknown model variant '{variant}'", nearest(variant, VARIANTS))
     fields = {"variant": variant, "vocab": vocab, "seq_len": seq_len, **VARIANTS[variant], **overrides}
@@ -263,7 +270,10 @@ STEP_OUTPUTS = ("z_h_next", "z_l_next", "logits", "q")
 
 
 def step_io(spec: ModelSpec) -> dict[str, tuple[str, tuple[str | int, ...]]]:
-    """Name → (dtype, shape) of one step; ``"B"`` stands for the dynamic batch axis, ``carry`` for the float type."""
+    """Return name → (dtype, shape) of a step's inputs and outputs.
+
+    ``"B"`` stands for the dynamic batch axis, ``carry`` for the float type of the carry.
+    """
     d, t, s, p = spec.hidden, spec.total_len, spec.seq_len, spec.puzzle_tokens
     table: dict[str, tuple[str, tuple[str | int, ...]]] = {"tokens": ("int32", ("B", s))}
     if p:
@@ -279,7 +289,7 @@ def step_io(spec: ModelSpec) -> dict[str, tuple[str, tuple[str | int, ...]]]:
 
 
 def block_shapes(spec: ModelSpec) -> dict[str, tuple[int, ...]]:
-    """Trainable tensors of one block by name."""
+    """Return the shapes of one block's trainable tensors by name."""
     d, f = spec.hidden, spec.inner
     if spec.mixing == "groups":
         w = spec.symbol_width
@@ -305,7 +315,10 @@ def block_shapes(spec: ModelSpec) -> dict[str, tuple[int, ...]]:
 
 
 def parameter_shapes(spec: ModelSpec) -> dict[str, tuple[int, ...]]:
-    """Trainable tensors by name; those of ``full``, ``trm`` and ``trm-mixer`` are the published checkpoints'."""
+    """Return the shapes of all trainable tensors by name.
+
+    Those of ``full``, ``trm`` and ``trm-mixer`` are the published checkpoints'.
+    """
     d, v = spec.hidden, spec.vocab
     if spec.mixing == "groups":
         return _groups_shapes(spec)
@@ -345,11 +358,12 @@ def _groups_shapes(spec: ModelSpec) -> dict[str, tuple[int, ...]]:
 
 
 def buffer_shapes(spec: ModelSpec) -> dict[str, tuple[int, ...]]:
-    """Tensors that are saved but not trained by the main optimizer (the puzzle table has its own)."""
+    """Return the shapes of tensors that are saved but not trained by the main optimizer, such as the puzzle table."""
     shapes: dict[str, tuple[int, ...]] = {}
     if spec.positions == "sinusoidal":
         shapes["embed_pos.table"] = (SINUSOIDAL_ROWS, spec.hidden)
-    else:  # the reduced variant starts from zeros, which are not saved
+    # The reduced variant starts from zeros, which are not saved.
+    else:
         shapes["H_init"] = shapes["L_init"] = (spec.hidden,)
     if spec.puzzle_dim:
         shapes["puzzle_emb.weights"] = (spec.puzzles, spec.puzzle_dim)

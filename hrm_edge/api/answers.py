@@ -16,11 +16,11 @@ from hrm_edge.tasks.puzzles import Puzzles
 from hrm_edge.tasks.samples import sample_file
 
 
-def sample_of(task: Task) -> str:
-    """Return the path of the package's own puzzles of ``task``; ``UserError`` where it has none."""
-    path = sample_file(task.name)
+def sample_puzzles(task: str) -> str:
+    """Return the path of the package's own 256 puzzles of ``task``, a CSV; ``UserError`` where it has none."""
+    path = sample_file(task)
     if path is None:
-        raise UserError(f"the package has no puzzles of {task.name}", "name a set: --data PATH")
+        raise UserError(f"the package has no puzzles of {task}", "name a set: --data PATH")
     return str(path)
 
 

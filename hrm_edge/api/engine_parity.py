@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hrm_edge.api.answers import sample_puzzles
 from hrm_edge.api.callbacks import OnMessage
 from hrm_edge.errors import GateError, UserError
 from hrm_edge.tasks import get_task
-from hrm_edge.tasks.samples import sample_file
 
 if TYPE_CHECKING:
     from hrm_edge.manifest import Manifest
@@ -21,10 +21,7 @@ def check_set(task_name: str, data: str | None) -> CheckSet:
     from hrm_edge.data.puzzles import load_puzzles
     from hrm_edge.parity import CheckSet
 
-    path = data or sample_file(task_name)
-    if path is None:
-        raise UserError(f"the package has no puzzles of {task_name}", "name a set: --data PATH")
-    puzzles = load_puzzles(path, get_task(task_name))
+    puzzles = load_puzzles(data or sample_puzzles(task_name), get_task(task_name))
     labels = puzzles.labels if puzzles.answered().all() else None
     return CheckSet(puzzles.givens, labels, puzzles.ids, str(data or "the package's own puzzles"))
 

@@ -138,10 +138,14 @@ def export(
     make: Make | None = None
     written_as: WrittenAs | None = None
     if backend == "torch-tensorrt":
-        from hrm_edge.export.torch_trt import Maker, load_torch_tensorrt
+        from hrm_edge.export.torch_trt import Maker, check_plugin, load_torch_tensorrt
         from hrm_edge.runtime.trt.device import find_gpu
+        from hrm_edge.runtime.trt.plugins import find_attention
 
         load_torch_tensorrt()  # what is missing is said before the work
+        if options.plugin:
+            check_plugin()
+            find_attention(engine.plugin if engine else None)
         find_gpu()
         maker = Maker()
         make, written_as = maker.make, maker.written

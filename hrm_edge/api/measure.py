@@ -8,7 +8,7 @@ from shlex import quote
 from typing import TYPE_CHECKING, Any
 
 from hrm_edge import zoo
-from hrm_edge.api.answers import answered_puzzles, sample_of
+from hrm_edge.api.answers import answered_puzzles, sample_puzzles
 from hrm_edge.api.callbacks import OnMessage, OnProgress
 from hrm_edge.api.engine_parity import check_first
 from hrm_edge.api.model import Model
@@ -160,7 +160,7 @@ def first_answer(
     if process_s is None or loaded_s is None:
         return None
     solver = solver_for(model, options)
-    givens = load_puzzles(options.data or sample_of(model.task), model.task, 1).givens
+    givens = load_puzzles(options.data or sample_puzzles(model.task.name), model.task, 1).givens
     began_s = process_age_s()
     solver(givens)
     done_s = process_age_s()
@@ -190,7 +190,7 @@ def bench(
     options.check()
     parity = check_first(model.session, model.manifest, options.data, on_message)
     puzzles, about = answered_puzzles(
-        options.data or sample_of(model.task), model.task, options.limit, on_message, on_progress
+        options.data or sample_puzzles(model.task.name), model.task, options.limit, on_message, on_progress
     )
     assert puzzles.labels is not None
     digest = hashlib.sha256(puzzles.givens.tobytes()).hexdigest()

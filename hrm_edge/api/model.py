@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from hrm_edge.api.callbacks import OnMessage, OnProgress, ignore, log
 from hrm_edge.manifest import Manifest
+from hrm_edge.packages import explained
 from hrm_edge.report import Model as About
 from hrm_edge.session import Session
 from hrm_edge.tasks.base import Task
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
 class Model:
     """An opened model: solve puzzles, measure accuracy and speed, export. Made by :func:`hrm_edge.load`."""
 
+    called: str
+    """The name or path that the user gave."""
     session: Session
     """Advances a batch of puzzles by one step; see :mod:`hrm_edge.session`."""
     task: Task
@@ -42,11 +45,6 @@ class Model:
     """Where the weights are from, as far as it is known."""
     threads: int | None = None
     """Threads of one step on the CPU; None: the backend's default."""
-
-    @property
-    def called(self) -> str:
-        """The name or path that the user gave."""
-        return self.about.path
 
     @property
     def backend(self) -> str:
@@ -198,9 +196,10 @@ class Model:
         files = [None if path is None else Path(path) for path in (calibration, policy, sensitivity)]
         options = ExportOptions(precision, files[0], files[1], files[2], puzzles, max_steps, plugin)
         task = self.task.name if is_published(self.folder) else None
-        exported = export(
-            self.folder, Path(out), options, backend=backend, engine=engine, task=task, on_message=on_message,
-            on_progress=on_progress,
-        )  # fmt: skip
+        with explained("Model.export"):
+            exported = export(
+                self.folder, Path(out), options, backend=backend, engine=engine, task=task, on_message=on_message,
+                on_progress=on_progress,
+            )  # fmt: skip
         exported.check()
         return exported

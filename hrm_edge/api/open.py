@@ -63,7 +63,7 @@ def load(
     if is_checkpoint(path) or is_published(path):
         if backend is not None:
             raise UserError(f"--backend: {path} is a checkpoint, which torch runs", "leave it out, or export the model")
-        return _checkpoint(path, threads, task, on_message)
+        return _checkpoint(path, name, threads, task, on_message)
     raise unknown_model(name)
 
 
@@ -171,10 +171,10 @@ def _artifact(
         gate_passed=manifest.gate.passed,
     )
     origin = manifest.provenance.get("checkpoint") or {}
-    return Model(session, get_task(manifest.task), about, path, manifest, origin, threads)
+    return Model(called, session, get_task(manifest.task), about, path, manifest, origin, threads)
 
 
-def _checkpoint(path: Path, threads: int | None, task: str | None, on_message: OnMessage) -> Model:
+def _checkpoint(path: Path, called: str, threads: int | None, task: str | None, on_message: OnMessage) -> Model:
     if threads is not None:
         raise UserError(f"--threads: {path} is a checkpoint, which torch runs", "leave it out, or export the model")
     with _torch_for(f"{path} is a checkpoint, which"):
@@ -194,7 +194,7 @@ def _checkpoint(path: Path, threads: int | None, task: str | None, on_message: O
         sha256=None,
         gate_passed=None,
     )
-    return Model(session, get_task(origin["task"]), about, Path(origin["path"]), None, origin, threads)
+    return Model(called, session, get_task(origin["task"]), about, Path(origin["path"]), None, origin, threads)
 
 
 @contextlib.contextmanager

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hrm_edge.errors import UserError
+from hrm_edge.packages import explained
 
 if TYPE_CHECKING:
     from hrm_edge.training.loggers import Line
@@ -41,7 +42,8 @@ def train(
     keys = read_keys(str(recipe), list(changes), None if data is None else str(data))
     if keys.task == "digits":
         raise UserError(f"{recipe} trains the digit network", f"run it by: hrm-edge train {recipe}")
-    from hrm_edge.training.loop import start
+    with explained("hrm_edge.train"):
+        from hrm_edge.training.loop import start
 
     run = Path("runs") / keys.path.stem if out is None else Path(out)
     trainer = start(check_recipe(keys), run, resume=resume, wandb=wandb, load=load_initial)

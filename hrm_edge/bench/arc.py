@@ -57,7 +57,7 @@ def evaluate_arc(
 
 
 def _check_table(solver: Solver, questions: Questions, path: str) -> None:
-    """Refuse data that has not as many identifiers as the model's puzzle table has rows: a row stands for one task."""
+    """Refuse data that has not as many identifiers as the model's puzzle table has rows: a row means one task."""
     spec = solver.session.spec
     if spec.puzzle_dim and spec.puzzles != questions.table:
         raise UserError(

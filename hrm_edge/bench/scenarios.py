@@ -125,6 +125,7 @@ class _Log:
         return now
 
     def measured(self, ended: float, pace: Pace | None = None) -> Measured:
+        """Return the scenario's figures for a window that ended at ``ended``."""
         return Measured(
             joined(self.first), self.latency_s, self.answered_at_s, self.verified, self.stage_s, self.timed,
             self.began, ended, pace,

@@ -36,23 +36,29 @@ class TimedSession:
 
     @property
     def spec(self) -> ModelSpec:
+        """Specification of the wrapped session's model."""
         return self.session.spec
 
     @property
     def backend(self) -> str:
+        """Name of the wrapped session's backend."""
         return self.session.backend
 
     @property
     def max_batch(self) -> int:
+        """Largest batch of the wrapped session."""
         return self.session.max_batch
 
     def initial_carry(self, batch: int) -> Carry:
+        """Return the wrapped session's initial carry."""
         return self.session.initial_carry(batch)
 
     def gather(self, carry: Carry, rows: NDArray[np.int64]) -> Carry:
+        """Rearrange a carry in the wrapped session; see :class:`Session`."""
         return self.session.gather(carry, rows)
 
     def step(self, tokens: NDArray[np.uint8], puzzle_ids: NDArray[np.int32], carry: Carry) -> AnyStepResult:
+        """Run and time one step of the wrapped session; see :class:`Session`."""
         started = time.monotonic()
         result = self.session.step(tokens, puzzle_ids, carry)
         self.step_s.append(time.monotonic() - started)

@@ -39,6 +39,9 @@ class Size(click.ParamType):
     help="0 (V4L2), csi:0, an rtsp:// or http:// URL, a video, a picture, a folder of pictures, or browser.  "
     "[default: the first V4L2 camera; with --web and none, browser]",
 )
+@click.option(
+    "--wait", is_flag=True, help="Start without the camera or URL where it is not there yet, and wait for it."
+)
 @click.option("--web", metavar="[HOST:]PORT", help="Show a web page instead of a window; without HOST, here only.")
 @click.option(
     "--model",
@@ -53,7 +56,7 @@ class Size(click.ParamType):
 @click.option("--cert", type=click.Path(path_type=Path), help="Certificate (PEM): the page over https.")
 @click.option("--key", type=click.Path(path_type=Path), help="Its private key (PEM).")
 def demo(
-    camera: str | None, web: str | None, model: str | None, views: int, backend: Backend | None,
+    camera: str | None, wait: bool, web: str | None, model: str | None, views: int, backend: Backend | None,
     threads: int | None, size: tuple[int, int], cert: Path | None, key: Path | None,
 ) -> None:  # fmt: skip
     """Show a Sudoku to a camera and watch the model solve it; the answer is drawn into the picture.
@@ -90,7 +93,7 @@ def demo(
     show = _build(opened, name, _source(camera, web), size, views)
     try:
         if show.camera is not None:
-            show.camera.start()
+            show.camera.start(wait=wait)
         if web is None:
             run_window(show)
         else:

@@ -22,7 +22,7 @@ ENGINE_FLAGS = {  # parameter → the backends that take it
     "opt_batch": {"tensorrt", "torch-tensorrt"},
     "workspace": {"tensorrt", "torch-tensorrt"},
     "optimization_level": {"tensorrt", "torch-tensorrt"},
-    "plugin_library": {"tensorrt"},
+    "plugin_library": {"tensorrt", "torch-tensorrt"},
     "no_cache": {"tensorrt", "torch-tensorrt"},
     "module": {"torch-tensorrt"},
 }

@@ -224,14 +224,14 @@ def _as_user_error(error: Exception) -> UserError | None:
     import errno
 
     from hrm_edge.files import os_error
-    from hrm_edge.packages import EXTRAS, failed_import, unusable
+    from hrm_edge.packages import failed_import, missing_extra, unusable
 
     if isinstance(error, OSError) and (error.filename is not None or error.errno in (errno.ENOSPC, errno.EDQUOT)):
         return os_error(error, error.filename if error.filename is not None else "output")
     if isinstance(error, ModuleNotFoundError):
-        package = (error.name or "").partition(".")[0]
-        if package in EXTRAS:
-            return UserError(f"this command needs {package}", f"pip install 'hrm-edge[{EXTRAS[package]}]'")
+        lack = missing_extra(error, "this command")
+        if lack is not None:
+            return lack
     module = failed_import(error)
     if module is not None:
         return unusable(module, error)

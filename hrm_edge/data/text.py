@@ -84,7 +84,10 @@ def _refuse_binary(name: str, head: bytes) -> None:
     other = next((what for start, what in _OTHER_FILES.items() if head.startswith(start)), None)
     if other or any(byte < 9 or 13 < byte < 27 for byte in head):  # tab to return, and escape, occur in texts
         what = f"it looks like {other}" if other else "it has control characters"
-        raise UserError(f"{name} is not text: {what}", "give puzzles as a text or CSV file (.gz is fine)")
+        hint = "give puzzles as a text or CSV file (.gz is fine)"
+        if "picture" in what:  # from standard input, or where only texts are read
+            hint += ", and a picture by the name of its file: hrm-edge solve photo.jpg"
+        raise UserError(f"{name} is not text: {what}", hint)
 
 
 def _as_latin(error: UnicodeError) -> tuple[str, int]:

@@ -67,6 +67,16 @@ def bind(address: Address) -> socket.socket:
     return found
 
 
+def own_address() -> str:
+    """Return the address at which other machines reach this one: that of its default route, or its name without one."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect(("192.0.2.1", 9))  # of no machine (RFC 5737); nothing is sent, the route is looked up
+        except OSError:
+            return socket.gethostname()
+        return str(probe.getsockname()[0])
+
+
 def check_tls(certificate: Path, key: Path) -> None:
     """Raise ``UserError`` unless the pair serves for https, which phones want before they give a page their camera."""
     try:
@@ -114,7 +124,7 @@ class Server:
     @property
     def url(self) -> str:
         """Address to open, with the token if one is needed."""
-        host = self._host if self._host not in ("0.0.0.0", "::") else socket.gethostname()
+        host = self._host if self._host not in ("0.0.0.0", "::") else own_address()
         host = f"[{host}]" if ":" in host else host
         return f"{self._scheme}://{host}:{self.port}/" + (f"?token={self.token}" if self.token else "")
 

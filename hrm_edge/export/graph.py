@@ -23,7 +23,7 @@ from hrm_edge.model.layers import LEAST_PEAK
 from hrm_edge.plugin.contract import NAME as PLUGIN
 from hrm_edge.plugin.contract import NAMESPACE
 from hrm_edge.quant.calibrate import quantize_weight
-from hrm_edge.spec import HEAD_VIEWS, HIDDEN_SCORE, SINUSOIDAL_ROWS, ModelSpec, cell_ids, rotary_rows, step_io
+from hrm_edge.spec import SINUSOIDAL_ROWS, ModelSpec, cell_ids, rotary_rows, step_io
 
 OPSET = 18  # LayerNormalization is native, and TensorRT 10.3 (JetPack 6.2) reads all of it
 IR_VERSION = 9
@@ -182,7 +182,7 @@ class StepGraph:
         q, k, v = self._rotated_heads(x, name) if spec.positions == "rope" else self._plain_heads(x, name)
         scores = self.op("MatMul", q, self.op("Transpose", k, perm=[0, 1, 3, 2]))
         if spec.grid_heads:
-            scores = self.op("Add", scores, self.float_constant("head_mask", self._head_mask()))
+            scores = self.op("Add", scores, self.float_constant("head_mask", plugin_node.head_mask(spec)))
         out = self.op("MatMul", self.op("Softmax", scores, axis=-1), v)
         out = self.op("Transpose", out, perm=[0, 2, 1, 3])
         return self.linear(self.op("Reshape", out, self.shape(-1, spec.total_len, spec.hidden)), f"{name}.o_proj")
@@ -300,15 +300,6 @@ class StepGraph:
         for name, ids in cell_ids(self.spec.grid).items():
             total += self.weights[f"embed_{name}.embedding_weight"][ids]
         return total
-
-    def _head_mask(self) -> NDArray[np.float32]:
-        """Return the name of the mask that is added to the attention scores [H, T, T]."""
-        assert self.spec.grid is not None
-        ids = {name: np.array(numbers) for name, numbers in cell_ids(self.spec.grid).items()}
-        everything = np.ones((self.spec.seq_len, self.spec.seq_len), bool)
-        seen = [everything if name is None else ids[name][:, None] == ids[name] for name in HEAD_VIEWS]
-        mask = np.where(np.stack(seen), 0, HIDDEN_SCORE).astype(np.float32)
-        return np.tile(mask, (self.spec.heads // len(HEAD_VIEWS), 1, 1))
 
     def heads(self, z_h: str, z_l: str) -> None:
         spec = self.spec

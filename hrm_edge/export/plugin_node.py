@@ -18,16 +18,15 @@ from onnx import TensorProto, helper, numpy_helper
 
 from hrm_edge.errors import UserError
 from hrm_edge.plugin.contract import HEAD_DIMS, MAX_LENGTH, NAME, NAMESPACE, VERSION
-from hrm_edge.spec import ModelSpec
+from hrm_edge.spec import HEAD_VIEWS, HIDDEN_SCORE, ModelSpec, cell_ids
 
 
 def check_spec(spec: ModelSpec) -> None:
     """Raise ``UserError`` where the plugin has no kernel for the model's attention."""
     hint = "export without --plugin"
     if spec.mixing != "attention":
-        raise UserError("--plugin: the model mixes positions by an MLP, it has no attention", hint)
-    if spec.grid_heads:
-        raise UserError("--plugin: the model's heads see parts of the board, the kernels have no mask", hint)
+        how = "an MLP" if spec.mixing == "mlp" else "sums over rows, columns and boxes"
+        raise UserError(f"--plugin: the model mixes positions by {how}, it has no attention", hint)
     if spec.head_dim not in HEAD_DIMS:
         raise UserError(f"--plugin: the model's head size is {spec.head_dim}, the kernels have {HEAD_DIMS}", hint)
     if spec.total_len > MAX_LENGTH:
@@ -36,7 +35,18 @@ def check_spec(spec: ModelSpec) -> None:
 
 def attributes(spec: ModelSpec) -> dict[str, Any]:
     """Return the node's attributes; TensorRT's parser reads the last two to find the plugin."""
-    return {"heads": spec.heads, "plugin_version": VERSION, "plugin_namespace": NAMESPACE}
+    grid = {"grid": list(spec.grid)} if spec.grid_heads and spec.grid else {}
+    return {"heads": spec.heads, **grid, "plugin_version": VERSION, "plugin_namespace": NAMESPACE}
+
+
+def head_mask(spec: ModelSpec) -> NDArray[np.float32]:
+    """Return what is added to the attention scores [H, T, T] of a model whose heads see parts of the board."""
+    assert spec.grid is not None
+    ids = {name: np.array(numbers) for name, numbers in cell_ids(spec.grid).items()}
+    everything = np.ones((spec.seq_len, spec.seq_len), bool)
+    seen = [everything if name is None else ids[name][:, None] == ids[name] for name in HEAD_VIEWS]
+    mask = np.where(np.stack(seen), 0, HIDDEN_SCORE).astype(np.float32)
+    return np.tile(mask, (spec.heads // len(HEAD_VIEWS), 1, 1))
 
 
 def rope_halves(spec: ModelSpec) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
@@ -72,7 +82,12 @@ def attention_function(spec: ModelSpec, opset: int, half: bool) -> onnx.Function
         helper.make_node("Transpose", [k], ["k_heads"], perm=[0, 2, 3, 1]),
         helper.make_node("Transpose", ["v"], ["v_heads"], perm=[0, 2, 1, 3]),
         helper.make_node("MatMul", ["q_heads", "k_heads"], ["scores"]),
-        helper.make_node("Softmax", ["scores"], ["weights"], axis=-1),
+    ]
+    if spec.grid_heads:
+        nodes.append(_constant("head_mask", head_mask(spec).astype(real)))
+        nodes.append(helper.make_node("Add", ["scores", "head_mask"], ["seen_scores"]))
+    nodes += [
+        helper.make_node("Softmax", ["seen_scores" if spec.grid_heads else "scores"], ["weights"], axis=-1),
         helper.make_node("MatMul", ["weights", "v_heads"], ["mixed"]),
         helper.make_node("Transpose", ["mixed"], ["by_position"], perm=[0, 2, 1, 3]),
         helper.make_node("Reshape", ["by_position", "flat_shape"], ["out"]),

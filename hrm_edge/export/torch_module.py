@@ -45,6 +45,7 @@ from hrm_edge.runtime.trt.identity import (
     refuse,
     verify_module,
 )
+from hrm_edge.runtime.trt.plugins import find_attention, load_attention
 from hrm_edge.session import StepResult
 
 Run = Callable[..., tuple[Tensor, Tensor, Tensor, Tensor]]
@@ -237,6 +238,8 @@ def open_module(folder: Path, manifest: Manifest) -> ModuleSession:
     if not torch.cuda.is_available():
         raise UserError(f"torch {torch.__version__} has no CUDA, and {MODULE_FILE} runs on a GPU", INSTALL)
     state = read_state(folder / STATE_FILE, manifest.spec, carry_type(manifest))
+    if engine.identity.plugin:
+        load_attention(find_api(engine.identity.runtime), find_attention(), expected=engine.identity.plugin)
     session = ModuleSession(load(data), manifest, state, torch.device("cuda"), engine.identity.options.batch.max)
     session.opened = Opened(folder, folder, engine, gpu.name)
     return session

@@ -26,8 +26,12 @@ from torch import Tensor, nn
 from hrm_edge.errors import UserError
 from hrm_edge.model.hrm import HRM
 from hrm_edge.model.layers import Linear, row_peaks
+from hrm_edge.ops.attention import attention_path
+from hrm_edge.ops.torch_tensorrt import register, ways
 from hrm_edge.quant.observers import INT8_MAX
+from hrm_edge.runtime.trt.api import find_api
 from hrm_edge.runtime.trt.identity import BatchRange, Options
+from hrm_edge.runtime.trt.plugins import load_attention
 from hrm_edge.runtime.trt.worker import MIB, Request, out_of_memory, says_memory
 from hrm_edge.spec import STEP_INPUTS, ModelSpec, step_io
 
@@ -142,6 +146,15 @@ def load_torch_tensorrt() -> Any:
     except (ImportError, OSError, RuntimeError) as error:
         raise UserError(f"Torch-TensorRT does not import: {error}", INSTALL) from error
     return module
+
+
+def check_plugin() -> None:
+    """Raise ``UserError`` where Torch-TensorRT's TensorRT cannot take the attention as a plugin."""
+    reason = ways()["plugin"]
+    if reason is not None:
+        raise UserError(
+            f"--plugin: {reason}", "leave --plugin out: the attention is then made of TensorRT's own layers"
+        )
 
 
 def installed(module: Any) -> dict[str, str]:
@@ -283,7 +296,13 @@ class Maker:
         begun = time.monotonic()
         on_message("converting with Torch-TensorRT")
         step, options = step_module(self.model, self.scales, request.options.precision == "fp16"), request.options
-        whole = convert(step, options) if request.module is None else convert_and_save(step, options, request.module)
+        if request.plugin is not None:
+            load_attention(find_api(request.runtime), request.plugin)
+            register("plugin")
+        with attention_path("unfused" if request.plugin is None else "fused"):  # then one node, which is the plugin
+            whole = (
+                convert(step, options) if request.module is None else convert_and_save(step, options, request.module)
+            )
         request.plan.write_bytes(whole)
         return {
             "seconds": round(time.monotonic() - begun, 3),

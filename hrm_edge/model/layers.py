@@ -108,11 +108,12 @@ class Attention(nn.Module):
     def __init__(self, spec: ModelSpec) -> None:
         super().__init__()
         self.heads = spec.heads
+        self.grid = spec.grid if spec.grid_heads and spec.grid else ()
         self.qkv_proj = Linear(spec.hidden, 3 * spec.hidden, spec.bias)
         self.o_proj = Linear(spec.hidden, spec.hidden, spec.bias)
 
     def forward(self, x: Tensor, rope: Rope | None, mask: Tensor | None) -> Tensor:
-        return self.o_proj(packed_attention(self.qkv_proj(x), self.heads, rope, mask))
+        return self.o_proj(packed_attention(self.qkv_proj(x), self.heads, rope, mask, self.grid))
 
 
 class SwiGLU(nn.Module):

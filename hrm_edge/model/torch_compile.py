@@ -29,6 +29,8 @@ def compile_step(model: HRM, batch: int, dtype: torch.dtype) -> str:
         for level in levels:
             del level.__dict__["enter"]
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+        if lines and lines[0].endswith(" raised:"):  # "backend='inductor' raised:", then what was raised
+            del lines[0]
         return f"torch.compile does not work here: {lines[0] if lines else type(error).__name__}"
     return ""
 

@@ -9,6 +9,7 @@ A device needs neither Triton nor this module.
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import re
 import sys
@@ -22,7 +23,11 @@ from hrm_edge.files import atomic_folder, sha256
 from hrm_edge.ops.tuning import BASE_SM, SMS, Config, read_table
 from hrm_edge.plugin.contract import ABI, DTYPES, HEAD_DIMS
 
-PARAMETERS = ("qkv", "cos", "sin", "length", "heads", "rope_stride", "out", "global_scratch", "profile_scratch")
+BOARD = ("rows", "columns", "box_rows", "box_columns")
+PARAMETERS = (
+    *("qkv", "cos", "sin", "length", "heads", "rope_stride", *BOARD, "out"),
+    *("global_scratch", "profile_scratch"),
+)
 SYMBOL = "attention_kernel"
 # PTX is translated by the driver, and JetPack 6.2's is CUDA 12.6 (PTX 8.5): the oldest that Triton's code needs
 PTX_VERSION = 80
@@ -37,10 +42,12 @@ class Variant:
     head_dim: int
     rope: bool
     config: Config
+    grid: bool = False
 
     @property
     def name(self) -> str:
-        return f"{_TRITON_TYPES[self.dtype]}_d{self.head_dim}_{'rope' if self.rope else 'plain'}_{self.config.name}"
+        kind = ("rope" if self.rope else "plain") + ("_grid" if self.grid else "")
+        return f"{_TRITON_TYPES[self.dtype]}_d{self.head_dim}_{kind}_{self.config.name}"
 
 
 def compile_variant(sm: int, variant: Variant, drop: tuple[str, ...] = ()) -> Any:
@@ -58,16 +65,24 @@ def compile_variant(sm: int, variant: Variant, drop: tuple[str, ...] = ()) -> An
     from hrm_edge.ops.kernel import attention_kernel
 
     element = f"*{_TRITON_TYPES[variant.dtype]}"
-    types = (element, "*fp32", "*fp32", "i32", "i32", "i32", element)
+    types = (element, "*fp32", "*fp32", *["i32"] * (3 + len(BOARD)), element)
     signature = dict(zip(PARAMETERS, types, strict=False))
     config = variant.config
-    sizes = {"D": variant.head_dim, "ROPE": variant.rope, "BLOCK_M": config.block_m, "BLOCK_N": config.block_n}
+    sizes = {
+        "D": variant.head_dim,
+        "ROPE": variant.rope,
+        "GRID": variant.grid,
+        "BLOCK_M": config.block_m,
+        "BLOCK_N": config.block_n,
+    }
     constants = {**dict.fromkeys(drop), **sizes}
     source = ASTSource(
         fn=attention_kernel,
         signature={**signature, **dict.fromkeys(constants, "constexpr")},
         constexprs=constants,
-        attrs={(index,): [["tt.divisibility", 16]] for index in (0, 1, 2, 6)},  # the plugins check the pointers
+        attrs={
+            (index,): [["tt.divisibility", 16]] for index in (0, 1, 2, types.index(element, 1))
+        },  # the plugins check the pointers
     )
     options = {"num_warps": config.warps, "num_stages": config.stages}
     if sm == BASE_SM:
@@ -99,7 +114,8 @@ def variants(sm: int, dtypes: tuple[str, ...], head_dims: tuple[int, ...]) -> li
     for row in table.get(sm, table[BASE_SM]).rows:
         limits = {"max_length": row.max_length, "max_sequences": row.max_sequences}
         for dtype, head_dim in sorted(case for case in open_cases if row.serves(*case)):
-            found += [(Variant(dtype, head_dim, rope, row.config), limits) for rope in (True, False)]
+            kinds = itertools.product((True, False), (True, False))
+            found += [(Variant(dtype, head_dim, rope, row.config, grid), limits) for rope, grid in kinds]
             if not any(limits.values()):
                 open_cases.remove((dtype, head_dim))  # no later row is reached
     return found
@@ -126,6 +142,7 @@ def build(out: Path, sms: tuple[int, ...], dtypes: tuple[str, ...], head_dims: t
                         "dtype": variant.dtype,
                         "head_dim": variant.head_dim,
                         "rope": variant.rope,
+                        "grid": variant.grid,
                         **limits,
                         "block_m": variant.config.block_m,
                         "threads": 32 * kernel.metadata.num_warps,
@@ -147,7 +164,8 @@ def render_inc(document: dict[str, Any]) -> str:
     lines = [f'HRM_META({document["abi"]}, "{document["version"]}", {document["base"]})']
     lines += [f'HRM_BLOB({index}, "{name}")' for index, name in enumerate(files)]
     for row in document["kernels"]:
-        values = [files.index(row["file"]), row["sm"], DTYPES.index(row["dtype"]), row["head_dim"], int(row["rope"])]
+        values = [files.index(row["file"]), row["sm"], DTYPES.index(row["dtype"]), row["head_dim"]]
+        values += [int(row["rope"]), int(row["grid"])]
         values += [row["max_length"] or 0, row["max_sequences"] or 0, row["block_m"], row["threads"], row["shared"]]
         lines.append(f"HRM_KERNEL({', '.join(map(str, values))})")
     return "\n".join(lines) + "\n"

@@ -8,12 +8,13 @@ from __future__ import annotations
 import contextlib
 import functools
 import importlib.util
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Literal
 
 import torch
 from torch import Tensor
 
+from hrm_edge.errors import UserError
 from hrm_edge.ops.fused import fused_attention
 from hrm_edge.ops.reference import Rope, rope_tables, unfused_attention
 from hrm_edge.ops.tuning import read_table
@@ -62,15 +63,26 @@ def fused_is_chosen(qkv: Tensor, heads: int) -> bool:
     )
 
 
-def packed_attention(qkv: Tensor, heads: int, rope: Rope | None, mask: Tensor | None = None) -> Tensor:
+def packed_attention(
+    qkv: Tensor, heads: int, rope: Rope | None, mask: Tensor | None = None, grid: Sequence[int] = ()
+) -> Tensor:
     """softmax(Q K^T / sqrt(Dh) + mask) V over all positions; mask [H, T, T] in any float type or None.
+
+    grid is the board (``ModelSpec.grid``) whose rows, columns and boxes ``mask`` leaves to the heads, in turn; empty
+    where it is another mask, which only torch's own kernels take.
 
     qkv [B, T, 3*H*Dh] holds all heads' Q, then all K, then all V; rope is (cos, sin) [T, Dh], as ``rope_tables``
     makes them, or None. Returns [B, T, H*Dh] in qkv's dtype.
     """
-    if mask is not None or not fused_is_chosen(qkv, heads):  # the fused kernel has no mask
+    blocks = mask is None or bool(grid)
+    if _path == "fused" and not blocks:
+        raise UserError(
+            "the fused attention has blocks for the rows, columns and boxes of a board, not for this mask",
+            "give packed_attention the board as `grid`, or use attention_path('unfused')",
+        )
+    if not blocks or not fused_is_chosen(qkv, heads):
         return unfused_attention(qkv, heads, rope, mask)
     if rope is None:
-        return fused_attention(qkv, heads, None, None)
+        return fused_attention(qkv, heads, None, None, grid)
     cos, sin = (table[:, : table.shape[1] // 2].float() for table in rope)  # the halves are equal; a view, no copy
-    return fused_attention(qkv, heads, cos, sin)
+    return fused_attention(qkv, heads, cos, sin, grid)

@@ -7,24 +7,24 @@ Axes: B batch, S positions, H heads, Dh head size.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from hrm_edge.errors import UserError
-from hrm_edge.ops.reference import reference_attention, unfused_attention
+from hrm_edge.ops.reference import grid_mask, reference_attention, unfused_attention
 from hrm_edge.ops.tuning import Config, choose
-from hrm_edge.plugin.contract import DTYPES, HEAD_DIMS, LEAST_SM, MAX_LENGTH
+from hrm_edge.plugin.contract import DTYPES, HEAD_DIMS, LEAST_SM, MAX_LENGTH, grid_problem
 
-SCHEMA = "(Tensor qkv, int heads, Tensor? cos, Tensor? sin) -> Tensor"
+SCHEMA = "(Tensor qkv, int heads, Tensor? cos, Tensor? sin, int[] grid=[]) -> Tensor"
 HINT = "use hrm_edge.ops.attention.packed_attention, which takes torch's own kernels there"
 
 _interpret: Config | None = None
 
 
-def check_inputs(qkv: Tensor, heads: int, cos: Tensor | None, sin: Tensor | None) -> None:
+def check_inputs(qkv: Tensor, heads: int, cos: Tensor | None, sin: Tensor | None, grid: Sequence[int] = ()) -> None:
     """Raise ``UserError`` unless the operator computes this call; float64 is served on a CPU only."""
     name = str(qkv.dtype).removeprefix("torch.")
     if name not in DTYPES and not (name == "float64" and qkv.device.type == "cpu"):
@@ -38,6 +38,8 @@ def check_inputs(qkv: Tensor, heads: int, cos: Tensor | None, sin: Tensor | None
         raise UserError(f"fused_attention: head size {head_dim}, the kernel has {HEAD_DIMS}", HINT)
     if not 1 <= qkv.shape[1] <= MAX_LENGTH:
         raise UserError(f"fused_attention: {qkv.shape[1]} positions, the kernel takes 1 to {MAX_LENGTH}", HINT)
+    if grid and (problem := grid_problem(grid, heads, qkv.shape[1])):
+        raise UserError(f"fused_attention: {problem}", HINT)
     if (cos is None) != (sin is None):
         raise UserError("fused_attention: cos without sin", "give both or neither")
     for table in (cos, sin):
@@ -56,20 +58,25 @@ def check_inputs(qkv: Tensor, heads: int, cos: Tensor | None, sin: Tensor | None
 
 
 @torch.library.custom_op("hrm_edge::fused_attention", mutates_args=(), device_types="cpu", schema=SCHEMA)
-def fused_attention(qkv: Tensor, heads: int, cos: Tensor | None, sin: Tensor | None) -> Tensor:
+def fused_attention(
+    qkv: Tensor, heads: int, cos: Tensor | None, sin: Tensor | None, grid: Sequence[int] = ()
+) -> Tensor:
     """softmax(Q K^T / sqrt(Dh)) V of packed qkv [B, S, 3*H*Dh] → [B, S, H*Dh] in qkv's dtype.
 
     cos, sin: float32 [S, Dh/2] of the rotary embedding in the "rotate half" layout, or both None. Float16, bfloat16
     and float32 with float32 accumulation; Dh 32 or 64; S up to 1,024. Differentiable once in qkv.
+
+    grid: rows, columns, rows of a box, columns of a box (``ModelSpec.grid``) of a board whose cells are the positions;
+    the heads then see, in turn, the row, the column, the box of a cell, and all cells. Empty: all see all.
     """
-    check_inputs(qkv, heads, cos, sin)
+    check_inputs(qkv, heads, cos, sin, grid)
     rope = None if cos is None or sin is None else (cos, sin)
     if _interpret is None:
-        return reference_attention(qkv, heads, rope).contiguous()
+        return reference_attention(qkv, heads, rope, grid).contiguous()
     from hrm_edge.ops.interpret import run_interpreted
 
     out = _output(qkv)
-    run_interpreted(qkv.contiguous(), heads, rope, out, _interpret)
+    run_interpreted(qkv.contiguous(), heads, rope, out, _interpret, grid)
     return out
 
 
@@ -78,8 +85,8 @@ def _output(qkv: Tensor) -> Tensor:
 
 
 @fused_attention.register_kernel("cuda")
-def _on_gpu(qkv: Tensor, heads: int, cos: Tensor | None, sin: Tensor | None) -> Tensor:
-    check_inputs(qkv, heads, cos, sin)
+def _on_gpu(qkv: Tensor, heads: int, cos: Tensor | None, sin: Tensor | None, grid: Sequence[int] = ()) -> Tensor:
+    check_inputs(qkv, heads, cos, sin, grid)
     try:
         from hrm_edge.ops.kernel import attention_kernel, launch
     except ImportError as error:
@@ -95,29 +102,30 @@ def _on_gpu(qkv: Tensor, heads: int, cos: Tensor | None, sin: Tensor | None) -> 
     if batch:
         with torch.cuda.device(qkv.device):
             rope = None if cos is None or sin is None else (cos, sin)
-            launch(attention_kernel, qkv.contiguous(), heads, rope, out, config)
+            launch(attention_kernel, qkv.contiguous(), heads, rope, out, config, grid)
     return out
 
 
 @fused_attention.register_fake
-def _shapes(qkv: Tensor, heads: int, cos: Tensor | None, sin: Tensor | None) -> Tensor:
-    check_inputs(qkv, heads, cos, sin)
+def _shapes(qkv: Tensor, heads: int, cos: Tensor | None, sin: Tensor | None, grid: Sequence[int] = ()) -> Tensor:
+    check_inputs(qkv, heads, cos, sin, grid)
     return _output(qkv)
 
 
 def _save(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-    qkv, ctx.heads, cos, sin = inputs
+    qkv, ctx.heads, cos, sin, ctx.grid = inputs
     ctx.save_for_backward(qkv, cos, sin)
 
 
-def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None]:
+def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None, None]:
     """Recompute by torch's own kernels, which keep no S x S matrix on a GPU, and differentiate those."""
     qkv, cos, sin = ctx.saved_tensors
     rope = None if cos is None else (torch.cat([cos, cos], -1), torch.cat([sin, sin], -1))
+    mask = grid_mask(ctx.grid, ctx.heads).to(qkv.device) if ctx.grid else None
     with torch.enable_grad():
         again = qkv.detach().requires_grad_()
-        (found,) = torch.autograd.grad(unfused_attention(again, ctx.heads, rope), again, grad)
-    return found, None, None, None
+        (found,) = torch.autograd.grad(unfused_attention(again, ctx.heads, rope, mask), again, grad)
+    return found, None, None, None, None
 
 
 fused_attention.register_autograd(_backward, setup_context=_save)

@@ -9,7 +9,7 @@ GPU computes it.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -73,7 +73,14 @@ def _bfloat16_of_a_gpu() -> Iterator[None]:
         builder.cast_impl, builder.create_fp_to_fp, builder.create_dot = old
 
 
-def run_interpreted(qkv: Tensor, heads: int, rope: tuple[Tensor, Tensor] | None, out: Tensor, config: Config) -> None:
+def run_interpreted(
+    qkv: Tensor,
+    heads: int,
+    rope: tuple[Tensor, Tensor] | None,
+    out: Tensor,
+    config: Config,
+    grid: Sequence[int] = (),
+) -> None:
     """Run the kernel on dense CPU tensors; slow (a second for a thousand positions), meant for tests."""
     kernel = interpreter.InterpretedFunction(attention_kernel.fn)
     with (
@@ -81,4 +88,4 @@ def run_interpreted(qkv: Tensor, heads: int, rope: tuple[Tensor, Tensor] | None,
         _bfloat16_of_a_gpu(),
         np.errstate(all="ignore"),
     ):  # -inf minus -inf of masked rows is never stored
-        launch(kernel, qkv, heads, rope, out, config)
+        launch(kernel, qkv, heads, rope, out, config, grid)

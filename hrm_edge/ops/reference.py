@@ -5,9 +5,13 @@ Axes: B batch, T positions, H heads, Dh head size.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from hrm_edge.plugin.contract import VIEWS, view_blocks
 
 Rope = tuple[Tensor, Tensor]
 
@@ -57,10 +61,21 @@ def unfused_attention(qkv: Tensor, heads: int, rope: Rope | None, mask: Tensor |
     return _merge(F.scaled_dot_product_attention(q, k, v, None if mask is None else mask.to(qkv.dtype)))
 
 
-def reference_attention(qkv: Tensor, heads: int, rope: Rope | None) -> Tensor:
+def grid_mask(grid: Sequence[int], heads: int) -> Tensor:
+    """Return what is added to the scores [H, T, T] of a board: 0 where a head sees the cell, else minus infinity."""
+    rows, columns = grid[:2]
+    row, column = torch.arange(rows * columns) // columns, torch.arange(rows * columns) % columns
+    masks = []
+    for height, width in view_blocks(grid):
+        block = row // height * columns + column // width
+        masks.append(torch.where(block[:, None] == block, 0.0, float("-inf")))
+    return torch.stack(masks).repeat(heads // VIEWS, 1, 1)
+
+
+def reference_attention(qkv: Tensor, heads: int, rope: Rope | None, grid: Sequence[int] = ()) -> Tensor:
     """The same with float32 inside (float64 for float64) and rounded where the kernel rounds: rotated Q and K, result.
 
-    rope is (cos, sin) [T, Dh/2], one column per pair of dimensions.
+    rope is (cos, sin) [T, Dh/2], one column per pair of dimensions. grid is the board that the heads see parts of.
     """
     wide = torch.promote_types(qkv.dtype, torch.float32)
     q, k, v = (x.to(wide) for x in _split(qkv, heads))
@@ -68,4 +83,6 @@ def reference_attention(qkv: Tensor, heads: int, rope: Rope | None) -> Tensor:
         cos, sin = (torch.cat([table, table], dim=-1).to(wide) for table in rope)
         q, k = (_rotate(x, cos, sin).to(qkv.dtype).to(wide) for x in (q, k))
     scores = (q @ k.transpose(-1, -2)) * q.shape[-1] ** -0.5
+    if grid:
+        scores = scores + grid_mask(grid, heads).to(scores)
     return _merge(scores.softmax(-1) @ v).to(qkv.dtype)

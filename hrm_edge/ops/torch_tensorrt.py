@@ -20,11 +20,10 @@ import numpy as np
 import torch
 
 from hrm_edge.errors import UserError
-from hrm_edge.ops.aot import SYMBOL, Variant, compile_variant
+from hrm_edge.ops.aot import BOARD, SYMBOL, Variant, compile_variant
 from hrm_edge.ops.fused import fused_attention
-from hrm_edge.ops.kernel import grid
 from hrm_edge.ops.tuning import choose
-from hrm_edge.plugin.contract import NAME, NAMESPACE, VERSION
+from hrm_edge.plugin.contract import NAME, NAMESPACE, NO_GRID, VERSION
 
 MANY = 1 << 20  # sequences of a batch that is not known when the engine is built
 QUICK = {True: "fused_attention_rope", False: "fused_attention_plain"}  # with cos and sin, without
@@ -38,18 +37,25 @@ def ways() -> dict[str, str | None]:
     except (ImportError, OSError, RuntimeError) as error:
         return dict.fromkeys(("plugin", "quick"), f"Torch-TensorRT does not import: {error}")
     found: dict[str, str | None] = {"plugin": None, "quick": None}
-    if not hasattr(trt, "IPluginV3"):
-        found["plugin"] = f"TensorRT {trt.__version__} has no IPluginV3"
+    if not hasattr(getattr(trt, "INetworkDefinition", None), "add_plugin_v3"):
+        rtx = vars(trt).get("_package_name") == "tensorrt_rtx"
+        found["plugin"] = f"{'TensorRT-RTX takes no plugins' if rtx else 'it has no IPluginV3'} ({trt.__version__})"
     if not hasattr(trt, "QuickPluginCreationRequest"):
-        found["quick"] = f"TensorRT {trt.__version__} has no ahead-of-time plugins"
+        found["quick"] = f"it has no ahead-of-time plugins ({trt.__version__})"
     return found
 
 
 def register(form: str = "plugin") -> None:
-    """Teach Torch-TensorRT the operator; for ``plugin`` load the library or the Python plugin first."""
+    """Teach Torch-TensorRT the operator; for ``plugin`` load the library or the Python plugin first.
+
+    Raises ``UserError`` where this TensorRT does not have that form.
+    """
     reason = ways().get(form, f"unknown form, known: {', '.join(ways())}")
     if reason is not None:
-        raise UserError(f"the {form} form of the attention plugin: {reason}", "export to ONNX with --plugin instead")
+        raise UserError(
+            f"TensorRT cannot take the attention as a plugin ({form}): {reason}",
+            "export without --plugin: Torch-TensorRT then takes the attention apart into TensorRT's own layers",
+        )
     trt = importlib.import_module("tensorrt")
     conversion = importlib.import_module("torch_tensorrt.dynamo.conversion")
     if form == "quick":
@@ -59,35 +65,41 @@ def register(form: str = "plugin") -> None:
     @conversion.dynamo_tensorrt_converter(fused_attention._opoverload, supports_dynamic_shapes=True)
     def convert(ctx: Any, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any], name: str) -> Any:
         utils = importlib.import_module("torch_tensorrt.dynamo.conversion.converter_utils")
-        qkv, heads, cos, sin = [*args, None, None, None][:4]
+        qkv, heads, cos, sin, grid = [*args, None, None, None, None][:5]
         given = [tensor for tensor in (qkv, cos, sin) if tensor is not None]
         tensors = [utils.get_trt_tensor(ctx, tensor, f"{name}_{i}") for i, tensor in enumerate(given)]
         add = add_quick if form == "quick" else add_plugin
-        layer = add(trt, ctx.net, tensors, int(heads))
+        layer = add(trt, ctx.net, tensors, int(heads), tuple(map(int, kwargs.get("grid", grid) or ())))
         layer.name = f"[{target}]-[{name}]"
         return layer.get_output(0)
 
 
-def add_plugin(trt: Any, network: Any, tensors: list[Any], heads: int) -> Any:
-    """Add a layer of the IPluginV3 on [qkv] or [qkv, cos, sin]."""
+def add_plugin(trt: Any, network: Any, tensors: list[Any], heads: int, grid: tuple[int, ...] = ()) -> Any:
+    """Add a layer of the IPluginV3 on [qkv] or [qkv, cos, sin]; ``grid`` as the operator takes it."""
     creator = trt.get_plugin_registry().get_creator(NAME, VERSION, NAMESPACE)
     if creator is None:
         raise UserError(
             f"{NAMESPACE}::{NAME} is not in TensorRT's registry",
             "call hrm_edge.plugin.load.load_plugin or hrm_edge.plugin.python.register_python_plugin first",
         )
-    value = np.array([heads], np.int32)  # the field points into it
-    fields = trt.PluginFieldCollection([trt.PluginField("heads", value, trt.PluginFieldType.INT32)])
+    values = {"heads": np.array([heads], np.int32)}  # the fields point into these
+    if grid:
+        values["grid"] = np.array(grid, np.int32)
+    kind = trt.PluginFieldType.INT32
+    fields = trt.PluginFieldCollection([trt.PluginField(name, value, kind) for name, value in values.items()])
     plugin = creator.create_plugin(NAME, fields, trt.TensorRTPhase.BUILD)
     if plugin is None:
-        raise UserError(f"the plugin refused heads={heads}", "see TensorRT's log")
+        raise UserError(
+            f"the plugin refused heads={heads}{f', grid={list(grid)}' if grid else ''}", "see TensorRT's log"
+        )
     return network.add_plugin_v3(tensors, [], plugin)
 
 
-def add_quick(trt: Any, network: Any, tensors: list[Any], heads: int) -> Any:
+def add_quick(trt: Any, network: Any, tensors: list[Any], heads: int, grid: tuple[int, ...] = ()) -> Any:
     """Add a layer of the quick-deployable form; its kernel is compiled now and stored in the engine."""
     calls = getattr(importlib.import_module("tensorrt.plugin").op, NAMESPACE)
-    return network.add_plugin(getattr(calls, QUICK[len(tensors) == 3])(*tensors, heads=heads), aot=True)
+    sizes = dict(zip(BOARD, grid or NO_GRID, strict=True))
+    return network.add_plugin(getattr(calls, QUICK[len(tensors) == 3])(*tensors, heads=heads, **sizes), aot=True)
 
 
 def without_scratch(ptx: str) -> str:
@@ -104,8 +116,12 @@ def without_scratch(ptx: str) -> str:
     return ptx[: header.start(1)] + ",".join(kept) + "\n" + ptx[header.end(1) :]
 
 
-def quick_kernel(trt: Any, trtp: Any, inputs: list[Any], heads: int, sm: int) -> tuple[Any, ...]:
+def quick_kernel(
+    trt: Any, trtp: Any, inputs: list[Any], heads: int, sm: int, grid: tuple[int, ...] = NO_GRID
+) -> tuple[Any, ...]:
     """Return (name, PTX, launch parameters, scalars) of one layer; sizes but the batch must be constants."""
+    from hrm_edge.ops.kernel import grid as launch_grid  # needs Triton, which the plugin form does not
+
     qkv, rope = inputs[0], len(inputs) == 3
     batch, length, packed = (qkv.shape_expr[axis] for axis in range(3))
     names = {trt.DataType.HALF: "float16", trt.DataType.BF16: "bfloat16", trt.DataType.FLOAT: "float32"}
@@ -114,14 +130,15 @@ def quick_kernel(trt: Any, trtp: Any, inputs: list[Any], heads: int, sm: int) ->
     positions, head_dim = length.constant_value(), packed.constant_value() // (3 * heads)
     sequences = batch.constant_value() * heads if batch.is_constant else MANY
     config = choose(sm, names[qkv.dtype], head_dim, positions, sequences)
-    variant = Variant(names[qkv.dtype], head_dim, rope, config)
+    variant = Variant(names[qkv.dtype], head_dim, rope, config, grid != NO_GRID)
     compiled = compile_variant(sm, variant, drop=() if rope else ("cos", "sin"))
     launch = trtp.KernelLaunchParams()
-    launch.grid_x = batch * grid(1, heads, positions, config.block_m)[0]
+    launch.grid_x = batch * launch_grid(1, heads, positions, config.block_m)[0]
     launch.block_x = 32 * compiled.metadata.num_warps
     launch.shared_mem = compiled.metadata.shared
-    scalars = trtp.SymIntExprs(3)
-    for index, value in enumerate((positions, heads, head_dim // 2 if rope else 0)):
+    values = (positions, heads, head_dim // 2 if rope else 0, *grid)
+    scalars = trtp.SymIntExprs(len(values))
+    for index, value in enumerate(values):
         scalars[index] = trtp.SymInt32(value)
     return SYMBOL, without_scratch(compiled.asm["ptx"]), launch, scalars
 
@@ -138,21 +155,30 @@ def register_quick(trt: Any, trtp: Any, sm: int | None = None) -> None:
         return (out,)
 
     # TensorRT reads the signatures and wants types, not their names
-    def rope(qkv: Any, cos: Any, sin: Any, heads: Any) -> Any:
+    def rope(qkv: Any, cos: Any, sin: Any, heads: Any, rows: Any, columns: Any, box_rows: Any, box_columns: Any) -> Any:
         return describe(qkv)
 
-    def plain(qkv: Any, heads: Any) -> Any:
+    def plain(qkv: Any, heads: Any, rows: Any, columns: Any, box_rows: Any, box_columns: Any) -> Any:
         return describe(qkv)
 
-    def rope_kernel(qkv: Any, cos: Any, sin: Any, heads: Any, outputs: Any, tactic: Any) -> Any:
-        return quick_kernel(trt, trtp, [qkv, cos, sin], np.asarray(heads).item(), sm)
+    def kernel_of(tensors: list[Any], *attributes: Any) -> Any:
+        heads, *board = (int(np.asarray(value).item()) for value in attributes)
+        return quick_kernel(trt, trtp, tensors, heads, sm, tuple(board))
 
-    def plain_kernel(qkv: Any, heads: Any, outputs: Any, tactic: Any) -> Any:
-        return quick_kernel(trt, trtp, [qkv], np.asarray(heads).item(), sm)
+    def rope_kernel(
+        qkv: Any, cos: Any, sin: Any, heads: Any, rows: Any, columns: Any, box_rows: Any, box_columns: Any,
+        outputs: Any, tactic: Any,
+    ) -> Any:  # fmt: skip
+        return kernel_of([qkv, cos, sin], heads, rows, columns, box_rows, box_columns)
+
+    def plain_kernel(
+        qkv: Any, heads: Any, rows: Any, columns: Any, box_rows: Any, box_columns: Any, outputs: Any, tactic: Any
+    ) -> Any:
+        return kernel_of([qkv], heads, rows, columns, box_rows, box_columns)
 
     for describing, compiling, with_rope in ((rope, rope_kernel, True), (plain, plain_kernel, False)):
         tensors = ("qkv", "cos", "sin") if with_rope else ("qkv",)
-        types = {**dict.fromkeys(tensors, trtp.TensorDesc), "heads": int}
+        types = {**dict.fromkeys(tensors, trtp.TensorDesc), **dict.fromkeys(("heads", *BOARD), int)}
         describing.__annotations__ = {**types, "return": tuple[trtp.TensorDesc]}
         result = tuple[str | bytes, str | bytes, trtp.KernelLaunchParams, trtp.SymExprs]
         compiling.__annotations__ = {"return": result}

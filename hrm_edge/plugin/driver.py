@@ -83,12 +83,12 @@ class Driver:
         return function.value
 
     def launch(self, function: int, blocks: int, threads: int, shared: int, stream: int, values: list[int]) -> None:
-        """``values``: qkv, cos, sin (addresses), length, heads, rope_stride, out (address) and two unused scratches."""
-        assert len(values) == 7
+        """``values``: qkv, cos, sin (addresses), length, heads, rope_stride, the board's four sizes, out (address)."""
+        assert len(values) == 11
         typed = [
             *map(c_void_p, values[:3]),
-            *map(c_int32, values[3:6]),
-            c_void_p(values[6]),
+            *map(c_int32, values[3:10]),
+            c_void_p(values[10]),
             c_void_p(0),
             c_void_p(0),
         ]

@@ -23,6 +23,7 @@ class Kernel:
     dtype: str
     head_dim: int
     rope: bool
+    grid: bool
     max_length: int | None
     max_sequences: int | None
     block_m: int
@@ -31,10 +32,10 @@ class Kernel:
     file: str
     sha256: str
 
-    def serves(self, dtype: str, head_dim: int, rope: bool, length: int, sequences: int) -> bool:
+    def serves(self, dtype: str, head_dim: int, rope: bool, grid: bool, length: int, sequences: int) -> bool:
         """Return whether it serves such a call; ``sequences`` is B*H."""
         return (
-            (self.dtype, self.head_dim, self.rope) == (dtype, head_dim, rope)
+            (self.dtype, self.head_dim, self.rope, self.grid) == (dtype, head_dim, rope, grid)
             and (not self.max_length or length <= self.max_length)
             and (not self.max_sequences or sequences <= self.max_sequences)
         )
@@ -63,7 +64,7 @@ class KernelFolder:
         return tuple(sorted({kernel.sm for kernel in self.kernels} - {self.base}))
 
     def candidates(
-        self, sm: int, dtype: str, head_dim: int, rope: bool, length: int, sequences: int
+        self, sm: int, dtype: str, head_dim: int, rope: bool, grid: bool, length: int, sequences: int
     ) -> tuple[Kernel, ...]:
         """Return kernels to try for a call on architecture ``sm``: its own binary if any, then the base's PTX."""
         if sm < LEAST_SM:
@@ -73,10 +74,13 @@ class KernelFolder:
             )
         found = []
         for wanted in dict.fromkeys((sm, self.base)):
-            fitting = (k for k in self.kernels if k.sm == wanted and k.serves(dtype, head_dim, rope, length, sequences))
+            fitting = (
+                k for k in self.kernels if k.sm == wanted and k.serves(dtype, head_dim, rope, grid, length, sequences)
+            )
             found += [kernel for kernel in (next(fitting, None),) if kernel is not None]
         if not found:
-            case = f"{dtype}, head size {head_dim}, {'with' if rope else 'without'} rope, length {length}"
+            kind = f"{'with' if rope else 'without'} rope{', heads of a board' * grid}"
+            case = f"{dtype}, head size {head_dim}, {kind}, length {length}"
             raise UserError(f"{self.folder} has no kernel for {case}", BUILD)
         return tuple(found)
 

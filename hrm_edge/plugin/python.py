@@ -16,7 +16,18 @@ from typing import Any
 import numpy as np
 
 from hrm_edge.errors import UserError
-from hrm_edge.plugin.contract import ABI, ALIGNMENT, DTYPES, HEAD_DIMS, MAX_LENGTH, NAME, NAMESPACE, VERSION
+from hrm_edge.plugin.contract import (
+    ABI,
+    ALIGNMENT,
+    DTYPES,
+    HEAD_DIMS,
+    MAX_LENGTH,
+    NAME,
+    NAMESPACE,
+    NO_GRID,
+    VERSION,
+    grid_problem,
+)
 from hrm_edge.plugin.driver import WRONG_IMAGE, Driver, DriverError, driver
 from hrm_edge.plugin.kernels import Kernel, KernelFolder
 
@@ -31,10 +42,12 @@ class Launcher:
         self._driver = find_driver
         self._loaded: dict[tuple[int, str], int] = {}
 
-    def load(self, dtype: str, head_dim: int, rope: bool, length: int, sequences: int) -> tuple[Kernel, int]:
+    def load(
+        self, dtype: str, head_dim: int, rope: bool, grid: bool, length: int, sequences: int
+    ) -> tuple[Kernel, int]:
         """(kernel, function) for a call on the current device; where the driver refuses a cubin, the base's PTX."""
         api = self._driver()
-        candidates = self.folder.candidates(api.sm(), dtype, head_dim, rope, length, sequences)
+        candidates = self.folder.candidates(api.sm(), dtype, head_dim, rope, grid, length, sequences)
         for kernel in candidates:
             key = (api.context(), kernel.file)
             try:
@@ -53,7 +66,7 @@ class Launcher:
         self._driver().launch(function, blocks, kernel.threads, kernel.shared, stream, values)
 
 
-def check_shapes(heads: int, qkv: Sequence[int], tables: Sequence[Sequence[int]]) -> None:
+def check_shapes(heads: int, qkv: Sequence[int], tables: Sequence[Sequence[int]], grid: Sequence[int] = ()) -> None:
     """Raise ``UserError`` unless the kernels compute these shapes; a dimension of -1 is not known yet."""
     hint = "export without --plugin"
     if len(qkv) != 3 or qkv[2] <= 0 or qkv[2] % (3 * heads):
@@ -63,6 +76,8 @@ def check_shapes(heads: int, qkv: Sequence[int], tables: Sequence[Sequence[int]]
         raise UserError(f"head size {head_dim}, the kernels have {HEAD_DIMS}", hint)
     if qkv[1] == 0 or qkv[1] > MAX_LENGTH:
         raise UserError(f"{qkv[1]} positions, the kernels take 1 to {MAX_LENGTH}", hint)
+    if grid and (problem := grid_problem(grid, heads, qkv[1])):
+        raise UserError(problem, "check the node's `grid`")
     if len(tables) not in (0, 2):
         raise UserError(f"{1 + len(tables)} inputs", "give qkv, or qkv, cos and sin")
     for table in tables:
@@ -79,23 +94,24 @@ class Layer:
     trt: Any  # TensorRT's module
     bases: tuple[type, ...]  # its interfaces
 
-    def __init__(self, heads: int, launcher: Launcher) -> None:
+    def __init__(self, heads: int, launcher: Launcher, grid: Sequence[int] = ()) -> None:
         for base in self.bases:
             base.__init__(self)  # type: ignore[misc]
         self.plugin_name, self.plugin_version, self.plugin_namespace = NAME, VERSION, NAMESPACE
         self.num_outputs = 1
-        self.heads, self.launcher = heads, launcher
+        self.heads, self.launcher, self.grid = heads, launcher, tuple(grid)
         kinds = self.trt.DataType
         self.dtypes = dict(zip((kinds.HALF, kinds.BF16, kinds.FLOAT), DTYPES, strict=True))
         # PluginField points into these arrays and does not keep them alive
         self.values = {"heads": np.array([heads], np.int32), "abi": np.array([ABI], np.int32)}
+        self.values["grid"] = np.array(self.grid or NO_GRID, np.int32)
         self.ready: tuple[tuple[int, ...], Kernel, int] | None = None
 
     def get_capability_interface(self, kind: Any) -> Any:
         return self
 
     def clone(self) -> Any:
-        return type(self)(self.heads, self.launcher)
+        return type(self)(self.heads, self.launcher, self.grid)
 
     def get_fields_to_serialize(self) -> Any:
         kind = self.trt.PluginFieldType.INT32
@@ -120,18 +136,16 @@ class Layer:
 
     def configure_plugin(self, inputs: Any, outputs: Any) -> None:
         for shapes in ([tuple(t.min) for t in inputs], [tuple(t.max) for t in inputs]):
-            check_shapes(self.heads, shapes[0], shapes[1:])
+            check_shapes(self.heads, shapes[0], shapes[1:], self.grid)
 
     def on_shape_change(self, inputs: Any, outputs: Any) -> None:
         """Load the kernel: here, because a module must not be loaded while a stream is captured."""
         shapes = [tuple(tensor.dims) for tensor in inputs]
-        check_shapes(self.heads, shapes[0], shapes[1:])
+        check_shapes(self.heads, shapes[0], shapes[1:], self.grid)
         batch, length, packed = shapes[0]
         dtype, head_dim = self.dtypes[inputs[0].type], packed // (3 * self.heads)
-        self.ready = (
-            shapes[0],
-            *self.launcher.load(dtype, head_dim, len(inputs) == 3, length, batch * self.heads),
-        )
+        kind = (dtype, head_dim, len(inputs) == 3, bool(self.grid))
+        self.ready = (shapes[0], *self.launcher.load(*kind, length, batch * self.heads))
 
     def attach_to_context(self, context: Any) -> Any:
         return self.clone()
@@ -151,7 +165,7 @@ class Layer:
         if any(pointer % ALIGNMENT for pointer in pointers):
             raise UserError(f"a tensor is not aligned to {ALIGNMENT} bytes", "use a buffer of its own")
         stride = shape[2] // (3 * self.heads) // 2 if rope else 0
-        values = [*pointers[:3], shape[1], self.heads, stride, pointers[3]]
+        values = [*pointers[:3], shape[1], self.heads, stride, *(self.grid or NO_GRID), pointers[3]]
         if shape[0]:
             self.launcher.launch(kernel, function, shape[0] * self.heads, values, stream)
 
@@ -168,8 +182,9 @@ class Maker:
             base.__init__(self)  # type: ignore[misc]
         self.name, self.plugin_version, self.plugin_namespace = NAME, VERSION, NAMESPACE
         self.empty = np.array([], np.int32)
+        kind = self.trt.PluginFieldType.INT32
         self.field_names = self.trt.PluginFieldCollection(
-            [self.trt.PluginField("heads", self.empty, self.trt.PluginFieldType.INT32)]
+            [self.trt.PluginField(field, self.empty, kind) for field in ("heads", "grid")]
         )
         self.launcher = launcher
 
@@ -182,7 +197,11 @@ class Maker:
         if phase == self.trt.TensorRTPhase.RUNTIME and found.get("abi") != ABI:
             log.error("the engine has ABI %s of the plugin, this is %s: build it again", found.get("abi"), ABI)
             return None
-        return self.layer(found["heads"], self.launcher)
+        grid = tuple(map(int, values.get("grid", NO_GRID)))
+        if grid != NO_GRID and (problem := grid_problem(grid, found["heads"], -1)):
+            log.error("%s: %s", name, problem)
+            return None
+        return self.layer(found["heads"], self.launcher, () if grid == NO_GRID else grid)
 
 
 def plugin_classes(trt: Any) -> tuple[type, type]:

@@ -150,10 +150,10 @@ _PUZZLES = {"all": "", "both settle": " that both solve", "torch settles": " tha
 
 
 def _parity(row: dict[str, Any], passed: bool | None, what: str) -> str:
-    """What was compared, on which puzzles, how close it is, and whether that is good enough for the gate of ``what``.
+    """Return a parity row in words: how close two models are, on which puzzles, and the verdict of ``what``'s gate.
 
-    A model that leaves a puzzle unsolved goes on changing its mind, and rounding takes it elsewhere: over all puzzles
-    the worst figures of INT8 and float16 are low in a good export too. The gate knows that.
+    On a puzzle that a model does not solve the recurrence does not converge and amplifies rounding, so over all puzzles
+    the worst figures of INT8 and float16 are low even in a good export. The gate takes that into account.
     """
     said = [f"after {_counted(row['steps'], 'step')}"]
     if "puzzles" in row:

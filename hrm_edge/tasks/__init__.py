@@ -1,4 +1,4 @@
-"""Tasks by name."""
+"""Registry of tasks by name."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ _TASKS: dict[str, Task] = {"sudoku": Sudoku(3, 3), "mini-sudoku": Sudoku(2, 2), 
 
 
 def task_names() -> list[str]:
-    """Names of the tasks that have one of their own.
+    """Return the names of the tasks of standard size.
 
-    ``sudoku-RxC`` (box rows x columns) and ``maze-RxC`` (rows x columns) are known besides.
+    The names ``sudoku-RxC`` (box rows x columns) and ``maze-RxC`` (rows x columns) are valid too.
     """
     return sorted(_TASKS)
 
 
 def get_task(name: str) -> Task:
-    """The task of that name; ``UserError`` with the nearest name when there is none."""
+    """Return the task of that name. Raises ``UserError``, with the nearest name, for an unknown one."""
     if name in _TASKS:
         return _TASKS[name]
     if match := _SIZED_NAME.fullmatch(name):

@@ -1,7 +1,7 @@
-"""ARC: grids of ten colours up to 30 x 30, their encoding, and augmentations that invert. Numpy only.
+"""ARC: grids of ten colours up to 30 x 30, their encoding, and invertible augmentations. Numpy only.
 
-Axes: N grids, R rows, C columns of a grid, S = 900 cells of the canvas, V = 12 tokens: 0 pad, 1 end, colour c is
-c + 2. A grid lies on a 30 x 30 canvas with end markers along its lower and right side, where the canvas has room.
+Axes: N grids, R rows, C columns of a grid, S = 900 cells of the canvas, V = 12 tokens: 0 pad, 1 end, colour c is c + 2.
+A grid lies on a 30 x 30 canvas with end markers along its lower and right side, where the canvas has room.
 """
 
 from __future__ import annotations
@@ -23,39 +23,39 @@ Grid = NDArray[np.uint8]  # [R, C], colours 0 to 9
 SIDE = 30
 COLOURS = 10
 END = 1
-FIRST_COLOUR = 2  # the token of colour 0
-# Published identifiers: task, symmetry, colours; the older tools join them by "_", newer ones by "|||".
+FIRST_COLOUR = 2  # token of colour 0
+# Published identifiers: task, symmetry, colours; older tools join them by "_", newer ones by "|||".
 _IDENTIFIER = re.compile(r"(?P<task>.+?)(?P<join>_|\|\|\|)t(?P<which>[0-7])(?P=join)(?P<colours>\d{10})")
 
 
 @dataclass(frozen=True)
 class Augmentation:
-    """A symmetry of the grid and a permutation of its colours; colour 0, the background, stays."""
+    """Symmetry of the grid and permutation of its colours; colour 0, the background, stays."""
 
     which: int = 0
-    """Symmetry as numbered in :mod:`hrm_edge.tasks.dihedral`."""
+    """Number of the symmetry in :mod:`hrm_edge.tasks.dihedral`."""
     colours: tuple[int, ...] = tuple(range(COLOURS))
-    """Colour c becomes ``colours[c]``."""
+    """New colour of each colour c at index c."""
 
     def __post_init__(self) -> None:
         if sorted(self.colours) != list(range(COLOURS)) or not 0 <= self.which < dihedral.COUNT:
             raise ValueError(f"{self} is no symmetry with a permutation of {COLOURS} colours")
 
     def apply(self, grid: Grid) -> Grid:
-        """The augmented grid, a new array: [R, C], or [C, R] under a quarter turn or transposition."""
+        """Return the augmented grid, a new array: [R, C], or [C, R] after a quarter turn or transposition."""
         return np.asarray(np.array(self.colours, np.uint8)[dihedral.transform(grid, self.which)])
 
     def invert(self, grid: Grid) -> Grid:
-        """The grid that ``apply`` turns into ``grid``."""
+        """Return the grid that ``apply`` maps to ``grid``."""
         return np.asarray(np.argsort(self.colours).astype(np.uint8)[dihedral.invert(grid, self.which)])
 
     def identifier(self, task: str) -> str:
-        """Name of the augmented task in ``identifiers.json``, as published: ``007bbfb7_t3_0284193765``."""
+        """Return the augmented task's name in ``identifiers.json``, as published: ``007bbfb7_t3_0284193765``."""
         return f"{task}_t{self.which}_{''.join(map(str, self.colours))}"
 
 
 def split_identifier(identifier: str) -> tuple[str, Augmentation]:
-    """(task, augmentation) of a name in ``identifiers.json``; a name without one is the task as it is."""
+    """Return (task, augmentation) of a name in ``identifiers.json``; a plain name has the identity as augmentation."""
     match = _IDENTIFIER.fullmatch(identifier)
     if match is None:
         return identifier, Augmentation()
@@ -66,13 +66,13 @@ def split_identifier(identifier: str) -> tuple[str, Augmentation]:
 
 
 def random_augmentation(rng: np.random.Generator) -> Augmentation:
-    """A uniform draw of symmetry and colours."""
+    """Draw a symmetry and a permutation of colours uniformly."""
     which = int(rng.integers(dihedral.COUNT))
     return Augmentation(which, (0, *(rng.permutation(COLOURS - 1) + 1).tolist()))
 
 
 def check_grid(value: Any) -> Grid:
-    """Rows of colours as read from JSON to a grid; ``UserError`` says what is wrong with it."""
+    """Return the grid for rows of colours read from JSON. Raises ``UserError`` that says what is wrong with them."""
     if not isinstance(value, list) or not value or not all(isinstance(row, list) and row for row in value):
         raise UserError("a grid is a list of rows, each a list of colours", "correct that grid")
     widths = {len(row) for row in value}
@@ -88,7 +88,7 @@ def check_grid(value: Any) -> Grid:
 
 
 def encode(grid: Grid, row: int = 0, column: int = 0) -> Tokens:
-    """A grid with its top left cell at (row, column) of the canvas, to tokens [S]."""
+    """Return the tokens uint8 [S] of a grid whose top left cell is at (row, column) of the canvas."""
     height, width = grid.shape
     if row + height > SIDE or column + width > SIDE or min(row, column) < 0:
         raise ValueError(f"a {height}x{width} grid does not fit on the canvas at {row}, {column}")
@@ -100,19 +100,20 @@ def encode(grid: Grid, row: int = 0, column: int = 0) -> Tokens:
 
 
 def corner(tokens: Tokens) -> tuple[int, int]:
-    """(row, column) of the top left cell of the grid on a canvas [S]; (0, 0) where no cell has a colour."""
+    """Return (row, column) of the grid's top left cell on a canvas [S]; (0, 0) where no cell has a colour."""
     coloured = tokens.reshape(SIDE, SIDE) >= FIRST_COLOUR
     return int(coloured.any(axis=1).argmax()), int(coloured.any(axis=0).argmax())
 
 
 def decode(tokens: Tokens, row: int = 0, column: int = 0) -> Grid | None:
-    """The grid at (row, column) of a canvas [S]: the largest rectangle of colours from there, first marker excluded.
+    """Return the grid at (row, column) of a canvas [S]: the largest rectangle of colours that begins there.
 
-    None when that cell is no colour: there is no grid. A prediction need not be well formed, so its rectangle is
-    taken whether or not markers surround it; among equally large ones the one with fewer rows.
+    None if that cell has no colour: there is no grid. A prediction may be malformed, so its rectangle is used with or
+    without end markers around it; among equally large ones, the one with fewer rows.
     """
     coloured = tokens.reshape(SIDE, SIDE)[row:, column:] >= FIRST_COLOUR
-    run = np.where(coloured.all(axis=1), coloured.shape[1], coloured.argmin(axis=1))  # colours before the first other
+    # The number of colours before the first other token, for each row.
+    run = np.where(coloured.all(axis=1), coloured.shape[1], coloured.argmin(axis=1))
     widths = np.minimum.accumulate(run)
     height = int(np.argmax(widths * np.arange(1, len(widths) + 1))) + 1
     if widths[0] == 0:
@@ -123,10 +124,10 @@ def decode(tokens: Tokens, row: int = 0, column: int = 0) -> Grid | None:
 
 
 class Arc:
-    """The task of ARC-AGI 1 and 2 and ConceptARC: one puzzle is one input grid, its answer another grid.
+    """Task of ARC-AGI 1 and 2 and ConceptARC: one puzzle is an input grid, its answer another grid.
 
-    No rule can check an answer, so ``verify`` never says yes, and only the puzzle's identifier tells the model what
-    to do: see :mod:`hrm_edge.tasks.arc_votes` for how answers are judged.
+    No rule can check an answer, so ``verify`` is always False, and only the puzzle's identifier tells the model what to
+    do: see :mod:`hrm_edge.tasks.arc_votes` for how answers are scored.
     """
 
     name = "arc"
@@ -139,9 +140,9 @@ class Arc:
     """(rows, columns, rows of a box, columns of a box): the whole canvas is one box."""
 
     def parse(self, text: str) -> Tokens:
-        """A grid as text to tokens uint8 [S]: rows of digits on lines or joined by ``|``, or JSON rows of numbers.
+        """Return the tokens uint8 [S] of a grid as text: rows of digits, on lines or joined by ``|``, or JSON rows.
 
-        Raises ``UserError`` for what is no grid.
+        Raises ``UserError`` for text that is no grid.
         """
         stripped = text.strip()
         if stripped.startswith("["):
@@ -161,40 +162,40 @@ class Arc:
         return encode(check_grid([[int(character) for character in row] for row in rows]))
 
     def check_givens(self, tokens: Tokens) -> None:
-        """Every grid is a question."""
+        """Accept every grid as a question."""
 
     def hopeless(self, tokens: Tokens) -> Bools:
-        """False for every row of [N, S]."""
+        """Return False for every row of [N, S]."""
         return np.zeros(len(tokens), np.bool_)
 
     def cell_table(self) -> Tokens:
-        """No character [256] stands for a cell by itself: a grid's size is told by its lines."""
+        """Return ``NOT_A_CELL`` for every character [256]: only whole lines define a grid's size."""
         return np.full(256, NOT_A_CELL, np.uint8)
 
     def format(self, tokens: Tokens) -> str:
-        """The grid on a canvas [S] as rows of digits joined by ``|``; empty where there is none."""
+        """Return the grid on a canvas [S] as rows of digits joined by ``|``; empty where there is none."""
         grid = decode(tokens, *corner(tokens))
         return "" if grid is None else "|".join("".join(map(str, row)) for row in grid.tolist())
 
     def pretty(self, tokens: Tokens, givens: Tokens | None = None) -> str:
-        """The grid on a canvas [S] as rows of digits, colour 0 as a dot; an answer keeps none of its ``givens``."""
+        """Return the grid on a canvas [S] as rows of digits, colour 0 as a dot; ``givens`` do not matter."""
         return self.format(tokens).replace("|", "\n").replace("0", ".") or "(no grid)"
 
     def verify(self, givens: Tokens, answers: Tokens) -> Bools:
-        """False for every row of [N, S]: that an answer is right cannot be told from the question."""
+        """Return False for every row of [N, S]: the question alone cannot show that an answer is right."""
         return np.zeros(np.broadcast_shapes(np.shape(givens)[:-1], np.shape(answers)[:-1]), np.bool_)
 
     def optimal(self, givens: Tokens, answers: Tokens) -> None:
-        """A question has one answer."""
+        """Return None: a question has only one answer."""
 
     def only_answer(self, givens: Tokens) -> Tokens:
-        """Raise ``UserError``: a question alone does not say what its answer is."""
+        """Raise ``UserError``: a question alone does not define its answer."""
         raise UserError(f"no rule tells the answer of a {self.name} puzzle", "give a set with answers")
 
     def random_views(self, count: int, rng: np.random.Generator) -> Views:
-        """Uniform draws of what holds for a canvas whatever its grids' sizes: transposition, colours but 0 permuted.
+        """Draw symmetries that are valid for grids of any size: transposition and permutations of the colours except 0.
 
-        Turns and reflections depend on a grid's size, which an answer's canvas has yet to tell: for those see
+        Rotations and reflections depend on a grid's size, which is not known before the answer: for them see
         :class:`Augmentation`.
         """
         canvas = np.arange(self.seq_len, dtype=np.int64).reshape(SIDE, SIDE)
@@ -204,10 +205,10 @@ class Arc:
         return Views(cells, labels)
 
     def identity_views(self, count: int) -> Views:
-        """``count`` views that change nothing."""
+        """Return ``count`` views that change nothing."""
         cells = np.tile(np.arange(self.seq_len, dtype=np.int64), (count, 1))
         return Views(cells, np.tile(np.arange(self.vocab, dtype=np.uint8), (count, 1)))
 
     def with_guesses(self, givens: Tokens, logits: NDArray[np.float32], count: int, rng: np.random.Generator) -> Tokens:
-        """The puzzle as it is: the givens are another grid than the answer."""
+        """Return the puzzle unchanged: its givens are another grid than the answer."""
         return givens

@@ -1,4 +1,4 @@
-"""How ARC answers are judged: undo the augmentations, vote, two attempts a question, the official submission file.
+"""Scoring of ARC answers: undo the augmentations, vote, give two attempts per question, write the official submission.
 
 Axes: N answers, S = 900 cells.
 """
@@ -17,23 +17,23 @@ from hrm_edge.tasks.arc import Grid, decode, split_identifier
 from hrm_edge.tasks.base import Tokens
 
 ATTEMPTS = 2
-"""Attempts a question has in ARC Prize."""
+"""Attempts per question in ARC Prize."""
 NO_ANSWER = ((0,),)
-"""What the submission holds where no answer was readable: the official format demands a grid."""
+"""Grid in the submission where no answer was readable: the official format requires one."""
 
 _Key = tuple[int, int, bytes]
 
 
 @dataclass(frozen=True)
 class Questions:
-    """The augmented questions of a test part."""
+    """Augmented questions of a test part."""
 
     identifiers: list[str]
-    """Of the puzzle of each, by name [N]."""
+    """Identifier of each question's puzzle, by name [N]."""
     puzzle_ids: NDArray[np.int32]
-    """The same as rows of the puzzle table [N]."""
+    """Row of each question's puzzle in the puzzle table [N]."""
     view: NDArray[np.int64]
-    """Number of the puzzle among those of its task [N]; the task itself is 0."""
+    """Number of the puzzle among those of its task [N]; 0 is the task itself."""
     inputs: Tokens
     labels: Tokens
     table: int
@@ -48,37 +48,37 @@ class Questions:
 
 
 class Question(NamedTuple):
-    """One test pair of a task, as it is without augmentation."""
+    """Test pair of a task, without augmentation."""
 
     task: str
     input: Grid
     output: Grid | None
-    """None where it is not known."""
+    """Output grid; None where it is not known."""
 
 
 class Candidate(NamedTuple):
-    """An answer that got votes."""
+    """Answer with at least one vote."""
 
     grid: Grid
     votes: int
     halt: float
-    """Mean halting score of those that gave it."""
+    """Mean halting score of its votes."""
 
 
 @dataclass(frozen=True)
 class Score:
-    """ARC Prize's measure: per task the share of its questions answered, averaged over tasks."""
+    """ARC Prize's score: the share of its questions answered for each task, averaged over tasks."""
 
     pass_at: dict[int, float]
     """Attempts allowed → score in [0, 1]."""
     solved: dict[int, int]
-    """Attempts allowed → tasks with all their questions answered."""
+    """Attempts allowed → number of tasks with all their questions answered."""
     tasks: int
     questions: int
 
 
 def questions(identifiers: Sequence[str], inputs: Tokens, labels: Tokens) -> list[Question]:
-    """The questions of a test part in its order: the examples [N, S] of puzzles without augmentation."""
+    """Return the questions of a test part in its order: the examples [N, S] of puzzles without augmentation."""
     found = []
     for identifier, given, label in zip(identifiers, inputs, labels, strict=True):
         task, augmentation = split_identifier(identifier)
@@ -89,15 +89,16 @@ def questions(identifiers: Sequence[str], inputs: Tokens, labels: Tokens) -> lis
 
 
 class Votes:
-    """Answers to augmented questions, counted for the questions they come from."""
+    """Answers to augmented questions, counted for the questions without augmentation."""
 
     def __init__(self) -> None:
         self._tally: defaultdict[tuple[str, _Key], dict[_Key, list[float]]] = defaultdict(dict)
 
     def add(self, identifiers: Sequence[str], inputs: Tokens, answers: Tokens, halt: ArrayLike) -> None:
-        """Count N answers [N, S] to questions ``inputs`` [N, S] of the puzzles ``identifiers``.
+        """Count N answers [N, S] to the questions ``inputs`` [N, S] of the puzzles ``identifiers``.
 
-        ``halt`` [N]: halting score of each, the higher the surer. An answer without a readable grid has no vote.
+        ``halt`` [N]: halting score of each answer, higher for a surer one. An answer without a readable grid has no
+        vote.
         """
         for identifier, given, answer, score in zip(identifiers, inputs, answers, np.asarray(halt), strict=True):
             task, augmentation = split_identifier(identifier)
@@ -110,9 +111,9 @@ class Votes:
             entry[1] += float(score)
 
     def ranked(self, question: Question) -> list[Candidate]:
-        """Answers to a question, best first: most votes, then the higher mean halting score.
+        """Return the answers to a question, best first: by votes, then by mean halting score.
 
-        What is equal even then is ordered by its cells, so that the order of ``add`` does not matter.
+        Remaining ties are ordered by the grids' cells, so that the order of ``add`` does not matter.
         """
         tally = self._tally.get((question.task, _key(question.input)), {})
         found = [(-count, -total / count, key) for key, (count, total) in tally.items()]
@@ -120,7 +121,7 @@ class Votes:
 
 
 def score(votes: Votes, asked: Sequence[Question], attempts: Sequence[int] = (1, ATTEMPTS)) -> Score:
-    """Judge the questions whose output is known, each with its best 1, 2, … answers."""
+    """Score the questions whose output is known, each with its best 1, 2, … answers."""
     known = [question for question in asked if question.output is not None]
     by_task: defaultdict[str, list[Question]] = defaultdict(list)
     for question in known:
@@ -139,9 +140,9 @@ def _answered(votes: Votes, question: Question, allowed: int) -> bool:
 
 
 def submission(votes: Votes, asked: Sequence[Question]) -> dict[str, list[dict[str, list[list[int]]]]]:
-    """The official file as a JSON value: task → one {"attempt_1", "attempt_2"} per question, in their order.
+    """Return the official file as a JSON value: task → {"attempt_1", "attempt_2"} for each question, in order.
 
-    Where there is one answer only, both attempts are it; where there is none, they are ``NO_ANSWER``.
+    A single answer is used for both attempts; without any, both are ``NO_ANSWER``.
     """
     found: dict[str, list[dict[str, list[list[int]]]]] = {}
     for question in asked:

@@ -1,7 +1,7 @@
-"""The eight symmetries of a grid, numbered as in the published data sets.
+"""Eight symmetries of a grid, numbered as in the published data sets.
 
-0 nothing; 1, 2, 3 quarter turns counterclockwise; 4 mirrored left-right; 5 mirrored top-bottom; 6 transposed;
-7 transposed along the other diagonal. Axes: R rows, C columns.
+0 identity; 1, 2, 3 quarter turns counterclockwise; 4 mirrored left-right; 5 mirrored top-bottom; 6 transposed; 7
+transposed along the other diagonal. Axes: R rows, C columns.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from numpy.typing import NDArray
 COUNT = 8
 INVERSE = (0, 3, 2, 1, 4, 5, 6, 7)
 SAME_SHAPE = (0, 2, 4, 5)
-"""Those that leave a grid with R ≠ C its shape."""
+"""Symmetries that keep the shape of a grid with R ≠ C."""
 
 
 def transform(grid: NDArray[Any], which: int) -> NDArray[Any]:
-    """The symmetry ``which`` (0 to 7) of grid [R, C]; a view of it, [C, R] for 1, 3, 6 and 7."""
+    """Return the grid [R, C] under the symmetry ``which`` (0 to 7), as a numpy view; [C, R] for 1, 3, 6 and 7."""
     return (
         grid,
         np.rot90(grid),

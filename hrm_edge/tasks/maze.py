@@ -20,14 +20,15 @@ CHARACTERS = "# SGo"
 WALL, OPEN, START, GOAL, PATH = range(1, 6)
 SHOWN = {WALL: "██", OPEN: "  ", START: "S ", GOAL: "G ", PATH: "· "}
 DIRECTIONS = ((1, 0), (0, -1), (0, 1), (-1, 0))
-"""(row, column) of a move, in the order down, left, right, up: among shortest paths the label is the first in this
-order. The labels of Maze-Hard follow the same rule, so a label is a function of its maze."""
+"""(row, column) of a move, in the order down, left, right, up. The label is the first of the shortest paths in this
+order, as in Maze-Hard, so a label is a function of its maze.
+"""
 MAX_CELLS = 4096
 
 
 @dataclass(frozen=True)
 class Maze:
-    """Mazes of ``rows`` x ``columns`` cells; 30 x 30 is Maze-Hard's."""
+    """Mazes of ``rows`` x ``columns`` cells; Maze-Hard's are 30 x 30."""
 
     rows: int = 30
     columns: int = 30
@@ -64,9 +65,9 @@ class Maze:
     # -- text ---------------------------------------------------------------------------------------------------
 
     def parse(self, text: str) -> Tokens:
-        """A maze as text to tokens uint8 [S]: ``# SGo``, line breaks between rows are skipped; a space is a cell.
+        """Return the tokens uint8 [S] of a maze as text: ``# SGo``; line breaks are skipped, a space is a cell.
 
-        Raises ``UserError`` for another character, a wrong number of cells, and a maze that nothing can solve.
+        Raises ``UserError`` for another character, a wrong number of cells, and a maze without a solution.
         """
         characters = text.replace("\r", "").replace("\n", "")
         for cell, character in enumerate(characters):
@@ -87,7 +88,7 @@ class Maze:
         return tokens
 
     def check_givens(self, tokens: Tokens) -> None:
-        """Raise ``UserError`` unless tokens [S] have one start, one goal, and a way between them."""
+        """Raise ``UserError`` unless tokens [S] have one start, one goal, and a path between them."""
         for token, what in ((START, "S (start)"), (GOAL, "G (goal)")):
             count = int((tokens == token).sum())
             if count != 1:
@@ -96,25 +97,25 @@ class Maze:
             raise UserError("no way leads from S to G in this maze", "check its walls against the original")
 
     def hopeless(self, tokens: Tokens) -> Bools:
-        """Per row of [N, S]: is a start, a goal or a way between them missing?"""
+        """Return for each row of [N, S] whether its start, its goal or a path between them is missing."""
         bad = ((tokens == START).sum(axis=1) != 1) | ((tokens == GOAL).sum(axis=1) != 1)
         bad[~bad] = self.shortest(tokens[~bad]) < 0
         return np.asarray(bad)
 
     def cell_table(self) -> Tokens:
-        """The token of every character [256] that is a cell; ``NOT_A_CELL`` for the others."""
+        """Return the token of every character [256] that is a cell; ``NOT_A_CELL`` for the others."""
         table = np.full(256, NOT_A_CELL, np.uint8)
         table[list(CHARACTERS.encode())] = np.arange(1, len(CHARACTERS) + 1)
         return table
 
     def format(self, tokens: Tokens) -> str:
-        """Tokens [S] to one line of S characters ``# SGo``; padding becomes ``?``."""
+        """Return tokens [S] as one line of S characters ``# SGo``; padding becomes ``?``."""
         return "".join(("?" + CHARACTERS)[token] for token in tokens.tolist())
 
     def pretty(self, tokens: Tokens, givens: Tokens | None = None) -> str:
-        """Tokens [S] to a picture of R + 2 lines: a border, walls as blocks, the path dotted.
+        """Return tokens [S] as a picture of R + 2 lines: a border, walls as blocks, the path dotted.
 
-        What is not as in ``givens`` [S] is bold (ANSI): there the path is what should stand out.
+        Cells that differ from ``givens`` [S] are bold (ANSI), so that the path stands out.
         """
         cells = [SHOWN.get(token, "? ") for token in tokens.tolist()]
         if givens is not None:
@@ -128,11 +129,11 @@ class Maze:
     # -- rules --------------------------------------------------------------------------------------------------
 
     def verify(self, givens: Tokens, answers: Tokens) -> Bools:
-        """Does each answer mark one way from S to G and change nothing else? Repairs nothing.
+        """Return whether each answer marks one path from S to G and changes nothing else; nothing is repaired.
 
-        Only open cells may have become path. The marks must be readable as one path without its order being told:
-        S and G touch one marked cell each (or one another), every marked cell touches two of the path, all are
-        connected. Cells touch along their sides. [N, S] tokens to bool [N]; any leading axes, so [S] gives one bool.
+        Only open cells may be marked. The marks must define the order of the path: S and G each touch one marked cell
+        (or each other), every marked cell touches two cells of the path, and all are connected. Cells touch along their
+        sides. Tokens [N, S] give bool [N]; other leading axes are allowed, so [S] gives one bool.
         """
         givens, answers = np.asarray(givens), np.asarray(answers)
         lead = np.broadcast_shapes(givens.shape[:-1], answers.shape[:-1])
@@ -145,27 +146,27 @@ class Maze:
         return np.asarray(good.reshape(lead))
 
     def optimal(self, givens: Tokens, answers: Tokens) -> Bools:
-        """Is each answer a right one and no longer than the shortest? [N, S] tokens to bool [N]."""
+        """Return whether each answer of [N, S] is right and no longer than the shortest path, bool [N]."""
         good = np.array(self.verify(givens, answers))
         good[good] = self.length(answers[good]) == self.shortest(givens[good])
         return good
 
     def only_answer(self, givens: Tokens) -> Tokens:
-        """The label [S] of a maze [S]: of its shortest paths one."""
+        """Return the label [S] of a maze [S]: one of its shortest paths."""
         return self.label(givens[None])[0]
 
     def length(self, answers: Tokens) -> NDArray[np.int64]:
-        """Moves [N] of the path marked in right answers [N, S]."""
+        """Return the moves int64 [N] of the path marked in right answers [N, S]."""
         return np.asarray((answers == PATH).sum(axis=1) + 1)
 
     def _is_path(self, answers: Tokens) -> Bools:
-        """Whether START, GOAL and PATH cells of [N, S] (one start and one goal each) are a chordless path."""
+        """Return whether the START, GOAL and PATH cells of [N, S] (one start, one goal) are a chordless path."""
         count = len(answers)
         on_path = self._framed(answers >= START, False)  # [N, R + 2, C + 2]
         board = self._framed(answers, 0)
         degree = sum(np.roll(on_path, move, axis=(1, 2)).astype(np.int8) for move in DIRECTIONS)
         fits = np.where(board == PATH, degree == 2, ~on_path | (degree == 1)).all(axis=(1, 2))
-        # With these degrees the cells are one path from S to G, and perhaps loops: walk it and count.
+        # With these degrees the cells are one path from S to G and possibly loops: follow the path and count its cells.
         flat, line = self._flat(on_path), self.columns + 2
         steps = np.array([row * line + column for row, column in DIRECTIONS])
         rows = np.nonzero(fits)[0]
@@ -183,18 +184,18 @@ class Maze:
         return result
 
     def _framed(self, cells: NDArray, fill: int) -> NDArray:
-        """[N, S] to [N, R + 2, C + 2] with a border of ``fill``, so that no neighbour is beyond the edge."""
+        """Return [N, S] as [N, R + 2, C + 2] with a border of ``fill``, so that every cell has four neighbours."""
         board = cells.reshape(-1, self.rows, self.columns)
         return np.pad(board, ((0, 0), (1, 1), (1, 1)), constant_values=fill)
 
     def _flat(self, boards: NDArray) -> NDArray:
-        """[N, R + 2, C + 2] to [N, cells]."""
+        """Return [N, R + 2, C + 2] as [N, cells]."""
         return boards.reshape(len(boards), (self.rows + 2) * (self.columns + 2))
 
     def distances(self, givens: Tokens) -> NDArray[np.int32]:
-        """Moves from every cell to the goal [N, S], as far as the start's; -1 where the search did not come.
+        """Return the moves from every cell to the goal, int32 [N, S], up to the start's distance; -1 beyond it.
 
-        Breadth first, all mazes at once; mazes [N, S] with one start and one goal each.
+        Searches breadth first in all mazes at once; mazes [N, S] with one start and one goal each.
         """
         free = self._framed(givens > WALL, False)
         reached, start = self._framed(givens == GOAL, False), self._framed(givens == START, False)
@@ -212,13 +213,13 @@ class Maze:
         return np.asarray(moves[:, 1:-1, 1:-1].reshape(-1, self.seq_len))
 
     def shortest(self, givens: Tokens) -> NDArray[np.int64]:
-        """Moves [N] of the shortest way from S to G in mazes [N, S]; -1 where there is none."""
+        """Return the moves int64 [N] of the shortest path from S to G in mazes [N, S]; -1 where there is none."""
         return np.where(givens == START, self.distances(givens), 0).sum(axis=1).astype(np.int64)
 
     def label(self, givens: Tokens) -> Tokens:
-        """Mazes [N, S] with the shortest path marked that is first in the order of ``DIRECTIONS``.
+        """Return mazes [N, S] with a shortest path marked, the first one in the order of ``DIRECTIONS``.
 
-        Each maze must have a way from S to G.
+        Each maze must have a path from S to G.
         """
         answers = np.array(givens, np.uint8)
         moves = self._flat(self._framed(self.distances(givens), -1))
@@ -239,29 +240,29 @@ class Maze:
     # -- symmetries ---------------------------------------------------------------------------------------------
 
     def symmetries(self) -> NDArray[np.int64]:
-        """Cells of all symmetries [K, S] as in ``Views.cells``: the eight of a square, four of another rectangle."""
+        """Return the cells of all symmetries, int64 [K, S], as in ``Views.cells``: K = 8 for a square, else 4."""
         board = np.arange(self.seq_len, dtype=np.int64).reshape(self.rows, self.columns)
         kinds = range(dihedral.COUNT) if self.rows == self.columns else dihedral.SAME_SHAPE
         return np.stack([dihedral.transform(board, kind).ravel() for kind in kinds])
 
     @property
     def distinct_views(self) -> int:
-        """The eight symmetries of a square, or the four of another rectangle."""
+        """Number of symmetries: 8 for a square, 4 for another rectangle."""
         return len(self.symmetries())
 
     def views(self, cells: NDArray[np.int64]) -> Views:
-        """Views of these cells [N, S]; tokens keep their meaning."""
+        """Return the views with these cells [N, S]; tokens keep their meaning."""
         return Views(cells, np.tile(np.arange(self.vocab, dtype=np.uint8), (len(cells), 1)))
 
     def random_views(self, count: int, rng: np.random.Generator) -> Views:
-        """Uniform draws of a rotation or reflection."""
+        """Draw rotations and reflections uniformly."""
         every = self.symmetries()
         return self.views(every[rng.integers(len(every), size=count)])
 
     def identity_views(self, count: int) -> Views:
-        """``count`` views that change nothing."""
+        """Return ``count`` views that change nothing."""
         return self.views(np.tile(np.arange(self.seq_len, dtype=np.int64), (count, 1)))
 
     def with_guesses(self, givens: Tokens, logits: NDArray[np.float32], count: int, rng: np.random.Generator) -> Tokens:
-        """The puzzle as it is: a cell of a path says little about the others."""
+        """Return the puzzle unchanged: a cell of a path says little about the others."""
         return givens

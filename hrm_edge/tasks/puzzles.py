@@ -1,4 +1,4 @@
-"""Puzzles of one task with what is known of them: the value that readers make, and solving and measuring take.
+"""Puzzles of one task with their answers and origin, from the readers to the solver and the benchmarks.
 
 Axes: N puzzles, S cells.
 """
@@ -14,31 +14,31 @@ from numpy.typing import NDArray
 from hrm_edge.tasks.base import PAD_TOKEN, Bools, Task, Tokens
 
 TYPED = "argument"
-"""What messages and results call a puzzle that was typed, not read from a file."""
+"""Name, in messages and results, of a puzzle that was typed instead of read from a file."""
 
 
 @dataclass(frozen=True, eq=False)
 class Source:
-    """Where N puzzles are from."""
+    """Origin of N puzzles."""
 
     path: str
-    """A file or folder, or what a message calls them."""
+    """File or folder, or its name in messages."""
     format: str
-    """What the file was taken for, in words."""
+    """Description of the recognized format."""
     label: str
-    """What the name of a puzzle without one of its own begins with: the file's name."""
+    """File's name, with which the name of a puzzle without its own name begins."""
     numbers: NDArray[np.int64]
-    """Where each stands [N]: its line, from 1, or in an array its row, from 0."""
+    """Place of each puzzle [N]: its line, from 1, or in an array its row, from 0."""
     given: Sequence[str] | None = None
-    """What the file itself calls each (its column ``source``) [N]; None where it says nothing."""
+    """Name of each puzzle in the file (column ``source``) [N]; None where there is none."""
 
     def name(self, row: int) -> str:
-        """What a puzzle is called in results: the file's own name for it, else ``label:number``."""
+        """Return a puzzle's name in results: the file's own name for it, else ``label:number``."""
         own = "" if self.given is None else self.given[row]
         return own or f"{self.label}:{self.numbers[row]}"
 
     def where(self, row: int) -> str:
-        """Say where a puzzle of a text stands, for messages."""
+        """Return the place of a puzzle in its file, for messages."""
         return f"{self.path}, line {self.numbers[row]}"
 
     def __getitem__(self, rows: slice | NDArray[np.int64]) -> Source:
@@ -54,11 +54,11 @@ class Puzzles:
 
     task: Task
     givens: Tokens
-    """uint8 [N, S]"""
+    """Puzzles as given, uint8 [N, S]."""
     labels: Tokens | None
     """Right answers, uint8 [N, S]; a row of padding where one is not known, None where none is."""
     ids: NDArray[np.int32]
-    """Rows of the model's puzzle table [N]; 0 is the blank one."""
+    """Rows of the model's puzzle table [N]; 0 is the blank puzzle."""
     source: Source
 
     def __len__(self) -> int:
@@ -74,13 +74,13 @@ class Puzzles:
         return self[:limit]
 
     def answered(self) -> Bools:
-        """Whether the right answer is known, of each puzzle [N]."""
+        """Return for each puzzle [N] whether its right answer is known."""
         if self.labels is None:
             return np.zeros(len(self), np.bool_)
         return np.asarray((self.labels != PAD_TOKEN).any(axis=1))
 
 
 def generated(task: Task, givens: Tokens, labels: Tokens) -> Puzzles:
-    """Puzzles [N, S] that were made here, with their answers."""
+    """Return generated puzzles [N, S] with their answers."""
     source = Source("generated", "generated", "generated", np.arange(len(givens)))
     return Puzzles(task, givens, labels, np.zeros(len(givens), np.int32), source)

@@ -18,7 +18,7 @@ from hrm_edge.tasks.base import Bools, Tokens, Views
 from hrm_edge.tasks.sudoku_text import DIGITS, cell_table, read_grids
 
 BLANK = 1
-FIRST_DIGIT = 2  # the token of digit 1
+FIRST_DIGIT = 2  # token of digit 1
 MAX_SIDE = len(DIGITS)
 _NAMES = {(3, 3): "sudoku", (2, 2): "mini-sudoku"}
 _BOLD, _PLAIN = "\x1b[1m", "\x1b[0m"
@@ -26,7 +26,7 @@ _BOLD, _PLAIN = "\x1b[1m", "\x1b[0m"
 
 @dataclass(frozen=True)
 class Sudoku:
-    """A Sudoku whose boxes have ``box_rows`` rows and ``box_cols`` columns: (3, 3) is the newspaper's."""
+    """Sudoku whose boxes have ``box_rows`` rows and ``box_cols`` columns: (3, 3) is the newspaper's."""
 
     box_rows: int = 3
     box_cols: int = 3
@@ -43,7 +43,7 @@ class Sudoku:
 
     @property
     def side(self) -> int:
-        """Rows = columns = boxes = digits."""
+        """Number of rows, of columns, of boxes and of digits."""
         return self.box_rows * self.box_cols
 
     @property
@@ -63,13 +63,13 @@ class Sudoku:
 
     @property
     def grid(self) -> tuple[int, int, int, int]:
-        """(rows, columns, rows of a box, columns of a box), what ``ModelSpec.grid`` takes."""
+        """(rows, columns, rows of a box, columns of a box), as in ``ModelSpec.grid``."""
         return self.side, self.side, self.box_rows, self.box_cols
 
     # -- text ---------------------------------------------------------------------------------------------------
 
     def parse(self, text: str) -> Tokens:
-        """One puzzle as text to tokens uint8 [S], however it is drawn, see :mod:`hrm_edge.tasks.sudoku_text`.
+        """Return the tokens uint8 [S] of a puzzle's text in any drawing, see :mod:`hrm_edge.tasks.sudoku_text`.
 
         Raises ``UserError`` for a character that is no cell, a wrong number of cells, or givens that clash.
         """
@@ -81,7 +81,7 @@ class Sudoku:
         return np.asarray(grids[0])
 
     def check_givens(self, tokens: Tokens) -> None:
-        """Raise ``UserError`` naming row, column or box when two givens of tokens [S] clash."""
+        """Raise ``UserError`` naming row, column or box if two givens of tokens [S] clash."""
         units = geometry(self).units
         ordered = np.sort(tokens[units], axis=1)
         twice = (ordered[:, 1:] == ordered[:, :-1]) & (ordered[:, 1:] >= FIRST_DIGIT)
@@ -97,25 +97,26 @@ class Sudoku:
             )
 
     def hopeless(self, tokens: Tokens) -> Bools:
-        """Per row of [N, S]: are two givens of a row, column or box alike?"""
+        """Return for each row of [N, S] whether two givens of a row, column or box are equal."""
         digit = np.maximum(tokens, FIRST_DIGIT) - FIRST_DIGIT
         bits = np.where(tokens >= FIRST_DIGIT, np.left_shift(np.int64(1), digit), 0)
         clash = np.zeros(len(tokens), np.bool_)
         for unit in geometry(self).units:
             cells = bits[:, unit]
-            clash |= cells.sum(axis=1) != np.bitwise_or.reduce(cells, axis=1)  # equal only where no bit comes twice
+            # Sum and union are equal only where no bit occurs twice.
+            clash |= cells.sum(axis=1) != np.bitwise_or.reduce(cells, axis=1)
         return clash
 
     def cell_table(self) -> Tokens:
-        """The token of every character [256] that is a cell by itself; ``NOT_A_CELL`` for the others."""
+        """Return the token of every character [256] that is a cell by itself; ``NOT_A_CELL`` for the others."""
         return cell_table(self.side)
 
     def format(self, tokens: Tokens) -> str:
-        """Tokens [S] to one line of S characters, blank = '0'."""
+        """Return tokens [S] as one line of S characters, blank = '0'."""
         return "".join("0" if token < FIRST_DIGIT else DIGITS[token - FIRST_DIGIT] for token in tokens.tolist())
 
     def pretty(self, tokens: Tokens, givens: Tokens | None = None) -> str:
-        """Tokens [S] to a picture with boxes, blank = '.'; cells given in ``givens`` [S] are bold (ANSI)."""
+        """Return tokens [S] as a picture with boxes, blank = '.'; cells given in ``givens`` [S] are bold (ANSI)."""
         cells = [c if c != "0" else "." for c in self.format(tokens)]
         if givens is not None:
             cells = [
@@ -135,9 +136,9 @@ class Sudoku:
     # -- rules --------------------------------------------------------------------------------------------------
 
     def verify(self, givens: Tokens, answers: Tokens) -> Bools:
-        """Does each answer keep every given and hold every digit once a row, column and box? Repairs nothing.
+        """Return whether each answer keeps every given and has every digit once per row, column and box.
 
-        [N, S] tokens to bool [N]; any leading axes, so [S] gives one bool.
+        Nothing is repaired. Tokens [N, S] give bool [N]; other leading axes are allowed, so [S] gives one bool.
         """
         givens, answers = np.asarray(givens), np.asarray(answers)
         kept = ((givens < FIRST_DIGIT) | (givens == answers)).all(axis=-1)
@@ -149,7 +150,7 @@ class Sudoku:
         legal = ((digits >= 0) & (digits < side)).all(axis=-1)
         bits = np.left_shift(np.int64(1), np.clip(digits, 0, side - 1)).reshape(*lead, side, side)
         boxes = bits.reshape(*lead, side // self.box_rows, self.box_rows, side // self.box_cols, self.box_cols)
-        full = (1 << side) - 1  # side cells whose bits together are full hold every digit once
+        full = (1 << side) - 1  # a unit whose bits together are full has every digit once
         obeys = legal
         for seen in (
             np.bitwise_or.reduce(bits, axis=-1),
@@ -162,18 +163,18 @@ class Sudoku:
     # -- symmetries ---------------------------------------------------------------------------------------------
 
     def optimal(self, givens: Tokens, answers: Tokens) -> None:
-        """A proper puzzle has one answer."""
+        """Return None: a proper puzzle has only one answer."""
 
     def only_answer(self, givens: Tokens) -> Tokens | None:
-        """The only solution [S] of givens [S], None where the search was given up; see ``require_unique``."""
-        from hrm_edge.tasks.sudoku_search import require_unique  # which needs this module
+        """Return the only solution [S] of givens [S], or None if the search hit its limit; see ``require_unique``."""
+        from hrm_edge.tasks.sudoku_search import require_unique  # imported here because it imports this module
 
         return require_unique(self, givens)
 
     def random_views(self, count: int, rng: np.random.Generator) -> Views:
-        """Uniform draws from the group: digits relabelled, bands and rows, stacks and columns shuffled, transposed.
+        """Draw from the symmetries uniformly: digits relabelled, bands, rows, stacks and columns shuffled, transposed.
 
-        Pad and blank stay; only square boxes are transposed.
+        Pad and blank stay; only boards with square boxes are transposed.
         """
         side = self.side
         rows = _shuffled_lines(count, side // self.box_rows, self.box_rows, rng)  # [N, side]
@@ -188,12 +189,12 @@ class Sudoku:
         return Views(cells.reshape(count, self.seq_len), labels)
 
     def identity_views(self, count: int) -> Views:
-        """``count`` views that change nothing."""
+        """Return ``count`` views that change nothing."""
         cells = np.tile(np.arange(self.seq_len, dtype=np.int64), (count, 1))
         return Views(cells, np.tile(np.arange(self.vocab, dtype=np.uint8), (count, 1)))
 
     def with_guesses(self, givens: Tokens, logits: NDArray[np.float32], count: int, rng: np.random.Generator) -> Tokens:
-        """A puzzle [S] with up to ``count`` more givens, drawn from a model's logits [S, V] where it is least sure.
+        """Return a puzzle [S] with up to ``count`` more givens, drawn from logits [S, V] where they are least sure.
 
         Cells are drawn by the entropy of their digits, a digit by its probability; a digit that a peer of the cell
         already has is not drawn.
@@ -220,19 +221,19 @@ class Sudoku:
 
 @dataclass(frozen=True, eq=False)
 class Geometry:
-    """Who sees whom. Units are numbered rows, then columns, then boxes."""
+    """Units and peers of a board's cells. Units are numbered rows, then columns, then boxes."""
 
     units: NDArray[np.int64]
     """Cells of every unit, [3 * side, side]."""
     cell_units: NDArray[np.int64]
     """Row, column and box unit of every cell, [S, 3]."""
     peers: NDArray[np.int64]
-    """The other cells in any unit of a cell, ascending, [S, P]; P = 20 at 9x9."""
+    """Other cells in any unit of a cell, ascending, [S, P]; P = 20 at 9x9."""
 
 
 @functools.cache
 def geometry(task: Sudoku) -> Geometry:
-    """The units and peers of a task's board, computed once."""
+    """Return the units and peers of a task's board, computed once."""
     side, cells = task.side, np.arange(task.seq_len)
     row, column = cells // side, cells % side
     box = row // task.box_rows * (side // task.box_cols) + column // task.box_cols
@@ -243,11 +244,11 @@ def geometry(task: Sudoku) -> Geometry:
 
 
 def reveal(givens: Tokens, answers: Tokens, counts: NDArray[np.int64], order: NDArray[np.float64]) -> Tokens:
-    """Puzzles [N, S] with ``counts[n]`` more clues from ``answers`` [N, S], at the blanks that come first in ``order``.
+    """Return puzzles [N, S] with ``counts[n]`` more clues from ``answers`` [N, S], at the first blanks by ``order``.
 
     ``order`` [N, S] is drawn from [0, 1). A count beyond a puzzle's blanks reveals them all.
     """
-    # a given comes after every blank, and revealing it changes nothing
+    # A given comes after every blank; revealing it changes nothing.
     ranked = np.argsort(np.where(givens >= FIRST_DIGIT, 2.0, order), axis=1)
     chosen = np.zeros(givens.shape, dtype=np.bool_)
     np.put_along_axis(chosen, ranked, np.arange(givens.shape[1]) < np.asarray(counts)[:, None], axis=1)
@@ -255,12 +256,12 @@ def reveal(givens: Tokens, answers: Tokens, counts: NDArray[np.int64], order: ND
 
 
 def _permutations(count: int, size: int, rng: np.random.Generator) -> NDArray[np.int64]:
-    """Uniform permutations [count, size]."""
+    """Return uniform permutations int64 [count, size]."""
     return np.argsort(rng.random((count, size)), axis=1)
 
 
 def _shuffled_lines(count: int, bands: int, lines: int, rng: np.random.Generator) -> NDArray[np.int64]:
-    """Permutations [count, bands * lines] that keep the lines of a band together."""
+    """Return permutations int64 [count, bands * lines] that keep the lines of a band together."""
     outer = _permutations(count, bands, rng)  # [N, bands]
     inner = _permutations(count * bands, lines, rng).reshape(count, bands, lines)
     return (outer[:, :, None] * lines + inner).reshape(count, bands * lines)

@@ -1,17 +1,17 @@
-"""Counts and finds the solutions of a Sudoku: bitmask candidates, naked and hidden singles, then a guess.
+"""Search for the solutions of a Sudoku: bitmask candidates, naked and hidden singles, then a guess.
 
-The functions of the search take flat sequences of integers and use nothing but indexing and integer arithmetic. Here
-they run on Python lists, which needs no compiler on the edge; ``hrm_edge.data.sudoku_numba`` compiles the very same
-functions with numba for arrays.
+The functions of the search take flat sequences of integers and use only indexing and integer arithmetic. Here they run
+on Python lists, without a compiler on the edge; ``hrm_edge.data.sudoku_numba`` compiles the same functions with numba
+for arrays.
 
 A *level* of ``board`` is ``2 * S + 3 * side + 2`` integers: candidates of each open cell as bits (0 once placed), the
 placed bit of each cell, the placed digits of each unit, the number of open cells, and the cell guessed from here. A
-guess copies its level to the next one and leaves the other branch behind, so the depth is at most S.
+guess copies its level to the next one and keeps the other branch in its own, so the depth is at most S.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -23,16 +23,16 @@ from hrm_edge.tasks.sudoku_text import DIGITS
 Ints = Any  # list[int] here, int64 array under numba: same code, no common type
 
 EDGE_MAX_NODES = 50_000
-"""Guesses that Python makes in some tens of seconds; ordinary puzzles need fewer than 100."""
+"""Number of guesses that Python makes in some tens of seconds; ordinary puzzles need fewer than 100."""
 
 
 def width(side: int) -> int:
-    """Integers in a level."""
+    """Return the number of integers in a level."""
     return 2 * side * side + 3 * side + 2
 
 
 def prepare(tokens: Ints, board: Ints, pending: Ints, side: int) -> int:
-    """Fill level 0 from tokens [S]; the givens are queued in ``pending``, their number is returned."""
+    """Fill level 0 from tokens [S], queue the givens in ``pending`` and return their number."""
     cells, full, count = side * side, (1 << side) - 1, 0
     for cell in range(cells):
         board[cell] = full
@@ -48,7 +48,7 @@ def prepare(tokens: Ints, board: Ints, pending: Ints, side: int) -> int:
 
 
 def place(board: Ints, at: int, pending: Ints, count: int, peers: Ints, cell_units: Ints, side: int) -> int:
-    """Place the ``count`` queued cells, and the naked singles that follow; -1 on a contradiction, else 0."""
+    """Place the ``count`` queued cells and the naked singles that follow; return -1 for a contradiction, else 0."""
     cells = side * side
     seen_by = len(peers) // cells
     used, opened = at + 2 * cells, at + 2 * cells + 3 * side
@@ -56,7 +56,8 @@ def place(board: Ints, at: int, pending: Ints, count: int, peers: Ints, cell_uni
         count -= 1
         cell = pending[count]
         bit = board[at + cell]
-        if bit == 0:  # queued twice, and placed already
+        # The cell was queued twice and is placed already.
+        if bit == 0:
             continue
         board[at + cell] = 0
         board[at + cells + cell] = bit
@@ -78,7 +79,7 @@ def place(board: Ints, at: int, pending: Ints, count: int, peers: Ints, cell_uni
 
 
 def hidden_singles(board: Ints, at: int, pending: Ints, units: Ints, side: int, hint: Ints) -> int:
-    """Queue the cells that alone can hold a digit of some unit; their number, or -1 on a contradiction.
+    """Queue the only cell for a digit of a unit, for all of them; return their number, or -1 for a contradiction.
 
     ``hint`` [2] becomes (cell, bit) of a digit with exactly two places in a unit, cell -1 if there is none.
     """
@@ -117,7 +118,7 @@ def hidden_singles(board: Ints, at: int, pending: Ints, units: Ints, side: int, 
 def propagate(
     board: Ints, at: int, pending: Ints, count: int, peers: Ints, cell_units: Ints, units: Ints, side: int, hint: Ints
 ) -> int:
-    """Place all queued cells and every single that follows: -1 contradiction, else the number of open cells."""
+    """Place all queued cells and every single that follows; return the number of open cells, -1 if contradictory."""
     opened = at + 2 * side * side + 3 * side
     while True:
         if place(board, at, pending, count, peers, cell_units, side) < 0:
@@ -132,8 +133,11 @@ def propagate(
 
 
 def choose(board: Ints, at: int, side: int, hint: Ints) -> None:
-    """Make ``hint`` [2] the next guess (cell, bit): a cell with two candidates, else the digit with two places that
-    ``hint`` holds, else the cell with the fewest candidates."""
+    """Set ``hint`` [2] to the next guess (cell, bit).
+
+    It is a cell with two candidates, else the digit with two places that ``hint`` holds, else the cell with the fewest
+    candidates.
+    """
     fewest, at_cell = side + 1, 0
     for cell in range(side * side):
         left = board[at + cell]
@@ -155,7 +159,7 @@ def choose(board: Ints, at: int, side: int, hint: Ints) -> None:
 
 
 def branch(board: Ints, at: int, step: int, cell: int, bit: int, pending: Ints) -> None:
-    """Copy the level at ``at`` to the next one with ``bit`` queued for ``cell``; this one keeps the other branch."""
+    """Copy the level at ``at`` to the next one and queue ``bit`` for ``cell``; this one keeps the other branch."""
     for index in range(step):
         board[at + step + index] = board[at + index]
     board[at + step - 1] = cell
@@ -165,7 +169,7 @@ def branch(board: Ints, at: int, step: int, cell: int, bit: int, pending: Ints) 
 
 
 def other_branch(board: Ints, at: int, step: int, pending: Ints) -> int:
-    """Queue what the branch left behind at ``at`` forces; the number of queued cells."""
+    """Queue the cells that the other branch at ``at`` forces and return their number."""
     cell = board[at + step - 1]
     left = board[at + cell]
     if left & (left - 1):
@@ -175,7 +179,7 @@ def other_branch(board: Ints, at: int, step: int, pending: Ints) -> int:
 
 
 def read_level(board: Ints, at: int, side: int, found: Ints, start: int) -> None:
-    """The placed digits of a solved level as tokens into ``found[start : start + S]``."""
+    """Write the placed digits of a solved level as tokens to ``found[start : start + S]``."""
     cells = side * side
     for cell in range(cells):
         token, rest = 1, board[at + cells + cell]
@@ -221,57 +225,68 @@ def search(
         count = other_branch(board, level * step, step, pending)
 
 
-def solutions(
-    task: Sudoku, tokens: Tokens, limit: int = 2, max_nodes: int = EDGE_MAX_NODES
-) -> tuple[int, Tokens | None, bool]:
-    """Solve tokens [S] in plain Python: (solutions found, up to ``limit``; the first one [S] or None; exhausted).
+class Searched(NamedTuple):
+    """Holds what a search came to."""
 
-    ``exhausted``: ``max_nodes`` guesses were spent before the search ended, so the count is only a lower bound.
-    """
-    count, found, exhausted = _solve(task, tokens, limit, max_nodes)
-    return count, (found[0] if count else None), exhausted
+    found: Tokens
+    """Solutions [n, S], at most as many as were asked for."""
+    guesses: int
+    exhausted: bool
+    """Whether the guesses allowed were spent before the search ended, so that there may be more."""
 
 
-def _solve(task: Sudoku, tokens: Tokens, limit: int, max_nodes: int) -> tuple[int, Tokens, bool]:
+def find_solutions(task: Sudoku, tokens: Tokens, limit: int = 2, max_nodes: int = EDGE_MAX_NODES) -> Searched:
+    """Find up to ``limit`` solutions of tokens [S] in plain Python, with at most ``max_nodes`` guesses."""
     board_geometry, side, cells = geometry(task), task.side, task.seq_len
     peers, cell_units, units = (
         array.ravel().tolist() for array in (board_geometry.peers, board_geometry.cell_units, board_geometry.units)
     )
     board, pending, found = [0] * ((cells + 1) * width(side)), [0] * (2 * cells), [0] * (limit * cells)
     count = prepare(tokens.tolist(), board, pending, side)
-    number, _, _, exhausted = search(
+    number, _, nodes, exhausted = search(
         board, pending, count, peers, cell_units, units, side, limit, max_nodes, found, [-1, 0]
     )
-    return number, np.array(found).astype(np.uint8).reshape(limit, cells), exhausted
+    return Searched(np.array(found).astype(np.uint8).reshape(limit, cells)[:number], nodes, exhausted)
+
+
+def solutions(
+    task: Sudoku, tokens: Tokens, limit: int = 2, max_nodes: int = EDGE_MAX_NODES
+) -> tuple[int, Tokens | None, bool]:
+    """Solve as :func:`find_solutions`: (their number, the first one [S] or None, exhausted)."""
+    found, _, exhausted = find_solutions(task, tokens, limit, max_nodes)
+    return len(found), (found[0] if len(found) else None), exhausted
 
 
 def require_unique(task: Sudoku, tokens: Tokens, max_nodes: int = EDGE_MAX_NODES) -> Tokens | None:
-    """The only solution [S] of tokens [S]; ``UserError`` when there is none or another one.
+    """Return the only solution [S] of tokens [S]. Raises ``UserError`` if there is none or another one.
 
-    None when ``max_nodes`` guesses did not settle it (boards beyond 9x9): the puzzle may be a proper one.
+    Returns None if ``max_nodes`` guesses did not decide it (boards beyond 9x9): the puzzle may be a proper one.
     """
     task.check_givens(tokens)
-    count, found, exhausted = _solve(task, tokens, 2, max_nodes)
-    if count == 2:
+    searched = find_solutions(task, tokens, 2, max_nodes)
+    return None if searched.exhausted and len(searched.found) < 2 else only_solution(task, searched.found)
+
+
+def only_solution(task: Sudoku, found: Tokens) -> Tokens:
+    """Return the one solution [S] of ``found`` [n, S]; ``UserError`` where there is none or another one."""
+    if len(found) > 1:
         raise several_solutions(task, found[0], found[1])
-    if exhausted:
-        return None
-    if count == 0:
+    if not len(found):
         raise no_solution()
     return found[0]
 
 
 def no_solution() -> UserError:
-    """The puzzle's givens leave no solution."""
+    """Return the error for a puzzle whose givens leave no solution."""
     return UserError("the puzzle has no solution", "one of its givens is wrong: check them against the original")
 
 
 class SeveralSolutions(UserError):
-    """A puzzle with more than one solution: a given is missing, or the puzzle has more rules than Sudoku's."""
+    """Error of a puzzle with more than one solution: a given is missing, or the puzzle has more rules than Sudoku's."""
 
 
 def several_solutions(task: Sudoku, first: Tokens, second: Tokens) -> SeveralSolutions:
-    """Two solutions [S] of one puzzle: names a cell where they differ."""
+    """Return the error for a puzzle with two solutions [S]; it names a cell where they differ."""
     cell = int(np.nonzero(first != second)[0][0])
     one, other = sorted((DIGITS[first[cell] - FIRST_DIGIT], DIGITS[second[cell] - FIRST_DIGIT]))
     return SeveralSolutions(

@@ -1,7 +1,7 @@
-"""Sudokus as text: which characters are cells, and which lines make a grid.
+"""Sudokus as text: the characters that are cells, and the lines that form a grid.
 
-``-`` and ``*`` are blanks in some files and lines of the drawing in others. A grid is therefore read under each meaning
-that it may have, and the meaning under which all of its rows are whole is taken.
+``-`` and ``*`` are blanks in some files and parts of a frame in others. A grid is therefore read in each possible way,
+and the way that gives complete rows is used.
 
 Axes: N grids, S cells; ``side`` is the number of rows, columns and digits, S = side².
 """
@@ -20,19 +20,19 @@ from hrm_edge.tasks.base import NOT_A_CELL, Tokens
 
 DIGITS = "123456789" + string.ascii_uppercase
 BLANKS = "0._?xX*-"
-STROKES = "-*"  # blanks that may be lines instead
-_SEPARATORS = "|+!,;:=\"'"  # and white space and the box-drawing block
+STROKES = "-*"  # blanks that may be parts of a frame instead
+_SEPARATORS = "|+!,;:=\"'"  # also white space and the box-drawing block
 _LINE_LIKE = re.compile(r"[-*+=|.:!'\s\u2500-\u257f]*")
 _DRAWN = re.compile(r"\+|---|===|\*\*\*|[\u2500-\u257f]{3}")
 _WORD = re.compile(r"[^\s,;|\u2500-\u257f]+")
 _KNOWN_SIDES = {4: "mini-sudoku", 6: "sudoku-2x3", 9: "sudoku", 12: "sudoku-3x4", 16: "sudoku-4x4"}
 
 Line = tuple[int, str]
-"""A line of a text: its number, from 1, and its characters."""
+"""Line of a text: its number, from 1, and its characters."""
 
 
 class Board(Protocol):
-    """What the size of a grid is read from: a ``Sudoku``."""
+    """Size and name of a grid, as in ``Sudoku``: side, number of cells, and the task's name."""
 
     @property
     def side(self) -> int: ...
@@ -43,7 +43,7 @@ class Board(Protocol):
 
 
 class Cell(NamedTuple):
-    """A cell of a text and its place; digit 0 is a blank. ``line`` and ``column`` count from 1."""
+    """Cell of a text and its place; digit 0 is a blank. ``line`` and ``column`` count from 1."""
 
     digit: int
     line: int
@@ -51,7 +51,7 @@ class Cell(NamedTuple):
 
 
 class TextError(UserError):
-    """A fault at a place of a text: ``line`` and ``column``, both from 1."""
+    """Error at a place of a text: ``line`` and ``column``, both from 1."""
 
     def __init__(self, line: int, column: int, problem: str, hint: str) -> None:
         super().__init__(problem, hint)
@@ -59,7 +59,7 @@ class TextError(UserError):
 
 
 def cell_table(side: int) -> Tokens:
-    """The token of every character [256] where each character is a cell; ``NOT_A_CELL`` of characters that are none."""
+    """Return the token of every character [256]; ``NOT_A_CELL`` for characters that are no cell."""
     table = np.full(256, NOT_A_CELL, np.uint8)
     table[[ord(character) for character in BLANKS]] = 1
     for token, digit in enumerate(DIGITS[:side], start=2):
@@ -68,9 +68,9 @@ def cell_table(side: int) -> Tokens:
 
 
 def row_cells(task: Board, line: Line, strokes: str = "") -> list[Cell]:
-    """The cells of a line, none where it is only drawn. ``strokes``: which of ``-`` and ``*`` are no blanks here.
+    """Return the cells of a line, none for a line of the frame.
 
-    Raises ``TextError`` for a character that is no cell.
+    ``strokes``: those of ``-`` and ``*`` that are no blanks here. Raises ``TextError`` for a character that is no cell.
     """
     number, text = line
     if task.side > 9 and (numbers := number_cells(task.side, line)):
@@ -89,7 +89,7 @@ def row_cells(task: Board, line: Line, strokes: str = "") -> list[Cell]:
 
 
 def number_cells(side: int, line: Line) -> list[Cell]:
-    """The cells of a line that writes its digits as numbers, such as ``10 0 16 3``; none where it does not."""
+    """Return the cells of a line that has digits as numbers, such as ``10 0 16 3``; none for another line."""
     words = [(match.group(), match.start() + 1) for match in _WORD.finditer(line[1])]
     decimal = [int(word) if word.isdecimal() else -1 for word, _ in words]
     blank = [len(word) == 1 and word in BLANKS for word, _ in words]
@@ -101,9 +101,10 @@ def number_cells(side: int, line: Line) -> list[Cell]:
 
 
 def read_grids(task: Board, lines: Sequence[Line]) -> Tokens:
-    """The grids [N, S] that ``lines`` hold one after the other; a single grid may be broken into lines anywhere.
+    """Return the grids uint8 [N, S] in ``lines``, one after the other; a single grid may have line breaks anywhere.
 
-    Raises ``TextError`` naming the place where a row or a grid has too few or too many cells, or a cell no such digit.
+    Raises ``TextError`` naming the place where a row or a grid has too few or too many cells, or a cell an invalid
+    digit.
     """
     text = "".join(characters for _, characters in lines)
     seen = [stroke for stroke in STROKES if stroke in text]
@@ -132,7 +133,7 @@ def _are_whole(task: Board, rows: list[list[Cell]]) -> bool:
 
 
 def _not_whole(task: Board, lines: Sequence[Line], readings: list[list[list[Cell]]]) -> TextError:
-    """Why no reading is whole, told of the one that comes closest."""
+    """Return the error that no reading gives complete grids, described by the closest one."""
     hint = f"give every cell a character: {alphabet(task)}"
 
     def distance(rows: list[list[Cell]]) -> tuple[int, int]:
@@ -156,7 +157,7 @@ def _not_whole(task: Board, lines: Sequence[Line], readings: list[list[list[Cell
 
 
 def _check_zero(task: Board, lines: Sequence[Line], text: str) -> None:
-    """``TextError`` where 0 may be a digit: boards beyond 9x9 are also written with 0 to 9 and A to F."""
+    """Raise ``TextError`` where 0 may be a digit: boards beyond 9x9 are also written with 0 to 9 and A to F."""
     others = [blank for blank in "._?" if blank in text]
     if task.side > 9 and "0" in text and others and DIGITS[task.side - 1] not in text.upper():
         number, column = next((number, line.index("0") + 1) for number, line in lines if "0" in line)
@@ -168,7 +169,7 @@ def _check_zero(task: Board, lines: Sequence[Line], text: str) -> None:
 
 
 def alphabet(task: Board) -> str:
-    """The characters of a cell, in words."""
+    """Return a description of the characters of a cell."""
     last = DIGITS[task.side - 1]
     digits = f"1 to {last}" if task.side <= 9 else "1 to 9, A" + (f" to {last}" if last != "A" else "")
     return f"{digits}, and for a blank one of 0 . _ ? * - x"

@@ -1,9 +1,10 @@
-"""Kind, size and transparency of a picture file by its header; nothing is decoded."""
+"""Kind, size, transparency and turn of a picture file by its header; nothing is decoded."""
 
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 # endings that pictures have, with the format that is written under them
@@ -15,6 +16,8 @@ SUFFIXES = frozenset(FORMATS) | {".heic", ".heif", ".avif", ".tif", ".tiff"}
 READABLE = "JPEG, PNG, WebP, BMP or GIF"
 _HEADER = 64  # bytes that tell the kind
 _HEIF = (b"heic", b"heix", b"mif1", b"heif", b"avif")
+_MOST_PARTS = 100_000  # of a file, looked through for its EXIF note: a PNG of 64 MiB has some 8,000
+_ORIENTATION, _SHORT = 0x0112, 3  # tag and type in TIFF 6.0, which EXIF is written in
 
 
 @dataclass(frozen=True)
@@ -27,6 +30,8 @@ class Header:
     """Width and height in pixels; None where the header is cut off, and for HEIF."""
     transparent: bool = False
     """Whether pixels may be transparent."""
+    orientation: int = 1
+    """1 to 8: how the picture lies, by its EXIF note (TIFF 6.0, tag 274); 1 is upright."""
 
 
 def picture_kind(data: bytes) -> str | None:
@@ -73,19 +78,94 @@ def read_header(data: bytes) -> Header | None:
         return None
     try:
         if kind == "png":
-            return _png(data)
-        if kind == "jpeg":
-            return Header(kind, _jpeg_size(data))
-        if kind == "webp":
-            return _webp(data)
-        if kind == "gif":
-            return Header(kind, struct.unpack("<HH", data[6:10]), True)
-        if kind == "bmp":
+            header = _png(data)
+        elif kind == "jpeg":
+            header = Header(kind, _jpeg_size(data))
+        elif kind == "webp":
+            header = _webp(data)
+        elif kind == "gif":
+            header = Header(kind, struct.unpack("<HH", data[6:10]), True)
+        elif kind == "bmp":
             width, height = struct.unpack("<ii", data[18:26])
-            return Header(kind, (abs(width), abs(height)))
+            header = Header(kind, (abs(width), abs(height)))
+        else:
+            return Header(kind, None)
     except (struct.error, IndexError):
+        return Header(kind, None)
+    return replace(header, orientation=_orientation(data, kind))
+
+
+def _orientation(data: bytes, kind: str) -> int:
+    """Read the orientation of the first EXIF note of a JPEG, PNG or WebP file; 1 where none says another."""
+    parts = {"jpeg": _jpeg_parts, "png": _png_parts, "webp": _webp_parts}.get(kind)
+    try:
+        for name, start, size in parts(data) if parts else ():
+            if name in (b"\xff\xe1", b"eXIf", b"EXIF"):
+                note = data[start : start + size]
+                if note[:6] == b"Exif\0\0":
+                    note = note[6:]
+                elif kind == "jpeg":  # another note of that name, e.g. XMP
+                    continue
+                return _tiff_orientation(note)
+    except struct.error:  # cut off
         pass
-    return Header(kind, None)
+    return 1
+
+
+def _tiff_orientation(note: bytes) -> int:
+    """Read the orientation in an EXIF note: a TIFF header, then a table of (tag, type, count, value), 12 bytes each."""
+    order = {b"II*\0": "<", b"MM\0*": ">"}.get(note[:4])
+    if order is None:
+        return 1
+    (table,) = struct.unpack_from(order + "I", note, 4)
+    (entries,) = struct.unpack_from(order + "H", note, table)
+    for entry in range(entries):
+        tag, kind, _, value = struct.unpack_from(order + "HHIH", note, table + 2 + 12 * entry)
+        if (tag, kind) == (_ORIENTATION, _SHORT):
+            return int(value) if 1 <= value <= 8 else 1
+    return 1
+
+
+_Part = tuple[bytes, int, int]  # name, where its content begins, bytes of that
+
+
+def _jpeg_parts(data: bytes) -> Iterator[_Part]:
+    """List the segments of a JPEG file, up to where its pixels begin."""
+    at = 2
+    for _ in range(_MOST_PARTS):
+        if at + 4 > len(data) or data[at] != 0xFF or data[at + 1] == 0xDA:
+            return
+        marker = data[at + 1]
+        if marker == 0xFF:  # padding
+            at += 1
+        elif marker == 0x01 or 0xD0 <= marker <= 0xD8:  # these have no length
+            at += 2
+        else:
+            size = max(2, struct.unpack_from(">H", data, at + 2)[0])
+            yield data[at : at + 2], at + 4, size - 2
+            at += 2 + size
+
+
+def _png_parts(data: bytes) -> Iterator[_Part]:
+    """List the chunks of a PNG file; a checksum of 4 bytes follows each."""
+    at = 8
+    for _ in range(_MOST_PARTS):
+        if at + 8 > len(data):
+            return
+        (size,) = struct.unpack_from(">I", data, at)
+        yield data[at + 4 : at + 8], at + 8, size
+        at += 12 + size
+
+
+def _webp_parts(data: bytes) -> Iterator[_Part]:
+    """List the chunks of a WebP file, of an even number of bytes each."""
+    at = 12
+    for _ in range(_MOST_PARTS):
+        if at + 8 > len(data):
+            return
+        (size,) = struct.unpack_from("<I", data, at + 4)
+        yield data[at : at + 4], at + 8, size
+        at += 8 + size + size % 2
 
 
 def _png(data: bytes) -> Header:
@@ -94,20 +174,10 @@ def _png(data: bytes) -> Header:
 
 
 def _jpeg_size(data: bytes) -> tuple[int, int] | None:
-    at = 2
-    while at + 9 <= len(data):
-        if data[at] != 0xFF:
-            return None
-        marker = data[at + 1]
-        if marker == 0xFF:  # padding
-            at += 1
-        elif marker == 0x01 or 0xD0 <= marker <= 0xD8:  # these have no length
-            at += 2
-        elif 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
-            height, width = struct.unpack(">HH", data[at + 5 : at + 9])
+    for name, start, _ in _jpeg_parts(data):
+        if 0xC0 <= name[1] <= 0xCF and name[1] not in (0xC4, 0xC8, 0xCC) and start + 5 <= len(data):
+            height, width = struct.unpack_from(">HH", data, start + 1)
             return width, height
-        else:
-            at += 2 + max(2, struct.unpack(">H", data[at + 2 : at + 4])[0])
     return None
 
 

@@ -145,9 +145,18 @@ class Camera:
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
 
-    def start(self) -> None:
-        """Open the source, in the caller's thread so that ``UserError`` reaches the user, and begin to read it."""
-        feed = self.source.open()
+    def start(self, *, wait: bool = False) -> None:
+        """Open the source, in the caller's thread so that ``UserError`` reaches the user, and begin to read it.
+
+        With ``wait`` a source that is not there yet is no error: it is tried again, as one that is lost.
+        """
+        feed: Feed | None = None
+        try:
+            feed = self.source.open()
+        except UserError as error:
+            if not wait:
+                raise
+            self.trouble = f"{error.problem}; waiting for it"
         self._thread = threading.Thread(target=self._run, args=(feed,), name="capture", daemon=True)
         self._thread.start()
 

@@ -46,7 +46,7 @@ def decode_upload(data: bytes) -> Image:
             )
         half = width * height <= 4 * UPLOAD_PIXELS
         flags = cv2.IMREAD_REDUCED_COLOR_2 if half else cv2.IMREAD_REDUCED_COLOR_4
-    return _decode(data, name, flags)
+    return _decode(data, name, flags, upright=True)
 
 
 def decode_image(data: bytes, name: str, upright: bool = True) -> Image:
@@ -57,11 +57,11 @@ def decode_image(data: bytes, name: str, upright: bool = True) -> Image:
     Raises ``UserError`` for what is no picture, is torn, or has more than ``MAX_PIXELS`` pixels or less than
     ``MIN_SIDE`` a side. The size is taken from the header, before anything is decoded.
     """
-    return _decode(data, name, cv2.IMREAD_COLOR | (0 if upright else cv2.IMREAD_IGNORE_ORIENTATION))
+    return _decode(data, name, cv2.IMREAD_COLOR, upright)
 
 
-def _decode(data: bytes, name: str, flags: int) -> Image:
-    """See :func:`decode_image`; ``flags`` of OpenCV."""
+def _decode(data: bytes, name: str, flags: int, upright: bool) -> Image:
+    """See :func:`decode_image`; ``flags`` of OpenCV, which turns only some kinds of files by their EXIF note."""
     if len(data) > MAX_BYTES:
         raise _too_large(name)
     header = _read_header(data, name)
@@ -71,7 +71,7 @@ def _decode(data: bytes, name: str, flags: int) -> Image:
     if header.transparent:
         flags = cv2.IMREAD_UNCHANGED
     try:
-        image = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
+        image = cv2.imdecode(np.frombuffer(data, np.uint8), flags | cv2.IMREAD_IGNORE_ORIENTATION)
     except cv2.error as error:
         raise _torn(name) from error
     if image is None and header.kind == "gif" and _opencv() < (4, 11):
@@ -79,7 +79,16 @@ def _decode(data: bytes, name: str, flags: int) -> Image:
     if image is None:
         raise _torn(name)
     _check_size(image.shape[1], image.shape[0], name)
-    return _on_paper(image)
+    image = _on_paper(image)
+    return _turned(image, header.orientation) if upright else image
+
+
+def _turned(image: Image, orientation: int) -> Image:
+    """Turn a picture [h, w, 3] as it is meant to be seen, by its EXIF ``orientation`` (TIFF 6.0, tag 274)."""
+    if orientation in (5, 6, 7, 8):  # its first row is at the left or the right
+        image = np.asarray(cv2.transpose(image), np.uint8)
+    flip = {2: 1, 6: 1, 3: -1, 7: -1, 4: 0, 8: 0}.get(orientation)  # in OpenCV: 1 left and right, 0 up and down
+    return image if flip is None else np.asarray(cv2.flip(image, flip), np.uint8)
 
 
 def _opencv() -> tuple[int, ...]:

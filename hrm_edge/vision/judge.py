@@ -6,7 +6,6 @@ likely readings of the least certain cells makes a puzzle.
 
 from __future__ import annotations
 
-import heapq
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import islice
@@ -16,12 +15,14 @@ from numpy.typing import NDArray
 
 from hrm_edge.errors import UserError
 from hrm_edge.tasks.base import Tokens
-from hrm_edge.tasks.sudoku import BLANK, FIRST_DIGIT, Sudoku, geometry
-from hrm_edge.tasks.sudoku_search import SeveralSolutions, require_unique
+from hrm_edge.tasks.sudoku import BLANK, FIRST_DIGIT, Sudoku
+from hrm_edge.tasks.sudoku_search import SeveralSolutions, find_solutions, only_solution
 from hrm_edge.vision.cells import SIDE
 from hrm_edge.vision.read import Reading
+from hrm_edge.vision.repairs import repairs
 
 MAX_NODES = 2000  # guesses of one check: a reading that needs more is no ordinary puzzle
+MAX_WORK = 1500  # checks and guesses of all of them: a picture takes no longer, whatever it shows
 MAX_TRIES = 3000  # sets of changes looked at for clashes
 MAX_RIVALS = 600  # the same beside a reading that is a puzzle as it is
 MARGIN = 4.5  # nats between what is accepted and the next reading that has another solution
@@ -31,15 +32,17 @@ DOUBTFUL = 0.9  # probability of a digit, below which it is shown as in doubt
 # probabilities of being written by hand, from which on a digit is left out: the next where the last was not enough
 WRITTEN = (0.5, 0.2, 0.08, 0.03)
 MAX_COST = 9.0  # nats: how much less likely than the likeliest reading a repaired one may be
+RIVALS = 3.0  # nats between an answer and another for which one digit was misread and one was missed
 MIN_GIVENS = 17  # no puzzle with fewer has one solution
 _TRAINED_BLANKS = 0.47  # of the cells that recipes/digits.yaml trains on
-_SMUDGE = 0.65  # of the doubt about a cell goes to its being blank, times the share of blanks
 _TRIED_WITHOUT = 16  # digits in doubt that are left out to see whether the others need them
 _LITTLE, _CERTAIN = 0.5, 0.005  # nats of a puzzle and of a digit
 _REPAIRED_PARTS = 2  # ways of leaving out what was written that are repaired too
+_SLIP = 0.05  # share of the digits written by hand that are wrong
+_MISSED = 0.02  # printed digits that are missed at least, on average, however sure the blanks are
+_MISREAD = 1e-4  # the least probability of any digit: the network is never surer than that
+_OTHERS = 20  # other answers that are compared where a digit is taken away
 _NAMED = 4  # cells in a message
-_FREE_CHANGES = 40  # the cheapest, which are tried where nothing clashes
-_FIRST_COST = 0.7  # nats that each repaired cell costs besides, so that fewer changes go first
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,19 +71,24 @@ def judge(reading: Reading, task: Sudoku, repair: bool = True) -> Verdict:
     Doubts between a digit and a blank are first weighed by how full the grid is. The whole reading comes first, then
     repairs of it, then its printed digits alone, then repairs of these. A digit too few makes no wrong answer, for
     there must be one solution; a wrong digit may. So nothing is accepted that needs digits which are together in more
-    doubt than ``MAX_DOUBT``, nor where another reading that is hardly less likely is a puzzle with another solution.
+    doubt than ``MAX_DOUBT``; nor where another reading that is hardly less likely is a puzzle with another solution;
+    nor where one digit less allows another answer that agrees better with what was left out (:func:`_rival`). After
+    ``MAX_WORK`` checks the search ends, and nothing is accepted.
     """
-    reading = _weighed(reading)
+    reading, rules = _weighed(reading), _Rules(task)
     tokens = tokens_of(reading.digits)
     why: UserError | None = None
     refused: Verdict | None = None
-    for found, cells, solution, fault in _candidates(reading, tokens, task, repair):
-        why = why or fault
-        if found is not None and solution is not None:
-            verdict = _checked(reading, task, found, cells, solution)
-            if verdict.puzzle is not None:
-                return verdict
-            refused = refused or verdict
+    try:
+        for found, cells, solution, fault in _candidates(reading, tokens, rules, repair):
+            why = why or fault
+            if found is not None and solution is not None:
+                verdict = _checked(reading, rules, found, cells, solution)
+                if verdict.puzzle is not None:
+                    return verdict
+                refused = refused or verdict
+    except _WorkSpent:
+        why = UserError(f"what it says was not settled by {MAX_WORK} checks with the rules", "take a sharper picture")
     if refused is not None:
         return refused
     return Verdict(None, _uncertain(reading, np.flatnonzero(reading.confidence < DOUBTFUL)) if why is None else why)
@@ -89,11 +97,11 @@ def judge(reading: Reading, task: Sudoku, repair: bool = True) -> Verdict:
 _Candidate = tuple["Tokens | None", tuple[int, ...], "Tokens | None", "UserError | None"]
 
 
-def _candidates(reading: Reading, tokens: Tokens, task: Sudoku, repair: bool) -> Iterator[_Candidate]:
+def _candidates(reading: Reading, tokens: Tokens, rules: _Rules, repair: bool) -> Iterator[_Candidate]:
     """Yield what a reading may mean, the nearest first: (puzzle, cells repaired, solution, why there is no puzzle)."""
-    solution, why = _solved(tokens, task)
+    solution, why = _solved(tokens, rules)
     lacking = isinstance(why, SeveralSolutions)
-    yield *(_repaired(reading, tokens, task, solution, lacking) if repair else (tokens, (), solution)), why
+    yield *(_repaired(reading, tokens, rules, solution, lacking) if repair else (tokens, (), solution)), why
     if lacking:  # to leave out more would not help
         return
     parts: list[Tokens] = []
@@ -102,22 +110,25 @@ def _candidates(reading: Reading, tokens: Tokens, task: Sudoku, repair: bool) ->
         printed = np.where(by_hand, np.uint8(BLANK), tokens)
         if not by_hand.any() or int((printed >= FIRST_DIGIT).sum()) < MIN_GIVENS:
             continue
-        solution, fault = _solved(printed, task)
+        solution, fault = _solved(printed, rules)
         if solution is not None:
-            yield *_repaired(_without(reading, printed), printed, task, solution), None
+            yield *_repaired(_without(reading, printed), printed, rules, solution), None
         if isinstance(fault, SeveralSolutions):
             break
         parts.append(printed)
     for printed in parts[:_REPAIRED_PARTS] if repair else ():
-        yield *_repaired(_without(reading, printed), printed, task, None), None
+        yield *_repaired(_without(reading, printed), printed, rules, None), None
 
 
-def _checked(reading: Reading, task: Sudoku, puzzle: Tokens, repaired: tuple[int, ...], solution: Tokens) -> Verdict:
+def _checked(reading: Reading, rules: _Rules, puzzle: Tokens, repaired: tuple[int, ...], solution: Tokens) -> Verdict:
     """Return the verdict on a puzzle with one ``solution`` [81]: accepted, or in too much doubt."""
     given = np.flatnonzero(puzzle >= FIRST_DIGIT)
     share = reading.probabilities[given, puzzle[given] - BLANK]
-    doubt = _doubt(reading, task, puzzle)
+    doubt = _doubt(reading, rules, puzzle)
     doubtful = tuple(int(cell) for cell in given[share < DOUBTFUL] if cell not in repaired)
+    rival = _rival(reading, rules, puzzle, solution)
+    if rival is not None:
+        return Verdict(None, _uncertain(reading, np.array(sorted({*repaired, *doubtful, *rival}))), doubt=doubt)
     if doubt > MAX_DOUBT:
         return Verdict(None, _uncertain(reading, np.array(sorted({*repaired, *doubtful}))), doubt=doubt)
     left_out = np.flatnonzero((puzzle == BLANK) & (reading.digits > 0))
@@ -134,7 +145,7 @@ def _uncertain(reading: Reading, cells: NDArray[np.int64]) -> UserError:
     return UserError(f"too much of it is uncertain: {named}{more}", "take a sharper picture")
 
 
-def _doubt(reading: Reading, task: Sudoku, puzzle: Tokens) -> float:
+def _doubt(reading: Reading, rules: _Rules, puzzle: Tokens) -> float:
     """Return, in nats, minus the log probability that all digits are right which the solution of ``puzzle`` needs.
 
     A digit that may be left out, for the others have the same solution alone, is confirmed by them. None is tried
@@ -149,9 +160,44 @@ def _doubt(reading: Reading, task: Sudoku, puzzle: Tokens) -> float:
             break
         without = needed.copy()
         without[given[index]] = BLANK
-        if _solved(without, task)[0] is not None:
+        if _solved(without, rules)[0] is not None:
             needed, doubt = without, doubt - float(nats[index])
     return doubt
+
+
+def _rival(reading: Reading, rules: _Rules, puzzle: Tokens, solution: Tokens) -> tuple[int, ...] | None:
+    """Name the cells where another answer differs that explains the picture nearly as well; None: there is none.
+
+    A digit that was misread, or written by hand and taken for print, makes a wrong answer where a printed one was
+    missed, or taken for written. So each digit of ``puzzle`` [81] is taken away in turn: what else is an answer then is
+    compared by all that is in the picture, including the digits that were left out.
+    """
+    evidence, blank = _evidence(reading), puzzle == BLANK
+    cells, answer = np.arange(len(puzzle)), solution - FIRST_DIGIT
+    lost = evidence[cells, answer][:, None] - evidence  # [81, 9]: nats by which the answer beats another digit
+    missed = ((1 - reading.probabilities[:, 0]) * (1 - reading.written))[blank].sum()
+    least = RIVALS + min(0.0, float(np.log(missed + _MISSED)))
+    gain = -float(lost.min(axis=1)[blank].sum())  # of another answer by what was left out, at most
+    against = np.where(lost > 0, lost, np.inf).min(axis=1)
+    for cell in np.flatnonzero(~blank & (against - gain < least)):
+        without = puzzle.copy()
+        without[cell] = BLANK
+        for other in rules.solutions(without, _OTHERS)[0] - FIRST_DIGIT:
+            if (other != answer).any() and float(lost[cells, other].sum()) < least:
+                return tuple(int(at) for at in np.flatnonzero((other != answer) & (reading.digits > 0)))
+    return None
+
+
+def _evidence(reading: Reading) -> NDArray[np.float64]:
+    """Return the logarithm [81, 9] of how likely each cell looks so for each digit of a solution, up to a constant.
+
+    What is printed is right; of what people write a share of ``_SLIP`` is wrong; a blank says nothing.
+    """
+    ink = np.asarray(reading.probabilities[:, 1:], np.float64)
+    by_hand = reading.written[:, None] * ink.sum(axis=1, keepdims=True)
+    seen = ink + reading.probabilities[:, :1] / ink.shape[1]
+    wrong = by_hand * _SLIP
+    return np.asarray(np.log((1 - wrong - _MISREAD) * seen + (wrong + _MISREAD) / ink.shape[1]))
 
 
 def cell_text(reading: Reading, cell: int) -> str:
@@ -186,7 +232,7 @@ def _without(reading: Reading, printed: Tokens) -> Reading:
 
 
 def _repaired(
-    reading: Reading, tokens: Tokens, task: Sudoku, solution: Tokens | None, lacking: bool = False
+    reading: Reading, tokens: Tokens, rules: _Rules, solution: Tokens | None, lacking: bool = False
 ) -> tuple[Tokens | None, tuple[int, ...], Tokens | None]:
     """(puzzle, cells changed, solution): tokens [81] if they have a ``solution``, else the likeliest change that has.
 
@@ -198,14 +244,14 @@ def _repaired(
     chosen: tuple[int, ...] = ()
     limit = MAX_COST if solution is None else MARGIN
     tries = MAX_TRIES if solution is None else MAX_RIVALS
-    for cost, cells, digits in islice(_repairs(reading, tokens, task, limit + MARGIN, tries), MAX_SEARCHES):
+    for cost, cells, digits in islice(repairs(reading, tokens, rules.task, limit + MARGIN, tries), MAX_SEARCHES):
         if cost > limit:
             break
         if lacking and (tokens[list(cells)] != BLANK).any():
             continue
         changed = tokens.copy()
         changed[list(cells)] = np.array(digits) + BLANK
-        other, _ = _solved(changed, task)
+        other, _ = _solved(changed, rules)
         if other is None:
             continue
         if answer is None:
@@ -232,104 +278,39 @@ def tokens_of(digits: NDArray[np.uint8]) -> Tokens:
     return (digits + BLANK).astype(np.uint8)
 
 
-def _solved(tokens: Tokens, task: Sudoku) -> tuple[Tokens | None, UserError | None]:
+class _WorkSpent(Exception):
+    """Says that a reading has cost ``MAX_WORK``."""
+
+
+class _Rules:
+    """Answers by Sudoku's rules, and counts what it is asked."""
+
+    def __init__(self, task: Sudoku) -> None:
+        self.task, self.left = task, MAX_WORK
+
+    def solutions(self, tokens: Tokens, limit: int = 2) -> tuple[Tokens, bool]:
+        """Find up to ``limit`` solutions [n, 81] of tokens [81], and whether the guesses ended before the search."""
+        found, guesses, exhausted = find_solutions(self.task, tokens, limit, max(0, min(MAX_NODES, self.left)))
+        self.left -= 1 + guesses
+        if self.left < 0:
+            raise _WorkSpent
+        return found, exhausted
+
+
+def _solved(tokens: Tokens, rules: _Rules) -> tuple[Tokens | None, UserError | None]:
     """Return the only solution [81] of tokens [81], or why they are no puzzle with exactly one."""
     try:
-        task.check_givens(tokens)
+        rules.task.check_givens(tokens)
         givens = int((tokens >= FIRST_DIGIT).sum())
         if givens < MIN_GIVENS:
             raise UserError(
                 f"only {givens} digits were read, a puzzle has at least {MIN_GIVENS}",
                 "bring the whole puzzle into view, sharp and evenly lit",
             )
-        solution = require_unique(task, tokens, MAX_NODES)
-        if solution is None:
+        found, exhausted = rules.solutions(tokens)
+        if exhausted and len(found) < 2:
             raise UserError("the puzzle is too hard to check", "read it again")
+        solution = only_solution(rules.task, found)
     except UserError as error:
         return None, error
     return solution, None
-
-
-_Change = tuple[float, int, int]  # cost in nats, cell, digit (0 blank)
-
-
-def _repairs(
-    reading: Reading, tokens: Tokens, task: Sudoku, limit: float, tries: int
-) -> Iterator[tuple[float, tuple[int, ...], tuple[int, ...]]]:
-    """(cost, cells, their digits) of changes of tokens [81] after which no digit clashes, cheapest first.
-
-    Cost: nats below the likeliest reading, at most ``limit``. Best first over sets of single changes. Where two digits
-    clash, one of the two has to change: only sets that do are looked at, ``tries`` of them.
-    """
-    changes = _changes(reading, limit)
-    by_cell: dict[int, list[_Change]] = {}
-    for change in changes:
-        by_cell.setdefault(change[1], []).append(change)
-    free = changes[:_FREE_CHANGES]
-    clash = _Clashes(tokens, task)
-    # (cost, set of changes before, place in ``free`` of one that is added to it or -1, place of the next to add)
-    heap: list[tuple[float, tuple[_Change, ...], int, int]] = [(0.0, (), -1, 0)]
-    seen: set[tuple[_Change, ...]] = set()
-    while heap and len(seen) < tries:
-        cost, chosen, added, following = heapq.heappop(heap)
-        if added >= 0:
-            if added + 1 < len(free):  # the same set with the next change instead
-                price = cost - free[added][0] + free[added + 1][0]
-                if price <= limit:
-                    heapq.heappush(heap, (price, chosen, added + 1, added + 2))
-            if any(cell == free[added][1] for _, cell, _ in chosen):
-                continue
-            chosen = tuple(sorted((*chosen, free[added])))
-        if chosen in seen:
-            continue
-        seen.add(chosen)
-        digits = {cell: digit for _, cell, digit in chosen}
-        pair = clash.first(digits)
-        if pair is not None:
-            for cell in pair:
-                for change in by_cell.get(cell, ()) if cell not in digits else ():
-                    if cost + change[0] <= limit:
-                        heapq.heappush(heap, (cost + change[0], tuple(sorted((*chosen, change))), -1, following))
-            continue
-        if chosen:
-            yield cost, tuple(digits), tuple(digits.values())
-        if following < len(free) and cost + free[following][0] <= limit:
-            heapq.heappush(heap, (cost + free[following][0], chosen, following, following + 1))
-
-
-def _changes(reading: Reading, limit: float) -> list[_Change]:
-    """Return every other reading of a single cell that costs ``limit`` nats at most, cheapest first."""
-    probabilities = reading.probabilities.copy()
-    # what looks like every digit a little is a smudge rather than any of them
-    blanks = float((reading.digits == 0).mean())  # in a grid that is filled in there is hardly one
-    probabilities[:, 0] = np.maximum(probabilities[:, 0], _SMUDGE * blanks * (1 - reading.confidence))
-    log = np.log(np.maximum(probabilities, 1e-12))
-    gap = np.log(reading.confidence)[:, None] - log + _FIRST_COST  # [81, 10]
-    gap[np.arange(len(gap)), reading.digits] = np.inf
-    cells, digits = np.nonzero(gap <= limit)
-    return sorted(zip(gap[cells, digits].tolist(), cells.tolist(), digits.tolist(), strict=True))
-
-
-class _Clashes:
-    """Pairs of cells in one row, column or box with the same digit, in tokens [81] of which some are changed."""
-
-    def __init__(self, tokens: Tokens, task: Sudoku) -> None:
-        self._digits: list[int] = (tokens - np.uint8(BLANK)).tolist()
-        self._peers: list[list[int]] = geometry(task).peers.tolist()
-        self._pairs = [
-            (cell, peer)
-            for cell, digit in enumerate(self._digits)
-            for peer in self._peers[cell]
-            if digit and cell < peer and self._digits[peer] == digit
-        ]
-
-    def first(self, changed: dict[int, int]) -> tuple[int, int] | None:
-        """Return a clash when cells have the digits of ``changed``; None where there is none."""
-        for pair in self._pairs:
-            if pair[0] not in changed and pair[1] not in changed:
-                return pair
-        for cell, digit in changed.items():
-            for peer in self._peers[cell] if digit else ():
-                if changed.get(peer, self._digits[peer]) == digit:
-                    return cell, peer
-        return None

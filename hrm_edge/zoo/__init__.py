@@ -1,7 +1,7 @@
 """Pretrained models by name: those that ship with the package, and those pulled from elsewhere.
 
-A shelf is a folder with, for each model, an artifact folder NAME and beside it NAME.card.json. The package is one, the
-user's cache another; ``hrm_edge.zoo.remote`` copies from a third, a folder, a web address or a hub repository.
+A shelf is a folder with an artifact folder NAME and a file NAME.card.json for each model. The package is one, the
+user's cache another; ``hrm_edge.zoo.remote`` copies from a third: a folder, a web address or a hub repository.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _AGAIN = "install hrm-edge again, or pull the model again"
 
 
 class Measured(BaseModel):
-    """Exact accuracy on one set, from the results file that ``hrm-edge eval`` wrote."""
+    """Exact accuracy on one data set, from the results file of ``hrm-edge eval``."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -37,7 +37,7 @@ class Measured(BaseModel):
 
 
 class Card(BaseModel):
-    """What a model is, how it was made, what it can do, and what it cannot."""
+    """Description of a model: how it was made, its accuracy, and what it fails on."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -57,37 +57,37 @@ class Card(BaseModel):
 
 
 def pulled() -> Path:
-    """The shelf of pulled models, in the user's cache."""
+    """Return the shelf of pulled models, in the user's cache."""
     return user_cache() / "models"
 
 
 def is_name(name: str) -> bool:
-    """Whether ``name`` may be a model's: letters, digits, dot, dash and underscore, and no dot in front."""
+    """Return whether ``name`` may be a model's: letters, digits, dot, dash and underscore, and no dot in front."""
     return bool(_NAME.fullmatch(name))
 
 
 def names() -> list[str]:
-    """Names of the models at hand: shipped and pulled. A folder without its card is none: its pull was cut off."""
+    """Return the names of the local models, shipped and pulled; a folder without a card is an interrupted pull."""
     found = {path.parent for shelf in (ZOO, pulled()) for path in shelf.glob(f"*/{MANIFEST}")}
     return sorted({folder.name for folder in found if is_name(folder.name) and card_of(folder).is_file()})
 
 
 def card_of(folder: Path) -> Path:
-    """Where the card of an artifact folder on a shelf is."""
+    """Return the path of the card that belongs to an artifact folder."""
     return folder.with_name(f"{folder.name}{CARD}")
 
 
 def folder_of(name: str) -> Path | None:
-    """The artifact folder of a model at hand, or None where ``name`` is none."""
+    """Return the artifact folder of a local model, or None for another ``name``."""
     if name not in names():
         return None
     return next(shelf / name for shelf in (ZOO, pulled()) if (shelf / name / MANIFEST).is_file())
 
 
 def path_of(name: str) -> Path:
-    """What the user means by ``name``: the file or folder of that path, else the model at hand.
+    """Return the file or folder that the user means by ``name``: the one of that path, else the local model.
 
-    An empty folder is nobody's model: it does not hide one of its name.
+    An empty folder does not hide a model of its name.
     """
     path = Path(name)
     if path.is_file() or (path.is_dir() and any(path.iterdir())):
@@ -95,17 +95,17 @@ def path_of(name: str) -> Path:
     return folder_of(name) or path
 
 
-PREFERRED = ("sudoku-nano",)  # there in every precision, and run by every backend
+PREFERRED = ("sudoku-nano",)  # exists in every precision and runs on every backend
 
 
 def default_for(task: str) -> str | None:
-    """Name of the model that solves ``task`` by default: a preferred, else a shipped, else a pulled one."""
+    """Return the name of the default model for ``task``: a preferred, else a shipped, else a pulled one."""
     shipped_first = sorted(names(), key=lambda name: (name not in PREFERRED, not (ZOO / name).is_dir()))
     return next((name for name in shipped_first if card(name).task == task), None)
 
 
 def card(name: str) -> Card:
-    """The card of a model at hand; ``UserError`` where there is no such model."""
+    """Return the card of a local model. Raises ``UserError`` where there is no such model."""
     folder = folder_of(name)
     if folder is None:
         raise UserError(f"no model '{name}'", nearest(name, names()))
@@ -113,7 +113,7 @@ def card(name: str) -> Card:
 
 
 def read_card(path: Path) -> Card:
-    """The card in a file; ``UserError`` where it is none."""
+    """Return the card in a file. Raises ``UserError`` where it is invalid."""
     try:
         return Card.model_validate(read_json(path))
     except ValidationError as error:
@@ -121,5 +121,5 @@ def read_card(path: Path) -> Card:
 
 
 def cards() -> list[dict[str, Any]]:
-    """All cards, ready for JSON."""
+    """Return all cards, ready for JSON."""
     return [card(name).model_dump(mode="json") for name in names()]

@@ -1,7 +1,7 @@
-"""Models that are too large to ship: looked up in a location's index, copied, and checked by their hashes.
+"""Models that are too large to ship: found in a location's index, copied, and verified by their hashes.
 
-A location is a shelf (see ``hrm_edge.zoo``) with an ``index.json`` that names the models and the hash of each one's
-manifest; the manifest has the hashes of all other files. Locations: a folder, ``https://…``, or ``hf:OWNER/REPO``.
+A location is a shelf (see ``hrm_edge.zoo``) with an ``index.json`` that has the models' names and their manifests'
+hashes; a manifest has the hashes of all other files. Locations: a folder, ``https://…``, or ``hf:OWNER/REPO``.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ INDEX = "index.json"
 HUB = "hf:"
 TIMEOUT_S = 30.0
 _PIECE = 1 << 20
-RECORD_BYTES = 4 << 20  # of an index, a manifest or a card: they are read into memory whole
+RECORD_BYTES = 4 << 20  # limit of an index, a manifest or a card, which are read as a whole
 LEFTOVER_S = 3600.0
 _HINT = "a location is a folder, an https:// address or hf:OWNER/REPO; 'hrm-edge models --index FOLDER' makes one"
 
 OnProgress = Callable[[str, int], None]
-"""Takes (file, bytes so far)."""
+"""Callback that gets (file, bytes so far)."""
 
 
 def _silent(file: str, done: int) -> None:
@@ -47,7 +47,7 @@ def _name(name: str) -> str:
 
 
 class Entry(BaseModel):
-    """One model of an index."""
+    """Model in an index."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -57,7 +57,7 @@ class Entry(BaseModel):
 
 
 class Index(BaseModel):
-    """``index.json`` of a location."""
+    """Content of a location's ``index.json``."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -65,7 +65,7 @@ class Index(BaseModel):
 
 
 def write_index(shelf: Path) -> Index:
-    """Make a folder of artifacts and cards a location: verify every model, write ``index.json``."""
+    """Make a folder of artifacts and cards a location: verify every model, then write ``index.json``."""
     found = sorted(path.parent for path in shelf.glob(f"*/{MANIFEST}"))
     if not found:
         raise UserError(f"{shelf} holds no artifact folder", f"put NAME/ and NAME{zoo.CARD} there first")
@@ -85,7 +85,7 @@ def write_index(shelf: Path) -> Index:
 
 
 def read_index(location: str) -> Index:
-    """What a location has; ``UserError`` where it has no index or cannot be reached."""
+    """Return the index of a location. Raises ``UserError`` where it has none or cannot be reached."""
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / INDEX
         _copy(location, INDEX, file, RECORD_BYTES, _silent)
@@ -96,11 +96,11 @@ def read_index(location: str) -> Index:
 
 
 def pull(name: str, location: str, on_progress: OnProgress = _silent) -> Path:
-    """Copy a model into the user's shelf and return its artifact folder.
+    """Copy a model to the user's shelf and return its artifact folder.
 
-    A copy that fails or is killed changes nothing: an older model of that name stays until the new one is whole.
+    A copy that fails or is killed changes nothing: an older model of that name stays until the new one is complete.
     Raises ``UserError`` for an unknown name, an unreachable location, more bytes than the index announces, or any file
-    whose hash is not the index's.
+    whose hash differs from the index's.
     """
     index = read_index(location)
     if name not in index.models:
@@ -114,7 +114,7 @@ def pull(name: str, location: str, on_progress: OnProgress = _silent) -> Path:
         zoo.pulled().mkdir(parents=True, exist_ok=True)
         _remove_leftovers(name)
         _check_space(entry, name)
-        # on the shelf's own disk, so that renaming is one step; no model's name starts with a dot
+        # On the shelf's own disk the last step is a rename; no model's name starts with a dot.
         with tempfile.TemporaryDirectory(dir=zoo.pulled(), prefix=f".{name}.", suffix=".tmp") as scratch:
             fresh = Path(scratch) / name
             fresh.mkdir()
@@ -126,7 +126,7 @@ def pull(name: str, location: str, on_progress: OnProgress = _silent) -> Path:
 
 
 def _fetch(folder: Path, entry: Entry, location: str, on_progress: OnProgress) -> None:
-    """Copy a model's files into ``folder``, and its card beside it, and verify them."""
+    """Copy a model's files to ``folder`` and its card to the folder's parent, and verify them."""
     name = folder.name
     _copy(location, f"{name}/{MANIFEST}", folder / MANIFEST, RECORD_BYTES, on_progress)
     found = sha256(folder / MANIFEST)
@@ -150,7 +150,7 @@ def _fetch(folder: Path, entry: Entry, location: str, on_progress: OnProgress) -
 
 
 def _place(fresh: Path, target: Path) -> None:
-    """Put a whole model and its card in the place of an older one, which goes last."""
+    """Replace an older model by a complete one and its card; the older one is removed last."""
     os.replace(zoo.card_of(fresh), zoo.card_of(target))
     old = fresh.with_name("old")
     if target.is_symlink():
@@ -166,17 +166,18 @@ def _place(fresh: Path, target: Path) -> None:
 
 
 def _is_whole(folder: Path, entry: Entry) -> bool:
-    """Whether the model is there already, every byte of it."""
+    """Return whether the model is already there, complete and unchanged."""
     if not (folder / MANIFEST).is_file() or not zoo.card_of(folder).is_file():
         return False
     try:
         return sha256(folder / MANIFEST) == entry.manifest_sha256 and bool(read_manifest(folder))
-    except UserError:  # damaged since it was pulled
+    # It was damaged after the pull.
+    except UserError:
         return False
 
 
 def _remove_leftovers(name: str) -> None:
-    """Remove what killed pulls of ``name`` left: a running one writes to its folder all the time."""
+    """Remove the folders that killed pulls of ``name`` left; a running pull writes to its folder all the time."""
     for folder in zoo.pulled().glob(f".{name}.*.tmp"):
         newest = max((path.stat().st_mtime for path in [folder, *folder.rglob("*")]), default=0.0)
         if time.time() - newest > LEFTOVER_S:
@@ -197,7 +198,7 @@ def _too_long(what: str, limit: int) -> UserError:
 
 
 def _copy(location: str, name: str, target: Path, limit: int, on_progress: OnProgress) -> None:
-    """One file of a location to ``target``; ``UserError`` where it has more than ``limit`` bytes."""
+    """Copy one file of a location to ``target``. Raises ``UserError`` if it has more than ``limit`` bytes."""
     if location.startswith(HUB):
         _copy_from_hub(location.removeprefix(HUB), name, target, limit)
     elif location.startswith(("http://", "https://")):

@@ -12,7 +12,7 @@ import pytest
 from onnx import numpy_helper
 
 from hrm_edge import zoo
-from hrm_edge.api import engine_parity as api_parity
+from hrm_edge.api.answers import sample_puzzles
 from hrm_edge.api.engine_parity import check_built, check_set
 from hrm_edge.bench import engine_parity
 from hrm_edge.bench.engine_parity import engine_limits, measure_engine, said_of
@@ -182,7 +182,7 @@ def test_an_engine_that_misses_is_marked(tmp_path: Path, capsys: pytest.CaptureF
     assert any(
         "of the answers are ONNX Runtime's" in failure or "median" in failure for failure in marked.gate.failures
     )
-    sample = (Path(api_parity.sample_file("sudoku") or "")).read_text().splitlines()[1].split(",")[0]  # type: ignore[attr-defined]
+    sample = Path(sample_puzzles("sudoku")).read_text().splitlines()[1].split(",")[0]
     main(["solve", sample, "--model", str(folder)])
     assert "Warning" in (warned := capsys.readouterr().err)
     assert "its engine misses its gate" in warned

@@ -89,6 +89,25 @@ def test_the_command_solves_a_video_and_ends_by_ctrl_c(tmp_path):
         running.communicate()
 
 
+def test_the_page_is_there_before_its_camera():
+    """As in the kiosk: /dev/video77 is not plugged in yet."""
+    command = [sys.executable, "-m", "hrm_edge", "demo", "--wait", "--camera", "77", "--web", "0"]
+    running = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    try:
+        url = re.search(r"Open (http://127\.0\.0\.1:\d+/)", running.stderr.readline())[1]
+        end = time.monotonic() + 60
+        while "there is no camera /dev/video77; " not in (state := ask(url)).get("text", ""):
+            assert time.monotonic() < end, state
+            time.sleep(0.1)
+        assert state["state"] == "waiting"
+        running.send_signal(signal.SIGINT)
+        running.communicate(timeout=60)
+        assert running.returncode == 130
+    finally:
+        running.kill()
+        running.communicate()
+
+
 def ask(url: str) -> dict:
     try:
         with urllib.request.urlopen(f"{url}state", timeout=60) as answer:

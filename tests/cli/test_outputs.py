@@ -11,9 +11,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from hrm_edge.api import solve as solving
 from hrm_edge.bench import roofline as roofline_module
 from hrm_edge.bench import run as run_module
-from hrm_edge.cli import bench_compare, bench_sweep, options, pictures
+from hrm_edge.cli import bench_compare, bench_sweep, options
 from hrm_edge.errors import UserError
 from hrm_edge.files import read_json
 from tests.artifacts import write_singles_artifact
@@ -200,7 +201,7 @@ def test_answers_come_before_the_overlay(run, tmp_path, monkeypatch):
         raise UserError("solved.png: No space left on device", "free some space")
 
     cv2.imwrite(str(tmp_path / "a.png"), np.asarray(photo(9, cell=34).image))
-    monkeypatch.setattr(pictures, "draw_overlay", full)
+    monkeypatch.setattr(solving, "draw_overlay", full)
     monkeypatch.chdir(tmp_path)
     done = run("solve", "a.png", "--overlay", "solved.png")
     assert (done.code, "No space left on device" in done.err) == (2, True)

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from hrm_edge import zoo
-from hrm_edge.cli.train import load_initial
+from hrm_edge.api.train import load_initial
 from hrm_edge.data.build import Options, build
 from hrm_edge.data.dataset import Dataset
 from hrm_edge.errors import UserError

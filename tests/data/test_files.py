@@ -250,8 +250,9 @@ def test_what_is_no_text(tmp_path: Path) -> None:
         (b"PK\x03\x04", "a spreadsheet"), (b"1234\x00\x01", "it has control characters"),
     ):  # fmt: skip
         (tmp_path / "a.txt").write_bytes(data)
-        with pytest.raises(UserError, match=said):
+        with pytest.raises(UserError, match=said) as caught:
             read_puzzles(tmp_path / "a.txt", NINE)
+        assert ("a picture by the name of its file" in caught.value.hint) == ("picture" in said)
     for data in (b"plain", gzip.compress(b"1" * 5000)[:-9]):
         (tmp_path / "a.gz").write_bytes(data)
         with pytest.raises(UserError, match="is no whole gzip file"):

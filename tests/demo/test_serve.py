@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ipaddress
 import json
+import socket
 import ssl
 import subprocess
 import urllib.request
@@ -10,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from hrm_edge.demo.serve import Address, Server, bind, check_tls, parse_address
+from hrm_edge.demo.serve import Address, Server, bind, check_tls, own_address, parse_address
 from hrm_edge.demo.web import Web
 from hrm_edge.errors import UserError
 from tests.demo.conftest import serving
@@ -29,6 +31,17 @@ from tests.demo.conftest import serving
 def test_addresses(text, address, local):
     assert parse_address(text) == address
     assert address.is_local is local
+
+
+def test_the_address_that_others_reach_this_machine_at(monkeypatch):
+    found = own_address()
+    assert found == socket.gethostname() or not ipaddress.ip_address(found).is_unspecified
+
+    def no_route(self, address):
+        raise OSError("Network is unreachable")
+
+    monkeypatch.setattr(socket.socket, "connect", no_route)
+    assert own_address() == socket.gethostname()
 
 
 @pytest.mark.parametrize("text", ["", "http", "70000", "host:", ":8000", "1.2.3.4:x", "-1"])

@@ -19,7 +19,7 @@ from hrm_edge.export.graph import IR_VERSION, OPSET, StepGraph
 from hrm_edge.export.plugin_node import attention_function, attributes, rope_halves
 from hrm_edge.manifest import STEP_FILE, read_manifest
 from hrm_edge.model.hrm import HRM
-from hrm_edge.plugin.contract import NAME, NAMESPACE
+from hrm_edge.plugin.contract import NAME, NAMESPACE, VERSION
 from hrm_edge.plugin.load import explain
 from hrm_edge.plugin.onnx_file import without_functions
 from hrm_edge.quant.calibrate import activation_scales
@@ -35,7 +35,7 @@ SPECS = {
     "full": variant_spec("full", vocab=11, seq_len=81, **{**SMALL, "puzzle_dim": 40}),
     "reduced": variant_spec("reduced", vocab=11, seq_len=81, **SMALL),
     "trm": variant_spec("trm", vocab=11, seq_len=81, **{**SMALL, "h_layers": 0, "h_cycles": 1, "l_cycles": 2}),
-    "nano": variant_spec("nano", vocab=8, seq_len=36, grid=(6, 6, 2, 3), grid_heads=False, **SMALL),
+    "nano": variant_spec("nano", vocab=8, seq_len=36, grid=(6, 6, 2, 3), **{**SMALL, "hidden": 128, "heads": 4}),
 }
 
 
@@ -62,7 +62,9 @@ def run(graph: onnx.ModelProto | bytes, inputs: dict[str, Any]) -> list[Any]:
     return list(exact_session(data).run(None, inputs))
 
 
-@pytest.mark.parametrize("name, precision", [*itertools.product(SPECS, ["fp32", "fp16"]), ("reduced", "int8")])
+@pytest.mark.parametrize(
+    "name, precision", [*itertools.product(SPECS, ["fp32", "fp16"]), ("reduced", "int8"), ("nano", "int8")]
+)
 def test_the_node_costs_no_accuracy(name: str, precision: str) -> None:
     """In ONNX Runtime the file with the node is as near to torch as the plain one, in dB of signal to noise."""
     model, weights = make(name)
@@ -86,7 +88,7 @@ def test_the_node_costs_no_accuracy(name: str, precision: str) -> None:
         assert ours > theirs - 1.5
 
 
-@pytest.mark.parametrize("name", ["full", "reduced"])
+@pytest.mark.parametrize("name", ["full", "reduced", "nano"])
 def test_the_body_is_the_operator(name: str) -> None:
     """One node alone in a file, in ONNX Runtime, against torch's operator."""
     spec = SPECS[name]
@@ -106,7 +108,9 @@ def test_the_body_is_the_operator(name: str) -> None:
     onnx.checker.check_model(file, full_check=True)
     (found,) = run(file, values)
     rope = [torch.from_numpy(table) for table in tables] or [None, None]
-    expected = torch.ops.hrm_edge.fused_attention(torch.from_numpy(qkv), spec.heads, *rope)
+    expected = torch.ops.hrm_edge.fused_attention(
+        torch.from_numpy(qkv), spec.heads, *rope, spec.grid if spec.grid_heads else ()
+    )
     assert np.abs(found - expected.numpy()).max() < 2e-6
 
 
@@ -117,7 +121,7 @@ def test_the_node_and_its_body_are_all_that_is_added() -> None:
     assert len(nodes) == sum(model.spec.block_passes)
     for node in nodes:
         values = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
-        assert values == {"heads": 2, "plugin_version": b"1", "plugin_namespace": b"hrm_edge"}
+        assert values == {"heads": 2, "plugin_version": VERSION.encode(), "plugin_namespace": b"hrm_edge"}
         assert node.domain == NAMESPACE
     assert not [node for node in graph.graph.node if node.op_type == "Softmax"]
     (body,) = graph.functions
@@ -172,7 +176,6 @@ def test_tensorrts_parser_takes_the_body_and_asks_for_the_plugin_without_it() ->
 @pytest.mark.parametrize("changes, text", [
     ({"hidden": 32}, "head size is 16"), ({"seq_len": 1024, "puzzle_dim": 64}, "1025 positions"),
     ({"mixing": "mlp", "positions": "none"}, "mixes positions by an MLP"),
-    ({"grid": (9, 9, 3, 3), "heads": 4, "hidden": 128, "puzzle_dim": 0, "grid_heads": True}, "parts of the board"),
 ])  # fmt: skip
 def test_a_model_that_the_plugin_does_not_serve_is_refused(changes: dict[str, Any], text: str) -> None:
     sizes = {"vocab": 11, "seq_len": 81, **SMALL, **changes}
@@ -190,7 +193,7 @@ def test_export_plugin_from_the_command_line(tmp_path: Path) -> None:
             "task": "mini-sudoku",
             "variant": "nano",
             "data": str(tmp_path / "data"),
-            "model": {**SMALL, "grid_heads": False, "max_steps": 2},
+            "model": {**SMALL, "hidden": 128, "heads": 4, "max_steps": 2},
             "train": {"batch": 16, "steps": 3, "warmup": 1, "lr": 1e-3, "precision": "fp32", "compile": False},
             "evaluate": {"every": 1000, "puzzles": 4},
             "limits": {"puzzles": 16},
@@ -203,7 +206,7 @@ def test_export_plugin_from_the_command_line(tmp_path: Path) -> None:
         done = CliRunner().invoke(command, [str(tmp_path / "run"), "--out", str(out), *flag], catch_exceptions=False)
         assert done.exit_code == 0, done.output
         made[len(flag)] = (read_manifest(out), onnx.load(out / STEP_FILE))
-    assert made[1][0].provenance["plugin"] == {"name": NAME, "version": "1", "namespace": NAMESPACE}
+    assert made[1][0].provenance["plugin"] == {"name": NAME, "version": VERSION, "namespace": NAMESPACE}
     assert made[0][0].provenance["plugin"] is None
     assert [len(graph.functions) for _, graph in made.values()] == [0, 1]
     assert made[1][0].parity[0].logits_max_abs < 1e-4

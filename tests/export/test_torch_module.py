@@ -76,7 +76,7 @@ info = ArtifactInfo(task="mini-sudoku", spec=model.spec, from_artifact={})
 export(model, info, folder / "artifact", precision="int8", calibration=folder / "puzzles.txt",
        quantization=Quantization(calibration_puzzles=32), limits=Limits(puzzles=16), written_as=maker.written)
 build.find_gpu = lambda: Gpu("shim", 86, 30, "13.0", 8 << 30)
-wishes = build.Wishes(frontend="torch-tensorrt", module=True, max_batch=8, workspace_mib=512)
+wishes = build.BuildOptions(frontend="torch-tensorrt", module=True, max_batch=8, workspace_mib=512)
 for out in ("engine", "again"):
     engine, cached = build.build_engine(folder / "artifact", folder / out, wishes, print, maker.make)
     print("RESULT", json.dumps([cached, engine.model_dump(mode="json")]))

@@ -29,6 +29,7 @@ from hrm_edge.export.torch_trt import (
     step_module,
 )
 from hrm_edge.model.hrm import HRM
+from hrm_edge.plugin.contract import ABI, NAME, NAMESPACE, VERSION
 from hrm_edge.quant.calibrate import activation_scales, quantize_weight
 from hrm_edge.quant.policy import int8_layers
 from hrm_edge.recipe import Quantization
@@ -43,6 +44,7 @@ SMALL: dict[str, Any] = {"hidden": 64, "heads": 2, "h_layers": 1, "l_layers": 1}
 TRM = {**SMALL, "h_layers": 0, "h_cycles": 1, "l_cycles": 2, "puzzle_dim": 64, "puzzle_len": 2}
 SPECS = {
     "nano": variant_spec("nano", vocab=6, seq_len=16, grid=(4, 4, 2, 2), **{**SMALL, "heads": 4}),
+    "nano-32": variant_spec("nano", vocab=6, seq_len=16, grid=(4, 4, 2, 2), **{**SMALL, "hidden": 128, "heads": 4}),
     "full": variant_spec("full", vocab=6, seq_len=16, puzzle_dim=64, **SMALL),
     "reduced": variant_spec("reduced", vocab=6, seq_len=16, **SMALL),
     "trm": variant_spec("trm", vocab=6, seq_len=16, **TRM),
@@ -198,3 +200,85 @@ def test_every_variant_and_precision_converts(tmp_path: Path) -> None:
     assert [tuple(result[:2]) for result in results] == cases
     for result in results:
         check(*result)
+
+
+PLUGIN_PROGRAM = """
+import json, sys
+from pathlib import Path
+import numpy as np
+import torch_trt_shim
+import tensorrt as trt
+from hrm_edge.export import torch_trt
+from hrm_edge.export.artifact import export
+from hrm_edge.export.recover import ArtifactInfo
+from hrm_edge.files import write_json
+from hrm_edge.plugin.contract import ABI
+from hrm_edge.recipe import Limits
+from hrm_edge.runtime.trt import build
+from hrm_edge.runtime.trt.api import Api
+from hrm_edge.runtime.trt.device import Gpu
+from tests.export.test_torch_trt import made
+
+calls, kept = [], []
+def add_plugin_v3(self, inputs, shape_inputs, plugin):
+    # as TensorRT 10.3 and 11 take it; TensorRT-RTX, which converts here, has none, and a product stands for the layer
+    assert isinstance(inputs, list) and all(isinstance(tensor, trt.ITensor) for tensor in inputs), inputs
+    assert shape_inputs == [] and isinstance(plugin, trt.IPluginV3)
+    calls.append([[list(tensor.shape) for tensor in inputs], [str(t.dtype) for t in inputs], plugin.heads, plugin.grid])
+    width = inputs[0].shape[2] // 3
+    kept.append(np.zeros((1, 3 * width, width), np.float32))
+    weight = self.add_constant(kept[-1].shape, kept[-1]).get_output(0)
+    return self.add_matrix_multiply(inputs[0], trt.MatrixOperation.NONE, weight, trt.MatrixOperation.NONE)
+
+trt.INetworkDefinition.add_plugin_v3 = add_plugin_v3
+
+class Full:
+    \"\"\"TensorRT's module: without the list of targets that only TensorRT-RTX has.\"\"\"
+    def __getattr__(self, name):
+        if name == "ComputeCapability":
+            raise AttributeError(name)
+        return getattr(trt, name)
+
+build.find_api = torch_trt.find_api = lambda runtime=None: Api("tensorrt", Full(), "10.3.0.30")
+build.find_gpu = lambda: Gpu("shim", 86, 30, "12.6", 8 << 30)
+folder = Path(json.loads(sys.argv[1]))
+kernels = folder / "kernels"
+kernels.mkdir()
+write_json(kernels / "kernels.json", {"abi": ABI, "base": 80, "symbol": "attention_kernel", "kernels": []})
+model, _, tokens = made("nano-32")
+maker = torch_trt.Maker()
+info = ArtifactInfo(task="mini-sudoku", spec=model.spec, from_artifact={})
+export(model, info, folder / "artifact", precision="fp32", plugin=True, limits=Limits(puzzles=8),
+       written_as=maker.written)
+options = build.BuildOptions(frontend="torch-tensorrt", max_batch=8, workspace_mib=512, plugin=kernels, use_cache=False)
+engine, _ = build.build_engine(folder / "artifact", folder / "engine", options, print, maker.make)
+print("RESULT", json.dumps([calls, json.loads((folder / "engine" / "engine.json").read_text())]))
+"""
+
+
+@pytest.mark.rtx
+def test_the_attention_reaches_the_engine_as_the_plugin(tmp_path: Path) -> None:
+    """Torch-TensorRT itself converts: the operator stays one node up to our converter; the sidecar names the plugin."""
+    ((calls, sidecar),) = run_without_gpu(PLUGIN_PROGRAM, str(tmp_path), tmp_path)
+    spec = SPECS["nano-32"]
+    assert calls == [[[[-1, 16, 3 * 128]], ["DataType.FLOAT"], 4, [4, 4, 2, 2]]] * sum(spec.block_passes)
+    assert sidecar["identity"]["options"]["frontend"] == "torch-tensorrt"
+    assert sidecar["identity"]["plugin"] == {"name": NAME, "version": VERSION, "namespace": NAMESPACE, "abi": ABI}
+
+
+def test_a_tensorrt_that_takes_no_plugins_is_named_before_the_work(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: Any
+) -> None:
+    monkeypatch.setattr(torch_trt, "load_torch_tensorrt", lambda: None)
+    monkeypatch.setattr(device, "find_gpu", lambda: None)
+    command = ["export", "sudoku-nano", "--out", str(tmp_path / "a"), "--backend", "torch-tensorrt", "--plugin"]
+    for reason in ("TensorRT-RTX takes no plugins (1.7.1)", "it has no IPluginV3 (8.6)"):
+        monkeypatch.setattr(torch_trt, "ways", lambda reason=reason: {"plugin": reason})
+        assert main(command) == 2
+        said = capsys.readouterr().err
+        assert f"--plugin: {reason}" in said
+        assert "leave --plugin out" in said
+    monkeypatch.setattr(torch_trt, "ways", lambda: {"plugin": None})
+    assert main([*command, "--plugin-library", str(tmp_path)]) == 2
+    assert "no such plugin library" in capsys.readouterr().err
+    assert not (tmp_path / "a").exists()

@@ -68,3 +68,13 @@ def test_without_a_compiler_it_says_why_and_stays_plain(tmp_path: Path, monkeypa
     assert reason.startswith("torch.compile does not work here: ")
     assert "\n" not in reason
     assert gradients(model).keys() == gradients(small()).keys()
+
+
+def test_what_the_compiler_raised_is_the_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+    def failing(graph: object, inputs: object) -> None:
+        raise ValueError("no vectors here")
+
+    torch._dynamo.reset()
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend=failing))
+    reason = compile_step(small(), 3, torch.float32)
+    assert reason == "torch.compile does not work here: ValueError: no vectors here"

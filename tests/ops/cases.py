@@ -27,9 +27,11 @@ class Case:
     heads: int
     dtype: str
     rope: bool
+    grid: tuple[int, ...] = ()
 
     def __str__(self) -> str:
-        return f"S{self.length}-D{self.head_dim}-H{self.heads}-{self.dtype}-{'rope' if self.rope else 'plain'}"
+        name = f"S{self.length}-D{self.head_dim}-H{self.heads}-{self.dtype}-{'rope' if self.rope else 'plain'}"
+        return f"{name}-{'x'.join(map(str, self.grid))}" if self.grid else name
 
 
 def make(case: Case, patterns: tuple[str, ...] = PATTERNS) -> Tensor:
@@ -73,9 +75,24 @@ def exact(case: Case, qkv: Tensor) -> NDArray[np.float64]:
         cos, sin = (table.double().numpy() for table in rope)
         q, k = (_turned(x, cos, sin, case.dtype) for x in (q, k))
     scores = q @ k.transpose(0, 1, 3, 2) / np.sqrt(case.head_dim)
+    if case.grid:
+        scores = np.where(seen(case), scores, -np.inf)
     weights = np.exp(scores - scores.max(-1, keepdims=True))
     out = weights @ v / weights.sum(-1, keepdims=True)
     return out.transpose(0, 2, 1, 3).reshape(batch, case.length, -1)
+
+
+def seen(case: Case) -> NDArray[np.bool_]:
+    """Which cells each head sees [H, S, S], cell by cell: its row, its column, its box, or all, in turn."""
+    columns, box_rows, box_columns = case.grid[1:]
+    places = [divmod(cell, columns) for cell in range(case.length)]
+    shown = (
+        lambda a, b: a[0] == b[0],
+        lambda a, b: a[1] == b[1],
+        lambda a, b: a[0] // box_rows == b[0] // box_rows and a[1] // box_columns == b[1] // box_columns,
+        lambda a, b: True,
+    )
+    return np.array([[[shown[head % 4](a, b) for b in places] for a in places] for head in range(case.heads)])
 
 
 def _turned(
@@ -98,7 +115,7 @@ def tolerance(case: Case, qkv: Tensor, expected: NDArray[np.float64]) -> float:
     half a unit in the last place at most.
     """
     if case.dtype == "float32":
-        plain = reference_attention(qkv, case.heads, tables(case)).double().numpy()
+        plain = reference_attention(qkv, case.heads, tables(case), case.grid).double().numpy()
         return max(1e-5, 2 * float(np.abs(plain - expected).max()))
     largest = float(qkv[..., -case.heads * case.head_dim :].abs().max())
     return 2.5 * UNIT[case.dtype] * largest
@@ -110,7 +127,7 @@ def run(case: Case, qkv: Tensor, config: Config) -> Tensor:
     size = batch * length * packed // 3
     buffer = torch.full((size + 2 * GUARD,), float("nan"), dtype=qkv.dtype)
     out = buffer[GUARD:-GUARD].view(batch, length, packed // 3)
-    run_interpreted(qkv, case.heads, tables(case), out, config)
+    run_interpreted(qkv, case.heads, tables(case), out, config, case.grid)
     assert buffer[:GUARD].isnan().all(), "wrote before its output"
     assert buffer[-GUARD:].isnan().all(), "wrote behind its output"
     assert out.isfinite().all(), "left a part of its output unwritten, or read a neighbour"

@@ -67,16 +67,16 @@ def test_the_folder_serves_what_the_table_asks_for(folder: Path) -> None:
     kernels = KernelFolder(folder)
     assert kernels.sms == (87,)
     for length, sequences in ((82, 8), (82, 8192), (901, 8)):
-        own, fallback = kernels.candidates(87, "float16", 32, True, length, sequences)
+        own, fallback = kernels.candidates(87, "float16", 32, True, False, length, sequences)
         config = choose(87, "float16", 32, length, sequences)
         assert (own.block_m, own.threads) == (config.block_m, 32 * config.warps)
         assert cubin_sm(kernels.read(own)) == 87
         assert fallback.sm == BASE_SM
         assert kernels.read(fallback).endswith(b"\0")
-        (only,) = kernels.candidates(86, "float16", 32, True, length, sequences)
+        (only,) = kernels.candidates(86, "float16", 32, True, False, length, sequences)
         assert only == fallback
     listed = json.loads((folder / "kernels.json").read_text())
-    assert (folder / "kernels.inc").read_text().count("HRM_KERNEL(") == len(listed["kernels"]) == 12
+    assert (folder / "kernels.inc").read_text().count("HRM_KERNEL(") == len(listed["kernels"]) == 24
 
 
 def test_a_triton_with_another_launch_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,7 +12,7 @@ from hrm_edge.errors import UserError
 from hrm_edge.model.hrm import HRM
 from hrm_edge.ops.attention import attention_path, fused_is_chosen, packed_attention, rope_tables
 from hrm_edge.ops.fused import interpreted
-from hrm_edge.ops.reference import unfused_attention
+from hrm_edge.ops.reference import grid_mask, unfused_attention
 from hrm_edge.ops.tuning import Config
 from hrm_edge.spec import variant_spec
 
@@ -42,6 +42,33 @@ def test_gradient_in_float64(rope: bool) -> None:
     qkv, cos, sin = inputs(5, 1)
     tables = (cos.double(), sin.double()) if rope else (None, None)
     assert torch.autograd.gradcheck(lambda x: OP(x, 1, *tables), (qkv.detach().double().requires_grad_(),))
+
+
+BOARD = (4, 4, 2, 2)
+
+
+@pytest.mark.parametrize("rope", [True, False])
+def test_torch_takes_heads_that_see_parts_of_a_board(rope: bool) -> None:
+    qkv, cos, sin = inputs(16, 4)
+    found = torch.library.opcheck(OP, (qkv, 4, cos if rope else None, sin if rope else None, BOARD))
+    assert set(found.values()) == {"SUCCESS"}
+    wide = qkv.detach().double().requires_grad_()
+    tables = (cos.double(), sin.double()) if rope else (None, None)
+    rope_of = tuple(torch.cat([t, t], -1) for t in tables) if rope else None
+    upstream = torch.randn(2, 16, 128, dtype=torch.float64)
+    ours = torch.autograd.grad(OP(wide, 4, *tables, BOARD), wide, upstream)[0]
+    masked = unfused_attention(wide, 4, rope_of, grid_mask(BOARD, 4))
+    theirs = torch.autograd.grad(masked, wide, upstream)[0]
+    assert torch.allclose(ours, theirs, atol=1e-12)
+
+
+def test_the_views_of_the_heads_are_the_models() -> None:
+    """Row, column, box and all, in the order of the model's own mask."""
+    for grid in ((9, 9, 3, 3), (6, 4, 3, 2), (2, 6, 2, 3)):
+        spec = variant_spec("nano", vocab=8, seq_len=grid[0] * grid[1], grid=grid, hidden=256, heads=8)
+        mask = HRM(spec).mask()
+        assert mask is not None
+        assert ((mask == 0) == (grid_mask(grid, 8) == 0)).all()
 
 
 @needs_triton
@@ -97,11 +124,21 @@ def test_the_paths_agree_and_a_cpu_keeps_torchs_kernels() -> None:
     assert not fused_is_chosen(qkv, 4)
 
 
+def test_a_mask_that_is_no_board_has_no_block() -> None:
+    qkv = inputs(9, 4)[0].detach()
+    mask = torch.zeros(4, 9, 9)
+    assert torch.equal(packed_attention(qkv, 4, None, mask), unfused_attention(qkv, 4, None, mask))
+    with attention_path("fused"), pytest.raises(UserError, match="blocks for the rows, columns and boxes") as error:
+        packed_attention(qkv, 4, None, mask)
+    assert "as `grid`" in error.value.hint
+
+
 @needs_triton
-@pytest.mark.parametrize("variant", ["full", "reduced"])
+@pytest.mark.parametrize("variant", ["full", "reduced", "nano"])
 def test_the_model_computes_the_same_through_the_kernel(variant: str) -> None:
     sizes = {"hidden": 64, "heads": 2, "h_layers": 1, "l_layers": 1, "h_cycles": 1, "l_cycles": 1}
-    spec = variant_spec(variant, vocab=6, seq_len=16, **sizes, **({"puzzle_dim": 64} if variant == "full" else {}))
+    own = {"full": {"puzzle_dim": 64}, "nano": {"grid": BOARD, "heads": 4, "hidden": 128}}.get(variant, {})
+    spec = variant_spec(variant, vocab=6, seq_len=16, **{**sizes, **own})
     torch.manual_seed(0)
     model = HRM(spec).eval()
     tokens = torch.randint(1, 6, (2, 16))
@@ -129,6 +166,11 @@ def test_the_model_computes_the_same_through_the_kernel(variant: str) -> None:
         (lambda q, c, s: OP(q, 2, c.half(), s.half()), "a rope table is torch.float16"),
         (lambda q, c, s: OP(q, 2, c, s.contiguous()), "different strides"),
         (lambda q, c, s: OP(q.repeat(1, 120, 1), 2, None, None), "1080 positions"),
+        (lambda q, c, s: OP(q, 2, None, None, [3, 3, 1]), "grid [3, 3, 1] is not rows, columns"),
+        (lambda q, c, s: OP(q, 2, None, None, [3, 3, 0, 3]), "grid [3, 3, 0, 3] is not rows, columns"),
+        (lambda q, c, s: OP(q, 2, None, None, [3, 3, 2, 1]), "boxes of 2x1 do not fill a board of 3x3"),
+        (lambda q, c, s: OP(q, 2, None, None, [4, 4, 2, 2]), "has 16 cells, there are 9 positions"),
+        (lambda q, c, s: OP(q, 2, None, None, [3, 3, 1, 3]), "2 heads cannot see row, column, box and board"),
     ],
 )
 def test_what_it_refuses(call: object, what: str) -> None:

@@ -50,6 +50,10 @@ def test_the_roofline() -> None:
     long = program.roofline_ms(64, 901, 64, 2, peaks)  # 4 * 64 * 8 * 901^2 * 64 operations take 108 us
     assert long == pytest.approx(4 * 64 * 8 * 901**2 * 64 / 989e9, rel=1e-3)
     assert program.roofline_ms(1, 82, 64, 2, None) is None
+    slow = (1e9, 1e-3)  # of 81 keys a head of a board sees (9 + 9 + 9 + 81) / 4 = 27
+    assert program.roofline_ms(1, 81, 32, 2, slow, (9, 9, 3, 3)) == pytest.approx(
+        program.roofline_ms(1, 81, 32, 2, slow) / 3
+    )
 
 
 def test_candidates_are_launchable() -> None:

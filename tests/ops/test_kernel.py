@@ -12,8 +12,9 @@ import pytest
 
 pytest.importorskip("triton", reason="pip install 'hrm-edge[fused]'")
 
+from hrm_edge.ops.interpret import run_interpreted
 from hrm_edge.ops.tuning import Config, choose, read_table
-from tests.ops.cases import PATTERNS, Case, make, worst_error
+from tests.ops.cases import PATTERNS, Case, make, run, worst_error
 
 LENGTHS = (1, 16, 81, 82, 97, 196, 900, 901, 916, 1024)
 TYPES = ("float32", "float16", "bfloat16")
@@ -45,6 +46,39 @@ def test_adversarial_inputs(dtype: str, head_dim: int, rope: bool) -> None:
 def test_heads_are_kept_apart() -> None:
     error, allowed = worst_error(Case(82, 32, 8, "float32", True), Config(64, 64, 4, 1), ("random",))
     assert error <= allowed
+
+
+BOARDS = [  # 4x4 and 9x9 Sudoku, boards that are not square, boxes of one cell and of the whole board, one line
+    (4, 4, 2, 2), (6, 4, 3, 2), (5, 7, 1, 1), (3, 5, 3, 5), (1, 17, 1, 17), (9, 9, 3, 3),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("grid", BOARDS, ids=str)
+def test_heads_see_their_part_of_a_board(grid: tuple[int, ...]) -> None:
+    """With tiles of keys that are smaller than a block, larger, and that begin within one; all adversarial inputs."""
+    case = Case(grid[0] * grid[1], 32, 4, "float32", grid[0] % 2 == 0, grid)
+    error, allowed = worst_error(case, Config(32, 16, 4, 1) if case.length < 81 else Config(64, 32, 4, 1))
+    assert error <= allowed
+
+
+@pytest.mark.parametrize("dtype", TYPES)
+def test_boards_in_every_type(dtype: str) -> None:
+    error, allowed = worst_error(Case(16, 64, 8, dtype, True, (4, 4, 2, 2)), Config(16, 16, 4, 1))
+    assert error <= allowed
+
+
+def test_what_a_head_does_not_see_does_not_reach_it() -> None:
+    """A hidden cell of huge values leaves the others' results as they are: it is not read as a key."""
+    case = Case(36, 32, 4, "float32", False, (6, 6, 2, 3))
+    qkv = make(case, ("random",))
+    config = Config(16, 16, 4, 1)
+    before = run(case, qkv, config)
+    hidden = qkv.clone()
+    hidden[:, 35] = 1e30  # the last cell: not in the first cell's row, column or box
+    packed = hidden.new_empty(1, 36, 32 * 4)
+    run_interpreted(hidden, 4, None, packed, config, case.grid)
+    assert (packed[0, 0, : 3 * 32] == before[0, 0, : 3 * 32]).all()
+    assert (packed[0, 0, 3 * 32 :] != before[0, 0, 3 * 32 :]).any()  # the fourth head sees all
 
 
 @pytest.mark.parametrize(

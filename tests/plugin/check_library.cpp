@@ -29,7 +29,7 @@ struct Last
     unsigned grid[3], block[3], shared;
     void* stream;
     void* pointers[3];
-    int32_t integers[3];
+    int32_t integers[7];
     void* out;
     void* scratch[2];
     char symbol[64];
@@ -133,6 +133,16 @@ IPluginV3* create(std::vector<std::pair<char const*, int32_t>> const& values, Te
     return gCreator->createPlugin("layer", &collection, phase);
 }
 
+// Of four heads that see parts of a board.
+IPluginV3* createOnBoard(std::vector<int32_t> const& grid)
+{
+    int32_t const heads = 4;
+    PluginField const fields[] = {PluginField("heads", &heads, PluginFieldType::kINT32, 1),
+        PluginField("grid", grid.data(), PluginFieldType::kINT32, static_cast<int32_t>(grid.size()))};
+    PluginFieldCollection const collection{2, fields};
+    return gCreator->createPlugin("layer", &collection, TensorRTPhase::kBUILD);
+}
+
 template <typename T>
 T* capability(IPluginV3* plugin, PluginCapabilityType type)
 {
@@ -142,12 +152,13 @@ T* capability(IPluginV3* plugin, PluginCapabilityType type)
 void checkFields()
 {
     PluginFieldCollection const* names = gCreator->getFieldNames();
-    CHECK(names->nbFields == 1 && std::strcmp(names->fields[0].name, "heads") == 0);
+    CHECK(names->nbFields == 2 && std::strcmp(names->fields[0].name, "heads") == 0);
+    CHECK(std::strcmp(names->fields[1].name, "grid") == 0);
     IPluginV3* built = create({{"heads", 4}}, TensorRTPhase::kBUILD);
     IPluginV3* copy = built->clone();
     delete built;
     auto const* stored = capability<IPluginV3OneRuntime>(copy, PluginCapabilityType::kRUNTIME)->getFieldsToSerialize();
-    CHECK(stored->nbFields == 2);
+    CHECK(stored->nbFields == 3);
     CHECK(std::strcmp(stored->fields[0].name, "heads") == 0 && *static_cast<int32_t const*>(stored->fields[0].data) == 4);
     CHECK(std::strcmp(stored->fields[1].name, "abi") == 0);
     IPluginV3* read = gCreator->createPlugin("layer", stored, TensorRTPhase::kRUNTIME);
@@ -157,6 +168,9 @@ void checkFields()
     delete read;
     delete copy;
     CHECK(create({}, TensorRTPhase::kBUILD) == nullptr && gLog.last.find("`heads` must be") != std::string::npos);
+    CHECK(createOnBoard({9, 9, 3}) == nullptr && gLog.last.find("`grid` must be four") != std::string::npos);
+    CHECK(createOnBoard({9, 9, 2, 3}) == nullptr && gLog.last.find("boxes of 2x3 do not fill") != std::string::npos);
+    CHECK(createOnBoard({9, -9, 3, 3}) == nullptr && createOnBoard({9, 9, 0, 3}) == nullptr);
     CHECK(create({{"heads", 0}}, TensorRTPhase::kBUILD) == nullptr);
     CHECK(create({{"heads", 4}}, TensorRTPhase::kRUNTIME) == nullptr && gLog.last.find("ABI 0") != std::string::npos);
     CHECK(create({{"heads", 4}, {"abi", 99}}, TensorRTPhase::kRUNTIME) == nullptr);
@@ -277,6 +291,35 @@ void checkLaunch()
     delete plugin;
 }
 
+void checkBoard()
+{
+    Last const& last = knob<Last>("fake_last");
+    knob<unsigned long long>("fake_context") = 3;
+    knob<int>("fake_refuse_cubin") = 0;
+    IPluginV3* plugin = createOnBoard({9, 9, 3, 3});
+    CHECK(plugin != nullptr);
+    auto* first = capability<IPluginV3OneRuntime>(plugin, PluginCapabilityType::kRUNTIME);
+    auto const* stored = first->getFieldsToSerialize();
+    CHECK(std::strcmp(stored->fields[2].name, "grid") == 0 && stored->fields[2].length == 4);
+    IPluginV3* read = gCreator->createPlugin("layer", stored, TensorRTPhase::kRUNTIME);
+    IPluginV3* attached = capability<IPluginV3OneRuntime>(read, PluginCapabilityType::kRUNTIME)->attachToContext(nullptr);
+    auto* runtime = capability<IPluginV3OneRuntime>(attached, PluginCapabilityType::kRUNTIME);
+    std::vector<PluginTensorDesc> const board = {tensor({2, 81, 384}, DataType::kHALF)};
+    CHECK(runtime->onShapeChange(board.data(), 1, nullptr, 1) == 0);
+    void const* inputs[] = {reinterpret_cast<void*>(0x10000)};
+    void* outputs[] = {reinterpret_cast<void*>(0x20000)};
+    CHECK(runtime->enqueue(board.data(), nullptr, inputs, outputs, nullptr, nullptr) == 0);
+    int32_t const wanted[] = {81, 4, 0, 9, 9, 3, 3};
+    CHECK(std::equal(wanted, wanted + 7, last.integers) && last.out == outputs[0]);
+    CHECK(last.scratch[0] == nullptr && last.scratch[1] == nullptr);
+    std::vector<PluginTensorDesc> const more = {tensor({2, 82, 384}, DataType::kHALF)};
+    CHECK(runtime->onShapeChange(more.data(), 1, nullptr, 1) != 0);
+    CHECK(gLog.last.find("has 81 cells, there are 82 positions") != std::string::npos);
+    delete attached;
+    delete read;
+    delete plugin;
+}
+
 int main(int, char** arguments)
 {
     void* library = dlopen(arguments[1], RTLD_NOW | RTLD_LOCAL);
@@ -296,6 +339,7 @@ int main(int, char** arguments)
     checkFields();
     checkBuild();
     checkLaunch();
+    checkBoard();
     std::puts("ok");
     return 0;
 }

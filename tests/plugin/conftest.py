@@ -36,7 +36,7 @@ class _Last(ctypes.Structure):
         ("shared", ctypes.c_uint),
         ("stream", ctypes.c_void_p),
         ("pointers", ctypes.c_void_p * 3),
-        ("integers", ctypes.c_int32 * 3),
+        ("integers", ctypes.c_int32 * 7),
         ("out", ctypes.c_void_p),
         ("scratch", ctypes.c_void_p * 2),
         ("symbol", ctypes.c_char * 64),

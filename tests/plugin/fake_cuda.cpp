@@ -17,7 +17,7 @@ extern "C"
         unsigned shared;
         void* stream;
         void* pointers[3];
-        int32_t integers[3];
+        int32_t integers[7];
         void* out;
         void* scratch[2];
         char symbol[64];
@@ -73,11 +73,14 @@ extern "C"
         for (int i = 0; i < 3; ++i)
         {
             std::memcpy(&fake_last.pointers[i], values[i], sizeof(void*));
+        }
+        for (int i = 0; i < 7; ++i)
+        {
             std::memcpy(&fake_last.integers[i], values[3 + i], sizeof(int32_t));
         }
-        std::memcpy(&fake_last.out, values[6], sizeof(void*));
-        std::memcpy(&fake_last.scratch[0], values[7], sizeof(void*));
-        std::memcpy(&fake_last.scratch[1], values[8], sizeof(void*));
+        std::memcpy(&fake_last.out, values[10], sizeof(void*));
+        std::memcpy(&fake_last.scratch[0], values[11], sizeof(void*));
+        std::memcpy(&fake_last.scratch[1], values[12], sizeof(void*));
         std::memcpy(fake_last.symbol, last_symbol, sizeof last_symbol);
         return 0;
     }

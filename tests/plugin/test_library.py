@@ -8,6 +8,7 @@ TensorRT's headers are in no package registry. Where they are at hand:
 from __future__ import annotations
 
 import ctypes
+import itertools
 import os
 import shutil
 import subprocess
@@ -19,7 +20,7 @@ import pytest
 from hrm_edge.errors import UserError
 from hrm_edge.plugin.contract import ABI, DTYPES, NAME, NAMESPACE, VERSION
 from hrm_edge.plugin.kernels import KernelFolder
-from hrm_edge.plugin.load import LIBRARY, SOURCES, check, describe, find_library, load_plugin
+from hrm_edge.plugin.load import LIBRARY, SOURCES, PluginInfo, check, describe, find_library, load_plugin
 
 HERE = Path(__file__).parent
 HEADERS = os.environ.get("HRM_EDGE_TENSORRT_INCLUDE")
@@ -69,16 +70,16 @@ def test_through_tensorrts_interfaces(library: Path, fake_library: Path, tmp_pat
 @needs_headers
 def test_it_chooses_kernels_as_python_does(library: Path, kernels: Path) -> None:
     find = ctypes.CDLL(str(library)).hrm_edge_plugin_find
-    find.argtypes = [ctypes.c_int32] * 4 + [ctypes.c_int64] * 2
+    find.argtypes = [ctypes.c_int32] * 5 + [ctypes.c_int64] * 2
     folder = KernelFolder(kernels)
     for length in (1, 82, 128, 129, 901):
         for sequences in (1, 64, 65, 8192):
-            for rope in (False, True):
-                own, base = folder.candidates(87, "float16", 32, rope, length, sequences)
+            for rope, grid in itertools.product((False, True), (False, True)):
+                own, base = folder.candidates(87, "float16", 32, rope, grid, length, sequences)
                 for kernel in (own, base):
-                    found = find(kernel.sm, DTYPES.index("float16"), 32, rope, length, sequences)
+                    found = find(kernel.sm, DTYPES.index("float16"), 32, rope, grid, length, sequences)
                     assert folder.kernels[found] == kernel
-    assert find(87, DTYPES.index("float32"), 32, 0, 82, 8) == -1
+    assert find(87, DTYPES.index("float32"), 32, 0, 0, 82, 8) == -1
 
 
 @needs_headers
@@ -92,7 +93,7 @@ from hrm_edge.plugin.load import load_plugin
 info = load_plugin(trt, {str(library)!r}, expected={{"name": "{NAME}", "abi": {ABI}}})
 assert load_plugin(trt, {str(library)!r}) == info
 creator = trt.get_plugin_registry().get_creator("{NAME}", "{VERSION}", "{NAMESPACE}")
-assert [field.name for field in creator.field_names] == ["heads"]
+assert [field.name for field in creator.field_names] == ["heads", "grid"]
 heads = np.array([8], np.int32)
 fields = trt.PluginFieldCollection([trt.PluginField("heads", heads, trt.PluginFieldType.INT32)])
 assert creator.create_plugin("layer", fields, trt.TensorRTPhase.BUILD) is not None
@@ -139,3 +140,11 @@ def test_cmake_says_what_is_missing(tmp_path: Path, kernels: Path) -> None:
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         assert done.returncode != 0
         assert text in " ".join(done.stderr.split())
+
+
+def test_a_library_without_masks_is_refused_before_tensorrt_sees_it() -> None:
+    """ABI 1 had no boards: its kernels would let every head see all positions."""
+    old = PluginInfo(LIBRARY, 64 * "0", 1, "0.1.0", "10.3", (87,))
+    with pytest.raises(UserError, match=rf"has ABI 1, hrm-edge \S+ needs {ABI}") as error:
+        check(old)
+    assert "build the plugin again" in error.value.hint

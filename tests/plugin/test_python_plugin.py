@@ -34,8 +34,8 @@ def creator(trt: Any, kernels: Path) -> Iterator[Any]:
     trt.get_plugin_registry().deregister_creator(module._registered.pop(trt.__name__))
 
 
-def fields(trt: Any, **values: int) -> Any:
-    KEPT.extend(np.array([value], np.int32) for value in values.values())
+def fields(trt: Any, **values: int | list[int]) -> Any:
+    KEPT.extend(np.array(value if isinstance(value, list) else [value], np.int32) for value in values.values())
     arrays = KEPT[len(KEPT) - len(values) :]
     return trt.PluginFieldCollection(
         [trt.PluginField(n, a, trt.PluginFieldType.INT32) for n, a in zip(values, arrays, strict=True)]
@@ -45,26 +45,32 @@ def fields(trt: Any, **values: int) -> Any:
 def test_registered_found_created_serialized_and_read_again(trt: Any, creator: Any) -> None:
     found = trt.get_plugin_registry().get_creator(NAME, VERSION, NAMESPACE)
     assert found is creator
-    assert [field.name for field in found.field_names] == ["heads"]
-    built = found.create_plugin("layer", fields(trt, heads=8), trt.TensorRTPhase.BUILD)
+    assert [field.name for field in found.field_names] == ["heads", "grid"]
+    built = found.create_plugin("layer", fields(trt, heads=8, grid=[9, 9, 3, 3]), trt.TensorRTPhase.BUILD)
     copy = built.clone()
     stored = copy.get_fields_to_serialize()
     _ = [np.full(1, 77 + i, np.int32) for i in range(100)]  # memory that was let go would be these now
-    assert {field.name: field.data.tolist() for field in stored} == {"heads": [8], "abi": [ABI]}
+    assert {field.name: field.data.tolist() for field in stored} == {"heads": [8], "abi": [ABI], "grid": [9, 9, 3, 3]}
     read = found.create_plugin("layer", stored, trt.TensorRTPhase.RUNTIME)
     assert read is not built
-    assert read.heads == 8
+    assert (read.heads, read.grid) == (8, (9, 9, 3, 3))
+    plain = found.create_plugin("layer", fields(trt, heads=8), trt.TensorRTPhase.BUILD)
+    assert {field.name: field.data.tolist() for field in plain.get_fields_to_serialize()}["grid"] == [0, 0, 0, 0]
+    assert found.create_plugin("layer", plain.get_fields_to_serialize(), trt.TensorRTPhase.RUNTIME).grid == ()
     assert (read.plugin_name, read.plugin_version, read.plugin_namespace) == (NAME, VERSION, NAMESPACE)
 
 
 @pytest.mark.parametrize("values, phase, text", [
     ({}, "BUILD", "`heads` must be"),
     ({"heads": 0}, "BUILD", "`heads` must be"),
+    ({"heads": 4, "grid": [9, 9, 3]}, "BUILD", "grid [9, 9, 3] is not rows, columns"),
+    ({"heads": 4, "grid": [9, 9, 2, 3]}, "BUILD", "boxes of 2x3 do not fill a board of 9x9"),
+    ({"heads": 6, "grid": [9, 9, 3, 3]}, "BUILD", "6 heads cannot see row, column, box and board in turn"),
     ({"heads": 4}, "RUNTIME", "has ABI None"),
     ({"heads": 4, "abi": ABI + 1}, "RUNTIME", f"has ABI {ABI + 1}"),
 ])  # fmt: skip
 def test_wrong_fields_make_no_plugin(
-    trt: Any, creator: Any, caplog: pytest.LogCaptureFixture, values: dict[str, int], phase: str, text: str
+    trt: Any, creator: Any, caplog: pytest.LogCaptureFixture, values: dict[str, Any], phase: str, text: str
 ) -> None:
     assert creator.create_plugin("layer", fields(trt, **values), getattr(trt.TensorRTPhase, phase)) is None
     assert text in caplog.text
@@ -108,13 +114,13 @@ def test_a_launch_with_rope(layer: Any, with_formats: Any, cuda: FakeCuda, kerne
     attached = layer.attach_to_context(None)
     attached.on_shape_change(shapes, [])
     attached.enqueue(shapes, [], [QKV, COS, SIN], [OUT], 0, STREAM)
-    (kernel, _) = KernelFolder(kernels).candidates(87, "float16", 32, True, 82, 12)
+    (kernel, _) = KernelFolder(kernels).candidates(87, "float16", 32, True, False, 82, 12)
     last = cuda.last
     assert list(last.grid) == [12 * -(-82 // kernel.block_m), 1, 1]
     assert list(last.block) == [kernel.threads, 1, 1]
     assert (last.shared, last.stream, last.out) == (kernel.shared, STREAM, OUT)
     assert list(last.pointers) == [QKV, COS, SIN]
-    assert list(last.integers) == [82, 4, 16]  # length, heads, rope_stride
+    assert list(last.integers) == [82, 4, 16, 0, 0, 0, 0]  # length, heads, rope_stride, no board
     assert list(last.scratch) == [None, None]
     assert last.symbol == b"attention_kernel"
     assert cuda.get("ptx") == 0
@@ -128,8 +134,23 @@ def test_a_launch_without_rope_and_a_larger_batch(layer: Any, with_formats: Any,
         kernel = layer.ready[1]
         assert cuda.last.grid[0] == batch * 4 * -(-length // kernel.block_m)
         assert list(cuda.last.pointers) == [QKV, QKV, QKV]
-        assert list(cuda.last.integers) == [length, 4, 0]
+        assert list(cuda.last.integers) == [length, 4, 0, 0, 0, 0, 0]
     assert cuda.get("modules") == 3  # three rows of the table
+
+
+def test_a_launch_of_heads_that_see_parts_of_a_board(with_formats: Any, kernels: Path, cuda: FakeCuda) -> None:
+    plugin, _ = plugin_classes(with_formats)
+    layer = plugin(4, Launcher(KernelFolder(kernels), lambda: cuda.driver), (9, 9, 3, 3))
+    shapes = tensors(with_formats, (2, 81, 3 * 4 * 32))
+    layer.configure_plugin(shapes, [])
+    attached = layer.attach_to_context(None)
+    attached.on_shape_change(shapes, [])
+    attached.enqueue(shapes, [], [QKV], [OUT], 0, STREAM)
+    assert attached.ready[1].grid
+    assert list(cuda.last.integers) == [81, 4, 0, 9, 9, 3, 3]
+    assert cuda.last.out == OUT
+    with pytest.raises(UserError, match="a board of 9x9 has 81 cells, there are 82 positions"):
+        attached.on_shape_change(tensors(with_formats, (2, 82, 3 * 4 * 32)), [])
 
 
 def test_modules_are_loaded_once_per_context(layer: Any, with_formats: Any, cuda: FakeCuda) -> None:
@@ -232,7 +253,7 @@ def test_a_damaged_folder_is_named(kernels: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="hash mismatch"):
         folder.read(folder.kernels[0])
     with pytest.raises(UserError, match="no kernel for float32"):
-        folder.candidates(87, "float32", 32, True, 82, 8)
+        folder.candidates(87, "float32", 32, True, False, 82, 8)
     path.write_text(json.dumps({**document, "abi": ABI + 1}))
     with pytest.raises(UserError, match=f"kernels of ABI {ABI + 1}"):
         KernelFolder(tmp_path)

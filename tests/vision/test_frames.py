@@ -146,6 +146,27 @@ def test_a_source_that_never_opened_is_the_users_business():
         Camera(Source("x", refuse), Mailbox()).start()
 
 
+def test_a_camera_that_is_plugged_in_later_is_waited_for():
+    flaky, mailbox = Flaky(3), Mailbox()
+    plugged = threading.Event()
+
+    def open_it() -> Flaky:
+        if not plugged.is_set():
+            raise UserError("there is no camera /dev/video0", "plug a camera in")
+        return flaky.open()
+
+    camera = Camera(Source("camera /dev/video0", open_it), mailbox, backoff_s=(0.002, 0.004))
+    camera.start(wait=True)
+    assert (camera.trouble or "").startswith("there is no camera /dev/video0; ")
+    assert mailbox.take(0.05) is None
+    plugged.set()
+    end = time.monotonic() + 60
+    while mailbox.take(0.5) is None:
+        assert time.monotonic() < end
+    camera.stop()
+    assert flaky.opened == flaky.closed
+
+
 # ---- real sources ----
 
 

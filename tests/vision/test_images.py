@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from hrm_edge.errors import UserError
-from hrm_edge.vision.images import decode_image, load_image
+from hrm_edge.vision.formats import read_header
+from hrm_edge.vision.images import decode_image, decode_upload, load_image
 from hrm_edge.vision.locate import locate
 from tests.vision.rendered import photo
 
@@ -18,10 +19,12 @@ SMALL = cv2.resize(photo(9, cell=20).image, (160, 120))
 FORMATS = {end: cv2.imencode(end, SMALL)[1].tobytes() for end in (".jpg", ".png", ".webp", ".bmp")}
 
 
-def png_header(width: int, height: int) -> bytes:
-    def chunk(kind: bytes, body: bytes) -> bytes:
-        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+def chunk(kind: bytes, body: bytes) -> bytes:
+    """One of a PNG file."""
+    return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
 
+
+def png_header(width: int, height: int) -> bytes:
     size = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", size) + chunk(b"IDAT", zlib.compress(b"\0" * 64)) + chunk(b"IEND", b"")
 
@@ -66,12 +69,66 @@ def test_a_file_is_named(tmp_path):
         load_image(tmp_path)
 
 
-def test_the_exif_turn_is_for_people_and_not_for_labels(tmp_path):
-    exif = b"Exif\0\0II*\0\x08\0\0\0\x01\0\x12\x01\x03\0\x01\0\0\0\x06\0\0\0\0\0\0\0"  # orientation 6
-    segment = b"\xff\xe1" + struct.pack(">H", len(exif) + 2) + exif
-    (tmp_path / "a.jpg").write_bytes(FORMATS[".jpg"][:2] + segment + FORMATS[".jpg"][2:])
-    assert load_image(tmp_path / "a.jpg").shape == (160, 120, 3)
-    assert load_image(tmp_path / "a.jpg", upright=False).shape == (120, 160, 3)
+def with_exif(end: str, picture: bytes, orientation: int, order: str = "<") -> bytes:
+    """A picture file with an EXIF note that says how it lies, in the byte order ``order``."""
+    note = (b"II*\0" if order == "<" else b"MM\0*") + struct.pack(
+        order + "IHHHIHHHHIHHI", 8, 2, 0x0100, 3, 1, 160, 0, 0x0112, 3, 1, orientation, 0, 0
+    )
+    if end == ".jpg":
+        note = b"Exif\0\0" + note
+        return picture[:2] + b"\xff\xe1" + struct.pack(">H", len(note) + 2) + note + picture[2:]
+    if end == ".png":
+        return picture[:33] + chunk(b"eXIf", note) + picture[33:]
+    height, width = cv2.imdecode(np.frombuffer(picture, np.uint8), cv2.IMREAD_COLOR).shape[:2]
+    sizes = (width - 1).to_bytes(3, "little") + (height - 1).to_bytes(3, "little")
+    body = b"WEBPVP8X" + struct.pack("<II", 10, 0x08) + sizes + picture[12:]  # 0x08: there is an EXIF note
+    body += b"EXIF" + struct.pack("<I", len(note)) + note
+    return b"RIFF" + struct.pack("<I", len(body)) + body
+
+
+@pytest.mark.parametrize("order", ["<", ">"], ids=["little endian", "big endian"])
+@pytest.mark.parametrize("end", [".jpg", ".png", ".webp"])
+@pytest.mark.parametrize(
+    ("orientation", "first", "end_of_row"),  # where the first pixel of the file is seen, and the last of its first row
+    [
+        (1, "top left", "top right"), (2, "top right", "top left"), (3, "bottom right", "bottom left"),
+        (4, "bottom left", "bottom right"), (5, "top left", "bottom left"), (6, "top right", "bottom right"),
+        (7, "bottom right", "top right"), (8, "bottom left", "top left"), (9, "top left", "top right"),
+    ],
+)  # fmt: skip
+def test_the_exif_turn_is_for_people_and_not_for_labels(tmp_path, end, orientation, first, end_of_row, order):
+    stored = np.full((120, 160, 3), 255, np.uint8)
+    stored[:60, :80], stored[:60, 80:] = (0, 0, 255), (255, 0, 0)  # red, blue
+    path = tmp_path / f"a{end}"
+    path.write_bytes(with_exif(end, cv2.imencode(end, stored)[1].tobytes(), orientation, order))
+    seen = load_image(path).astype(int)
+    assert seen.shape == ((160, 120, 3) if orientation in (5, 6, 7, 8) else (120, 160, 3))
+    corners = {
+        "top left": seen[9, 9],
+        "top right": seen[9, -9],
+        "bottom left": seen[-9, 9],
+        "bottom right": seen[-9, -9],
+    }
+    assert np.abs(corners[first] - (0, 0, 255)).max() < 40
+    assert np.abs(corners[end_of_row] - (255, 0, 0)).max() < 40
+    assert np.abs(load_image(path, upright=False).astype(int) - stored).mean() < 6
+
+
+def test_a_transparent_picture_and_an_upload_are_turned_too():
+    clear = np.dstack([SMALL, np.full(SMALL.shape[:2], 128, np.uint8)])
+    assert decode_image(with_exif(".png", cv2.imencode(".png", clear)[1].tobytes(), 6), "x").shape == (160, 120, 3)
+    assert decode_upload(with_exif(".webp", FORMATS[".webp"], 8)).shape == (160, 120, 3)
+
+
+def test_a_damaged_exif_note_turns_nothing():
+    png = with_exif(".png", FORMATS[".png"], 6)
+    at = png.index(b"eXIf") + 4
+    for cut in range(40):  # a note that ends early, or names a table beyond its end
+        note = png[at : at + cut]
+        whole = FORMATS[".png"][:33] + chunk(b"eXIf", note) + FORMATS[".png"][33:]
+        assert decode_image(whole, "x").shape in ((120, 160, 3), (160, 120, 3))
+    far = png[:at] + b"II*\0" + b"\xff" * 4 + png[at + 8 :]
+    assert read_header(far).orientation == 1
 
 
 def hostile(rng: np.random.Generator) -> bytes:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
-from hrm_edge.tasks.sudoku_search import require_unique
-from hrm_edge.vision.judge import MAX_COST, judge
+from hrm_edge.tasks.sudoku import BLANK, FIRST_DIGIT
+from hrm_edge.tasks.sudoku_search import find_solutions, require_unique
+from hrm_edge.vision.judge import MAX_COST, MAX_DOUBT, MAX_WORK, judge
 from hrm_edge.vision.locate import Grid
 from hrm_edge.vision.read import Reading
 from tests.vision.rendered import NINE, PUZZLES
@@ -162,3 +165,99 @@ def test_a_reading_with_a_rival_is_refused():
     assert verdict.puzzle is None
     read = f"row {cell // 9 + 1} column {cell % 9 + 1} read as {PUZZLES[1][cell]} (80%)"
     assert f"too much of it is uncertain: {read}" in verdict.why.problem
+
+
+def test_a_written_digit_taken_for_print_makes_no_answer():
+    """A printed digit taken for a written one is left out; a player's wrong entry, taken for print, then decides."""
+    puzzle = NINE.parse(PUZZLES[1])
+    answer = require_unique(NINE, puzzle)
+    tried = 0
+    for given in np.flatnonzero(puzzle > BLANK):
+        without = puzzle.copy()
+        without[given] = BLANK
+        for other in find_solutions(NINE, without, 5).found:
+            differing = np.flatnonzero((other != answer) & (puzzle == BLANK))
+            entered = next((cell for cell in differing if only(without, cell, other)), None)
+            if entered is None or (other == answer).all():
+                continue
+            played = [cell for cell in differing if cell != entered][:2]
+            digits = puzzle.copy()
+            digits[entered], digits[played] = other[entered], answer[played]
+            written = np.full(81, 0.03, np.float32)
+            written[[given, *played]] = 0.6
+            text = NINE.format(digits)
+            verdict = judge(replace(reading(text), written=written), NINE)
+            assert verdict.puzzle is None or (require_unique(NINE, verdict.puzzle) == answer).all()
+            tried += 1
+    assert tried > 5
+
+
+def only(without: np.ndarray, cell: int, other: np.ndarray) -> bool:
+    """Whether ``without`` with the digit that ``other`` has in ``cell`` has one solution."""
+    more = without.copy()
+    more[cell] = other[cell]
+    return len(find_solutions(NINE, more).found) == 1
+
+
+def test_a_wrong_entry_among_right_ones_is_left_out():
+    """Where nothing printed was missed, what people wrote wrongly takes nothing from a puzzle."""
+    puzzle = NINE.parse(PUZZLES[1])
+    answer = require_unique(NINE, puzzle)
+    blanks = np.flatnonzero(puzzle == BLANK)
+    digits = puzzle.copy()
+    digits[blanks[:20]] = answer[blanks[:20]]
+    wrong_cells = blanks[:6:2]
+    digits[wrong_cells] = (answer[wrong_cells] - FIRST_DIGIT + 1) % 9 + FIRST_DIGIT
+    written = np.where(puzzle == BLANK, 0.95, 0.02).astype(np.float32)
+    verdict = judge(replace(reading(NINE.format(digits)), written=written), NINE)
+    assert verdict.puzzle is not None
+    assert (require_unique(NINE, verdict.puzzle) == answer).all()
+    assert verdict.disagreeing == tuple(wrong_cells)
+
+
+def test_digits_that_are_needed_and_hardly_likely_are_no_answer():
+    needed = [cell for cell in np.flatnonzero([c != "0" for c in PUZZLES[1]]) if not unique_without(cell)][:2]
+    for share, taken in ((0.4, True), (0.2, False)):  # of two digits: 1.8 and 3.2 nats
+        doubtful = reading(PUZZLES[1])
+        for cell in needed:  # the rest is spread over digits that clash
+            clashing = [d for d in range(1, 10) if "two" in str(judge(reading(swapped(cell, d)), NINE, False).why)]
+            doubtful.probabilities[cell, int(PUZZLES[1][cell])] = share
+            doubtful.probabilities[cell, clashing] = (1 - share) / len(clashing)
+        verdict = judge(doubtful, NINE)
+        assert (verdict.puzzle is not None) is taken, verdict.why
+        assert taken or verdict.doubt > MAX_DOUBT
+
+
+def unique_without(cell: int) -> bool:
+    without = NINE.parse(PUZZLES[1])
+    without[cell] = BLANK
+    return len(find_solutions(NINE, without).found) == 1
+
+
+def test_the_search_has_a_budget(monkeypatch):
+    """Few digits, half of them in doubt, allow more readings than anybody wants to wait for."""
+    rng = np.random.default_rng(3)
+    answer = [int(c) for c in NINE.format(require_unique(NINE, NINE.parse(PUZZLES[1])))]
+    probabilities = np.full((81, 10), 1e-6, np.float32)
+    probabilities[:, 0] = 1
+    for number, cell in enumerate(rng.permutation(81)[:22]):
+        digit, others = answer[cell], rng.permutation([d for d in range(1, 10) if d != answer[cell]])[:2]
+        probabilities[cell] = 1e-6
+        probabilities[cell, [digit, *others]] = (0.3, 0.5, 0.2) if number < 12 else (1, 1e-6, 1e-6)
+    spent = []
+
+    def counted(*arguments):
+        searched = find_solutions(*arguments)
+        spent.append(1 + searched.guesses)
+        return searched
+
+    monkeypatch.setattr("hrm_edge.vision.judge.find_solutions", counted)
+    verdict = judge(Reading(GRID, probabilities, 0), NINE)
+    assert sum(spent) <= MAX_WORK + 1
+    assert verdict.puzzle is None
+    assert verdict.why is not None
+    assert verdict.why.problem == f"what it says was not settled by {MAX_WORK} checks with the rules"
+    spent.clear()
+    monkeypatch.setattr("hrm_edge.vision.judge.MAX_WORK", 100 * MAX_WORK)
+    judge(Reading(GRID, probabilities, 0), NINE)
+    assert sum(spent) > MAX_WORK + 1

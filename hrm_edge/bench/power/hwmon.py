@@ -29,6 +29,7 @@ class HwmonMeter:
     period_s: float = 0.05
 
     def read(self) -> Reading:
+        """Read all rails. Raises ``OSError`` or ``ValueError`` if one of the total cannot be read."""
         began = self.clock()
         watts = {rail.name: rail.watts(self.system) for rail in self.rails if rail.name in self.scope.rails}
         at = (began + self.clock()) / 2
@@ -39,6 +40,7 @@ class HwmonMeter:
         return Reading(at, watts)
 
     def notes(self) -> list[str]:
+        """Return no notes."""
         return []
 
     def close(self) -> None:

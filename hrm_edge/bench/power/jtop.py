@@ -83,12 +83,15 @@ class JtopMeter:
             self._latest.end(explain(error))
 
     def read(self) -> Reading:
+        """Return the service's newest reading. Raises ``SensorError`` if the service ended."""
         return self._latest.get()
 
     def notes(self) -> list[str]:
+        """Return no notes."""
         return []
 
     def close(self) -> None:
+        """Close the connection and end the thread."""
         self._stop.set()
         self._client.close()
         self._thread.join(2 * PERIOD_S)

@@ -49,6 +49,7 @@ class NvmlMeter:
         return True
 
     def read(self) -> Reading:
+        """Read power and, where the GPU has it, the energy counter. Raises ``SensorError``."""
         before = self._clock()
         try:
             watts = self._nvml.nvmlDeviceGetPowerUsage(self._handle) / 1e3
@@ -58,7 +59,9 @@ class NvmlMeter:
         return Reading((before + self._clock()) / 2, {self._rail: watts}, joules)
 
     def notes(self) -> list[str]:
+        """Return no notes."""
         return []
 
     def close(self) -> None:
+        """Close NVML."""
         self._nvml.nvmlShutdown()

@@ -30,6 +30,7 @@ class RaplMeter:
         return int(self._system.read(zone.energy_uj))
 
     def read(self) -> Reading:
+        """Read all counters as one energy since the start. Raises ``OSError`` or ``ValueError``."""
         before = self._clock()
         for zone in self._zones:
             now = self._count(zone)
@@ -38,6 +39,7 @@ class RaplMeter:
         return Reading((before + self._clock()) / 2, {}, self._total_uj / 1e6)
 
     def notes(self) -> list[str]:
+        """Return no notes."""
         return []
 
     def close(self) -> None:

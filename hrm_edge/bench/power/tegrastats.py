@@ -38,7 +38,7 @@ class TegraLine:
 
 
 def parse_tegrastats(line: str) -> TegraLine:
-    """Parse a line of any L4T release; never raises, whatever the text."""
+    """Parse a line of any L4T release; never raises, for any text."""
     gpu, cpu = _GPU.search(line), _CPU.search(line)
     cores = [_CORE.match(core.strip()) for core in cpu[1].split(",")] if cpu else []
     return TegraLine(
@@ -120,13 +120,16 @@ class TegrastatsMeter:
             self._latest.put(Reading(at_s, found.rails_w))
 
     def read(self) -> Reading:
+        """Return the newest line's reading. Raises ``SensorError`` if the program ended."""
         return self._latest.get()
 
     def notes(self) -> list[str]:
+        """Return the hottest sensor's temperature and the mean GPU load."""
         total, count = self._gpu
         said = [f"tegrastats: hottest sensor {self._hottest:.1f} °C"] if self._hottest > -273 else []
         return [*said, f"tegrastats: mean GPU load {total / count:.0%}"] if count else said
 
     def close(self) -> None:
+        """Stop the program and end the thread."""
         self._stop()
         self._thread.join(2)

@@ -135,7 +135,7 @@ bool load(Case const& wanted, Loaded& loaded, std::string& error)
         return false;
     }
     error = "this library has no kernel for element type " + std::to_string(wanted.element) + ", head size "
-        + std::to_string(wanted.headDim) + ", length " + std::to_string(wanted.length);
+        + std::to_string(wanted.headDim) + (wanted.grid ? ", heads of a board" : "") + ", length " + std::to_string(wanted.length);
     std::lock_guard<std::mutex> const lock(mutex);
     int32_t const tried[] = {find(sm, wanted), sm == baseSm() ? -1 : find(baseSm(), wanted)};
     for (int32_t const index : tried)
@@ -163,7 +163,7 @@ bool launch(Loaded const& loaded, int64_t sequences, Arguments const& arguments,
     Arguments values = arguments;
     void* scratch[2] = {nullptr, nullptr};
     void* pointers[] = {&values.qkv, &values.cos, &values.sin, &values.length, &values.heads, &values.ropeStride,
-        &values.out, &scratch[0], &scratch[1]};
+        &values.grid[0], &values.grid[1], &values.grid[2], &values.grid[3], &values.out, &scratch[0], &scratch[1]};
     int64_t const tiles = (values.length + loaded.kernel->blockM - 1) / loaded.kernel->blockM;
     int64_t const blocks = sequences * tiles;
     if (blocks > INT32_MAX)

@@ -19,6 +19,7 @@ struct Arguments
     int32_t length;
     int32_t heads;
     int32_t ropeStride;
+    int32_t grid[4]; // rows and columns of the board and of its boxes; not read by kernels for all positions
     void* out;
 };
 

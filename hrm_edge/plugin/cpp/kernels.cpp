@@ -23,8 +23,8 @@ std::vector<Kernel> const& kernels()
 {
 #define HRM_META(abi, version, base)
 #define HRM_BLOB(id, file)
-#define HRM_KERNEL(id, sm, element, headDim, rope, maxLength, maxSequences, blockM, threads, shared)                   \
-    {hrm_blob_##id, sm, element, headDim, rope != 0, maxLength, maxSequences, blockM, threads, shared},
+#define HRM_KERNEL(id, sm, element, headDim, rope, grid, maxLength, maxSequences, blockM, threads, shared)             \
+    {hrm_blob_##id, sm, element, headDim, rope != 0, grid != 0, maxLength, maxSequences, blockM, threads, shared},
     static std::vector<Kernel> const table{
 #include "kernels.inc"
     };
@@ -41,7 +41,7 @@ int32_t find(int32_t sm, Case const& wanted)
     {
         Kernel const& kernel = all[i];
         if (kernel.sm == sm && kernel.element == wanted.element && kernel.headDim == wanted.headDim
-            && kernel.rope == wanted.rope && (kernel.maxLength == 0 || wanted.length <= kernel.maxLength)
+            && kernel.rope == wanted.rope && kernel.grid == wanted.grid && (kernel.maxLength == 0 || wanted.length <= kernel.maxLength)
             && (kernel.maxSequences == 0 || wanted.sequences <= kernel.maxSequences))
         {
             return static_cast<int32_t>(i);

@@ -22,6 +22,7 @@ struct Case
     int32_t element;
     int32_t headDim;
     bool rope;
+    bool grid;
     int64_t length;
     int64_t sequences;
 };
@@ -33,6 +34,7 @@ struct Kernel
     int32_t element;
     int32_t headDim;
     bool rope;
+    bool grid;
     int64_t maxLength;    // 0: no limit
     int64_t maxSequences; // 0: no limit
     int32_t blockM;

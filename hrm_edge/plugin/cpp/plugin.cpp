@@ -1,7 +1,8 @@
 // hrm_edge::FusedAttention, a TensorRT IPluginV3 (TensorRT 10.0 to 11.x).
 //
 // Inputs: qkv [B, S, 3*H*Dh] and, optionally, cos and sin float32 [S, Dh/2]. Output: [B, S, H*Dh] in qkv's type.
-// Field: heads. It has no workspace, keeps no state between calls but the kernel it loaded, and can be captured in a
+// Fields: heads, and grid: rows and columns of a board and of its boxes, where the heads see, in turn, the row, the
+// column, the box of a cell, and all cells (all 0, or absent: all heads see all positions). It has no workspace, keeps no state between calls but the kernel it loaded, and can be captured in a
 // CUDA graph after one call.
 #include "driver.h"
 #include "kernels.h"
@@ -9,6 +10,7 @@
 #include <NvInferRuntime.h>
 
 #include <algorithm>
+#include <array>
 #include <cstdio>
 #include <cstring>
 #include <exception>
@@ -25,7 +27,7 @@ namespace
 using namespace nvinfer1;
 
 constexpr char const* kNAME = "FusedAttention";
-constexpr char const* kVERSION = "1";
+constexpr char const* kVERSION = "2";
 constexpr char const* kNAMESPACE = "hrm_edge";
 constexpr std::uintptr_t kALIGNMENT = 16;
 
@@ -105,15 +107,42 @@ std::string checkShapes(Dims const& qkv, Dims const* cos, Dims const* sin, int32
     return "";
 }
 
+// Rows and columns of a board and of its boxes; all 0: none.
+using Grid = std::array<int32_t, 4>;
+constexpr Grid kNO_GRID{};
+
+// Empty if the kernels have blocks for this board; `length` of -1 is not known yet.
+std::string checkGrid(Grid const& grid, int32_t heads, int64_t length)
+{
+    if (grid == kNO_GRID)
+    {
+        return "";
+    }
+    std::string const board = std::to_string(grid[0]) + "x" + std::to_string(grid[1]);
+    if (*std::min_element(grid.begin(), grid.end()) < 1 || grid[0] % grid[2] != 0 || grid[1] % grid[3] != 0)
+    {
+        return "boxes of " + std::to_string(grid[2]) + "x" + std::to_string(grid[3]) + " do not fill a board of " + board;
+    }
+    int64_t const cells = static_cast<int64_t>(grid[0]) * grid[1];
+    if (!unknownOr(length, cells))
+    {
+        return "a board of " + board + " has " + std::to_string(cells) + " cells, there are " + std::to_string(length)
+            + " positions";
+    }
+    return heads % 4 == 0 ? "" : std::to_string(heads) + " heads cannot see row, column, box and board in turn";
+}
+
 class FusedAttention : public IPluginV3, public IPluginV3OneCore, public IPluginV3OneBuild, public IPluginV3OneRuntime
 {
 public:
-    explicit FusedAttention(int32_t heads)
+    FusedAttention(int32_t heads, Grid const& grid)
         : mHeads(heads)
+        , mGrid(grid)
         , mAbi(abi())
     {
         mFields.emplace_back("heads", &mHeads, PluginFieldType::kINT32, 1);
         mFields.emplace_back("abi", &mAbi, PluginFieldType::kINT32, 1);
+        mFields.emplace_back("grid", mGrid.data(), PluginFieldType::kINT32, 4);
         mCollection.nbFields = static_cast<int32_t>(mFields.size());
         mCollection.fields = mFields.data();
     }
@@ -135,7 +164,7 @@ public:
     {
         try
         {
-            return new FusedAttention(mHeads);
+            return new FusedAttention(mHeads, mGrid);
         }
         catch (std::exception const& error)
         {
@@ -190,8 +219,9 @@ public:
         for (Dims const DynamicPluginTensorDesc::*which : {&DynamicPluginTensorDesc::min, &DynamicPluginTensorDesc::max})
         {
             bool const rope = inputs == 3;
-            std::string const wrong
+            std::string wrong
                 = checkShapes(in[0].*which, rope ? &(in[1].*which) : nullptr, rope ? &(in[2].*which) : nullptr, mHeads);
+            wrong = wrong.empty() ? checkGrid(mGrid, mHeads, (in[0].*which).d[1]) : wrong;
             if (!wrong.empty())
             {
                 return failed(wrong);
@@ -254,7 +284,7 @@ public:
         }
         int32_t const headDim = static_cast<int32_t>(in[0].dims.d[2] / (3 * mHeads));
         Arguments const arguments{pointers[0], pointers[1], pointers[2], static_cast<int32_t>(in[0].dims.d[1]), mHeads,
-            mRope ? headDim / 2 : 0, outputs[0]};
+            mRope ? headDim / 2 : 0, {mGrid[0], mGrid[1], mGrid[2], mGrid[3]}, outputs[0]};
         std::string error;
         return launch(mLoaded, batch * mHeads, arguments, stream, error) ? 0 : failed(error);
     }
@@ -275,6 +305,7 @@ private:
     {
         mLoaded = {};
         std::string error = checkShapes(in[0].dims, rope ? &in[1].dims : nullptr, rope ? &in[2].dims : nullptr, mHeads);
+        error = error.empty() ? checkGrid(mGrid, mHeads, in[0].dims.d[1]) : error;
         int32_t element = 0;
         if (error.empty() && !elementOf(in[0].type, element))
         {
@@ -284,8 +315,8 @@ private:
         {
             error = "qkv " + text(in[0].dims) + " is not known yet";
         }
-        Case const wanted{element, static_cast<int32_t>(in[0].dims.d[2] / (3 * mHeads)), rope, in[0].dims.d[1],
-            in[0].dims.d[0] * mHeads};
+        Case const wanted{element, static_cast<int32_t>(in[0].dims.d[2] / (3 * mHeads)), rope, mGrid != kNO_GRID,
+            in[0].dims.d[1], in[0].dims.d[0] * mHeads};
         if (!error.empty() || !load(wanted, mLoaded, error))
         {
             report(error);
@@ -297,6 +328,7 @@ private:
     }
 
     int32_t mHeads;
+    Grid mGrid;
     int32_t mAbi;
     std::vector<PluginField> mFields;
     PluginFieldCollection mCollection{};
@@ -311,6 +343,7 @@ public:
     Creator()
     {
         mFields.emplace_back("heads", nullptr, PluginFieldType::kINT32, 1);
+        mFields.emplace_back("grid", nullptr, PluginFieldType::kINT32, 4);
         mCollection.nbFields = static_cast<int32_t>(mFields.size());
         mCollection.fields = mFields.data();
     }
@@ -321,6 +354,8 @@ public:
         try
         {
             int32_t heads = 0;
+            Grid grid = kNO_GRID;
+            std::string wrong;
             int32_t builtFor = phase == TensorRTPhase::kRUNTIME ? 0 : abi();
             for (int32_t i = 0; fields != nullptr && i < fields->nbFields; ++i)
             {
@@ -335,6 +370,15 @@ public:
                 {
                     builtFor = value;
                 }
+                else if (std::strcmp(field.name, "grid") == 0 && field.length == 4
+                    && field.type == PluginFieldType::kINT32 && field.data != nullptr)
+                {
+                    std::copy_n(static_cast<int32_t const*>(field.data), 4, grid.begin());
+                }
+                else if (std::strcmp(field.name, "grid") == 0)
+                {
+                    wrong = "`grid` must be four int32";
+                }
             }
             if (heads < 1)
             {
@@ -347,7 +391,13 @@ public:
                     + std::to_string(abi()) + ": build the engine again, or load the library it was built with");
                 return nullptr;
             }
-            return new FusedAttention(heads);
+            wrong = wrong.empty() ? checkGrid(grid, heads, -1) : wrong;
+            if (!wrong.empty())
+            {
+                report(std::string(name == nullptr ? "a node" : name) + ": " + wrong);
+                return nullptr;
+            }
+            return new FusedAttention(heads, grid);
         }
         catch (std::exception const& error)
         {
@@ -420,7 +470,7 @@ HRM_EXPORT char const* hrm_edge_plugin_info()
 
 // Index in kernels.json of the kernel for a case on an architecture, -1 for none; for diagnosis and tests.
 HRM_EXPORT int32_t hrm_edge_plugin_find(
-    int32_t sm, int32_t element, int32_t headDim, int32_t rope, int64_t length, int64_t sequences)
+    int32_t sm, int32_t element, int32_t headDim, int32_t rope, int32_t grid, int64_t length, int64_t sequences)
 {
-    return hrm_edge::find(sm, {element, headDim, rope != 0, length, sequences});
+    return hrm_edge::find(sm, {element, headDim, rope != 0, grid != 0, length, sequences});
 }
