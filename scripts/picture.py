@@ -26,8 +26,11 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         photo, solved = Path(folder) / "photo.png", Path(folder) / "solved.png"
         cv2.imwrite(str(photo), seen)
-        hrm_edge.load("sudoku-nano").solve(photo).save(solved)
+        result = hrm_edge.load("sudoku-nano").solve(photo)
+        assert not isinstance(result, list), "it is one picture"
+        result.save(solved)
         answered = cv2.imread(str(solved))
+        assert answered is not None
     both = np.hstack([seen, np.full((seen.shape[0], 12, 3), 255, np.uint8), answered])
     cv2.imwrite(str(PICTURE), both, [cv2.IMWRITE_JPEG_QUALITY, 82])
 
