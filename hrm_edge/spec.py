@@ -116,7 +116,7 @@ class ModelSpec(BaseModel):
     rope_theta: float = Field(default=10000.0, gt=0)
 
     @model_validator(mode="after")
-    def _consistent(self) -> ModelSpec:
+    def _consistent(self) -> ModelSpec:  # noqa: C901, PLR0912 - a rule a line
         if self.hidden % self.heads:
             raise ValueError(f"hidden={self.hidden} is not divisible by heads={self.heads}")
         if self.positions == "rope" and self.head_dim % 2:

@@ -1,4 +1,4 @@
-"""The direction of imports and the size of files, as tests, so that they last.
+"""The direction of imports, as a test, so that it lasts.
 
 base <- core loop <- edge (numpy, no torch) and base <- model <- train, quant, export (torch). The two arms meet only
 in ``export`` and in the command line, which imports the host's side lazily.
@@ -137,12 +137,6 @@ LAZY = HOST
 # of these only: a device may lack them, and is told so when it asks
 INSIDE_FUNCTIONS = {"zoo": {"huggingface_hub"}, "runtime": {"onnx"}}
 BLOCKED_ON_EDGE = ("torch", "onnx", "numba", "huggingface_hub")
-
-MAX_FILE_LINES = 400
-MAX_FUNCTION_LINES = 60
-SIZE_EXCEPTIONS: dict[str, str] = {  # "path" or "path:function" → the reason
-    "hrm_edge/ops/kernel.py:attention_kernel": "Triton's interpreter calls no compiled helper",
-}
 
 
 def unit_of(path: Path) -> str:
@@ -289,29 +283,3 @@ def test_edge_imports_with_torch_blocked():
     )
     assert len(wanted) > 5
     assert done.returncode == 0, done.stderr
-
-
-def sizes(source: str, where: str) -> dict[str, tuple[int, int]]:
-    """``path`` and ``path:function`` → (lines, limit)."""
-    found = {where: (len(source.splitlines()), MAX_FILE_LINES)}
-    for node in ast.walk(ast.parse(source)):
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
-            assert node.end_lineno is not None
-            name = f"{where}:{node.name}"  # methods of one name count as the longest of them
-            lines = max(node.end_lineno - node.lineno + 1, found.get(name, (0, 0))[0])
-            found[name] = (lines, MAX_FUNCTION_LINES)
-    return found
-
-
-def test_sizes_stay_under_their_limits():
-    found: dict[str, tuple[int, int]] = {}
-    for folder in ("hrm_edge", "tests", "scripts"):
-        for path in sorted((ROOT / folder).rglob("*.py")):
-            found.update(sizes(path.read_text(encoding="utf-8"), str(path.relative_to(ROOT))))
-    over = {name: lines for name, (lines, limit) in found.items() if lines > limit}
-    assert set(over) == set(SIZE_EXCEPTIONS), f"too long, or an exception that is no longer needed: {over}"
-
-
-def test_sizes_are_measured():
-    source = "def f():\n" + "    x = 1\n" * 70
-    assert sizes(source, "x.py") == {"x.py": (71, 400), "x.py:f": (71, 60)}

@@ -95,7 +95,7 @@ def _chosen(paths: list[PurePosixPath]) -> list[PurePosixPath]:
     return split or corpus or paths
 
 
-def _texts(source: Path) -> Iterator[tuple[PurePosixPath, bytes]]:
+def _texts(source: Path) -> Iterator[tuple[PurePosixPath, bytes]]:  # noqa: C901, PLR0912 - one step a kind of source
     """Yield (path inside, content) of every file, read in memory: no file of an archive is written to the disk."""
     if not source.is_dir():
         check_input(source)

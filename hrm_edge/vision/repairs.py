@@ -18,7 +18,7 @@ _FIRST_COST = 0.7  # nats that each repaired cell costs besides, so that fewer c
 _Change = tuple[float, int, int]  # cost in nats, cell, digit (0 blank)
 
 
-def repairs(
+def repairs(  # noqa: C901, PLR0912 - one search, its bounds inside
     reading: Reading, tokens: Tokens, task: Sudoku, limit: float, tries: int
 ) -> Iterator[tuple[float, tuple[int, ...], tuple[int, ...]]]:
     """(cost, cells, their digits) of changes of tokens [81] after which no digit clashes, cheapest first.

@@ -62,7 +62,9 @@ def run(graph: onnx.ModelProto | bytes, inputs: dict[str, Any]) -> list[Any]:
     return list(exact_session(data).run(None, inputs))
 
 
-@pytest.mark.parametrize("name, precision", [*itertools.product(SPECS, ["fp32", "fp16"]), ("reduced", "int8")])
+@pytest.mark.parametrize(
+    "name, precision", [*itertools.product(SPECS, ["fp32", "fp16"]), ("reduced", "int8"), ("nano", "int8")]
+)
 def test_the_node_costs_no_accuracy(name: str, precision: str) -> None:
     """In ONNX Runtime the file with the node is as near to torch as the plain one, in dB of signal to noise."""
     model, weights = make(name)
