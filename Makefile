@@ -13,7 +13,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --constraint constraints.txt $(PIP_ARGS)
 
 .DEFAULT_GOAL := help
-.PHONY: help venv quickstart trm test test-slow test-x86 test-arm64 check format wheelhouse docs clean distclean
+.PHONY: help venv quickstart trm test test-slow test-x86 test-arm64 check format wheelhouse dist docs clean distclean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -87,6 +87,11 @@ build/wheelhouse-venv/.installed: pyproject.toml constraints.txt
 wheelhouse: build/wheelhouse-venv/.installed ## the edge part's wheels for boards without internet, in build/wheelhouse
 	PATH="$(abspath build/wheelhouse-venv/bin):$$PATH" PYTHONPATH=. build/wheelhouse-venv/bin/python \
 		scripts/wheelhouse.py --out build/wheelhouse
+
+dist: $(VENV)/.installed-dev ## a wheel and a source release in dist/, checked by twine
+	rm -rf dist
+	$(BIN)/python -m hatchling build -d dist -t sdist -t wheel
+	$(BIN)/python -m twine check --strict dist/*
 
 docs: $(VENV)/.installed-docs ## the documentation site, in build/site
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict

@@ -6,15 +6,19 @@ python scripts/tables.py --check    # exit code 1 where one is out of date (test
 
 from __future__ import annotations
 
+import re
 import sys
 from pathlib import Path
 from typing import Any
 
+from hrm_edge import zoo
 from hrm_edge.files import read_json, write_text
+from hrm_edge.manifest import MANIFEST, read_manifest
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
-DOCUMENTS = (ROOT / "README.md", ROOT / "benchmarks" / "RESULTS.md", ROOT / "docs" / "how-to" / "cpu.md")
+SITE = ROOT / "docs"
+DOCUMENTS = (ROOT / "README.md", ROOT / "benchmarks" / "RESULTS.md", SITE / "how-to" / "cpu.md", SITE / "index.md")
 VIEWS = (1, 4, 16, 64)
 BEGIN, END = "<!-- {}: scripts/tables.py -->", "<!-- end -->"
 
@@ -58,6 +62,39 @@ def share(at: dict[str, Any]) -> str:
     """A share of puzzles with its 95 % interval."""
     low, high = at["exact_accuracy_interval_95"]
     return f"{at['exact_accuracy']:.1%} ({low:.1%} to {high:.1%})"
+
+
+def shipped() -> str:
+    """What every shipped model reaches, from its largest measurement on each kind of set, and its latency."""
+    lines = [
+        row("model", "size", "random minimal puzzles right", "Sudoku-Extreme right", "ms a puzzle, p50 / p90"),
+        "|---|---|---|---|---|",
+    ]
+    evals, benches = reports("hrm-edge eval"), reports("hrm-edge bench")
+    for name in sorted(path.parent.name for path in zoo.ZOO.glob(f"*/{MANIFEST}")):
+        files = read_manifest(zoo.ZOO / name).files
+        ms = [
+            f"[{report['latency_ms']['p50']:.0f} / {report['latency_ms']['p90']:.0f}]({path.relative_to(ROOT)})"
+            for path, report in benches if report["model"]["name"] == name
+        ]  # fmt: skip
+        own = [(path, report) for path, report in evals if report["model"]["name"] == name]
+        cells = [
+            _best(own, kind) for kind in (("random-minimal-heldout", "random-minimal-unseen"), ("sudoku-extreme",))
+        ]
+        size = f"{sum(entry.bytes for entry in files.values()) / 1e6:.2f} MB"
+        lines.append(row(f"`{name}`", size, *cells, *(ms or ["not measured"])))
+    return "\n".join(lines)
+
+
+def _best(evals: list[tuple[Path, dict[str, Any]]], sets: tuple[str, ...]) -> str:
+    """The report with most views on one of ``sets``: its accuracy at one view and at the most, with its file."""
+    of_sets = [item for item in evals if Path(item[1]["data"]["path"]).stem.startswith(sets)]
+    if not of_sets:
+        return "not measured"
+    path, report = max(of_sets, key=lambda item: item[1]["by_views"][-1]["views"])
+    first, last = report["by_views"][0], report["by_views"][-1]
+    more = f", {last['exact_accuracy']:.1%} with {last['views']} views" if last["views"] > 1 else ""
+    return f"[{first['exact_accuracy']:.1%}{more}]({path.relative_to(ROOT)}) of {report['count']:,}"
 
 
 def precisions() -> str:
@@ -348,6 +385,7 @@ TABLES = {
     "cpu-step": cpu_step,
     "cpu-halting": cpu_halting,
     "int8-parity": int8_parity,
+    "shipped": shipped,
     "accuracy": accuracy,
     "precisions": precisions,
     "latency": latency,
@@ -370,6 +408,8 @@ def rendered(document: Path) -> str:
         if found:
             _, _, after = rest.partition(END)
             lines = table().replace(f"]({document.parent.relative_to(ROOT)}/", "](")
+            if SITE in document.parents:  # results files are in the checkout, not on the site
+                lines = re.sub(r"\[([^\]]*)\]\(benchmarks/[^)]*\)", r"\1", lines)
             text = f"{before}{begin}\n{lines}\n{END}{after}"
     return text
 

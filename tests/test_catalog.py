@@ -78,7 +78,7 @@ def test_a_wrong_name_is_told_the_right_one(name, what, hint, tmp_path, monkeypa
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UserError) as caught:
         catalog.find(name)
-    assert what in caught.value.what
+    assert what in caught.value.problem
     assert hint in str(caught.value)
 
 

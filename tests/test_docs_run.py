@@ -21,12 +21,12 @@ from tests.vision.scenes import EASY, OTHER, paper, scene
 cv2 = pytest.importorskip("cv2", reason="pip install 'hrm-edge[web]'")
 
 ROOT = Path(__file__).resolve().parent.parent
-PAGES = ("index", "tutorial", "how-to/int8", "how-to/cpu", "how-to/measure", "how-to/remote", "how-to/offline",
+PAGES = ("index", "how-to/install", "how-to/data", "how-to/train", "tutorial",
+         "how-to/int8", "how-to/cpu", "how-to/measure", "how-to/remote", "how-to/offline",
          "how-to/jetson", "how-to/container", "how-to/kiosk", "how-to/demo")  # fmt: skip
 NOT_RUN = {  # a command that begins so → why, and what tests it instead
     "bash jetson/setup.sh --link": "changes this machine's groups; tests/jetson",
     "hrm-edge remote jetson demo": "the board of this test shares its ports with this machine; tests/remote",
-    "pip install 'hrm-edge[web]'": "installs from an index; make venv installs it from here",
     "docker": "needs docker and NVIDIA's images",
     "sudo": "changes this machine",
 }

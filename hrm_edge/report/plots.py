@@ -210,7 +210,7 @@ def roofline(reports: Sequence[BenchReport]) -> str | None:
         axes.set_xlim(low, high)
         axes.set_xlabel("operations per byte moved")
         axes.set_ylabel("operations per second")
-        axes.legend(loc="lower right", fontsize=7)
+        axes.figure.legend(loc="outside lower center", ncols=2, fontsize=7)  # the roofs take every corner
 
     return svg("Roofline", draw)
 

@@ -64,6 +64,10 @@ def test_the_page_needs_nothing_else_and_holds_the_report(run, reported, mini, t
     for title in ("Latency distribution", "Latency over time", "Steps per puzzle", "Stages of a puzzle", "Roofline"):
         assert title in titles
     assert "prediction, not measured" in titles
+    (roofline,) = (one for one in drawn if "Roofline" in "".join(one.itertext()))
+    axes, legend = (f".//{{*}}g[@id='{name}']" for name in ("axes_1", "legend_1"))
+    assert roofline.find(legend) is not None
+    assert roofline.find(axes).find(legend) is None  # beside the axes, where no line is
     assert not re.search(r"(?:src|href)=[\"'](?!#)", page)  # nothing is fetched
     assert not re.search(r"url\((?!#)", page)
     assert 'name="viewport"' in page

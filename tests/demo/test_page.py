@@ -118,6 +118,30 @@ def test_a_photo_a_file_that_is_none_and_the_way_back(make, chromium, tmp_path):
         page.until(f"!{PLAYING} && {PROVEN} === {OTHER.count('0')}", 60)
 
 
+@pytest.mark.parametrize("width", [1280, 390])
+def test_the_status_hides_nothing_of_a_picture(make, chromium, tmp_path, width):
+    """A photo that fills its frame: the last row stays in sight, and the status is seen before and after it."""
+    cv2.imwrite(str(tmp_path / "photo.jpg"), scene(paper(EASY), (960, 960)))
+    covers = (
+        "(() => { const a = document.getElementById('pill').getBoundingClientRect();"
+        " const b = document.getElementById('picture').getBoundingClientRect();"
+        " return a.height > 10 && a.top < b.bottom && b.top < a.bottom })()"
+    )
+    on_top = (
+        "(() => { const r = document.getElementById('pill').getBoundingClientRect();"
+        " return document.elementFromPoint(r.left + r.width / 2, r.top + r.height / 2).closest('#pill') !== null })()"
+    )
+    with serving(make()) as site:
+        page = chromium.page()
+        page.open(site.server.url, width)
+        page.until("document.getElementById('text').textContent !== 'connecting'")
+        assert page.evaluate(on_top)
+        choose(page, str(tmp_path / "photo.jpg"))
+        page.until(f"{STATE} === 'solved'", 60)
+        assert not page.evaluate(covers)
+        assert page.evaluate(on_top)
+
+
 def choose(page: Page, path: str) -> None:
     root = page.call("DOM.getDocument")["root"]["nodeId"]
     node = page.call("DOM.querySelector", nodeId=root, selector="#photo")["nodeId"]

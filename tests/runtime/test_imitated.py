@@ -42,6 +42,9 @@ for backend in BACKENDS:
     session = open_step(folder, manifest, 1, backend)
     signal, noise = np.square(wanted).sum(), np.square(wanted - logits(session)).sum()
     found[backend] = [session.arithmetic.products, float(10 * np.log10(signal / noise))]
+lattice = zoo.folder_of("sudoku-lattice")
+ways = [logits(open_step(lattice, read_manifest(lattice), 1, backend)) for backend in ("onnxruntime", "native")]
+found["lattice off"] = float(np.abs(ways[0] - ways[1]).max())
 print(json.dumps(found))
 """
 EXACT_DB = 26.0  # of the shipped model after one step: 28 where products are exact, 24 where they are cut off
@@ -69,4 +72,5 @@ def test_every_backend_gives_the_artifacts_answers(tmp_path, cpu, onnxruntime):
     assert {backend: found[backend][1] > EXACT_DB for backend in backends} == dict.fromkeys(backends, True), found
     assert found["onnxruntime"][0] == onnxruntime
     assert found["native"][0] == "int8"
+    assert found["lattice off"] < 1e-4  # of logits about 10
     assert found["default"] == ("native-cpu" if onnxruntime == "float32" else "onnxruntime-cpu")

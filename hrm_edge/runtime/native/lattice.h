@@ -73,6 +73,17 @@ struct Scratch {  // one thread's
     Buffer<float> sums, inner;        // sums over a group's cells [N, W]; a tile's [kTile, F]
 };
 
+constexpr int kSummed = 32;  // floats that are summed at once, in registers; W is a multiple
+
+// to [kSummed] = from(0) + ... + from(count - 1)
+template <class From> inline void sum_up(int count, float* to, From from) {
+    Floats sums[kSummed / kLanes];
+    for (int v = 0; v < kSummed / kLanes; ++v) sums[v] = load<Floats>(from(0) + v * kLanes);
+    for (int i = 1; i < count; ++i)
+        for (int v = 0; v < kSummed / kLanes; ++v) sums[v] += load<Floats>(from(i) + v * kLanes);
+    for (int v = 0; v < kSummed / kLanes; ++v) store(to + v * kLanes, sums[v]);
+}
+
 // One thread's part of a puzzle's step.
 class Worker {
   public:
@@ -137,12 +148,9 @@ class Worker {
             });
         });
         for (int s = begin_; s < end_; ++s)
-            for (int w = 0; w < m_.W; w += kLanes) {
-                const float* from = pooled + size_t(s) * m_.D + w;
-                Floats sum{};
-                for (int n = 0; n < m_.N; ++n) sum += load<Floats>(from + n * m_.W);
-                store(s_.cells.get() + size_t(s) * m_.W + w, sum);
-            }
+            for (int w = 0; w < m_.W; w += kSummed)
+                sum_up(m_.N, s_.cells.get() + size_t(s) * m_.W + w,
+                       [&](int n) { return pooled + size_t(s) * m_.D + n * m_.W + w; });
         in_tiles(begin_, end_, [&](auto rows, int s) {
             product<rows.value>(block.cell, s_.cells.get() + size_t(s) * m_.W, s_.from_cells.get() + size_t(s) * 2 * m_.F);
         });
@@ -151,11 +159,9 @@ class Worker {
     // what own groups send: sums over their cells, multiplied
     void send(const Block& block) {
         for (int group = first_group_; group < end_group_; ++group) {
-            for (int d = 0; d < m_.D; d += kLanes) {
-                Floats sum{};
-                for (int s : m_.cells[group]) sum += load<Floats>(team_.pooled.get() + size_t(s) * m_.D + d);
-                store(s_.sums.get() + d, sum);
-            }
+            const std::vector<int>& cells = m_.cells[group];
+            for (int d = 0; d < m_.D; d += kSummed)
+                sum_up(m_.N, s_.sums.get() + d, [&](int i) { return team_.pooled.get() + size_t(cells[i]) * m_.D + d; });
             in_tiles(0, m_.N, [&](auto rows, int n) {
                 product<rows.value>(m_.from(block, group), s_.sums.get() + n * m_.W,
                                     team_.sent.get() + size_t(group * m_.N + n) * 2 * m_.F);
