@@ -76,9 +76,9 @@ class Reader:
         return Reading(turned(grid, orientation), np.exp(scores), orientation, written)
 
     def directions(self, image: Image, grid: Grid) -> list[Reading]:
-        """Yield :meth:`read` in the directions that may be right, the clearest first.
+        """Do as :meth:`read` in the directions that may be right, the clearest first.
 
-        Elsewhere all four.
+        That is one direction where a sample of the cells is clear, elsewhere all four.
         """
         cells = _cells(image, grid)
         seen = self.classify(cells)  # as seen; a cell without ink is a blank in every direction
