@@ -28,19 +28,19 @@ once() {
 }
 
 once data "1/6 Build the data: generated puzzles with one solution each" \
-    hrm-edge data build mini-sudoku --out $OUT/data --source generate --seed 0 --test-count 2000
+    hrm-edge data build mini-sudoku --out "$OUT/data" --source generate --seed 0 --test-count 2000
 resume=()
 [[ -e $OUT/run ]] && resume=(--resume)
-once run "2/6 Train on the CPU" hrm-edge train $RECIPE --data $OUT/data --out $OUT/run "${resume[@]}"
-once fp32 "3/6 Export in float32" hrm-edge export $OUT/run --out $OUT/fp32 --fp32 --calibration $OUT/data
-once int8 "4/6 Export in INT8" hrm-edge export $OUT/run --out $OUT/int8 --int8 --calibration $OUT/data
+once run "2/6 Train on the CPU" hrm-edge train "$RECIPE" --data "$OUT/data" --out "$OUT/run" "${resume[@]}"
+once fp32 "3/6 Export in float32" hrm-edge export "$OUT/run" --out "$OUT/fp32" --fp32 --calibration "$OUT/data"
+once int8 "4/6 Export in INT8" hrm-edge export "$OUT/run" --out "$OUT/int8" --int8 --calibration "$OUT/data"
 for precision in fp32 int8; do
     say "5/6 Bench $precision" \
-        hrm-edge bench $OUT/$precision --data $OUT/data --duration 5s --json $OUT/bench-$precision.json
+        hrm-edge bench "$OUT/$precision" --data "$OUT/data" --duration 5s --json "$OUT/bench-$precision.json"
 done
-say "6/6 Solve a puzzle with the INT8 artifact" hrm-edge solve 0030400000020100 --model $OUT/int8
+say "6/6 Solve a puzzle with the INT8 artifact" hrm-edge solve 0030400000020100 --model "$OUT/int8"
 
-python - $OUT <<'PYTHON'
+python - "$OUT" <<'PYTHON'
 import json, sys
 
 accuracies = []

@@ -90,7 +90,7 @@ def test_folders_with_brackets_in_every_step(name, capsys, tmp_path, monkeypatch
 
     out = run("data", "build", "mini-sudoku", "--out", f"{name}/data", "--count", "4", "--test-count", "2")
     assert f"mini-sudoku in {name}/data" in out
-    assert out.splitlines()[-1].endswith(f" --set {shlex.quote(f'data={name}/data')}")
+    assert out.splitlines()[-1].endswith(f" --data {shlex.quote(f'{name}/data')}")
     out = run("info", str(model))
     assert f"{model} (artifact)" in out
     assert out.splitlines()[-1] == f"Next: hrm-edge bench {shlex.quote(str(model))} --data DATA"

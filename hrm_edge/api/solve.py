@@ -161,13 +161,14 @@ def solve_all(
         )
     if isinstance(puzzles, str | Path) and (paths := picture_paths(str(puzzles))):
         pictures = read_pictures(paths, task, model.called, on_progress)
-        if not Path(puzzles).is_dir() and pictures[0].error is not None:
+        single = paths == [Path(puzzles)]
+        if single and pictures[0].error is not None:
             raise pictures[0].error
         solutions = iter(_solve(model, givens_of(pictures), options, on_progress))
         results = [
             Result(str(p.path), "a picture", task, None if p.puzzle is None else next(solutions), p) for p in pictures
         ]
-        return results, not Path(puzzles).is_dir()
+        return results, single
     single = False
     if isinstance(puzzles, str | Path):
         read, single = _read(str(puzzles), task, model.called, on_message)

@@ -89,7 +89,7 @@ def test_the_step_program(cpu_step: Any, tmp_path: Path, monkeypatch: pytest.Mon
     for counts in step["graphs"].values():
         assert 0 < counts["onnxruntime"] <= counts["file"]
         assert counts["openvino"] > 0
-    monkeypatch.setitem(cpu_step.LIMITS, "full", 1e-9)
+    report["models"][0]["limit"] = 1e-9
     monkeypatch.setattr(cpu_step, "measure", lambda names, rounds: report)  # the same once more takes seconds
     assert run_program(cpu_step, monkeypatch, *measure) == 1
     assert "missed: full: " in (missed := capsys.readouterr().err)

@@ -47,6 +47,8 @@ def shell(
 VERBS = {  # every verb, and how it ends
     "doctor": ("doctor", 0),
     "info": ("info full", 0),
+    "recipes": ("recipes", 0),
+    "completion": ("completion bash", 0),
     "data": ("data build mini-sudoku --out data --count 4 --test-count 2", 0),
     "train": ("train recipe.yaml --out run", 0),
     "eval": ("eval sudoku-nano --data puzzles.txt", 0),

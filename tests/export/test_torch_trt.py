@@ -114,9 +114,9 @@ def test_what_is_missing_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
     with pytest.raises(UserError, match="Torch-TensorRT does not import") as error:
         load_torch_tensorrt()
     assert "pip install torch-tensorrt" in error.value.hint
-    assert main(["export", "nowhere", "--out", str(tmp_path / "a"), "--backend", "torch-tensorrt"]) == 2
+    assert main(["export", "sudoku-nano", "--out", str(tmp_path / "a"), "--backend", "torch-tensorrt"]) == 2
     assert "Torch-TensorRT does not import" in capsys.readouterr().err
-    assert main(["export", "nowhere", "--out", str(tmp_path / "a"), "--backend", "tensorrt", "--module"]) == 2
+    assert main(["export", "sudoku-nano", "--out", str(tmp_path / "a"), "--backend", "tensorrt", "--module"]) == 2
     assert "--module is for --backend torch-tensorrt" in capsys.readouterr().err
     monkeypatch.undo()
     monkeypatch.setattr(torch_trt, "load_torch_tensorrt", lambda: None)
