@@ -166,7 +166,5 @@ def test_there_is_no_other_way_to_start_python():
     assert found.pop("hrm_edge/child.py")
     for name in ("hrm_edge/doctor/machine.py", "hrm_edge/packages.py"):
         assert len(found.pop(name)) == 1, "printed in advice: PYTHON -m pip install ..."
-    assert len(found.pop("scripts/gpu_day.py")) == 2, (
-        "benchmarks by their path: not from the current folder"
-    )
+    assert len(found.pop("scripts/gpu_day.py")) == 2, "benchmarks by their path: not from the current folder"
     assert not {name: lines for name, lines in found.items() if lines}
