@@ -32,6 +32,7 @@ from hrm_edge.device.state import read_state, warnings_before
 from hrm_edge.device.system import System
 from hrm_edge.errors import HrmEdgeError, UserError
 from hrm_edge.files import atomic_file, write_json
+from hrm_edge.manifest import read_manifest
 from hrm_edge.report import wilson_95
 from hrm_edge.runtime import open_artifact
 from hrm_edge.solve import solve
@@ -137,7 +138,7 @@ def main() -> int:
     options = parser.parse_args()
     try:
         names = [parse_way(way)[0] for way in options.ways]
-        task = get_task(open_artifact(zoo.path_of(names[0]))[1].task)
+        task = get_task(read_manifest(zoo.path_of(names[0])).task)
         puzzles = load_puzzles(options.data, task, options.puzzles)
         if not puzzles.answered().all():
             raise UserError(f"{options.data}: a puzzle has no answer to compare with", "give a set with answers")

@@ -21,6 +21,14 @@ SPEC = spec_of(MINI)
 HALTS = ["rules", "head", "fixed"]
 
 
+class Slow(ScriptedSession):
+    """Takes a millisecond a step."""
+
+    def step(self, tokens, puzzle_ids, carry):
+        time.sleep(0.001)
+        return super().step(tokens, puzzle_ids, carry)
+
+
 def session(**options: object) -> ScriptedSession:
     return ScriptedSession(MINI, SPEC, **options)
 
@@ -114,11 +122,6 @@ def test_views_side_by_side_end_a_single_puzzle_in_fewer_steps_of_the_batch():
 
 
 def test_a_budget_ends_all_views_of_a_puzzle_at_once():
-    class Slow(ScriptedSession):
-        def step(self, tokens, puzzle_ids, carry):
-            time.sleep(0.002)
-            return super().step(tokens, puzzle_ids, carry)
-
     model = Slow(MINI, SPEC, hopeless=1.0)
     givens = puzzles(MINI, 1, blanks=6)
     found = solve(model, MINI, givens, views=10_000, parallel_views=4, max_steps=3, budget_s=0.05)
@@ -142,11 +145,6 @@ def test_the_last_puzzles_of_the_queue_keep_their_carries(count, slots):
 
 
 def test_latency_is_the_time_in_slots_of_all_views():
-    class Slow(ScriptedSession):
-        def step(self, tokens, puzzle_ids, carry):
-            time.sleep(0.001)
-            return super().step(tokens, puzzle_ids, carry)
-
     givens = puzzles(MINI, 6, blanks=6)
     found = solve(Slow(MINI, SPEC, hopeless=1.0), MINI, givens, views=4, max_steps=3, slots=2)
     assert found.steps.tolist() == [12] * 6

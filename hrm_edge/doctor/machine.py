@@ -80,6 +80,19 @@ def find_package(name: str) -> Package | None:
         return None
 
 
+def _last_line(code: str, *, check: bool = False) -> str:
+    """Run Python code in a new process, which a library may crash, and return the last line that it prints.
+
+    Raises ``IndexError`` where it prints nothing, ``TimeoutExpired`` after ``IMPORT_LIMIT_S`` seconds, ``OSError``
+    where no process starts, and with ``check`` ``CalledProcessError`` for another exit code than 0.
+    """
+    done = subprocess.run(
+        python_command("-c", code), stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace",
+        timeout=IMPORT_LIMIT_S, check=check,
+    )  # fmt: skip
+    return done.stdout.splitlines()[-1]
+
+
 def try_import(name: str) -> Import:
     """Import ``name`` in a new process: a library of the wrong machine may crash it."""
     code = (
@@ -95,11 +108,7 @@ def try_import(name: str) -> Import:
         "print('\\n' + json.dumps(found))\n"
     )
     try:
-        done = subprocess.run(
-            python_command("-c", code), stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace",
-            timeout=IMPORT_LIMIT_S, check=False,
-        )  # fmt: skip
-        return Import.model_validate(json.loads(done.stdout.splitlines()[-1]))
+        return Import.model_validate(json.loads(_last_line(code)))
     except subprocess.TimeoutExpired:
         return Import(error=f"importing it takes more than {IMPORT_LIMIT_S:.0f} s")
     except (OSError, ValueError, IndexError):
@@ -118,11 +127,7 @@ def try_int8(module: str) -> str | None:
     """
     code = f"from hrm_edge.runtime import {module}\nprint()\nprint({module}.int8_arithmetic())"
     with contextlib.suppress(OSError, subprocess.SubprocessError, IndexError):
-        done = subprocess.run(
-            python_command("-c", code), stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace",
-            timeout=IMPORT_LIMIT_S, check=True,
-        )  # fmt: skip
-        return done.stdout.splitlines()[-1]
+        return _last_line(code, check=True)
     return None
 
 
@@ -141,11 +146,7 @@ def try_gpu() -> GpuSession:
         "print('\\n' + json.dumps(said))\n"
     )
     try:
-        done = subprocess.run(
-            python_command("-c", code), stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace",
-            timeout=IMPORT_LIMIT_S, check=False,
-        )  # fmt: skip
-        return GpuSession.model_validate(json.loads(done.stdout.splitlines()[-1]))
+        return GpuSession.model_validate(json.loads(_last_line(code)))
     except subprocess.TimeoutExpired:
         return GpuSession(error=f"the GPU did not answer within {IMPORT_LIMIT_S:.0f} s", hint="dmesg | tail")
     except (OSError, ValueError, IndexError):

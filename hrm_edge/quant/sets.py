@@ -5,9 +5,12 @@ Axes: N puzzles, S cells.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from hrm_edge.data.canonical import classes, has_canonical, keys
 from hrm_edge.data.dataset import Dataset
@@ -17,7 +20,7 @@ from hrm_edge.errors import UserError
 from hrm_edge.files import read_json, sha256
 from hrm_edge.parity import CheckSet
 from hrm_edge.tasks import get_task
-from hrm_edge.tasks.base import Task
+from hrm_edge.tasks.base import Task, Tokens
 from hrm_edge.tasks.maze import Maze
 from hrm_edge.tasks.puzzles import Puzzles
 from hrm_edge.tasks.samples import sample_file
@@ -115,13 +118,13 @@ def _part(data: Dataset) -> CheckSet:
 
 def _require_disjoint(task: Task, calibration: CheckSet, check: CheckSet) -> None:
     """Raise ``UserError`` where a puzzle of one set is one of the other's, or a symmetry of it."""
-    symmetric = task.seq_len > 16 and has_canonical(task)
-    a, b = (
-        classes(task, s.inputs) if symmetric and has_canonical(task) else keys(s.inputs) for s in (calibration, check)
-    )
+    name: Callable[[Tokens], NDArray[np.void]] = keys
+    how = "the same"
+    if task.seq_len > 16 and has_canonical(task):
+        name, how = partial(classes, task), "the same or a symmetry of it"
+    a, b = name(calibration.inputs), name(check.inputs)
     shared = np.flatnonzero(np.isin(b, a))
     if len(shared):
-        how = "the same or a symmetry of it" if symmetric else "the same"
         raise UserError(
             f"{len(shared)} of {len(check)} puzzles of {check.source} are in {calibration.source} too ({how}), "
             f"the first of them number {shared[0] + 1}",

@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hrm_edge.errors import UserError
-from hrm_edge.tasks.base import Bools, Tokens, Views
-from hrm_edge.tasks.sudoku_text import DIGITS, cell_table, read_grids
+from hrm_edge.tasks.base import NOT_A_CELL, Bools, Tokens, Views
+from hrm_edge.tasks.sudoku_text import BLANKS, DIGITS, read_grids
 
 BLANK = 1
 FIRST_DIGIT = 2  # token of digit 1
@@ -109,7 +109,11 @@ class Sudoku:
 
     def cell_table(self) -> Tokens:
         """Return the token of every character [256] that is a cell by itself; ``NOT_A_CELL`` for the others."""
-        return cell_table(self.side)
+        table = np.full(256, NOT_A_CELL, np.uint8)
+        table[[ord(character) for character in BLANKS]] = BLANK
+        for token, digit in enumerate(DIGITS[: self.side], start=FIRST_DIGIT):
+            table[[ord(digit), ord(digit.lower())]] = token
+        return table
 
     def format(self, tokens: Tokens) -> str:
         """Return tokens [S] as one line of S characters, blank = '0'."""

@@ -16,7 +16,7 @@ from typing import NamedTuple, Protocol
 import numpy as np
 
 from hrm_edge.errors import UserError
-from hrm_edge.tasks.base import NOT_A_CELL, Tokens
+from hrm_edge.tasks.base import Tokens
 
 DIGITS = "123456789" + string.ascii_uppercase
 BLANKS = "0._?xX*-"
@@ -56,15 +56,6 @@ class TextError(UserError):
     def __init__(self, line: int, column: int, problem: str, hint: str) -> None:
         super().__init__(problem, hint)
         self.line, self.column = line, column
-
-
-def cell_table(side: int) -> Tokens:
-    """Return the token of every character [256]; ``NOT_A_CELL`` for characters that are no cell."""
-    table = np.full(256, NOT_A_CELL, np.uint8)
-    table[[ord(character) for character in BLANKS]] = 1
-    for token, digit in enumerate(DIGITS[:side], start=2):
-        table[[ord(digit), ord(digit.lower())]] = token
-    return table
 
 
 def row_cells(task: Board, line: Line, strokes: str = "") -> list[Cell]:
