@@ -16,13 +16,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from hrm_edge.costs import reference_batch
 from hrm_edge.manifest import Gate, Over, Parity, Precision
 from hrm_edge.recipe import Limits
 from hrm_edge.report import AccuracyDrop, accuracy_drop, decibels
 from hrm_edge.session import Carry, Session, wants_to_halt
 from hrm_edge.tasks.base import Task, exact
 
-BATCH = 64
 FEWEST_SETTLED = 16  # puzzles: a mean over fewer says little
 
 
@@ -140,7 +140,7 @@ def measure(
     marks = sorted({1, min(4, steps), steps})
     at_marks: dict[int, list[_Apart]] = {mark: [] for mark in marks}
     ours, theirs = [], []
-    batch = min(BATCH, exported.max_batch)
+    batch = min(reference_batch(reference.spec), exported.max_batch)
     for begin in range(0, len(check), batch):
         part = check.rows(slice(begin, begin + batch))
         tokens, ids = part.inputs, part.puzzle_ids

@@ -62,7 +62,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "session": {"spec"},
     "solution": {"tasks"},
     "solve": {"errors", "spec", "tasks", "session", "solution"},
-    "parity": {"manifest", "recipe", "report", "session", "tasks"},
+    "parity": {"costs", "manifest", "recipe", "report", "session", "tasks"},
     # edge
     "runtime": {"child", "quiet", "errors", "files", "packages", "spec", "manifest", "session", "plugin"},
     "plugin": {"errors", "files"},
