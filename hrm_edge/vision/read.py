@@ -22,7 +22,7 @@ CLASSES = 10
 TURNS = (0, 90, 180, 270)
 _INK = 0.15  # darkest place of a cell's middle, below which nothing is written there
 _SAMPLE = 16  # cells with ink, about: what is seen of the other directions first
-_CLEARER = 1.5  # nats of the sample over the next direction's: twice what led to another than all cells do
+_CLEARER = 1.5  # nats of the sample over another direction's: twice what led to another than all cells do
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,7 +78,7 @@ class Reader:
     def directions(self, image: Image, grid: Grid) -> list[Reading]:
         """Do as :meth:`read` in the directions that may be right, the clearest first.
 
-        That is one direction where a sample of the cells is clear, elsewhere all four.
+        Those are left out that are less clear in a sample of the cells.
         """
         cells = _cells(image, grid)
         seen = self.classify(cells)  # as seen; a cell without ink is a blank in every direction
@@ -86,9 +86,7 @@ class Reader:
         sample = np.unique(inked[:: max(1, len(inked) // _SAMPLE)])
         found = {turn: self._turned(seen, cells, sample, turn) for turn in TURNS}
         clarity = {turn: float(scores[sample].max(axis=1).sum()) for turn, (scores, _) in found.items()}
-        likely = sorted(TURNS, key=lambda turn: -clarity[turn])
-        if clarity[likely[0]] - clarity[likely[1]] > _CLEARER:
-            likely = likely[:1]
+        likely = [turn for turn in TURNS if clarity[turn] >= max(clarity.values()) - _CLEARER]
         rest = np.setdiff1d(inked, sample)
         found = {turn: self._turned(found[turn], cells, rest, turn) for turn in likely}
         readings = []
