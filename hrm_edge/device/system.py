@@ -20,17 +20,17 @@ def run_program(command: Sequence[str]) -> str | None:
     """Run ``command`` on this machine; see :data:`Programs`."""
     try:
         done = subprocess.run(
-            list(command), capture_output=True, text=True, errors="replace", timeout=PROGRAM_LIMIT_S, check=False,
+            list(command),
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=PROGRAM_LIMIT_S,
+            check=False,
             stdin=subprocess.DEVNULL,
-        )  # fmt: skip
+        )
     except (OSError, subprocess.TimeoutExpired):
         return None
     return done.stdout if done.returncode == 0 else None
-
-
-def no_programs(command: Sequence[str]) -> str | None:
-    """Return None, as on a machine without programs: for a root folder that is only a copy of a machine's files."""
-    return None
 
 
 @dataclass(frozen=True)

@@ -38,7 +38,7 @@ _HOLLOW: dict[str, Any] = {"marker": "o", "linestyle": "", "markerfacecolor": "n
 Draw = Callable[[Any], None]
 
 
-def svg(title: str, draw: Draw) -> str:
+def _svg(title: str, draw: Draw) -> str:
     """Return a figure as an ``<svg>`` element, with axes that ``draw`` fills; the same input gives the same text."""
     import matplotlib as mpl
     from matplotlib.backends.backend_svg import FigureCanvasSVG
@@ -57,7 +57,7 @@ def svg(title: str, draw: Draw) -> str:
     return found[found.index("<svg") :]
 
 
-def short(report: BenchReport) -> str:
+def _short(report: BenchReport) -> str:
     """Return a legend's entry."""
     slots = f", {report.engine.slots} slots" if report.scenario == "offline" else ""
     mode = f", {report.device_before.power_mode}" if report.device_before.power_mode else ""
@@ -70,14 +70,18 @@ def latency_distribution(reports: Sequence[BenchReport]) -> str:
     def draw(axes: Any) -> None:
         spread = [report.latency_ms_quantiles[index] for report in reports for index in (0, 99)]
         for index, (report, colour) in enumerate(zip(reports, _colours(reports), strict=True)):
-            axes.plot(report.latency_ms_quantiles, range(101), color=colour, label=short(report))
+            axes.plot(report.latency_ms_quantiles, range(101), color=colour, label=_short(report))
             p90 = report.latency_ms.p90
             axes.plot([p90], [90], "o", color=colour, markersize=5)
             # The labels go one below the other: the reports' p90 may lie close together.
             axes.annotate(
-                f"p90 {p90:.3g} ms", (p90, 90), (6, -11 * (index + 1)), textcoords="offset points", fontsize=8,
+                f"p90 {p90:.3g} ms",
+                (p90, 90),
+                (6, -11 * (index + 1)),
+                textcoords="offset points",
+                fontsize=8,
                 color=colour,
-            )  # fmt: skip
+            )
         if max(spread) > 20 * max(min(spread), 1e-9):
             axes.set_xscale("log")
         else:
@@ -87,7 +91,7 @@ def latency_distribution(reports: Sequence[BenchReport]) -> str:
         if len(reports) > 1:
             axes.legend(loc="lower right")
 
-    return svg("Latency distribution", draw)
+    return _svg("Latency distribution", draw)
 
 
 def latency_over_time(reports: Sequence[BenchReport]) -> str:
@@ -95,14 +99,14 @@ def latency_over_time(reports: Sequence[BenchReport]) -> str:
 
     def draw(axes: Any) -> None:
         for report, colour in zip(reports, _colours(reports), strict=True):
-            axes.plot(*zip(*report.latency_trace, strict=True), color=colour, label=short(report))
+            axes.plot(*zip(*report.latency_trace, strict=True), color=colour, label=_short(report))
         axes.set_ylim(bottom=0)
         axes.set_xlabel("s since the window began")
         axes.set_ylabel("median ms per puzzle")
         if len(reports) > 1:
             axes.legend()
 
-    return svg("Latency over time", draw)
+    return _svg("Latency over time", draw)
 
 
 def steps(report: BenchReport) -> str:
@@ -115,7 +119,7 @@ def steps(report: BenchReport) -> str:
         axes.xaxis.get_major_locator().set_params(integer=True)
         axes.grid(axis="x", visible=False)
 
-    return svg("Steps per puzzle", draw)
+    return _svg("Steps per puzzle", draw)
 
 
 def stages(report: BenchReport) -> str:
@@ -130,7 +134,7 @@ def stages(report: BenchReport) -> str:
         axes.set_xlabel("mean ms per puzzle")
         axes.grid(axis="y", visible=False)
 
-    return svg("Stages of a puzzle", draw)
+    return _svg("Stages of a puzzle", draw)
 
 
 def power_over_time(report: BenchReport) -> str | None:
@@ -147,13 +151,19 @@ def power_over_time(report: BenchReport) -> str | None:
             axes.axvspan(gap.begin_s, gap.begin_s + gap.seconds, color=COLOURS[1], alpha=0.3, linewidth=0)
         if power.idle is not None:
             axes.axhline(power.idle.power_w_mean, color=COLOURS[5], linestyle="--", linewidth=0.9)
-            axes.annotate("at rest", (1, power.idle.power_w_mean), (-34, 3), xycoords=("axes fraction", "data"),
-                          textcoords="offset points", fontsize=8)  # fmt: skip
+            axes.annotate(
+                "at rest",
+                (1, power.idle.power_w_mean),
+                (-34, 3),
+                xycoords=("axes fraction", "data"),
+                textcoords="offset points",
+                fontsize=8,
+            )
         axes.set_ylim(bottom=0)
         axes.set_xlabel("s since the window began")
         axes.set_ylabel(f"W by {power.meter}")
 
-    return svg("Power over time", draw)
+    return _svg("Power over time", draw)
 
 
 def accuracy_against_cost(reports: Sequence[BenchReport]) -> str:
@@ -166,15 +176,22 @@ def accuracy_against_cost(reports: Sequence[BenchReport]) -> str:
             x = 1e3 * joules if measured and joules is not None else report.latency_ms.mean
             low, high = report.exact_accuracy_interval_95
             y = 100 * report.exact_accuracy
-            axes.errorbar([x], [y], yerr=[[y - 100 * low], [100 * high - y]], fmt="o", color=colour, capsize=3,
-                          label=short(report))  # fmt: skip
+            axes.errorbar(
+                [x],
+                [y],
+                yerr=[[y - 100 * low], [100 * high - y]],
+                fmt="o",
+                color=colour,
+                capsize=3,
+                label=_short(report),
+            )
         axes.set_xlim(left=0)
         axes.margins(x=0.2)
         axes.set_ylabel("exact accuracy, % (95 %)")
         axes.set_xlabel("mJ per puzzle" if measured else "mean ms per puzzle (energy was not measured)")
         axes.legend(fontsize=7)
 
-    return svg("Accuracy against energy" if measured else "Accuracy against time", draw)
+    return _svg("Accuracy against energy" if measured else "Accuracy against time", draw)
 
 
 def roofline(reports: Sequence[BenchReport]) -> str | None:
@@ -191,7 +208,7 @@ def roofline(reports: Sequence[BenchReport]) -> str | None:
         intensities = [line.flop_per_step / line.bytes_per_step for line in lines]
         low, high = min(intensities) / 30, max(intensities) * 30
         for report, line, x, colour in zip(known, lines, intensities, _colours(known), strict=True):
-            axes.plot([x], [line.measured_flop_per_s], "o", color=colour, label=f"measured: {short(report)}")
+            axes.plot([x], [line.measured_flop_per_s], "o", color=colour, label=f"measured: {_short(report)}")
         first = lines[0]
         if first.peak_flop_per_s and first.peak_bytes_per_s:
             name = "this machine" + (", float32" if first.peaks_from.startswith("float32") else "")
@@ -212,7 +229,7 @@ def roofline(reports: Sequence[BenchReport]) -> str | None:
         axes.set_ylabel("operations per second")
         axes.figure.legend(loc="outside lower center", ncols=2, fontsize=7)  # the roofs take every corner
 
-    return svg("Roofline", draw)
+    return _svg("Roofline", draw)
 
 
 def _roof(
@@ -229,8 +246,15 @@ def _roof(
     ridge = flops / moved
     xs = [low, ridge, high] if low < ridge < high else [low, high]
     axes.plot(xs, [min(flops, x * moved) for x in xs], style, color=colour, linewidth=1.1)
-    axes.annotate(name, (high, min(flops, high * moved)), (-2, 3 if above else -9), textcoords="offset points",
-                  ha="right", fontsize=7, color=colour)  # fmt: skip
+    axes.annotate(
+        name,
+        (high, min(flops, high * moved)),
+        (-2, 3 if above else -9),
+        textcoords="offset points",
+        ha="right",
+        fontsize=7,
+        color=colour,
+    )
 
 
 def _colours(reports: Sequence[BenchReport]) -> list[str]:

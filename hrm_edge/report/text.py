@@ -142,11 +142,15 @@ def _bench_rows(report: BenchReport) -> list[Row]:
         said = f"SQNR {last.logits_sqnr_db:.1f} dB, {_percent(last.same_answers)} same answers"
         said += f" after {last.steps} steps on {report.reference.puzzles} puzzles"
         found.append((f"against {report.reference.name} {report.reference.precision}", said))
-    return found + power_rows(report) + _state_rows(report)
+    return found + _power_rows(report) + _state_rows(report)
 
 
-_PUZZLES = {"all": "", "both settle": " that both solve", "torch settles": " that torch solves",
-            "unsettled": " that torch does not solve"}  # fmt: skip
+_PUZZLES = {
+    "all": "",
+    "both settle": " that both solve",
+    "torch settles": " that torch solves",
+    "unsettled": " that torch does not solve",
+}
 
 
 def _parity(row: dict[str, Any], passed: bool | None, what: str) -> str:
@@ -184,7 +188,7 @@ def _scenario(report: BenchReport) -> str:
     return text
 
 
-def power_rows(report: BenchReport) -> list[Row]:
+def _power_rows(report: BenchReport) -> list[Row]:
     """Return the rows about power and energy, or the reason why there are none."""
     power = report.power
     if power.power_w_mean is None:
@@ -219,9 +223,11 @@ def power_rows(report: BenchReport) -> list[Row]:
 
 def _energy(report: BenchReport) -> str:
     figures = (
-        ("per puzzle", report.energy_j_per_puzzle), ("net", report.energy_j_per_puzzle_net),
-        ("per solved puzzle", report.energy_j_per_solved), ("net", report.energy_j_per_solved_net),
-    )  # fmt: skip
+        ("per puzzle", report.energy_j_per_puzzle),
+        ("net", report.energy_j_per_puzzle_net),
+        ("per solved puzzle", report.energy_j_per_solved),
+        ("net", report.energy_j_per_solved_net),
+    )
     known = [f"{number(joules, 4)} J {what}" for what, joules in figures if joules is not None]
     return (
         ", ".join(known) + (f" ({report.energy_reason})" if report.energy_reason else "")

@@ -65,9 +65,16 @@ class Trainer:
     """One rank of one run: a learner, its data, its folder; :meth:`run` drives it. Rank 0 writes."""
 
     def __init__(
-        self, recipe: Recipe, run: Path, world: World, *, resume: bool, bf16: Bf16, wandb: str = "",
+        self,
+        recipe: Recipe,
+        run: Path,
+        world: World,
+        *,
+        resume: bool,
+        bf16: Bf16,
+        wandb: str = "",
         load: LoadModel = load_model,
-    ) -> None:  # fmt: skip
+    ) -> None:
         saved = Restored(run) if resume else None
         recipe, note = decided(recipe, bf16, saved.precision if saved is not None else None)
         self.recipe, self.run_folder, self.world, self.load = recipe, run, world, load
@@ -80,8 +87,10 @@ class Trainer:
         self.data = Dataset(recipe.data, "train", self.task, scan=scan)
         self.test = Dataset(recipe.data, "test", self.task, scan=scan)
         if len(self.test) < world.size:
-            raise UserError(f"{recipe.data}/test has {len(self.test)} examples for {world.size} processes",
-                            "build it with more test examples")  # fmt: skip
+            raise UserError(
+                f"{recipe.data}/test has {len(self.test)} examples for {world.size} processes",
+                "build it with more test examples",
+            )
         self.data_hash = folder_hash(recipe.data) if world.rank == 0 else ""
         feed = Feed(self.data, self.task, recipe.augment, recipe.seed)
         self.learner = Learner(recipe, self._spec(), feed, world, self._start_weights)
@@ -104,7 +113,10 @@ class Trainer:
         """Load weights of another run, and switch INT8 rounding on, where the recipe says so."""
         if self.recipe.init:
             source, _, found = self.load(self.recipe.init)
-            load_weights(model, dict(source.state_dict()), found)
+            tensors = dict(source.state_dict())
+            if odd := next((name for name, tensor in tensors.items() if not tensor.isfinite().all()), None):
+                raise UserError(f"{found}: '{odd}' holds values that are no numbers", "start from another model")
+            load_weights(model, tensors, found)
         if self.recipe.quantization.aware:
             train_rounded(model, self.recipe, self.data)
 
@@ -312,9 +324,14 @@ def check_batch(recipe: Recipe, ranks: int) -> None:
 
 
 def start(
-    recipe: Recipe, run: Path, *, resume: bool, world: World | None = None, wandb: str = "",
+    recipe: Recipe,
+    run: Path,
+    *,
+    resume: bool,
+    world: World | None = None,
+    wandb: str = "",
     load: LoadModel = load_model,
-) -> Trainer:  # fmt: skip
+) -> Trainer:
     """Start a trainer on every rank; refuse a folder that holds another run unless resuming.
 
     A job whose launcher starts its workers again goes on from its own newest checkpoint unasked. ``world``: the ranks

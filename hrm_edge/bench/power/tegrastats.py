@@ -54,13 +54,17 @@ Stream = tuple[Iterable[str], Callable[[], None]]
 """Lines as they come, and the function that stops their source."""
 
 
-def start_program(command: Sequence[str]) -> Stream:
+def _start_program(command: Sequence[str]) -> Stream:
     """Run ``command`` and follow its output. Raises ``SensorError`` where it does not start."""
     try:
         process = subprocess.Popen(
-            list(command), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, text=True,
+            list(command),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            stdin=subprocess.DEVNULL,
+            text=True,
             errors="replace",
-        )  # fmt: skip
+        )
     except OSError as error:
         raise SensorError(f"{command[0]} does not start: {error.strerror}") from error
     assert process.stdout is not None
@@ -85,7 +89,7 @@ class TegrastatsMeter:
     period_s = PERIOD_S
 
     def __init__(
-        self, clock: Clock, rail: str | None = None, start: Callable[[Sequence[str]], Stream] = start_program
+        self, clock: Clock, rail: str | None = None, start: Callable[[Sequence[str]], Stream] = _start_program
     ) -> None:
         """Start the program and wait for its first line with rails; with ``rail``, measure only that rail.
 
