@@ -140,9 +140,18 @@ class _Loop:
     """State of one ``solve`` call: the queue, the slots, the results so far."""
 
     def __init__(
-        self, session: Session, task: Task, givens: Tokens, ids: NDArray[np.int32], halt: Halt, max_steps: int,
-        retries: _Retries, on_progress: Progress | None, on_step: Watch | None, trace: bool,
-    ) -> None:  # fmt: skip
+        self,
+        session: Session,
+        task: Task,
+        givens: Tokens,
+        ids: NDArray[np.int32],
+        halt: Halt,
+        max_steps: int,
+        retries: _Retries,
+        on_progress: Progress | None,
+        on_step: Watch | None,
+        trace: bool,
+    ) -> None:
         self.session, self.task, self.givens, self.ids = session, task, givens, ids
         self.halt, self.max_steps, self.retries = halt, max_steps, retries
         self.on_progress, self.on_step = on_progress, on_step

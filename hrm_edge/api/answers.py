@@ -45,10 +45,15 @@ def answered_puzzles(
         note_format(puzzles, on_message)
     missing = np.flatnonzero(~puzzles.answered())
     answers_from = "data" if not len(missing) else "solver" if len(missing) == len(puzzles) else "data and solver"
-    data = Data.model_validate({
-        "path": path, "task": task.name, "puzzles": len(puzzles), "answers": answers_from,
-        "read_as": puzzles.source.format,
-    })  # fmt: skip
+    data = Data.model_validate(
+        {
+            "path": path,
+            "task": task.name,
+            "puzzles": len(puzzles),
+            "answers": answers_from,
+            "read_as": puzzles.source.format,
+        }
+    )
     return replace(puzzles, labels=solved_labels(puzzles, task, missing, on_progress)), data
 
 

@@ -160,9 +160,14 @@ def export(
 
 
 def _write(
-    source: Path, out: Path, options: ExportOptions, task: str | None, written_as: WrittenAs | None,
-    on_message: OnMessage, on_progress: OnProgress,
-) -> Manifest:  # fmt: skip
+    source: Path,
+    out: Path,
+    options: ExportOptions,
+    task: str | None,
+    written_as: WrittenAs | None,
+    on_message: OnMessage,
+    on_progress: OnProgress,
+) -> Manifest:
     """Write the artifact of a checkpoint or of an fp32 artifact."""
     from hrm_edge.export.artifact import export as write
     from hrm_edge.export.fastest import export_fastest
@@ -180,10 +185,19 @@ def _write(
     def one(chosen: Any, folder: Path) -> Manifest:
         is_int8 = chosen == "int8"
         return write(
-            network, info, folder, precision=chosen, calibration=options.calibration, quantization=quantization,
-            limits=limits, plugin=options.plugin, on_message=show, written_as=written_as,
-            policy=options.policy if is_int8 else None, sensitivity=options.sensitivity if is_int8 else None,
-        )  # fmt: skip
+            network,
+            info,
+            folder,
+            precision=chosen,
+            calibration=options.calibration,
+            quantization=quantization,
+            limits=limits,
+            plugin=options.plugin,
+            on_message=show,
+            written_as=written_as,
+            policy=options.policy if is_int8 else None,
+            sensitivity=options.sensitivity if is_int8 else None,
+        )
 
     return export_fastest(one, out, show) if options.precision == FASTEST else one(options.precision or "fp32", out)
 
@@ -206,9 +220,13 @@ def _load(model: Path, task: str | None, on_message: OnMessage) -> tuple[Any, An
 
 
 def _build(
-    exported: Exported, artifact: Path, options: BuildOptions | None, make: Make | None,
-    on_message: OnMessage, on_progress: OnProgress,
-) -> Exported:  # fmt: skip
+    exported: Exported,
+    artifact: Path,
+    options: BuildOptions | None,
+    make: Make | None,
+    on_message: OnMessage,
+    on_progress: OnProgress,
+) -> Exported:
     """Build an artifact's engine, and compare it with the artifact where there is its GPU; ``make``: see there."""
     from hrm_edge.runtime.trt.build import BuildOptions, build_engine
 

@@ -66,10 +66,16 @@ def evaluate(
     puzzles, about = answered_puzzles(data, model.task, options.limit, on_message, on_progress)
     assert puzzles.labels is not None
     report = run(
-        solver, puzzles.givens, puzzles.labels, model=model.about, data=about, threads=model.threads,
-        puzzle_ids=puzzles.ids, on_progress=lambda done, verified: on_progress("solving", done, len(puzzles)),
+        solver,
+        puzzles.givens,
+        puzzles.labels,
+        model=model.about,
+        data=about,
+        threads=model.threads,
+        puzzle_ids=puzzles.ids,
+        on_progress=lambda done, verified: on_progress("solving", done, len(puzzles)),
         other=None if paired is None else (paired.session, paired.about),
-    )  # fmt: skip
+    )
     return report, {}
 
 
@@ -100,9 +106,14 @@ def _evaluate_arc(
     total = int((questions.view < chosen).sum())
     about = Data(path=data, task=model.task.name, puzzles=total, answers="data")
     return evaluate_arc(
-        solver, questions, chosen, model=model.about, data=about, threads=model.threads,
+        solver,
+        questions,
+        chosen,
+        model=model.about,
+        data=about,
+        threads=model.threads,
         on_progress=lambda done, verified: on_progress("answering", done, total),
-    )  # fmt: skip
+    )
 
 
 @dataclass(frozen=True)
@@ -167,15 +178,23 @@ def first_answer(
     assert began_s is not None
     assert done_s is not None
     return ColdStart(
-        process_ms=1e3 * process_s, load_ms=1e3 * (loaded_s - process_s), first_answer_ms=1e3 * (done_s - began_s),
+        process_ms=1e3 * process_s,
+        load_ms=1e3 * (loaded_s - process_s),
+        first_answer_ms=1e3 * (done_s - began_s),
         total_ms=1e3 * done_s,
-    )  # fmt: skip
+    )
 
 
 def bench(
-    model: Model, options: BenchOptions, *, cold_start: ColdStart | None = None, protocol: Protocol | None = None,
-    command: str = "", on_message: OnMessage, on_progress: OnProgress,
-) -> tuple[BenchReport, str]:  # fmt: skip
+    model: Model,
+    options: BenchOptions,
+    *,
+    cold_start: ColdStart | None = None,
+    protocol: Protocol | None = None,
+    command: str = "",
+    on_message: OnMessage,
+    on_progress: OnProgress,
+) -> tuple[BenchReport, str]:
     """Measure one scenario: (report, a puzzle of the set as text).
 
     An engine that was never compared with its artifact on this GPU is compared first. Raises ``UserError`` for a meter
@@ -197,16 +216,23 @@ def bench(
     path = options.data or f"the package's own {model.task.name} puzzles"
     data = Data(**{**about.model_dump(), "sha256": digest, "path": path})
     subject = replace(
-        _subject(model, options.reference, data), cold_start=cold_start, protocol=protocol, command=command,
+        _subject(model, options.reference, data),
+        cold_start=cold_start,
+        protocol=protocol,
+        command=command,
         engine_parity=parity,
-    )  # fmt: skip
+    )
     plan = Plan(options.duration_s, options.fps)
     report = run(
-        solver_for(model, options), puzzles.givens, puzzles.labels, subject=subject,
+        solver_for(model, options),
+        puzzles.givens,
+        puzzles.labels,
+        subject=subject,
         ask=Ask(options.scenario, plan, options.power, options.idle_s, options.strict),
-        on_progress=lambda share: on_progress(options.scenario, share, 1.0), puzzle_ids=puzzles.ids,
+        on_progress=lambda share: on_progress(options.scenario, share, 1.0),
+        puzzle_ids=puzzles.ids,
         on_message=on_message,
-    )  # fmt: skip
+    )
     return report, model.task.format(puzzles.givens[0])
 
 
@@ -227,9 +253,13 @@ def _subject(model: Model, reference: str | None, data: Data) -> Subject:
     elif model.about.precision == "fp32":
         reason = "this is the float32 artifact"
     return Subject(
-        model=model.about, data=data, threads=model.threads, parity=model.parity, reference=other,
+        model=model.about,
+        data=data,
+        threads=model.threads,
+        parity=model.parity,
+        reference=other,
         reference_reason=reason,
-    )  # fmt: skip
+    )
 
 
 def _own_float32(model: Model) -> str | None:

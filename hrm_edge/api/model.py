@@ -157,9 +157,21 @@ class Model:
         from hrm_edge.api.measure import BenchOptions, bench
 
         options = BenchOptions(
-            None if data is None else str(data), limit, scenario, duration_s, fps, views, halt, max_steps, slots, seed,
-            power, idle_s, reference, strict,
-        )  # fmt: skip
+            None if data is None else str(data),
+            limit,
+            scenario,
+            duration_s,
+            fps,
+            views,
+            halt,
+            max_steps,
+            slots,
+            seed,
+            power,
+            idle_s,
+            reference,
+            strict,
+        )
         return bench(self, options, on_message=on_message, on_progress=on_progress)[0]
 
     def export(
@@ -198,8 +210,14 @@ class Model:
         task = self.task.name if is_published(self.folder) else None
         with explained("Model.export"):
             exported = export(
-                self.folder, Path(out), options, backend=backend, engine=engine, task=task, on_message=on_message,
+                self.folder,
+                Path(out),
+                options,
+                backend=backend,
+                engine=engine,
+                task=task,
+                on_message=on_message,
                 on_progress=on_progress,
-            )  # fmt: skip
+            )
         exported.check()
         return exported

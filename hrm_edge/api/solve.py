@@ -188,10 +188,18 @@ def _solve(model: Model, givens: Tokens, options: SolveOptions, on_progress: OnP
     from hrm_edge.solve import solve
 
     return solve(
-        model.session, model.task, givens, halt="rules", max_steps=options.max_steps, views=options.views,
-        guesses=options.guesses, budget_s=options.budget_s, parallel_views=options.parallel_views, seed=options.seed,
+        model.session,
+        model.task,
+        givens,
+        halt="rules",
+        max_steps=options.max_steps,
+        views=options.views,
+        guesses=options.guesses,
+        budget_s=options.budget_s,
+        parallel_views=options.parallel_views,
+        seed=options.seed,
         on_progress=lambda done, verified: on_progress("solving", done, len(givens)),
-    )  # fmt: skip
+    )
 
 
 def _read(puzzle: str, task: Task, model: str, on_message: OnMessage) -> tuple[Puzzles, bool]:

@@ -25,9 +25,15 @@ Submission = dict[str, list[dict[str, list[list[int]]]]]
 
 
 def evaluate_arc(
-    solver: Solver, questions: Questions, views: int, *, model: Model, data: Data, threads: int | None,
+    solver: Solver,
+    questions: Questions,
+    views: int,
+    *,
+    model: Model,
+    data: Data,
+    threads: int | None,
     on_progress: Progress | None = None,
-) -> tuple[EvalReport, Submission]:  # fmt: skip
+) -> tuple[EvalReport, Submission]:
     """Answer the first ``views`` augmentations of each question and return the report and the submission.
 
     The submission is the content of the official submission file: task → its questions' two attempts. Raises

@@ -56,9 +56,12 @@ _SUDO = ("sudo", "--non-interactive")
 
 @contextlib.contextmanager
 def hold(
-    *, lock_clocks: bool = False, power_mode: str | None = None, system: System | None = None,
+    *,
+    lock_clocks: bool = False,
+    power_mode: str | None = None,
+    system: System | None = None,
     become_root: Sequence[str] | None = None,
-) -> Iterator[None]:  # fmt: skip
+) -> Iterator[None]:
     """Hold the board at ``power_mode`` (a name; None: as it is) and, with ``lock_clocks``, at its highest clocks.
 
     ``become_root`` is put before the guardian's command; None means no prefix for root, else sudo without a prompt.
@@ -78,9 +81,13 @@ def hold(
     try:
         # Its own process group keeps Ctrl-C in the terminal from reaching it.
         guardian = subprocess.Popen(
-            [*command, "lock" if lock_clocks else "-"], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE, text=True, preexec_fn=os.setpgrp,
-        )  # fmt: skip
+            [*command, "lock" if lock_clocks else "-"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            preexec_fn=os.setpgrp,
+        )
     except OSError as error:
         raise _refused(f"{become_root[0] if become_root else 'sh'}: {error.strerror}", power_mode) from error
     with guardian:

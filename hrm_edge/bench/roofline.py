@@ -78,6 +78,12 @@ def roofline(spec: ModelSpec, precision: str, batch: float, step_s: float, board
             seconds, bound = bound_by(other, precision, flops, moved)
             predictions.append(Prediction(board=key, name=other.name, step_ms_least=1e3 * seconds, bound=bound))
     return Roofline(
-        batch=batch, flop_per_step=flops, bytes_per_step=moved, measured_flop_per_s=flops / step_s,
-        peak_flop_per_s=peaks[0], peak_bytes_per_s=peaks[1], peaks_from=source, predictions=predictions,
-    )  # fmt: skip
+        batch=batch,
+        flop_per_step=flops,
+        bytes_per_step=moved,
+        measured_flop_per_s=flops / step_s,
+        peak_flop_per_s=peaks[0],
+        peak_bytes_per_s=peaks[1],
+        peaks_from=source,
+        predictions=predictions,
+    )

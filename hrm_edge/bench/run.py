@@ -77,9 +77,17 @@ class Ask:
 
 
 def evaluate(
-    solver: Solver, givens: Tokens, labels: Tokens, *, model: Model, data: Data, threads: int | None,
-    puzzle_ids: Ids | None = None, on_progress: SolveProgress | None = None, other: tuple[Session, Model] | None = None,
-) -> EvalReport:  # fmt: skip
+    solver: Solver,
+    givens: Tokens,
+    labels: Tokens,
+    *,
+    model: Model,
+    data: Data,
+    threads: int | None,
+    puzzle_ids: Ids | None = None,
+    on_progress: SolveProgress | None = None,
+    other: tuple[Session, Model] | None = None,
+) -> EvalReport:
     """Answer ``givens`` and compare with ``labels``, both uint8 [N, S], N > 0; ``puzzle_ids`` int32 [N].
 
     ``other``: a session and its model, which answers the same puzzles afterwards to be compared puzzle by puzzle.
@@ -104,9 +112,16 @@ def evaluate(
 
 
 def bench(
-    solver: Solver, givens: Tokens, labels: Tokens, *, subject: Subject, ask: Ask, on_progress: Progress,
-    puzzle_ids: Ids | None = None, on_message: Callable[[str], None] = lambda message: None,
-) -> BenchReport:  # fmt: skip
+    solver: Solver,
+    givens: Tokens,
+    labels: Tokens,
+    *,
+    subject: Subject,
+    ask: Ask,
+    on_progress: Progress,
+    puzzle_ids: Ids | None = None,
+    on_message: Callable[[str], None] = lambda message: None,
+) -> BenchReport:
     """Measure one scenario on ``givens`` and score its answers against ``labels``, both uint8 [N, S], N > 0.
 
     ``puzzle_ids`` int32 [N]. Raises ``UserError`` where the requested power meter is missing or, with ``ask.strict``,
@@ -257,9 +272,11 @@ def _compared(solver: Solver, givens: Tokens, subject: Subject) -> dict[str, Any
     except Exception as error:  # noqa: BLE001 - the window is measured by now, and must not be lost
         return {"reference_reason": f"running {model.path} beside it failed: {type(error).__name__}: {error}"}
     puzzles = min(len(given), solver.session.max_batch, session.max_batch)
-    return {"reference": Reference(
-        name=model.name, path=model.path, precision=model.precision, sha256=model.sha256, puzzles=puzzles, at=at
-    )}  # fmt: skip
+    return {
+        "reference": Reference(
+            name=model.name, path=model.path, precision=model.precision, sha256=model.sha256, puzzles=puzzles, at=at
+        )
+    }
 
 
 def _roofline(solver: Solver, model: Model, measured: Measured, device: Device, on_cpu: bool) -> Any:
@@ -280,11 +297,13 @@ def common_fields(
     package = backend.partition("-")[0].replace("native", "hrm-edge")
     arithmetic = getattr(solver.session, "arithmetic", None)
     engine = Engine(
-        backend=backend, version=package_version(package) or "unknown",
+        backend=backend,
+        version=package_version(package) or "unknown",
         threads=getattr(solver.session, "threads", threads),
-        slots=min(solver.slots, solver.session.max_batch), chosen=getattr(solver.session, "chosen", None),
+        slots=min(solver.slots, solver.session.max_batch),
+        chosen=getattr(solver.session, "chosen", None),
         arithmetic=None if arithmetic is None else str(arithmetic),
-    )  # fmt: skip
+    )
     return {
         "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "model": model,

@@ -45,18 +45,30 @@ class Solver:
     guesses: int | None = None
 
     def __call__(
-        self, givens: Tokens, puzzle_ids: Ids | None = None, *, session: Session | None = None,
+        self,
+        givens: Tokens,
+        puzzle_ids: Ids | None = None,
+        *,
+        session: Session | None = None,
         on_progress: SolveProgress | None = None,
-    ) -> Solutions:  # fmt: skip
+    ) -> Solutions:
         """Solve ``givens`` uint8 [N, S] with ``puzzle_ids`` int32 [N] (None: the blank puzzle).
 
         ``session`` replaces the solver's own one, for example to time it.
         """
         return solve(
-            session or self.session, self.task, givens, puzzle_ids=puzzle_ids, halt=self.halt,
-            max_steps=self.max_steps, views=self.views, guesses=self.guesses,
-            slots=self.slots, seed=self.seed, on_progress=on_progress,
-        )  # fmt: skip
+            session or self.session,
+            self.task,
+            givens,
+            puzzle_ids=puzzle_ids,
+            halt=self.halt,
+            max_steps=self.max_steps,
+            views=self.views,
+            guesses=self.guesses,
+            slots=self.slots,
+            seed=self.seed,
+            on_progress=on_progress,
+        )
 
 
 @dataclass(frozen=True)
@@ -127,9 +139,16 @@ class _Log:
     def measured(self, ended: float, pace: Pace | None = None) -> Measured:
         """Return the scenario's figures for a window that ended at ``ended``."""
         return Measured(
-            joined(self.first), self.latency_s, self.answered_at_s, self.verified, self.stage_s, self.timed,
-            self.began, ended, pace,
-        )  # fmt: skip
+            joined(self.first),
+            self.latency_s,
+            self.answered_at_s,
+            self.verified,
+            self.stage_s,
+            self.timed,
+            self.began,
+            ended,
+            pace,
+        )
 
 
 def single_stream(

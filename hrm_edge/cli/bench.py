@@ -52,9 +52,11 @@ from hrm_edge.cli.options import (
 @click.option("--threads", type=click.IntRange(1), help="Threads of one step (ONNX Runtime).")
 @click.option("--seed", type=int, default=0, show_default=True, help="Chooses the symmetries.")
 @click.option(
-    "--power", default="auto", show_default=True,
+    "--power",
+    default="auto",
+    show_default=True,
     help="Meter: auto, none, ina238, ina3221, tegrastats, jtop, nvml, rapl; METER:RAIL for one rail.",
-)  # fmt: skip
+)
 @click.option(
     "--idle", type=Duration(), default="10s", show_default=True, help="With a meter: at rest first, for the net energy."
 )
@@ -83,9 +85,15 @@ from hrm_edge.cli.options import (
 )
 @click.pass_context
 def bench(
-    context: click.Context, /, models: tuple[str, ...], compare: bool, sweep: str | None, max_regression: float | None,
-    calibration: str | None, **chosen: Any,
-) -> None:  # fmt: skip
+    context: click.Context,
+    /,
+    models: tuple[str, ...],
+    compare: bool,
+    sweep: str | None,
+    max_regression: float | None,
+    calibration: str | None,
+    **chosen: Any,
+) -> None:
     """Measure MODEL, an artifact, a checkpoint or a published state-dict file, on this machine: latency, throughput,
     power, accuracy of the same answers.
 

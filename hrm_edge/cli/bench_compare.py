@@ -36,8 +36,9 @@ def compare_reports(files: Sequence[str], options: Options, max_regression: floa
             (options.markdown_file, lambda: comparison_markdown(reports, *verdict)),
             (options.html_file, lambda: page(reports)),
         ],
-        f"hrm-edge bench --compare {shlex.join(files)} --max-regression 10" if max_regression is None else
-        f"hrm-edge bench --compare {shlex.join(files)} --html compare.html",
-    )  # fmt: skip
+        f"hrm-edge bench --compare {shlex.join(files)} --max-regression 10"
+        if max_regression is None
+        else f"hrm-edge bench --compare {shlex.join(files)} --html compare.html",
+    )
     if max_regression is not None and failures:
         raise GateError("; ".join(failures), "find what changed, or allow more with --max-regression")

@@ -73,21 +73,42 @@ def measure(context: click.Context, name: str, options: Options) -> tuple[BenchR
     process_s = process_age_s()
     options, protocol = _under_protocol(context, options)
     settings = BenchOptions(
-        options.data, options.limit, options.scenario, options.duration, options.fps, options.views, options.halt,
-        options.max_steps, options.slots, options.seed, options.power, options.idle, options.reference, options.strict,
-    )  # fmt: skip
+        options.data,
+        options.limit,
+        options.scenario,
+        options.duration,
+        options.fps,
+        options.views,
+        options.halt,
+        options.max_steps,
+        options.slots,
+        options.seed,
+        options.power,
+        options.idle,
+        options.reference,
+        options.strict,
+    )
     settings.check()
     model = load(
-        name, threads=options.threads, task=options.task_name, backend=options.backend, slots=settings.batch,
+        name,
+        threads=options.threads,
+        task=options.task_name,
+        backend=options.backend,
+        slots=settings.batch,
         on_message=say,
-    )  # fmt: skip
+    )
     cold = first_answer(model, settings, process_s, process_age_s())
     command = shlex.join(["hrm-edge", *context.obj])
     with progress_bars() as on_progress:
         return bench(
-            model, settings, cold_start=cold, protocol=protocol, command=command, on_message=say,
+            model,
+            settings,
+            cold_start=cold,
+            protocol=protocol,
+            command=command,
+            on_message=say,
             on_progress=on_progress,
-        )  # fmt: skip
+        )
 
 
 def _under_protocol(context: click.Context, options: Options) -> tuple[Options, Protocol | None]:

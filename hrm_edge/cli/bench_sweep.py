@@ -58,8 +58,11 @@ def run_sweep(
         echo(f"Not measured: {name}: {why}", err=True)
     document = Sweep(
         created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        command=shlex.join(["hrm-edge", *context.obj]), axes=axes, points=points, failed=failed,
-    )  # fmt: skip
+        command=shlex.join(["hrm-edge", *context.obj]),
+        axes=axes,
+        points=points,
+        failed=failed,
+    )
     outputs: list[Output] = [
         (options.json_file, lambda: document.model_dump(mode="json")),
         (options.markdown_file, lambda: comparison_markdown(points, [], [])),
@@ -104,9 +107,14 @@ def _precisions(models: Sequence[str], axes: Sequence[str], calibration: str | N
 
 
 def _measure_all(
-    context: click.Context, models: Sequence[str], axes: Sequence[str], options: Options, scratch: Path,
-    points: list[BenchReport], failed: dict[str, str],
-) -> None:  # fmt: skip
+    context: click.Context,
+    models: Sequence[str],
+    axes: Sequence[str],
+    options: Options,
+    scratch: Path,
+    points: list[BenchReport],
+    failed: dict[str, str],
+) -> None:
     """Put the report of every point into ``points``, or into ``failed`` why it could not be measured."""
     from hrm_edge.report.read import read_bench
 

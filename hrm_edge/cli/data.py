@@ -50,19 +50,36 @@ def data() -> None:
     "for each.  [default: generate]",
 )
 @click.option("--seed", type=int, default=0, show_default=True, help="The same seed and options give the same bytes.")
-@click.option("--augment", type=int, metavar="N", help="Random symmetries added to each training puzzle.  "
-    "[default: 0; arc 1000]")  # fmt: skip
-@click.option("--test-count", type=int, metavar="N", help="Test puzzles; no symmetry turns one into a training puzzle. "
-    "[default: 1000; of a file at most a tenth; of the hub all]")  # fmt: skip
+@click.option(
+    "--augment", type=int, metavar="N", help="Random symmetries added to each training puzzle.  [default: 0; arc 1000]"
+)
+@click.option(
+    "--test-count",
+    type=int,
+    metavar="N",
+    help="Test puzzles; no symmetry turns one into a training puzzle. "
+    "[default: 1000; of a file at most a tenth; of the hub all]",
+)
 @click.option("--subsample", type=int, metavar="N", help="Draw N training puzzles from the hub or PATH (arc: tasks).")
 @click.option("--count", type=int, metavar="N", help="Training puzzles to generate.  [default: 10000; maze 1000]")
-@click.option("--min-path", type=int, metavar="N", help="Of generated mazes: fewest moves of the shortest path.  "
-    "[default: 112 at 30x30]")  # fmt: skip
-@click.option("--clues", metavar="N|LOW-HIGH", help="Clues of generated puzzles.  [default: as few as each grid "
-    "allows; mini-sudoku 4-8]")  # fmt: skip
+@click.option(
+    "--min-path",
+    type=int,
+    metavar="N",
+    help="Of generated mazes: fewest moves of the shortest path.  [default: 112 at 30x30]",
+)
+@click.option(
+    "--clues",
+    metavar="N|LOW-HIGH",
+    help="Clues of generated puzzles.  [default: as few as each grid allows; mini-sudoku 4-8]",
+)
 @click.option("--minimal", is_flag=True, help="Generate only puzzles that need every one of their clues.")
-@click.option("--difficulty", metavar="NAME", help="Of generated puzzles, by the solver's guesses: easy 0, medium 1-3, "
-    "hard 4-15, extreme 16 and more (about one in 200).")  # fmt: skip
+@click.option(
+    "--difficulty",
+    metavar="NAME",
+    help="Of generated puzzles, by the solver's guesses: easy 0, medium 1-3, "
+    "hard 4-15, extreme 16 and more (about one in 200).",
+)
 @click.option("--min-guesses", type=int, metavar="N", help="The same as a number.")
 @click.option("--max-guesses", type=int, metavar="N", help="The same as a number.")
 @click.option(

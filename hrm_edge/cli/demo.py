@@ -56,9 +56,17 @@ class Size(click.ParamType):
 @click.option("--cert", type=click.Path(path_type=Path), help="Certificate (PEM): the page over https.")
 @click.option("--key", type=click.Path(path_type=Path), help="Its private key (PEM).")
 def demo(
-    camera: str | None, wait: bool, web: str | None, model: str | None, views: int, backend: Backend | None,
-    threads: int | None, size: tuple[int, int], cert: Path | None, key: Path | None,
-) -> None:  # fmt: skip
+    camera: str | None,
+    wait: bool,
+    web: str | None,
+    model: str | None,
+    views: int,
+    backend: Backend | None,
+    threads: int | None,
+    size: tuple[int, int],
+    cert: Path | None,
+    key: Path | None,
+) -> None:
     """Show a Sudoku to a camera and watch the model solve it; the answer is drawn into the picture.
 
     An answer is drawn only when the rules have verified it. In the window: q ends, s saves a snapshot. Phones give a

@@ -136,9 +136,11 @@ def _about(facts: Facts) -> list[tuple[str, str]]:
     meters = [f"{meter.name} ({', '.join(meter.rails)})" for meter in power.meters if meter.problem is None]
     rows.append(("power meters", "; ".join(meters) or "none that works: reports say 'not measured'"))
     parts = (
-        ("memory", memory.memory_bytes), ("free", memory.memory_available_bytes), ("swap", memory.swap_bytes),
+        ("memory", memory.memory_bytes),
+        ("free", memory.memory_available_bytes),
+        ("swap", memory.swap_bytes),
         ("disk free at home", memory.home_free_bytes),
-    )  # fmt: skip
+    )
     rows.append(("room", ", ".join(f"{name} {_gib(size)}" for name, size in parts)))
     rows.append(("cameras", "; ".join(f"{c.device} {c.name} ({c.kind})" for c in facts.cameras) or "none"))
     return rows

@@ -60,10 +60,23 @@ if TYPE_CHECKING:
 @json_option("the report")
 @click.option("--markdown", "markdown_file", type=OutputFile(), help="Write the report as Markdown; - is stdout.")
 def evaluate(
-    model: str, data: str, task_name: str | None, limit: int | None, views: int | None, guesses: int | None, halt: Halt,
-    max_steps: int | None, slots: int, backend: Backend | None, threads: int | None, seed: int, other: str | None,
-    submission: str | None, json_file: str | None, markdown_file: str | None,
-) -> None:  # fmt: skip
+    model: str,
+    data: str,
+    task_name: str | None,
+    limit: int | None,
+    views: int | None,
+    guesses: int | None,
+    halt: Halt,
+    max_steps: int | None,
+    slots: int,
+    backend: Backend | None,
+    threads: int | None,
+    seed: int,
+    other: str | None,
+    submission: str | None,
+    json_file: str | None,
+    markdown_file: str | None,
+) -> None:
     """Measure the exact accuracy of MODEL: an artifact, a checkpoint, or a published state-dict file.
 
     With --views N a puzzle whose answer breaks the rules is tried again under up to N - 1 random symmetries, and the

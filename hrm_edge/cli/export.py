@@ -55,9 +55,15 @@ def export(model: Path, out: Path, task_name: str | None, backend: Target, **fla
     own = {name: flags.pop(name) for name in ARTIFACT_FLAGS}
     with status("exporting") as show:
         exported = run(
-            model, out, ExportOptions(**own), backend=backend, engine=build_options(flags), task=task_name,
-            on_message=say, on_progress=lambda what, done, total: show(what),
-        )  # fmt: skip
+            model,
+            out,
+            ExportOptions(**own),
+            backend=backend,
+            engine=build_options(flags),
+            task=task_name,
+            on_message=say,
+            on_progress=lambda what, done, total: show(what),
+        )
     if exported.manifest is not None:
         show_artifact(exported.manifest, out)
     if exported.engine is not None:

@@ -70,9 +70,14 @@ class JsonCommand(click.Command):
 def json_option(what: str) -> Callable[[Any], Any]:
     """Return the option ``--json [FILE]`` of a ``JsonCommand``; ``what`` it writes, in words for its help."""
     return click.option(
-        "--json", "json_file", metavar="[FILE]", is_flag=False, flag_value=STDOUT, type=OutputFile(),
+        "--json",
+        "json_file",
+        metavar="[FILE]",
+        is_flag=False,
+        flag_value=STDOUT,
+        type=OutputFile(),
         help=f"Write {what} as JSON, to stdout where no FILE is named.",
-    )  # fmt: skip
+    )
 
 
 def put_json(json_file: str | None, document: Any) -> bool:

@@ -121,9 +121,12 @@ def doctor(target: Target, json_file: str | None) -> None:
 
 @remote.command()
 @click.option(
-    "--wheelhouse", type=click.Path(path_type=Path), default=WHEELHOUSE, show_default=True,
+    "--wheelhouse",
+    type=click.Path(path_type=Path),
+    default=WHEELHOUSE,
+    show_default=True,
     help="Made by 'make wheelhouse'; HOST needs no internet.",
-)  # fmt: skip
+)
 @click.argument("setup_options", nargs=-1, type=click.UNPROCESSED)
 @click.pass_obj
 def setup(target: Target, wheelhouse: Path, setup_options: tuple[str, ...]) -> None:

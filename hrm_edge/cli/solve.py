@@ -52,14 +52,27 @@ if TYPE_CHECKING:
 @backend_option
 @click.option("--threads", type=click.IntRange(1), help="Threads of one step (ONNX Runtime).")
 @click.option("--seed", type=int, default=0, show_default=True, help="Chooses the symmetries.")
-@click.option("--overlay", type=click.Path(path_type=Path),
-              help="Of a picture: write it here with the answer drawn in; of a folder: a folder.")  # fmt: skip
+@click.option(
+    "--overlay",
+    type=click.Path(path_type=Path),
+    help="Of a picture: write it here with the answer drawn in; of a folder: a folder.",
+)
 @json_option("the answers")
 def solve(
-    puzzle: str, model: str | None, task_name: str | None, views: int, guesses: int | None, budget: float | None,
-    parallel_views: int, max_steps: int | None, backend: Backend | None, threads: int | None, seed: int,
-    overlay: Path | None, json_file: str | None,
-) -> None:  # fmt: skip
+    puzzle: str,
+    model: str | None,
+    task_name: str | None,
+    views: int,
+    guesses: int | None,
+    budget: float | None,
+    parallel_views: int,
+    max_steps: int | None,
+    backend: Backend | None,
+    threads: int | None,
+    seed: int,
+    overlay: Path | None,
+    json_file: str | None,
+) -> None:
     """Solve PUZZLE: its cells row by row, a file of puzzles, a picture, or a folder of pictures.
 
     A blank is one of 0 . _ ? * - x. A file holds one puzzle a line (a rating may follow), grids of nine lines with or

@@ -62,26 +62,46 @@ def _stop_flag() -> Iterator[list[str]]:
     metavar="DIR",
     help="Built data folder, see 'hrm-edge data build'.  [default: the recipe's]",
 )
-@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE",
-              help="Change a recipe key, as KEY=VALUE behind RECIPE does.")  # fmt: skip
+@click.option(
+    "--set",
+    "overrides",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="Change a recipe key, as KEY=VALUE behind RECIPE does.",
+)
 @click.option("--out", type=click.Path(path_type=Path), help="Run folder  [default: runs/<recipe>]")
 @click.option("--resume", is_flag=True, help="Go on from the newest checkpoint in the run folder.")
 @click.option("--time-limit", type=Duration(), help="Save and stop after this time: 90s, 30m, 2h.")
 @click.option("--wandb", metavar="PROJECT", default="", help="Log to this Weights & Biases project too.")
-@click.option("--nproc", type=click.IntRange(min=1), default=1, show_default=True,
-              help="Processes on this host; one a GPU.")  # fmt: skip
-@click.option("--nnodes", type=NodeRange(), default="1", show_default=True,
-              help="Hosts, or fewest and most of them.")  # fmt: skip
+@click.option(
+    "--nproc", type=click.IntRange(min=1), default=1, show_default=True, help="Processes on this host; one a GPU."
+)
+@click.option("--nnodes", type=NodeRange(), default="1", show_default=True, help="Hosts, or fewest and most of them.")
 @click.option("--rdzv-endpoint", default="", metavar="HOST[:PORT]", help="The host where several hosts meet.")
 @click.option("--rdzv-id", default="", metavar="NAME", help="Name of the job, the same on all its hosts.")
-@click.option("--max-restarts", type=click.IntRange(min=0), default=3, show_default=True,
-              help="How often lost processes are started again.")  # fmt: skip
-@click.option("--host-timeout", type=Duration(), default="10m", show_default=True,
-              help="How long to wait for another process or host.")  # fmt: skip
+@click.option(
+    "--max-restarts",
+    type=click.IntRange(min=0),
+    default=3,
+    show_default=True,
+    help="How often lost processes are started again.",
+)
+@click.option(
+    "--host-timeout",
+    type=Duration(),
+    default="10m",
+    show_default=True,
+    help="How long to wait for another process or host.",
+)
 def train(
-    recipe: str, changes: tuple[str, ...], data: str | None, overrides: tuple[str, ...], out: Path | None, nproc: int,
+    recipe: str,
+    changes: tuple[str, ...],
+    data: str | None,
+    overrides: tuple[str, ...],
+    out: Path | None,
+    nproc: int,
     **flags: Any,
-) -> None:  # fmt: skip
+) -> None:
     """Train RECIPE: the name of a shipped one ('hrm-edge recipes' lists them), or a YAML file.
 
     KEY=VALUE changes a key of it for this run: train.lr=1e-4, model.hidden=64.

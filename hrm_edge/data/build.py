@@ -181,9 +181,14 @@ def _generated(task: Sudoku, options: Options, on_progress: Progress) -> Collect
     def run(what: str, count: int, tag: int, accept: Callable[[Generated], NDArray[np.bool_]]) -> Generated:
         seed = int(np.random.SeedSequence([options.seed, tag]).generate_state(1, np.uint64)[0])
         return generate(
-            task, count, seed, wanted, processes=options.processes, accept=accept,
+            task,
+            count,
+            seed,
+            wanted,
+            processes=options.processes,
+            accept=accept,
             on_progress=lambda done: on_progress(what, done, count),
-        )  # fmt: skip
+        )
 
     test = run("generating test puzzles", test_count, _TEST_SEED, for_test)
     tested.update(name.tobytes() for name in test.classes)

@@ -123,9 +123,11 @@ def _checked(task: Task, piece: list[Record]) -> tuple[Tokens, Tokens]:
         if len(wrong):
             record = piece[wrong[0]]
             raise TextError(
-                record.line, record.answer_column + 1, "the answer does not solve the question",
+                record.line,
+                record.answer_column + 1,
+                "the answer does not solve the question",
                 "correct it, or leave the answers out to have the puzzles solved",
-            )  # fmt: skip
+            )
     return inputs, labels
 
 

@@ -103,9 +103,15 @@ def candidates(task: Maze, seed: int, min_length: int, first: int) -> Tokens:
 
 
 def generate(
-    task: Maze, count: int, seed: int, *, min_length: int | None = None, processes: int = 1,
-    avoid: set[bytes] | None = None, on_progress: Callable[[int], None] | None = None,
-) -> Tokens:  # fmt: skip
+    task: Maze,
+    count: int,
+    seed: int,
+    *,
+    min_length: int | None = None,
+    processes: int = 1,
+    avoid: set[bytes] | None = None,
+    on_progress: Callable[[int], None] | None = None,
+) -> Tokens:
     """Return ``count`` mazes uint8 [count, S] of a seed whose shortest path has at least ``min_length`` moves.
 
     No two are symmetries of each other or of a class in ``avoid``. The result is the same for any number of processes.
@@ -221,9 +227,14 @@ def _generated(task: Maze, options: Options, on_progress: Progress) -> tuple[Puz
     def run(what: str, count: int, tag: int, avoid: set[bytes]) -> Puzzles:
         seed = int(np.random.SeedSequence([options.seed, tag]).generate_state(1, np.uint64)[0])
         mazes = generate(
-            task, count, seed, min_length=options.min_length, processes=options.processes, avoid=avoid,
+            task,
+            count,
+            seed,
+            min_length=options.min_length,
+            processes=options.processes,
+            avoid=avoid,
             on_progress=lambda done: on_progress(what, done, count),
-        )  # fmt: skip
+        )
         return generated(task, mazes, task.label(mazes))
 
     test_count = DEFAULT_TEST if options.test_count is None else options.test_count

@@ -92,9 +92,11 @@ def _header(first: str) -> tuple[list[str], str]:
     names = [name.strip() for name in first.split(",")]
     if len(names) > 1 and all(map(_HEADER_NAME.fullmatch, names)) and max(map(len, names)) > 2:
         raise TextError(
-            1, 1, f"the header has no column 'question' (it has {', '.join(names[:6])})",
+            1,
+            1,
+            f"the header has no column 'question' (it has {', '.join(names[:6])})",
             f"name the columns question,answer[,source] in the first line; also known: {', '.join(QUESTION[2:6])}",
-        )  # fmt: skip
+        )
     return [], ""
 
 
@@ -120,14 +122,21 @@ def _csv(names: list[str], delimiter: str, lines: Iterator[str], before: int, *,
                 continue
             if len(fields) != len(names):
                 raise TextError(
-                    first, len(raw.rstrip("\r\n")), f"{len(fields)} fields, the header has {len(names)}",
+                    first,
+                    len(raw.rstrip("\r\n")),
+                    f"{len(fields)} fields, the header has {len(names)}",
                     "correct that line",
-                )  # fmt: skip
+                )
             solution = "" if answer is None else fields[answer]
             yield Record(
-                form, first, fields[question], max(0, raw.find(fields[question])), solution,
-                max(0, raw.rfind(solution)), "" if source is None else sys.intern(fields[source]),
-            )  # fmt: skip
+                form,
+                first,
+                fields[question],
+                max(0, raw.find(fields[question])),
+                solution,
+                max(0, raw.rfind(solution)),
+                "" if source is None else sys.intern(fields[source]),
+            )
     except csv.Error as error:
         raise TextError(line, 1, str(error), "correct that line") from error
 
@@ -160,9 +169,11 @@ def _opensudoku(lines: Iterator[str]) -> Iterator[Record]:
         parser.Parse("", True)
     except expat.ExpatError as error:
         raise TextError(
-            error.lineno, error.offset + 1, f"this is no whole XML: {expat.ErrorString(error.code)}",
+            error.lineno,
+            error.offset + 1,
+            f"this is no whole XML: {expat.ErrorString(error.code)}",
             "export the puzzles again",
-        ) from error  # fmt: skip
+        ) from error
 
 
 def _maze_lines(task: Maze, lines: Iterator[Line]) -> Iterator[Record]:
@@ -177,9 +188,11 @@ def _maze_lines(task: Maze, lines: Iterator[Line]) -> Iterator[Record]:
             continue
         if len(row) != task.columns:
             raise TextError(
-                number, len(row) + 1, f"this row has {len(row)} cells, a {task.name} has {task.columns} a row",
+                number,
+                len(row) + 1,
+                f"this row has {len(row)} cells, a {task.name} has {task.columns} a row",
                 "give every cell a character: spaces count, so do not strip them",
-            )  # fmt: skip
+            )
         block.append((number, row))
         if len(block) == task.rows:
             yield Record(f"grids of {task.rows} lines", block[0][0], "".join(row for _, row in block))

@@ -142,9 +142,14 @@ class Thinker:
             thought.steps, thought.view = thought.steps + 1, view
 
         found = solve(
-            self._session, self.task, givens[None], halt="rules", views=self.views, max_steps=self._max_steps,
+            self._session,
+            self.task,
+            givens[None],
+            halt="rules",
+            views=self.views,
+            max_steps=self._max_steps,
             on_step=watch,
-        )  # fmt: skip
+        )
         return found[0]
 
 

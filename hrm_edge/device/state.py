@@ -74,9 +74,8 @@ def _over_current(system: System) -> dict[str, int]:
     ]
     counters = [file for folder in folders for file in sorted(folder.glob("oc*_event_cnt"))]
     return {
-        file.name.removesuffix("_event_cnt"): count
-        for file in counters if (count := system.integer(file)) is not None
-    }  # fmt: skip
+        file.name.removesuffix("_event_cnt"): count for file in counters if (count := system.integer(file)) is not None
+    }
 
 
 def _throttled(system: System) -> dict[str, int]:
@@ -116,8 +115,9 @@ def warnings_after(before: DeviceState, after: DeviceState) -> list[str]:
     """Return what happened to the machine during the measurement."""
     found = []
     for what, one, two in (
-        ("over-current", before.over_current, after.over_current), ("thermal", before.throttled, after.throttled),
-    ):  # fmt: skip
+        ("over-current", before.over_current, after.over_current),
+        ("thermal", before.throttled, after.throttled),
+    ):
         more = {name: two[name] - one[name] for name in sorted(set(one) & set(two)) if two[name] > one[name]}
         found += [f"throttled: {count} {what} events of {name} during the measurement" for name, count in more.items()]
     if before.power_mode != after.power_mode:
@@ -127,12 +127,14 @@ def warnings_after(before: DeviceState, after: DeviceState) -> list[str]:
     tops = {clock.name: clock.max_mhz for clock in before.clocks}
     found += [
         f"throttled: {clock.name}'s highest clock fell from {tops[clock.name]:.0f} to {clock.max_mhz:.0f} MHz"
-        for clock in after.clocks if clock.max_mhz < tops.get(clock.name, 0.0)
-    ]  # fmt: skip
+        for clock in after.clocks
+        if clock.max_mhz < tops.get(clock.name, 0.0)
+    ]
     found += [
         f"{name} reached {value:.0f} °C during the measurement"
-        for name, value in after.temperatures_c.items() if value >= HOT_C
-    ]  # fmt: skip
+        for name, value in after.temperatures_c.items()
+        if value >= HOT_C
+    ]
     elapsed = after.monotonic_s - before.monotonic_s
     suspended, jumped = after.boot_s - before.boot_s - elapsed, after.wall_s - before.wall_s - elapsed
     if suspended > 0.1:

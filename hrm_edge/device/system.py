@@ -20,9 +20,14 @@ def run_program(command: Sequence[str]) -> str | None:
     """Run ``command`` on this machine; see :data:`Programs`."""
     try:
         done = subprocess.run(
-            list(command), capture_output=True, text=True, errors="replace", timeout=PROGRAM_LIMIT_S, check=False,
+            list(command),
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=PROGRAM_LIMIT_S,
+            check=False,
             stdin=subprocess.DEVNULL,
-        )  # fmt: skip
+        )
     except (OSError, subprocess.TimeoutExpired):
         return None
     return done.stdout if done.returncode == 0 else None

@@ -29,8 +29,13 @@ class Backend(BaseModel):
 def backends(facts: Facts) -> list[Backend]:
     """Return every backend, the default one first. What only a run can show (speed, accuracy) is not claimed."""
     return [
-        _onnxruntime(facts), _openvino(facts), _native(facts), _tensorrt(facts), _rtx(facts), _torch_tensorrt(facts),
-    ]  # fmt: skip
+        _onnxruntime(facts),
+        _openvino(facts),
+        _native(facts),
+        _tensorrt(facts),
+        _rtx(facts),
+        _torch_tensorrt(facts),
+    ]
 
 
 def _without(name: str, why: str) -> Backend:
@@ -73,9 +78,11 @@ def _native(facts: Facts) -> Backend:
     if onnx is not None and onnx.error:
         return _without(name, _why("onnx", facts))
     return Backend(
-        name=name, works=True, precisions=["fp32", "int8"],
+        name=name,
+        works=True,
+        precisions=["fp32", "int8"],
         why=f"compiled by {facts.compiler} when first asked for; fp32: lattices, int8: models with attention",
-    )  # fmt: skip
+    )
 
 
 def _on_gpu(facts: Facts, name: str, table: str, version: str) -> Backend:

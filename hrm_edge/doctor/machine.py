@@ -87,9 +87,14 @@ def _last_line(code: str, *, check: bool = False) -> str:
     where no process starts, and with ``check`` ``CalledProcessError`` for another exit code than 0.
     """
     done = subprocess.run(
-        python_command("-c", code), stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace",
-        timeout=IMPORT_LIMIT_S, check=check,
-    )  # fmt: skip
+        python_command("-c", code),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        errors="replace",
+        timeout=IMPORT_LIMIT_S,
+        check=check,
+    )
     return done.stdout.splitlines()[-1]
 
 

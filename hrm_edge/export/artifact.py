@@ -70,9 +70,15 @@ def export(
     quantized: Quantized | None = None
     if seen is not None:
         quantized = prepare(
-            model, info.task, seen, quantization, limits,
-            policy_file=policy, sensitivity_file=sensitivity, on_message=on_message,
-        )  # fmt: skip
+            model,
+            info.task,
+            seen,
+            quantization,
+            limits,
+            policy_file=policy,
+            sensitivity_file=sensitivity,
+            on_message=on_message,
+        )
     source, scales = (quantized.model, quantized.scales) if quantized else (model, None)
     if written_as is not None:
         written_as(source, scales)
@@ -114,9 +120,15 @@ def _graph(source: HRM, quantized: Quantized | None, half: bool, plugin: bool) -
 
 
 def _measured(
-    model: HRM, graph: onnx.ModelProto, session: OrtSession, check: CheckSet, limits: Limits, manifest: Manifest,
-    rotation: Tensor | None, on_message: OnMessage,
-) -> dict[str, Any]:  # fmt: skip
+    model: HRM,
+    graph: onnx.ModelProto,
+    session: OrtSession,
+    check: CheckSet,
+    limits: Limits,
+    manifest: Manifest,
+    rotation: Tensor | None,
+    on_message: OnMessage,
+) -> dict[str, Any]:
     """Return the fields of the manifest about parity, accuracy and the gate."""
     steps, precision = model.spec.max_steps, manifest.precision
     basis = None if rotation is None else rotation.numpy()
@@ -124,9 +136,7 @@ def _measured(
     gate = judge(found, precision, limits)
     measured: dict[str, Any] = {"parity": found.everywhere, "parity_apart": found.apart, "gate": gate}
     if found.drop is not None:
-        measured |= {
-            "accuracy_lost_points": found.drop.points, "accuracy_lost_interval_95": found.drop.interval_95,
-        }  # fmt: skip
+        measured |= {"accuracy_lost_points": found.drop.points, "accuracy_lost_interval_95": found.drop.interval_95}
     if precision == "fp16":
         on_message("looking at the range of every float16 tensor")
         measured |= _ranged(half_range(model, graph, check, steps), gate, manifest)

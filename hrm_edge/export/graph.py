@@ -311,8 +311,10 @@ class StepGraph:
             return
         cells = z_h
         if spec.puzzle_tokens:
-            begin, end = (self.constant(n, np.array([i], np.int64)) for n, i in
-                          (("cells_begin", spec.puzzle_tokens), ("cells_end", spec.total_len)))  # fmt: skip
+            begin, end = (
+                self.constant(n, np.array([i], np.int64))
+                for n, i in (("cells_begin", spec.puzzle_tokens), ("cells_end", spec.total_len))
+            )
             cells = self.op("Slice", z_h, begin, end, self.constant("axis_1", np.array([1], np.int64)))
         self._as_float32(self.linear(cells, "lm_head"), "logits")
         if spec.halt_head == "pooled":
@@ -322,8 +324,9 @@ class StepGraph:
             pooled = self.op("Gather", z_h, self.constant("first", np.int64(0)), axis=1)
         q = self.linear(pooled, "q_head")
         if spec.q_unused:
-            begin, end = (self.constant(n, np.array([i], np.int64)) for n, i in
-                          (("q_begin", 0), ("q_end", spec.q_outputs)))  # fmt: skip
+            begin, end = (
+                self.constant(n, np.array([i], np.int64)) for n, i in (("q_begin", 0), ("q_end", spec.q_outputs))
+            )
             q = self.op("Slice", q, begin, end, self.constant("axis_1", np.array([1], np.int64)))
         self._as_float32(q, "q")
 

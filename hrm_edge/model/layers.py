@@ -184,9 +184,14 @@ class Level(nn.Module):
         return entered
 
     def forward(
-        self, state: Tensor, other: Tensor, connection: nn.Module, x: Tensor | None, rope: Rope | None,
+        self,
+        state: Tensor,
+        other: Tensor,
+        connection: nn.Module,
+        x: Tensor | None,
+        rope: Rope | None,
         mask: Tensor | None,
-    ) -> Tensor:  # fmt: skip
+    ) -> Tensor:
         state = self.enter(state, other, connection, x)
         for layer in self.layers:
             state = layer(state, rope, mask)

@@ -26,8 +26,11 @@ CONFIG = "all_config.yaml"
 HEAD_DIM = 64  # of every published model
 _PREFIX = re.compile(r"^(?:_orig_mod\.|module\.|model\.|inner\.)+")  # of torch.compile, DDP and the published classes
 _TOKENS, _Q_HEAD, _POSITIONS, _PUZZLES = (
-    "embed_tokens.embedding_weight", "q_head.weight", "embed_pos.embedding_weight", "puzzle_emb.weights",
-)  # fmt: skip
+    "embed_tokens.embedding_weight",
+    "q_head.weight",
+    "embed_pos.embedding_weight",
+    "puzzle_emb.weights",
+)
 _GATE_UP, _MIXER = "L_level.layers.0.mlp.gate_up_proj.weight", "L_level.layers.0.mlp_t.down_proj.weight"
 _BUFFERS = ("H_init", "L_init", _PUZZLES)  # what an average of the parameters alone does not have
 _TRM_PUZZLE_LEN = 16

@@ -166,9 +166,17 @@ def register_quick(trt: Any, trtp: Any, sm: int | None = None) -> None:
         return quick_kernel(trt, trtp, tensors, heads, sm, tuple(board))
 
     def rope_kernel(
-        qkv: Any, cos: Any, sin: Any, heads: Any, rows: Any, columns: Any, box_rows: Any, box_columns: Any,
-        outputs: Any, tactic: Any,
-    ) -> Any:  # fmt: skip
+        qkv: Any,
+        cos: Any,
+        sin: Any,
+        heads: Any,
+        rows: Any,
+        columns: Any,
+        box_rows: Any,
+        box_columns: Any,
+        outputs: Any,
+        tactic: Any,
+    ) -> Any:
         return kernel_of([qkv, cos, sin], heads, rows, columns, box_rows, box_columns)
 
     def plain_kernel(

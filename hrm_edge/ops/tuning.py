@@ -87,8 +87,10 @@ def write_table(tables: dict[int, SmTable], path: Path = TABLE) -> None:
     """Write what :func:`read_table` reads, one line per row."""
     blocks = []
     for sm, table in sorted(tables.items()):
-        rows = [{key: value for key, value in asdict(row).items() if key != "config"} | asdict(row.config)
-                for row in table.rows]  # fmt: skip
+        rows = [
+            {key: value for key, value in asdict(row).items() if key != "config"} | asdict(row.config)
+            for row in table.rows
+        ]
         head = f'{{"measured": {json.dumps(table.measured)}, "source": {json.dumps(table.source)}, "rows": ['
         blocks.append(f'    "{sm}": {head}\n' + ",\n".join(f"      {json.dumps(row)}" for row in rows) + "\n    ]}")
     write_text(path, '{\n  "schema": 1,\n  "sm": {\n' + ",\n".join(blocks) + "\n  }\n}\n")

@@ -61,7 +61,7 @@ def prepare(
         head = puzzles.head(SENSITIVITY_PUZZLES)
         policy = find_policy(
             written, scales, head, task=task, steps=steps, floor_db=limits.sqnr_db_int8, on_message=on_message
-        )  # fmt: skip
+        )
         write_policy(sensitivity_file, policy)
         scales = {name: scale for name, scale in scales.items() if name not in policy.float_layers}
     description = {

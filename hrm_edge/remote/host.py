@@ -52,7 +52,7 @@ _REFUSALS = (  # words of ssh → (problem, hint); waiting does not help against
     ("Could not resolve hostname", "there is no host '{name}'", "check the name, or its entry in ~/.ssh/config"),
     ("Bad configuration option", "ssh does not understand its configuration", "ssh -G {host}"),
     ("Can't open user config file", "the file of --ssh-config cannot be read", "check the path"),
-)  # fmt: skip
+)
 
 
 class DroppedError(Exception):
@@ -102,9 +102,12 @@ class Host:
         with tempfile.TemporaryFile("w+", dir=self._scratch) as words:
             keep = ["-o", "ControlMaster=yes", "-o", "ControlPersist=60"]
             done = subprocess.run(
-                ["ssh", *self._options, *self._shared, *keep, self.name, "true"], stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL, stderr=words, check=False,
-            )  # fmt: skip
+                ["ssh", *self._options, *self._shared, *keep, self.name, "true"],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=words,
+                check=False,
+            )
             words.seek(0)
             if done.returncode:
                 self._failed(words.read())

@@ -56,4 +56,4 @@ __all__ = [
     "decibels",
     "latency_ms",
     "wilson_95",
-]  # fmt: skip
+]

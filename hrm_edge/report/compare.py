@@ -47,8 +47,9 @@ def require_one_protocol(named: Sequence[tuple[str, BenchReport]]) -> None:
     for name, report in named[1:]:
         different = [
             f"{what} ({value(first)} and {value(report)})"
-            for what, value in PROTOCOL.items() if value(first) != value(report)
-        ]  # fmt: skip
+            for what, value in PROTOCOL.items()
+            if value(first) != value(report)
+        ]
         if different:
             raise UserError(
                 f"{first_name} and {name} were not measured alike: {'; '.join(different)}",
@@ -89,12 +90,21 @@ def comparison_rows(reports: Sequence[BenchReport]) -> list[tuple[str, ...]]:
         ms, watts = report.latency_ms, report.power.power_w_mean
         sqnr = f"{report.reference.at[-1].logits_sqnr_db:.1f}" if report.reference else "–"
         joules = report.energy_j_per_puzzle
-        found.append((
-            label(report), number(ms.p50), number(ms.p90), number(ms.p99), number(report.step_latency_ms.p50),
-            number(report.throughput_per_s, 4), f"{speed(report) / speed(reports[0]):.2f}x",
-            f"{report.exact_accuracy:.1%} ({low:.1%} to {high:.1%}) of {report.count}", sqnr,
-            "–" if joules is None else number(joules), "–" if watts is None else number(watts),
-        ))  # fmt: skip
+        found.append(
+            (
+                label(report),
+                number(ms.p50),
+                number(ms.p90),
+                number(ms.p99),
+                number(report.step_latency_ms.p50),
+                number(report.throughput_per_s, 4),
+                f"{speed(report) / speed(reports[0]):.2f}x",
+                f"{report.exact_accuracy:.1%} ({low:.1%} to {high:.1%}) of {report.count}",
+                sqnr,
+                "–" if joules is None else number(joules),
+                "–" if watts is None else number(watts),
+            )
+        )
     return found
 
 

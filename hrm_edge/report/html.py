@@ -46,9 +46,13 @@ def _part(report: BenchReport) -> str:
     """Return all of one report but its title."""
     warnings = "".join(f'<div class="warning"><b>Warning:</b> {escape(text)}</div>' for text in report.warnings)
     drawn = [
-        plots.latency_distribution([report]), plots.latency_over_time([report]), plots.steps(report),
-        plots.stages(report), plots.power_over_time(report), plots.roofline([report]),
-    ]  # fmt: skip
+        plots.latency_distribution([report]),
+        plots.latency_over_time([report]),
+        plots.steps(report),
+        plots.stages(report),
+        plots.power_over_time(report),
+        plots.roofline([report]),
+    ]
     facts = "".join(f"<tr><th>{escape(what)}</th><td>{escape(value)}</td></tr>" for what, value in rows(report))
     return (
         f'{warnings}<div class="cards">{_cards(report)}</div>{_figures(drawn)}'
@@ -63,10 +67,12 @@ def _cards(report: BenchReport) -> str:
         (f"{number(report.latency_ms.p90)} ms", "p90 latency per puzzle"),
         (f"{number(report.throughput_per_s, 4)} /s", "puzzles answered"),
         (f"{report.exact_accuracy:.1%}", f"exactly right ({low:.1%} to {high:.1%}) of {report.count}"),
-        ("–" if joules is None else f"{number(1e3 * joules)} mJ",
-         "energy per puzzle" + ("" if joules is not None else " was not measured")),
+        (
+            "–" if joules is None else f"{number(1e3 * joules)} mJ",
+            "energy per puzzle" + ("" if joules is not None else " was not measured"),
+        ),
         (str(report.false_verified), "wrong, yet called solved"),
-    ]  # fmt: skip
+    ]
     return "".join(
         f'<div class="card"><b>{escape(value)}</b><span>{escape(what)}</span></div>' for value, what in cards
     )
@@ -100,12 +106,15 @@ def _several(reports: Sequence[BenchReport]) -> str:
     )
     warnings = "".join(
         f'<div class="warning"><b>Warning, {escape(label(report))}:</b> {escape(text)}</div>'
-        for report in reports for text in report.warnings
-    )  # fmt: skip
+        for report in reports
+        for text in report.warnings
+    )
     drawn = [
-        plots.accuracy_against_cost(reports), plots.latency_distribution(reports), plots.latency_over_time(reports),
+        plots.accuracy_against_cost(reports),
+        plots.latency_distribution(reports),
+        plots.latency_over_time(reports),
         plots.roofline(reports),
-    ]  # fmt: skip
+    ]
     parts = "".join(f"<details><summary>{escape(label(r))}</summary>{_part(r)}</details>" for r in reports)
     return (
         f"<h1>hrm-edge bench: {len(reports)} reports side by side</h1>{warnings}"

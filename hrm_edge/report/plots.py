@@ -75,9 +75,13 @@ def latency_distribution(reports: Sequence[BenchReport]) -> str:
             axes.plot([p90], [90], "o", color=colour, markersize=5)
             # The labels go one below the other: the reports' p90 may lie close together.
             axes.annotate(
-                f"p90 {p90:.3g} ms", (p90, 90), (6, -11 * (index + 1)), textcoords="offset points", fontsize=8,
+                f"p90 {p90:.3g} ms",
+                (p90, 90),
+                (6, -11 * (index + 1)),
+                textcoords="offset points",
+                fontsize=8,
                 color=colour,
-            )  # fmt: skip
+            )
         if max(spread) > 20 * max(min(spread), 1e-9):
             axes.set_xscale("log")
         else:
@@ -147,8 +151,14 @@ def power_over_time(report: BenchReport) -> str | None:
             axes.axvspan(gap.begin_s, gap.begin_s + gap.seconds, color=COLOURS[1], alpha=0.3, linewidth=0)
         if power.idle is not None:
             axes.axhline(power.idle.power_w_mean, color=COLOURS[5], linestyle="--", linewidth=0.9)
-            axes.annotate("at rest", (1, power.idle.power_w_mean), (-34, 3), xycoords=("axes fraction", "data"),
-                          textcoords="offset points", fontsize=8)  # fmt: skip
+            axes.annotate(
+                "at rest",
+                (1, power.idle.power_w_mean),
+                (-34, 3),
+                xycoords=("axes fraction", "data"),
+                textcoords="offset points",
+                fontsize=8,
+            )
         axes.set_ylim(bottom=0)
         axes.set_xlabel("s since the window began")
         axes.set_ylabel(f"W by {power.meter}")
@@ -166,8 +176,15 @@ def accuracy_against_cost(reports: Sequence[BenchReport]) -> str:
             x = 1e3 * joules if measured and joules is not None else report.latency_ms.mean
             low, high = report.exact_accuracy_interval_95
             y = 100 * report.exact_accuracy
-            axes.errorbar([x], [y], yerr=[[y - 100 * low], [100 * high - y]], fmt="o", color=colour, capsize=3,
-                          label=short(report))  # fmt: skip
+            axes.errorbar(
+                [x],
+                [y],
+                yerr=[[y - 100 * low], [100 * high - y]],
+                fmt="o",
+                color=colour,
+                capsize=3,
+                label=short(report),
+            )
         axes.set_xlim(left=0)
         axes.margins(x=0.2)
         axes.set_ylabel("exact accuracy, % (95 %)")
@@ -229,8 +246,15 @@ def _roof(
     ridge = flops / moved
     xs = [low, ridge, high] if low < ridge < high else [low, high]
     axes.plot(xs, [min(flops, x * moved) for x in xs], style, color=colour, linewidth=1.1)
-    axes.annotate(name, (high, min(flops, high * moved)), (-2, 3 if above else -9), textcoords="offset points",
-                  ha="right", fontsize=7, color=colour)  # fmt: skip
+    axes.annotate(
+        name,
+        (high, min(flops, high * moved)),
+        (-2, 3 if above else -9),
+        textcoords="offset points",
+        ha="right",
+        fontsize=7,
+        color=colour,
+    )
 
 
 def _colours(reports: Sequence[BenchReport]) -> list[str]:

@@ -251,8 +251,10 @@ class BenchReport(_Report):
     duration_s: float
     cold_start: ColdStart | None = Field(default=None, description="null where the process had done something before")
     warm_up: WarmUp
-    latency_ms: Latency = Field(description="per puzzle: single-stream end to end, offline from slot to answer, "
-                                "camera from the frame to the answer")  # fmt: skip
+    latency_ms: Latency = Field(
+        description="per puzzle: single-stream end to end, offline from slot to answer, "
+        "camera from the frame to the answer"
+    )
     latency_ms_quantiles: list[float] = Field(description="0 %, 1 % … 100 % of the queries")
     latency_trace: list[tuple[float, float]] = Field(description="(s since the window began, median ms around then)")
     step_latency_ms: Latency = Field(description="per ACT step of the whole batch")

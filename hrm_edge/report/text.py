@@ -145,8 +145,12 @@ def _bench_rows(report: BenchReport) -> list[Row]:
     return found + power_rows(report) + _state_rows(report)
 
 
-_PUZZLES = {"all": "", "both settle": " that both solve", "torch settles": " that torch solves",
-            "unsettled": " that torch does not solve"}  # fmt: skip
+_PUZZLES = {
+    "all": "",
+    "both settle": " that both solve",
+    "torch settles": " that torch solves",
+    "unsettled": " that torch does not solve",
+}
 
 
 def _parity(row: dict[str, Any], passed: bool | None, what: str) -> str:
@@ -219,9 +223,11 @@ def power_rows(report: BenchReport) -> list[Row]:
 
 def _energy(report: BenchReport) -> str:
     figures = (
-        ("per puzzle", report.energy_j_per_puzzle), ("net", report.energy_j_per_puzzle_net),
-        ("per solved puzzle", report.energy_j_per_solved), ("net", report.energy_j_per_solved_net),
-    )  # fmt: skip
+        ("per puzzle", report.energy_j_per_puzzle),
+        ("net", report.energy_j_per_puzzle_net),
+        ("per solved puzzle", report.energy_j_per_solved),
+        ("net", report.energy_j_per_solved_net),
+    )
     known = [f"{number(joules, 4)} J {what}" for what, joules in figures if joules is not None]
     return (
         ", ".join(known) + (f" ({report.energy_reason})" if report.energy_reason else "")

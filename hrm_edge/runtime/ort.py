@@ -90,9 +90,11 @@ def _load(path: Path, threads: int | None, manifest: Manifest, multiplies: Arith
                 return _session(known[1], threads, level.ORT_DISABLE_ALL, int8_kernels=int8_kernels)
         with contextlib.suppress(Exception):  # a folder that is read-only, a disk that is full
             _, session = compile_cache.keep(
-                folder, key, ".onnx",
+                folder,
+                key,
+                ".onnx",
                 lambda to: _session(path, threads, level.ORT_ENABLE_ALL, int8_kernels=int8_kernels, keep=to),
-            )  # fmt: skip
+            )
             compile_cache.prune(folder)
             return session
     try:

@@ -154,9 +154,11 @@ def _check_zero(task: Board, lines: Sequence[Line], text: str) -> None:
         number, column = next((number, line.index("0") + 1) for number, line in lines if "0" in line)
         if not any(number_cells(task.side, line) for line in lines):
             raise TextError(
-                number, column, f"'0' and '{others[0]}' both stand here: is 0 a digit or a blank?",
+                number,
+                column,
+                f"'0' and '{others[0]}' both stand here: is 0 a digit or a blank?",
                 f"write digits as {alphabet(task).partition(',')[0]} and every blank alike",
-            )  # fmt: skip
+            )
 
 
 def alphabet(task: Board) -> str:

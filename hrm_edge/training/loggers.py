@@ -19,9 +19,7 @@ LOG_FILE = "metrics.jsonl"
 CSV_FILE = "metrics.csv"
 TENSORBOARD = "tensorboard"
 WANDB_ID_FILE = "wandb-id.txt"
-COLUMNS = (
-    "kind", "step", "samples", "lr", *FIGURES, "exact_accuracy", "puzzles", "seconds", "eval_seconds"
-)  # fmt: skip
+COLUMNS = ("kind", "step", "samples", "lr", *FIGURES, "exact_accuracy", "puzzles", "seconds", "eval_seconds")
 
 Line = dict[str, Any]
 """``kind`` (``train`` or ``eval``), ``step``, ``samples`` and figures by name."""

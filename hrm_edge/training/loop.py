@@ -65,9 +65,16 @@ class Trainer:
     """One rank of one run: a learner, its data, its folder; :meth:`run` drives it. Rank 0 writes."""
 
     def __init__(
-        self, recipe: Recipe, run: Path, world: World, *, resume: bool, bf16: Bf16, wandb: str = "",
+        self,
+        recipe: Recipe,
+        run: Path,
+        world: World,
+        *,
+        resume: bool,
+        bf16: Bf16,
+        wandb: str = "",
         load: LoadModel = load_model,
-    ) -> None:  # fmt: skip
+    ) -> None:
         saved = Restored(run) if resume else None
         recipe, note = decided(recipe, bf16, saved.precision if saved is not None else None)
         self.recipe, self.run_folder, self.world, self.load = recipe, run, world, load
@@ -80,8 +87,10 @@ class Trainer:
         self.data = Dataset(recipe.data, "train", self.task, scan=scan)
         self.test = Dataset(recipe.data, "test", self.task, scan=scan)
         if len(self.test) < world.size:
-            raise UserError(f"{recipe.data}/test has {len(self.test)} examples for {world.size} processes",
-                            "build it with more test examples")  # fmt: skip
+            raise UserError(
+                f"{recipe.data}/test has {len(self.test)} examples for {world.size} processes",
+                "build it with more test examples",
+            )
         self.data_hash = folder_hash(recipe.data) if world.rank == 0 else ""
         feed = Feed(self.data, self.task, recipe.augment, recipe.seed)
         self.learner = Learner(recipe, self._spec(), feed, world, self._start_weights)
@@ -307,9 +316,14 @@ def check_batch(recipe: Recipe, ranks: int) -> None:
 
 
 def start(
-    recipe: Recipe, run: Path, *, resume: bool, world: World | None = None, wandb: str = "",
+    recipe: Recipe,
+    run: Path,
+    *,
+    resume: bool,
+    world: World | None = None,
+    wandb: str = "",
     load: LoadModel = load_model,
-) -> Trainer:  # fmt: skip
+) -> Trainer:
     """Start a trainer on every rank; refuse a folder that holds another run unless resuming.
 
     A job whose launcher starts its workers again goes on from its own newest checkpoint unasked. ``world``: the ranks

@@ -62,9 +62,16 @@ class AdamATan2(torch.optim.Optimizer):
 
 
 def atan2_update_(
-    params: list[Tensor], grads: list[Tensor], m: list[Tensor], v: list[Tensor], *, betas: tuple[float, float],
-    shrink: float, step_size: float, root_correction: float,
-) -> None:  # fmt: skip
+    params: list[Tensor],
+    grads: list[Tensor],
+    m: list[Tensor],
+    v: list[Tensor],
+    *,
+    betas: tuple[float, float],
+    shrink: float,
+    step_size: float,
+    root_correction: float,
+) -> None:
     """Update parameters and moments in place by the mathematics of :class:`AdamATan2`.
 
     ``shrink``: 1 - lr*wd. ``step_size``: lr / (1 - b1^t). ``root_correction``: sqrt(1 - b2^t).

@@ -219,8 +219,11 @@ def users_of(path: Path) -> list[str]:
 
 def _url(url: str) -> CaptureFeed:
     timeouts = [
-        cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, _NETWORK_TIMEOUT_MS, cv2.CAP_PROP_READ_TIMEOUT_MSEC, _NETWORK_TIMEOUT_MS,
-    ]  # fmt: skip
+        cv2.CAP_PROP_OPEN_TIMEOUT_MSEC,
+        _NETWORK_TIMEOUT_MS,
+        cv2.CAP_PROP_READ_TIMEOUT_MSEC,
+        _NETWORK_TIMEOUT_MS,
+    ]
     capture = cv2.VideoCapture(url, cv2.CAP_FFMPEG, timeouts)
     if not capture.isOpened():
         raise UserError(

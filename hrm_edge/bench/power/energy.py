@@ -94,8 +94,9 @@ def series_of(readings: Sequence[Reading], rails: Sequence[str]) -> Series:
     """Return the meter's total over time: its energy counter where it has one, else the sum of ``rails``."""
     totals = [
         (reading.at_s, sum(reading.rails_w[rail] for rail in rails))
-        for reading in readings if all(rail in reading.rails_w for rail in rails)
-    ]  # fmt: skip
+        for reading in readings
+        if all(rail in reading.rails_w for rail in rails)
+    ]
     usable = [(at, watts) for at, watts in totals if np.isfinite(watts) and watts > 0]
     counts = [(reading.at_s, reading.energy_j) for reading in readings if reading.energy_j is not None]
     power = of_power(*_columns(usable))
@@ -173,13 +174,21 @@ def measure(sampler: Sampler, begin: float, end: float, idle: IdlePower | None, 
     gaps = gaps_in(series.at, begin, end, limit)
     failures = [text for at, text in sampler.failures if begin <= at <= end]
     known: dict[str, Any] = {
-        "meter": meter.name, "sensor": meter.sensor, "scope": meter.scope.words, "window_s": window,
-        "covered_share": min(1.0, pieces.seconds / window), "gaps": gaps, "failures": len(failures), "idle": idle,
-        "samples": int(((series.at >= begin) & (series.at <= end)).sum()), "passed_over": passed_over,
+        "meter": meter.name,
+        "sensor": meter.sensor,
+        "scope": meter.scope.words,
+        "window_s": window,
+        "covered_share": min(1.0, pieces.seconds / window),
+        "gaps": gaps,
+        "failures": len(failures),
+        "idle": idle,
+        "samples": int(((series.at >= begin) & (series.at <= end)).sum()),
+        "passed_over": passed_over,
         "largest_gap_s": _largest_gap(series.at, begin, end),
-        "rails": _rails(sampler, begin, end, limit), "reason": _reason(gaps, failures, window),
+        "rails": _rails(sampler, begin, end, limit),
+        "reason": _reason(gaps, failures, window),
         "notes": [*meter.notes(), *_notes(series, failures)],
-    }  # fmt: skip
+    }
     if pieces.seconds > 0:
         mean = pieces.joules / pieces.seconds
         error, blocks = standard_error(pieces, begin, end)
@@ -194,10 +203,13 @@ def measure(sampler: Sampler, begin: float, end: float, idle: IdlePower | None, 
     if power.reason is not None:
         return power
     check = None if series.integrated is None else series.integrated.covering(limit).within(begin, end).joules
-    return power.model_copy(update={
-        "energy_j": pieces.joules, "energy_j_integrated": check,
-        "energy_from": "counter" if series.counted else "integrated power",
-    })  # fmt: skip
+    return power.model_copy(
+        update={
+            "energy_j": pieces.joules,
+            "energy_j_integrated": check,
+            "energy_from": "counter" if series.counted else "integrated power",
+        }
+    )
 
 
 def _largest_gap(at: Floats, begin: float, end: float) -> float | None:
@@ -233,10 +245,16 @@ def _rails(sampler: Sampler, begin: float, end: float, limit: float) -> list[Rai
         if inside:
             pieces = of_power(*_columns(said)).covering(limit).within(begin, end)
             mean = pieces.joules / pieces.seconds if pieces.seconds else None
-            found.append(RailPower(
-                name=name, in_total=name in sampler.meter.scope.rails, power_w_mean=mean, power_w_min=min(inside),
-                power_w_max=max(inside), negative_readings=sum(watts < 0 for watts in inside),
-            ))  # fmt: skip
+            found.append(
+                RailPower(
+                    name=name,
+                    in_total=name in sampler.meter.scope.rails,
+                    power_w_mean=mean,
+                    power_w_min=min(inside),
+                    power_w_max=max(inside),
+                    negative_readings=sum(watts < 0 for watts in inside),
+                )
+            )
     return found
 
 

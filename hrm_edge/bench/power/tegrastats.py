@@ -58,9 +58,13 @@ def start_program(command: Sequence[str]) -> Stream:
     """Run ``command`` and follow its output. Raises ``SensorError`` where it does not start."""
     try:
         process = subprocess.Popen(
-            list(command), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, text=True,
+            list(command),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            stdin=subprocess.DEVNULL,
+            text=True,
             errors="replace",
-        )  # fmt: skip
+        )
     except OSError as error:
         raise SensorError(f"{command[0]} does not start: {error.strerror}") from error
     assert process.stdout is not None

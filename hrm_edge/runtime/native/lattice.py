@@ -34,7 +34,7 @@ class Lattice(ctypes.Structure):
         *((name, ctypes.c_int32) for name in ("N", "box_rows", "box_columns", "W", "F", "V", "layers", "cycles")),
         ("blocks", ctypes.POINTER(GroupBlock)),
         *((name, ctypes.c_void_p) for name in ("embedding", "lm_head", "q_head", "q_bias")),
-    ]  # fmt: skip
+    ]
 
 
 def lattice_of(spec: ModelSpec, tensors: Mapping[str, NDArray[Any]], path: Path) -> tuple[Lattice, list[Any]]:

@@ -44,14 +44,18 @@ def why_unsupported(manifest: Manifest) -> str | None:
     chosen = {name: getattr(spec, name) for name in fields if name not in FOLLOWED or name in VALUES}
     lattice = spec.mixing == "groups"
     wanted = "fp32" if lattice else "int8"
-    sizes = {
-        f"its symbols' width of {spec.symbol_width} is no multiple of 32": spec.symbol_width % 32 == 0,
-        f"its MLP's size of {spec.inner} is no multiple of 16": spec.inner % 16 == 0,
-    } if lattice else {
-        f"its hidden size of {spec.hidden} is no multiple of 64": spec.hidden % 64 == 0,
-        f"its MLP's size of {spec.inner} is no multiple of 64": spec.inner % 64 == 0,
-        f"its heads of {spec.head_dim} are no multiple of 16": spec.head_dim % 16 == 0,
-    }  # fmt: skip
+    sizes = (
+        {
+            f"its symbols' width of {spec.symbol_width} is no multiple of 32": spec.symbol_width % 32 == 0,
+            f"its MLP's size of {spec.inner} is no multiple of 16": spec.inner % 16 == 0,
+        }
+        if lattice
+        else {
+            f"its hidden size of {spec.hidden} is no multiple of 64": spec.hidden % 64 == 0,
+            f"its MLP's size of {spec.inner} is no multiple of 64": spec.inner % 64 == 0,
+            f"its heads of {spec.head_dim} are no multiple of 16": spec.head_dim % 16 == 0,
+        }
+    )
     holds = {
         f"it is {manifest.precision}, not {wanted}": manifest.precision == wanted,
         **{
