@@ -8,20 +8,8 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from hrm_edge.errors import UserError
-from hrm_edge.record.archive import SUFFIX, Record, read_archive
+from hrm_edge.record.archive import read_archives
 from hrm_edge.record.table import boards_table
-
-
-def records(folder: Path) -> tuple[list[Record], list[str]]:
-    """Return the records in a folder, and why an archive in it is none."""
-    found, refused = [], []
-    for path in sorted(folder.glob(f"*{SUFFIX}")):
-        try:
-            found.append(read_archive(path))
-        except UserError as error:
-            refused.append(f"{error.problem}\n  {error.hint}")
-    return found, refused
 
 
 def main(arguments: list[str]) -> int:
@@ -29,10 +17,10 @@ def main(arguments: list[str]) -> int:
     if len(arguments) != 1 or not Path(arguments[0]).is_dir():
         print(__doc__, file=sys.stderr)
         return 2
-    found, refused = records(Path(arguments[0]))
+    found, refused = read_archives(Path(arguments[0]))
     print(boards_table(found))
-    for problem in refused:
-        print(f"Left out: {problem}", file=sys.stderr)
+    for error in refused:
+        print(f"Left out: {error.problem}\n  {error.hint}", file=sys.stderr)
     return 2 if refused else 0
 
 

@@ -23,12 +23,15 @@ cv2 = pytest.importorskip("cv2", reason="pip install 'hrm-edge[web]'")
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = ("index", "how-to/install", "how-to/data", "how-to/train", "tutorial",
          "how-to/int8", "how-to/cpu", "how-to/measure", "how-to/remote", "how-to/offline",
-         "how-to/jetson", "how-to/container", "how-to/kiosk", "how-to/demo")  # fmt: skip
+         "how-to/jetson", "how-to/container", "how-to/kiosk", "how-to/demo", "how-to/record")  # fmt: skip
 NOT_RUN = {  # a command that begins so → why, and what tests it instead
     "bash jetson/setup.sh --link": "changes this machine's groups; tests/jetson",
     "hrm-edge remote jetson demo": "the board of this test shares its ports with this machine; tests/remote",
     "docker": "needs docker and NVIDIA's images",
     "sudo": "changes this machine",
+    "hrm-edge record": "takes a quarter of an hour; tests/record",
+    "hrm-edge remote jetson record": "as long; tests/remote",
+    "python scripts/boards_table.py": "takes a checkout; tests/record",
 }
 SERVES = "hrm-edge demo "  # until it is stopped
 NO_CAMERA = "there is no camera"

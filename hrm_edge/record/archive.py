@@ -68,6 +68,17 @@ def read_archive(path: Path) -> Record:
     return _record(files, str(path))
 
 
+def read_archives(folder: Path) -> tuple[list[Record], list[UserError]]:
+    """Return the records of all archives in a folder, and what is wrong with the others."""
+    found, refused = [], []
+    for path in sorted(folder.glob(f"*{SUFFIX}")):
+        try:
+            found.append(read_archive(path))
+        except UserError as error:
+            refused.append(error)
+    return found, refused
+
+
 class _Limited(io.RawIOBase):
     """A stream that ends with an error after so many bytes, whatever a header inside it claims."""
 
