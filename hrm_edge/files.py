@@ -153,7 +153,7 @@ def atomic_file(path: Path | str) -> Iterator[Path]:
     ``UserError`` where that cannot be written.
     """
     path = Path(path)
-    if is_stream(path):
+    if _is_stream(path):
         with tempfile.TemporaryDirectory() as folder:
             temporary = Path(folder) / "content"
             temporary.touch()
@@ -168,7 +168,7 @@ def atomic_file(path: Path | str) -> Iterator[Path]:
         yield temporary
 
 
-def is_stream(path: Path) -> bool:
+def _is_stream(path: Path) -> bool:
     """Return whether ``path`` is a device, a pipe, or an alias of an open file such as /dev/stdout."""
     absolute = os.path.abspath(path)
     if absolute.startswith(("/dev/", "/proc/")) and not absolute.startswith("/dev/shm/"):
@@ -309,7 +309,7 @@ def check_writable(flag: str, path: Path) -> Path:
         if path.is_dir():
             raise UserError(f"{flag} {path}: it is a folder", hint)
         path.parent.mkdir(parents=True, exist_ok=True)
-        if not is_stream(path):  # a stream needs no file in that folder
+        if not _is_stream(path):  # a stream needs no file in that folder
             with tempfile.TemporaryFile(dir=Path(os.path.realpath(path)).parent) as probe:
                 probe.write(bytes(REPORT_BYTES))
     except OSError as error:

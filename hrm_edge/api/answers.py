@@ -54,10 +54,10 @@ def answered_puzzles(
             "read_as": puzzles.source.format,
         }
     )
-    return replace(puzzles, labels=solved_labels(puzzles, task, missing, on_progress)), data
+    return replace(puzzles, labels=_solved_labels(puzzles, task, missing, on_progress)), data
 
 
-def solved_labels(puzzles: Puzzles, task: Task, missing: NDArray[np.int64], on_progress: OnProgress) -> Tokens:
+def _solved_labels(puzzles: Puzzles, task: Task, missing: NDArray[np.int64], on_progress: OnProgress) -> Tokens:
     """Return the answers of all puzzles [N, S]: the file's, of those in ``missing`` the only solution, by search."""
     labels = np.zeros_like(puzzles.givens) if puzzles.labels is None else puzzles.labels.copy()
     if not task.has_rules:  # padding is the answer of a question whose answer nobody knows

@@ -91,7 +91,7 @@ class Exported:
         return f"{marked}. Train the rounding in: hrm-edge train RECIPE --set init=MODEL --set quantization.aware=true"
 
 
-def artifact_folder(model: Path | str) -> Path | None:
+def _artifact_folder(model: Path | str) -> Path | None:
     """Return the folder of the artifact that ``model`` names, or None where it is a checkpoint."""
     folder = zoo.path_of(str(model))
     return folder if (folder / MANIFEST).is_file() else None
@@ -117,7 +117,7 @@ def export(
     """
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UserError(f"--out: {out} already exists", "choose another folder, or remove it first")
-    artifact = artifact_folder(model)
+    artifact = _artifact_folder(model)
     if artifact is None and not Path(model).exists():
         raise unknown_model(str(model))
     if artifact is not None and task is not None:

@@ -148,7 +148,7 @@ class BenchOptions:
             )
 
 
-def solver_for(model: Model, options: BenchOptions) -> Solver:
+def _solver_for(model: Model, options: BenchOptions) -> Solver:
     """Make what a benchmark calls to answer puzzles."""
     from hrm_edge.bench.scenarios import Solver
 
@@ -170,7 +170,7 @@ def first_answer(
 
     if process_s is None or loaded_s is None:
         return None
-    solver = solver_for(model, options)
+    solver = _solver_for(model, options)
     givens = load_puzzles(options.data or sample_puzzles(model.task.name), model.task, 1).givens
     began_s = process_age_s()
     solver(givens)
@@ -224,7 +224,7 @@ def bench(
     )
     plan = Plan(options.duration_s, options.fps)
     report = run(
-        solver_for(model, options),
+        _solver_for(model, options),
         puzzles.givens,
         puzzles.labels,
         subject=subject,

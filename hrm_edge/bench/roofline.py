@@ -17,7 +17,7 @@ MATRIX = 1024
 COPY_BYTES = 1 << 27
 
 
-def step_bytes(spec: ModelSpec, precision: str, batch: float) -> float:
+def _step_bytes(spec: ModelSpec, precision: str, batch: float) -> float:
     """Return the fewest bytes that a step of ``batch`` puzzles moves: the weights, each input and each output once."""
     carry = 2 if precision == "fp16" else 4  # the carry is never INT8
     sizes = {"int32": 4, "float32": 4, "carry": carry}
@@ -47,7 +47,7 @@ def _best(work: object, amount: float) -> float:
     return amount / best
 
 
-def bound_by(board: Board, precision: str, flops: float, moved: float) -> tuple[float, Literal["compute", "memory"]]:
+def _bound_by(board: Board, precision: str, flops: float, moved: float) -> tuple[float, Literal["compute", "memory"]]:
     """Return the shortest possible step in s on ``board`` at its dense peak rates, and the rate that limits it."""
     compute, memory = flops / board.peak_ops(precision), moved / (board.dram_gb_s * 1e9)
     return (compute, "compute") if compute >= memory else (memory, "memory")
@@ -58,7 +58,7 @@ def roofline(spec: ModelSpec, precision: str, batch: float, step_s: float, board
 
     ``board``: the measured board's key, if it is in the table. On a CPU, the peak rates are measured by a trial.
     """
-    flops, moved = batch * flops_per_step(spec), step_bytes(spec, precision, batch)
+    flops, moved = batch * flops_per_step(spec), _step_bytes(spec, precision, batch)
     known = boards()
     peaks: tuple[float | None, float | None] = (None, None)
     source = "unknown: this GPU is in no table here"
@@ -75,7 +75,7 @@ def roofline(spec: ModelSpec, precision: str, batch: float, step_s: float, board
     predictions = []
     for key, other in known.items():
         if key != board:
-            seconds, bound = bound_by(other, precision, flops, moved)
+            seconds, bound = _bound_by(other, precision, flops, moved)
             predictions.append(Prediction(board=key, name=other.name, step_ms_least=1e3 * seconds, bound=bound))
     return Roofline(
         batch=batch,

@@ -110,7 +110,7 @@ class _Log:
     """Record of queries that are answered one by one."""
 
     def __init__(self, solver: Solver, givens: Tokens, puzzle_ids: Ids | None) -> None:
-        self.solver, self.givens, self.ids = solver, givens, ids_of(givens, puzzle_ids)
+        self.solver, self.givens, self.ids = solver, givens, _ids_of(givens, puzzle_ids)
         self.timed = TimedSession(solver.session)
         self.first: list[Solutions] = []
         self.latency_s: list[float] = []
@@ -139,7 +139,7 @@ class _Log:
     def measured(self, ended: float, pace: Pace | None = None) -> Measured:
         """Return the scenario's figures for a window that ended at ``ended``."""
         return Measured(
-            joined(self.first),
+            _joined(self.first),
             self.latency_s,
             self.answered_at_s,
             self.verified,
@@ -199,7 +199,7 @@ def offline(
     The queue is ``givens`` uint8 [N, S] or, where they would take longer, as many of the first ones as fit into the
     time by a trial (at least 4 times the slots). The latency is that of a puzzle in its slot. ``puzzle_ids`` int32 [N].
     """
-    ids, slots = ids_of(givens, puzzle_ids), min(solver.slots, solver.session.max_batch, len(givens))
+    ids, slots = _ids_of(givens, puzzle_ids), min(solver.slots, solver.session.max_batch, len(givens))
     trial_began = time.monotonic()
     trial = givens[: MIN_ROUNDS * slots]
     solver(trial, ids[: len(trial)])
@@ -229,12 +229,12 @@ SCENARIOS: dict[Scenario, Callable[[Solver, Tokens, Plan, Progress, Ids | None],
 }
 
 
-def ids_of(givens: Tokens, puzzle_ids: Ids | None) -> Ids:
+def _ids_of(givens: Tokens, puzzle_ids: Ids | None) -> Ids:
     """Return the puzzles' rows in the model's puzzle table, int32 [N]; row 0, the blank puzzle, by default."""
     return np.zeros(len(givens), np.int32) if puzzle_ids is None else puzzle_ids
 
 
-def joined(parts: Iterable[Solutions]) -> Solutions:
+def _joined(parts: Iterable[Solutions]) -> Solutions:
     """Concatenate the solutions of several calls, without their traces."""
     parts = list(parts)
     return Solutions(

@@ -11,7 +11,7 @@ import click
 from hrm_edge.terminal import echo
 
 
-class Shell(NamedTuple):
+class _Shell(NamedTuple):
     """Where a shell's script goes, and the file that has to read it (None: it is read from there anyway)."""
 
     script: str
@@ -20,9 +20,9 @@ class Shell(NamedTuple):
 
 # ``{data}`` and ``{config}`` are the user's folders of the XDG directories, ``{home}`` is the home.
 SHELLS = {
-    "bash": Shell("{data}/hrm-edge/completion.bash", "{home}/.bashrc"),
-    "zsh": Shell("{data}/hrm-edge/completion.zsh", "{zdotdir}/.zshrc"),
-    "fish": Shell("{config}/fish/completions/hrm-edge.fish", None),
+    "bash": _Shell("{data}/hrm-edge/completion.bash", "{home}/.bashrc"),
+    "zsh": _Shell("{data}/hrm-edge/completion.zsh", "{zdotdir}/.zshrc"),
+    "fish": _Shell("{config}/fish/completions/hrm-edge.fish", None),
 }
 
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from hrm_edge.runtime import Backend
 
 
-class Size(click.ParamType):
+class _Size(click.ParamType):
     """``1280x720`` to (width, height)."""
 
     name = "WxH"
@@ -52,7 +52,7 @@ class Size(click.ParamType):
 @click.option("--views", type=click.IntRange(1), default=64, show_default=True, help="Symmetries tried per puzzle.")
 @backend_option
 @click.option("--threads", type=click.IntRange(1), help="Threads of one step (artifacts).  [default: 1]")
-@click.option("--size", type=Size(), default="1280x720", show_default=True, help="Asked of a V4L2 or CSI camera.")
+@click.option("--size", type=_Size(), default="1280x720", show_default=True, help="Asked of a V4L2 or CSI camera.")
 @click.option("--cert", type=click.Path(path_type=Path), help="Certificate (PEM): the page over https.")
 @click.option("--key", type=click.Path(path_type=Path), help="Its private key (PEM).")
 def demo(

@@ -28,7 +28,7 @@ ENGINE_FLAGS = {  # parameter → the backends that take it
 }
 
 
-class Architectures(click.ParamType):
+class _Architectures(click.ParamType):
     """``86,89,120`` or ``8.6,12.0`` to (86, 89, 120)."""
 
     name = "86,89,…"
@@ -53,7 +53,7 @@ def engine_options(command: Callable[..., Any]) -> Callable[..., Any]:
             type=click.Choice(["tensorrt", "tensorrt_rtx"]),
             help="Engines: which TensorRT.  [default: the one that is installed; tensorrt_rtx with --sm]",
         ),
-        click.option("--sm", type=Architectures(), help="Engines: GPUs to build for without having them (RTX)."),
+        click.option("--sm", type=_Architectures(), help="Engines: GPUs to build for without having them (RTX)."),
         click.option("--max-batch", type=click.IntRange(1), help="Engines: largest batch.  [default: 64]"),
         click.option("--opt-batch", type=click.IntRange(1), help="Engines: batch to tune for.  [default: 8]"),
         click.option(

@@ -84,7 +84,7 @@ def _with_verbose(command: click.Command) -> click.Command:
     return command
 
 
-class LazyGroup(click.Group):
+class _LazyGroup(click.Group):
     """A group that knows its verbs' names and summaries from a table and imports a verb when it is invoked."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
@@ -120,7 +120,7 @@ class LazyGroup(click.Group):
         return super().resolve_command(ctx, args)
 
 
-@click.group(cls=LazyGroup, name="hrm-edge", context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=_LazyGroup, name="hrm-edge", context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, "-V", "--version", prog_name="hrm-edge", message="%(prog)s %(version)s")
 def cli() -> None:
     """Train, quantize, export and run Hierarchical Reasoning Models on edge devices.
@@ -143,7 +143,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         prepare()
         if os.environ.get(COMPLETE):
             return _complete(os.environ[COMPLETE])
-        check_empty(arguments)
+        _check_empty(arguments)
         arguments = _long_form(arguments)
         with cli.make_context("hrm-edge", list(arguments), obj=arguments) as context:
             cli.invoke(context)
@@ -198,7 +198,7 @@ def _complete(instruction: str) -> int:
     return shell_complete(cli, {}, "hrm-edge", COMPLETE, instruction)
 
 
-def check_empty(arguments: Sequence[str]) -> None:
+def _check_empty(arguments: Sequence[str]) -> None:
     """Raise ``UserError`` for an empty word, which is nearly always a shell variable that is not set.
 
     An empty path would be the current folder.

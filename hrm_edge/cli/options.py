@@ -83,7 +83,7 @@ def json_option(what: str) -> Callable[[Any], Any]:
 def put_json(json_file: str | None, document: Any) -> bool:
     """Write ``document`` where ``--json`` says (None: nowhere); return whether stdout is free for people."""
     if json_file == STDOUT:
-        print_json(document)
+        _print_json(document)
     elif json_file is not None:
         from hrm_edge.files import write_json
 
@@ -213,7 +213,7 @@ def show(tables: Sequence[Any], outputs: Sequence[Output], following: str) -> No
         try:
             document = content()
             if name == STDOUT:
-                echo(document, nl=False) if isinstance(document, str) else print_json(document)
+                echo(document, nl=False) if isinstance(document, str) else _print_json(document)
                 continue
             write_text(name, document) if isinstance(document, str) else write_json(name, document)
             echo(f"Report: {name}", err=on_stderr)
@@ -224,7 +224,7 @@ def show(tables: Sequence[Any], outputs: Sequence[Output], following: str) -> No
     echo(f"Next: {following}", err=on_stderr)
 
 
-def print_json(document: Any) -> None:
+def _print_json(document: Any) -> None:
     """One JSON document on stdout."""
     import json
 

@@ -30,7 +30,7 @@ WHEELHOUSE = "build/wheelhouse"
 
 
 @dataclass(frozen=True)
-class Target:
+class _Target:
     """The board and how it is reached."""
 
     host: str
@@ -51,7 +51,7 @@ def remote(context: click.Context, host: str, ssh_config: Path | None) -> None:
     hrm-edge remote jetson setup --wheelhouse build/wheelhouse
     hrm-edge remote jetson bench artifacts/nano-int8 --duration 60s --json jetson.json
     """
-    context.obj = Target(host, ssh_config)
+    context.obj = _Target(host, ssh_config)
 
 
 def _say(message: str) -> None:
@@ -59,7 +59,7 @@ def _say(message: str) -> None:
 
 
 @contextmanager
-def _workspace(target: Target) -> Iterator[Workspace]:
+def _workspace(target: _Target) -> Iterator[Workspace]:
     from hrm_edge.remote.host import reach
     from hrm_edge.remote.workspace import Workspace, workstation
 
@@ -90,7 +90,7 @@ def _show(job: Job) -> None:
     echo("".join(line for line in lines if not line.startswith(("Next: ", "Report: "))), nl=False)
 
 
-def _next(target: Target, *words: str) -> str:
+def _next(target: _Target, *words: str) -> str:
     """Return a command of this workstation for the same board."""
     config = ["--ssh-config", str(target.ssh_config)] if target.ssh_config else []
     return shlex.join(["hrm-edge", "remote", *config, target.host, *words])
@@ -107,7 +107,7 @@ def _finish(code: int, what: str) -> None:
 @remote.command(cls=JsonCommand, context_settings=_PASSED_ON)
 @json_option("everything that was found")
 @click.pass_obj
-def doctor(target: Target, json_file: str | None) -> None:
+def doctor(target: _Target, json_file: str | None) -> None:
     """Say what HOST has and lacks."""
     with _workspace(target) as space:
         job, code = _run(space, "doctor", f'"$edge" doctor {_json_words(json_file)}')
@@ -129,7 +129,7 @@ def doctor(target: Target, json_file: str | None) -> None:
 )
 @click.argument("setup_options", nargs=-1, type=click.UNPROCESSED)
 @click.pass_obj
-def setup(target: Target, wheelhouse: Path, setup_options: tuple[str, ...]) -> None:
+def setup(target: _Target, wheelhouse: Path, setup_options: tuple[str, ...]) -> None:
     """Install hrm-edge on HOST from a wheelhouse; run again after an update. SETUP_OPTIONS go to setup.sh after --.
 
     \b
@@ -218,7 +218,7 @@ def _split_files(options: tuple[str, ...]) -> tuple[list[str], dict[str, Path]]:
 @click.option("--engine", is_flag=True, help="Build a TensorRT engine on HOST and measure that.")
 @click.argument("bench_options", nargs=-1, type=click.UNPROCESSED)
 @click.pass_obj
-def bench(target: Target, model: str, engine: bool, bench_options: tuple[str, ...]) -> None:
+def bench(target: _Target, model: str, engine: bool, bench_options: tuple[str, ...]) -> None:
     """Measure MODEL on HOST and bring the report back. BENCH_OPTIONS are those of 'hrm-edge bench'.
 
     Files after --json, --markdown, --html are written on this machine; a file after --data is sent.
@@ -320,7 +320,7 @@ def _bring(job: Job, files: dict[str, Path]) -> None:
 @click.argument("solve_options", nargs=-1, type=click.UNPROCESSED)
 @click.pass_obj
 def solve(
-    target: Target, puzzle: str, model: str | None, engine: bool, json_file: str | None, solve_options: tuple[str, ...]
+    target: _Target, puzzle: str, model: str | None, engine: bool, json_file: str | None, solve_options: tuple[str, ...]
 ) -> None:
     """Solve PUZZLE, text or a file that is sent, on HOST. SOLVE_OPTIONS are those of 'hrm-edge solve'."""
     from hrm_edge import zoo
@@ -346,7 +346,7 @@ def solve(
 @click.option("--model", help="Artifact folder or shipped model.  [default: one for 9x9 Sudoku]")
 @click.argument("demo_options", nargs=-1, type=click.UNPROCESSED)
 @click.pass_obj
-def demo(target: Target, port: int, model: str | None, demo_options: tuple[str, ...]) -> None:
+def demo(target: _Target, port: int, model: str | None, demo_options: tuple[str, ...]) -> None:
     """Run the camera demo on HOST and show its page here, through ssh: nothing is opened on the network."""
     for ending in (signal.SIGTERM, signal.SIGHUP):  # as Ctrl-C: a demo that nobody looks at would keep the camera
         if signal.getsignal(ending) != signal.SIG_IGN:  # nohup ignores the terminal's end
@@ -364,7 +364,7 @@ def demo(target: Target, port: int, model: str | None, demo_options: tuple[str, 
 @remote.command()
 @click.option("--out", type=click.Path(path_type=Path), default="reports", show_default=True, help="Folder for them.")
 @click.pass_obj
-def pull(target: Target, out: Path) -> None:
+def pull(target: _Target, out: Path) -> None:
     """Bring back the reports of this workstation's jobs on HOST, as when this machine slept while they ran."""
     from hrm_edge.remote.job import Job, finished_jobs
 

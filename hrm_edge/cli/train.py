@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from hrm_edge.training.distributed import World
 
 
-class NodeRange(click.ParamType):
+class _NodeRange(click.ParamType):
     """``2`` or ``1:4`` to (fewest, most)."""
 
     name = "MIN[:MAX]"
@@ -76,7 +76,7 @@ def _stop_flag() -> Iterator[list[str]]:
 @click.option(
     "--nproc", type=click.IntRange(min=1), default=1, show_default=True, help="Processes on this host; one a GPU."
 )
-@click.option("--nnodes", type=NodeRange(), default="1", show_default=True, help="Hosts, or fewest and most of them.")
+@click.option("--nnodes", type=_NodeRange(), default="1", show_default=True, help="Hosts, or fewest and most of them.")
 @click.option("--rdzv-endpoint", default="", metavar="HOST[:PORT]", help="The host where several hosts meet.")
 @click.option("--rdzv-id", default="", metavar="NAME", help="Name of the job, the same on all its hosts.")
 @click.option(

@@ -69,7 +69,7 @@ class Summary:
 
 
 @dataclass(frozen=True)
-class TaskPuzzles:
+class _TaskPuzzles:
     """Task and its augmentations, encoded: K puzzles of the same pairs."""
 
     names: list[str]
@@ -95,7 +95,7 @@ def build(out: Path | str, options: Options, on_progress: Progress | None = None
         names: list[str] = []
         short = 0
         with PartWriter(folder, "train", Arc()) as train, PartWriter(folder, "test", Arc()) as test:
-            work = partial(augmented, count=options.augment, seed=options.seed)
+            work = partial(_augmented, count=options.augment, seed=options.seed)
             for done, puzzles in enumerate(in_order(work, tasks, options.processes), start=1):
                 identifiers = np.arange(len(puzzles.names)).astype(np.int32) + len(names) + 1  # 0 is the blank puzzle
                 _add(train, puzzles.train, identifiers)
@@ -155,20 +155,20 @@ def _add(writer: PartWriter, pairs: tuple[Tokens, Tokens], identifiers: NDArray[
     )
 
 
-def augmented(task: ArcTask, count: int, seed: int) -> TaskPuzzles:
+def _augmented(task: ArcTask, count: int, seed: int) -> _TaskPuzzles:
     """Return a task and ``count`` different augmentations of it, or as many as ``RETRIES`` draws for each one yield.
 
     They depend only on the seed and the task's name.
     """
     rng = np.random.default_rng([seed, zlib.crc32(task.name.encode())])
-    chosen = different(task, count, rng)
+    chosen = _different(task, count, rng)
     names = [task.name] + [augmentation.identifier(task.name) for augmentation in chosen[1:]]
     train = _encoded(task.train if task.asked else task.pairs, chosen, rng)
     test = _encoded(task.test, chosen, None) if task.asked else None
-    return TaskPuzzles(names, train, test)
+    return _TaskPuzzles(names, train, test)
 
 
-def different(task: ArcTask, count: int, rng: np.random.Generator) -> list[Augmentation]:
+def _different(task: ArcTask, count: int, rng: np.random.Generator) -> list[Augmentation]:
     """Return the identity and up to ``count`` random augmentations; no two of them give the task the same pairs."""
     flat = [_flattened(task.pairs, which) for which in range(dihedral.COUNT)]
     chosen = [Augmentation()]

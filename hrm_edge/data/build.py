@@ -157,7 +157,7 @@ def _collect(task: Sudoku, options: Options, on_progress: Progress) -> Collected
         if count is not None:
             found = found[np.sort(_draw(rng, found, count, "--subsample" if split == "train" else "--test-count"))]
         formats[found.source.path] = found.source.format
-        parts[split], new = solve_missing(task, found, on_progress)
+        parts[split], new = _solve_missing(task, found, on_progress)
         solved += new
     return Collected(parts["train"], parts["test"], solved, formats=formats)
 
@@ -230,8 +230,8 @@ def _split(task: Sudoku, file: Puzzles, options: Options, rng: np.random.Generat
             f"--subsample {wanted}: {path} has {found} training puzzles besides the {test_count} test puzzles",
             "give a smaller --subsample or --test-count",
         )
-    train, solved = solve_missing(task, file[np.sort(np.concatenate(kept))], on_progress)
-    test, solved_test = solve_missing(task, file[np.sort(test_rows)], on_progress)
+    train, solved = _solve_missing(task, file[np.sort(np.concatenate(kept))], on_progress)
+    test, solved_test = _solve_missing(task, file[np.sort(test_rows)], on_progress)
     return Collected(train, test, solved + solved_test, dropped, {path: file.source.format})
 
 
@@ -247,7 +247,7 @@ def _draw(rng: np.random.Generator, file: Puzzles, count: int, flag: str) -> NDA
     return rng.permutation(len(file))[:count]
 
 
-def solve_missing(task: Sudoku, puzzles: Puzzles, on_progress: Progress) -> tuple[Puzzles, int]:
+def _solve_missing(task: Sudoku, puzzles: Puzzles, on_progress: Progress) -> tuple[Puzzles, int]:
     """Return the puzzles with all answers, solved where the file has none, and the number solved.
 
     Raises ``UserError`` for a puzzle without exactly one solution.

@@ -24,7 +24,7 @@ WORST = np.int64(1) << 62
 
 
 @register_jitable
-def row_key(grid: Any, row: int, order: Any, side: int, labels: int, used: int, bound: int) -> tuple[int, int, int]:
+def _row_key(grid: Any, row: int, order: Any, side: int, labels: int, used: int, bound: int) -> tuple[int, int, int]:
     """Return (key, labels, used) of a row under a column order; stop early with a key above ``bound``.
 
     ``labels`` packs the new number of each old digit in 4 bits; ``used`` counts the numbers in use.
@@ -46,7 +46,7 @@ def row_key(grid: Any, row: int, order: Any, side: int, labels: int, used: int, 
 
 
 @register_jitable
-def smallest_pattern(grid: Any, row: int, side: int, box_cols: int) -> int:
+def _smallest_pattern(grid: Any, row: int, side: int, box_cols: int) -> int:
     """Return the smallest pattern of clues (bits, first cell highest) that any column order gives a row."""
     boxes = side // box_cols
     counts = np.zeros(boxes, np.int64)
@@ -61,7 +61,7 @@ def smallest_pattern(grid: Any, row: int, side: int, box_cols: int) -> int:
 
 
 @register_jitable
-def fits(grid: Any, row: int, order: Any, side: int, pattern: int) -> bool:
+def _fits(grid: Any, row: int, order: Any, side: int, pattern: int) -> bool:
     """Return whether this column order gives the row's clues the pattern ``pattern``."""
     for place in range(side):  # noqa: SIM110 - numba compiles no generator expressions
         if (grid[row * side + order[place]] != 0) != (pattern >> (side - 1 - place) & 1):
@@ -70,7 +70,7 @@ def fits(grid: Any, row: int, order: Any, side: int, pattern: int) -> bool:
 
 
 @register_jitable
-def descend(grid: Any, top: int, order: Any, side: int, box_rows: int, best: Any, work: Any) -> None:
+def _descend(grid: Any, top: int, order: Any, side: int, box_rows: int, best: Any, work: Any) -> None:
     """Lower ``best`` [side] to the smallest rows reachable with this top row and column order.
 
     ``work`` [4, side + 1] holds, per depth: the row to try next, the rows used, the labels, the digits used.
@@ -88,7 +88,7 @@ def descend(grid: Any, top: int, order: Any, side: int, box_rows: int, best: Any
         inside = taken >> (band * box_rows) & ((1 << box_rows) - 1)
         if taken >> row & 1 or (depth % box_rows != 0) != (inside != 0):
             continue
-        key, labels, used = row_key(grid, row, order, side, work[2, depth], work[3, depth], best[depth])
+        key, labels, used = _row_key(grid, row, order, side, work[2, depth], work[3, depth], best[depth])
         if key > best[depth]:
             continue
         if key < best[depth]:
@@ -117,15 +117,15 @@ def canonical(tokens, orders, transposed, side, box_rows, box_cols, out):  # typ
         pattern = 1 << side
         for flip in range(sides):
             for row in range(side):
-                pattern = min(pattern, smallest_pattern(grids[flip], row, side, box_cols))
+                pattern = min(pattern, _smallest_pattern(grids[flip], row, side, box_cols))
         best[:] = WORST
         for flip in range(sides):
             for top in range(side):
-                if smallest_pattern(grids[flip], top, side, box_cols) != pattern:
+                if _smallest_pattern(grids[flip], top, side, box_cols) != pattern:
                     continue
                 for order in range(len(orders)):
-                    if fits(grids[flip], top, orders[order], side, pattern):
-                        descend(grids[flip], top, orders[order], side, box_rows, best, work)
+                    if _fits(grids[flip], top, orders[order], side, pattern):
+                        _descend(grids[flip], top, orders[order], side, box_rows, best, work)
         for row in range(side):
             for place in range(side):
                 out[index, row * side + place] = (best[row] >> (4 * (side - 1 - place)) & 15) + 1

@@ -92,7 +92,7 @@ def classes(task: Maze, mazes: Tokens) -> list[bytes]:
     return [min(view.tobytes() for view in views[row]) for row in range(len(mazes))]
 
 
-def candidates(task: Maze, seed: int, min_length: int, first: int) -> Tokens:
+def _candidates(task: Maze, seed: int, min_length: int, first: int) -> Tokens:
     """Return the mazes uint8 [n, S] among candidates number ``first`` … ``first + TRIES - 1`` of a seed."""
     from hrm_edge.data.maze_numba import search_mazes  # the compiler is an optional dependency
 
@@ -122,7 +122,7 @@ def generate(
     found: list[Tokens] = []
     fruitless = 0
     pieces: Iterator[Tokens] = in_order(
-        partial(candidates, task, seed, length), (number * TRIES for number in itertools.count()), processes
+        partial(_candidates, task, seed, length), (number * TRIES for number in itertools.count()), processes
     )
     while len(found) < count:
         piece = next(pieces)

@@ -67,7 +67,7 @@ def below(state: Any, bound: int) -> int:
 
 
 @register_jitable
-def random_choice(board: Any, at: int, side: int, hint: Any, state: Any) -> None:
+def _random_choice(board: Any, at: int, side: int, hint: Any, state: Any) -> None:
     """Set ``hint`` to a random candidate of a random cell among those with the fewest."""
     fewest, ties = side + 1, 0
     for cell in range(side * side):
@@ -88,7 +88,7 @@ def random_choice(board: Any, at: int, side: int, hint: Any, state: Any) -> None
 
 
 @register_jitable
-def fill(
+def _fill(
     state: Any, board: Any, pending: Any, peers: Any, cell_units: Any, units: Any, side: int, hint: Any, found: Any
 ) -> None:
     """Fill ``found`` [S] with the tokens of a random full grid, by random choices and backtracking."""
@@ -106,7 +106,7 @@ def fill(
                 return
             if left > 0:
                 choices += 1
-                random_choice(board, at, side, hint, state)
+                _random_choice(board, at, side, hint, state)
                 branch(board, at, step, hint[0], hint[1], pending)
                 level += 1
                 count = 1
@@ -116,7 +116,7 @@ def fill(
 
 
 @register_jitable
-def other_digit(
+def _other_digit(
     puzzle: Any, cell: int, token: int, board: Any, pending: Any, peers: Any, cell_units: Any, units: Any, side: int,
     max_nodes: int, found: Any, hint: Any,
 ) -> bool:  # fmt: skip
@@ -181,7 +181,7 @@ def _generate(source: int) -> Any:
             state[0] = seed
             state[0] = draw(state) ^ np.uint64(first + row)
             state[0] = draw(state)
-            fill(state, board, pending, peers, cell_units, units, side, hint, found)
+            _fill(state, board, pending, peers, cell_units, units, side, hint, found)
             for cell in range(cells):
                 answers[row, cell] = puzzles[row, cell] = found[cell]
                 order[cell] = cell
@@ -194,7 +194,7 @@ def _generate(source: int) -> Any:
                 cell = order[index]
                 token = puzzles[row, cell]
                 puzzles[row, cell] = 1
-                if other_digit(
+                if _other_digit(
                     puzzles[row], cell, token, board, pending, peers, cell_units, units, side, max_nodes, found, hint
                 ):
                     puzzles[row, cell] = token

@@ -35,7 +35,7 @@ Power = Callable[[], dict[str, Any]]
 """``{"watts": float | None, "meter": what measures, or why nothing does}``"""
 
 
-class TooLarge(UserError):
+class _TooLarge(UserError):
     """An upload beyond the limit."""
 
 
@@ -106,7 +106,7 @@ class Web:
             image = await self.decoded(await _body(request, PHOTO_BYTES))
         except UserError as error:
             told = {"what": error.problem, "mend": error.hint}
-            if isinstance(error, TooLarge):
+            if isinstance(error, _TooLarge):
                 return JSONResponse(told, 413, {"Connection": "close"})  # what is left of the body is not wanted
             return JSONResponse(told, 422)
         except ClientDisconnect:
@@ -256,8 +256,8 @@ class _Viewer:
 
 
 async def _body(request: Request, limit: int) -> bytes:
-    """Read the request's body; raises ``TooLarge`` as soon as it is known to be larger than ``limit`` bytes."""
-    too_large = TooLarge(f"the file is too large: {limit >> 20} MiB are the limit", "send a smaller picture")
+    """Read the request's body; raises ``_TooLarge`` as soon as it is known to be larger than ``limit`` bytes."""
+    too_large = _TooLarge(f"the file is too large: {limit >> 20} MiB are the limit", "send a smaller picture")
     length = request.headers.get("content-length", "0")
     if length.isdecimal() and int(length) > limit:
         raise too_large

@@ -54,7 +54,7 @@ def run_window(demo: Demo) -> None:
             if key in _QUIT or cv2.getWindowProperty(TITLE, cv2.WND_PROP_VISIBLE) < 1:
                 break
             if key == _SNAPSHOT and view.image is not None:
-                save_snapshot(view, Path(time.strftime("sudoku-%Y%m%d-%H%M%S.jpg")))
+                _save_snapshot(view, Path(time.strftime("sudoku-%Y%m%d-%H%M%S.jpg")))
     finally:
         stop.set()
         loop.join()
@@ -68,7 +68,7 @@ def _with_text(view: View) -> Image:
     return image
 
 
-def save_snapshot(view: View, path: Path) -> None:
+def _save_snapshot(view: View, path: Path) -> None:
     """Save the picture with its drawing as a JPEG file."""
     jpeg = view.jpeg
     assert jpeg is not None

@@ -93,7 +93,7 @@ def compatible(system: System) -> str:
     return system.line("/proc/device-tree/compatible") or ""
 
 
-def module_part(system: System) -> str | None:
+def _module_part(system: System) -> str | None:
     """Return the part number of a Jetson's module (p3767-0005), or None where the device tree has none."""
     # The carrier board's part number comes first.
     named = _PART.findall(compatible(system))
@@ -102,11 +102,11 @@ def module_part(system: System) -> str | None:
 
 def module_name(system: System) -> str | None:
     """Return the name of a Jetson's module, or None where its part number is in no table."""
-    return load_matrix().modules.get(module_part(system) or "")
+    return load_matrix().modules.get(_module_part(system) or "")
 
 
 def _board(system: System, names: list[str]) -> str | None:
-    part = module_part(system)
+    part = _module_part(system)
     is_super = "super" in " ".join([*names, compatible(system)]).lower()
     if part is not None:
         return board_of(None, part, is_super=is_super)

@@ -33,11 +33,6 @@ def run_program(command: Sequence[str]) -> str | None:
     return done.stdout if done.returncode == 0 else None
 
 
-def no_programs(command: Sequence[str]) -> str | None:
-    """Return None, as on a machine without programs: for a root folder that is only a copy of a machine's files."""
-    return None
-
-
 @dataclass(frozen=True)
 class System:
     """Files below ``root`` and ``programs`` of a machine. A missing file is no error, except in :meth:`read`."""

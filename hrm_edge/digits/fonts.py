@@ -54,10 +54,10 @@ def find_fonts(
             f"apt-get install {PACKAGES}, or change the recipe's fonts",
         )
     chosen = sorted({name for pattern in patterns for name in fnmatch.filter(files, pattern)})
-    return [load_font(files[name]) for name in chosen]
+    return [_load_font(files[name]) for name in chosen]
 
 
-def load_font(path: Path) -> Font:
+def _load_font(path: Path) -> Font:
     """Render the digits of a font file."""
     try:
         font = ImageFont.truetype(str(path), 2 * HEIGHT)

@@ -46,7 +46,7 @@ class DigitNet(nn.Module):
         return self.classes(seen), self.written(seen).flatten()
 
 
-def folded(network: DigitNet) -> list[tuple[NDArray[np.float32], NDArray[np.float32]]]:
+def _folded(network: DigitNet) -> list[tuple[NDArray[np.float32], NDArray[np.float32]]]:
     """Return weights and biases of each convolution with its batch normalisation folded in."""
     modules = list(network.features)
     found = []
@@ -67,7 +67,7 @@ def write_onnx(network: DigitNet, path: Path | str, about: dict[str, str]) -> No
     ``about`` becomes metadata.
     """
     nodes, weights, name = [], [], "cells"
-    for index, ((weight, bias), (_, kernel, stride, pool)) in enumerate(zip(folded(network), LAYERS, strict=True)):
+    for index, ((weight, bias), (_, kernel, stride, pool)) in enumerate(zip(_folded(network), LAYERS, strict=True)):
         weights += [numpy_helper.from_array(weight, f"w{index}"), numpy_helper.from_array(bias, f"b{index}")]
         window = {"kernel_shape": [kernel] * 2, "strides": [stride] * 2, "pads": [kernel // 2] * 4}
         nodes.append(helper.make_node("Conv", [name, f"w{index}", f"b{index}"], [f"c{index}"], **window))

@@ -37,7 +37,7 @@ def export_fastest(export_one: ExportOne, out: Path, on_message: Callable[[str],
         place, manifest = made[chosen]
         for file in place.iterdir():
             os.replace(file, folder / file.name)
-        choice = {"chosen": why(chosen, ways, passed), "step_ms": {p: _table(found) for p, found in ways.items()}}
+        choice = {"chosen": _why(chosen, ways, passed), "step_ms": {p: _table(found) for p, found in ways.items()}}
         return write_manifest(
             folder, manifest.model_copy(update={"provenance": {**manifest.provenance, "precision_choice": choice}})
         )
@@ -47,7 +47,7 @@ def _table(found: list[Candidate]) -> dict[str, float]:
     return {str(way): round(way.step_ms, 3) for way in found}
 
 
-def why(chosen: Precision, ways: dict[Precision, list[Candidate]], passed: list[Precision]) -> str:
+def _why(chosen: Precision, ways: dict[Precision, list[Candidate]], passed: list[Precision]) -> str:
     """Return the choice as a sentence."""
     best = ways[chosen][0]
     said = f"{chosen}: {best.step_ms:.2f} ms a step by {best}"

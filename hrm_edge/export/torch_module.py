@@ -79,7 +79,7 @@ class Unexpected(ValueError):
     """Something that Torch-TensorRT does not write into the module of a step."""
 
 
-class Inert:
+class _Inert:
     """Stands for whatever a pickle names: it takes any arguments and state, and does nothing."""
 
     def __init__(self, *given: Any) -> None:
@@ -89,20 +89,20 @@ class Inert:
         self.given = (state,)
 
 
-class Reader(pickle.Unpickler):
+class _Reader(pickle.Unpickler):
     """Reads a pickle without calling anything of it."""
 
     def find_class(self, module: str, name: str) -> Any:
         if not NAMED.fullmatch(f"{module}.{name}"):
             raise Unexpected(f"a pickle that names {module}.{name}")
-        return Inert
+        return _Inert
 
 
-def read_pickle(pickled: bytes) -> Any:
-    """Read what is in a pickle, every object as an :class:`Inert`; raises ``Unexpected``."""
+def _read_pickle(pickled: bytes) -> Any:
+    """Read what is in a pickle, every object as an :class:`_Inert`; raises ``Unexpected``."""
     stream = io.BytesIO(pickled)
     try:
-        found = Reader(stream).load()
+        found = _Reader(stream).load()
         if stream.read(1):  # such as an archive, which torch looks for at the end
             raise Unexpected("a pickle that something follows")
         return found
@@ -144,12 +144,12 @@ def _engine_of(record: bytes) -> tuple[bytes, bytes]:
         inner = _records(record)
         (name,) = (name for name in inner if name.endswith(".pkl"))
         pickled, record = inner[name], _archive(inner)
-    found = read_pickle(pickled)
-    fields: Any = found.given[0] if isinstance(found, Inert) and found.given else None
+    found = _read_pickle(pickled)
+    fields: Any = found.given[0] if isinstance(found, _Inert) and found.given else None
     fields = fields[0] if isinstance(fields, tuple) and fields else fields
     if not isinstance(fields, list) or len(fields) != FIELDS or not all(isinstance(field, str) for field in fields):
         raise Unexpected("no engine where one should be")
-    read_pickle(base64.b64decode(fields[METADATA_FIELD]))
+    _read_pickle(base64.b64decode(fields[METADATA_FIELD]))
     return base64.b64decode(fields[ENGINE_FIELD]), record
 
 

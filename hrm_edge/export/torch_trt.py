@@ -59,7 +59,7 @@ def _(x: Tensor, scale: Tensor, axis: int) -> Tensor:
     return torch.empty_like(x)
 
 
-class QuantizedLinear(nn.Module):
+class _QuantizedLinear(nn.Module):
     """A linear layer whose input (per tensor) and weight (per output channel) pass through INT8."""
 
     def __init__(self, layer: Linear, input_scale: float) -> None:
@@ -110,7 +110,7 @@ def step_module(model: HRM, scales: Mapping[str, float] | None, half: bool) -> S
         parent, _, last = name.rpartition(".")
         layer = other.get_submodule(name)
         assert isinstance(layer, Linear)
-        setattr(other.get_submodule(parent), last, QuantizedLinear(layer, scale))
+        setattr(other.get_submodule(parent), last, _QuantizedLinear(layer, scale))
     return (PuzzleStep if other.spec.puzzle_dim else Step)(other.half() if half else other)
 
 
@@ -129,10 +129,10 @@ def exported_program(step: Step, half: bool, batch: BatchRange) -> torch.export.
     """Export the step for a batch in ``batch``'s range (fixed where that is one size)."""
     given = example(step.model.spec, max(2, batch.opt) if batch.max > 1 else 1, half)
     with torch.no_grad():
-        return torch.export.export(step, given, dynamic_shapes=batch_axes(given, batch), strict=False)
+        return torch.export.export(step, given, dynamic_shapes=_batch_axes(given, batch), strict=False)
 
 
-def batch_axes(given: tuple[Tensor, ...], batch: BatchRange) -> tuple[dict[int, Any], ...]:
+def _batch_axes(given: tuple[Tensor, ...], batch: BatchRange) -> tuple[dict[int, Any], ...]:
     """The first axis of every input is one batch of that range; none is dynamic where it is one size."""
     axis = {0: torch.export.Dim("batch", min=batch.min, max=batch.max)} if batch.max > 1 else {}
     return tuple(axis for _ in given)
@@ -269,7 +269,7 @@ def convert_and_save(step: Step, options: Options, path: Path) -> bytes:
         "output_format": "exported_program",
         "retrace": False,  # the compiled graph as it is: tracing it anew would run the engine
         "arg_inputs": list(given),
-        "dynamic_shapes": batch_axes(given, options.batch),
+        "dynamic_shapes": _batch_axes(given, options.batch),
     }
     try:
         module.save(compiled, str(path), **settings(module.save, wanted))

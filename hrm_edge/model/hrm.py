@@ -29,7 +29,7 @@ from hrm_edge.spec import (
 Q_BIAS = -5.0  # a fresh model does not halt
 
 
-def sinusoidal_table(rows: int, dim: int) -> Tensor:
+def _sinusoidal_table(rows: int, dim: int) -> Tensor:
     """Return [rows, dim]: sin in even, cos in odd columns (Attention Is All You Need, section 3.5)."""
     angles = torch.arange(rows).unsqueeze(1) * torch.exp(torch.arange(0, dim, 2) * (-math.log(10000.0) / dim))
     return torch.stack([angles.sin(), angles.cos()], dim=-1).flatten(1)
@@ -40,7 +40,7 @@ class _SinusoidalTable(nn.Module):
 
     def __init__(self, dim: int) -> None:
         super().__init__()
-        self.register_buffer("table", sinusoidal_table(SINUSOIDAL_ROWS, dim))
+        self.register_buffer("table", _sinusoidal_table(SINUSOIDAL_ROWS, dim))
 
 
 class _PuzzleTable(nn.Module):

@@ -98,7 +98,7 @@ class LayerNorm(nn.Module):
         return F.layer_norm(x.float(), self.weight.shape, self.weight, self.bias).to(x.dtype)
 
 
-def make_norm(spec: ModelSpec) -> nn.Module:
+def _make_norm(spec: ModelSpec) -> nn.Module:
     return RMSNorm() if spec.norm == "rms" else LayerNorm(spec.hidden)
 
 
@@ -156,7 +156,7 @@ class Block(nn.Module):
             self.self_attn = Attention(spec)
         swiglu = spec.mlp == "swiglu"
         self.mlp: nn.Module = SwiGLU(spec.hidden, spec.inner, spec.bias) if swiglu else GeluMLP(spec)
-        self.attn_norm, self.mlp_norm = make_norm(spec), make_norm(spec)
+        self.attn_norm, self.mlp_norm = _make_norm(spec), _make_norm(spec)
 
     def forward(self, x: Tensor, rope: Rope | None, mask: Tensor | None) -> Tensor:
         if self.mixes_by_mlp:

@@ -11,7 +11,7 @@ from torch import Tensor
 IGNORE = -100
 
 
-def stablemax_log_probs(logits: Tensor) -> Tensor:
+def _stablemax_log_probs(logits: Tensor) -> Tensor:
     """Return log(s(x) / sum s(x)) with s(x) = x + 1 for x >= 0 and 1 / (1 - x) below, in float64 (arXiv 2501.04697)."""
     x = logits.double()
     s = torch.where(x >= 0, x + 1, 1 / (1 - x.clamp(max=0)))
@@ -25,7 +25,7 @@ def token_losses(logits: Tensor, labels: Tensor, kind: str) -> Tensor:
     if kind == "softmax":
         losses = F.cross_entropy(logits.float().flatten(0, 1), safe.flatten(), reduction="none").view_as(safe)
     else:
-        losses = -stablemax_log_probs(logits).gather(-1, safe.unsqueeze(-1)).squeeze(-1)
+        losses = -_stablemax_log_probs(logits).gather(-1, safe.unsqueeze(-1)).squeeze(-1)
     return torch.where(valid, losses, 0.0)
 
 

@@ -154,11 +154,11 @@ def build(out: Path, sms: tuple[int, ...], dtypes: tuple[str, ...], head_dims: t
         document = {"abi": ABI, "version": __version__, "triton": triton.__version__, "symbol": SYMBOL, "kernels": rows}
         document["base"] = BASE_SM
         (folder / "kernels.json").write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
-        (folder / "kernels.inc").write_text(render_inc(document), encoding="utf-8")
+        (folder / "kernels.inc").write_text(_render_inc(document), encoding="utf-8")
     return document
 
 
-def render_inc(document: dict[str, Any]) -> str:
+def _render_inc(document: dict[str, Any]) -> str:
     """Return the table for the C++ plugin: HRM_BLOB(id, file), then HRM_KERNEL(...) in the order they are tried."""
     files = list(dict.fromkeys(row["file"] for row in document["kernels"]))
     lines = [f'HRM_META({document["abi"]}, "{document["version"]}", {document["base"]})']

@@ -24,7 +24,7 @@ HINT = "use hrm_edge.ops.attention.packed_attention, which takes torch's own ker
 _interpret: Config | None = None
 
 
-def check_inputs(qkv: Tensor, heads: int, cos: Tensor | None, sin: Tensor | None, grid: Sequence[int] = ()) -> None:
+def _check_inputs(qkv: Tensor, heads: int, cos: Tensor | None, sin: Tensor | None, grid: Sequence[int] = ()) -> None:
     """Raise ``UserError`` unless the operator computes this call; float64 is served on a CPU only."""
     name = str(qkv.dtype).removeprefix("torch.")
     if name not in DTYPES and not (name == "float64" and qkv.device.type == "cpu"):
@@ -69,7 +69,7 @@ def fused_attention(
     grid: rows, columns, rows of a box, columns of a box (``ModelSpec.grid``) of a board whose cells are the positions;
     the heads then see, in turn, the row, the column, the box of a cell, and all cells. Empty: all see all.
     """
-    check_inputs(qkv, heads, cos, sin, grid)
+    _check_inputs(qkv, heads, cos, sin, grid)
     rope = None if cos is None or sin is None else (cos, sin)
     if _interpret is None:
         return reference_attention(qkv, heads, rope, grid).contiguous()
@@ -86,7 +86,7 @@ def _output(qkv: Tensor) -> Tensor:
 
 @fused_attention.register_kernel("cuda")
 def _on_gpu(qkv: Tensor, heads: int, cos: Tensor | None, sin: Tensor | None, grid: Sequence[int] = ()) -> Tensor:
-    check_inputs(qkv, heads, cos, sin, grid)
+    _check_inputs(qkv, heads, cos, sin, grid)
     try:
         from hrm_edge.ops.kernel import attention_kernel, launch
     except ImportError as error:
@@ -108,7 +108,7 @@ def _on_gpu(qkv: Tensor, heads: int, cos: Tensor | None, sin: Tensor | None, gri
 
 @fused_attention.register_fake
 def _shapes(qkv: Tensor, heads: int, cos: Tensor | None, sin: Tensor | None, grid: Sequence[int] = ()) -> Tensor:
-    check_inputs(qkv, heads, cos, sin, grid)
+    _check_inputs(qkv, heads, cos, sin, grid)
     return _output(qkv)
 
 

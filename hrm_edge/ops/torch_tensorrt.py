@@ -68,7 +68,7 @@ def register(form: str = "plugin") -> None:
         qkv, heads, cos, sin, grid = [*args, None, None, None, None][:5]
         given = [tensor for tensor in (qkv, cos, sin) if tensor is not None]
         tensors = [utils.get_trt_tensor(ctx, tensor, f"{name}_{i}") for i, tensor in enumerate(given)]
-        add = add_quick if form == "quick" else add_plugin
+        add = _add_quick if form == "quick" else add_plugin
         layer = add(trt, ctx.net, tensors, int(heads), tuple(map(int, kwargs.get("grid", grid) or ())))
         layer.name = f"[{target}]-[{name}]"
         return layer.get_output(0)
@@ -95,7 +95,7 @@ def add_plugin(trt: Any, network: Any, tensors: list[Any], heads: int, grid: tup
     return network.add_plugin_v3(tensors, [], plugin)
 
 
-def add_quick(trt: Any, network: Any, tensors: list[Any], heads: int, grid: tuple[int, ...] = ()) -> Any:
+def _add_quick(trt: Any, network: Any, tensors: list[Any], heads: int, grid: tuple[int, ...] = ()) -> Any:
     """Add a layer of the quick-deployable form; its kernel is compiled now and stored in the engine."""
     calls = getattr(importlib.import_module("tensorrt.plugin").op, NAMESPACE)
     sizes = dict(zip(BOARD, grid or NO_GRID, strict=True))

@@ -66,7 +66,7 @@ class Launcher:
         self._driver().launch(function, blocks, kernel.threads, kernel.shared, stream, values)
 
 
-def check_shapes(heads: int, qkv: Sequence[int], tables: Sequence[Sequence[int]], grid: Sequence[int] = ()) -> None:
+def _check_shapes(heads: int, qkv: Sequence[int], tables: Sequence[Sequence[int]], grid: Sequence[int] = ()) -> None:
     """Raise ``UserError`` unless the kernels compute these shapes; a dimension of -1 is not known yet."""
     hint = "export without --plugin"
     if len(qkv) != 3 or qkv[2] <= 0 or qkv[2] % (3 * heads):
@@ -136,12 +136,12 @@ class Layer:
 
     def configure_plugin(self, inputs: Any, outputs: Any) -> None:
         for shapes in ([tuple(t.min) for t in inputs], [tuple(t.max) for t in inputs]):
-            check_shapes(self.heads, shapes[0], shapes[1:], self.grid)
+            _check_shapes(self.heads, shapes[0], shapes[1:], self.grid)
 
     def on_shape_change(self, inputs: Any, outputs: Any) -> None:
         """Load the kernel: here, because a module must not be loaded while a stream is captured."""
         shapes = [tuple(tensor.dims) for tensor in inputs]
-        check_shapes(self.heads, shapes[0], shapes[1:], self.grid)
+        _check_shapes(self.heads, shapes[0], shapes[1:], self.grid)
         batch, length, packed = shapes[0]
         dtype, head_dim = self.dtypes[inputs[0].type], packed // (3 * self.heads)
         kind = (dtype, head_dim, len(inputs) == 3, bool(self.grid))

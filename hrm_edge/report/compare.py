@@ -67,7 +67,7 @@ def label(report: BenchReport) -> str:
     return f"{report.model.name} {report.model.precision}, {engine}{slots}{threads}, {machine}{mode}"
 
 
-def same_machine(a: BenchReport, b: BenchReport) -> bool:
+def _same_machine(a: BenchReport, b: BenchReport) -> bool:
     """Return whether both reports are of one machine in one power mode, so that their times can be compared."""
 
     def key(report: BenchReport) -> tuple[object, ...]:
@@ -118,7 +118,7 @@ def judge(reports: Sequence[BenchReport], limits: Limits) -> tuple[list[str], li
             failures.append(
                 f"{name}: exact accuracy is {lost:.2f} points lower, the limit is {limits.accuracy_points:g}"
             )
-        if not same_machine(first, report):
+        if not _same_machine(first, report):
             unjudged.append(f"{name}: another machine or power mode, so its times and energy are not judged")
             continue
         slower = speed(first) / speed(report) - 1

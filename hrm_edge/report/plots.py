@@ -38,7 +38,7 @@ _HOLLOW: dict[str, Any] = {"marker": "o", "linestyle": "", "markerfacecolor": "n
 Draw = Callable[[Any], None]
 
 
-def svg(title: str, draw: Draw) -> str:
+def _svg(title: str, draw: Draw) -> str:
     """Return a figure as an ``<svg>`` element, with axes that ``draw`` fills; the same input gives the same text."""
     import matplotlib as mpl
     from matplotlib.backends.backend_svg import FigureCanvasSVG
@@ -57,7 +57,7 @@ def svg(title: str, draw: Draw) -> str:
     return found[found.index("<svg") :]
 
 
-def short(report: BenchReport) -> str:
+def _short(report: BenchReport) -> str:
     """Return a legend's entry."""
     slots = f", {report.engine.slots} slots" if report.scenario == "offline" else ""
     mode = f", {report.device_before.power_mode}" if report.device_before.power_mode else ""
@@ -70,7 +70,7 @@ def latency_distribution(reports: Sequence[BenchReport]) -> str:
     def draw(axes: Any) -> None:
         spread = [report.latency_ms_quantiles[index] for report in reports for index in (0, 99)]
         for index, (report, colour) in enumerate(zip(reports, _colours(reports), strict=True)):
-            axes.plot(report.latency_ms_quantiles, range(101), color=colour, label=short(report))
+            axes.plot(report.latency_ms_quantiles, range(101), color=colour, label=_short(report))
             p90 = report.latency_ms.p90
             axes.plot([p90], [90], "o", color=colour, markersize=5)
             # The labels go one below the other: the reports' p90 may lie close together.
@@ -91,7 +91,7 @@ def latency_distribution(reports: Sequence[BenchReport]) -> str:
         if len(reports) > 1:
             axes.legend(loc="lower right")
 
-    return svg("Latency distribution", draw)
+    return _svg("Latency distribution", draw)
 
 
 def latency_over_time(reports: Sequence[BenchReport]) -> str:
@@ -99,14 +99,14 @@ def latency_over_time(reports: Sequence[BenchReport]) -> str:
 
     def draw(axes: Any) -> None:
         for report, colour in zip(reports, _colours(reports), strict=True):
-            axes.plot(*zip(*report.latency_trace, strict=True), color=colour, label=short(report))
+            axes.plot(*zip(*report.latency_trace, strict=True), color=colour, label=_short(report))
         axes.set_ylim(bottom=0)
         axes.set_xlabel("s since the window began")
         axes.set_ylabel("median ms per puzzle")
         if len(reports) > 1:
             axes.legend()
 
-    return svg("Latency over time", draw)
+    return _svg("Latency over time", draw)
 
 
 def steps(report: BenchReport) -> str:
@@ -119,7 +119,7 @@ def steps(report: BenchReport) -> str:
         axes.xaxis.get_major_locator().set_params(integer=True)
         axes.grid(axis="x", visible=False)
 
-    return svg("Steps per puzzle", draw)
+    return _svg("Steps per puzzle", draw)
 
 
 def stages(report: BenchReport) -> str:
@@ -134,7 +134,7 @@ def stages(report: BenchReport) -> str:
         axes.set_xlabel("mean ms per puzzle")
         axes.grid(axis="y", visible=False)
 
-    return svg("Stages of a puzzle", draw)
+    return _svg("Stages of a puzzle", draw)
 
 
 def power_over_time(report: BenchReport) -> str | None:
@@ -163,7 +163,7 @@ def power_over_time(report: BenchReport) -> str | None:
         axes.set_xlabel("s since the window began")
         axes.set_ylabel(f"W by {power.meter}")
 
-    return svg("Power over time", draw)
+    return _svg("Power over time", draw)
 
 
 def accuracy_against_cost(reports: Sequence[BenchReport]) -> str:
@@ -183,7 +183,7 @@ def accuracy_against_cost(reports: Sequence[BenchReport]) -> str:
                 fmt="o",
                 color=colour,
                 capsize=3,
-                label=short(report),
+                label=_short(report),
             )
         axes.set_xlim(left=0)
         axes.margins(x=0.2)
@@ -191,7 +191,7 @@ def accuracy_against_cost(reports: Sequence[BenchReport]) -> str:
         axes.set_xlabel("mJ per puzzle" if measured else "mean ms per puzzle (energy was not measured)")
         axes.legend(fontsize=7)
 
-    return svg("Accuracy against energy" if measured else "Accuracy against time", draw)
+    return _svg("Accuracy against energy" if measured else "Accuracy against time", draw)
 
 
 def roofline(reports: Sequence[BenchReport]) -> str | None:
@@ -208,7 +208,7 @@ def roofline(reports: Sequence[BenchReport]) -> str | None:
         intensities = [line.flop_per_step / line.bytes_per_step for line in lines]
         low, high = min(intensities) / 30, max(intensities) * 30
         for report, line, x, colour in zip(known, lines, intensities, _colours(known), strict=True):
-            axes.plot([x], [line.measured_flop_per_s], "o", color=colour, label=f"measured: {short(report)}")
+            axes.plot([x], [line.measured_flop_per_s], "o", color=colour, label=f"measured: {_short(report)}")
         first = lines[0]
         if first.peak_flop_per_s and first.peak_bytes_per_s:
             name = "this machine" + (", float32" if first.peaks_from.startswith("float32") else "")
@@ -229,7 +229,7 @@ def roofline(reports: Sequence[BenchReport]) -> str | None:
         axes.set_ylabel("operations per second")
         axes.figure.legend(loc="outside lower center", ncols=2, fontsize=7)  # the roofs take every corner
 
-    return svg("Roofline", draw)
+    return _svg("Roofline", draw)
 
 
 def _roof(

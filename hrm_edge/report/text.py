@@ -142,7 +142,7 @@ def _bench_rows(report: BenchReport) -> list[Row]:
         said = f"SQNR {last.logits_sqnr_db:.1f} dB, {_percent(last.same_answers)} same answers"
         said += f" after {last.steps} steps on {report.reference.puzzles} puzzles"
         found.append((f"against {report.reference.name} {report.reference.precision}", said))
-    return found + power_rows(report) + _state_rows(report)
+    return found + _power_rows(report) + _state_rows(report)
 
 
 _PUZZLES = {
@@ -188,7 +188,7 @@ def _scenario(report: BenchReport) -> str:
     return text
 
 
-def power_rows(report: BenchReport) -> list[Row]:
+def _power_rows(report: BenchReport) -> list[Row]:
     """Return the rows about power and energy, or the reason why there are none."""
     power = report.power
     if power.power_w_mean is None:

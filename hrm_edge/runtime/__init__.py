@@ -38,7 +38,7 @@ def open_artifact(
     if backend is None:
         holds_engine = any((folder / name).exists() for name in (PLAN_FILE, SIDECAR_FILE))
         if not holds_engine:
-            return open_on_cpu(folder, manifest, threads), manifest
+            return _open_on_cpu(folder, manifest, threads), manifest
         backend = "tensorrt"
     if backend == "auto":
         from hrm_edge.runtime.choose import fastest
@@ -53,7 +53,7 @@ def open_artifact(
     return open_engine(folder, manifest), manifest
 
 
-def open_on_cpu(folder: Path, manifest: Manifest, threads: int | None) -> HostSession:
+def _open_on_cpu(folder: Path, manifest: Manifest, threads: int | None) -> HostSession:
     """Open a verified artifact by ONNX Runtime, or by our own step where it serves and ONNX Runtime is not exact."""
     known = int8_arithmetic() if manifest.precision == "int8" else None
     if known is not None and known.products != "int8" and available(manifest):

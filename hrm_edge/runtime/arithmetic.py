@@ -66,7 +66,7 @@ def weight_scales() -> NDArray[np.float32]:
     return np.asarray(2.0 ** -(np.arange(OUTPUTS) % 4), np.float32)
 
 
-def extreme_inputs(batch: int, positions: int) -> NDArray[np.int64]:
+def _extreme_inputs(batch: int, positions: int) -> NDArray[np.int64]:
     """Return activations [B, T, K] in steps of ``INPUT_SCALE``; the first rows are all 127 and all -128."""
     rows, k = np.meshgrid(np.arange(batch * positions), np.arange(INPUTS), indexing="ij")
     inputs = np.array(EXTREMES)[(k * (rows + 2) + rows * rows) % len(EXTREMES)]
@@ -78,7 +78,7 @@ def extreme_inputs(batch: int, positions: int) -> NDArray[np.int64]:
 def is_exact(run: Run) -> bool:
     """Compute the probe with ``run`` and compare with the true sums."""
     for batch, positions in SHAPES:
-        inputs = extreme_inputs(batch, positions)
+        inputs = _extreme_inputs(batch, positions)
         wanted = (inputs @ extreme_weights().astype(np.int64)) * (INPUT_SCALE * weight_scales())
         found = run(inputs.astype(np.float32) * INPUT_SCALE)
         if found.shape != wanted.shape or not np.abs(found - wanted).max() <= TOLERANCE * np.abs(wanted).max():

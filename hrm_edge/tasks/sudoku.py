@@ -224,7 +224,7 @@ class Sudoku:
 
 
 @dataclass(frozen=True, eq=False)
-class Geometry:
+class _Geometry:
     """Units and peers of a board's cells. Units are numbered rows, then columns, then boxes."""
 
     units: NDArray[np.int64]
@@ -236,7 +236,7 @@ class Geometry:
 
 
 @functools.cache
-def geometry(task: Sudoku) -> Geometry:
+def geometry(task: Sudoku) -> _Geometry:
     """Return the units and peers of a task's board, computed once."""
     side, cells = task.side, np.arange(task.seq_len)
     row, column = cells // side, cells % side
@@ -244,7 +244,7 @@ def geometry(task: Sudoku) -> Geometry:
     cell_units = np.stack([row, side + column, 2 * side + box], axis=1)
     units = np.concatenate([np.argsort(line, kind="stable").reshape(side, side) for line in (row, column, box)])
     sees = (cell_units[:, None] == cell_units[None]).any(axis=2) & ~np.eye(task.seq_len, dtype=bool)
-    return Geometry(units, cell_units, np.nonzero(sees)[1].reshape(task.seq_len, -1))
+    return _Geometry(units, cell_units, np.nonzero(sees)[1].reshape(task.seq_len, -1))
 
 
 def reveal(givens: Tokens, answers: Tokens, counts: NDArray[np.int64], order: NDArray[np.float64]) -> Tokens:

@@ -225,7 +225,7 @@ def search(
         count = other_branch(board, level * step, step, pending)
 
 
-class Searched(NamedTuple):
+class _Searched(NamedTuple):
     """Holds what a search came to."""
 
     found: Tokens
@@ -235,7 +235,7 @@ class Searched(NamedTuple):
     """Whether the guesses allowed were spent before the search ended, so that there may be more."""
 
 
-def find_solutions(task: Sudoku, tokens: Tokens, limit: int = 2, max_nodes: int = EDGE_MAX_NODES) -> Searched:
+def find_solutions(task: Sudoku, tokens: Tokens, limit: int = 2, max_nodes: int = EDGE_MAX_NODES) -> _Searched:
     """Find up to ``limit`` solutions of tokens [S] in plain Python, with at most ``max_nodes`` guesses."""
     board_geometry, side, cells = geometry(task), task.side, task.seq_len
     peers, cell_units, units = (
@@ -246,7 +246,7 @@ def find_solutions(task: Sudoku, tokens: Tokens, limit: int = 2, max_nodes: int 
     number, _, nodes, exhausted = search(
         board, pending, count, peers, cell_units, units, side, limit, max_nodes, found, [-1, 0]
     )
-    return Searched(np.array(found).astype(np.uint8).reshape(limit, cells)[:number], nodes, exhausted)
+    return _Searched(np.array(found).astype(np.uint8).reshape(limit, cells)[:number], nodes, exhausted)
 
 
 def solutions(
@@ -270,13 +270,13 @@ def require_unique(task: Sudoku, tokens: Tokens, max_nodes: int = EDGE_MAX_NODES
 def only_solution(task: Sudoku, found: Tokens) -> Tokens:
     """Return the one solution [S] of ``found`` [n, S]; ``UserError`` where there is none or another one."""
     if len(found) > 1:
-        raise several_solutions(task, found[0], found[1])
+        raise _several_solutions(task, found[0], found[1])
     if not len(found):
-        raise no_solution()
+        raise _no_solution()
     return found[0]
 
 
-def no_solution() -> UserError:
+def _no_solution() -> UserError:
     """Return the error for a puzzle whose givens leave no solution."""
     return UserError("the puzzle has no solution", "one of its givens is wrong: check them against the original")
 
@@ -285,7 +285,7 @@ class SeveralSolutions(UserError):
     """Error of a puzzle with more than one solution: a given is missing, or the puzzle has more rules than Sudoku's."""
 
 
-def several_solutions(task: Sudoku, first: Tokens, second: Tokens) -> SeveralSolutions:
+def _several_solutions(task: Sudoku, first: Tokens, second: Tokens) -> SeveralSolutions:
     """Return the error for a puzzle with two solutions [S]; it names a cell where they differ."""
     cell = int(np.nonzero(first != second)[0][0])
     one, other = sorted((DIGITS[first[cell] - FIRST_DIGIT], DIGITS[second[cell] - FIRST_DIGIT]))

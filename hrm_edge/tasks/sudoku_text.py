@@ -125,7 +125,7 @@ def _are_whole(task: Board, rows: list[list[Cell]]) -> bool:
 
 def _not_whole(task: Board, lines: Sequence[Line], readings: list[list[list[Cell]]]) -> TextError:
     """Return the error that no reading gives complete grids, described by the closest one."""
-    hint = f"give every cell a character: {alphabet(task)}"
+    hint = f"give every cell a character: {_alphabet(task)}"
 
     def distance(rows: list[list[Cell]]) -> tuple[int, int]:
         return sum(len(row) != task.side for row in rows), abs(sum(map(len, rows)) - task.seq_len)
@@ -157,11 +157,11 @@ def _check_zero(task: Board, lines: Sequence[Line], text: str) -> None:
                 number,
                 column,
                 f"'0' and '{others[0]}' both stand here: is 0 a digit or a blank?",
-                f"write digits as {alphabet(task).partition(',')[0]} and every blank alike",
+                f"write digits as {_alphabet(task).partition(',')[0]} and every blank alike",
             )
 
 
-def alphabet(task: Board) -> str:
+def _alphabet(task: Board) -> str:
     """Return a description of the characters of a cell."""
     last = DIGITS[task.side - 1]
     digits = f"1 to {last}" if task.side <= 9 else "1 to 9, A" + (f" to {last}" if last != "A" else "")
@@ -172,4 +172,4 @@ def _bad_character(task: Board, cell: Cell, character: str, place: int) -> TextE
     row, column = divmod(place, task.side)
     where = f" in row {row + 1}, column {column + 1}" if place < task.seq_len else f" after {place} cells"
     problem = f"bad character {character!r}{where}: no cell of a {task.name} puzzle"
-    return TextError(cell.line, cell.column, problem, f"a cell is {alphabet(task)}")
+    return TextError(cell.line, cell.column, problem, f"a cell is {_alphabet(task)}")

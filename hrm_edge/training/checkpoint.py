@@ -65,7 +65,7 @@ class Snapshot:
 
 def save_checkpoint(run: Path, moment: Snapshot) -> Path:
     """Write ``checkpoints/step-XXXXXXXX`` of ``run``; an existing one of the same step is left as it is."""
-    folder = checkpoint_folder(run, moment.info.step)
+    folder = _checkpoint_folder(run, moment.info.step)
     if (folder / CHECKPOINT).is_file():
         return folder
     with atomic_folder(folder) as temporary:
@@ -80,7 +80,7 @@ def save_checkpoint(run: Path, moment: Snapshot) -> Path:
     return folder
 
 
-def checkpoint_folder(run: Path, step: int) -> Path:
+def _checkpoint_folder(run: Path, step: int) -> Path:
     """Return the folder of the checkpoint of ``step``, whether or not it exists."""
     return run / CHECKPOINTS / f"step-{step:08d}"
 
@@ -99,7 +99,7 @@ class Best(NamedTuple):
 
 def mark_best(run: Path, best: Best) -> None:
     """Point ``best.json`` at a checkpoint of the run."""
-    write_json(run / BEST, {"checkpoint": checkpoint_folder(run, best.step).name, "metrics": best.metrics})
+    write_json(run / BEST, {"checkpoint": _checkpoint_folder(run, best.step).name, "metrics": best.metrics})
 
 
 def prune(run: Path, keep: int) -> None:

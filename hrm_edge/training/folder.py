@@ -21,7 +21,7 @@ LOCK_FILE = ".lock"  # who trains here; also says which job was the last
 WAIT_S = 30.0  # for the ranks of the same job that are still on their way out
 
 
-def job_name() -> str:
+def _job_name() -> str:
     """Return the launcher's name of this job, empty without one; the same for all its restarts."""
     name = os.environ.get("TORCHELASTIC_RUN_ID", "")
     return "" if name == "none" else name  # "none" is torchrun's default: every job has it
@@ -30,7 +30,7 @@ def job_name() -> str:
 def was_restarted(run: Path) -> bool:
     """Has the launcher started this job's workers before, so that its checkpoints are to be gone on from?"""
     again = int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
-    own = job_name() != "" and _holder(run).get("job") == job_name()
+    own = _job_name() != "" and _holder(run).get("job") == _job_name()
     return (again or own) and bool(checkpoints(run))
 
 
@@ -55,7 +55,7 @@ def lock_run_folder(run: Path) -> Iterator[None]:
     with lock:
         _acquire(run, lock.fileno())
         lock.truncate(0)
-        lock.write(json.dumps({"job": job_name(), "pid": os.getpid(), "host": socket.gethostname()}))
+        lock.write(json.dumps({"job": _job_name(), "pid": os.getpid(), "host": socket.gethostname()}))
         lock.flush()
         for torn in (run / CHECKPOINTS).glob(".*.tmp"):
             shutil.rmtree(torn, ignore_errors=True)
@@ -64,7 +64,7 @@ def lock_run_folder(run: Path) -> Iterator[None]:
 
 def _acquire(run: Path, handle: int) -> None:
     holder = _holder(run)
-    deadline = time.monotonic() + (WAIT_S if holder.get("job") and holder["job"] == job_name() else 2.0)
+    deadline = time.monotonic() + (WAIT_S if holder.get("job") and holder["job"] == _job_name() else 2.0)
     while True:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -27,7 +27,7 @@ IDLE_LEAST_SAMPLES = 5
 
 
 @dataclass(frozen=True, eq=False)
-class Pieces:
+class _Pieces:
     """Power between neighbouring readings, float64 [K]: linear from ``before_w`` at ``begin`` to ``after_w`` at
     ``end``.
     """
@@ -37,14 +37,14 @@ class Pieces:
     before_w: Floats
     after_w: Floats
 
-    def within(self, begin: float, end: float) -> Pieces:
+    def within(self, begin: float, end: float) -> _Pieces:
         """Return the pieces cut to a window; the power at a cut is interpolated."""
         low, high = np.maximum(self.begin, begin), np.minimum(self.end, end)
         kept = high > low
         length = self.end[kept] - self.begin[kept]
         slope = (self.after_w[kept] - self.before_w[kept]) / length
         low, high, base = low[kept], high[kept], self.before_w[kept]
-        return Pieces(low, high, base + slope * (low - self.begin[kept]), base + slope * (high - self.begin[kept]))
+        return _Pieces(low, high, base + slope * (low - self.begin[kept]), base + slope * (high - self.begin[kept]))
 
     @property
     def seconds(self) -> float:
@@ -56,33 +56,33 @@ class Pieces:
         """Energy of the pieces: mean power × length, summed."""
         return float(((self.before_w + self.after_w) / 2 * (self.end - self.begin)).sum())
 
-    def covering(self, limit_s: float) -> Pieces:
+    def covering(self, limit_s: float) -> _Pieces:
         """Return the pieces no longer than ``limit_s``; longer ones are gaps."""
         kept = self.end - self.begin <= limit_s
-        return Pieces(self.begin[kept], self.end[kept], self.before_w[kept], self.after_w[kept])
+        return _Pieces(self.begin[kept], self.end[kept], self.before_w[kept], self.after_w[kept])
 
 
-def of_power(at: Sequence[float], watts: Sequence[float]) -> Pieces:
+def of_power(at: Sequence[float], watts: Sequence[float]) -> _Pieces:
     """Return the pieces between readings of power: linear in each."""
     t, w = np.asarray(at, np.float64), np.asarray(watts, np.float64)
-    return Pieces(t[:-1], t[1:], w[:-1], w[1:])
+    return _Pieces(t[:-1], t[1:], w[:-1], w[1:])
 
 
-def of_counter(at: Sequence[float], joules: Sequence[float]) -> Pieces:
+def _of_counter(at: Sequence[float], joules: Sequence[float]) -> _Pieces:
     """Return the pieces between readings of an energy counter: constant power in each."""
     t, e = np.asarray(at, np.float64), np.asarray(joules, np.float64)
     power = np.diff(e) / np.diff(t)
-    return Pieces(t[:-1], t[1:], power, power)
+    return _Pieces(t[:-1], t[1:], power, power)
 
 
 @dataclass(frozen=True, eq=False)
-class Series:
+class _Series:
     """Total power of a meter over time, from its readings."""
 
-    pieces: Pieces
+    pieces: _Pieces
     at: Floats
     """Times of the usable readings [N]."""
-    integrated: Pieces | None
+    integrated: _Pieces | None
     """Pieces from readings of power, where ``pieces`` come from a counter and the meter reports power too."""
     counted: bool
     """Whether ``pieces`` come from an energy counter."""
@@ -90,7 +90,7 @@ class Series:
     """Number of readings without the total's rails, or with a total that no running machine can have."""
 
 
-def series_of(readings: Sequence[Reading], rails: Sequence[str]) -> Series:
+def _series_of(readings: Sequence[Reading], rails: Sequence[str]) -> _Series:
     """Return the meter's total over time: its energy counter where it has one, else the sum of ``rails``."""
     totals = [
         (reading.at_s, sum(reading.rails_w[rail] for rail in rails))
@@ -102,17 +102,17 @@ def series_of(readings: Sequence[Reading], rails: Sequence[str]) -> Series:
     power = of_power(*_columns(usable))
     if counts:
         at, joules = _columns(counts)
-        return Series(
-            of_counter(at, joules), np.asarray(at), power if usable else None, True, len(readings) - len(counts)
+        return _Series(
+            _of_counter(at, joules), np.asarray(at), power if usable else None, True, len(readings) - len(counts)
         )
-    return Series(power, np.asarray(_columns(usable)[0]), None, False, len(readings) - len(usable))
+    return _Series(power, np.asarray(_columns(usable)[0]), None, False, len(readings) - len(usable))
 
 
 def _columns(pairs: Sequence[tuple[float, float]]) -> tuple[list[float], list[float]]:
     return [pair[0] for pair in pairs], [pair[1] for pair in pairs]
 
 
-def gaps_in(at: Floats, begin: float, end: float, limit_s: float) -> list[Gap]:
+def _gaps_in(at: Floats, begin: float, end: float, limit_s: float) -> list[Gap]:
     """Return the parts of the window, its ends included, that lie between readings more than ``limit_s`` apart."""
     around = at[(at > begin - limit_s) & (at < end + limit_s)]
     edges = np.concatenate([[-np.inf], around, [np.inf]])
@@ -124,7 +124,7 @@ def gaps_in(at: Floats, begin: float, end: float, limit_s: float) -> list[Gap]:
     return found
 
 
-def standard_error(pieces: Pieces, begin: float, end: float) -> tuple[float | None, int]:
+def _standard_error(pieces: _Pieces, begin: float, end: float) -> tuple[float | None, int]:
     """Return the standard error of the mean power and the number of equal blocks of the window that it is taken over.
 
     Returns (None, 0) where there are fewer than two blocks.
@@ -140,15 +140,15 @@ def standard_error(pieces: Pieces, begin: float, end: float) -> tuple[float | No
     return float(np.std(means, ddof=1) / np.sqrt(len(means))), len(means)
 
 
-def gap_limit(period_s: float) -> float:
+def _gap_limit(period_s: float) -> float:
     """Return the longest time between two readings, in s, over which the power may be interpolated."""
     return max(GAP_PERIODS * period_s, GAP_LEAST_S)
 
 
 def idle_power(sampler: Sampler, begin: float, end: float) -> IdlePower | None:
     """Return the power of the machine at rest in a window, or None where the sensor gave too few readings."""
-    limit = gap_limit(sampler.meter.period_s)
-    series = series_of(sampler.readings, sampler.meter.scope.rails)
+    limit = _gap_limit(sampler.meter.period_s)
+    series = _series_of(sampler.readings, sampler.meter.scope.rails)
     pieces = series.pieces.covering(limit).within(begin, end)
     samples = int(((series.at >= begin) & (series.at <= end)).sum())
     if samples < IDLE_LEAST_SAMPLES or pieces.seconds < 0.5 * (end - begin):
@@ -168,10 +168,10 @@ def measure(sampler: Sampler, begin: float, end: float, idle: IdlePower | None, 
     The energy is None, with a reason, where the window has gaps.
     """
     meter = sampler.meter
-    limit, window = gap_limit(meter.period_s), end - begin
-    series = series_of(sampler.readings, meter.scope.rails)
+    limit, window = _gap_limit(meter.period_s), end - begin
+    series = _series_of(sampler.readings, meter.scope.rails)
     pieces = series.pieces.covering(limit).within(begin, end)
-    gaps = gaps_in(series.at, begin, end, limit)
+    gaps = _gaps_in(series.at, begin, end, limit)
     failures = [text for at, text in sampler.failures if begin <= at <= end]
     known: dict[str, Any] = {
         "meter": meter.name,
@@ -191,7 +191,7 @@ def measure(sampler: Sampler, begin: float, end: float, idle: IdlePower | None, 
     }
     if pieces.seconds > 0:
         mean = pieces.joules / pieces.seconds
-        error, blocks = standard_error(pieces, begin, end)
+        error, blocks = _standard_error(pieces, begin, end)
         known |= {
             "power_w_mean": mean,
             "power_w_standard_error": error,
@@ -227,7 +227,7 @@ def _reason(gaps: list[Gap], failures: list[str], window: float) -> str | None:
     return f"the sensor was silent for {silent:.2f} of {window:.2f} s ({len(gaps)} gaps, longest {longest:.2f} s){why}"
 
 
-def _notes(series: Series, failures: list[str]) -> list[str]:
+def _notes(series: _Series, failures: list[str]) -> list[str]:
     found = []
     if series.dropped:
         found.append(f"{series.dropped} readings left out: no total in them, or one that is not positive")
@@ -258,13 +258,13 @@ def _rails(sampler: Sampler, begin: float, end: float, limit: float) -> list[Rai
     return found
 
 
-def _trace(pieces: Pieces, begin: float) -> list[tuple[float, float]]:
+def _trace(pieces: _Pieces, begin: float) -> list[tuple[float, float]]:
     """Return (s since ``begin``, mean power in W) for up to ``TRACE_POINTS`` groups of pieces, at their middles."""
     count = len(pieces.begin)
     groups = np.array_split(np.arange(count), min(count, TRACE_POINTS))
     found = []
     for rows in groups:
-        part = Pieces(pieces.begin[rows], pieces.end[rows], pieces.before_w[rows], pieces.after_w[rows])
+        part = _Pieces(pieces.begin[rows], pieces.end[rows], pieces.before_w[rows], pieces.after_w[rows])
         middle = (part.begin[0] + part.end[-1]) / 2 - begin
         found.append((round(float(middle), 3), round(part.joules / part.seconds, 4)))
     return found

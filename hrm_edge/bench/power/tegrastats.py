@@ -54,7 +54,7 @@ Stream = tuple[Iterable[str], Callable[[], None]]
 """Lines as they come, and the function that stops their source."""
 
 
-def start_program(command: Sequence[str]) -> Stream:
+def _start_program(command: Sequence[str]) -> Stream:
     """Run ``command`` and follow its output. Raises ``SensorError`` where it does not start."""
     try:
         process = subprocess.Popen(
@@ -89,7 +89,7 @@ class TegrastatsMeter:
     period_s = PERIOD_S
 
     def __init__(
-        self, clock: Clock, rail: str | None = None, start: Callable[[Sequence[str]], Stream] = start_program
+        self, clock: Clock, rail: str | None = None, start: Callable[[Sequence[str]], Stream] = _start_program
     ) -> None:
         """Start the program and wait for its first line with rails; with ``rail``, measure only that rail.
 

@@ -18,7 +18,7 @@ from hrm_edge.runtime.native.tensors import Tensors
 from hrm_edge.spec import FIRST_SYMBOL, GROUPS, ModelSpec
 
 
-class GroupBlock(ctypes.Structure):
+class _GroupBlock(ctypes.Structure):
     """HrmGroupBlock."""
 
     _fields_ = [
@@ -32,7 +32,7 @@ class Lattice(ctypes.Structure):
 
     _fields_ = [
         *((name, ctypes.c_int32) for name in ("N", "box_rows", "box_columns", "W", "F", "V", "layers", "cycles")),
-        ("blocks", ctypes.POINTER(GroupBlock)),
+        ("blocks", ctypes.POINTER(_GroupBlock)),
         *((name, ctypes.c_void_p) for name in ("embedding", "lm_head", "q_head", "q_bias")),
     ]
 
@@ -48,10 +48,10 @@ def lattice_of(spec: ModelSpec, tensors: Mapping[str, NDArray[Any]], path: Path)
     def at(name: str, *shape: int) -> int:
         return int(read(name, np.float32, *shape).ctypes.data)
 
-    def block(name: str) -> GroupBlock:
+    def block(name: str) -> _GroupBlock:
         sent = [at(f"{name}.{group}_proj.weight", w, 2 * f) for group in GROUPS]
         gate_up = f"{name}.mlp.gate_up_proj"
-        return GroupBlock(
+        return _GroupBlock(
             at(f"{name}.pool_proj.weight", w, w),
             (ctypes.c_void_p * len(GROUPS))(*sent),
             at(f"{gate_up}.weight", w, 2 * f),
@@ -60,7 +60,7 @@ def lattice_of(spec: ModelSpec, tensors: Mapping[str, NDArray[Any]], path: Path)
         )
 
     level, layers = spec.h_stack
-    blocks = (GroupBlock * layers)(*(block(f"{level}.layers.{index}") for index in range(layers)))
+    blocks = (_GroupBlock * layers)(*(block(f"{level}.layers.{index}") for index in range(layers)))
     heads = (at("lm_head.weight", w, 1), at("q_head.weight", w, 1), at("q_head.bias", 1))
     sizes = (spec.symbols, *spec.grid[2:], w, f, spec.vocab, layers, spec.h_cycles)
     return Lattice(*sizes, blocks, at("embedding", spec.vocab, spec.hidden), *heads), [read.kept, blocks]

@@ -62,7 +62,7 @@ def model_of(spec: ModelSpec, tensors: Mapping[str, NDArray[Any]], path: Path) -
     return Model(*sizes, puzzle_scale, packed, *pointers), [read.kept, packed]
 
 
-def seen_by_heads(spec: ModelSpec) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+def _seen_by_heads(spec: ModelSpec) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
     """Return positions that a head's query sees [H, T, most], and how many of them [H]; 0: all T."""
     t = spec.total_len
     groups: list[list[list[int]]] = []
@@ -129,7 +129,7 @@ def _arrays(spec: ModelSpec, read: Tensors) -> dict[str, NDArray[Any]]:
         for name in ("h_to_l", "l_to_h"):
             found[name] = read(f"{name}.weight", np.float32, d, d)
             found[f"{name}_bias"] = read(f"{name}.bias", np.float32, d)
-    found["seen"], found["seen_count"] = map(read.keep, seen_by_heads(spec))
+    found["seen"], found["seen_count"] = map(read.keep, _seen_by_heads(spec))
     if spec.positions == "rope":
         for name in ("cos", "sin"):  # the file has them side by side for all heads
             found[name] = read.keep(read(f"rope_{name}", np.float32, t, d)[:, : spec.head_dim // 2])

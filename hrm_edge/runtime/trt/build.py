@@ -89,7 +89,7 @@ def plan_identity(manifest: Manifest, options: BuildOptions) -> Identity:
         )
     sms, gpu = tuple(sorted(set(options.sms))), None
     if not sms:
-        gpu = find_gpu_or_targets(api)
+        gpu = _find_gpu_or_targets(api)
         sms = (gpu.sm,) if api.targets else ()
     check_targets(api, sms or (gpu.sm if gpu else 0,), manifest.precision)
     if options.max_batch > manifest.max_batch:
@@ -106,11 +106,11 @@ def plan_identity(manifest: Manifest, options: BuildOptions) -> Identity:
         workspace_mib=workspace_mib(options.workspace_mib, memory_available()),
         batch=BatchRange(min=1, opt=opt, max=options.max_batch),
     )
-    plugin = plugin_identity() if uses_plugin(manifest, api) else None
+    plugin = plugin_identity() if _uses_plugin(manifest, api) else None
     return Machine(api, gpu).identity(manifest, built_with, sms, plugin)
 
 
-def find_gpu_or_targets(api: Api) -> Any:
+def _find_gpu_or_targets(api: Api) -> Any:
     """Return this machine's GPU; where there is none, what can be built without."""
     try:
         return find_gpu()
@@ -120,7 +120,7 @@ def find_gpu_or_targets(api: Api) -> Any:
         raise UserError(f"an engine is built for a GPU: {error.problem}", hint) from error
 
 
-def uses_plugin(manifest: Manifest, api: Api) -> bool:
+def _uses_plugin(manifest: Manifest, api: Api) -> bool:
     """Whether the engine will call the attention plugin; a runtime with targets has none and reads the node's body."""
     return bool(manifest.provenance.get("plugin")) and not api.targets
 

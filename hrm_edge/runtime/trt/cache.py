@@ -20,7 +20,7 @@ from hrm_edge.runtime.trt.identity import (
 )
 
 
-def cache_folder() -> Path:
+def _cache_folder() -> Path:
     """Return ``engines`` in the user's cache."""
     return writable_cache("engines")
 
@@ -30,7 +30,7 @@ def find(identity: Identity, *, module: bool = False) -> tuple[Path, Engine] | N
 
     ``module``: one that was saved as a torch module too; otherwise the sidecar speaks of none.
     """
-    folder = cache_folder() / identity.key()
+    folder = _cache_folder() / identity.key()
     if not (folder / PLAN_FILE).is_file():
         return None
     try:
@@ -47,7 +47,7 @@ def find(identity: Identity, *, module: bool = False) -> tuple[Path, Engine] | N
 
 def keep(folder: Path, engine: Engine) -> None:
     """Put the engine of ``folder`` into the cache; one with a torch module takes the place of one without."""
-    place = cache_folder() / engine.identity.key()
+    place = _cache_folder() / engine.identity.key()
     if place.exists():
         if engine.module is None:
             return
@@ -74,4 +74,4 @@ def timing_cache(identity: Identity) -> Path | None:
     if identity.device is None:
         return None
     name = re.sub(r"[^A-Za-z0-9.]+", "-", f"{identity.runtime}-{identity.tensorrt}-{identity.device}")
-    return cache_folder() / f"{name}.timing"
+    return _cache_folder() / f"{name}.timing"

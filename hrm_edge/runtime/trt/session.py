@@ -63,7 +63,7 @@ class Slots:
     launches: dict[tuple[int, int], Launch] = field(default_factory=dict)
 
 
-class TrtCarry:
+class _TrtCarry:
     """z_h and z_l of ``batch`` slots, on the device; good for one use, after which its buffers serve the next.
 
     Iterating over it brings copies of both to the host, for comparisons; that is no use of it.
@@ -89,7 +89,7 @@ class TrtCarry:
         return self.slots
 
 
-class DeviceLogits:
+class _DeviceLogits:
     """float32 [B, S, V] on the device; indexing copies rows to the host. Valid until the next step."""
 
     def __init__(self, cuda: Cuda, slots: Slots, batch: int) -> None:
@@ -184,27 +184,27 @@ class TrtSession:
 
     # -- the protocol -------------------------------------------------------------------------------------------
 
-    def initial_carry(self, batch: int) -> TrtCarry:
+    def initial_carry(self, batch: int) -> _TrtCarry:
         if not 1 <= batch <= self.max_batch:
             raise ValueError(f"batch {batch} is not in 1..{self.max_batch}, the range the engine was built for")
         slots = self._slots(batch)
         self._fill(slots, slots.carry[slots.front], np.full(batch, FRESH), slots)
-        return TrtCarry(slots, batch, self)
+        return _TrtCarry(slots, batch, self)
 
-    def gather(self, carry: TrtCarry, rows: NDArray[np.int64]) -> TrtCarry:
+    def gather(self, carry: _TrtCarry, rows: NDArray[np.int64]) -> _TrtCarry:
         source = carry.use()
         if len(rows) > source.capacity:
             target = self._slots(len(rows))
             self._fill(target, target.carry[target.front], rows, source)
             self.idle.append(source)
-            return TrtCarry(target, len(rows), self)
+            return _TrtCarry(target, len(rows), self)
         moved = (rows != FRESH) & (rows != np.arange(len(rows)))
         if moved.any():
             self._fill(source, source.carry[1 - source.front], rows, source)
             source.front = 1 - source.front
         else:  # the usual refill: what stays is where it shall be
             self._fill(source, source.carry[source.front], rows, source)
-        return TrtCarry(source, len(rows), self)
+        return _TrtCarry(source, len(rows), self)
 
     def _fill(self, target: Slots, to: dict[str, Memory], rows: NDArray[np.int64], source: Slots) -> None:
         """Copy rows of ``source``'s carry, or the initial state, into ``to``, on the device."""
@@ -218,7 +218,7 @@ class TrtSession:
                 elif to[name] is not current or row != position:
                     self.cuda.copy(to[name], position * size, current, row * size, length * size)
 
-    def step(self, tokens: NDArray[np.uint8], puzzle_ids: NDArray[np.int32], carry: TrtCarry) -> AnyStepResult:
+    def step(self, tokens: NDArray[np.uint8], puzzle_ids: NDArray[np.int32], carry: _TrtCarry) -> AnyStepResult:
         if len(tokens) != carry.batch:
             raise ValueError(f"{len(tokens)} puzzles for a carry of {carry.batch} slots")
         slots = carry.use()
@@ -228,8 +228,8 @@ class TrtSession:
         self._launch(slots, padded(carry.batch, slots.capacity))
         slots.front = 1 - slots.front
         self.cuda.synchronize()
-        following = TrtCarry(slots, carry.batch, self)
-        return following, DeviceLogits(self.cuda, slots, carry.batch), slots.host["q"][: carry.batch].copy()
+        following = _TrtCarry(slots, carry.batch, self)
+        return following, _DeviceLogits(self.cuda, slots, carry.batch), slots.host["q"][: carry.batch].copy()
 
     def _give(self, slots: Slots, name: str, values: NDArray[Any]) -> None:
         """Upload an input where it changed; most steps think on about the same puzzles."""

@@ -55,11 +55,11 @@ class Request(BaseModel):
     """Path to save the engine to as a torch module, by a ``Make`` that can."""
 
 
-def say(**document: Any) -> None:
+def _say(**document: Any) -> None:
     print(json.dumps(document), flush=True)
 
 
-def parse(api: Api, builder: Any, request: Request, logger: Any) -> tuple[Any, Any]:
+def _parse(api: Api, builder: Any, request: Request, logger: Any) -> tuple[Any, Any]:
     """Parse the step: (network, parser); an operator that the target refuses is an error that names the node."""
     trt = api.module
     strongly = getattr(trt.NetworkDefinitionCreationFlag, "STRONGLY_TYPED", None)  # always on where it is not a flag
@@ -69,11 +69,11 @@ def parse(api: Api, builder: Any, request: Request, logger: Any) -> tuple[Any, A
     if request.plugin is not None:
         data = without_functions(data)  # the parser takes a body where it finds one, and asks no plugin
     if not parser.parse(data):
-        raise refused(api, [parser.get_error(index) for index in range(parser.num_errors)], request.step)
+        raise _refused(api, [parser.get_error(index) for index in range(parser.num_errors)], request.step)
     return network, parser
 
 
-def refused(api: Api, errors: list[Any], step: Path) -> UserError:
+def _refused(api: Api, errors: list[Any], step: Path) -> UserError:
     """Return what the parser's errors say about the first node that it does not take."""
     for error in errors:
         plugin = explain(error.desc())
@@ -111,7 +111,7 @@ def configure(api: Api, builder: Any, network: Any, request: Request) -> Any:
     return config
 
 
-class Timings:
+class _Timings:
     """TensorRT's record of measured kernels: a second engine for the same GPU builds in a fraction of the time."""
 
     def __init__(self, config: Any, path: Path | None) -> None:
@@ -129,7 +129,7 @@ class Timings:
                 temporary.write_bytes(data)
 
 
-def progress_monitor(api: Api) -> Any:
+def _progress_monitor(api: Api) -> Any:
     """Return a monitor that reports each phase of the build; None where TensorRT has none."""
     base: Any = getattr(api.module, "IProgressMonitor", None)
     if base is None:
@@ -156,12 +156,12 @@ def progress_monitor(api: Api) -> Any:
             now = time.monotonic()
             if now - self.told >= 0.2:
                 self.told = now
-                say(phase=phase, step=step, steps=self.steps.get(phase, 0))
+                _say(phase=phase, step=step, steps=self.steps.get(phase, 0))
 
     return Monitor()
 
 
-def failed(api: Api, messages: Messages, request: Request) -> NoReturn:
+def _failed(api: Api, messages: Messages, request: Request) -> NoReturn:
     """Explain a build that gave no plan."""
     said = messages.errors[-1] if messages.errors else "no reason given"
     for message in messages.errors:
@@ -188,22 +188,22 @@ def out_of_memory(said: str, options: Options) -> tuple[str, str]:
     return f"building the engine ran out of memory ({limits}): {said}", f"{hint}; on a Jetson: sudo init 3"
 
 
-def build(request: Request) -> dict[str, Any]:
+def _build(request: Request) -> dict[str, Any]:
     """Write the plan; returns what the sidecar records of it."""
     api, messages, begun = find_api(request.runtime), Messages(), time.monotonic()
     if request.plugin is not None:
         load_attention(api, request.plugin)
     logger = logger_for(api, messages)
     builder = api.module.Builder(logger)
-    network, _parser = parse(api, builder, request, logger)  # the network uses the parser's weights: keep it alive
+    network, _parser = _parse(api, builder, request, logger)  # the network uses the parser's weights: keep it alive
     config = configure(api, builder, network, request)
-    monitor = progress_monitor(api)
+    monitor = _progress_monitor(api)
     if monitor is not None:
         config.progress_monitor = monitor
-    timings = Timings(config, request.timing_cache)
+    timings = _Timings(config, request.timing_cache)
     plan = builder.build_serialized_network(network, config)
     if plan is None:
-        failed(api, messages, request)
+        _failed(api, messages, request)
     request.plan.write_bytes(memoryview(plan))
     timings.save()
     return {
@@ -219,12 +219,12 @@ def main() -> None:
     warnings.simplefilter("ignore")  # deprecations inside TensorRT's own bindings are not the user's to fix
     request = Request.model_validate_json(sys.stdin.read())
     try:
-        say(done=build(request))
+        _say(done=_build(request))
     except UserError as error:
-        say(error={"problem": error.problem, "hint": error.hint})
+        _say(error={"problem": error.problem, "hint": error.hint})
     except MemoryError as error:
         problem, hint = out_of_memory(str(error) or "the process could not get more", request.options)
-        say(error={"problem": problem, "hint": hint})
+        _say(error={"problem": problem, "hint": hint})
 
 
 if __name__ == "__main__":
