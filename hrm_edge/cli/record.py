@@ -68,10 +68,11 @@ def record(
     from hrm_edge.doctor.machine import Machine
     from hrm_edge.errors import GateError, Interrupted
     from hrm_edge.files import check_input
-    from hrm_edge.record.plan import may_lock_clocks, modes_to_hold, plan
+    from hrm_edge.record.plan import check_choices, may_lock_clocks, modes_to_hold, plan
     from hrm_edge.record.run import Wanted, archive_of, make_record
     from hrm_edge.record.schema import OWN_PUZZLES, Settings
 
+    check_choices(models or (), backends or ())
     if data is not None:
         check_input(data)
     system = System()

@@ -250,7 +250,7 @@ def bench(target: _Target, model: str, engine: bool, bench_options: tuple[str, .
 )
 @click.argument("record_options", nargs=-1, type=click.UNPROCESSED)
 @click.pass_obj
-def record(target: Target, out: Path | None, record_options: tuple[str, ...]) -> None:
+def record(target: _Target, out: Path | None, record_options: tuple[str, ...]) -> None:
     """Measure all that works on HOST and bring the archive back. RECORD_OPTIONS are those of 'hrm-edge record'.
 
     A run that was stopped goes on: give the same command again.

@@ -11,7 +11,7 @@ import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from pydantic import ValidationError
 
@@ -82,7 +82,7 @@ def read_archives(folder: Path) -> tuple[list[Record], list[UserError]]:
 class _Limited(io.RawIOBase):
     """A stream that ends with an error after so many bytes, whatever a header inside it claims."""
 
-    def __init__(self, stream: IO[bytes], most: int) -> None:
+    def __init__(self, stream: gzip.GzipFile, most: int) -> None:
         self._stream, self._left = stream, most
 
     def readable(self) -> bool:
@@ -97,7 +97,7 @@ class _Limited(io.RawIOBase):
         return piece
 
 
-def _members(unpacked: IO[bytes], path: Path) -> Iterator[tuple[str, bytes]]:
+def _members(unpacked: gzip.GzipFile, path: Path) -> Iterator[tuple[str, bytes]]:
     """Yield the files of the archive, by the name below its folder."""
     limited: Any = _Limited(unpacked, MOST_UNPACKED_BYTES)
     with tarfile.open(fileobj=limited, mode="r|") as tar:

@@ -29,9 +29,7 @@ def plan(
     ``models``: shipped names or artifact folders, empty for all that are at hand; ``backends``: names of
     :data:`BACKENDS`, empty for all. Raises ``UserError`` for a name that there is not, and where nothing is left.
     """
-    for name in backends:
-        if name not in BACKENDS:
-            raise UserError(f"--backends: there is no backend '{name}'", nearest(name, BACKENDS))
+    check_choices(models, backends)
     works = {backend.name.removesuffix(" (CPU)"): backend for backend in diagnosis.backends}
     notes = [f"{name}: {works[name].why}" for name in backends or BACKENDS if not works[name].works]
     wanted = [name for name in backends or BACKENDS if works[name].works]
@@ -51,6 +49,15 @@ def plan(
     if not rows:
         raise UserError(f"nothing can be measured here: {'; '.join(notes)}", "hrm-edge doctor")
     return rows, notes
+
+
+def check_choices(models: Sequence[str], backends: Sequence[str]) -> None:
+    """Raise ``UserError`` for a model or backend that there is not; quick, for before the doctor is asked."""
+    for name in backends:
+        if name not in BACKENDS:
+            raise UserError(f"--backends: there is no backend '{name}'", nearest(name, BACKENDS))
+    for model in models:
+        _artifact(model)
 
 
 def _artifact(model: str) -> Path:
