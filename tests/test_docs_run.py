@@ -24,7 +24,7 @@ ROOT = Path(__file__).resolve().parent.parent
 PAGES = ("index", "how-to/install", "how-to/data", "how-to/train", "tutorial", "how-to/published",
          "how-to/int8", "how-to/engines", "how-to/cpu", "how-to/measure", "how-to/remote", "how-to/offline",
          "how-to/jetson", "how-to/container", "how-to/kiosk", "how-to/demo", "explain/trm",
-         "explain/lattice")  # fmt: skip
+         "explain/lattice", "how-to/record")  # fmt: skip
 AFTER = {  # a page → the page that makes what it uses
     "how-to/int8": "tutorial",
     "how-to/engines": "tutorial",
@@ -45,6 +45,9 @@ NOT_RUN = {  # a command that begins so → why, and what tests it instead
     "hrm-edge train sudoku_lattice_more": "hours; tests/cli/test_train_on.py",
     "docker": "needs docker and NVIDIA's images",
     "sudo": "changes this machine",
+    "hrm-edge record": "takes a quarter of an hour; tests/record",
+    "hrm-edge remote jetson record": "as long; tests/remote",
+    "python scripts/boards_table.py": "takes a checkout; tests/record",
 }
 SERVES = "hrm-edge demo "  # until it is stopped
 NO_CAMERA = "there is no camera"
