@@ -60,6 +60,12 @@ def test_light_on_dark(reader, name):
     assert read(reader, image) == PUZZLE
 
 
+@pytest.mark.parametrize("path", sorted((PICTURES / "people").iterdir()), ids=lambda path: path.name)
+def test_pictures_as_people_have_them(reader, path):
+    """Drawn by another program than the other kinds: without margin, thick, dark, transparent, a ``.jfif``."""
+    assert read(reader, load_image(path)) == PUZZLE
+
+
 @pytest.mark.parametrize("share", [0, 0.002, 0.005, 0.01, 0.02])
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
 def test_cut_to_the_grid(reader, share, dark):
