@@ -16,10 +16,12 @@ from hrm_edge.device.matrix import load_matrix
 from hrm_edge.doctor import Diagnosis
 from hrm_edge.manifest import Manifest
 from hrm_edge.recipe import Recipe
+from hrm_edge.record.schema import About
 from hrm_edge.report import BenchReport, EvalReport
 
 WIDE = "---\nhide: [toc]\n---\n\n"  # no list of headings beside a page of wide tables
 RESULTS = Path(__file__).resolve().parent.parent / "benchmarks" / "RESULTS.md"
+ROLE = re.compile(r":(?:attr|class|func|meth|mod):(?=<code>)")  # Sphinx's word before a name of code
 WORD = re.compile(r"(<[^>]*>)|([^\s<>&]*-[^\s<>&]*)")  # a tag, or a word with a hyphen
 SCHEMAS: tuple[tuple[str, type[BaseModel]], ...] = (
     ("A recipe (YAML)", Recipe),
@@ -27,6 +29,7 @@ SCHEMAS: tuple[tuple[str, type[BaseModel]], ...] = (
     ("The report of hrm-edge bench --json", BenchReport),
     ("The report of hrm-edge eval --json", EvalReport),
     ("The output of hrm-edge doctor --json", Diagnosis),
+    ("The record.json of hrm-edge record", About),
 )
 
 
@@ -39,7 +42,8 @@ def on_files(files: Files, config: Any) -> Files:
 
 
 def on_page_content(html: str, **_: Any) -> str:
-    """Words with hyphens in commands are not broken where a line is wrapped: ``--data`` would look like two words."""
+    """Docstrings' ``:func:`` is left out before a name, and ``--data`` is not broken in two where a line is wrapped."""
+    html = ROLE.sub("", html)
     return re.sub(r'<div class="language-sh .*?</div>', lambda block: WORD.sub(_whole, block[0]), html, flags=re.DOTALL)
 
 

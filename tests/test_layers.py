@@ -35,7 +35,7 @@ BASE = {
     "zoo",
 }
 CORE = {"session", "solution", "solve", "parity"}
-EDGE = {"runtime", "plugin", "vision", "bench", "demo", "doctor", "remote"}
+EDGE = {"runtime", "plugin", "vision", "bench", "demo", "doctor", "record", "remote"}
 HOST = {"model", "ops", "data", "training", "quant", "export", "digits"}
 
 # A file or folder of the package → the others that it may import (itself and __init__ always).
@@ -70,6 +70,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "bench": BASE | CORE | {"runtime"},
     "demo": BASE | CORE | {"runtime", "vision", "bench"},
     "doctor": BASE,
+    "record": BASE | {"doctor", "runtime"},
     "remote": BASE,
     # host
     "ops": {"errors", "files", "plugin"},
@@ -113,6 +114,7 @@ MAY_USE: dict[str, set[str]] = {
     "bench": {"numpy", "pydantic", "yaml", "jtop", "pynvml"},
     "demo": {"numpy", "cv2", "starlette", "uvicorn"},
     "doctor": {"pydantic"},
+    "record": {"pydantic"},
     "ops": {"numpy", "torch", "triton", "tensorrt", "torch_tensorrt"},
     "model": {"numpy", "torch", "safetensors", "pydantic", "yaml"},
     "data": {"numpy", "numba", "pydantic", "rich", "huggingface_hub"},

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import shlex
-import subprocess
 import tempfile
 from collections.abc import Sequence
 from datetime import datetime, timezone
@@ -13,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from hrm_edge.child import python_command
+from hrm_edge.child import run_verb
 from hrm_edge.cli.options import Output, show
 from hrm_edge.errors import Interrupted, UserError, nearest
 from hrm_edge.terminal import echo
@@ -97,10 +96,10 @@ def _precisions(models: Sequence[str], axes: Sequence[str], calibration: str | N
     for precision in PRECISIONS:
         out = scratch / f"{Path(models[0]).name}-{precision}"
         arguments = ["export", models[0], "--out", str(out), f"--{precision}"]
-        done = _run([*arguments, *(["--calibration", calibration] if calibration else [])])
+        ended = run_verb([*arguments, *(["--calibration", calibration] if calibration else [])])
         if not (out / "manifest.json").is_file():
             raise UserError(
-                f"--sweep precision: {precision} cannot be exported: {_last_words(done)}",
+                f"--sweep precision: {precision} cannot be exported: {ended.last_words}",
                 "name an artifact for each precision: hrm-edge bench fp32/ int8/ --sweep precision",
             )
         found.append(str(out))
@@ -127,11 +126,11 @@ def _measure_all(
         file = scratch / "point.json"
         file.unlink(missing_ok=True)
         chosen = [*(["--slots", str(batch)] if batch else []), *(["--power-mode", mode] if mode else [])]
-        done = _run(["bench", model, *_passed_on(context, options), *chosen, "--json", str(file)])
+        ended = run_verb(["bench", model, *_passed_on(context, options), *chosen, "--json", str(file)])
         if file.is_file():
             points += read_bench(file)
         else:
-            failed[name] = _last_words(done)
+            failed[name] = ended.last_words
 
 
 def _passed_on(context: click.Context, options: Options) -> list[str]:
@@ -145,17 +144,6 @@ def _passed_on(context: click.Context, options: Options) -> list[str]:
             text = f"{value}s" if name in ("duration", "idle") else str(value)
             found += [parameter.opts[0]] if value is True else [parameter.opts[0], text]
     return found
-
-
-def _run(arguments: Sequence[str]) -> subprocess.CompletedProcess[str]:
-    command = python_command("-m", "hrm_edge", *arguments)
-    return subprocess.run(command, capture_output=True, text=True, check=False)
-
-
-def _last_words(done: subprocess.CompletedProcess[str]) -> str:
-    lines = [line.strip() for line in done.stderr.splitlines() if line.strip()]
-    told = [line for line in lines if line.startswith(("Error: ", "Failed: "))]
-    return (told or lines or [f"exit code {done.returncode}"])[-1]
 
 
 def _modes() -> list[str]:

@@ -244,6 +244,43 @@ def bench(target: _Target, model: str, engine: bool, bench_options: tuple[str, .
     echo(f"Next: hrm-edge bench --compare {shlex.quote(str(files['--json']))} OTHER.json")
 
 
+@remote.command(context_settings=_PASSED_ON)
+@click.option(
+    "--out", type=click.Path(path_type=Path), help="The archive on this machine.  [default: reports/HOST-record.tar.gz]"
+)
+@click.argument("record_options", nargs=-1, type=click.UNPROCESSED)
+@click.pass_obj
+def record(target: _Target, out: Path | None, record_options: tuple[str, ...]) -> None:
+    """Measure all that works on HOST and bring the archive back. RECORD_OPTIONS are those of 'hrm-edge record'.
+
+    A run that was stopped goes on: give the same command again.
+
+    \b
+    hrm-edge remote jetson record --quick
+    """
+    import hashlib
+
+    from hrm_edge.cli.record import show_record
+    from hrm_edge.record.archive import SUFFIX, read_archive
+
+    safe = "".join(letter if letter.isalnum() else "-" for letter in target.host)
+    archive = check_writable("--out", out or Path("reports") / f"{safe}-record{SUFFIX}")
+    # The same options find the same folder again, with the rows that are finished.
+    folder = f'"$base"/records/{hashlib.sha256(shlex.join(record_options).encode()).hexdigest()[:16]}'
+    with _workspace(target) as space:
+        words = " ".join(_sent_data(space, list(record_options)))
+        command = f'mkdir -p "$base"/records; "$edge" record --out {folder} {words}'
+        # What was brought back is done with: the next record is measured anew.
+        keep = f"[ $code -ne 0 ] || {{ mv {folder}{SUFFIX} report{SUFFIX} && rm -rf {folder}; }}; exit $code"
+        job, code = _run(space, "record", f"{command}; code=$?; {keep}")
+        if code == 0:
+            _bring(job, {SUFFIX: archive})
+        _finish(code, f"record on {target.host}")
+    show_record(read_archive(archive))
+    echo(f"Archive: {archive}. docs/how-to/record.md says how to hand it in")
+    echo(f"Next: tar -tvf {shlex.quote(str(archive))}")
+
+
 def _json_words(json_file: str | None) -> str:
     """Return the option for the board: its JSON to stdout, or to a file that is brought back."""
     return "" if json_file is None else "--json=-" if json_file == STDOUT else "--json=report.json"
