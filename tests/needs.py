@@ -37,3 +37,11 @@ def left_out(folder: Path, *modules: str) -> str:
         missing = f"No module named {name!r}"
         (hidden / f"{name}.py").write_text(f"raise ModuleNotFoundError({missing!r}, name={name!r})\n")
     return str(hidden)
+
+
+def quick_compiler(folder: Path) -> dict[str, str]:
+    """Variables that have C++ and numba's code compiled without optimization: a third and a seventh of the time."""
+    wrapper = folder / "quick-c++"
+    wrapper.write_text(f'#!/bin/sh\nexec {installed("c++", "g++")} "$@" -O0\n')
+    wrapper.chmod(0o755)
+    return {"CXX": str(wrapper), "NUMBA_OPT": "0"}

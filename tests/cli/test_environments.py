@@ -17,7 +17,7 @@ from hrm_edge.cli import main as frame
 from hrm_edge.demo.guard import is_loopback
 from hrm_edge.demo.serve import Address
 from hrm_edge.files import private_folder, user_cache, writable_cache
-from tests.needs import left_out, missing
+from tests.needs import left_out, missing, quick_compiler
 
 ROOT = Path(__file__).parents[2]
 EASY = "002968470000017200090002016783106020021079053540000061015820007000005000074031009"
@@ -105,6 +105,7 @@ def test_a_read_only_package_and_home(words, tmp_path):
         f"&& exec {HRM_EDGE} {words.format(tmp_path)}"
     )
     environ = {"PYTHONPATH": str(tmp_path / "site"), "HOME": str(home), "TMPDIR": str(tmp_path)}
+    environ |= quick_compiler(tmp_path)
     done = shell(script, tmp_path, own=True, unset=("XDG_CACHE_HOME",), **environ)
     assert done.returncode == 0, done.stderr
 
@@ -113,7 +114,7 @@ def test_the_native_step_with_a_cache_that_cannot_be_written(tmp_path):
     home = tmp_path / "home"
     home.mkdir()
     script = f"mount -t tmpfs -o ro tmpfs {home} && exec {HRM_EDGE} solve {EASY} --model sudoku-nano-int8 "
-    environ = {"HOME": str(home), "TMPDIR": str(tmp_path)}
+    environ = {"HOME": str(home), "TMPDIR": str(tmp_path), **quick_compiler(tmp_path)}
     done = shell(f"{script} --backend native", tmp_path, own=True, unset=("XDG_CACHE_HOME",), **environ)
     assert done.returncode == 0, done.stderr
     assert list(tmp_path.glob("hrm-edge-*/native/*.so"))

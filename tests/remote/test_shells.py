@@ -95,7 +95,7 @@ def test_the_next_command_is_one_of_this_machine(shared):
     ours = f"hrm-edge remote --ssh-config {shared.config} board"
     assert done.stdout.splitlines()[-1] == f"Next: {ours} bench sudoku-nano --duration 60s"
     done = shared.remote("solve", EASY)
-    assert done.stdout.splitlines()[-1] == f"Next: {ours} bench sudoku-nano"
+    assert done.stdout.splitlines()[-1] == f"Next: {ours} bench {zoo.default_for('sudoku')}"
     assert done.stdout.count("Next:") == 1
 
 
