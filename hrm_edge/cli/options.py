@@ -32,10 +32,14 @@ task_option = click.option(
     help="Of a published file that does not tell it: sudoku, maze, arc.",
 )
 
+BACKENDS = ("onnxruntime", "openvino", "openvino-bf16", "native", "tensorrt", "torch-tensorrt", "auto")
+
 backend_option = click.option(
     "--backend",
-    type=click.Choice(["onnxruntime", "openvino", "openvino-bf16", "native", "tensorrt", "torch-tensorrt", "auto"]),
-    help="What runs an artifact; auto: the CPU backend and number of threads that a trial finds fastest; "
+    type=click.Choice(BACKENDS),
+    metavar="NAME",  # click would put all of them into one long line
+    help=f"What runs an artifact: {', '.join(BACKENDS[:-1])} or {BACKENDS[-1]}. auto: the CPU backend and number of "
+    "threads that a trial finds fastest; "
     "native: our own step (INT8, or a lattice in float32), compiled here when it is first asked for (needs a C++ "
     "compiler and onnx); "
     "torch-tensorrt: an engine that was saved with --module.  "

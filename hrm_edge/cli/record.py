@@ -60,7 +60,7 @@ def record(
 
     \b
     hrm-edge record --quick                        # about 15 minutes
-    sudo -v && hrm-edge record --out my-board      # a Jetson, in all its power modes
+    sudo -v && hrm-edge record --out my-board   # a Jetson, in all power modes
     """
     from hrm_edge.cli.doctor import try_pipeline
     from hrm_edge.device.system import System

@@ -49,7 +49,7 @@ def remote(context: click.Context, host: str, ssh_config: Path | None) -> None:
 
     \b
     hrm-edge remote jetson setup --wheelhouse build/wheelhouse
-    hrm-edge remote jetson bench artifacts/nano-int8 --duration 60s --json jetson.json
+    hrm-edge remote jetson bench build/int8 --duration 60s --json jetson.json
     """
     context.obj = _Target(host, ssh_config)
 
@@ -224,7 +224,7 @@ def bench(target: _Target, model: str, engine: bool, bench_options: tuple[str, .
     Files after --json, --markdown, --html are written on this machine; a file after --data is sent.
 
     \b
-    hrm-edge remote jetson bench artifacts/nano-int8 --duration 60s --json jetson.json
+    hrm-edge remote jetson bench build/int8 --duration 60s --json jetson.json
     """
     rest, files = _split_files(bench_options)
     safe = "".join(letter if letter.isalnum() else "-" for letter in f"{target.host}-{Path(model).name}")
