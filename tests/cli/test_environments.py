@@ -84,7 +84,7 @@ def test_a_user_without_a_name_and_a_home(verb, tmp_path):
     unset = ("HOME", "USER", "LOGNAME", "XDG_CACHE_HOME", "XDG_STATE_HOME")
     path = os.pathsep.join([left_out(tmp_path), str(ROOT)] if verb == "doctor" else [str(ROOT)])
     script = f"exec {' '.join(nameless)} sh -c '{before}exec {HRM_EDGE} {words}'"
-    done = shell(script, tmp_path, unset=unset, PYTHONPATH=path)
+    done = shell(script, tmp_path, unset=unset, PYTHONPATH=path, **quick_compiler(tmp_path))
     assert done.returncode in (codes if isinstance(codes, tuple) else (codes,)), done.stderr
     assert "home directory" not in done.stderr
     assert "Traceback" not in done.stderr
