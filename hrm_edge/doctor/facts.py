@@ -60,6 +60,7 @@ class Camera(_Closed):
     name: str
     kind: Literal["usb", "csi"]
     usable: bool = Field(description="this user may open it")
+    read_by: str | None = Field(default=None, description="what brings its frames here; null: nothing does")
 
 
 class Jtop(_Closed):
