@@ -22,7 +22,7 @@ from hrm_edge.data.sources import folder_files, hub_files
 from hrm_edge.errors import UserError
 from hrm_edge.files import atomic_folder
 from hrm_edge.tasks.base import Tokens
-from hrm_edge.tasks.puzzles import Puzzles, generated
+from hrm_edge.tasks.puzzles import Puzzles
 from hrm_edge.tasks.sudoku import BLANK, Sudoku
 from hrm_edge.tasks.sudoku_search import require_unique
 
@@ -194,8 +194,8 @@ def _generated(task: Sudoku, options: Options, on_progress: Progress) -> Collect
     tested.update(name.tobytes() for name in test.classes)
     train = run("generating training puzzles", train_count, _TRAIN_SEED, for_train)
     return Collected(
-        generated(task, train.inputs, train.labels),
-        generated(task, test.inputs, test.labels),
+        Puzzles.of(task, train.inputs, train.labels, called="generated"),
+        Puzzles.of(task, test.inputs, test.labels, called="generated"),
         guesses={"train": float(train.guesses.mean()), "test": float(test.guesses.mean()) if test_count else 0.0},
     )
 

@@ -21,7 +21,7 @@ from hrm_edge.errors import UserError
 from hrm_edge.files import atomic_folder
 from hrm_edge.tasks.base import Tokens
 from hrm_edge.tasks.maze import WALL, Maze
-from hrm_edge.tasks.puzzles import Puzzles, generated
+from hrm_edge.tasks.puzzles import Puzzles
 
 HUB, GENERATE = "hub", "generate"
 DEFAULT_COUNT = DEFAULT_TEST = 1000  # as in Maze-Hard
@@ -235,7 +235,7 @@ def _generated(task: Maze, options: Options, on_progress: Progress) -> tuple[Puz
             avoid=avoid,
             on_progress=lambda done: on_progress(what, done, count),
         )
-        return generated(task, mazes, task.label(mazes))
+        return Puzzles.of(task, mazes, task.label(mazes), called="generated")
 
     test_count = DEFAULT_TEST if options.test_count is None else options.test_count
     test = run("generating test mazes", test_count, _TEST_SEED, set())

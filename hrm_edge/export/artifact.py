@@ -24,13 +24,13 @@ from hrm_edge.model.hrm import HRM
 from hrm_edge.model.published import PublishedInfo
 from hrm_edge.model.session import TorchSession
 from hrm_edge.model.weights import CheckpointInfo
-from hrm_edge.parity import CheckSet, judge, measure
+from hrm_edge.parity import judge, measure
 from hrm_edge.plugin.contract import NAME, NAMESPACE, VERSION
 from hrm_edge.quant.prepare import Quantized, prepare
 from hrm_edge.quant.sets import puzzle_sets
 from hrm_edge.recipe import Limits, Quantization
 from hrm_edge.runtime.ort import OrtSession
-from hrm_edge.tasks import get_task
+from hrm_edge.tasks.puzzles import Puzzles
 
 MAX_BATCH = 1024
 
@@ -71,7 +71,6 @@ def export(
     if seen is not None:
         quantized = prepare(
             model,
-            info.task,
             seen,
             quantization,
             limits,
@@ -87,7 +86,7 @@ def export(
         graph = _graph(source, quantized, precision == "fp16", plugin)
         onnx.save(graph, folder / STEP_FILE)
         (folder / STATE_FILE).write_bytes(save(_state(source)))  # not save_file: a full disk must be an OSError
-        on_message(f"comparing with torch on {len(check.inputs)} puzzles, {steps} steps each")
+        on_message(f"comparing with torch on {len(check)} puzzles, {steps} steps each")
         manifest = Manifest(
             name=out.name,
             task=info.task,
@@ -99,7 +98,7 @@ def export(
             quantization={**quantized.description, "bytes": bytes_by_kind(graph, spec)} if quantized else None,
             provenance={
                 "checkpoint": info.origin(),
-                "checked_on": check.source,
+                "checked_on": check.source.path,
                 "versions": {"hrm_edge": __version__, "torch": str(torch.__version__), "onnx": onnx.__version__},
                 "plugin": {"name": NAME, "version": VERSION, "namespace": NAMESPACE} if plugin else None,
                 "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
@@ -123,7 +122,7 @@ def _measured(
     model: HRM,
     graph: onnx.ModelProto,
     session: OrtSession,
-    check: CheckSet,
+    check: Puzzles,
     limits: Limits,
     manifest: Manifest,
     rotation: Tensor | None,
@@ -132,7 +131,7 @@ def _measured(
     """Return the fields of the manifest about parity, accuracy and the gate."""
     steps, precision = model.spec.max_steps, manifest.precision
     basis = None if rotation is None else rotation.numpy()
-    found = measure(TorchSession(model), session, check, steps, get_task(manifest.task), basis)
+    found = measure(TorchSession(model), session, check, steps, basis)
     gate = judge(found, precision, limits)
     measured: dict[str, Any] = {"parity": found.everywhere, "parity_apart": found.apart, "gate": gate}
     if found.drop is not None:

@@ -133,7 +133,7 @@ def test_the_figures_are_those_of_two_sessions(tmp_path: Path) -> None:
     shutil.copyfile(folder / PLAN_FILE, plain / STEP_FILE)
     manifest = read_manifest(folder)
     sessions = (OrtSession(each, manifest.model_copy(update={"files": {}})) for each in (folder, plain))
-    expected = measure(*sessions, check_set(MINI.name, None).head(24), manifest.spec.max_steps, MINI)
+    expected = measure(*sessions, check_set(MINI.name, None).head(24), manifest.spec.max_steps)
     assert found.after == expected.everywhere
     assert found.held == expected.gate_row()
     assert 30 < found.held.logits_sqnr_db < 45  # 2 % of half of the logits
