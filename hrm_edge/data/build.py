@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from hrm_edge.data.canonical import classes, has_canonical, keys
+from hrm_edge.data.canonical import identities
 from hrm_edge.data.files import read_puzzles
 from hrm_edge.data.generator import Generated, Wanted, generate
 from hrm_edge.data.layout import PartWriter, write_identifiers
@@ -237,8 +237,7 @@ def _split(task: Sudoku, file: Puzzles, options: Options, rng: np.random.Generat
 
 def _names(task: Sudoku, tokens: Tokens) -> list[bytes]:
     """Return the keys that must not be in both parts: the symmetry classes or, beyond 9x9, the puzzles themselves."""
-    names = classes(task, tokens) if has_canonical(task) else keys(tokens)
-    return [name.tobytes() for name in names]
+    return [name.tobytes() for name in identities(task, tokens)]
 
 
 def _draw(rng: np.random.Generator, file: Puzzles, count: int, flag: str) -> NDArray[np.int64]:

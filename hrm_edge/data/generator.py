@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hrm_edge.child import process_pool
-from hrm_edge.data.canonical import classes, has_canonical, keys
+from hrm_edge.data.canonical import identities, keys
 from hrm_edge.data.solver import flat_geometry
 from hrm_edge.errors import UserError, nearest
 from hrm_edge.tasks.base import Tokens
@@ -105,7 +105,7 @@ def candidates(task: Sudoku, seed: int, first: int, count: int, wanted: Wanted) 
     )
     kept = wanted.accepts((inputs > BLANK).sum(axis=1), guesses)
     inputs, labels, guesses = inputs[kept], labels[kept], guesses[kept]
-    return Generated(inputs, labels, guesses, classes(task, inputs) if has_canonical(task) else keys(inputs))
+    return Generated(inputs, labels, guesses, identities(task, inputs))
 
 
 def generate(
