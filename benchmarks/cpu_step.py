@@ -33,6 +33,7 @@ from rich.table import Table
 from turns import ratios, summary
 
 from hrm_edge import zoo
+from hrm_edge.checkpoint import CheckpointInfo
 from hrm_edge.costs import flops_per_step
 from hrm_edge.data.puzzles import load_puzzles
 from hrm_edge.device.identity import describe_device, package_version
@@ -44,7 +45,6 @@ from hrm_edge.export.recover import recover
 from hrm_edge.files import read_json, write_json
 from hrm_edge.manifest import STEP_FILE, Manifest, Precision, read_manifest
 from hrm_edge.model.hrm import HRM
-from hrm_edge.model.weights import CheckpointInfo
 from hrm_edge.quiet import import_onnxruntime, import_openvino
 from hrm_edge.recipe import Limits, Quantization
 from hrm_edge.runtime import CpuBackend, open_step, openvino, ort

@@ -19,10 +19,12 @@ PACKAGE = ROOT / "hrm_edge"
 
 BASE = {
     "catalog",
+    "checkpoint",
     "child",
     "costs",
     "device",
     "quiet",
+    "records",
     "errors",
     "files",
     "packages",
@@ -52,10 +54,12 @@ MAY_IMPORT: dict[str, set[str]] = {
     "costs": {"spec"},
     "catalog": {"errors"},
     "recipe": {"catalog", "errors", "files", "spec"},
-    "manifest": {"costs", "errors", "files", "spec"},
-    "device": {"errors", "files"},
-    "report": {"device", "errors", "files"},
-    "zoo": {"errors", "files", "manifest"},
+    "records": {"errors", "files"},
+    "manifest": {"costs", "errors", "files", "records", "spec"},
+    "checkpoint": {"errors", "files", "manifest", "records", "spec"},
+    "device": {"errors", "files", "records"},
+    "report": {"device", "errors", "files", "records"},
+    "zoo": {"errors", "files", "manifest", "records"},
     "tasks": {"errors"},
     "terminal": set(),
     # core
@@ -64,7 +68,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "solve": {"errors", "spec", "tasks", "session", "solution"},
     "parity": {"manifest", "recipe", "report", "session", "tasks"},
     # edge
-    "runtime": {"child", "quiet", "errors", "files", "packages", "spec", "manifest", "session", "plugin"},
+    "runtime": {"child", "quiet", "errors", "files", "packages", "records", "spec", "manifest", "session", "plugin"},
     "plugin": {"errors", "files"},
     "vision": {"errors", "files", "quiet", "tasks"},
     "bench": BASE | CORE | {"runtime"},
@@ -88,6 +92,8 @@ MAY_USE: dict[str, set[str]] = {
     "quiet": {"onnxruntime", "openvino"},  # nobody else: they would report to their makers
     "spec": {"pydantic"},
     "recipe": {"pydantic", "yaml"},
+    "records": {"pydantic"},
+    "checkpoint": {"pydantic"},
     "manifest": {"pydantic"},
     "zoo": {"pydantic", "huggingface_hub"},
     "device": {"pydantic", "yaml"},

@@ -65,7 +65,7 @@ def run_sweep(
         failed=failed,
     )
     outputs: list[Output] = [
-        (options.json_file, lambda: document.model_dump(mode="json")),
+        (options.json_file, document.document),
         (options.markdown_file, lambda: comparison_markdown(points, [], [])),
         (options.html_file, lambda: page(points)),
     ]

@@ -77,7 +77,8 @@ def demo(
     hrm-edge demo --camera browser --web 8000
     hrm-edge demo --camera puzzle.mp4 --web 0.0.0.0:8000
     """
-    from hrm_edge.api.open import is_checkpoint, load, named_or_default
+    from hrm_edge.api.open import load, named_or_default
+    from hrm_edge.checkpoint import is_checkpoint
     from hrm_edge.cli.options import say
     from hrm_edge.errors import UserError
 

@@ -37,7 +37,7 @@ def doctor(json_file: str | None) -> None:
     from hrm_edge.errors import GateError
 
     diagnosis = diagnose(Machine(), try_pipeline)
-    for_people = put_json(json_file, diagnosis.model_dump(mode="json", by_alias=True))
+    for_people = put_json(json_file, diagnosis.document())
     if for_people:
         _show(diagnosis)
     if not diagnosis.passed:

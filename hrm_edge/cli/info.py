@@ -65,13 +65,13 @@ def _find(model: str, vocab: int, seq_len: int, task: str | None) -> tuple[str, 
     from hrm_edge import catalog, zoo
     from hrm_edge.api.open import (
         checkpoint_spec,
-        is_checkpoint,
         is_published,
         note_assumed,
         published_spec,
         refuse_task,
         unknown_model,
     )
+    from hrm_edge.checkpoint import is_checkpoint
     from hrm_edge.manifest import MANIFEST, read_manifest
     from hrm_edge.spec import VARIANTS
 
@@ -89,9 +89,9 @@ def _find(model: str, vocab: int, seq_len: int, task: str | None) -> tuple[str, 
         return "recipe", _recipe(model), {}, f"hrm-edge train {quote(model)} --data DATA"
     if (path / MANIFEST).is_file():
         manifest = read_manifest(path)
-        about = {"manifest": manifest.model_dump(mode="json")}
+        about = {"manifest": manifest.document()}
         if path == zoo.folder_of(model):
-            about["card"] = zoo.card(model).model_dump(mode="json")
+            about["card"] = zoo.card(model).document()
         return "artifact", manifest.spec, about, f"hrm-edge bench {quote(model)} --data DATA"
     if is_checkpoint(path):
         spec, checkpoint = checkpoint_spec(path)

@@ -192,7 +192,7 @@ def report_outputs(report: Report, json_file: str | None, markdown_file: str | N
     """Return the files of any report, JSON first."""
     from hrm_edge.report.text import markdown
 
-    return [(json_file, lambda: report.model_dump(mode="json")), (markdown_file, lambda: markdown(report))]
+    return [(json_file, report.document), (markdown_file, lambda: markdown(report))]
 
 
 def show(tables: Sequence[Any], outputs: Sequence[Output], following: str) -> None:

@@ -154,7 +154,8 @@ def setup(target: _Target, wheelhouse: Path, setup_options: tuple[str, ...]) -> 
 
 def _artifact(name: str) -> Path:
     from hrm_edge import zoo
-    from hrm_edge.api.open import is_checkpoint, unknown_model
+    from hrm_edge.api.open import unknown_model
+    from hrm_edge.checkpoint import is_checkpoint
     from hrm_edge.manifest import MANIFEST
 
     path = zoo.path_of(name)

@@ -4,21 +4,20 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from hrm_edge.doctor.facts import Facts
 from hrm_edge.files import read_json
 from hrm_edge.packages import DISTRIBUTIONS
+from hrm_edge.records import Record
 
 # Read as data: importing hrm_edge.runtime needs numpy, which may be what is broken here.
 TARGETS = Path(__file__).parent.parent / "runtime" / "trt" / "targets.json"
 ON_CPU = ["fp32", "fp16", "int8"]
 
 
-class Backend(BaseModel):
+class Backend(Record):
     """One way of running an artifact."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: str
     works: bool

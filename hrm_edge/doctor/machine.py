@@ -18,37 +18,32 @@ from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from hrm_edge.child import python_command
 from hrm_edge.device.system import System
+from hrm_edge.records import Record
 
 IMPORT_LIMIT_S = 120.0  # a board on an SD card takes half a minute for a first import
 
 
-class Package(BaseModel):
+class Package(Record):
     """An installed Python distribution."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     version: str
     from_apt: bool = Field(description="it lies in Debian's dist-packages")
 
 
-class Import(BaseModel):
+class Import(Record):
     """Result of importing a package in a process of its own."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     version: str | None = None
     error: str | None = None
     providers: list[str] = Field(default=[], description="of ONNX Runtime")
 
 
-class GpuSession(BaseModel):
+class GpuSession(Record):
     """Result of moving data to the GPU and back in a process of its own, as every session with an engine does."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     binding: str | None = Field(default=None, description="the package that moved it; null where none could")
     runtime: str | None = Field(default=None, description="the CUDA that the package is made for")

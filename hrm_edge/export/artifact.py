@@ -15,6 +15,7 @@ from safetensors.numpy import save
 from torch import Tensor
 
 from hrm_edge import __version__
+from hrm_edge.checkpoint import CheckpointInfo
 from hrm_edge.export.graph import OPSET, StepGraph
 from hrm_edge.export.ranges import Range, half_range
 from hrm_edge.export.size import bytes_by_kind
@@ -23,7 +24,6 @@ from hrm_edge.manifest import STATE_FILE, STEP_FILE, Gate, Manifest, Precision, 
 from hrm_edge.model.hrm import HRM
 from hrm_edge.model.published import PublishedInfo
 from hrm_edge.model.session import TorchSession
-from hrm_edge.model.weights import CheckpointInfo
 from hrm_edge.parity import judge, measure
 from hrm_edge.plugin.contract import NAME, NAMESPACE, VERSION
 from hrm_edge.quant.prepare import Quantized, prepare

@@ -24,9 +24,10 @@ from hrm_edge.data.puzzles import load_puzzles
 from hrm_edge.errors import UserError
 from hrm_edge.export.artifact import export
 from hrm_edge.export.recover import ArtifactInfo
-from hrm_edge.manifest import MANIFEST, STEP_FILE, Manifest, read_record, write_manifest
+from hrm_edge.manifest import MANIFEST, STEP_FILE, Manifest, write_manifest
 from hrm_edge.model.hrm import HRM
 from hrm_edge.recipe import Limits
+from hrm_edge.records import read_record
 from hrm_edge.runtime.trt import build as building
 from hrm_edge.runtime.trt import open as opening
 from hrm_edge.runtime.trt.api import Api
