@@ -18,6 +18,7 @@ ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "hrm_edge"
 
 BASE = {
+    "backends",
     "catalog",
     "checkpoint",
     "child",
@@ -45,6 +46,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "__init__": {"api", "errors"},  # lazily: see the test of the import's time
     "__main__": {"cli"},
     # base
+    "backends": set(),
     "child": {"errors"},
     "quiet": set(),
     "errors": set(),
@@ -68,7 +70,19 @@ MAY_IMPORT: dict[str, set[str]] = {
     "solve": {"errors", "spec", "tasks", "session", "solution"},
     "parity": {"manifest", "recipe", "report", "session", "tasks"},
     # edge
-    "runtime": {"child", "quiet", "errors", "files", "packages", "records", "spec", "manifest", "session", "plugin"},
+    "runtime": {
+        "backends",
+        "child",
+        "quiet",
+        "errors",
+        "files",
+        "packages",
+        "records",
+        "spec",
+        "manifest",
+        "session",
+        "plugin",
+    },
     "plugin": {"errors", "files"},
     "vision": {"errors", "files", "quiet", "tasks"},
     "bench": BASE | CORE | {"runtime"},

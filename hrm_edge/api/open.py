@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from hrm_edge import zoo
 from hrm_edge.api.callbacks import OnMessage, log
@@ -20,7 +20,7 @@ from hrm_edge.spec import VARIANTS, ModelSpec
 from hrm_edge.tasks import get_task
 
 if TYPE_CHECKING:
-    from hrm_edge.runtime import Backend
+    from hrm_edge.backends import Backend
 
 PUBLISHED_CONFIG = "all_config.yaml"  # beside a published state-dict file, hrm_edge.model.published reads it
 
@@ -28,7 +28,7 @@ PUBLISHED_CONFIG = "all_config.yaml"  # beside a published state-dict file, hrm_
 def load(
     name: str | Path,
     *,
-    backend: Backend | Literal["torch-tensorrt"] | None = None,
+    backend: Backend | None = None,
     threads: int | None = None,
     task: str | None = None,
     slots: int = 1,
@@ -111,16 +111,13 @@ def unknown_model(name: str, also: str = "", more: Sequence[str] = ()) -> UserEr
     return UserError(f"no model '{name}': there is no such folder or file", f"{guess} {takes}")
 
 
-def _opened(
-    path: Path, threads: int | None, backend: Backend | Literal["torch-tensorrt"] | None, slots: int
-) -> tuple[Session, Manifest]:
+def _opened(path: Path, threads: int | None, backend: Backend | None, slots: int) -> tuple[Session, Manifest]:
     """Open an artifact's session; the one of Torch-TensorRT is on the host's side."""
-    from hrm_edge.runtime import open_artifact
+    from hrm_edge.runtime import open_artifact, refuse_threads
 
     if backend != "torch-tensorrt":
         return open_artifact(path, threads, backend, slots=slots)
-    if threads is not None:
-        raise UserError("--threads is for the CPU's backends", "leave it out, or add --backend onnxruntime")
+    refuse_threads(threads)
     with _torch_for("--backend torch-tensorrt", "run the engine without torch: --backend tensorrt"):
         from hrm_edge.export.torch_module import open_module
     manifest = read_manifest(path)
@@ -131,7 +128,7 @@ def _artifact(
     path: Path,
     called: str,
     threads: int | None,
-    backend: Backend | Literal["torch-tensorrt"] | None,
+    backend: Backend | None,
     slots: int,
     on_message: OnMessage,
 ) -> Model:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from typing import Any
 
+from hrm_edge.backends import package_of
 from hrm_edge.bench.accuracy import answer_fields, paired, score_by_views
 from hrm_edge.bench.power.choose import AUTO, Chosen, open_meter
 from hrm_edge.bench.power.energy import idle_power, measure
@@ -294,11 +295,10 @@ def common_fields(
 ) -> dict[str, Any]:
     """Return the fields that every report has, apart from the answers'."""
     backend = solver.session.backend
-    package = backend.partition("-")[0].replace("native", "hrm-edge")
     arithmetic = getattr(solver.session, "arithmetic", None)
     engine = Engine(
         backend=backend,
-        version=package_version(package) or "unknown",
+        version=package_version(package_of(backend)) or "unknown",
         threads=getattr(solver.session, "threads", threads),
         slots=min(solver.slots, solver.session.max_batch),
         chosen=getattr(solver.session, "chosen", None),

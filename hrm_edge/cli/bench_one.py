@@ -14,9 +14,9 @@ from hrm_edge.cli.options import STDOUT, progress_bars, report_outputs, say, sho
 from hrm_edge.errors import GateError
 
 if TYPE_CHECKING:
+    from hrm_edge.backends import Backend
     from hrm_edge.report import BenchReport
     from hrm_edge.report.schema import Protocol, Scenario
-    from hrm_edge.runtime import Backend
     from hrm_edge.solve import Halt
 
 

@@ -13,9 +13,9 @@ from hrm_edge.terminal import echo
 
 if TYPE_CHECKING:
     from hrm_edge.api.model import Model
+    from hrm_edge.backends import Backend
     from hrm_edge.demo.loop import Demo
     from hrm_edge.demo.serve import Address
-    from hrm_edge.runtime import Backend
 
 
 class _Size(click.ParamType):
@@ -78,6 +78,7 @@ def demo(
     hrm-edge demo --camera puzzle.mp4 --web 0.0.0.0:8000
     """
     from hrm_edge.api.open import load, named_or_default
+    from hrm_edge.backends import BACKENDS
     from hrm_edge.checkpoint import is_checkpoint
     from hrm_edge.cli.options import say
     from hrm_edge.errors import UserError
@@ -95,7 +96,7 @@ def demo(
 
         address = parse_address(web)
     name, folder = named_or_default(model)
-    on_cpu = backend in (None, "onnxruntime", "openvino", "native")
+    on_cpu = backend is None or (backend != "auto" and BACKENDS[backend].on_cpu)
     if threads is None and on_cpu and not is_checkpoint(folder or Path(name)):
         threads = 1  # the picture wants the other cores
     opened = load(name, backend=backend, threads=threads, folder=folder, on_message=say)

@@ -18,7 +18,7 @@ from hrm_edge.cli.options import (
 )
 
 if TYPE_CHECKING:
-    from hrm_edge.runtime import Backend
+    from hrm_edge.backends import Backend
     from hrm_edge.solve import Halt
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from hrm_edge.backends import NAMES
 from hrm_edge.errors import UserError
 from hrm_edge.files import check_writable
 from hrm_edge.packages import check_installed
@@ -34,7 +35,7 @@ task_option = click.option(
 
 backend_option = click.option(
     "--backend",
-    type=click.Choice(["onnxruntime", "openvino", "openvino-bf16", "native", "tensorrt", "torch-tensorrt", "auto"]),
+    type=click.Choice(NAMES),
     help="What runs an artifact; auto: the CPU backend and number of threads that a trial finds fastest; "
     "native: our own step (INT8, or a lattice in float32), compiled here when it is first asked for (needs a C++ "
     "compiler and onnx); "

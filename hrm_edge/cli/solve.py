@@ -24,8 +24,8 @@ from hrm_edge.terminal import echo
 
 if TYPE_CHECKING:
     from hrm_edge.api.solve import Result, SolveOptions
+    from hrm_edge.backends import Backend
     from hrm_edge.errors import GateError
-    from hrm_edge.runtime import Backend
     from hrm_edge.tasks.base import Task
 
 

@@ -123,9 +123,9 @@ def is_missing(name: str, error: str | None) -> bool:
 def try_int8(module: str) -> str | None:
     """Return how a CPU runtime multiplies INT8 artifacts here, found out in a new process; None where that fails.
 
-    ``module``: of ``hrm_edge.runtime``.
+    ``module``: of the runtime's sessions, see ``backends.About.probe``.
     """
-    code = f"from hrm_edge.runtime import {module}\nprint()\nprint({module}.int8_arithmetic())"
+    code = f"from {module} import int8_arithmetic\nprint()\nprint(int8_arithmetic())"
     with contextlib.suppress(OSError, subprocess.SubprocessError, IndexError):
         return _last_line(code, check=True)
     return None
