@@ -89,7 +89,7 @@ def test_the_doctor_imports_what_is_installed(hostile):
 
 
 def test_a_sweep_runs_the_installed_package(hostile):
-    from hrm_edge.cli.bench_sweep import _run
+    from hrm_edge.bench.sweep import _run
 
     assert "hrm-edge" in _run(["--version"]).stdout
     hostile.check()

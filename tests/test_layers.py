@@ -132,7 +132,7 @@ MAY_USE: dict[str, set[str]] = {
     "vision": {"numpy", "cv2"},
     "bench": {"numpy", "pydantic", "yaml", "jtop", "pynvml"},
     "demo": {"numpy", "cv2", "starlette", "uvicorn"},
-    "doctor": {"pydantic"},
+    "doctor": {"pydantic", "rich"},
     "ops": {"numpy", "torch", "triton", "tensorrt", "torch_tensorrt"},
     "model": {"numpy", "torch", "safetensors", "pydantic", "yaml"},
     "data": {"numpy", "numba", "pydantic", "rich", "huggingface_hub"},

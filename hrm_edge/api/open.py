@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from hrm_edge import zoo
 from hrm_edge.api.callbacks import OnMessage, log
 from hrm_edge.api.model import Model
-from hrm_edge.checkpoint import CHECKPOINT, CHECKPOINTS, find_checkpoint, is_checkpoint, read_checkpoint
+from hrm_edge.checkpoint import CHECKPOINT, CHECKPOINTS, is_checkpoint
 from hrm_edge.costs import parameter_table, weight_bytes
 from hrm_edge.errors import UserError, nearest
 from hrm_edge.manifest import MANIFEST, STEP_FILE, Manifest, read_manifest
@@ -203,10 +203,3 @@ def published_spec(path: Path, task: str | None) -> tuple[ModelSpec, dict[str, A
     assert file is not None, "is_published said so"
     info, _ = read_published(file, task)
     return info.spec, {"path": str(file), "task": info.task, **info.origin()}
-
-
-def checkpoint_spec(path: Path) -> tuple[ModelSpec, dict[str, Any]]:
-    """Return spec and description of a checkpoint, or of a run's best one, read without torch."""
-    folder = find_checkpoint(path)
-    info = read_checkpoint(folder)
-    return info.spec, {"path": str(folder), **info.model_dump(mode="json", exclude={"spec", "files"})}

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from hrm_edge.cli.options import backend_option, complete_models
+from hrm_edge.cli.options import backend_option, model_option, say, views_option
+from hrm_edge.errors import UserError
 from hrm_edge.terminal import echo
 
 if TYPE_CHECKING:
@@ -43,13 +44,8 @@ class _Size(click.ParamType):
     "--wait", is_flag=True, help="Start without the camera or URL where it is not there yet, and wait for it."
 )
 @click.option("--web", metavar="[HOST:]PORT", help="Show a web page instead of a window; without HOST, here only.")
-@click.option(
-    "--model",
-    type=click.Path(),
-    shell_complete=complete_models,
-    help="Artifact or checkpoint folder, or a shipped model.  [default: one for 9x9 Sudoku]",
-)
-@click.option("--views", type=click.IntRange(1), default=64, show_default=True, help="Symmetries tried per puzzle.")
+@model_option("Artifact or checkpoint folder, or a shipped model")
+@views_option(64)
 @backend_option
 @click.option("--threads", type=click.IntRange(1), help="Threads of one step (artifacts).  [default: 1]")
 @click.option("--size", type=_Size(), default="1280x720", show_default=True, help="Asked of a V4L2 or CSI camera.")
@@ -80,8 +76,6 @@ def demo(
     from hrm_edge.api.open import load, named_or_default
     from hrm_edge.backends import BACKENDS
     from hrm_edge.checkpoint import is_checkpoint
-    from hrm_edge.cli.options import say
-    from hrm_edge.errors import UserError
 
     if (cert is None) != (key is None) or (cert is not None and web is None):
         raise UserError(
@@ -116,7 +110,6 @@ def demo(
 
 def _source(camera: str | None, web: str | None) -> str:
     """What to open: as asked, else the first camera of this machine, else with a page the browser's."""
-    from hrm_edge.errors import UserError
     from hrm_edge.vision.sources import BROWSER, cameras
 
     if camera == BROWSER and web is None:
@@ -130,7 +123,6 @@ def _source(camera: str | None, web: str | None) -> str:
 def _build(opened: Model, model: str, source: str, size: tuple[int, int], views: int) -> Demo:
     from hrm_edge.demo.loop import Demo
     from hrm_edge.demo.thinker import Thinker
-    from hrm_edge.errors import UserError
     from hrm_edge.solve import check_fits
     from hrm_edge.tasks.sudoku import Sudoku
     from hrm_edge.vision.frames import Camera, Mailbox

@@ -27,10 +27,12 @@ _UNITS_S = {"ms": 1e-3, "s": 1, "m": 60, "h": 3600}
 
 
 task_option = click.option(
-    "--task",
-    "task_name",
-    metavar="NAME",
-    help="Of a published file that does not tell it: sudoku, maze, arc.",
+    "--task", "task_name", metavar="NAME", help="Of a published file that does not tell it: sudoku, maze, arc."
+)
+threads_option = click.option("--threads", type=click.IntRange(1), help="Threads of one step (ONNX Runtime).")
+seed_option = click.option("--seed", type=int, default=0, show_default=True, help="Chooses the symmetries.")
+max_steps_option = click.option(
+    "--max-steps", type=click.IntRange(1), help="ACT steps per view.  [default: the model's]"
 )
 
 backend_option = click.option(
@@ -50,6 +52,20 @@ guesses_option = click.option(
     help="Cells guessed, by what the model believes, in each view after the first; the answer is checked without them."
     "  [default: 2 for a model whose answer moves with the board, else 0]",
 )
+
+
+def views_option(default: int) -> Callable[[Any], Any]:
+    """Return the option ``--views``."""
+    return click.option(
+        "--views", type=click.IntRange(1), default=default, show_default=True, help="Symmetries tried per puzzle."
+    )
+
+
+def halt_option(fixed: str = "") -> Callable[[Any], Any]:
+    """Return the option ``--halt``; ``fixed``: a remark on the last of its ways."""
+    ways = f"Stop when the rules are kept, when the model's head says so, or after all steps{fixed}."
+    choice = click.Choice(["rules", "head", "fixed"])
+    return click.option("--halt", type=choice, default="rules", show_default=True, help=ways)
 
 
 class JsonCommand(click.Command):
@@ -81,6 +97,13 @@ def json_option(what: str) -> Callable[[Any], Any]:
     )
 
 
+def markdown_option(command: Any) -> Any:
+    """Add the option ``--markdown FILE``."""
+    return click.option(
+        "--markdown", "markdown_file", type=OutputFile(), help="Write the report as Markdown; - is stdout."
+    )(command)
+
+
 def put_json(json_file: str | None, document: Any) -> bool:
     """Write ``document`` where ``--json`` says (None: nowhere); return whether stdout is free for people."""
     if json_file == STDOUT:
@@ -98,6 +121,16 @@ def complete_models(ctx: click.Context, param: click.Parameter, incomplete: str)
     from hrm_edge import zoo
 
     return _names_and_files(zoo.names(), incomplete)
+
+
+model_argument = click.argument("model", type=click.Path(), shell_complete=complete_models)
+
+
+def model_option(what: str) -> Callable[[Any], Any]:
+    """Return the option ``--model``; ``what`` may be named, in words for its help."""
+    return click.option(
+        "--model", type=click.Path(), shell_complete=complete_models, help=f"{what}.  [default: one for 9x9 Sudoku]"
+    )
 
 
 def complete_recipes(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:

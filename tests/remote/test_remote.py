@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 
 from hrm_edge import zoo
-from hrm_edge.cli.doctor import EASY
+from hrm_edge.api.pipeline import EASY
 from hrm_edge.doctor import Diagnosis
 from tests.needs import installed
 from tests.remote.board import Board, free_port
