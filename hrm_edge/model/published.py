@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, ValidationError, field_validator
+from pydantic import BaseModel, ValidationError, field_validator
 from torch import Tensor
 
 from hrm_edge.checkpoint import CHECKPOINT
@@ -57,7 +57,7 @@ class PublishedInfo(Record):
         return {"published": self.file, "step": self.step, "assumed": self.assumed, **averaged}
 
 
-class _Arch(Record):
+class _Arch(BaseModel):
     """The section ``arch`` of ``all_config.yaml``; keys of training are let through."""
 
     name: str = ""
@@ -75,10 +75,10 @@ class _Arch(Record):
     no_ACT_continue: bool = True
 
 
-class _Config(Record):
+class _Config(BaseModel):
     arch: _Arch = _Arch()
     data_path: str = ""
-    data_paths: list[str] = Field(default=[])
+    data_paths: list[str] = []
     """TRM's name of it."""
     ema: bool = False
 
