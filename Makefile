@@ -2,11 +2,13 @@
 #   PYTHON=python3.12        another Python (3.10 or newer)
 #   VENV=path                another folder for the environment
 #   ARM64=path               where test-arm64 keeps its root file system
+#   WHEELS='--python 3.11'   for which machines `make wheelhouse` gathers; default: both JetPacks
 #   PIP_ARGS='...'           more arguments for pip, such as an index of CPU-only torch wheels
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV ?= .venv
 PIP_ARGS ?=
+WHEELS ?=
 ARM64 ?= /var/tmp/hrm-edge-arm64
 
 BIN := $(VENV)/bin
@@ -86,7 +88,7 @@ build/wheelhouse-venv/.installed: pyproject.toml constraints.txt
 
 wheelhouse: build/wheelhouse-venv/.installed ## the edge part's wheels for boards without internet, in build/wheelhouse
 	PATH="$(abspath build/wheelhouse-venv/bin):$$PATH" PYTHONPATH=. build/wheelhouse-venv/bin/python \
-		scripts/wheelhouse.py --out build/wheelhouse
+		scripts/wheelhouse.py --out build/wheelhouse $(WHEELS)
 
 dist: $(VENV)/.installed-dev ## a wheel and a source release in dist/, checked by twine
 	rm -rf dist

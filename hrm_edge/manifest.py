@@ -159,7 +159,7 @@ def _check_step(path: Path, spec: ModelSpec) -> None:
     with open(path, "rb") as stream:
         size = os.fstat(stream.fileno()).st_size
         count = parameter_table(spec)["trainable"]
-        if count > MOST_PARAMETERS_A_BYTE * size + (1 << 20):
+        if not size or count > MOST_PARAMETERS_A_BYTE * size + (1 << 20):
             raise UserError(f"{path} has {size:,} bytes, the manifest's model {count:,} parameters", _AGAIN)
         with mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as content:
             if content.find(b"location") >= 0:

@@ -20,6 +20,7 @@ from hrm_edge.report import BenchReport, EvalReport
 
 WIDE = "---\nhide: [toc]\n---\n\n"  # no list of headings beside a page of wide tables
 RESULTS = Path(__file__).resolve().parent.parent / "benchmarks" / "RESULTS.md"
+ROLE = re.compile(r":(?:attr|class|func|meth|mod):(?=<code>)")  # Sphinx's word before a name of code
 WORD = re.compile(r"(<[^>]*>)|([^\s<>&]*-[^\s<>&]*)")  # a tag, or a word with a hyphen
 SCHEMAS: tuple[tuple[str, type[BaseModel]], ...] = (
     ("A recipe (YAML)", Recipe),
@@ -39,7 +40,8 @@ def on_files(files: Files, config: Any) -> Files:
 
 
 def on_page_content(html: str, **_: Any) -> str:
-    """Words with hyphens in commands are not broken where a line is wrapped: ``--data`` would look like two words."""
+    """Docstrings' ``:func:`` is left out before a name, and ``--data`` is not broken in two where a line is wrapped."""
+    html = ROLE.sub("", html)
     return re.sub(r'<div class="language-sh .*?</div>', lambda block: WORD.sub(_whole, block[0]), html, flags=re.DOTALL)
 
 

@@ -1,6 +1,6 @@
 """Draw the README's picture: a Sudoku rendered by program, and the same with the answer that hrm-edge wrote into it.
 
-python scripts/picture.py           # writes docs/pictures/solved.jpg; needs hrm-edge[vision]
+python scripts/picture.py    # writes docs/pictures/photo.jpg and solved.jpg, photo and answer; needs hrm-edge[vision]
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ sys.path.insert(0, str(ROOT))  # the scene is the one that the tests show to the
 import hrm_edge  # noqa: E402
 from tests.vision.scenes import EASY, paper, scene  # noqa: E402
 
-PICTURE = ROOT / "docs" / "pictures" / "solved.jpg"
+PICTURES = ROOT / "docs" / "pictures"
 
 
 def main() -> None:
@@ -32,7 +32,8 @@ def main() -> None:
         answered = cv2.imread(str(solved))
         assert answered is not None
     both = np.hstack([seen, np.full((seen.shape[0], 12, 3), 255, np.uint8), answered])
-    cv2.imwrite(str(PICTURE), both, [cv2.IMWRITE_JPEG_QUALITY, 82])
+    for name, image in (("photo", seen), ("solved", both)):
+        cv2.imwrite(str(PICTURES / f"{name}.jpg"), image, [cv2.IMWRITE_JPEG_QUALITY, 82])
 
 
 if __name__ == "__main__":

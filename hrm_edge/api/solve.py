@@ -145,11 +145,13 @@ def solve_all(
     puzzles: str | Path | Sequence[str] | ArrayLike,
     options: SolveOptions,
     *,
+    paths: list[Path] | None = None,
     on_message: OnMessage = log,
     on_progress: OnProgress = ignore,
 ) -> tuple[list[Result], bool]:
     """Solve what ``puzzles`` is, see :meth:`Model.solve`: (a result for each puzzle, whether there is one by nature).
 
+    ``paths``: of the pictures that ``puzzles`` names, where they are known already.
     Raises ``UserError`` for what is no puzzle, has no solution or several, or is a picture without a puzzle in it; in
     a folder of pictures the fault of a single one is its result.
     """
@@ -159,7 +161,7 @@ def solve_all(
             f"{model.called} is for ARC, where a grid alone does not say what to do with it",
             f"build a data folder of the tasks and run: hrm-edge eval {model.called} --data DATA --submission FILE",
         )
-    if isinstance(puzzles, str | Path) and (paths := picture_paths(str(puzzles))):
+    if isinstance(puzzles, str | Path) and (paths := picture_paths(str(puzzles)) if paths is None else paths):
         pictures = read_pictures(paths, task, model.called, on_progress)
         single = paths == [Path(puzzles)]
         if single and pictures[0].error is not None:

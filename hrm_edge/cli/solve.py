@@ -97,7 +97,7 @@ def solve(
     opened = load(name, folder=folder, threads=threads, task=task_name, backend=backend, on_message=say)
     options = SolveOptions(**chosen)
     with progress_bars() as on_progress:
-        results, _ = solve_all(opened, puzzle, options, on_message=say, on_progress=on_progress)
+        results, _ = solve_all(opened, puzzle, options, paths=paths, on_message=say, on_progress=on_progress)
     for_people = put_json(json_file, {"results": [result.document() for result in results]})
     if for_people:
         for result in results:

@@ -50,14 +50,15 @@ def recover(folder: Path) -> tuple[HRM, ArtifactInfo]:
     if manifest.provenance.get("plugin"):
         raise UserError(f"{folder} was exported with --plugin, which is not read back", hint)
     spec = manifest.spec
-    graph = onnx.load(folder / STEP_FILE).graph
-    constants: Weights = {i.name: numpy_helper.to_array(i) for i in graph.initializer}
     try:
+        graph = onnx.load(folder / STEP_FILE).graph
+        constants: Weights = {i.name: numpy_helper.to_array(i) for i in graph.initializer}
         found = _unfolded(spec, constants, load_file(folder / STATE_FILE))
-    except (KeyError, ValueError) as error:
+        tensors = {name: torch.from_numpy(np.array(value, np.float32)) for name, value in found.items()}
+    except Exception as error:  # crafted bytes raise whatever they lead to: protobuf, onnx, NumPy
         raise UserError(f"{folder / STEP_FILE} is not as this version writes it: {error}", hint) from error
     model = HRM(spec)
-    load_weights(model, {name: torch.from_numpy(np.array(value, np.float32)) for name, value in found.items()}, folder)
+    load_weights(model, tensors, folder)
     origin = {"artifact": manifest.name, **manifest.provenance.get("checkpoint", {})}
     return model.eval(), ArtifactInfo(task=manifest.task, spec=spec, from_artifact=origin)
 

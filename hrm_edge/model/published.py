@@ -118,7 +118,7 @@ def read_published(path: Path, task: str | None = None) -> tuple[PublishedInfo, 
         raise UserError(f"{path} is one file of a checkpoint", f"name the folder: {path.parent}")
     tensors, weights = _read_tensors(path)
     shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
-    for name in (_TOKENS, _Q_HEAD, _GATE_UP):
+    for name in (_TOKENS, _Q_HEAD, _GATE_UP, *(name for name in (_POSITIONS, _PUZZLES) if name in shapes)):
         if len(shapes.get(name, ())) != 2 or 0 in shapes[name]:
             raise UserError(
                 f"{path} is no published HRM or TRM: it has no matrix '{name}'",

@@ -50,7 +50,7 @@ def check_tensors(spec: ModelSpec, tensors: dict[str, Tensor], source: Path | st
 
 def family(shapes: Mapping[str, tuple[int, ...]]) -> str:
     """Say in words what kind of model has tensors of these names and shapes."""
-    hidden = shapes.get("embed_tokens.embedding_weight", (0, 0))[-1]
+    hidden = (shapes.get("embed_tokens.embedding_weight") or (0,))[-1]
     kind = "an HRM (a stack of blocks for each level)"
     if not any(name.startswith("H_level.") for name in shapes):
         kind = "a TRM (one stack of blocks for both levels)"

@@ -114,7 +114,10 @@ class Trainer:
         """Load weights of another run, and switch INT8 rounding on, where the recipe says so."""
         if self.recipe.init:
             source, _, found = self.load(self.recipe.init)
-            load_weights(model, dict(source.state_dict()), found)
+            tensors = dict(source.state_dict())
+            if odd := next((name for name, tensor in tensors.items() if not tensor.isfinite().all()), None):
+                raise UserError(f"{found}: '{odd}' holds values that are no numbers", "start from another model")
+            load_weights(model, tensors, found)
         if self.recipe.quantization.aware:
             train_rounded(model, self.recipe, self.data)
 

@@ -109,17 +109,17 @@ def _windows(large: Floats, cell: int, boxes: dict[int, NDArray[np.int32]], most
 
     ``most``: pixels of ``CELL`` that marks may cover together and still be one digit, not several candidates.
     """
-    found = np.empty((SIDE * SIDE, CELL, CELL), np.float32)
-    free = cell - CELL
-    for index in range(SIDE * SIDE):
-        row, column = divmod(index, SIDE)
-        middle = np.array([cell / 2, cell / 2])
-        box = boxes.get(index)
-        if box is not None and (box[2:] - box[:2]).max() <= most:
-            middle = (box[:2] + box[2:]) / 2 * cell / CELL
-        x, y = np.clip(np.rint(middle - CELL / 2), 0, free).astype(int) + np.array([column, row]) * cell
-        found[index] = large[y : y + CELL, x : x + CELL]
-    return found
+    middles = np.full((SIDE * SIDE, 2), cell / 2)
+    for index, box in boxes.items():
+        if (box[2:] - box[:2]).max() <= most:
+            middles[index] = (box[:2] + box[2:]) / 2 * cell / CELL
+    columns, rows = np.clip(np.rint(middles - CELL / 2), 0, cell - CELL).astype(np.int64).T
+    rows, columns = rows.reshape(SIDE, SIDE), columns.reshape(SIDE, SIDE)
+    rows += cell * np.arange(SIDE)[:, None]
+    columns += cell * np.arange(SIDE)
+    within = np.arange(CELL)
+    found = large[(rows[..., None] + within)[..., None], (columns[..., None] + within)[..., None, :]]
+    return found.reshape(SIDE * SIDE, CELL, CELL)
 
 
 def flatten(picture: Gray, mesh: Floats, cell: int = CELL) -> Gray:
@@ -130,12 +130,21 @@ def flatten(picture: Gray, mesh: Floats, cell: int = CELL) -> Gray:
     size = SIDE * cell
     scale = float(np.linalg.norm(mesh[0, 0] - mesh[-1, -1])) / (2**0.5 * size)
     if scale > 1.5:  # a reduced picture keeps thin strokes that sampling would miss
+        picture, mesh = _around(picture, mesh, round(2 * scale))
         factor = 1 / scale
         picture = cv2.resize(picture, None, fx=factor, fy=factor, interpolation=cv2.INTER_AREA)
         mesh = (mesh + 0.5) * factor - 0.5
     at = mesh_map(mesh, np.arange(size, dtype=np.float32) + 0.5, cell)
     flat = cv2.remap(picture, at, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
     return np.asarray(flat, np.uint8)
+
+
+def _around(picture: Gray, mesh: Floats, margin: int) -> tuple[Gray, Floats]:
+    """Return the part of a picture around crossings [10, 10, 2], and these in it; some of its edge if they are off."""
+    size = np.array(picture.shape[1::-1])
+    left, top = low = np.clip(np.floor(mesh.min(axis=(0, 1))).astype(int) - margin, 0, np.maximum(size - margin, 0))
+    right, bottom = np.maximum(np.ceil(mesh.max(axis=(0, 1))).astype(int), low) + margin + 1
+    return picture[top:bottom, left:right], mesh - low.astype(np.float32)
 
 
 def normalise(flat: Gray) -> Floats:

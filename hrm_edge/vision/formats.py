@@ -97,9 +97,10 @@ def read_header(data: bytes) -> Header | None:
 
 def _orientation(data: bytes, kind: str) -> int:
     """Read the orientation of the first EXIF note of a JPEG, PNG or WebP file; 1 where none says another."""
-    parts = {"jpeg": _jpeg_parts, "png": _png_parts, "webp": _webp_parts}.get(kind)
+    if kind not in ("jpeg", "png", "webp"):
+        return 1
     try:
-        for name, start, size in parts(data) if parts else ():
+        for name, start, size in _jpeg_parts(data) if kind == "jpeg" else _chunks(data, kind):
             if name in (b"\xff\xe1", b"eXIf", b"EXIF"):
                 note = data[start : start + size]
                 if note[:6] == b"Exif\0\0":
@@ -146,26 +147,20 @@ def _jpeg_parts(data: bytes) -> Iterator[_Part]:
             at += 2 + size
 
 
-def _png_parts(data: bytes) -> Iterator[_Part]:
-    """List the chunks of a PNG file; a checksum of 4 bytes follows each."""
-    at = 8
+def _chunks(data: bytes, kind: str) -> Iterator[_Part]:
+    """List the chunks of a PNG file, each with a checksum behind it, or of a WebP file, each of an even size."""
+    at = 8 if kind == "png" else 12
     for _ in range(_MOST_PARTS):
         if at + 8 > len(data):
             return
-        (size,) = struct.unpack_from(">I", data, at)
-        yield data[at + 4 : at + 8], at + 8, size
-        at += 12 + size
-
-
-def _webp_parts(data: bytes) -> Iterator[_Part]:
-    """List the chunks of a WebP file, of an even number of bytes each."""
-    at = 12
-    for _ in range(_MOST_PARTS):
-        if at + 8 > len(data):
-            return
-        (size,) = struct.unpack_from("<I", data, at + 4)
-        yield data[at : at + 4], at + 8, size
-        at += 8 + size + size % 2
+        if kind == "png":
+            size, name = struct.unpack_from(">I4s", data, at)
+            behind = 4
+        else:
+            name, size = struct.unpack_from("<4sI", data, at)
+            behind = size % 2
+        yield name, at + 8, size
+        at += 8 + size + behind
 
 
 def _png(data: bytes) -> Header:

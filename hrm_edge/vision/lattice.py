@@ -54,13 +54,20 @@ def mesh_map(mesh: Floats, places: Floats, cell: float) -> Floats:
     """
     cells = len(mesh) - 1
     homography = cv2.getPerspectiveTransform(square(cells * cell, 0), outline(mesh.astype(np.float32)))
-    straight = project(np.stack(np.meshgrid(places, places), axis=-1).astype(np.float32), homography)
     # how far the crossings lie off the homography, spread over the pixels between them
-    bent = mesh - project(lattice_points(cells, cells * cell, 0), homography)
-    index = (places / cell).astype(np.float32)
-    x, y = (np.ascontiguousarray(axis) for axis in np.meshgrid(index, index))
-    bend = cv2.remap(bent.astype(np.float32), x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-    return np.asarray(straight + bend, np.float32)
+    bent = mesh.astype(np.float32) - project(lattice_points(cells, cells * cell, 0), homography)
+    before = np.clip(places / cell, 0, cells - 1).astype(np.int64)
+    share = np.clip(places / cell - before, 0, 1).astype(np.float32)[:, None]
+    by_row = bent[before] + share[..., None] * (bent[before + 1] - bent[before])  # [m, n + 1, 2]
+    found = by_row.take(before, axis=1)  # [m, m, 2]
+    found += share * np.diff(by_row, axis=1).take(before, axis=1)
+    # each of the projection's three sums has a part of x alone and one of y alone: no product of all points
+    across = np.multiply.outer(homography[:, 0], places)[:, None, :].astype(np.float32)
+    down = (np.multiply.outer(homography[:, 1], places) + homography[:, 2:])[:, :, None].astype(np.float32)
+    away = across[2] + down[2]
+    for axis in (0, 1):
+        found[..., axis] += (across[axis] + down[axis]) / away
+    return found
 
 
 class Rectified:

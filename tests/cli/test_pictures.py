@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from hrm_edge.tasks.sudoku import Sudoku
+from hrm_edge.vision.formats import pictures_of
 from tests.artifacts import write_singles_artifact
 from tests.vision import kinds
 from tests.vision.rendered import PUZZLES, photo
@@ -71,6 +72,19 @@ def test_a_folder_in_which_nothing_was_read_is_not_advised_more_views(run, tmp_p
     assert done.code == 1
     assert "Failed: 2 of 2 pictures not read\n  take those pictures again as is said of each" in done.err
     assert "--views" not in done.err + done.out
+
+
+def test_a_folder_is_looked_through_once(run, tmp_path, monkeypatch):
+    save(tmp_path, "a.png", np.full((48, 64, 3), 200, np.uint8))
+    looked = []
+
+    def listed(folder):
+        looked.append(folder)
+        return pictures_of(folder)
+
+    monkeypatch.setattr("hrm_edge.api.pictures.pictures_of", listed)
+    assert run("solve", tmp_path).code == 1
+    assert looked == [tmp_path]
 
 
 def test_a_photo_is_solved_with_the_shipped_model(run, tmp_path):

@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 
 from hrm_edge.errors import UserError
-from hrm_edge.vision.cells import CELL, cells_of, normalise
+from hrm_edge.vision.cells import CELL, cells_of, flatten, normalise
 from hrm_edge.vision.fuse import Fusion
+from hrm_edge.vision.lattice import lattice_points, mesh_map
 from hrm_edge.vision.locate import locate
 from hrm_edge.vision.read import MODEL, Reader, Reading
 from hrm_edge.vision.recognise import recognise
@@ -33,10 +34,10 @@ def test_a_photo_is_read_whichever_way_up_it_is(reader, seed, turn):
     assert set(found.ms) == {"locate", "read", "judge"}
 
 
-def test_a_sample_of_cells_tells_the_direction_only_where_it_is_clear(reader, monkeypatch):
+def test_directions_that_a_sample_of_the_cells_shows_less_clearly_are_left_out(reader, monkeypatch):
     taken = photo(SEEDS[4], cell=30, turn=90)
     (grid, *_) = locate(taken.image)
-    monkeypatch.setattr("hrm_edge.vision.read._CLEARER", -1.0)
+    monkeypatch.setattr("hrm_edge.vision.read._CLEARER", 0.0)
     (sampled,) = reader.directions(taken.image, grid)
     monkeypatch.setattr("hrm_edge.vision.read._CLEARER", float("inf"))
     compared = reader.directions(taken.image, grid)
@@ -52,6 +53,25 @@ def test_a_known_direction_gives_the_same_reading(reader):
     np.testing.assert_allclose(free.probabilities, told.probabilities, atol=0.05)
     np.testing.assert_array_equal(free.digits, told.digits)
     assert free.probabilities.sum(axis=1) == pytest.approx(np.ones(81), abs=1e-4)
+
+
+def test_a_grid_of_a_large_picture_is_laid_flat_from_its_own_part_alone():
+    page = np.random.default_rng(0).integers(0, 255, (1200, 1500), np.uint8)
+    page = cv2.GaussianBlur(page, (0, 0), 4)
+    mesh = lattice_points(9, 900, 0) + np.array([300, 200], np.float32)
+    there = flatten(page, mesh).astype(int)
+    alone = flatten(page[180:1120, 280:1220], mesh - np.array([280, 180], np.float32)).astype(int)
+    assert np.abs(there - alone).max() <= 2  # what lies farther off has no part in it
+    beyond = flatten(page, mesh + np.float32(5000))  # a grid that has left the picture
+    assert beyond.shape == there.shape
+
+
+def test_the_map_of_a_mesh_goes_through_its_crossings():
+    mesh = lattice_points(9, 360, 20)
+    mesh[..., 0] += 0.1 * mesh[..., 1] + 6 * np.sin(mesh[..., 0] / 60)
+    mesh[..., 1] *= 1 + mesh[..., 0] / 4000
+    at = mesh_map(mesh, np.arange(0, 9 * 20 + 1, 20, dtype=np.float32), 20)
+    np.testing.assert_allclose(at, mesh, atol=1e-2)
 
 
 def test_the_edge_of_a_shadow_is_no_ink():
