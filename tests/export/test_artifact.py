@@ -14,7 +14,6 @@ from onnx import numpy_helper
 from hrm_edge.cli.export import export as command
 from hrm_edge.data.build import Options, build
 from hrm_edge.errors import GateError, UserError
-from hrm_edge.export.artifact import export
 from hrm_edge.manifest import Manifest, Parity, read_manifest
 from hrm_edge.model.hrm import HRM
 from hrm_edge.model.load import load_model
@@ -28,6 +27,7 @@ from hrm_edge.solve import solve
 from hrm_edge.tasks import get_task
 from hrm_edge.tasks.puzzles import Puzzles
 from hrm_edge.training.loop import start
+from tests.export.written import export
 
 
 @pytest.fixture(scope="module")
