@@ -6,7 +6,7 @@ import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import click
 from rich.table import Table
@@ -15,10 +15,7 @@ from hrm_edge import catalog
 from hrm_edge.cli.options import progress_bars, say
 from hrm_edge.errors import UserError
 from hrm_edge.tasks import get_task
-from hrm_edge.tasks.arc import Arc
 from hrm_edge.tasks.base import Task
-from hrm_edge.tasks.maze import Maze
-from hrm_edge.tasks.sudoku import Sudoku
 from hrm_edge.terminal import open_console
 
 if TYPE_CHECKING:
@@ -104,15 +101,12 @@ def build(task: str, out: Path, **flags: Any) -> None:
         if name not in flags_of_task:
             known = ", ".join(f"--{flag.replace('_', '-')}" for flag in flags_of_task)
             raise UserError(f"--{name.replace('_', '-')} is no option of {board.name}", f"it takes {known}")
-    sources = given.pop("source", ())
-    if isinstance(board, Arc):
-        built = _arc(out, sources, given)
-    else:
+    if board.family != "arc":
+        sources = given.pop("source", ("generate",))
         if len(sources) > 1:
             raise UserError(f"{board.name} is built from one --source, not {len(sources)}", "give one of them")
-        given["source"] = sources[0] if sources else "generate"
-        built = _maze(board, out, given) if isinstance(board, Maze) else _sudoku(cast("Sudoku", board), out, given)
-    _show(board, out, built)
+        given["source"] = sources[0]
+    _show(board, out, {"sudoku": _sudoku, "maze": _maze, "arc": _arc}[board.family](board, out, given))
 
 
 @dataclass(frozen=True)
@@ -125,7 +119,7 @@ class _Built:
     recipe: str
 
 
-def _sudoku(task: Sudoku, out: Path, given: dict[str, Any]) -> _Built:
+def _sudoku(task: Any, out: Path, given: dict[str, Any]) -> _Built:
     from hrm_edge.data.build import Options
     from hrm_edge.data.build import build as build_folder
     from hrm_edge.data.generator import wanted_of
@@ -141,7 +135,7 @@ def _sudoku(task: Sudoku, out: Path, given: dict[str, Any]) -> _Built:
     return _Built(("part", "puzzles", "examples", "clues", "guesses"), rows, _notes("puzzles", summary), recipe)
 
 
-def _maze(task: Maze, out: Path, given: dict[str, Any]) -> _Built:
+def _maze(task: Any, out: Path, given: dict[str, Any]) -> _Built:
     from hrm_edge.data.maze import Options
     from hrm_edge.data.maze import build as build_folder
 
@@ -153,10 +147,11 @@ def _maze(task: Maze, out: Path, given: dict[str, Any]) -> _Built:
     return _Built(("part", "mazes", "examples", "moves", "walls"), rows, _notes("mazes", summary), recipe)
 
 
-def _arc(out: Path, sources: tuple[str, ...], given: dict[str, Any]) -> _Built:
+def _arc(task: Any, out: Path, given: dict[str, Any]) -> _Built:
     from hrm_edge.data.arc import Options
     from hrm_edge.data.arc import build as build_folder
 
+    sources = given.pop("source", ())
     if not sources or set(sources) & {"generate", "hub"}:
         raise UserError(
             "arc is built from the archives of its repositories",
