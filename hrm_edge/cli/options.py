@@ -54,6 +54,17 @@ guesses_option = click.option(
 )
 
 
+def option_group(*options: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """Return a decorator that adds all of ``options``, in their order."""
+
+    def add(command: Any) -> Any:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return add
+
+
 def views_option(default: int) -> Callable[[Any], Any]:
     """Return the option ``--views``."""
     return click.option(
