@@ -10,9 +10,12 @@ from __future__ import annotations
 import multiprocessing
 import multiprocessing.util
 import os
+import subprocess
 import sys
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
 from multiprocessing.context import SpawnContext
 from typing import Any
 
@@ -36,6 +39,55 @@ def python_command(option: str, program: str, *arguments: str, version: tuple[in
     if option == "-m":
         return [sys.executable, "-c", _RUN_MODULE, program, *arguments]
     return [sys.executable, "-c", _FORGET_FOLDER + program, *arguments]
+
+
+@dataclass(frozen=True)
+class Ended:
+    """A verb that ran in a process of its own."""
+
+    code: int
+    last_words: str
+    """Its error, or else the last line that it printed on stderr."""
+
+
+def run_verb(
+    arguments: Sequence[str], *, limit_s: float | None = None, on_tick: Callable[[], None] | None = None
+) -> Ended:
+    """Run ``hrm-edge ARGUMENTS`` in a process of its own, which ends with this one's wait.
+
+    ``on_tick`` is called twice a second. A process that takes longer than ``limit_s`` is stopped. It inherits the
+    files that this process made inheritable.
+    """
+    command = python_command("-m", "hrm_edge", *arguments)
+    began = time.monotonic()
+    with subprocess.Popen(
+        command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, close_fds=False
+    ) as process:
+        try:
+            while True:
+                try:
+                    _, errors = process.communicate(timeout=0.5)
+                    break
+                except subprocess.TimeoutExpired:
+                    if on_tick is not None:
+                        on_tick()
+                    if limit_s is not None and time.monotonic() - began > limit_s:
+                        process.kill()
+                        process.communicate()
+                        return Ended(process.returncode, f"it took longer than {limit_s:.0f} s and was stopped")
+        except BaseException:
+            process.terminate()
+            raise
+    return Ended(process.returncode, _last_words(errors.decode(errors="replace"), process.returncode))
+
+
+def _last_words(errors: str, code: int) -> str:
+    """Return the line that says why a verb ended so."""
+    lines = [line.strip() for line in errors.splitlines() if line.strip()]
+    told = [line for line in lines if line.startswith(("Error: ", "Failed: "))]
+    if not told and code < 0:
+        return f"it was ended by signal {-code}" + " (out of memory?)" * (code == -9)
+    return (told or lines or [f"exit code {code}"])[-1]
 
 
 def spawn_context(version: tuple[int, ...] = _VERSION) -> SpawnContext:

@@ -14,11 +14,14 @@ from typing import Any
 from hrm_edge import zoo
 from hrm_edge.files import read_json, write_text
 from hrm_edge.manifest import MANIFEST, read_manifest
+from hrm_edge.record.archive import read_archives
+from hrm_edge.record.table import boards_table
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
 SITE = ROOT / "docs"
-DOCUMENTS = (ROOT / "README.md", ROOT / "benchmarks" / "RESULTS.md", SITE / "how-to" / "cpu.md", SITE / "index.md")
+DOCUMENTS = (ROOT / "README.md", ROOT / "benchmarks" / "RESULTS.md", SITE / "how-to" / "cpu.md", SITE / "index.md",
+             SITE / "how-to" / "record.md")  # fmt: skip
 VIEWS = (1, 4, 16, 64)
 BEGIN, END = "<!-- {}: scripts/tables.py -->", "<!-- end -->"
 
@@ -381,7 +384,16 @@ def int8_exports() -> str:
     return "\n".join(lines)
 
 
+def boards() -> str:
+    """Boards and cards whose owners handed a record in."""
+    found, refused = read_archives(RESULTS / "boards")
+    if refused:
+        raise refused[0]
+    return boards_table(found)
+
+
 TABLES = {
+    "boards": boards,
     "cpu-step": cpu_step,
     "cpu-halting": cpu_halting,
     "int8-parity": int8_parity,

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from hrm_edge.child import python_command, spawn_context
+from hrm_edge.child import python_command, run_verb, spawn_context
 from hrm_edge.errors import UserError
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -88,11 +88,21 @@ def test_the_doctor_imports_what_is_installed(hostile):
     hostile.check()
 
 
-def test_a_sweep_runs_the_installed_package(hostile):
-    from hrm_edge.bench.sweep import _run
-
-    assert "hrm-edge" in _run(["--version"]).stdout
+def test_a_sweep_and_a_record_run_the_installed_package(hostile):
+    assert run_verb(["--version"]).code == 0
+    ended = run_verb(["sollve"])
+    assert (ended.code, "did you mean 'solve'?" in ended.last_words) == (2, True)
     hostile.check()
+
+
+def test_a_verb_that_takes_too_long_is_stopped():
+    ticks = []
+    ended = run_verb(
+        ["demo", "--camera", "browser", "--web", "127.0.0.1:0"], limit_s=0.6, on_tick=lambda: ticks.append(1)
+    )
+    assert ended.code == -9
+    assert ended.last_words == "it took longer than 1 s and was stopped"
+    assert ticks
 
 
 def test_several_ranks_run_the_installed_package(hostile, capfd):

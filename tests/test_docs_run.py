@@ -24,7 +24,7 @@ ROOT = Path(__file__).resolve().parent.parent
 PAGES = ("index", "how-to/install", "how-to/data", "how-to/train", "tutorial", "how-to/published",
          "how-to/int8", "how-to/engines", "how-to/cpu", "how-to/measure", "how-to/remote", "how-to/offline",
          "how-to/jetson", "how-to/container", "how-to/kiosk", "how-to/demo", "explain/trm",
-         "explain/lattice")  # fmt: skip
+         "explain/lattice", "how-to/record")  # fmt: skip
 AFTER = {  # a page → the page that makes what it uses
     "how-to/int8": "tutorial",
     "how-to/engines": "tutorial",
@@ -35,16 +35,20 @@ AFTER = {  # a page → the page that makes what it uses
 NOT_RUN = {  # a command that begins so → why, and what tests it instead
     "python3 -m venv": "typed in a fresh copy by scripts/arrive.py; tests/test_arrive.py",
     "pip install": "the same",
-    "make venv": "the same",
+    "make train-venv": "the same",
     ". .venv/bin/activate": "the same",
     "bash jetson/setup.sh --link": "changes this machine's groups; tests/jetson",
     "hrm-edge remote jetson demo": "the board of this test shares its ports with this machine; tests/remote",
     "hrm-edge data build sudoku --out data/extreme --source hub": "internet; tests/data/test_sources.py",
     "hrm-edge data build maze --out data/maze-hard --source hub": "internet; tests/data/test_maze_build.py",
     "hrm-edge train NAME": "eight GPUs; tests/train",
+    "python scripts/keep_run.py": "a run of yours; tests/train/test_compact.py",
     "hrm-edge train sudoku_lattice_more": "hours; tests/cli/test_train_on.py",
     "docker": "needs docker and NVIDIA's images",
     "sudo": "changes this machine",
+    "hrm-edge record": "takes a quarter of an hour; tests/record",
+    "hrm-edge remote jetson record": "as long; tests/remote",
+    "python scripts/boards_table.py": "takes a checkout; tests/record",
 }
 SERVES = "hrm-edge demo "  # until it is stopped
 NO_CAMERA = "there is no camera"

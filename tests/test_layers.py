@@ -38,7 +38,7 @@ BASE = {
     "zoo",
 }
 CORE = {"session", "solution", "solve", "parity"}
-EDGE = {"runtime", "plugin", "vision", "bench", "demo", "doctor", "remote"}
+EDGE = {"runtime", "plugin", "vision", "bench", "demo", "doctor", "record", "remote"}
 HOST = {"model", "ops", "data", "training", "quant", "export", "digits"}
 
 # A file or folder of the package → the others that it may import (itself and __init__ always).
@@ -68,7 +68,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "session": {"spec"},
     "solution": {"tasks"},
     "solve": {"errors", "spec", "tasks", "session", "solution"},
-    "parity": {"manifest", "recipe", "report", "session", "tasks"},
+    "parity": {"costs", "manifest", "recipe", "report", "session", "tasks"},
     # edge
     "runtime": {
         "backends",
@@ -88,6 +88,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "bench": BASE | CORE | {"runtime"},
     "demo": BASE | CORE | {"runtime", "vision", "bench"},
     "doctor": BASE,
+    "record": BASE | {"doctor", "runtime"},
     "remote": BASE,
     # host
     "ops": {"errors", "files", "plugin"},
@@ -133,6 +134,7 @@ MAY_USE: dict[str, set[str]] = {
     "bench": {"numpy", "pydantic", "yaml", "jtop", "pynvml"},
     "demo": {"numpy", "cv2", "starlette", "uvicorn"},
     "doctor": {"pydantic", "rich"},
+    "record": {"pydantic"},
     "ops": {"numpy", "torch", "triton", "tensorrt", "torch_tensorrt"},
     "model": {"numpy", "torch", "safetensors", "pydantic", "yaml"},
     "data": {"numpy", "numba", "pydantic", "rich", "huggingface_hub"},

@@ -13,7 +13,7 @@ from hrm_edge.api.callbacks import OnMessage, OnProgress
 from hrm_edge.api.engine_parity import check_first
 from hrm_edge.api.model import Model
 from hrm_edge.errors import UserError
-from hrm_edge.manifest import read_manifest
+from hrm_edge.manifest import Manifest, read_manifest
 
 if TYPE_CHECKING:
     from hrm_edge.bench.run import Subject
@@ -260,11 +260,17 @@ def _own_float32(model: Model) -> str | None:
     """Find the shipped float32 artifact of the same checkpoint; None where the model is float32 itself."""
     if model.manifest is None or model.about.precision == "fp32":
         return None
-    origin = model.manifest.provenance.get("checkpoint")
+    origin = _weights(model.manifest)
     for name in zoo.names():
         folder = zoo.folder_of(name)
         assert folder is not None
         manifest = read_manifest(folder)
-        if manifest.precision == "fp32" and origin and manifest.provenance.get("checkpoint") == origin:
+        if manifest.precision == "fp32" and origin and _weights(manifest) == origin:
             return name
     return None
+
+
+def _weights(manifest: Manifest) -> dict[str, Any]:
+    """Return what identifies an artifact's weights, whether it was exported from them or from another artifact."""
+    checkpoint = manifest.provenance.get("checkpoint") or {}
+    return {key: value for key, value in checkpoint.items() if key != "artifact"}

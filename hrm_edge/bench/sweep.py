@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import itertools
-import subprocess
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from hrm_edge.child import python_command
+from hrm_edge.child import run_verb
 from hrm_edge.device.clocks import power_modes
 from hrm_edge.device.system import System
 from hrm_edge.errors import UserError, nearest
@@ -54,10 +53,10 @@ def models_of(models: Sequence[str], axes: Sequence[str], calibration: str | Non
     for precision in PRECISIONS:
         out = scratch / f"{Path(models[0]).name}-{precision}"
         arguments = ["export", models[0], "--out", str(out), f"--{precision}"]
-        done = _run([*arguments, *(["--calibration", calibration] if calibration else [])])
+        ended = run_verb([*arguments, *(["--calibration", calibration] if calibration else [])])
         if not (out / MANIFEST).is_file():
             raise UserError(
-                f"--sweep precision: {precision} cannot be exported: {_last_words(done)}",
+                f"--sweep precision: {precision} cannot be exported: {ended.last_words}",
                 "name an artifact for each precision: hrm-edge bench fp32/ int8/ --sweep precision",
             )
         found.append(str(out))
@@ -81,22 +80,11 @@ def measure_points(
         file = scratch / "point.json"
         file.unlink(missing_ok=True)
         chosen = [*(["--slots", str(batch)] if batch else []), *(["--power-mode", mode] if mode else [])]
-        done = _run(["bench", model, *options, *chosen, "--json", str(file)])
+        ended = run_verb(["bench", model, *options, *chosen, "--json", str(file)])
         if file.is_file():
             points.reports += read_bench(file)
         else:
-            points.failed[name] = _last_words(done)
-
-
-def _run(arguments: Sequence[str]) -> subprocess.CompletedProcess[str]:
-    command = python_command("-m", "hrm_edge", *arguments)
-    return subprocess.run(command, capture_output=True, text=True, check=False)
-
-
-def _last_words(done: subprocess.CompletedProcess[str]) -> str:
-    lines = [line.strip() for line in done.stderr.splitlines() if line.strip()]
-    told = [line for line in lines if line.startswith(("Error: ", "Failed: "))]
-    return (told or lines or [f"exit code {done.returncode}"])[-1]
+            points.failed[name] = ended.last_words
 
 
 def _modes() -> list[str]:

@@ -112,9 +112,9 @@ def bench(
     Single-stream asks at least 64 puzzles (MLPerf's least) and its headline is the p90 latency.
 
     \b
-    hrm-edge bench artifacts/nano --data puzzles.csv --duration 60s --json bench.json --html bench.html
+    hrm-edge bench build/int8 --data puzzles.csv --duration 60s --html bench.html
     hrm-edge bench --compare before.json after.json --max-regression 10
-    hrm-edge bench run/ --sweep precision,batch --calibration data/ --html sweep.html
+    hrm-edge bench build/run --sweep precision,batch --calibration build/data
     """
     from hrm_edge.cli.bench_compare import compare_reports
     from hrm_edge.cli.bench_one import Options, measure_and_show

@@ -81,7 +81,11 @@ def data() -> None:
 @click.option("--min-guesses", type=int, metavar="N", help="The same as a number.")
 @click.option("--max-guesses", type=int, metavar="N", help="The same as a number.")
 @click.option(
-    "--processes", type=int, default=1, show_default=True, help="Processes that work; not part of the result."
+    "--processes",
+    type=int,
+    default=1,
+    show_default=True,
+    help="Processes that share the work; they do not change the result.",
 )
 def build(task: str, out: Path, **flags: Any) -> None:
     """Build the data folder OUT: train/ and test/ in the published layout.
@@ -89,10 +93,10 @@ def build(task: str, out: Path, **flags: Any) -> None:
     \b
     hrm-edge data build mini-sudoku --out build/data --count 5000
     hrm-edge data build sudoku --out build/hard --difficulty hard --processes 4
-    hrm-edge data build sudoku --out build/mine --source puzzles.csv --test-count 500
-    hrm-edge data build sudoku --out build/extreme --source hub --subsample 1000 --augment 1000
+    hrm-edge data build sudoku --out build/mine --source puzzles.csv
+    hrm-edge data build sudoku --out build/extreme --source hub --subsample 1000
     hrm-edge data build maze --out build/maze --count 1000 --augment 7
-    hrm-edge data build arc --out build/arc-1 --source arc-agi-1.tar.gz --source concept-arc.tar.gz
+    hrm-edge data build arc --out build/arc-2 --source arc-agi-2.tar.gz
     """
     board = get_task(task)
     flags_of_task = _FLAGS[board.family]

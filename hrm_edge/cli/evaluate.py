@@ -88,8 +88,8 @@ def evaluate(
 
     \b
     hrm-edge eval artifacts/nano --data puzzles.csv --views 16
-    hrm-edge eval artifacts/nano-int8 --data puzzles.csv --limit 2000 --paired artifacts/nano
-    hrm-edge eval runs/arc-1_reduced --data data/arc-1 --submission submission.json
+    hrm-edge eval build/int8 --data puzzles.csv --limit 2000 --paired build/fp32
+    hrm-edge eval runs/arc-1_reduced --data data/arc-1 --submission out.json
     """
     from hrm_edge.api.measure import EvalOptions
     from hrm_edge.api.measure import evaluate as run

@@ -48,6 +48,7 @@ VERBS = {  # in the order of the pipeline
     "eval": Verb("hrm_edge.cli.evaluate:evaluate", "Measure a model's exact accuracy on puzzles."),
     "export": Verb("hrm_edge.cli.export:export", "Turn a checkpoint into an artifact (ONNX, fp32 or INT8)."),
     "bench": Verb("hrm_edge.cli.bench:bench", "Measure latency, throughput and accuracy in one report."),
+    "record": Verb("hrm_edge.cli.record:record", "Measure all that works here, into one archive to hand in."),
     "remote": Verb("hrm_edge.cli.remote:remote", "Set up, measure, solve and demo on a board, over ssh."),
     "models": Verb("hrm_edge.cli.models:models", "List the pretrained models, and pull more by name."),
     "solve": Verb("hrm_edge.cli.solve:solve", "Solve puzzles and verify the answers by the rules."),

@@ -38,7 +38,9 @@ max_steps_option = click.option(
 backend_option = click.option(
     "--backend",
     type=click.Choice(NAMES),
-    help="What runs an artifact; auto: the CPU backend and number of threads that a trial finds fastest; "
+    metavar="NAME",  # click would put all of them into one long line
+    help=f"What runs an artifact: {', '.join(NAMES[:-1])} or {NAMES[-1]}. auto: the CPU backend and number of "
+    "threads that a trial finds fastest; "
     "native: our own step (INT8, or a lattice in float32), compiled here when it is first asked for (needs a C++ "
     "compiler and onnx); "
     "torch-tensorrt: an engine that was saved with --module.  "

@@ -1,4 +1,4 @@
-"""``hrm-edge remote HOST``: doctor, setup, bench, solve, demo on a board, from this workstation."""
+"""``hrm-edge remote HOST``: doctor, setup, bench, record, solve, demo on a board, from this workstation."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def remote(context: click.Context, host: str, ssh_config: Path | None) -> None:
 
     \b
     hrm-edge remote jetson setup --wheelhouse build/wheelhouse
-    hrm-edge remote jetson bench artifacts/nano-int8 --duration 60s --json jetson.json
+    hrm-edge remote jetson bench build/int8 --duration 60s --json jetson.json
     """
     from hrm_edge.remote.errand import Board
 
@@ -112,13 +112,12 @@ def bench(board: Board, model: str, engine: bool, bench_options: tuple[str, ...]
     Files after --json, --markdown, --html are written on this machine; a file after --data is sent.
 
     \b
-    hrm-edge remote jetson bench artifacts/nano-int8 --duration 60s --json jetson.json
+    hrm-edge remote jetson bench build/int8 --duration 60s --json jetson.json
     """
     from hrm_edge.remote.errand import file_on_board, split_files
 
     rest, files = split_files(bench_options)
-    safe = "".join(letter if letter.isalnum() else "-" for letter in f"{board.host}-{Path(model).name}")
-    files.setdefault("--json", Path("reports") / f"{safe}.json")
+    files.setdefault("--json", Path("reports") / f"{_plain(f'{board.host}-{Path(model).name}')}.json")
     for option, file in files.items():
         check_writable(option, file)
     with board.errand("bench", say) as errand:
@@ -128,6 +127,44 @@ def bench(board: Board, model: str, engine: bool, bench_options: tuple[str, ...]
         errand.run(f'"$edge" bench {path} {" ".join(words)}', files=files)
     echo(f"Report: {files['--json']}")
     echo(f"Next: hrm-edge bench --compare {shlex.quote(str(files['--json']))} OTHER.json")
+
+
+@remote.command(context_settings=_PASSED_ON)
+@click.option(
+    "--out", type=click.Path(path_type=Path), help="The archive on this machine.  [default: reports/HOST-record.tar.gz]"
+)
+@click.argument("record_options", nargs=-1, type=click.UNPROCESSED)
+@click.pass_obj
+def record(board: Board, out: Path | None, record_options: tuple[str, ...]) -> None:
+    """Measure all that works on HOST and bring the archive back. RECORD_OPTIONS are those of 'hrm-edge record'.
+
+    A run that was stopped goes on: give the same command again.
+
+    \b
+    hrm-edge remote jetson record --quick
+    """
+    import hashlib
+
+    from hrm_edge.cli.record import show_record
+    from hrm_edge.record.archive import SUFFIX, read_archive
+
+    archive = check_writable("--out", out or Path("reports") / f"{_plain(board.host)}-record{SUFFIX}")
+    # The same options find the same folder again, with the rows that are finished.
+    folder = f'"$base"/records/{hashlib.sha256(shlex.join(record_options).encode()).hexdigest()[:16]}'
+    with board.errand("record", say) as errand:
+        words = " ".join(errand.send_data(record_options))
+        command = f'mkdir -p "$base"/records; "$edge" record --out {folder} {words}'
+        # What was brought back is done with: the next record is measured anew.
+        keep = f"[ $code -ne 0 ] || {{ mv {folder}{SUFFIX} report{SUFFIX} && rm -rf {folder}; }}; exit $code"
+        errand.run(f"{command}; code=$?; {keep}", show=False, files={SUFFIX: archive}, brought_at=(0,))
+    show_record(read_archive(archive))
+    echo(f"Archive: {archive}. docs/how-to/record.md says how to hand it in")
+    echo(f"Next: tar -tvf {shlex.quote(str(archive))}")
+
+
+def _plain(name: str) -> str:
+    """Return ``name`` with nothing but letters, digits and dashes, for a file."""
+    return "".join(letter if letter.isalnum() else "-" for letter in name)
 
 
 @remote.command(cls=JsonCommand, context_settings=_PASSED_ON)

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from hrm_edge.costs import reference_batch
 from hrm_edge.model.fake_quant import fake_quantized_rows, scale_of
 from hrm_edge.model.hrm import HRM
 from hrm_edge.model.session import TorchSession
@@ -22,7 +23,6 @@ from hrm_edge.report import decibels
 from hrm_edge.tasks.puzzles import Puzzles
 
 OnMessage = Callable[[str], None]
-BATCH = 64
 MARGIN_DB = 3.0  # kept between the policy's own measurement and the limit that the export is held to
 
 
@@ -59,9 +59,9 @@ class Final:
 
 def final(model: HRM, puzzles: Puzzles, steps: int) -> Final:
     """Run ``steps`` steps on every puzzle."""
-    session, logits_of, converged_of = TorchSession(model), [], []
-    for begin in range(0, len(puzzles), BATCH):
-        part = puzzles[begin : begin + BATCH]
+    session, batch, logits_of, converged_of = TorchSession(model), reference_batch(model.spec), [], []
+    for begin in range(0, len(puzzles), batch):
+        part = puzzles[begin : begin + batch]
         carry = session.initial_carry(len(part))
         for _ in range(steps):
             carry, logits, q = session.step(part.givens, part.ids, carry)

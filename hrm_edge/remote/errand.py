@@ -82,18 +82,19 @@ class Errand:
         show: bool = True,
         files: Mapping[str, Path] | None = None,
         say_files: bool = False,
+        brought_at: tuple[int, ...] = (0, EXIT_GATE),
     ) -> None:
         """Run a script as a job, follow it to its end, and end as it did. ``$edge`` is hrm-edge there.
 
-        ``show``: print what it printed. ``files``: option → file on this machine that is brought back; ``say_files``:
-        and named. ``port`` is forwarded meanwhile. Raises ``GateError`` or ``UserError`` where the command failed; its
-        own words are on stderr already.
+        ``show``: print what it printed. ``files``: option → file on this machine that is brought back, after a job that
+        ended with one of ``brought_at``; ``say_files``: and named. ``port`` is forwarded meanwhile. Raises
+        ``GateError`` or ``UserError`` where the command failed; its own words are on stderr already.
         """
         job, code = self._follow(self._build + script, port)
         if show:  # but for its last lines: they name files of the board
             lines = job.stdout().splitlines(keepends=True)
             echo("".join(line for line in lines if not line.startswith(("Next: ", "Report: "))), nl=False)
-        if files and code in (0, EXIT_GATE):
+        if files and code in brought_at:
             _bring(job, files)
             if say_files:
                 echo(f"Report: {', '.join(map(str, files.values()))}", err=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from hrm_edge.errors import UserError
 from hrm_edge.files import read_json
@@ -14,7 +15,11 @@ KINDS: dict[str, type[BenchReport] | type[Sweep]] = {"hrm-edge bench": BenchRepo
 
 def read_bench(path: Path | str) -> list[BenchReport]:
     """Return the report in a file of ``bench --json``, or all points of a sweep. Raises ``UserError`` for others."""
-    raw = read_json(path)
+    return parse_bench(read_json(path), str(path))
+
+
+def parse_bench(raw: Any, path: str) -> list[BenchReport]:
+    """Return the report, or the points of a sweep, that was read from ``path`` as JSON."""
     kind = raw.get("kind") if isinstance(raw, dict) else None
     again = "give a file that 'hrm-edge bench --json' of this version wrote"
     if kind not in KINDS:

@@ -155,13 +155,17 @@ class Learner:
         }
 
     def restore(self, saved: Restored) -> None:
-        """Go on from a checkpoint: bit for bit on as many ranks as it was saved on."""
+        """Go on from a checkpoint: bit for bit on as many ranks as it was saved on, unless it is a compact one."""
         load_weights(self.model, saved.tensors(MODEL_FILE), saved.folder)
         if self.ema is not None:
             self.ema.average = {n: t.to(self.device) for n, t in saved.tensors(EMA_FILE).items()}
             self.ema.updates = saved.loop["ema_updates"]
         restore_optimizer(self.optimizer, list(self.params), saved.tensors(OPTIMIZER_FILE))
+        self.step, self.samples = saved.info.step, saved.info.samples
+        if saved.is_compact:  # other puzzles than at the start of the run, whatever the data are now
+            seed = self.recipe.seed + self.step
+            self.feed, self.generator = self.feed.anew(seed), self.generator.manual_seed(seed)
+            return
         self.carry = saved.carry(self.device, self.slots)
         self.feed.restore(saved.loop["feed"])
         self.generator.set_state(torch.tensor(saved.loop["generator"], dtype=torch.uint8))
-        self.step, self.samples = saved.info.step, saved.info.samples

@@ -122,7 +122,10 @@ class Trainer:
             train_rounded(model, self.recipe, self.data)
 
     def _restore(self, saved: Restored) -> None:
-        if changed := changed_keys(saved.loop["recipe"], self.recipe):
+        before = saved.loop["recipe"]
+        if saved.is_compact:
+            before = {**before, "data": self.recipe.data, "init": self.recipe.init}
+        if changed := changed_keys(before, self.recipe):
             raise UserError(
                 f"--resume: the recipe differs from the one of {saved.folder}: {changed}",
                 "resume with the same recipe and --set options, or start anew in another --out",
@@ -136,8 +139,10 @@ class Trainer:
         self.learner.restore(saved)
         self.seconds, self.worse = loop["seconds"], loop.get("worse", 0)
         self.best = Best(**loop["best"]) if loop.get("best") else None
-        ranks = loop.get("ranks", 1)
+        ranks = loop.get("ranks", self.world.size)
         note = f"resumed at step {saved.info.step}"
+        if saved.is_compact:
+            note += " of a compact checkpoint: puzzles are drawn in another order than in the run it is of"
         if ranks != self.world.size:
             note += (
                 f" on {self.world.size} ranks, saved on {ranks}: the same puzzles and draws in the same order, but "

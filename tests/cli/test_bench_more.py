@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from hrm_edge.api.measure import _own_float32
+from hrm_edge.api.open import load
 from hrm_edge.bench.protocol import read_protocol
 from hrm_edge.files import read_json, write_json
 from hrm_edge.report import BenchReport, Sweep
@@ -201,6 +203,13 @@ def test_camera(run, mini):
     assert report.pace is not None
     assert report.pace.frames == report.queries + report.pace.dropped
     assert report.exact_accuracy == 1
+
+
+@pytest.mark.parametrize("name", ["sudoku-nano-int8", "sudoku-nano-fp16"])
+def test_a_shipped_models_own_float32_is_found(name):
+    """It was exported from the float32 artifact, not from the checkpoint, and says so."""
+    assert _own_float32(load(name)) == "sudoku-nano"
+    assert _own_float32(load("sudoku-nano")) is None
 
 
 def test_against_a_reference_in_the_same_run(run, mini, tmp_path):

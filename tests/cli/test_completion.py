@@ -46,7 +46,7 @@ def answers(words: str, *, home: Path) -> list[str]:
     ("words", "offered"),
     [
         ("hrm-edge ", list(frame.VERBS)),
-        ("hrm-edge re", ["recipes", "remote"]),
+        ("hrm-edge re", ["recipes", "record", "remote"]),
         ("hrm-edge data b", ["build"]),
         ("hrm-edge train mini", [name for name in catalog.names() if name.startswith("mini")]),
         ("hrm-edge info sudoku-nano-", [name for name in zoo.names() if name.startswith("sudoku-nano-")]),

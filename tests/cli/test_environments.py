@@ -54,6 +54,7 @@ VERBS = {  # every verb, and how it ends
     "eval": ("eval sudoku-nano --data puzzles.txt", 0),
     "export": ("export sudoku-nano --out artifact --fp16 --puzzles 1 --max-steps 1", (0, 1)),
     "bench": ("bench sudoku-nano --data puzzles.txt --duration 0.1s", 0),
+    "record": ("record --models nothing", 2),
     "remote": ("remote no-such-host.invalid doctor", 2),
     "models": ("models", 0),
     "solve": (f"solve {EASY}", 0),

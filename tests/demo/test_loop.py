@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 
+import cv2
 import numpy as np
 import pytest
 
@@ -19,6 +20,7 @@ from hrm_edge.vision.read import Reading
 from hrm_edge.vision.track import Tracker
 from tests.demo.conftest import NINE
 from tests.scripted import ScriptedSession, spec_of
+from tests.vision import kinds as kinds_of_pictures
 from tests.vision.scenes import EASY, OTHER, paper, scene, walk
 
 TWO_FIVES = EASY[:18] + "501806405" + EASY[27:]  # row 3
@@ -72,6 +74,19 @@ def test_a_video_is_located_read_solved_and_the_answer_drawn_into_the_blanks(mak
     blanks = np.rot90(np.array([c == "0" for c in EASY]).reshape(9, 9), -turn // 90)
     assert (drawn(last, frames[-1], grid).reshape(9, 9) == blanks).all()
     assert not drawn(views[1], frames[1], grid).any()
+
+
+def test_what_a_player_entered_wrongly_is_said_beside_the_picture(make):
+    demo = make()
+    blue = (200, 80, 20)
+    image = cv2.resize(kinds_of_pictures.played({2: blue}), (480, 480), interpolation=cv2.INTER_AREA)
+    views = feed(demo, [image] * 8)
+    while views[-1].board is None:
+        views += feed(demo, [image])
+    board = views[-1].board
+    assert board["givens"] == kinds_of_pictures.PUZZLE
+    assert board["doubtful"] == [2]
+    assert any("1 of them disagrees, row 1 column 3 read as" in note for note in board["notes"])
 
 
 def test_contradictory_digits_are_named(make):

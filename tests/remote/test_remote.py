@@ -20,6 +20,7 @@ import pytest
 from hrm_edge import zoo
 from hrm_edge.api.pipeline import EASY
 from hrm_edge.doctor import Diagnosis
+from hrm_edge.record.archive import read_archive
 from tests.needs import installed
 from tests.remote.board import Board, free_port
 from tests.vision.scenes import OTHER, paper, scene
@@ -86,6 +87,21 @@ def test_bench_brings_its_report_back(board, tmp_path):
     assert f"Report: {tmp_path}/r.json" in done.stdout
     pulled = board.remote("pull", "--out", tmp_path / "pulled")
     assert [json.loads(Path(line).read_text()) for line in pulled.stdout.split()] == [report]
+
+
+def test_a_record_comes_back_as_one_archive(board, tmp_path):
+    (tmp_path / "easy.txt").write_text(f"{EASY}\n")
+    words = ("--models", "sudoku-nano-int8", "--backends", "onnxruntime", "--duration", "0.1s")
+    done = board.remote("record", *words, "--data", tmp_path / "easy.txt", "--out", tmp_path / "board.tar.gz")
+    assert done.returncode == 0, done.stderr
+    (report,) = read_archive(tmp_path / "board.tar.gz").reports.values()
+    assert report.exact_accuracy == 1.0
+    assert "sudoku-nano-int8" in done.stdout
+    assert done.stdout.splitlines()[-1] == f"Next: tar -tvf {tmp_path}/board.tar.gz"
+    assert not list(board.home.glob(".cache/hrm-edge/remote/*/records/*"))
+    refused = board.remote("record", "--models", "sudoku-nan", "--out", tmp_path / "none.tar.gz")
+    assert (refused.returncode, "did you mean 'sudoku-nano'?" in refused.stderr) == (2, True)
+    assert not (tmp_path / "none.tar.gz").exists()
 
 
 def test_two_workstations_do_not_mix(board):

@@ -12,7 +12,7 @@ from hrm_edge.tasks.sudoku import Sudoku
 from hrm_edge.tasks.sudoku_search import require_unique
 from hrm_edge.vision.formats import is_picture, pictures_of
 from hrm_edge.vision.images import decode_image, load_image, save_image
-from hrm_edge.vision.locate import locate
+from hrm_edge.vision.locate import WAYS, locate
 from hrm_edge.vision.read import Reader
 from hrm_edge.vision.recognise import Recognised, recognise
 from hrm_edge.vision.track import Tracker
@@ -58,6 +58,12 @@ def test_light_on_dark(reader, name):
     image = scheme(name)
     assert not any(grid.side == 9 for grid in locate(image))  # as dark on light there is nothing
     assert read(reader, image) == PUZZLE
+
+
+@pytest.mark.parametrize("path", sorted((PICTURES / "people").iterdir()), ids=lambda path: path.name)
+def test_pictures_as_people_have_them(reader, path):
+    """Drawn by another program than the other kinds: without margin, thick, dark, transparent, a ``.jfif``."""
+    assert read(reader, load_image(path)) == PUZZLE
 
 
 @pytest.mark.parametrize("share", [0, 0.002, 0.005, 0.01, 0.02])
@@ -163,6 +169,19 @@ def test_light_on_dark_in_a_video():
     assert tracker.tracks == 1
     tracker.update(np.full_like(image, 128), 9.0)  # gone
     assert tracker.update(image, 9.1) is not None  # and found at once, in the way that worked
+
+
+def test_a_usual_video_is_looked_at_in_the_usual_way_alone(monkeypatch):
+    ways = []
+
+    def looked(image, way):
+        ways.append(way)
+        return locate(image, way=way)
+
+    monkeypatch.setattr("hrm_edge.vision.track.locate", looked)
+    tracker = Tracker()
+    assert all(tracker.update(draw(), 0.1 * frame) is not None for frame in range(6))
+    assert set(ways) == {WAYS[0]}
 
 
 @pytest.mark.parametrize("path", sorted(PICTURES.glob("hand-*.jpg")), ids=lambda path: path.stem)

@@ -12,6 +12,7 @@ cv2 = pytest.importorskip("cv2", reason="pip install 'hrm-edge[vision]'")
 from hrm_edge.tasks.sudoku import Sudoku
 from hrm_edge.tasks.sudoku_search import require_unique
 from hrm_edge.vision import overlay
+from hrm_edge.vision.judge import Verdict
 from hrm_edge.vision.locate import Grid
 from hrm_edge.vision.read import turned
 from hrm_edge.vision.track import HOLD_S, Tracker
@@ -133,6 +134,26 @@ def test_the_answer_goes_into_the_blanks_and_nowhere_else():
     overlay.draw_answer(image, exact(sheet), givens, answer)
     assert (changed(sheet, image) == (givens == 1)).all()
     assert (image[: 2 * CELL] == sheet[: 2 * CELL]).all()
+
+
+def test_what_a_person_should_look_at_is_framed():
+    puzzle = NINE.parse(EASY)
+    answer = require_unique(NINE, puzzle)
+    blanks = np.flatnonzero(puzzle == 1).tolist()
+    right, wrong, doubtful, repaired = *blanks[:2], *np.flatnonzero(puzzle > 1)[:2].tolist()
+    verdict = Verdict(puzzle, None, (repaired,), (doubtful,), ignored=(right, wrong), disagreeing=(wrong,))
+    sheet = paper(EASY)
+    image = sheet.copy()
+    overlay.draw_result(image, exact(sheet), verdict, answer)
+    assert np.flatnonzero(changed(sheet, image)).tolist() == sorted({*blanks, doubtful, repaired} - {right})
+
+    def has(cell: int, color: overlay.Color) -> bool:
+        top, left = 2 * CELL + CELL * (cell // 9), 2 * CELL + CELL * (cell % 9)
+        return bool((np.abs(image[top : top + CELL, left : left + CELL].astype(int) - color).max(axis=2) < 40).any())
+
+    assert [cell for cell in range(81) if has(cell, overlay.SEEKING)] == sorted([doubtful, repaired])
+    assert [cell for cell in range(81) if has(cell, overlay.REFUSED)] == [wrong]
+    assert has(wrong, overlay.ANSWER)
 
 
 def test_each_digit_is_the_right_one_in_every_direction():

@@ -1,0 +1,116 @@
+"""``hrm-edge record``: the one command for the owner of a board or a card."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from shlex import join, quote
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from hrm_edge.cli.options import Duration, progress_bars, say
+from hrm_edge.terminal import echo, open_console
+
+if TYPE_CHECKING:
+    from hrm_edge.record.archive import Record
+
+QUICK_S, FULL_S = 20.0, 60.0
+IDLE_S = 10.0
+
+
+class Names(click.ParamType):
+    """``a,b,c`` to its words."""
+
+    name = "a,b,…"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, ...]:
+        if isinstance(value, tuple):
+            return value
+        words = tuple(dict.fromkeys(word.strip() for word in str(value).split(",") if word.strip()))
+        if not words:
+            self.fail("name at least one, or leave the option out", param, ctx)
+        return words
+
+
+@click.command()
+@click.option(
+    "--out", type=click.Path(path_type=Path), default="hrm-edge-record", show_default=True,
+    help="Folder of the record; its archive is written beside it.",
+)  # fmt: skip
+@click.option("--quick", is_flag=True, help="About 15 minutes: 20 s a row, the present power mode.")
+@click.option("--models", type=Names(), help="Shipped models or artifacts.  [default: all that are at hand]")
+@click.option(
+    "--backends", type=Names(),
+    help="Of onnxruntime, openvino, native, tensorrt, tensorrt-rtx, torch-tensorrt.  [default: what works here]",
+)  # fmt: skip
+@click.option(
+    "--power-modes", type=Names(), help="Jetson: modes to measure in (needs root).  [default: all; --quick: as it is]"
+)
+@click.option("--duration", type=Duration(), help="Seconds a row, 64 puzzles at least.  [default: 60s; --quick: 20s]")
+@click.option("--data", type=click.Path(), help="File of puzzles.  [default: 256 of the package, as others have them]")
+def record(
+    out: Path, quick: bool, models: tuple[str, ...] | None, backends: tuple[str, ...] | None,
+    power_modes: tuple[str, ...] | None, duration: float | None, data: str | None,
+) -> None:  # fmt: skip
+    """Measure every model on every backend that works on this machine: speed, accuracy, agreement with float32, energy,
+    temperatures. Engines are built where a GPU runs them.
+
+    Leave the machine alone meanwhile. A run that was stopped goes on: give the same command again. The archive holds
+    no names of yours, and no paths.
+
+    \b
+    hrm-edge record --quick                        # about 15 minutes
+    sudo -v && hrm-edge record --out my-board   # a Jetson, in all power modes
+    """
+    from hrm_edge.api.pipeline import try_pipeline
+    from hrm_edge.device.system import System
+    from hrm_edge.doctor import diagnose
+    from hrm_edge.doctor.machine import Machine
+    from hrm_edge.errors import GateError, Interrupted
+    from hrm_edge.files import check_input
+    from hrm_edge.record.plan import check_choices, may_lock_clocks, modes_to_hold, plan
+    from hrm_edge.record.run import Wanted, archive_of, make_record
+    from hrm_edge.record.schema import OWN_PUZZLES, Settings
+
+    check_choices(models or (), backends or ())
+    if data is not None:
+        check_input(data)
+    system = System()
+    modes, notes = modes_to_hold(system, power_modes, quick=quick)
+    say("Looking at this machine")
+    diagnosis = diagnose(Machine(), try_pipeline)
+    worst = diagnosis.findings[0] if diagnosis.findings else None
+    if worst is not None and not diagnosis.passed and worst.name != "engine-session":
+        raise GateError(f"the default pipeline does not work here: {worst.problem}", worst.hint)
+    rows, left_out = plan(diagnosis, models or (), backends or (), modes)
+    settings = Settings(
+        quick=quick, duration_s=duration or (QUICK_S if quick else FULL_S), idle_s=IDLE_S,
+        puzzles=Path(data).name if data else OWN_PUZZLES, lock_clocks=may_lock_clocks(system),
+    )  # fmt: skip
+    wanted = Wanted(rows, settings, [*notes, *left_out], data)
+    say(f"{len(rows)} rows, about {max(1, round(wanted.expected_s() / 60))} minutes; Ctrl-C stops, the same goes on")
+    again = join(click.get_current_context().obj or ["record"])
+    try:
+        with progress_bars() as on_progress:
+            found = make_record(out, wanted, diagnosis, on_message=say, on_progress=on_progress)
+    except KeyboardInterrupt as error:
+        raise Interrupted("Interrupted", f"finished rows are kept; go on with: hrm-edge {again}") from error
+    show_record(found)
+    archive = archive_of(out)
+    echo(f"Archive: {archive}, {archive.stat().st_size / 1e3:.0f} kB. docs/how-to/record.md says how to hand it in")
+    echo(f"Next: tar -tvf {quote(str(archive))}")
+
+
+def show_record(found: Record) -> None:
+    """Print the table of a record, and what is not in it."""
+    from rich.table import Table
+
+    from hrm_edge.record.table import COLUMNS, machine_of, problems_of, rows_of
+
+    table = Table(*COLUMNS, title=machine_of(found), title_justify="left")
+    for cells in rows_of(found):
+        table.add_row(*cells)
+    console = open_console()
+    console.print(table)
+    for problem in problems_of(found):
+        echo(f"Not measured: {problem}")

@@ -1,0 +1,114 @@
+"""The rows of a record: every model on every backend that works here, in every power mode that may be set."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+from hrm_edge import zoo
+from hrm_edge.device.clocks import power_modes
+from hrm_edge.device.system import System
+from hrm_edge.doctor import Diagnosis
+from hrm_edge.errors import UserError, nearest
+from hrm_edge.manifest import MANIFEST, STEP_FILE, Manifest, read_manifest
+from hrm_edge.record.schema import Row
+from hrm_edge.runtime.native.session import why_unsupported
+
+ENGINES = ("tensorrt", "tensorrt-rtx", "torch-tensorrt")  # built before they are measured
+BACKENDS = ("onnxruntime", "openvino", "native", *ENGINES)
+
+
+def plan(
+    diagnosis: Diagnosis, models: Sequence[str], backends: Sequence[str], modes: Sequence[str | None]
+) -> tuple[list[Row], list[str]]:
+    """Return the rows and what is left out, and why.
+
+    ``models``: shipped names or artifact folders, empty for all that are at hand; ``backends``: names of
+    :data:`BACKENDS`, empty for all. Raises ``UserError`` for a name that there is not, and where nothing is left.
+    """
+    check_choices(models, backends)
+    works = {backend.name.removesuffix(" (CPU)"): backend for backend in diagnosis.backends}
+    notes = [f"{name}: {works[name].why}" for name in backends or BACKENDS if not works[name].works]
+    wanted = [name for name in backends or BACKENDS if works[name].works]
+    rows: list[Row] = []
+    for model in models or zoo.names():
+        manifest = read_manifest(_artifact(model))
+        for backend in wanted:
+            why = _why_not(manifest, backend, works[backend].precisions)
+            if why is not None:
+                notes.append(f"{Path(model).name} on {backend}: {why}")
+                continue
+            rows += [_row(model, manifest, backend, mode) for mode in modes]
+    names = [row.name for row in rows]
+    for name in names:
+        if names.count(name) > 1:
+            raise UserError(f"--models: two of them are called {name}", "give their folders different names")
+    if not rows:
+        raise UserError(f"nothing can be measured here: {'; '.join(notes)}", "hrm-edge doctor")
+    return rows, notes
+
+
+def check_choices(models: Sequence[str], backends: Sequence[str]) -> None:
+    """Raise ``UserError`` for a model or backend that there is not; quick, for before the doctor is asked."""
+    for name in backends:
+        if name not in BACKENDS:
+            raise UserError(f"--backends: there is no backend '{name}'", nearest(name, BACKENDS))
+    for model in models:
+        _artifact(model)
+
+
+def _artifact(model: str) -> Path:
+    path = zoo.path_of(model)
+    if not (path / MANIFEST).is_file():
+        hint = "export it first: hrm-edge export" if path.exists() else nearest(model, zoo.names())
+        raise UserError(f"--models: {model} is no shipped model and no artifact", hint)
+    return path
+
+
+def _why_not(manifest: Manifest, backend: str, precisions: Sequence[str]) -> str | None:
+    """Say why a backend that works here does not take this model; None where it does."""
+    if backend == "native":
+        return why_unsupported(manifest)
+    return None if manifest.precision in precisions else f"it does not run {manifest.precision} here"
+
+
+def _row(model: str, manifest: Manifest, backend: str, mode: str | None) -> Row:
+    parts = [Path(model).name, backend, *([mode] if mode else [])]
+    name = ".".join(re.sub(r"[^A-Za-z0-9_-]+", "-", part) for part in parts)
+    return Row(
+        name=name, model=model, precision=manifest.precision, sha256=manifest.files[STEP_FILE].sha256,
+        backend=backend, power_mode=mode,
+    )  # fmt: skip
+
+
+def modes_to_hold(system: System, wanted: Sequence[str] | None, *, quick: bool) -> tuple[list[str | None], list[str]]:
+    """Return the power modes to measure in, ``[None]`` for the present one alone, and a note where others are left out.
+
+    ``wanted``: names, or None for all that the board has (the present one with ``quick``). Raises ``UserError`` for a
+    mode that this machine lacks.
+    """
+    known = list(power_modes(system).values())
+    if wanted is not None:
+        for name in wanted:
+            if name not in known:
+                hint = nearest(name, known) if known else "leave it out: power modes are a Jetson's"
+                raise UserError(f"--power-modes: this machine has no mode '{name}'", hint)
+        return list(wanted), []
+    if quick or len(known) < 2:
+        return [None], []
+    if not may_be_root(system):
+        return [None], ["other power modes: setting one needs root; run 'sudo -v' before, or as root"]
+    return list(known), []
+
+
+def may_be_root(system: System) -> bool:
+    """Return whether commands of root can be run without a password being asked."""
+    return os.geteuid() == 0 or system.run("sudo", "--non-interactive", "true") is not None
+
+
+def may_lock_clocks(system: System) -> bool:
+    """Return whether a Jetson's clocks can be held while a row is measured."""
+    return shutil.which("jetson_clocks") is not None and may_be_root(system)
