@@ -192,10 +192,10 @@ def test_an_engine_that_misses_is_marked(tmp_path: Path, capsys: pytest.CaptureF
 def test_a_read_only_folder_is_measured_all_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = mini(tmp_path)
 
-    def denied(path: Path, value: Any) -> None:
+    def denied(engine: identity.Engine, path: Path) -> None:
         raise identity.UserError(f"{path}: Read-only file system", "choose another folder")
 
-    monkeypatch.setattr(identity, "write_json", denied)
+    monkeypatch.setattr(identity.Engine, "write", denied)
     session, manifest = open_artifact(folder, backend="tensorrt")
     told: list[str] = []
     found = measure_engine(session, manifest, check_set(MINI.name, None), told.append)
