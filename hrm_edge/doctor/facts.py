@@ -57,6 +57,7 @@ class Camera(Record):
     name: str
     kind: Literal["usb", "csi"]
     usable: bool = Field(description="this user may open it")
+    read_by: str | None = Field(default=None, description="what brings its frames here; null: nothing does")
 
 
 class Jtop(Record):

@@ -39,7 +39,7 @@ class Import(Record):
 
     version: str | None = None
     error: str | None = None
-    providers: list[str] = Field(default=[], description="of ONNX Runtime")
+    providers: list[str] = Field(default=[], description="of ONNX Runtime; of OpenCV GStreamer, where it has it")
 
 
 class GpuSession(Record):
@@ -102,6 +102,8 @@ def try_import(name: str) -> Import:
         "try:\n"
         f"    module = importlib.import_module({name!r})\n"
         "    providers = getattr(module, 'get_available_providers', list)()\n"
+        "    built = getattr(module, 'getBuildInformation', str)().split()\n"  # of OpenCV
+        "    providers += ['GStreamer'] if ['GStreamer:', 'YES'] in map(list, zip(built, built[1:])) else []\n"
         "    found = {'version': str(getattr(module, '__version__', '?')), 'providers': providers}\n"
         "except Exception as error:\n"
         "    found = {'error': f'{type(error).__name__}: {error}'.splitlines()[0][:200]}\n"

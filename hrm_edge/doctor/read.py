@@ -87,7 +87,7 @@ def read_facts(machine: Machine) -> Facts:
         known_groups={name: name in machine.groups for name in GROUPS if name in known},
         resources=_resources(machine),
         power=_power(machine),
-        cameras=list(_cameras(machine)),
+        cameras=list(_cameras(machine, imports.get("cv2"))),
         jtop=_jtop(machine),
     )
 
@@ -259,7 +259,7 @@ def _power(machine: Machine) -> Power:
     )
 
 
-def _cameras(machine: Machine) -> Iterator[Camera]:
+def _cameras(machine: Machine, opencv: Import | None) -> Iterator[Camera]:
     for folder in machine.system.glob("/sys/class/video4linux/video*"):
         if machine.system.line(folder / "index") not in (None, "0"):
             continue  # the metadata node beside a camera
@@ -267,8 +267,21 @@ def _cameras(machine: Machine) -> Iterator[Camera]:
         device = machine.system.path(f"/dev/{folder.name}")
         is_csi = name.startswith("vi-output")
         yield Camera(
-            device=f"/dev/{folder.name}", name=name, kind="csi" if is_csi else "usb", usable=machine.can_use(device)
+            device=f"/dev/{folder.name}",
+            name=name,
+            kind="csi" if is_csi else "usb",
+            usable=machine.can_use(device),
+            read_by=_csi_reader(machine, opencv) if is_csi else "OpenCV" if opencv and not opencv.error else None,
         )
+
+
+def _csi_reader(machine: Machine, opencv: Import | None) -> str | None:
+    """Return what reads a CSI camera: OpenCV with GStreamer, else a process of GStreamer with NVIDIA's source."""
+    if opencv is not None and "GStreamer" in opencv.providers:
+        return "OpenCV with GStreamer"
+    has_program = machine.system.run("gst-launch-1.0", "--version") is not None
+    has_source = machine.system.run("gst-inspect-1.0", "--exists", "nvarguscamerasrc") is not None
+    return "gst-launch-1.0" if has_program and has_source else None
 
 
 def _group_table(machine: Machine) -> set[str]:

@@ -7,7 +7,7 @@ from rich.table import Table
 from rich.text import Text
 
 from hrm_edge.doctor import Diagnosis
-from hrm_edge.doctor.facts import Facts
+from hrm_edge.doctor.facts import Camera, Facts
 
 _STYLES = {"fail": "bold red", "warn": "yellow", "note": "cyan"}
 
@@ -78,8 +78,13 @@ def _about(facts: Facts) -> list[tuple[str, str]]:
         ("disk free at home", memory.home_free_bytes),
     )
     rows.append(("room", ", ".join(f"{name} {_gib(size)}" for name, size in parts)))
-    rows.append(("cameras", "; ".join(f"{c.device} {c.name} ({c.kind})" for c in facts.cameras) or "none"))
+    rows.append(("cameras", "; ".join(map(_camera, facts.cameras)) or "none"))
     return rows
+
+
+def _camera(camera: Camera) -> str:
+    by = f", by {camera.read_by}" if camera.read_by else ""
+    return f"{camera.device} {camera.name} ({camera.kind}{by})"
 
 
 def _tensorrt(facts: Facts) -> str:
