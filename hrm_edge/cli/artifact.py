@@ -18,8 +18,8 @@ ARTIFACT_FLAGS = ("precision", "calibration", "policy", "sensitivity", "puzzles"
 
 artifact_options = option_group(
     click.option("--fp32", "precision", flag_value="fp32", help="Float32 (the default)."),
-    click.option("--fp16", "precision", flag_value="fp16", help="Float16 weights, products and carry."),
-    click.option("--int8", "precision", flag_value="int8", help="INT8 products by explicit Q/DQ."),
+    click.option("--fp16", "precision", flag_value="fp16", help="Float16 weights, products and state."),
+    click.option("--int8", "precision", flag_value="int8", help="Products in 8-bit integers (Q/DQ nodes)."),
     click.option(
         "--fastest",
         "precision",
@@ -30,7 +30,7 @@ artifact_options = option_group(
         "--calibration",
         type=click.Path(path_type=Path),
         help="Built data folder (its train part calibrates, its test part checks) or a puzzle file (halved).  "
-        "[default: the set of calibration/ calibrates (sudoku), the package's own puzzles check]",
+        "[default, Sudoku: the package's calibration set calibrates, its sample puzzles check]",
     ),
     click.option(
         "--sensitivity",

@@ -68,7 +68,7 @@ def record(
     no names of yours, and no paths.
 
     \b
-    hrm-edge record --quick                        # about 15 minutes
+    hrm-edge record --quick                     # about 15 minutes
     sudo -v && hrm-edge record --out my-board   # a Jetson, in all power modes
     """
     from hrm_edge.api.pipeline import try_pipeline
