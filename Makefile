@@ -15,7 +15,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --constraint constraints.txt $(PIP_ARGS)
 
 .DEFAULT_GOAL := help
-.PHONY: help venv quickstart trm test test-slow test-x86 test-arm64 check format wheelhouse dist docs clean distclean
+.PHONY: help venv train-venv quickstart trm test test-slow test-x86 test-arm64 check format wheelhouse dist docs clean distclean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -43,6 +43,8 @@ $(VENV)/.installed-docs: $(VENV)/.installed-dev
 	@touch $@
 
 venv: $(VENV)/.installed-dev ## make the environment with everything that development needs
+
+train-venv: $(VENV)/.installed ## make the environment with what training and exporting need
 
 quickstart: $(VENV)/.installed ## the whole pipeline on a small puzzle: data, train, export, bench, solve (minutes on a CPU)
 	PATH="$(abspath $(BIN)):$$PATH" scripts/quickstart.sh

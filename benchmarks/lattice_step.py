@@ -1,6 +1,7 @@
 """One ACT step of a lattice on this CPU in float32: our own step, ONNX Runtime and eager torch, taking turns.
 
     python benchmarks/lattice_step.py --machine NAME       measures; the machine should do nothing else (1 minute)
+    python benchmarks/lattice_step.py --machine NAME --int8 ARTIFACT      INT8 of the same model, and OpenVINO, too
 
 A ratio is taken within a round, so a change of the machine's clock meets all of them. The base is eager torch on all
 cores. Figures are per puzzle: the step of a batch, divided by its puzzles. Our own step and torch are compared first.
@@ -14,6 +15,7 @@ import argparse
 import sys
 from collections.abc import Callable
 from datetime import datetime, timezone
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -58,30 +60,35 @@ def eager(session: Session, threads: int, batch: int) -> Callable[[], Any]:
     return with_threads
 
 
-def measure(name: str, rounds: int) -> dict[str, Any]:
+def measure(name: str, rounds: int, int8: Path | None) -> dict[str, Any]:
     folder = zoo.folder_of(name)
     if folder is None or read_manifest(folder).spec.mixing != "groups":
         raise UserError(f"{name} is no lattice at hand", "see: hrm-edge models")
     before, manifest = read_state(), read_manifest(folder)
+    others = [("onnxruntime", folder), ("native", folder)]
+    if int8 is not None:
+        others += [("openvino", folder), ("onnxruntime", int8), ("openvino", int8)]
     model = recover(folder)[0]
     plain, counts = TorchSession(model), sorted({1, CORES}, reverse=True)
     rows = []
     for batch in BATCHES:
-        ways = {("torch", threads): eager(plain, threads, batch) for threads in counts}
-        for backend in ("onnxruntime", "native"):
+        ways = {("torch", "fp32", threads): eager(plain, threads, batch) for threads in counts}
+        for backend, path in others:
+            about = read_manifest(path)
             for threads in counts:
-                session = open_step(folder, manifest, threads, backend)  # type: ignore[arg-type]
-                ways[backend, threads] = step_of(session, batch)
-        ms: dict[tuple[str, int], list[float]] = {way: [] for way in ways}
+                session = open_step(path, about, threads, backend)  # type: ignore[arg-type]
+                ways[backend, about.precision, threads] = step_of(session, batch)
+        ms: dict[tuple[str, str, int], list[float]] = {way: [] for way in ways}
         for round_ in range(rounds + 1):  # the first warms up
             print(f"batch {batch}: round {round_} of {rounds}", file=sys.stderr)
             for way, step in ways.items():
                 ms[way].append(turn(step) / batch)
-        base = ms["torch", CORES][1:]
+        base = ms["torch", "fp32", CORES][1:]
         rows += [
-            {"batch": batch, "backend": backend, "threads": threads, "ms_per_puzzle": summary(taken[1:]),
+            {"batch": batch, "backend": backend, "precision": precision, "threads": threads,
+             "ms_per_puzzle": summary(taken[1:]),
              "gflops": flops_per_step(model.spec) / (1e6 * min(taken[1:])), "against_eager": ratios(taken[1:], base)}
-            for (backend, threads), taken in ms.items()
+            for (backend, precision, threads), taken in ms.items()
         ]  # fmt: skip
     return {
         "kind": "hrm-edge lattice step", "schema_version": 1,
@@ -105,23 +112,25 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--machine", required=True, help="folder in benchmarks/results")
     parser.add_argument("--model", default="sudoku-lattice")
+    parser.add_argument("--int8", type=Path, metavar="ARTIFACT", help="its INT8 export, to be measured beside it")
     parser.add_argument("--rounds", type=int, default=9)
     options = parser.parse_args()
     try:
-        report = measure(options.model, options.rounds)
+        report = measure(options.model, options.rounds, options.int8)
         out = ROOT / "benchmarks" / "results" / options.machine / "lattice-step.json"
         write_json(out, report)
     except HrmEdgeError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
-    table = Table(title=f"{options.model}, one step, float32; logits off torch: {report['logits_off_torch']:.1e}")
+    table = Table(title=f"{options.model}, one step; native float32 off torch: {report['logits_off_torch']:.1e}")
     for column in ("batch", "", "threads", "ms per puzzle (least)", "GFLOP/s at best", "of eager torch (spread)"):
         table.add_column(column)
     for row in report["rows"]:
         ms, ratio = row["ms_per_puzzle"], row["against_eager"]
         table.add_row(
-            str(row["batch"]), row["backend"], str(row["threads"]), f"{ms['median']:.2f} ({ms['min']:.2f})",
-            f"{row['gflops']:.0f}", f"{ratio['median']:.3f} ({ratio['min']:.3f} to {ratio['max']:.3f})",
+            str(row["batch"]), f"{row['backend']} {row['precision']}", str(row["threads"]),
+            f"{ms['median']:.2f} ({ms['min']:.2f})", f"{row['gflops']:.0f}",
+            f"{ratio['median']:.3f} ({ratio['min']:.3f} to {ratio['max']:.3f})",
         )  # fmt: skip
     Console().print(table)
     print(out.relative_to(ROOT))

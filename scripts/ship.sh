@@ -1,17 +1,18 @@
 #!/usr/bin/env bash
 # A trained run into the zoo: its float32 artifact, float16 and INT8 made from that, accuracy of each, cards, tables.
 #   scripts/ship.sh weights NAME RUN DATA             float32 from a run; DATA: its built data folder, for the check
+#                                                     (of so many puzzles: PUZZLES=64)
 #   scripts/ship.sh precisions NAME DATA SET MACHINE  float16 and INT8 of it; SET: at least 2,000 held-out puzzles with
 #                                                     answers; writes benchmarks/results/MACHINE/eval-NAME-*.json
 # An artifact that misses its gate stops the script, and the zoo keeps what it had.
 set -euo pipefail
-usage() { sed -n '2,6s/^# \{0,1\}//p' "$0" >&2; exit 2; }
+usage() { sed -n '2,7s/^# \{0,1\}//p' "$0" >&2; exit 2; }
 [[ $# -ge 4 ]] || usage
 verb=$1 name=$2 set_given=${4:-}
 [[ $verb == weights ]] && { run=$(realpath "$3"); data=$(realpath "$4"); }
 [[ $verb == precisions ]] && { [[ $# == 5 ]] || usage; data=$(realpath "$3"); set_given=$(realpath "$4"); machine=$5; }
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
-zoo=hrm_edge/zoo made=build/ship PUZZLES=${PUZZLES:-2000}
+zoo=hrm_edge/zoo made=build/ship PUZZLES=${PUZZLES:-}
 
 ship() { # NAME: the artifact that was made replaces the shipped one
     rm -rf "${zoo:?}/$1"
@@ -22,7 +23,7 @@ mkdir -p "$made"
 case $verb in
     weights)
         rm -rf "${made:?}/$name"
-        hrm-edge export "$run" --out "$made/$name" --fp32 --calibration "$data"
+        hrm-edge export "$run" --out "$made/$name" --fp32 --calibration "$data" ${PUZZLES:+--puzzles "$PUZZLES"}
         ship "$name"
         ;;
     precisions)
@@ -31,7 +32,7 @@ case $verb in
         for precision in fp16 int8; do
             rm -rf "${made:?}/$name-$precision"
             hrm-edge export "$zoo/$name" --out "$made/$name-$precision" "--$precision" --calibration "$data" \
-                --puzzles "$PUZZLES"
+                --puzzles "${PUZZLES:-2000}"
             ship "$name-$precision"
             report=benchmarks/results/$machine/eval-$name-$precision.json
             hrm-edge eval "$name-$precision" --data "$held_out" --paired "$name" --json "$report"

@@ -21,8 +21,9 @@ ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
 SITE = ROOT / "docs"
 DOCUMENTS = (ROOT / "README.md", ROOT / "benchmarks" / "RESULTS.md", SITE / "how-to" / "cpu.md", SITE / "index.md",
-             SITE / "how-to" / "record.md")  # fmt: skip
+             SITE / "how-to" / "record.md", SITE / "explain" / "levers.md")  # fmt: skip
 VIEWS = (1, 4, 16, 64)
+MOST_POINTS = 6  # of a run in the table of curves
 BEGIN, END = "<!-- {}: scripts/tables.py -->", "<!-- end -->"
 
 
@@ -362,19 +363,54 @@ def training() -> str:
     return "\n".join(lines)
 
 
-def int8_exports() -> str:
-    """What the gate of INT8 exports measured: their manifests."""
+def curves() -> str:
+    """How the accuracy on unseen puzzles rose with the samples of each training run."""
     lines = [
-        row("task, variant", "cells, weights in INT8", "ACT steps", "puzzles", "SQNR, dB", "carry cosine: mean, least",
-            "same answers", "exact accuracy lost, points (95 %, paired)", "gate", "machine, date"),
+        row("curve, run", "puzzles", "thousands of samples: right", "core-hours", "machine, date"),
+        "|---" * 5 + "|",
+    ]
+    for path, report in reports("training curve"):
+        for run in dict.fromkeys(point["run"] for point in report["points"]):
+            points = [point for point in report["points"] if point["run"] == run]
+            every = -(-len(points) // MOST_POINTS)
+            shown = points[::-1][::every][::-1]  # the last one among them
+            rise = ", ".join(f"{point['samples'] / 1e3:.0f}: {point['exact_accuracy']:.1%}" for point in shown)
+            name = path.stem.removeprefix("curve-")
+            lines.append(
+                row(f"{name}, {run}", points[0]["puzzles"], rise, f"{points[-1]['core_hours']:.2f}", link(path))
+            )
+    return "\n".join(lines)
+
+
+def lattice_step() -> str:
+    """One step of the lattice on CPUs, by every way of computing it."""
+    lines = [row("way", "threads", "ms at batch 1", "ms at batch 4, a puzzle", "machine, date"), "|---" * 5 + "|"]
+    for path, report in reports("hrm-edge lattice step"):
+        ms = {
+            (line["backend"], line.get("precision", "fp32"), line["threads"], line["batch"]):
+                f"{line['ms_per_puzzle']['median']:.2f}" for line in report["rows"]
+        }  # fmt: skip
+        for backend, precision, threads in dict.fromkeys(way[:3] for way in ms):
+            cells = (ms[backend, precision, threads, batch] for batch in (1, 4))
+            lines.append(row(f"{backend} {precision}", threads, *cells, link(path)))
+    return "\n".join(lines)
+
+
+def int8_exports() -> str:
+    """What the gate of INT8 and float16 exports measured: their manifests."""
+    lines = [
+        row("task, variant, precision", "cells, weights in INT8", "ACT steps", "puzzles", "SQNR, dB",
+            "carry cosine: mean, least", "same answers",
+            "exact accuracy lost, points (95 %, paired)", "gate", "machine, date"),
         "|" + "---|" * 10,
     ]  # fmt: skip
     for path, manifest in reports("hrm-edge artifact"):
         last, spec = manifest["parity"][-1], manifest["spec"]
         low, high = manifest["accuracy_lost_interval_95"]
+        in_int8 = manifest["quantization"]["bytes"]["int8"] if manifest["quantization"] else 0
         cells = (
-            f"{manifest['task']}, {spec['variant']}",
-            f"{spec['seq_len']}, {manifest['quantization']['bytes']['int8']:,}", last["steps"],
+            f"{manifest['task']}, {spec['variant']}, {manifest['precision']}",
+            f"{spec['seq_len']}, {in_int8:,}", last["steps"],
             f"{last['puzzles']:,}", f"{last['logits_sqnr_db']:.1f}",
             f"{last['carry_cosine_mean']:.5f}, {last['carry_cosine']:.5f}", f"{last['same_answers']:.2%}",
             f"{manifest['accuracy_lost_points']:+.2f} ({low:+.2f} to {high:+.2f})",
@@ -408,6 +444,8 @@ TABLES = {
     "video": video,
     "training": training,
     "int8-exports": int8_exports,
+    "curves": curves,
+    "lattice-step": lattice_step,
 }
 
 

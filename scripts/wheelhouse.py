@@ -133,7 +133,8 @@ def main(out: Path, machine: str, pythons: tuple[str, ...], extras: tuple[str, .
     for name in ("setup.sh", "hrm-edge-demo.service"):
         shutil.copy2(ROOT / "jetson" / name, out / name)
     click.echo((out / "wheels.md").read_text(encoding="utf-8"))
-    click.echo(f"Next, on the board: bash {out.name}/setup.sh --offline {out.name}")
+    click.echo(f"Next, over ssh: hrm-edge remote HOST setup --wheelhouse {out}")
+    click.echo(f"Or carry {out.name} to the board, and there: bash {out.name}/setup.sh --offline {out.name}")
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ import pytest
 from click.testing import CliRunner
 
 from hrm_edge import zoo
-from hrm_edge.cli.doctor import try_pipeline
+from hrm_edge.api.pipeline import try_pipeline
 from hrm_edge.cli.models import models
 from hrm_edge.cli.solve import solve
 from hrm_edge.errors import UserError
@@ -254,7 +254,7 @@ def test_a_pulled_model_does_not_become_the_default(shelf):
     remote.write_index(shelf)
     remote.pull(first, str(shelf))
     assert zoo.names()[0] == first
-    assert zoo.default_for("sudoku") == "sudoku-nano"
+    assert zoo.default_for("sudoku") == "sudoku-lattice"
 
 
 PUZZLE = "530070000600195000098000060800060003400803001700020006060000280000419005000080079"
@@ -264,10 +264,11 @@ PUZZLE = "5300700006001950000980000608000600034008030017000200060600002800004190
 def test_the_default_model_is_not_taken_from_the_current_folder(tmp_path, monkeypatch, kind):
     """What stands in the current folder under its name is used only where the user names it."""
     monkeypatch.chdir(tmp_path)
-    Path("sudoku-nano").mkdir()
+    default = zoo.default_for("sudoku") or ""
+    Path(default).mkdir()
     if kind == "hostile":
-        (tmp_path / "sudoku-nano" / "manifest.json").write_text("{}")
+        (tmp_path / default / "manifest.json").write_text("{}")
     assert CliRunner().invoke(solve, [PUZZLE]).exit_code == 0
     assert "solved a puzzle" in try_pipeline()
-    named = CliRunner().invoke(solve, [PUZZLE, "--model", "sudoku-nano"])
+    named = CliRunner().invoke(solve, [PUZZLE, "--model", default])
     assert (named.exit_code == 0) == (kind == "empty")

@@ -41,11 +41,15 @@ def export(model: Path, out: Path, task_name: str | None, backend: Target, **fla
     that is not enough, 'hrm-edge train' with --set quantization.aware=true trains the rounding in.
 
     \b
-    hrm-edge export runs/nano --out artifacts/nano-int8 --int8 --calibration data/sudoku
-    hrm-edge export sudoku-nano --out artifacts/nano-int8 --int8 --sensitivity policy.yaml
-    hrm-edge export artifacts/nano-int8 --out engines/nano-int8 --backend tensorrt      # on the Jetson
-    hrm-edge export sudoku-nano --out engines/rtx --backend tensorrt --sm 86,89,120     # anywhere, for RTX cards
-    hrm-edge export sudoku-nano --out engines/torch --backend torch-tensorrt --module   # for torch programs
+    hrm-edge export runs/nano --out build/int8 --int8 --calibration data/sudoku
+    hrm-edge export sudoku-nano --out build/int8 --int8 --sensitivity policy.yaml
+
+    An engine, on the Jetson for its own GPU; anywhere for RTX cards; for torch:
+
+    \b
+    hrm-edge export build/int8 --out build/engine --backend tensorrt
+    hrm-edge export sudoku-nano --out build/rtx --backend tensorrt --sm 86,89,120
+    hrm-edge export sudoku-nano --out build/tt --backend torch-tensorrt --module
     """
     from hrm_edge.api.export import ExportOptions
     from hrm_edge.api.export import export as run

@@ -123,10 +123,14 @@ def train(
     last checkpoint. Several hosts share the run folder and the data (the same paths) and each run one of:
 
     \b
-    hrm-edge train RECIPE --nproc 8 --nnodes 2 --rdzv-endpoint FIRST:29400 --rdzv-id NAME
+    hrm-edge train RECIPE --nproc 8 --nnodes 2 \\
+        --rdzv-endpoint FIRST:29400 --rdzv-id NAME
+
+    \b
     export TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1
     torchrun --nproc-per-node 8 --nnodes 2 --rdzv-backend c10d \\
-        --rdzv-endpoint FIRST:29400 --rdzv-id NAME --max-restarts 3 -m hrm_edge train RECIPE
+        --rdzv-endpoint FIRST:29400 --rdzv-id NAME --max-restarts 3 \\
+        -m hrm_edge train RECIPE
 
     With --nnodes 1:2 training goes on while one of two hosts is away. Those that reach FIRST go on; one that does not
     looks for it for --host-timeout, at least 60 s, and comes back by itself, or ends with an error. OMP_NUM_THREADS

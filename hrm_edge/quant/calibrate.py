@@ -13,14 +13,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from hrm_edge.costs import reference_batch
 from hrm_edge.model.hrm import HRM
 from hrm_edge.model.layers import Linear
 from hrm_edge.model.session import TorchSession
 from hrm_edge.quant.observers import BINS, INT8_MAX, bound_of
 from hrm_edge.quant.policy import Policy, int8_layers
 from hrm_edge.recipe import Quantization
-
-BATCH = 64
 
 Observer = Callable[[str, Tensor], None]
 
@@ -40,9 +39,9 @@ def _observed(layers: dict[str, Linear], observe: Observer) -> Iterator[None]:
 
 def run_recurrence(model: HRM, tokens: NDArray[np.uint8], puzzle_ids: NDArray[np.int32], steps: int) -> None:
     """Run all ``steps`` steps on puzzles [N, S]; nobody halts, so that late states count as much as early ones."""
-    session = TorchSession(model)
-    for begin in range(0, len(tokens), BATCH):
-        part = slice(begin, begin + BATCH)
+    session, batch = TorchSession(model), reference_batch(model.spec)
+    for begin in range(0, len(tokens), batch):
+        part = slice(begin, begin + batch)
         carry = session.initial_carry(len(tokens[part]))
         for _ in range(steps):
             carry, _, _ = session.step(tokens[part], puzzle_ids[part], carry)

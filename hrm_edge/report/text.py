@@ -68,12 +68,8 @@ def rows(report: Report) -> list[Row]:
     if engine.arithmetic is not None:
         found.append(("arithmetic", engine.arithmetic))
     device = report.device
-    found.append(
-        (
-            "device",
-            f"{device.module or device.machine or device.cpu}, {device.cores} cores, {_size(device.memory_bytes)}",
-        )
-    )
+    name, cores = device.module or device.machine or device.cpu, f"{device.cores} core{'s'[: device.cores != 1]}"
+    found.append(("device", f"{name}, {cores}, {_size(device.memory_bytes)}"))
     return found
 
 

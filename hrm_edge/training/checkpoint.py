@@ -11,19 +11,12 @@ import torch
 from safetensors.torch import save
 from torch import Tensor
 
+from hrm_edge.checkpoint import BEST, CHECKPOINT, CHECKPOINTS, CheckpointInfo, checkpoints, read_checkpoint
 from hrm_edge.errors import UserError
 from hrm_edge.files import atomic_folder, read_json, write_json
 from hrm_edge.manifest import file_entries
 from hrm_edge.model.act import TrainCarry
-from hrm_edge.model.weights import (
-    BEST,
-    CHECKPOINT,
-    CHECKPOINTS,
-    CheckpointInfo,
-    checkpoints,
-    load_tensors,
-    read_checkpoint,
-)
+from hrm_edge.model.weights import load_tensors
 from hrm_edge.training.precision import Precision
 
 OPTIMIZER_FILE = "optimizer.safetensors"
@@ -129,9 +122,17 @@ class Restored:
         precision: Precision = self.loop["recipe"]["train"]["precision"]
         return precision
 
+    @property
+    def is_compact(self) -> bool:
+        """Whether ``hrm_edge.training.compact`` wrote it: without the carry and the position in the data."""
+        return not (self.folder / CARRY_FILE).is_file()
+
     def tensors(self, name: str) -> dict[str, Tensor]:
-        return load_tensors(self.folder / name)
+        """Return the tensors of a file, those stored in half precision in float32."""
+        found = load_tensors(self.folder / name)
+        return {key: t.float() if t.dtype in (torch.float16, torch.bfloat16) else t for key, t in found.items()}
 
     def carry(self, device: torch.device, slots: slice) -> TrainCarry:
         """Return the carry of some of the slots, which are saved in order for all ranks."""
-        return TrainCarry(**{name: t[slots].to(device) for name, t in self.tensors(CARRY_FILE).items()})
+        tensors = load_tensors(self.folder / CARRY_FILE)
+        return TrainCarry(**{name: t[slots].to(device) for name, t in tensors.items()})

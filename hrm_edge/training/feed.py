@@ -58,6 +58,10 @@ class Feed:
         low, high = (round(a + (b - a) * progress) for a, b in zip(start, end, strict=True))
         return low, high
 
+    def anew(self, seed: int) -> Feed:
+        """Return a feed of the same puzzles under another seed."""
+        return Feed(self.sampler.dataset, self.task, self.augment, seed)
+
     def state(self) -> dict[str, Any]:
         """Return JSON-ready state of the sampler and of the random generator."""
         return {"sampler": self.sampler.state(), "rng": self.rng.bit_generator.state}

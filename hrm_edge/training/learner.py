@@ -10,10 +10,11 @@ from typing import Any
 
 import torch
 
+from hrm_edge.checkpoint import EMA_FILE, MODEL_FILE
 from hrm_edge.model.act import ActStep, act_step, admit, draw_minimum_steps, fresh_carry
 from hrm_edge.model.hrm import HRM
 from hrm_edge.model.torch_compile import compile_step
-from hrm_edge.model.weights import EMA_FILE, MODEL_FILE, load_weights
+from hrm_edge.model.weights import load_weights
 from hrm_edge.recipe import Recipe
 from hrm_edge.spec import ModelSpec
 from hrm_edge.training.checkpoint import CARRY_FILE, OPTIMIZER_FILE, Restored, flatten_optimizer, restore_optimizer
@@ -154,13 +155,17 @@ class Learner:
         }
 
     def restore(self, saved: Restored) -> None:
-        """Go on from a checkpoint: bit for bit on as many ranks as it was saved on."""
+        """Go on from a checkpoint: bit for bit on as many ranks as it was saved on, unless it is a compact one."""
         load_weights(self.model, saved.tensors(MODEL_FILE), saved.folder)
         if self.ema is not None:
             self.ema.average = {n: t.to(self.device) for n, t in saved.tensors(EMA_FILE).items()}
             self.ema.updates = saved.loop["ema_updates"]
         restore_optimizer(self.optimizer, list(self.params), saved.tensors(OPTIMIZER_FILE))
+        self.step, self.samples = saved.info.step, saved.info.samples
+        if saved.is_compact:  # other puzzles than at the start of the run, whatever the data are now
+            seed = self.recipe.seed + self.step
+            self.feed, self.generator = self.feed.anew(seed), self.generator.manual_seed(seed)
+            return
         self.carry = saved.carry(self.device, self.slots)
         self.feed.restore(saved.loop["feed"])
         self.generator.set_state(torch.tensor(saved.loop["generator"], dtype=torch.uint8))
-        self.step, self.samples = saved.info.step, saved.info.samples

@@ -13,13 +13,14 @@ from typing import Any
 import torch
 
 from hrm_edge import __version__
+from hrm_edge.checkpoint import CheckpointInfo, checkpoints
 from hrm_edge.data.dataset import Dataset
 from hrm_edge.data.layout import folder_hash, identifiers_hash
 from hrm_edge.errors import EXIT_USER, GateError, HrmEdgeError, UserError
 from hrm_edge.files import write_text
 from hrm_edge.model.hrm import HRM
 from hrm_edge.model.load import load_model
-from hrm_edge.model.weights import CheckpointInfo, checkpoints, load_weights
+from hrm_edge.model.weights import load_weights
 from hrm_edge.quant.aware import train_rounded
 from hrm_edge.recipe import Recipe, changed_keys
 from hrm_edge.spec import ModelSpec
@@ -121,7 +122,10 @@ class Trainer:
             train_rounded(model, self.recipe, self.data)
 
     def _restore(self, saved: Restored) -> None:
-        if changed := changed_keys(saved.loop["recipe"], self.recipe):
+        before = saved.loop["recipe"]
+        if saved.is_compact:
+            before = {**before, "data": self.recipe.data, "init": self.recipe.init}
+        if changed := changed_keys(before, self.recipe):
             raise UserError(
                 f"--resume: the recipe differs from the one of {saved.folder}: {changed}",
                 "resume with the same recipe and --set options, or start anew in another --out",
@@ -135,8 +139,10 @@ class Trainer:
         self.learner.restore(saved)
         self.seconds, self.worse = loop["seconds"], loop.get("worse", 0)
         self.best = Best(**loop["best"]) if loop.get("best") else None
-        ranks = loop.get("ranks", 1)
+        ranks = loop.get("ranks", self.world.size)
         note = f"resumed at step {saved.info.step}"
+        if saved.is_compact:
+            note += " of a compact checkpoint: puzzles are drawn in another order than in the run it is of"
         if ranks != self.world.size:
             note += (
                 f" on {self.world.size} ranks, saved on {ranks}: the same puzzles and draws in the same order, but "

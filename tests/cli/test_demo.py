@@ -79,7 +79,7 @@ def test_the_command_solves_a_video_and_ends_by_ctrl_c(tmp_path):
             assert time.monotonic() < end, state
             time.sleep(0.1)
         assert state["board"]["givens"] == EASY
-        assert state["model"]["name"] == "sudoku-nano"
+        assert state["model"]["name"] == "sudoku-lattice"
         running.send_signal(signal.SIGINT)
         _, err = running.communicate(timeout=60)
         assert running.returncode == 130

@@ -27,7 +27,7 @@ def test_a_machine_that_is_ready():
     assert done.returncode == 0, done.stderr
     found = Diagnosis.model_validate(json.loads(done.stdout))
     assert found.passed
-    assert found.pipeline.startswith("sudoku-nano solved a puzzle in ")
+    assert found.pipeline.startswith("sudoku-lattice solved a puzzle in ")
     assert found.backends[0].works
 
 

@@ -173,5 +173,5 @@ def test_the_shipped_model_is_the_default(run):
     (result,) = json.loads(done.out)["results"]
     assert result["verified"]
     assert all(g in ("0", a) for g, a in zip(givens, result["answer"], strict=True))
-    assert "(sudoku-nano solves sudoku)" in run("solve", "0030400000020100").err
+    assert "(sudoku-lattice solves sudoku)" in run("solve", "0030400000020100").err
     assert "no model 'x'" in run("solve", "0030400000020100", "--model", "x").err

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from hrm_edge.cli.doctor import EASY
+from hrm_edge.api.pipeline import EASY
 from hrm_edge.tasks import get_task
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
@@ -59,7 +59,7 @@ def test_setup_from_the_wheelhouse(board):
     done = board.setup("--prefix", PREFIX)
     assert done.returncode == 0, done.stderr[-2000:]
     assert "No Jetson (aarch64" in done.stdout
-    assert "sudoku-nano solved a puzzle" in done.stdout  # setup ends with the doctor
+    assert "sudoku-lattice solved a puzzle" in done.stdout  # setup ends with the doctor
     assert "Already installed" in board.setup("--prefix", PREFIX).stdout
     binding = board.run(f"{PREFIX}/venv/bin/python", "-c", "import cuda.bindings.runtime as r; print(r.__name__)")
     assert binding.stdout == "cuda.bindings.runtime\n", binding.stderr[-2000:]
@@ -85,7 +85,7 @@ def test_doctor(board):
     assert done.returncode == 0, done.stderr[-2000:]
     found = json.loads(done.stdout)
     assert found["passed"]
-    assert found["road"].startswith("sudoku-nano solved a puzzle in ")
+    assert found["road"].startswith("sudoku-lattice solved a puzzle in ")
     assert (found["facts"]["kind"], found["facts"]["architecture"]) == ("arm", "aarch64")
     assert found["facts"]["packages"].keys() >= {"numpy"}
     assert "torch" not in found["facts"]["packages"]

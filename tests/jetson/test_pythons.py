@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from hrm_edge.cli.doctor import EASY
+from hrm_edge.api.pipeline import EASY
 
 ROOT = Path(__file__).parents[2]
 
@@ -43,7 +43,7 @@ def test_the_wheelhouse_of_a_jetpacks_python_installs_and_solves(version, tmp_pa
     setup = ["bash", str(wheelhouse / "setup.sh"), "--offline", str(wheelhouse)]
     done = subprocess.run(setup, env=environ, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert "sudoku-nano solved a puzzle" in done.stdout
+    assert "sudoku-lattice solved a puzzle" in done.stdout
     edge = tmp_path / ".local/share/hrm-edge/venv/bin/hrm-edge"
 
     def run(*arguments: str) -> str:
