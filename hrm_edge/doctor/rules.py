@@ -221,6 +221,13 @@ def _rights(facts: Facts) -> Iterator[Finding]:
             f"{facts.user} may not open {', '.join(locked)}",
             f"sudo usermod -aG {group} {facts.user}; then log out and in",
         )
+    unread = [camera.device for camera in facts.cameras if camera.kind == "csi" and camera.read_by is None]
+    if unread:
+        yield warn(
+            "camera-csi",
+            f"nothing here reads the CSI camera {', '.join(unread)}: GStreamer's tools or NVIDIA's source are missing",
+            "sudo apt-get install gstreamer1.0-tools nvidia-l4t-gstreamer",
+        )
     if facts.kind == "jetson" and not facts.is_root and facts.container is None:
         missing = [name for name in ("video", "render", "i2c") if facts.known_groups.get(name) is False]
         if missing and not locked:

@@ -15,7 +15,8 @@ import numpy as np
 from hrm_edge.errors import UserError
 from hrm_edge.files import check_input
 from hrm_edge.vision.formats import FORMATS, is_picture
-from hrm_edge.vision.frames import STILL_INTERVAL_S, Source
+from hrm_edge.vision.frames import STILL_INTERVAL_S, Feed, Source
+from hrm_edge.vision.gstreamer import open_csi
 from hrm_edge.vision.images import Image, image_files, load_image
 
 BROWSER = "browser"
@@ -147,13 +148,14 @@ def csi_pipeline(sensor: int, size: Size, fps: int = 30) -> str:
     )
 
 
-def _csi(sensor: int, size: Size) -> CaptureFeed:
-    if not re.search(r"GStreamer:\s+YES", cv2.getBuildInformation()):
-        raise UserError(
-            f"a CSI camera needs an OpenCV with GStreamer, and this one (cv2 {cv2.__version__}) has none",
-            "use JetPack's: sudo apt install python3-opencv, a venv with --system-site-packages, and in it "
-            "pip uninstall opencv-python-headless && pip install 'numpy<2' (JetPack's OpenCV is built for NumPy 1)",
-        )
+def has_gstreamer() -> bool:
+    """Return whether this OpenCV was built with GStreamer, as JetPack's is and pip's is not."""
+    return re.search(r"GStreamer:\s+YES", cv2.getBuildInformation()) is not None
+
+
+def _csi(sensor: int, size: Size) -> Feed:
+    if not has_gstreamer():
+        return open_csi(sensor, size)
     capture = cv2.VideoCapture(csi_pipeline(sensor, size), cv2.CAP_GSTREAMER)
     if not capture.isOpened():
         raise UserError(

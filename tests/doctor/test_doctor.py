@@ -112,6 +112,26 @@ def test_how_a_runtime_multiplies_is_said(tmp_path):
     assert diagnosis.backends[0].why.endswith("; INT8: exact 8-bit products")
 
 
+CSI_READERS = {
+    "OpenCV of JetPack": ({"cv2": Import(version="4.8.0", providers=["GStreamer"])}, {}, "OpenCV with GStreamer"),
+    "OpenCV of pip": ({"cv2": Import(version="4.12.0")}, trees.GSTREAMER, "gst-launch-1.0"),
+    "no tools": ({"cv2": Import(version="4.12.0")}, {}, None),
+    "tools without NVIDIA's source": ({}, {"gst-launch-1.0 --version": "1.20.3"}, None),
+}
+
+
+@pytest.mark.parametrize("what", CSI_READERS)
+def test_what_reads_a_csi_camera(what, tmp_path):
+    imports, programs, by = CSI_READERS[what]
+    nano = trees.orin_nano_jp62()
+    diagnosis = look(replace(nano, imports={**nano.imports, **imports}, programs=programs), tmp_path)
+    assert diagnosis.facts.cameras[0].read_by == by
+    found = [finding for finding in diagnosis.findings if finding.name == "camera-csi"]
+    assert [finding.hint for finding in found] == (
+        [] if by else ["sudo apt-get install gstreamer1.0-tools nvidia-l4t-gstreamer"]
+    )
+
+
 def test_other_facts(tmp_path):
     desktop = look(trees.rtx_desktop(), tmp_path / "a").facts
     assert (desktop.gpus[0].name, desktop.gpus[0].sm) == ("NVIDIA GeForce RTX 4090", "8.9")
@@ -119,6 +139,7 @@ def test_other_facts(tmp_path):
     assert [(camera.device, camera.kind) for camera in desktop.cameras] == [("/dev/video0", "usb")]
     nano = look(trees.orin_nano_jp62(), tmp_path / "b").facts
     assert [(camera.device, camera.kind) for camera in nano.cameras] == [("/dev/video0", "csi")]
+    assert nano.cameras[0].read_by == "gst-launch-1.0"
     assert [(m.name, m.rails) for m in nano.power.meters if m.problem is None] == [("ina3221", ["VDD_IN"])]
     assert nano.power.clocks_locked is False
     assert nano.python.system_version == "3.10"

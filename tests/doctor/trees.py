@@ -53,7 +53,7 @@ class Tree:
             package=self.packages.get,
             imports=self.imported,
             gpu=lambda: self.gpu,
-            int8={"ort": "exact 8-bit products"}.get,
+            int8={"hrm_edge.runtime.ort": "exact 8-bit products"}.get,
             python=self.python,
             architecture=self.architecture,
             user=self.user,
@@ -114,6 +114,12 @@ INA3221 = "sys/bus/i2c/drivers/ina3221/1-0040/hwmon/hwmon1"
 CPU_CLOCK = "sys/devices/system/cpu/cpufreq/policy0"
 
 
+GSTREAMER = {
+    "gst-launch-1.0 --version": "gst-launch-1.0 version 1.20.3\n",
+    "gst-inspect-1.0 --exists nvarguscamerasrc": "",
+}
+
+
 def orin_nano_jp62() -> Tree:
     """A developer kit as it should be: JetPack 6.2, apt's TensorRT seen from the venv, 15W."""
     files = {
@@ -141,7 +147,8 @@ def orin_nano_jp62() -> Tree:
         **venv(True),
     }  # fmt: skip
     imports = {"onnxruntime": ORT, "tensorrt": Import(version="10.3.0")}
-    return Tree(files, imports=imports, packages={"tensorrt": Package(version="10.3.0", from_apt=True)})
+    packages = {"tensorrt": Package(version="10.3.0", from_apt=True)}
+    return Tree(files, imports=imports, packages=packages, programs=dict(GSTREAMER))
 
 
 def agx_orin_jp72() -> Tree:

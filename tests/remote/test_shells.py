@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from hrm_edge import zoo
-from hrm_edge.cli.doctor import EASY
+from hrm_edge.api.pipeline import EASY
 from hrm_edge.remote.shell import Stream, after_mark, new_mark, remote_words
 from tests.needs import installed
 from tests.remote.board import Board
