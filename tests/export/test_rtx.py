@@ -21,9 +21,7 @@ pytestmark = pytest.mark.rtx
 
 SHIPPED_SMS = (86, 89, 120)  # RTX 30, 40 and 50
 REDUCED = variant_spec("reduced", vocab=11, seq_len=81)
-HALF = variant_spec(
-    "reduced", vocab=11, seq_len=81, h_layers=2, l_layers=2
-)  # all of its kinds of layers, in half the time
+HALF = variant_spec("reduced", vocab=11, seq_len=81, h_layers=2, l_layers=2)  # of the layers, and of the time
 FULL = variant_spec("full", vocab=11, seq_len=81)
 
 

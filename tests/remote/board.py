@@ -16,8 +16,7 @@ from pathlib import Path
 from tests.needs import installed, left_out, missing
 
 ROOT = Path(__file__).parents[2]
-# hrm-edge as setup.sh would have installed it, without what no board has; it notes every start, so that a test can count
-# them.
+# hrm-edge as setup.sh would have installed it, without what no board has; it notes every start, for a test to count.
 PROGRAM = """#!/bin/sh
 echo "$1" >>"$HOME/starts"
 PYTHONPATH={path} exec {python} -m hrm_edge "$@"
