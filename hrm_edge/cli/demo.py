@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -42,6 +43,7 @@ class _Size(click.ParamType):
 @click.option(
     "--wait", is_flag=True, help="Start without the camera or URL where it is not there yet, and wait for it."
 )
+@click.option("--kiosk", is_flag=True, help="Open the page full-screen in a browser here, and end with it.")
 @click.option("--web", metavar="[HOST:]PORT", help="Show a web page instead of a window; without HOST, here only.")
 @click.option(
     "--model",
@@ -58,6 +60,7 @@ class _Size(click.ParamType):
 def demo(
     camera: str | None,
     wait: bool,
+    kiosk: bool,
     web: str | None,
     model: str | None,
     views: int,
@@ -81,6 +84,8 @@ def demo(
     from hrm_edge.cli.options import say
     from hrm_edge.errors import UserError
 
+    if kiosk and web is None:
+        web = "8000"
     if (cert is None) != (key is None) or (cert is not None and web is None):
         raise UserError(
             "--cert and --key go together, with --web", "give both: --web 8000 --cert cert.pem --key key.pem"
@@ -93,6 +98,11 @@ def demo(
         from hrm_edge.demo.serve import parse_address
 
         address = parse_address(web)
+    browser = None
+    if kiosk:
+        from hrm_edge.demo.kiosk import find_browser
+
+        browser = find_browser()
     name, folder = named_or_default(model)
     on_cpu = backend in (None, "onnxruntime", "openvino", "native")
     if threads is None and on_cpu and not is_checkpoint(folder or Path(name)):
@@ -105,7 +115,7 @@ def demo(
         if web is None:
             run_window(show)
         else:
-            _serve(show, opened, address, None if cert is None or key is None else (cert, key))
+            _serve(show, opened, address, None if cert is None or key is None else (cert, key), browser)
     finally:
         if show.camera is not None:
             show.camera.stop()
@@ -144,8 +154,12 @@ def _build(opened: Model, model: str, source: str, size: tuple[int, int], views:
     return Demo(mailbox, camera, Reader(), Thinker(opened.session, task, views=views))
 
 
-def _serve(show: Demo, opened: Model, address: Address, tls: tuple[Path, Path] | None) -> None:
+def _serve(
+    show: Demo, opened: Model, address: Address, tls: tuple[Path, Path] | None, browser: str | None
+) -> None:  # fmt: skip
+    """Serve the page until Ctrl-C or, in a kiosk, until its ``browser`` is closed."""
     from hrm_edge.bench.power.choose import AUTO, open_meter
+    from hrm_edge.demo.kiosk import Browser
     from hrm_edge.demo.power import Gauge
     from hrm_edge.demo.serve import Server
     from hrm_edge.demo.web import Web
@@ -158,8 +172,23 @@ def _serve(show: Demo, opened: Model, address: Address, tls: tuple[Path, Path] |
     server = Server(show, page, address, tls)
     source = "the browser's camera" if show.camera is None else show.camera.source.name
     echo(f"Source: {source}. Open {server.url}", err=True)
+    if not address.is_local:
+        _show_qr_code(server.url)
     echo("Ctrl-C ends it.", err=True)
+    shown = None if browser is None else Browser(browser, server.url, server.stop)
     try:
         server.run()
     finally:
+        if shown is not None:
+            shown.close()
         gauge.close()
+
+
+def _show_qr_code(url: str) -> None:
+    """Print the address as a QR code where a phone can see it: on a terminal that has its characters."""
+    from hrm_edge.demo.kiosk import qr_code
+
+    encoding = (sys.stderr.encoding or "").lower().replace("-", "")
+    code = qr_code(url) if sys.stderr.isatty() and encoding == "utf8" else None
+    if code is not None:
+        echo(code, err=True, nl=False)
