@@ -33,18 +33,18 @@ from rich.table import Table
 from turns import ratios, summary
 
 from hrm_edge import zoo
+from hrm_edge.checkpoint import CheckpointInfo
 from hrm_edge.costs import flops_per_step
 from hrm_edge.data.puzzles import load_puzzles
 from hrm_edge.device.identity import describe_device, package_version
 from hrm_edge.device.state import read_state, warnings_before
 from hrm_edge.device.system import System
 from hrm_edge.errors import HrmEdgeError, UserError
-from hrm_edge.export.artifact import export
+from hrm_edge.export.artifact import prepare_export, write_artifact
 from hrm_edge.export.recover import recover
 from hrm_edge.files import read_json, write_json
 from hrm_edge.manifest import STEP_FILE, Manifest, Precision, read_manifest
 from hrm_edge.model.hrm import HRM
-from hrm_edge.model.weights import CheckpointInfo
 from hrm_edge.quiet import import_onnxruntime, import_openvino
 from hrm_edge.recipe import Limits, Quantization
 from hrm_edge.runtime import CpuBackend, open_step, openvino, ort
@@ -103,11 +103,12 @@ def prepare(names: list[str]) -> None:
         for precision in PRECISIONS:
             if not folder_of(name, precision).is_dir():
                 print(f"exporting {name} {precision}", file=sys.stderr)
-                export(
-                    model, info, folder_of(name, precision), precision=precision,
-                    quantization=Quantization(calibration_puzzles=16, smooth=0) if random else None,
-                    limits=Limits(puzzles=16) if random else None,
-                )  # fmt: skip
+                limits = Limits(puzzles=16) if random else None
+                quantization = Quantization(calibration_puzzles=16, smooth=0) if random else None
+                prepared = prepare_export(
+                    model, info.task, precision=precision, quantization=quantization, limits=limits
+                )
+                write_artifact(model, info, prepared, folder_of(name, precision), limits=limits)
         print(f"torch.onnx.export of {name}", file=sys.stderr)
         naive_export(model, inputs(model), WORK / name / NAIVE_FILE)
         print(f"counting nodes of {name}", file=sys.stderr)

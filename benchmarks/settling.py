@@ -19,7 +19,7 @@ from hrm_edge.data.puzzles import load_puzzles
 from hrm_edge.device.identity import describe_device
 from hrm_edge.errors import UserError
 from hrm_edge.files import write_json
-from hrm_edge.parity import CheckSet, measure
+from hrm_edge.parity import measure
 from hrm_edge.runtime import open_artifact
 from hrm_edge.runtime.host import HostCarry, HostSession
 from hrm_edge.tasks import get_task
@@ -52,12 +52,10 @@ def main(model: str, data: Path, puzzles: int, machine: str) -> None:
     session, manifest = open_artifact(folder_of(model) or model)
     if manifest.precision != "fp32":
         raise UserError(f"{model} is {manifest.precision}", "name an fp32 artifact")
-    task = get_task(manifest.task)
-    found = load_puzzles(data, task, puzzles)
-    check = CheckSet(found.givens, found.labels, found.ids, data.name)
+    check = load_puzzles(data, get_task(manifest.task), puzzles)
     rows = {}
     for size in NOISE:
-        measured = measure(session, Off(session, size), check, session.spec.max_steps, task)
+        measured = measure(session, Off(session, size), check, session.spec.max_steps)
         rows[f"{size:g}"] = [row.model_dump(mode="json") for row in [*measured.everywhere, *measured.apart]]
         for row in measured.apart:
             click.echo(f"off by {size:g}: {row.puzzles} {row.over}: cosine {row.carry_cosine_mean}", err=True)

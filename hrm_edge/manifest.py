@@ -5,13 +5,14 @@ from __future__ import annotations
 import mmap
 import os
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, Field
 
 from hrm_edge.costs import parameter_table
 from hrm_edge.errors import UserError
-from hrm_edge.files import is_plain_name, read_json, sha256, write_json
+from hrm_edge.files import is_plain_name, sha256
+from hrm_edge.records import Record, read_record
 from hrm_edge.spec import ModelSpec
 
 MANIFEST = "manifest.json"
@@ -21,7 +22,6 @@ SCHEMA_VERSION = 1
 MOST_PARAMETERS_A_BYTE = 2  # upper bound for any precision
 _AGAIN = "copy it again, or run 'hrm-edge export' again"
 
-Record = TypeVar("Record", bound=BaseModel)
 Precision = Literal["fp32", "fp16", "int8"]
 
 
@@ -36,10 +36,8 @@ FileName = Annotated[str, AfterValidator(_plain)]
 Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 
 
-class FileEntry(BaseModel):
+class FileEntry(Record):
     """Hash and size of a file."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     sha256: Sha256
     bytes: int = Field(ge=0)
@@ -51,10 +49,8 @@ the head halts); those on which torch does; and those on which torch does not.
 """
 
 
-class Parity(BaseModel):
+class Parity(Record):
     """Difference between the exported step and its torch model after ``steps`` steps of the recurrence."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     over: Over = "all"
     steps: int
@@ -67,20 +63,16 @@ class Parity(BaseModel):
     same_answers: float = Field(description="share of puzzles whose whole decoded answer is the same")
 
 
-class Gate(BaseModel):
+class Gate(Record):
     """Limits for the export, and whether it meets them."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     passed: bool
     limits: dict[str, float]
-    failures: list[str] = []
+    failures: list[str] = Field(default=[])
 
 
-class Manifest(BaseModel):
+class Manifest(Record):
     """Content of an artifact's ``manifest.json``: one model, one precision, for any runtime."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     kind: Literal["hrm-edge artifact"] = "hrm-edge artifact"
     schema_version: int = SCHEMA_VERSION
@@ -104,8 +96,8 @@ class Manifest(BaseModel):
     )
     gate: Gate
     quantization: dict[str, Any] | None = None
-    provenance: dict[str, Any] = {}
-    files: dict[FileName, FileEntry] = {}
+    provenance: dict[str, Any] = Field(default={})
+    files: dict[FileName, FileEntry] = Field(default={})
 
 
 def file_entries(folder: Path, names: list[str]) -> dict[str, FileEntry]:
@@ -117,7 +109,7 @@ def write_manifest(folder: Path, manifest: Manifest) -> Manifest:
     """Write the manifest, last, with hashes of all other files in the folder; return it as written."""
     names = sorted(p.name for p in folder.iterdir() if p.is_file() and p.name != MANIFEST)
     full = manifest.model_copy(update={"files": file_entries(folder, names)})
-    write_json(folder / MANIFEST, full.model_dump(mode="json"))
+    full.write(folder / MANIFEST)
     return full
 
 
@@ -136,26 +128,6 @@ def verify_files(folder: Path, files: dict[str, FileEntry], *, again: str) -> No
                 f"{path}: hash mismatch, sha256 is {found[:16]}…, the manifest says {entry.sha256[:16]}…",
                 f"the file was changed or damaged: {again}",
             )
-
-
-def check_version(path: Path, raw: Any, version: int, again: str) -> None:
-    """Raise ``UserError`` unless ``raw``, the JSON of ``path``, has this ``schema_version``."""
-    if not isinstance(raw, dict) or "schema_version" not in raw:
-        raise UserError(f"{path} was not written by hrm-edge: it has no schema_version", again)
-    found = raw["schema_version"]
-    if found != version:
-        raise UserError(f"{path}: schema_version is {found}, this hrm-edge reads {version}", again)
-
-
-def read_record(path: Path, kind: type[Record], version: int, *, again: str) -> Record:
-    """Read a JSON file with a ``schema_version`` as ``kind``. Raises ``UserError`` naming the first invalid field."""
-    raw = read_json(path)
-    check_version(path, raw, version, again)
-    try:
-        return kind.model_validate(raw)
-    except ValidationError as error:
-        first = error.errors()[0]
-        raise UserError(f"{path}: {'.'.join(map(str, first['loc']))}: {first['msg']}", again) from error
 
 
 def parse_manifest(folder: Path | str) -> Manifest:

@@ -22,6 +22,7 @@ from hrm_edge.recipe import Limits
 from hrm_edge.report import AccuracyDrop, accuracy_drop, decibels
 from hrm_edge.session import Carry, Session, wants_to_halt
 from hrm_edge.tasks.base import Task, exact
+from hrm_edge.tasks.puzzles import Puzzles
 
 FEWEST_SETTLED = 16  # puzzles: a mean over fewer says little
 
@@ -30,28 +31,6 @@ def cosines(a: NDArray[np.float32], b: NDArray[np.float32]) -> NDArray[np.float6
     """Return the cosine float64 [N] between corresponding rows' states [N, ...]."""
     x, y = a.reshape(len(a), -1).astype(np.float64), b.reshape(len(b), -1).astype(np.float64)
     return np.asarray(np.einsum("nd,nd->n", x, y) / (np.linalg.norm(x, axis=1) * np.linalg.norm(y, axis=1)))
-
-
-@dataclass(frozen=True)
-class CheckSet:
-    """Puzzles for calibrating or measuring an export; never the same ones for both."""
-
-    inputs: NDArray[np.uint8]  # [N, S]
-    labels: NDArray[np.uint8] | None  # [N, S]; None: only the numbers can be compared
-    puzzle_ids: NDArray[np.int32]  # [N]
-    source: str
-
-    def __len__(self) -> int:
-        return len(self.inputs)
-
-    def rows(self, part: slice) -> CheckSet:
-        """Return the puzzles of a slice."""
-        labels = None if self.labels is None else self.labels[part]
-        return CheckSet(self.inputs[part], labels, self.puzzle_ids[part], self.source)
-
-    def head(self, count: int) -> CheckSet:
-        """Return the first ``count`` puzzles."""
-        return self.rows(slice(count))
 
 
 def converged(
@@ -127,30 +106,31 @@ def _joined(parts: list[_Apart]) -> _Apart:
 def measure(
     reference: Session,
     exported: Session,
-    check: CheckSet,
+    check: Puzzles,
     steps: int,
-    task: Task,
     rotation: NDArray[np.float32] | None = None,
 ) -> Measured:
     """Run both sessions for ``steps`` steps without halting, and compare them after 1, 4 and all steps.
 
-    Both start from equal carries and each continues from its own: errors feed back, as they do in use. ``rotation``
-    float32 [D, D]: the export's states are the reference's times this matrix (``hrm_edge.quant.rotate``).
+    Both start from equal carries and each continues from its own: errors feed back, as they do in use. The accuracy is
+    compared where all answers of ``check`` are known. ``rotation`` float32 [D, D]: the export's states are the
+    reference's times this matrix (``hrm_edge.quant.rotate``).
     """
     marks = sorted({1, min(4, steps), steps})
+    task, answered = check.task, bool(check.answered().all())
     at_marks: dict[int, list[_Apart]] = {mark: [] for mark in marks}
     ours, theirs = [], []
     batch = min(reference_batch(reference.spec), exported.max_batch)
     for begin in range(0, len(check), batch):
-        part = check.rows(slice(begin, begin + batch))
-        tokens, ids = part.inputs, part.puzzle_ids
+        part = check[begin : begin + batch]
+        tokens, ids = part.givens, part.ids
         a, b = reference.initial_carry(len(tokens)), exported.initial_carry(len(tokens))
         for step in range(1, steps + 1):
             a, logits_a, q_a = reference.step(tokens, ids, a)
             b, logits_b, q_b = exported.step(tokens, ids, b)
             if step in at_marks:
                 states = _state(a, None), _state(b, rotation)
-                at_marks[step].append(_apart(logits_a[:], logits_b[:], *states, part.labels))
+                at_marks[step].append(_apart(logits_a[:], logits_b[:], *states, part.labels if answered else None))
         theirs.append(converged(task, tokens, logits_a[:], q_a))
         ours.append(converged(task, tokens, logits_b[:], q_b))
     everywhere = {mark: _joined(parts) for mark, parts in at_marks.items()}
@@ -163,7 +143,7 @@ def measure(
     return Measured(
         [apart.parity(mark, "all") for mark, apart in everywhere.items()],
         [last.parity(steps, over, rows) for over, rows in split.items() if rows.any()],
-        None if check.labels is None else last.accuracy_drop(),
+        last.accuracy_drop() if answered else None,
     )
 
 

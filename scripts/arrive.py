@@ -47,7 +47,8 @@ from tests.remote.board import Board, free_port  # noqa: E402
 INTERRUPTED = 130
 SERVES = "hrm-edge demo"  # until Ctrl-C
 PHOTO = "docs/pictures/photo.jpg"
-SMALL = "model.hidden=64 train.batch=2 train.steps=2 train.compile=false evaluate.puzzles=2"  # published.md says so
+# Of docs/how-to/published.md: what makes six commands minutes on a CPU.
+SMALL = "model.hidden=64 model.max_steps=4 train.batch=2 train.steps=2 train.compile=false evaluate.puzzles=2"
 PLAIN = "{}.{}".format(*sys.version_info)
 
 

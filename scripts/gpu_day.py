@@ -102,7 +102,7 @@ def about(dry: bool) -> dict[str, Any]:
 
 def keep_weights(run: Path, out: Path) -> dict[str, Any]:
     """Write the newest checkpoint's weights into ``out`` in pieces; return what is needed to put them together."""
-    from hrm_edge.model.weights import MODEL_FILE, checkpoints
+    from hrm_edge.checkpoint import MODEL_FILE, checkpoints
     from hrm_edge.training.checkpoint import Restored, Snapshot, save_checkpoint
 
     if not checkpoints(run):

@@ -17,8 +17,8 @@ from pathlib import Path
 
 import click
 
+from hrm_edge.checkpoint import checkpoints
 from hrm_edge.errors import HrmEdgeError, UserError
-from hrm_edge.model.weights import checkpoints
 from hrm_edge.training.checkpoint import RECIPE_FILE
 from hrm_edge.training.compact import write_compact
 

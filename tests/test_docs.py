@@ -131,6 +131,12 @@ def test_commands_are_found():
     assert len(commands_of(QUICKSTART)) >= 6
 
 
+def test_the_readme_is_one_reading_with_one_picture():
+    text = (ROOT / "README.md").read_text()
+    assert len(text.splitlines()) <= 110
+    assert len(re.findall(r"!\[[^\]]+\]\(", text)) == 1
+
+
 def test_make_targets_exist():
     targets = set(re.findall(r"^([a-z][a-z0-9-]*):", (ROOT / "Makefile").read_text(), re.MULTILINE))
     lines = [line for path in DOCUMENTS for line in code_lines(path.read_text())]

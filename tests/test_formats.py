@@ -23,7 +23,7 @@ CHECKPOINT = SAMPLES / "run/checkpoints/step-00000002"
 
 def checkpoint(folder: Path) -> BaseModel:
     pytest.importorskip("torch")
-    from hrm_edge.model.weights import read_checkpoint
+    from hrm_edge.checkpoint import read_checkpoint
 
     return read_checkpoint(folder)
 

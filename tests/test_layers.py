@@ -18,11 +18,14 @@ ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "hrm_edge"
 
 BASE = {
+    "backends",
     "catalog",
+    "checkpoint",
     "child",
     "costs",
     "device",
     "quiet",
+    "records",
     "errors",
     "files",
     "packages",
@@ -43,6 +46,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "__init__": {"api", "errors"},  # lazily: see the test of the import's time
     "__main__": {"cli"},
     # base
+    "backends": set(),
     "child": {"errors"},
     "quiet": set(),
     "errors": set(),
@@ -52,10 +56,12 @@ MAY_IMPORT: dict[str, set[str]] = {
     "costs": {"spec"},
     "catalog": {"errors"},
     "recipe": {"catalog", "errors", "files", "spec"},
-    "manifest": {"costs", "errors", "files", "spec"},
-    "device": {"errors", "files"},
-    "report": {"device", "errors", "files"},
-    "zoo": {"errors", "files", "manifest"},
+    "records": {"errors", "files"},
+    "manifest": {"costs", "errors", "files", "records", "spec"},
+    "checkpoint": {"errors", "files", "manifest", "records", "spec"},
+    "device": {"errors", "files", "records"},
+    "report": {"device", "errors", "files", "records"},
+    "zoo": {"errors", "files", "manifest", "records"},
     "tasks": {"errors"},
     "terminal": set(),
     # core
@@ -64,7 +70,19 @@ MAY_IMPORT: dict[str, set[str]] = {
     "solve": {"errors", "spec", "tasks", "session", "solution"},
     "parity": {"costs", "manifest", "recipe", "report", "session", "tasks"},
     # edge
-    "runtime": {"child", "quiet", "errors", "files", "packages", "spec", "manifest", "session", "plugin"},
+    "runtime": {
+        "backends",
+        "child",
+        "quiet",
+        "errors",
+        "files",
+        "packages",
+        "records",
+        "spec",
+        "manifest",
+        "session",
+        "plugin",
+    },
     "plugin": {"errors", "files"},
     "vision": {"errors", "files", "quiet", "tasks"},
     "bench": BASE | CORE | {"runtime"},
@@ -89,6 +107,8 @@ MAY_USE: dict[str, set[str]] = {
     "quiet": {"onnxruntime", "openvino"},  # nobody else: they would report to their makers
     "spec": {"pydantic"},
     "recipe": {"pydantic", "yaml"},
+    "records": {"pydantic"},
+    "checkpoint": {"pydantic"},
     "manifest": {"pydantic"},
     "zoo": {"pydantic", "huggingface_hub"},
     "device": {"pydantic", "yaml"},
@@ -113,7 +133,7 @@ MAY_USE: dict[str, set[str]] = {
     "vision": {"numpy", "cv2"},
     "bench": {"numpy", "pydantic", "yaml", "jtop", "pynvml"},
     "demo": {"numpy", "cv2", "segno", "starlette", "uvicorn"},
-    "doctor": {"pydantic"},
+    "doctor": {"pydantic", "rich"},
     "record": {"pydantic"},
     "ops": {"numpy", "torch", "triton", "tensorrt", "torch_tensorrt"},
     "model": {"numpy", "torch", "safetensors", "pydantic", "yaml"},

@@ -165,7 +165,7 @@ def test_the_shipped_artifacts_pass():
 def test_a_checkpoint_is_compared_before_a_model_of_its_sizes_is_built(tmp_path, monkeypatch):
     from safetensors.torch import save_file
 
-    from hrm_edge.model.weights import CHECKPOINT, MODEL_FILE, CheckpointInfo
+    from hrm_edge.checkpoint import CHECKPOINT, MODEL_FILE, CheckpointInfo
 
     save_file({"H_init": torch.zeros(8)}, tmp_path / MODEL_FILE)
     spec = variant_spec("full", vocab=11, seq_len=81, h_layers=64, hidden=1024, heads=16)

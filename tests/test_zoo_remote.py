@@ -17,7 +17,7 @@ import pytest
 from click.testing import CliRunner
 
 from hrm_edge import zoo
-from hrm_edge.cli.doctor import try_pipeline
+from hrm_edge.api.pipeline import try_pipeline
 from hrm_edge.cli.models import models
 from hrm_edge.cli.solve import solve
 from hrm_edge.errors import UserError

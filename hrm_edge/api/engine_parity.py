@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -9,21 +10,19 @@ from hrm_edge.api.answers import sample_puzzles
 from hrm_edge.api.callbacks import OnMessage
 from hrm_edge.errors import GateError, UserError
 from hrm_edge.tasks import get_task
+from hrm_edge.tasks.puzzles import Puzzles
 
 if TYPE_CHECKING:
     from hrm_edge.manifest import Manifest
-    from hrm_edge.parity import CheckSet
     from hrm_edge.runtime.trt.identity import Engine, EngineParity
 
 
-def check_set(task_name: str, data: str | None) -> CheckSet:
+def check_set(task_name: str, data: str | None) -> Puzzles:
     """Return puzzles to compare on: ``data``, else the package's own; ``UserError`` where it has none."""
     from hrm_edge.data.puzzles import load_puzzles
-    from hrm_edge.parity import CheckSet
 
     puzzles = load_puzzles(data or sample_puzzles(task_name), get_task(task_name))
-    labels = puzzles.labels if puzzles.answered().all() else None
-    return CheckSet(puzzles.givens, labels, puzzles.ids, str(data or "the package's own puzzles"))
+    return replace(puzzles, source=replace(puzzles.source, path=data or "the package's own puzzles"))
 
 
 def check_built(out: Path, engine: Engine, on_message: OnMessage) -> tuple[EngineParity | None, str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -13,10 +14,10 @@ from hrm_edge.api.engine_parity import check_built, refuse_failed
 from hrm_edge.api.open import note_assumed, unknown_model
 from hrm_edge.errors import GateError, UserError
 from hrm_edge.files import check_input, check_writable
-from hrm_edge.manifest import MANIFEST, Manifest
+from hrm_edge.manifest import MANIFEST, Manifest, Precision
 
 if TYPE_CHECKING:
-    from hrm_edge.export.artifact import WrittenAs
+    from hrm_edge.export.artifact import Prepared
     from hrm_edge.runtime.trt.build import BuildOptions, Make
     from hrm_edge.runtime.trt.identity import Engine, EngineParity
 
@@ -133,12 +134,9 @@ def export(
         raise UserError(f"{model} is an artifact already", "add --int8 or --fp16, or --backend tensorrt for its engine")
     source = artifact or Path(model)
     if backend == "onnx":
-        manifest = _write(source, out, options, task, None, on_message, on_progress)
-        return Exported(out, options, manifest)
-    make: Make | None = None
-    written_as: WrittenAs | None = None
+        return Exported(out, options, _write(source, out, options, task, on_message, on_progress)[0])
     if backend == "torch-tensorrt":
-        from hrm_edge.export.torch_trt import Maker, check_plugin, load_torch_tensorrt
+        from hrm_edge.export.torch_trt import check_plugin, load_torch_tensorrt, make_plan
         from hrm_edge.runtime.trt.device import find_gpu
         from hrm_edge.runtime.trt.plugins import find_attention
 
@@ -147,15 +145,14 @@ def export(
             check_plugin()
             find_attention(engine.plugin if engine else None)
         find_gpu()
-        maker = Maker()
-        make, written_as = maker.make, maker.written
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as scratch:
         folder = Path(scratch) / out.name
-        manifest = _write(source, folder, options, task, written_as, on_message, on_progress)
+        manifest, prepared = _write(source, folder, options, task, on_message, on_progress)
         exported = Exported(out, options, manifest)
         if not manifest.gate.passed:
             return exported
+        make = None if backend == "tensorrt" else partial(make_plan, prepared.model, prepared.scales)
         return _build(exported, folder, engine, make, on_message, on_progress)
 
 
@@ -164,13 +161,12 @@ def _write(
     out: Path,
     options: ExportOptions,
     task: str | None,
-    written_as: WrittenAs | None,
     on_message: OnMessage,
     on_progress: OnProgress,
-) -> Manifest:
-    """Write the artifact of a checkpoint or of an fp32 artifact."""
-    from hrm_edge.export.artifact import export as write
-    from hrm_edge.export.fastest import export_fastest
+) -> tuple[Manifest, Prepared]:
+    """Write the artifact of a checkpoint or of an fp32 artifact; return also what it was written from."""
+    from hrm_edge.export.artifact import prepare_export, write_artifact
+    from hrm_edge.export.fastest import PRECISIONS, keep_fastest
 
     options.check()
     network, info, quantization, limits = _load(source, task, on_message)
@@ -182,24 +178,33 @@ def _write(
     def show(step: str) -> None:
         on_progress(step, 0, 1)
 
-    def one(chosen: Any, folder: Path) -> Manifest:
-        is_int8 = chosen == "int8"
-        return write(
+    def write(precision: Precision, folder: Path) -> tuple[Manifest, Prepared]:
+        is_int8 = precision == "int8"
+        prepared = prepare_export(
             network,
-            info,
-            folder,
-            precision=chosen,
+            info.task,
+            precision=precision,
             calibration=options.calibration,
             quantization=quantization,
             limits=limits,
-            plugin=options.plugin,
-            on_message=show,
-            written_as=written_as,
             policy=options.policy if is_int8 else None,
             sensitivity=options.sensitivity if is_int8 else None,
+            on_message=show,
         )
+        manifest = write_artifact(
+            network, info, prepared, folder, limits=limits, plugin=options.plugin, on_message=show
+        )
+        return manifest, prepared
 
-    return export_fastest(one, out, show) if options.precision == FASTEST else one(options.precision or "fp32", out)
+    if options.precision != "fastest":
+        return write(options.precision or "fp32", out)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as scratch:
+        folders = {precision: Path(scratch) / precision / out.name for precision in PRECISIONS}
+        sources = {precision: write(precision, folder)[1] for precision, folder in folders.items()}
+        show("measuring both precisions")
+        manifest = keep_fastest(folders, out)
+    return manifest, sources[manifest.precision]
 
 
 def _load(model: Path, task: str | None, on_message: OnMessage) -> tuple[Any, Any, Any, Any]:

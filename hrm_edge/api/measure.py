@@ -64,15 +64,12 @@ def evaluate(
         model.session, model.task, options.halt, steps, options.views or 1, options.slots, options.seed, options.guesses
     )
     puzzles, about = answered_puzzles(data, model.task, options.limit, on_message, on_progress)
-    assert puzzles.labels is not None
     report = run(
         solver,
-        puzzles.givens,
-        puzzles.labels,
+        puzzles,
         model=model.about,
         data=about,
         threads=model.threads,
-        puzzle_ids=puzzles.ids,
         on_progress=lambda done, verified: on_progress("solving", done, len(puzzles)),
         other=None if paired is None else (paired.session, paired.about),
     )
@@ -171,9 +168,9 @@ def first_answer(
     if process_s is None or loaded_s is None:
         return None
     solver = _solver_for(model, options)
-    givens = load_puzzles(options.data or sample_puzzles(model.task.name), model.task, 1).givens
+    first = load_puzzles(options.data or sample_puzzles(model.task.name), model.task, 1)
     began_s = process_age_s()
-    solver(givens)
+    solver(first)
     done_s = process_age_s()
     assert began_s is not None
     assert done_s is not None
@@ -211,7 +208,6 @@ def bench(
     puzzles, about = answered_puzzles(
         options.data or sample_puzzles(model.task.name), model.task, options.limit, on_message, on_progress
     )
-    assert puzzles.labels is not None
     digest = hashlib.sha256(puzzles.givens.tobytes()).hexdigest()
     path = options.data or f"the package's own {model.task.name} puzzles"
     data = Data(**{**about.model_dump(), "sha256": digest, "path": path})
@@ -225,12 +221,10 @@ def bench(
     plan = Plan(options.duration_s, options.fps)
     report = run(
         _solver_for(model, options),
-        puzzles.givens,
-        puzzles.labels,
+        puzzles,
         subject=subject,
         ask=Ask(options.scenario, plan, options.power, options.idle_s, options.strict),
         on_progress=lambda share: on_progress(options.scenario, share, 1.0),
-        puzzle_ids=puzzles.ids,
         on_message=on_message,
     )
     return report, model.task.format(puzzles.givens[0])

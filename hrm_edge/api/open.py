@@ -5,35 +5,30 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
-
-from pydantic import ValidationError
+from typing import TYPE_CHECKING, Any
 
 from hrm_edge import zoo
 from hrm_edge.api.callbacks import OnMessage, log
 from hrm_edge.api.model import Model
+from hrm_edge.checkpoint import CHECKPOINT, CHECKPOINTS, is_checkpoint
 from hrm_edge.costs import parameter_table, weight_bytes
 from hrm_edge.errors import UserError, nearest
-from hrm_edge.files import read_json
-from hrm_edge.manifest import MANIFEST, STEP_FILE, Manifest, check_version, read_manifest
+from hrm_edge.manifest import MANIFEST, STEP_FILE, Manifest, read_manifest
 from hrm_edge.report import Model as About
 from hrm_edge.session import Session
 from hrm_edge.spec import VARIANTS, ModelSpec
 from hrm_edge.tasks import get_task
 
 if TYPE_CHECKING:
-    from hrm_edge.runtime import Backend
+    from hrm_edge.backends import Backend
 
-CHECKPOINT_FILE = "checkpoint.json"  # a checkpoint folder's, hrm_edge.model.weights writes it
-BEST_FILE = "best.json"  # a run folder's
-CHECKPOINTS_FOLDER = "checkpoints"
 PUBLISHED_CONFIG = "all_config.yaml"  # beside a published state-dict file, hrm_edge.model.published reads it
 
 
 def load(
     name: str | Path,
     *,
-    backend: Backend | Literal["torch-tensorrt"] | None = None,
+    backend: Backend | None = None,
     threads: int | None = None,
     task: str | None = None,
     slots: int = 1,
@@ -77,11 +72,6 @@ def named_or_default(name: str | None, task: str = "sudoku") -> tuple[str, Path 
     return default, zoo.folder_of(default)
 
 
-def is_checkpoint(path: Path) -> bool:
-    """Whether ``path`` is a checkpoint folder or a run folder with checkpoints."""
-    return (path / CHECKPOINT_FILE).is_file() or (path / CHECKPOINTS_FOLDER).is_dir()
-
-
 def is_published(path: Path) -> bool:
     """Whether ``path`` may be a published state-dict file, or is a folder as it was downloaded."""
     return path.is_file() or (path / PUBLISHED_CONFIG).is_file()
@@ -109,7 +99,7 @@ def unknown_model(name: str, also: str = "", more: Sequence[str] = ()) -> UserEr
         f"or a published state-dict file{also}"
     )
     if path.is_dir():
-        missing = f"{MANIFEST}, {CHECKPOINT_FILE}, {CHECKPOINTS_FOLDER}/ nor {PUBLISHED_CONFIG}"
+        missing = f"{MANIFEST}, {CHECKPOINT}, {CHECKPOINTS}/ nor {PUBLISHED_CONFIG}"
         return UserError(
             f"{name} is no model: the folder has neither {missing}", f"{takes}; an export cut off has none"
         )
@@ -121,16 +111,13 @@ def unknown_model(name: str, also: str = "", more: Sequence[str] = ()) -> UserEr
     return UserError(f"no model '{name}': there is no such folder or file", f"{guess} {takes}")
 
 
-def _opened(
-    path: Path, threads: int | None, backend: Backend | Literal["torch-tensorrt"] | None, slots: int
-) -> tuple[Session, Manifest]:
+def _opened(path: Path, threads: int | None, backend: Backend | None, slots: int) -> tuple[Session, Manifest]:
     """Open an artifact's session; the one of Torch-TensorRT is on the host's side."""
-    from hrm_edge.runtime import open_artifact
+    from hrm_edge.runtime import open_artifact, refuse_threads
 
     if backend != "torch-tensorrt":
         return open_artifact(path, threads, backend, slots=slots)
-    if threads is not None:
-        raise UserError("--threads is for the CPU's backends", "leave it out, or add --backend onnxruntime")
+    refuse_threads(threads)
     with _torch_for("--backend torch-tensorrt", "run the engine without torch: --backend tensorrt"):
         from hrm_edge.export.torch_module import open_module
     manifest = read_manifest(path)
@@ -141,7 +128,7 @@ def _artifact(
     path: Path,
     called: str,
     threads: int | None,
-    backend: Backend | Literal["torch-tensorrt"] | None,
+    backend: Backend | None,
     slots: int,
     on_message: OnMessage,
 ) -> Model:
@@ -216,27 +203,3 @@ def published_spec(path: Path, task: str | None) -> tuple[ModelSpec, dict[str, A
     assert file is not None, "is_published said so"
     info, _ = read_published(file, task)
     return info.spec, {"path": str(file), "task": info.task, **info.origin()}
-
-
-def checkpoint_spec(path: Path) -> tuple[ModelSpec, dict[str, Any]]:
-    """Return spec and description of a checkpoint, or of a run's best one, read without torch."""
-    folder = path
-    if not (path / CHECKPOINT_FILE).is_file():
-        found = sorted(p.parent for p in (path / CHECKPOINTS_FOLDER).glob(f"*/{CHECKPOINT_FILE}"))
-        if not found:
-            raise UserError(f"{path} holds no checkpoint", "the run was stopped before its first: train on")
-        folder = found[-1]
-        if (path / BEST_FILE).is_file():
-            best = read_json(path / BEST_FILE)
-            if not isinstance(best, dict) or not isinstance(best.get("checkpoint"), str):
-                raise UserError(f"{path / BEST_FILE} names no checkpoint", "remove it: the newest one is taken then")
-            folder = path / CHECKPOINTS_FOLDER / best["checkpoint"]
-    about = read_json(folder / CHECKPOINT_FILE)
-    check_version(folder / CHECKPOINT_FILE, about, 1, "copy the checkpoint again, or choose another one of the run")
-    try:
-        spec = ModelSpec.model_validate(about.pop("spec"))
-        about.pop("files")
-    except (AttributeError, KeyError, TypeError, ValidationError) as error:
-        hint = "copy the checkpoint again, or choose another one of the run"
-        raise UserError(f"{folder / CHECKPOINT_FILE} describes no model", hint) from error
-    return spec, {"path": str(folder), **about}

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +20,7 @@ from hrm_edge.api.pictures import Picture, draw_overlay, givens_of, picture_path
 from hrm_edge.errors import UserError
 from hrm_edge.solution import Solution, Solutions
 from hrm_edge.tasks.base import Task, Tokens
-from hrm_edge.tasks.puzzles import TYPED, Puzzles, Source
+from hrm_edge.tasks.puzzles import TYPED, Puzzles
 from hrm_edge.tasks.sudoku import BLANK
 
 if TYPE_CHECKING:
@@ -265,5 +265,5 @@ def _from_array(array: np.ndarray, task: Task) -> tuple[Puzzles, bool]:
 
 
 def _puzzles(givens: Tokens, task: Task, form: str, label: str) -> Puzzles:
-    source = Source(label, form, label, np.arange(len(givens)), [label] if len(givens) == 1 else None)
-    return Puzzles(task, givens, None, np.zeros(len(givens), np.int32), source)
+    puzzles = Puzzles.of(task, givens, called=label)
+    return replace(puzzles, source=replace(puzzles.source, format=form, given=[label] if len(givens) == 1 else None))

@@ -20,6 +20,7 @@ from hrm_edge.solve import Progress
 from hrm_edge.tasks.arc import FIRST_COLOUR, decode, encode
 from hrm_edge.tasks.arc_votes import Question, Questions, Score, Votes, score, submission
 from hrm_edge.tasks.base import PAD_TOKEN, Tokens
+from hrm_edge.tasks.puzzles import Puzzles
 
 Submission = dict[str, list[dict[str, list[list[int]]]]]
 
@@ -42,7 +43,8 @@ def evaluate_arc(
     _check_table(solver, questions, data.path)
     rows = np.flatnonzero(questions.view < views)
     began = time.perf_counter()
-    found = solver(questions.inputs[rows], questions.puzzle_ids[rows], on_progress=on_progress)
+    asked = Puzzles.of(solver.task, questions.inputs[rows], None, questions.puzzle_ids[rows], called=data.path)
+    found = solver(asked, on_progress=on_progress)
     duration = time.perf_counter() - began
     originals = questions.originals()
     votes, by_views = _vote(questions, originals, rows, found, views)

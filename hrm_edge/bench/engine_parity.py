@@ -15,12 +15,12 @@ from hrm_edge import __version__
 from hrm_edge.device.identity import package_version
 from hrm_edge.errors import UserError
 from hrm_edge.manifest import Manifest
-from hrm_edge.parity import CheckSet, judge, measure
+from hrm_edge.parity import judge, measure
 from hrm_edge.recipe import Limits
 from hrm_edge.runtime import open_step
 from hrm_edge.runtime.choose import step_seconds
 from hrm_edge.runtime.trt.identity import EngineParity, opened_by, record_parity
-from hrm_edge.tasks import get_task
+from hrm_edge.tasks.puzzles import Puzzles
 
 FEWEST_PUZZLES = 64
 # Time for ONNX Runtime: a large model on a small board is checked on fewer puzzles.
@@ -45,9 +45,7 @@ def engine_limits(manifest: Manifest, puzzles: int) -> Limits:
     )
 
 
-def measure_engine(
-    session: Any, manifest: Manifest, check: CheckSet, on_message: Callable[[str], None]
-) -> EngineParity:
+def measure_engine(session: Any, manifest: Manifest, check: Puzzles, on_message: Callable[[str], None]) -> EngineParity:
     """Compare a session's engine with ONNX Runtime on ``check`` and judge the result.
 
     Both run all steps without halting, on as many puzzles as ONNX Runtime answers in a minute, but at least 64. The
@@ -59,12 +57,12 @@ def measure_engine(
     per_puzzle = steps * statistics.median(step_seconds(reference, _BATCH)) / _BATCH
     check = check.head(max(FEWEST_PUZZLES, int(REFERENCE_S / per_puzzle)))
     on_message(f"comparing the engine with ONNX Runtime on {len(check)} puzzles, {steps} steps each")
-    found = measure(reference, session, check, steps, get_task(manifest.task))
+    found = measure(reference, session, check, steps)
     parity = EngineParity(
         device=opened.device,
         backend=session.backend,
         reference=f"{reference.backend} {package_version('onnxruntime')}",
-        puzzles_from=check.source,
+        puzzles_from=check.source.path,
         after=found.everywhere,
         held=found.gate_row(),
         accuracy_lost_points=None if found.drop is None else found.drop.points,

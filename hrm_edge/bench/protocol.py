@@ -5,17 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError
 
 from hrm_edge.errors import UserError, nearest
 from hrm_edge.files import read_yaml, sha256
+from hrm_edge.records import Record
 from hrm_edge.report.schema import Scenario
 
 
-class ProtocolFile(BaseModel):
+class ProtocolFile(Record):
     """One file of ``benchmarks/protocols``."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: str
     about: str

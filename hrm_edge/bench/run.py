@@ -9,13 +9,14 @@ from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from typing import Any
 
+from hrm_edge.backends import package_of
 from hrm_edge.bench.accuracy import answer_fields, paired, score_by_views
 from hrm_edge.bench.power.choose import AUTO, Chosen, open_meter
 from hrm_edge.bench.power.energy import idle_power, measure
 from hrm_edge.bench.power.sampler import Sampler
 from hrm_edge.bench.reference import MOST_PUZZLES, against
 from hrm_edge.bench.roofline import roofline
-from hrm_edge.bench.scenarios import MIN_QUERIES, SCENARIOS, Ids, Measured, Plan, Progress, Solver
+from hrm_edge.bench.scenarios import MIN_QUERIES, SCENARIOS, Measured, Plan, Progress, Solver
 from hrm_edge.bench.timing import warm_up
 from hrm_edge.device.identity import Device, describe_device, package_version
 from hrm_edge.device.state import read_state, warnings_after, warnings_before
@@ -41,6 +42,7 @@ from hrm_edge.session import Session
 from hrm_edge.solve import Progress as SolveProgress
 from hrm_edge.solve import default_guesses
 from hrm_edge.tasks.base import Tokens
+from hrm_edge.tasks.puzzles import Puzzles
 
 IDLE_S = 10.0
 LATENCY_POINTS = 60
@@ -78,27 +80,27 @@ class Ask:
 
 def evaluate(
     solver: Solver,
-    givens: Tokens,
-    labels: Tokens,
+    puzzles: Puzzles,
     *,
     model: Model,
     data: Data,
     threads: int | None,
-    puzzle_ids: Ids | None = None,
     on_progress: SolveProgress | None = None,
     other: tuple[Session, Model] | None = None,
 ) -> EvalReport:
-    """Answer ``givens`` and compare with ``labels``, both uint8 [N, S], N > 0; ``puzzle_ids`` int32 [N].
+    """Answer ``puzzles``, N > 0, and compare with their labels.
 
     ``other``: a session and its model, which answers the same puzzles afterwards to be compared puzzle by puzzle.
     """
+    labels = puzzles.labels
+    assert labels is not None
     began = time.perf_counter()
-    found = solver(givens, puzzle_ids, on_progress=on_progress)
+    found = solver(puzzles, on_progress=on_progress)
     duration = time.perf_counter() - began
     beside = None
     if other is not None:
         session, their_model = other
-        theirs = solver(givens, puzzle_ids, session=session, on_progress=on_progress)
+        theirs = solver(puzzles, session=session, on_progress=on_progress)
         beside = paired(found, theirs, labels, model=their_model, backend=session.backend, task=solver.task)
     return EvalReport(
         **common_fields(solver, model, data, threads),
@@ -113,20 +115,19 @@ def evaluate(
 
 def bench(
     solver: Solver,
-    givens: Tokens,
-    labels: Tokens,
+    puzzles: Puzzles,
     *,
     subject: Subject,
     ask: Ask,
     on_progress: Progress,
-    puzzle_ids: Ids | None = None,
     on_message: Callable[[str], None] = lambda message: None,
 ) -> BenchReport:
-    """Measure one scenario on ``givens`` and score its answers against ``labels``, both uint8 [N, S], N > 0.
+    """Measure one scenario on ``puzzles``, N > 0, and score its answers against their labels.
 
-    ``puzzle_ids`` int32 [N]. Raises ``UserError`` where the requested power meter is missing or, with ``ask.strict``,
+    Raises ``UserError`` where the requested power meter is missing or, with ``ask.strict``,
     where the machine is not ready.
     """
+    assert puzzles.labels is not None
     on_cpu = solver.session.backend.endswith("-cpu")
     chosen = open_meter(ask.power, ask.system, on_cpu=on_cpu)
     before = read_state(ask.system)
@@ -137,18 +138,18 @@ def bench(
         raise UserError("--strict: " + "; ".join(warnings), "fix that, or leave --strict out to measure all the same")
     with _sampling(chosen) as sampler:
         idle = _rest(sampler, ask.idle_s, on_message)
-        warm = warm_up(solver.session, givens[: min(solver.slots, solver.session.max_batch)])
-        measured = SCENARIOS[ask.scenario](solver, givens, ask.plan, on_progress, puzzle_ids)
+        warm = warm_up(solver.session, puzzles.givens[: min(solver.slots, solver.session.max_batch)])
+        measured = SCENARIOS[ask.scenario](solver, puzzles, ask.plan, on_progress)
     after = read_state(ask.system)
     power = _power(chosen, sampler, measured, idle)
     warnings += [*warnings_after(before, after), *_doubts(measured, warm, power)]
     device = describe_device(ask.system)
     return BenchReport(
         **common_fields(solver, subject.model, subject.data, subject.threads, device),
-        **answer_fields(measured.solutions, labels[: len(measured.solutions)], solver.task),
+        **answer_fields(measured.solutions, puzzles.labels[: len(measured.solutions)], solver.task),
         **_figures(measured),
         **_energies(power, measured),
-        **_compared(solver, givens, subject),
+        **_compared(solver, puzzles.givens, subject),
         command=subject.command,
         scenario=ask.scenario,
         protocol=subject.protocol,
@@ -294,11 +295,10 @@ def common_fields(
 ) -> dict[str, Any]:
     """Return the fields that every report has, apart from the answers'."""
     backend = solver.session.backend
-    package = backend.partition("-")[0].replace("native", "hrm-edge")
     arithmetic = getattr(solver.session, "arithmetic", None)
     engine = Engine(
         backend=backend,
-        version=package_version(package) or "unknown",
+        version=package_version(package_of(backend)) or "unknown",
         threads=getattr(solver.session, "threads", threads),
         slots=min(solver.slots, solver.session.max_batch),
         chosen=getattr(solver.session, "chosen", None),

@@ -1,4 +1,4 @@
-"""Scenarios to measure: two after MLPerf Inference (edge), and a camera's. Axes: N puzzles, S cells.
+"""Scenarios to measure: two after MLPerf Inference (edge), and a camera's.
 
 - Single-stream: one puzzle after another, each begun when the last is answered; the headline is the p90 latency.
 - Offline: all puzzles available at once and answered in batches; the headline is the throughput.
@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from hrm_edge.bench.timing import TimedSession
 from hrm_edge.report import Pace
@@ -21,9 +20,9 @@ from hrm_edge.session import Session
 from hrm_edge.solution import STAGES, Solutions
 from hrm_edge.solve import Halt, solve
 from hrm_edge.solve import Progress as SolveProgress
-from hrm_edge.tasks.base import Task, Tokens
+from hrm_edge.tasks.base import Task
+from hrm_edge.tasks.puzzles import Puzzles
 
-Ids = NDArray[np.int32]
 Progress = Callable[[float], None]
 """Callback that gets the share of the measurement that is done."""
 
@@ -45,22 +44,14 @@ class Solver:
     guesses: int | None = None
 
     def __call__(
-        self,
-        givens: Tokens,
-        puzzle_ids: Ids | None = None,
-        *,
-        session: Session | None = None,
-        on_progress: SolveProgress | None = None,
+        self, puzzles: Puzzles, *, session: Session | None = None, on_progress: SolveProgress | None = None
     ) -> Solutions:
-        """Solve ``givens`` uint8 [N, S] with ``puzzle_ids`` int32 [N] (None: the blank puzzle).
-
-        ``session`` replaces the solver's own one, for example to time it.
-        """
+        """Solve ``puzzles``; ``session`` replaces the solver's own one, for example to time it."""
         return solve(
             session or self.session,
             self.task,
-            givens,
-            puzzle_ids=puzzle_ids,
+            puzzles.givens,
+            puzzle_ids=puzzles.ids,
             halt=self.halt,
             max_steps=self.max_steps,
             views=self.views,
@@ -109,8 +100,8 @@ class Measured:
 class _Log:
     """Record of queries that are answered one by one."""
 
-    def __init__(self, solver: Solver, givens: Tokens, puzzle_ids: Ids | None) -> None:
-        self.solver, self.givens, self.ids = solver, givens, _ids_of(givens, puzzle_ids)
+    def __init__(self, solver: Solver, puzzles: Puzzles) -> None:
+        self.solver, self.puzzles = solver, puzzles
         self.timed = TimedSession(solver.session)
         self.first: list[Solutions] = []
         self.latency_s: list[float] = []
@@ -124,15 +115,15 @@ class _Log:
 
         Its latency counts from ``since``.
         """
-        index = len(self.latency_s) % len(self.givens)
-        answer = self.solver(self.givens[index : index + 1], self.ids[index : index + 1], session=self.timed)
+        index = len(self.latency_s) % len(self.puzzles)
+        answer = self.solver(self.puzzles[index : index + 1], session=self.timed)
         now = time.monotonic()
         self.latency_s.append(now - since)
         self.answered_at_s.append(now - self.began)
         self.verified += int(answer.verified.sum())
         for stage, seconds in answer.stage_s.items():
             self.stage_s[stage] += seconds
-        if len(self.first) < len(self.givens):
+        if len(self.first) < len(self.puzzles):
             self.first.append(answer)
         return now
 
@@ -151,14 +142,12 @@ class _Log:
         )
 
 
-def single_stream(
-    solver: Solver, givens: Tokens, plan: Plan, on_progress: Progress, puzzle_ids: Ids | None = None
-) -> Measured:
-    """Solve ``givens`` uint8 [N, S] one by one, over and over, for the plan's seconds and at least 64 queries.
+def single_stream(solver: Solver, puzzles: Puzzles, plan: Plan, on_progress: Progress) -> Measured:
+    """Solve ``puzzles`` one by one, over and over, for the plan's seconds and at least 64 queries.
 
-    The latency is that of the whole call, from the puzzle to the verified answer. ``puzzle_ids`` int32 [N].
+    The latency is that of the whole call, from the puzzle to the verified answer.
     """
-    log = _Log(solver, givens, puzzle_ids)
+    log = _Log(solver, puzzles)
     now = log.began
     while now - log.began < plan.duration_s or len(log.latency_s) < MIN_QUERIES:
         log.ask(time.monotonic())
@@ -167,14 +156,12 @@ def single_stream(
     return log.measured(now)
 
 
-def camera(
-    solver: Solver, givens: Tokens, plan: Plan, on_progress: Progress, puzzle_ids: Ids | None = None
-) -> Measured:
-    """Solve a puzzle of ``givens`` uint8 [N, S] from each frame; frames that come during a solve are dropped.
+def camera(solver: Solver, puzzles: Puzzles, plan: Plan, on_progress: Progress) -> Measured:
+    """Solve one of ``puzzles`` from each frame; frames that come during a solve are dropped.
 
-    Each answer's latency counts from its frame, so it includes the wait for the solver. ``puzzle_ids`` int32 [N].
+    Each answer's latency counts from its frame, so it includes the wait for the solver.
     """
-    log = _Log(solver, givens, puzzle_ids)
+    log = _Log(solver, puzzles)
     period, taken = 1.0 / plan.frames_per_s, -1
     now = log.began
     while now - log.began < plan.duration_s or len(log.latency_s) < MIN_QUERIES:
@@ -191,26 +178,24 @@ def camera(
     return log.measured(now, pace)
 
 
-def offline(
-    solver: Solver, givens: Tokens, plan: Plan, on_progress: Progress, puzzle_ids: Ids | None = None
-) -> Measured:
+def offline(solver: Solver, puzzles: Puzzles, plan: Plan, on_progress: Progress) -> Measured:
     """Answer a queue in batches, again and again until the plan's seconds are over.
 
-    The queue is ``givens`` uint8 [N, S] or, where they would take longer, as many of the first ones as fit into the
-    time by a trial (at least 4 times the slots). The latency is that of a puzzle in its slot. ``puzzle_ids`` int32 [N].
+    The queue is ``puzzles`` or, where they would take longer, as many of the first ones as fit into the time by a trial
+    (at least 4 times the slots). The latency is that of a puzzle in its slot.
     """
-    ids, slots = _ids_of(givens, puzzle_ids), min(solver.slots, solver.session.max_batch, len(givens))
+    slots = min(solver.slots, solver.session.max_batch, len(puzzles))
     trial_began = time.monotonic()
-    trial = givens[: MIN_ROUNDS * slots]
-    solver(trial, ids[: len(trial)])
+    trial = puzzles[: MIN_ROUNDS * slots]
+    solver(trial)
     rate = len(trial) / (time.monotonic() - trial_began)
-    queue = givens[: max(len(trial), int(rate * plan.duration_s))]
+    queue = puzzles[: max(len(trial), int(rate * plan.duration_s))]
     timed = TimedSession(solver.session)
     rounds: list[Solutions] = []
     answered: list[float] = []
     began = now = time.monotonic()
     while not rounds or now - began < plan.duration_s:
-        found = solver(queue, ids[: len(queue)], session=timed)
+        found = solver(queue, session=timed)
         rounds.append(found)
         before, now = now, time.monotonic()
         # Puzzles overlap in the slots: their ends are spread evenly over the round.
@@ -222,16 +207,11 @@ def offline(
     return Measured(rounds[0], latencies, answered, verified, stages, timed, began, now)
 
 
-SCENARIOS: dict[Scenario, Callable[[Solver, Tokens, Plan, Progress, Ids | None], Measured]] = {
+SCENARIOS: dict[Scenario, Callable[[Solver, Puzzles, Plan, Progress], Measured]] = {
     "single-stream": single_stream,
     "offline": offline,
     "camera": camera,
 }
-
-
-def _ids_of(givens: Tokens, puzzle_ids: Ids | None) -> Ids:
-    """Return the puzzles' rows in the model's puzzle table, int32 [N]; row 0, the blank puzzle, by default."""
-    return np.zeros(len(givens), np.int32) if puzzle_ids is None else puzzle_ids
 
 
 def _joined(parts: Iterable[Solutions]) -> Solutions:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
+from hrm_edge.cli.options import option_group
 from hrm_edge.terminal import open_console
 
 if TYPE_CHECKING:
@@ -16,49 +16,45 @@ if TYPE_CHECKING:
 ARTIFACT_FLAGS = ("precision", "calibration", "policy", "sensitivity", "puzzles", "max_steps", "plugin")
 
 
-def artifact_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """The flags of :data:`ARTIFACT_FLAGS`."""
-    options = (
-        click.option("--fp32", "precision", flag_value="fp32", help="Float32 (the default)."),
-        click.option("--fp16", "precision", flag_value="fp16", help="Float16 weights, products and carry."),
-        click.option("--int8", "precision", flag_value="int8", help="INT8 products by explicit Q/DQ."),
-        click.option(
-            "--fastest",
-            "precision",
-            flag_value="fastest",
-            help="Fp32 or INT8, whichever passes its gate and a trial on this CPU finds faster; says why.",
-        ),
-        click.option(
-            "--calibration",
-            type=click.Path(path_type=Path),
-            help="Built data folder (its train part calibrates, its test part checks) or a puzzle file (halved).  "
-            "[default: the set of calibration/ calibrates (sudoku), the package's own puzzles check]",
-        ),
-        click.option(
-            "--sensitivity",
-            type=click.Path(path_type=Path),
-            metavar="FILE",
-            help="INT8: rank the layers by what rounding each does to the last step, write FILE with the layers to "
-            "keep in float and why, and export by it. A run of the recurrence for every layer.",
-        ),
-        click.option("--policy", type=click.Path(path_type=Path), metavar="FILE", help="INT8: export by such a file."),
-        click.option(
-            "--puzzles",
-            type=click.IntRange(1),
-            help="Measure parity and accuracy on so many.  [default: the recipe's limits.puzzles, 256]",
-        ),
-        click.option(
-            "--max-steps",
-            type=click.IntRange(1),
-            help="ACT steps that the artifact is calibrated, checked and by default run for.  [default: the recipe's]",
-        ),
-        click.option(
-            "--plugin", is_flag=True, help="Attention as one node for the TensorRT plugin; other runtimes run it too."
-        ),
-    )
-    for option in reversed(options):
-        command = option(command)
-    return command
+artifact_options = option_group(
+    click.option("--fp32", "precision", flag_value="fp32", help="Float32 (the default)."),
+    click.option("--fp16", "precision", flag_value="fp16", help="Float16 weights, products and state."),
+    click.option("--int8", "precision", flag_value="int8", help="Products in 8-bit integers (Q/DQ nodes)."),
+    click.option(
+        "--fastest",
+        "precision",
+        flag_value="fastest",
+        help="Fp32 or INT8, whichever passes its gate and a trial on this CPU finds faster; says why.",
+    ),
+    click.option(
+        "--calibration",
+        type=click.Path(path_type=Path),
+        help="Built data folder (its train part calibrates, its test part checks) or a puzzle file (halved).  "
+        "[default, Sudoku: the package's calibration set calibrates, its sample puzzles check]",
+    ),
+    click.option(
+        "--sensitivity",
+        type=click.Path(path_type=Path),
+        metavar="FILE",
+        help="INT8: rank the layers by what rounding each does to the last step, write FILE with the layers to "
+        "keep in float and why, and export by it. A run of the recurrence for every layer.",
+    ),
+    click.option("--policy", type=click.Path(path_type=Path), metavar="FILE", help="INT8: export by such a file."),
+    click.option(
+        "--puzzles",
+        type=click.IntRange(1),
+        help="Measure parity and accuracy on so many.  [default: the recipe's limits.puzzles, 256]",
+    ),
+    click.option(
+        "--max-steps",
+        type=click.IntRange(1),
+        help="ACT steps that the artifact is calibrated, checked and by default run for.  [default: the recipe's]",
+    ),
+    click.option(
+        "--plugin", is_flag=True, help="Attention as one node for the TensorRT plugin; other runtimes run it too."
+    ),
+)
+"""The flags of :data:`ARTIFACT_FLAGS`."""
 
 
 def show_artifact(manifest: Manifest, out: Path) -> None:

@@ -12,8 +12,14 @@ from hrm_edge.cli.options import (
     OutputFile,
     backend_option,
     complete_models,
+    halt_option,
     json_option,
+    markdown_option,
+    max_steps_option,
+    seed_option,
     task_option,
+    threads_option,
+    views_option,
 )
 
 
@@ -33,24 +39,25 @@ from hrm_edge.cli.options import (
     show_default=True,
     help="One puzzle after another, all at hand at once, or one with every frame.",
 )
-@click.option("--duration", type=Duration(), default="10s", show_default=True, help="At least so long; 600s to cite.")
+@click.option(
+    "--duration",
+    "duration_s",
+    type=Duration(),
+    default="10s",
+    show_default=True,
+    help="At least so long; 600s to cite.",
+)
 @click.option("--protocol", type=click.Path(exists=True, dir_okay=False), help="YAML file that sets these options.")
 @click.option(
     "--fps", type=click.FloatRange(0, min_open=True), default=30.0, show_default=True, help="Camera: frames/s."
 )
-@click.option("--views", type=click.IntRange(1), default=1, show_default=True, help="Symmetries tried per puzzle.")
-@click.option(
-    "--halt",
-    type=click.Choice(["rules", "head", "fixed"]),
-    default="rules",
-    show_default=True,
-    help="Stop when the rules are kept, when the model's head says so, or after all steps.",
-)
-@click.option("--max-steps", type=click.IntRange(1), help="ACT steps per view.  [default: the model's]")
+@views_option(1)
+@halt_option()
+@max_steps_option
 @click.option("--slots", type=click.IntRange(1), help="Offline: puzzles in the batch at most.  [default: 64]")
 @backend_option
-@click.option("--threads", type=click.IntRange(1), help="Threads of one step (ONNX Runtime).")
-@click.option("--seed", type=int, default=0, show_default=True, help="Chooses the symmetries.")
+@threads_option
+@seed_option
 @click.option(
     "--power",
     default="auto",
@@ -58,7 +65,12 @@ from hrm_edge.cli.options import (
     help="Meter: auto, none, ina238, ina3221, tegrastats, jtop, nvml, rapl; METER:RAIL for one rail.",
 )
 @click.option(
-    "--idle", type=Duration(), default="10s", show_default=True, help="With a meter: at rest first, for the net energy."
+    "--idle",
+    "idle_s",
+    type=Duration(),
+    default="10s",
+    show_default=True,
+    help="With a meter: at rest first, for the net energy.",
 )
 @click.option(
     "--reference",
@@ -76,7 +88,7 @@ from hrm_edge.cli.options import (
     "--calibration", type=click.Path(), help="With --sweep precision of one model: puzzles for INT8, as for export."
 )
 @json_option("the report")
-@click.option("--markdown", "markdown_file", type=OutputFile(), help="Write the report as Markdown; - is stdout.")
+@markdown_option
 @click.option(
     "--html",
     "html_file",

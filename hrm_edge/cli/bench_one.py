@@ -14,34 +14,19 @@ from hrm_edge.cli.options import STDOUT, progress_bars, report_outputs, say, sho
 from hrm_edge.errors import GateError
 
 if TYPE_CHECKING:
+    from hrm_edge.backends import Backend
     from hrm_edge.report import BenchReport
-    from hrm_edge.report.schema import Protocol, Scenario
-    from hrm_edge.runtime import Backend
-    from hrm_edge.solve import Halt
+    from hrm_edge.report.schema import Protocol
 
 
-@dataclass(frozen=True)
-class Options:
+@dataclass(frozen=True, kw_only=True)
+class Options(BenchOptions):
     """Options of the command line; see its help."""
 
-    data: str | None
     task_name: str | None
-    limit: int | None
-    scenario: Scenario
-    duration: float
     protocol: str | None
-    fps: float
-    views: int
-    halt: Halt
-    max_steps: int | None
-    slots: int | None
     backend: Backend | None
     threads: int | None
-    seed: int
-    power: str
-    idle: float
-    reference: str | None
-    strict: bool
     lock_clocks: bool
     power_mode: str | None
     json_file: str | None
@@ -72,37 +57,21 @@ def measure(context: click.Context, name: str, options: Options) -> tuple[BenchR
 
     process_s = process_age_s()
     options, protocol = _under_protocol(context, options)
-    settings = BenchOptions(
-        options.data,
-        options.limit,
-        options.scenario,
-        options.duration,
-        options.fps,
-        options.views,
-        options.halt,
-        options.max_steps,
-        options.slots,
-        options.seed,
-        options.power,
-        options.idle,
-        options.reference,
-        options.strict,
-    )
-    settings.check()
+    options.check()
     model = load(
         name,
         threads=options.threads,
         task=options.task_name,
         backend=options.backend,
-        slots=settings.batch,
+        slots=options.batch,
         on_message=say,
     )
-    cold = first_answer(model, settings, process_s, process_age_s())
+    cold = first_answer(model, options, process_s, process_age_s())
     command = shlex.join(["hrm-edge", *context.obj])
     with progress_bars() as on_progress:
         return bench(
             model,
-            settings,
+            options,
             cold_start=cold,
             protocol=protocol,
             command=command,
@@ -120,9 +89,12 @@ def _under_protocol(context: click.Context, options: Options) -> tuple[Options, 
 
     file, digest = read_protocol(options.protocol)
     changed: dict[str, Any] = {}
-    settings = file.settings()
-    for name, value in settings.items():
-        given = context.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE
-        if given and getattr(options, name) != value:
-            changed[name] = settings[name] = getattr(options, name)
+    settings: dict[str, Any] = {}
+    for name, value in file.settings().items():
+        field = name if hasattr(options, name) else f"{name}_s"
+        given = context.get_parameter_source(field) is click.core.ParameterSource.COMMANDLINE
+        if given and getattr(options, field) != value:
+            changed[name] = getattr(options, field)
+        else:
+            settings[field] = value
     return replace(options, **settings), Protocol(name=file.name, sha256=digest, changed=changed)

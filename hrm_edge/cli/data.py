@@ -6,7 +6,7 @@ import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import click
 from rich.table import Table
@@ -15,18 +15,16 @@ from hrm_edge import catalog
 from hrm_edge.cli.options import progress_bars, say
 from hrm_edge.errors import UserError
 from hrm_edge.tasks import get_task
-from hrm_edge.tasks.arc import Arc
 from hrm_edge.tasks.base import Task
-from hrm_edge.tasks.maze import Maze
-from hrm_edge.tasks.sudoku import Sudoku
 from hrm_edge.terminal import open_console
 
 if TYPE_CHECKING:
-    from hrm_edge.data.generator import Wanted
+    from hrm_edge.data.builder import Summary
 
 _COMMON = ("source", "seed", "augment", "subsample", "processes")
-_FLAGS = {  # kind of task → the options it takes
-    "sudoku": (*_COMMON, "count", "test_count", "clues", "minimal", "difficulty", "min_guesses", "max_guesses"),
+_WANTED = ("clues", "minimal", "difficulty", "min_guesses", "max_guesses")  # of generated Sudokus
+_FLAGS = {  # family of tasks → the options it takes
+    "sudoku": (*_COMMON, "count", "test_count", *_WANTED),
     "maze": (*_COMMON, "count", "test_count", "min_path"),
     "arc": _COMMON,
 }
@@ -101,21 +99,18 @@ def build(task: str, out: Path, **flags: Any) -> None:
     hrm-edge data build arc --out build/arc-2 --source arc-agi-2.tar.gz
     """
     board = get_task(task)
-    kind = "maze" if isinstance(board, Maze) else "arc" if isinstance(board, Arc) else "sudoku"
+    flags_of_task = _FLAGS[board.family]
     given = {name: value for name, value in flags.items() if value is not None and value is not False and value != ()}
     for name in given:
-        if name not in _FLAGS[kind]:
-            known = ", ".join(f"--{flag.replace('_', '-')}" for flag in _FLAGS[kind])
+        if name not in flags_of_task:
+            known = ", ".join(f"--{flag.replace('_', '-')}" for flag in flags_of_task)
             raise UserError(f"--{name.replace('_', '-')} is no option of {board.name}", f"it takes {known}")
-    if isinstance(board, Arc):
-        built = _arc(out, given)
-    else:
+    if board.family != "arc":
         sources = given.pop("source", ("generate",))
         if len(sources) > 1:
             raise UserError(f"{board.name} is built from one --source, not {len(sources)}", "give one of them")
         given["source"] = sources[0]
-        built = _maze(board, out, given) if isinstance(board, Maze) else _sudoku(cast("Sudoku", board), out, given)
-    _show(board, out, built)
+    _show(board, out, {"sudoku": _sudoku, "maze": _maze, "arc": _arc}[board.family](board, out, given))
 
 
 @dataclass(frozen=True)
@@ -128,47 +123,35 @@ class _Built:
     recipe: str
 
 
-def _sudoku(task: Sudoku, out: Path, given: dict[str, Any]) -> _Built:
+def _sudoku(task: Any, out: Path, given: dict[str, Any]) -> _Built:
     from hrm_edge.data.build import Options
     from hrm_edge.data.build import build as build_folder
+    from hrm_edge.data.generator import wanted_of
 
-    wanted = _wanted(task, *(given.pop(name, None) for name in _FLAGS["sudoku"][-5:]))
+    wanted = wanted_of(task, **{name: given.pop(name, None) for name in _WANTED})
     with progress_bars() as on_progress:
         summary = build_folder(task, out, Options(wanted=wanted, **given), on_progress)
-    _say_formats(summary.formats)
-    rows = []
-    for split, part in summary.parts.items():
-        fewest, mean, most = part.clues
-        guesses = "-" if part.guesses is None else f"mean {part.guesses:.2f}"
-        rows.append((split, f"{part.groups:,}", f"{part.examples:,}", f"{fewest}-{most}, mean {mean:.1f}", guesses))
-    notes = _notes("puzzles", summary.solved, summary.dropped)
+    rows = [
+        (*_row(split, part), _span(part.clues), "-" if part.guesses is None else f"mean {part.guesses:.2f}")
+        for split, part in summary.parts.items()
+    ]
     recipe = f"{task.name}_nano" if f"{task.name}_nano" in catalog.names() else "RECIPE"
-    return _Built(("part", "puzzles", "examples", "clues", "guesses"), rows, notes, recipe)
+    return _Built(("part", "puzzles", "examples", "clues", "guesses"), rows, _notes("puzzles", summary), recipe)
 
 
-def _maze(task: Maze, out: Path, given: dict[str, Any]) -> _Built:
+def _maze(task: Any, out: Path, given: dict[str, Any]) -> _Built:
     from hrm_edge.data.maze import Options
     from hrm_edge.data.maze import build as build_folder
 
-    if "min_path" in given:
-        given["min_length"] = given.pop("min_path")
+    min_length = given.pop("min_path", None)
     with progress_bars() as on_progress:
-        summary = build_folder(task, out, Options(**given), on_progress)
-    _say_formats(summary.formats)
-    rows = []
-    for split, part in summary.parts.items():
-        fewest, mean, most = part.moves
-        moves = f"{fewest}-{most}, mean {mean:.1f}"
-        rows.append((split, f"{part.groups:,}", f"{part.examples:,}", moves, f"{part.walls:.0%}"))
-    return _Built(
-        ("part", "mazes", "examples", "moves", "walls"),
-        rows,
-        _notes("mazes", summary.solved, summary.dropped),
-        "maze-hard_reduced" if task.name == "maze" else "RECIPE",
-    )
+        summary = build_folder(task, out, Options(min_length=min_length, **given), on_progress)
+    rows = [(*_row(split, part), _span(part.moves), f"{part.walls:.0%}") for split, part in summary.parts.items()]
+    recipe = "maze-hard_reduced" if task.name == "maze" else "RECIPE"
+    return _Built(("part", "mazes", "examples", "moves", "walls"), rows, _notes("mazes", summary), recipe)
 
 
-def _arc(out: Path, given: dict[str, Any]) -> _Built:
+def _arc(task: Any, out: Path, given: dict[str, Any]) -> _Built:
     from hrm_edge.data.arc import Options
     from hrm_edge.data.arc import build as build_folder
 
@@ -180,49 +163,29 @@ def _arc(out: Path, given: dict[str, Any]) -> _Built:
             "as --source",
         )
     with progress_bars() as on_progress:
-        summary = build_folder(out, Options(tuple(sources), **given), on_progress)
+        summary = build_folder(out, Options(sources, **given), on_progress)
     rows = [(split, f"{p.groups:,}", f"{p.puzzles:,}", f"{p.examples:,}") for split, p in summary.parts.items()]
     notes = [f"{summary.short:,} tasks have fewer different augmentations than that."] if summary.short else []
     return _Built(("part", "tasks", "puzzles", "examples"), rows, notes, "arc-1_reduced")
 
 
-def _notes(things: str, solved: int, dropped: int) -> list[str]:
-    notes = [f"{solved:,} {things} had no answer and were solved."] if solved else []
-    if dropped:
-        notes.append(f"{dropped:,} {things} equivalent to one for testing were left out of training.")
-    return notes
+def _row(split: str, part: Any) -> tuple[str, str, str]:
+    return split, f"{part.groups:,}", f"{part.examples:,}"
 
 
-def _wanted(
-    task: Sudoku, clues: str | None, minimal: bool | None, difficulty: str | None, least: int | None, most: int | None
-) -> Wanted | None:
-    """What the flags ask of generated puzzles; None when they ask nothing."""
-    from hrm_edge.data.generator import Wanted
-    from hrm_edge.data.generator import difficulty as named
-
-    if clues is None and not minimal and difficulty is None and least is None and most is None:
-        return None
-    if difficulty is not None and (least is not None or most is not None):
-        raise UserError("--difficulty is a range of guesses itself", "leave out --min-guesses and --max-guesses")
-    if task.side == 4 and (difficulty is not None or least):
-        raise UserError(f"{task.name} puzzles never need a guess", "leave out --difficulty and --min-guesses")
-    guesses = named(difficulty) if difficulty is not None else (least or 0, most)
-    return Wanted(clues=_clue_range(clues), minimal=bool(minimal), guesses=guesses)
+def _span(numbers: tuple[int, float, int]) -> str:
+    """Write fewest, mean and most."""
+    return f"{numbers[0]}-{numbers[2]}, mean {numbers[1]:.1f}"
 
 
-def _clue_range(text: str | None) -> tuple[int, int] | None:
-    if text is None:
-        return None
-    low, _, high = text.partition("-")
-    if not (low.isdecimal() and (high or low).isdecimal()):
-        raise UserError(f"--clues {text} is no number of clues", "give it as N or LOW-HIGH, e.g. --clues 28-34")
-    return int(low), int(high or low)
-
-
-def _say_formats(formats: dict[str, str]) -> None:
-    """Say what each file (path → words) was taken for."""
-    for path, form in formats.items():
+def _notes(things: str, summary: Summary[Any]) -> list[str]:
+    """Say what each file was taken for; return what was done to its puzzles."""
+    for path, form in summary.formats.items():
         say(f"{path}: read as {form}")
+    notes = [f"{summary.solved:,} {things} had no answer and were solved."] if summary.solved else []
+    if summary.dropped:
+        notes.append(f"{summary.dropped:,} {things} equivalent to one for testing were left out of training.")
+    return notes
 
 
 def _show(task: Task, out: Path, built: _Built) -> None:

@@ -9,14 +9,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from hrm_edge.cli.options import backend_option, complete_models
+from hrm_edge.cli.options import backend_option, model_option, say, views_option
+from hrm_edge.errors import UserError
 from hrm_edge.terminal import echo
 
 if TYPE_CHECKING:
     from hrm_edge.api.model import Model
+    from hrm_edge.backends import Backend
     from hrm_edge.demo.loop import Demo
     from hrm_edge.demo.serve import Address
-    from hrm_edge.runtime import Backend
 
 
 class _Size(click.ParamType):
@@ -45,13 +46,8 @@ class _Size(click.ParamType):
 )
 @click.option("--kiosk", is_flag=True, help="Open the page full-screen in a browser here, and end with it.")
 @click.option("--web", metavar="[HOST:]PORT", help="Show a web page instead of a window; without HOST, here only.")
-@click.option(
-    "--model",
-    type=click.Path(),
-    shell_complete=complete_models,
-    help="Artifact or checkpoint folder, or a shipped model.  [default: one for 9x9 Sudoku]",
-)
-@click.option("--views", type=click.IntRange(1), default=64, show_default=True, help="Symmetries tried per puzzle.")
+@model_option("Artifact or checkpoint folder, or a shipped model")
+@views_option(64)
 @backend_option
 @click.option("--threads", type=click.IntRange(1), help="Threads of one step (artifacts).  [default: 1]")
 @click.option("--size", type=_Size(), default="1280x720", show_default=True, help="Asked of a V4L2 or CSI camera.")
@@ -80,9 +76,9 @@ def demo(
     hrm-edge demo --camera browser --web 8000
     hrm-edge demo --camera puzzle.mp4 --web 0.0.0.0:8000
     """
-    from hrm_edge.api.open import is_checkpoint, load, named_or_default
-    from hrm_edge.cli.options import say
-    from hrm_edge.errors import UserError
+    from hrm_edge.api.open import load, named_or_default
+    from hrm_edge.backends import BACKENDS
+    from hrm_edge.checkpoint import is_checkpoint
 
     if kiosk and web is None:
         web = "8000"
@@ -104,7 +100,7 @@ def demo(
 
         browser = find_browser()
     name, folder = named_or_default(model)
-    on_cpu = backend in (None, "onnxruntime", "openvino", "native")
+    on_cpu = backend is None or (backend != "auto" and BACKENDS[backend].on_cpu)
     if threads is None and on_cpu and not is_checkpoint(folder or Path(name)):
         threads = 1  # the picture wants the other cores
     opened = load(name, backend=backend, threads=threads, folder=folder, on_message=say)
@@ -124,7 +120,6 @@ def demo(
 
 def _source(camera: str | None, web: str | None) -> str:
     """What to open: as asked, else the first camera of this machine, else with a page the browser's."""
-    from hrm_edge.errors import UserError
     from hrm_edge.vision.sources import BROWSER, cameras
 
     if camera == BROWSER and web is None:
@@ -138,7 +133,6 @@ def _source(camera: str | None, web: str | None) -> str:
 def _build(opened: Model, model: str, source: str, size: tuple[int, int], views: int) -> Demo:
     from hrm_edge.demo.loop import Demo
     from hrm_edge.demo.thinker import Thinker
-    from hrm_edge.errors import UserError
     from hrm_edge.solve import check_fits
     from hrm_edge.tasks.sudoku import Sudoku
     from hrm_edge.vision.frames import Camera, Mailbox

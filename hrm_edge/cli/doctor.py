@@ -2,22 +2,11 @@
 
 from __future__ import annotations
 
-import time
-from typing import TYPE_CHECKING
-
 import click
 
 from hrm_edge.cli.options import JsonCommand, json_option, put_json
+from hrm_edge.errors import GateError
 from hrm_edge.terminal import echo, open_console
-
-if TYPE_CHECKING:
-    from rich.table import Table
-
-    from hrm_edge.doctor import Diagnosis
-    from hrm_edge.doctor.facts import Camera, Facts
-
-EASY = "002968470000017200090002016783106020021079053540000061015820007000005000074031009"  # one step is enough
-_STYLES = {"fail": "bold red", "warn": "yellow", "note": "cyan"}
 
 
 @click.command(cls=JsonCommand)
@@ -34,12 +23,13 @@ def doctor(json_file: str | None) -> None:
     """
     from hrm_edge.doctor import diagnose
     from hrm_edge.doctor.machine import Machine
-    from hrm_edge.errors import GateError
 
-    diagnosis = diagnose(Machine(), try_pipeline)
-    for_people = put_json(json_file, diagnosis.model_dump(mode="json", by_alias=True))
+    diagnosis = diagnose(Machine(), _try_pipeline)
+    for_people = put_json(json_file, diagnosis.document())
     if for_people:
-        _show(diagnosis)
+        from hrm_edge.doctor.text import print_diagnosis
+
+        print_diagnosis(diagnosis, open_console(width=120))
     if not diagnosis.passed:
         worst = diagnosis.findings[0]
         works = worst.name == "engine-session"  # which is judged beside the default pipeline
@@ -49,118 +39,7 @@ def doctor(json_file: str | None) -> None:
         echo("Next: hrm-edge bench sudoku-nano --duration 10s")
 
 
-def try_pipeline() -> str:
-    """Solve an easy puzzle with the shipped model on ONNX Runtime; returns how it went."""
-    from hrm_edge import zoo
-    from hrm_edge.api.open import load
-    from hrm_edge.errors import UserError
-    from hrm_edge.solve import solve
+def _try_pipeline() -> str:
+    from hrm_edge.api.pipeline import try_pipeline  # it needs NumPy, which may be what is broken
 
-    name = zoo.default_for("sudoku")
-    if name is None:
-        raise UserError("this installation holds no model", "pip install --force-reinstall hrm-edge")
-    model = load(name, folder=zoo.folder_of(name))
-    givens = model.task.parse(EASY)[None]
-    began = time.perf_counter()
-    (answer,) = solve(model.session, model.task, givens, halt="rules", views=64)
-    elapsed_ms = 1e3 * (time.perf_counter() - began)
-    if not answer.verified:
-        raise UserError(f"{name} did not solve an easy puzzle", "pip install --force-reinstall hrm-edge")
-    steps = f"{answer.steps} step{'s'[: answer.steps > 1]}"
-    return f"{name} solved a puzzle in {elapsed_ms:.0f} ms and {steps}, verified by the rules"
-
-
-def _show(diagnosis: Diagnosis) -> None:
-    from rich.table import Table
-    from rich.text import Text
-
-    console = open_console(width=120)
-    about = Table.grid(padding=(0, 2))
-    for key, value in _about(diagnosis.facts):
-        about.add_row(Text(key, style="dim"), Text(value))
-    about.add_row(Text("default pipeline", style="dim"), Text(diagnosis.pipeline))
-    found = Table.grid(padding=(0, 2))
-    for finding in diagnosis.findings:
-        found.add_row(Text(finding.level, style=_STYLES[finding.level]), Text(finding.problem))
-        found.add_row("", Text(finding.hint, style="green"))
-    if diagnosis.findings:
-        console.print(found)
-        console.print()
-    console.print(about)
-    console.print(_backend_table(diagnosis))
-    counts = {level: sum(f.level == level for f in diagnosis.findings) for level in _STYLES}
-    words = ", ".join(f"{count} {level}" for level, count in counts.items() if count) or "nothing to fix"
-    console.print(Text(f"{'Ready' if diagnosis.passed else 'Not ready'}: {words}"))
-
-
-def _backend_table(diagnosis: Diagnosis) -> Table:
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table()
-    for column in ("backend", "here", "precisions", "why"):
-        table.add_column(column)
-    for backend in diagnosis.backends:
-        works = Text("works", style="green") if backend.works else Text("no")
-        table.add_row(backend.name, works, ", ".join(backend.precisions) or "–", Text(backend.why))
-    return table
-
-
-def _about(facts: Facts) -> list[tuple[str, str]]:
-    """The machine in a few lines."""
-    board, power, memory = facts.board, facts.power, facts.resources
-    kinds = {"jetson": "Jetson", "pc": "PC", "wsl2": "WSL2", "arm": "ARM machine"}
-    inside = f", inside {facts.container}" if facts.container else ""
-    rows = [("machine", f"{kinds[facts.kind]} ({facts.architecture}){inside}; {facts.os or 'system not named'}")]
-    if board:
-        known = f"JetPack {board.jetpack}" if board.jetpack else "JetPack not known"
-        rows.append(("board", f"{board.module or board.model or 'not named'}; L4T {board.l4t or 'not known'}, {known}"))
-    gpus = "; ".join(f"{gpu.name}, SM {gpu.sm or '?'}" for gpu in facts.gpus) or "none that we know"
-    driver = f"; driver {facts.cuda.driver}" if facts.cuda.driver else ""
-    rows.append(("GPU", f"{gpus}{driver}; CUDA {facts.cuda.toolkit or facts.cuda.of_driver or 'not found'}"))
-    python = facts.python
-    shared = {True: ", sees apt's packages", False: ", apart from apt's packages", None: ""}[
-        python.system_site_packages
-    ]
-    where = f"virtual environment {python.venv}{shared}" if python.in_venv else "no virtual environment"
-    rows.append(("Python", f"{python.version}, {where}"))
-    rows.append(("TensorRT", _tensorrt(facts)))
-    found = facts.onnxruntime
-    runs_on = ", ".join(name.removesuffix("ExecutionProvider") for name in found.providers)
-    versions = [f"onnxruntime {found.version} ({runs_on})" if found.version else "onnxruntime missing"]
-    versions += [f"{name} {package.version}" for name, package in facts.packages.items()]
-    rows.append(("packages", ", ".join(versions)))
-    if power.mode or power.modes:
-        locked = {True: "locked", False: "free", None: "not shown"}[power.clocks_locked]
-        rows.append(("power mode", f"{power.mode or 'not readable'} of {', '.join(power.modes)}; clocks {locked}"))
-    meters = [f"{meter.name} ({', '.join(meter.rails)})" for meter in power.meters if meter.problem is None]
-    rows.append(("power meters", "; ".join(meters) or "none that works: reports say 'not measured'"))
-    parts = (
-        ("memory", memory.memory_bytes),
-        ("free", memory.memory_available_bytes),
-        ("swap", memory.swap_bytes),
-        ("disk free at home", memory.home_free_bytes),
-    )
-    rows.append(("room", ", ".join(f"{name} {_gib(size)}" for name, size in parts)))
-    rows.append(("cameras", "; ".join(map(_camera, facts.cameras)) or "none"))
-    return rows
-
-
-def _camera(camera: Camera) -> str:
-    by = f", by {camera.read_by}" if camera.read_by else ""
-    return f"{camera.device} {camera.name} ({camera.kind}{by})"
-
-
-def _tensorrt(facts: Facts) -> str:
-    """Origin of a package, and whether this Python can import it."""
-    found = facts.tensorrt
-    parts = [f"{found.apt} from apt"] if found.apt else []
-    parts += [f"{name} {version} from pip" for name, version in found.pip.items()]
-    if found.imported is None:
-        return ", ".join(parts) + ", its Python part is not installed" if parts else "not installed"
-    seen = f"imported here as {found.imported.version}" if found.imported.version else "not importable here"
-    return ", ".join([*parts, seen])
-
-
-def _gib(size: int | None) -> str:
-    return "not shown" if size is None else f"{size / (1 << 30):.1f} GiB"
+    return try_pipeline()

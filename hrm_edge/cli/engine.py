@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from hrm_edge.cli.options import option_group
 from hrm_edge.errors import UserError
 from hrm_edge.terminal import open_console
 
@@ -45,41 +45,35 @@ class _Architectures(click.ParamType):
         return tuple(found)
 
 
-def engine_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """The flags of engines; see :data:`ENGINE_FLAGS`."""
-    options = (
-        click.option(
-            "--runtime",
-            type=click.Choice(["tensorrt", "tensorrt_rtx"]),
-            help="Engines: which TensorRT.  [default: the one that is installed; tensorrt_rtx with --sm]",
-        ),
-        click.option("--sm", type=_Architectures(), help="Engines: GPUs to build for without having them (RTX)."),
-        click.option("--max-batch", type=click.IntRange(1), help="Engines: largest batch.  [default: 64]"),
-        click.option("--opt-batch", type=click.IntRange(1), help="Engines: batch to tune for.  [default: 8]"),
-        click.option(
-            "--workspace",
-            type=click.IntRange(1),
-            metavar="MIB",
-            help="Engines: memory the builder may use.  [default: up to half of what is free]",
-        ),
-        click.option(
-            "--optimization-level", type=click.IntRange(0, 5), help="Engines: 0 (fast build) to 5.  [default: 3]"
-        ),
-        click.option(
-            "--plugin-library",
-            type=click.Path(path_type=Path, exists=True),
-            help="Engines: the attention plugin's library, or its folder of kernels.",
-        ),
-        click.option("--no-cache", is_flag=True, help="Engines: build although this machine has the same one already."),
-        click.option(
-            "--module",
-            is_flag=True,
-            help="Torch-TensorRT: save the engine also as step.pt2, an ExportedProgram for torch programs.",
-        ),
-    )
-    for option in reversed(options):
-        command = option(command)
-    return command
+engine_options = option_group(
+    click.option(
+        "--runtime",
+        type=click.Choice(["tensorrt", "tensorrt_rtx"]),
+        help="Engines: which TensorRT.  [default: the one that is installed; tensorrt_rtx with --sm]",
+    ),
+    click.option("--sm", type=_Architectures(), help="Engines: GPUs to build for without having them (RTX)."),
+    click.option("--max-batch", type=click.IntRange(1), help="Engines: largest batch.  [default: 64]"),
+    click.option("--opt-batch", type=click.IntRange(1), help="Engines: batch to tune for.  [default: 8]"),
+    click.option(
+        "--workspace",
+        type=click.IntRange(1),
+        metavar="MIB",
+        help="Engines: memory the builder may use.  [default: up to half of what is free]",
+    ),
+    click.option("--optimization-level", type=click.IntRange(0, 5), help="Engines: 0 (fast build) to 5.  [default: 3]"),
+    click.option(
+        "--plugin-library",
+        type=click.Path(path_type=Path, exists=True),
+        help="Engines: the attention plugin's library, or its folder of kernels.",
+    ),
+    click.option("--no-cache", is_flag=True, help="Engines: build although this machine has the same one already."),
+    click.option(
+        "--module",
+        is_flag=True,
+        help="Torch-TensorRT: save the engine also as step.pt2, an ExportedProgram for torch programs.",
+    ),
+)
+"""The flags of engines; see :data:`ENGINE_FLAGS`."""
 
 
 def check_flags(backend: str, given: dict[str, Any]) -> None:
@@ -95,18 +89,10 @@ def build_options(given: dict[str, Any]) -> BuildOptions:
     """Make the builder's options of the flags that were given."""
     from hrm_edge.runtime.trt.build import BuildOptions
 
-    chosen = {name: value for name, value in given.items() if value is not None}
-    return BuildOptions(
-        runtime=chosen.get("runtime"),
-        sms=chosen.get("sm", ()),
-        max_batch=chosen.get("max_batch", BuildOptions.max_batch),
-        opt_batch=chosen.get("opt_batch"),
-        workspace_mib=chosen.get("workspace"),
-        optimization_level=chosen.get("optimization_level", BuildOptions.optimization_level),
-        plugin=chosen.get("plugin_library"),
-        use_cache=not chosen.get("no_cache", False),
-        module=chosen.get("module", False),
-    )
+    called = {"sm": "sms", "workspace": "workspace_mib", "plugin_library": "plugin"}  # flag → field
+    chosen = {called.get(name, name): value for name, value in given.items() if value is not None}
+    use_cache = not chosen.pop("no_cache", False)
+    return BuildOptions(use_cache=use_cache, **chosen)
 
 
 def show_engine(exported: Exported) -> None:

@@ -2,28 +2,39 @@
 
 from __future__ import annotations
 
+import json
 from shlex import quote
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from hrm_edge.cli.options import (
+    STDOUT,
     JsonCommand,
     OutputFile,
     backend_option,
     complete_models,
     guesses_option,
+    halt_option,
     json_option,
+    markdown_option,
+    max_steps_option,
+    model_argument,
+    progress_bars,
+    report_outputs,
+    say,
+    seed_option,
+    show_report,
     task_option,
+    threads_option,
 )
 
 if TYPE_CHECKING:
-    from hrm_edge.runtime import Backend
-    from hrm_edge.solve import Halt
+    from hrm_edge.backends import Backend
 
 
 @click.command("eval", cls=JsonCommand)
-@click.argument("model", type=click.Path(), shell_complete=complete_models)
+@model_argument
 @click.option(
     "--data",
     required=True,
@@ -36,18 +47,12 @@ if TYPE_CHECKING:
     "--views", type=click.IntRange(1), help="Symmetries tried per puzzle.  [default: 1; arc: all that the folder has]"
 )
 @guesses_option
-@click.option(
-    "--halt",
-    type=click.Choice(["rules", "head", "fixed"]),
-    default="rules",
-    show_default=True,
-    help="Stop when the rules are kept, when the model's head says so, or after all steps (the published way).",
-)
-@click.option("--max-steps", type=click.IntRange(1), help="ACT steps per view.  [default: the model's]")
+@halt_option(" (the published way)")
+@max_steps_option
 @click.option("--slots", type=click.IntRange(1), default=64, show_default=True, help="Puzzles in the batch at most.")
 @backend_option
-@click.option("--threads", type=click.IntRange(1), help="Threads of one step (ONNX Runtime).")
-@click.option("--seed", type=int, default=0, show_default=True, help="Chooses the symmetries.")
+@threads_option
+@seed_option
 @click.option(
     "--paired",
     "other",
@@ -58,24 +63,18 @@ if TYPE_CHECKING:
 )
 @click.option("--submission", type=OutputFile(), help="arc: write the answers in ARC Prize's format.")
 @json_option("the report")
-@click.option("--markdown", "markdown_file", type=OutputFile(), help="Write the report as Markdown; - is stdout.")
+@markdown_option
 def evaluate(
     model: str,
     data: str,
     task_name: str | None,
-    limit: int | None,
-    views: int | None,
-    guesses: int | None,
-    halt: Halt,
-    max_steps: int | None,
-    slots: int,
     backend: Backend | None,
     threads: int | None,
-    seed: int,
     other: str | None,
     submission: str | None,
     json_file: str | None,
     markdown_file: str | None,
+    **chosen: Any,
 ) -> None:
     """Measure the exact accuracy of MODEL: an artifact, a checkpoint, or a published state-dict file.
 
@@ -92,23 +91,20 @@ def evaluate(
     hrm-edge eval build/int8 --data puzzles.csv --limit 2000 --paired build/fp32
     hrm-edge eval runs/arc-1_reduced --data data/arc-1 --submission out.json
     """
-    import json
-
     from hrm_edge.api.measure import EvalOptions
     from hrm_edge.api.measure import evaluate as run
     from hrm_edge.api.open import load
-    from hrm_edge.cli.options import STDOUT, progress_bars, report_outputs, say, show_report
     from hrm_edge.errors import UserError
 
-    opened = load(model, threads=threads, task=task_name, backend=backend, slots=slots, on_message=say)
+    options = EvalOptions(**chosen)
+    opened = load(model, threads=threads, task=task_name, backend=backend, slots=options.slots, on_message=say)
     if submission is not None and opened.task.family != "arc":
         raise UserError(f"--submission is for arc, {model} is for {opened.task.name}", "leave it out")
     if submission == STDOUT:
         raise UserError("--submission -: stdout is for reports", "name a file")
     paired = None
     if other is not None:
-        paired = load(other, threads=threads, backend=backend, slots=slots, on_message=say)
-    options = EvalOptions(limit, views, halt, max_steps, slots, guesses, seed)
+        paired = load(other, threads=threads, backend=backend, slots=options.slots, on_message=say)
     with progress_bars() as on_progress:
         report, answers = run(opened, data, options, paired, on_message=say, on_progress=on_progress)
     following = f"hrm-edge bench {quote(model)} --data {quote(data)}"

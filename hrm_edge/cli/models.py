@@ -58,7 +58,7 @@ def _elsewhere(location: str | None, name: str | None, json_file: str | None) ->
         raise UserError("--pull needs a place to pull from", "add --from FOLDER, https://… or hf:OWNER/REPO")
     if name is None:
         index = read_index(location)
-        if put_json(json_file, index.model_dump(mode="json")):
+        if put_json(json_file, index.document()):
             for model, entry in index.models.items():
                 echo(f"{model}: {entry.about}, {entry.bytes / 1e6:.1f} MB")
             echo(f"Next: hrm-edge models --from {quote(location)} --pull NAME")

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from hrm_edge.backends import NAMES
 from hrm_edge.errors import UserError
 from hrm_edge.files import check_writable
 from hrm_edge.packages import check_installed
@@ -26,19 +27,19 @@ _UNITS_S = {"ms": 1e-3, "s": 1, "m": 60, "h": 3600}
 
 
 task_option = click.option(
-    "--task",
-    "task_name",
-    metavar="NAME",
-    help="Of a published file that does not tell it: sudoku, maze, arc.",
+    "--task", "task_name", metavar="NAME", help="Of a published file that does not tell it: sudoku, maze, arc."
 )
-
-BACKENDS = ("onnxruntime", "openvino", "openvino-bf16", "native", "tensorrt", "torch-tensorrt", "auto")
+threads_option = click.option("--threads", type=click.IntRange(1), help="Threads of one step (ONNX Runtime).")
+seed_option = click.option("--seed", type=int, default=0, show_default=True, help="Chooses the symmetries.")
+max_steps_option = click.option(
+    "--max-steps", type=click.IntRange(1), help="ACT steps per view.  [default: the model's]"
+)
 
 backend_option = click.option(
     "--backend",
-    type=click.Choice(BACKENDS),
+    type=click.Choice(NAMES),
     metavar="NAME",  # click would put all of them into one long line
-    help=f"What runs an artifact: {', '.join(BACKENDS[:-1])} or {BACKENDS[-1]}. auto: the CPU backend and number of "
+    help=f"What runs an artifact: {', '.join(NAMES[:-1])} or {NAMES[-1]}. auto: the CPU backend and number of "
     "threads that a trial finds fastest; "
     "native: our own step (INT8, or a lattice in float32), compiled here when it is first asked for (needs a C++ "
     "compiler and onnx); "
@@ -53,6 +54,31 @@ guesses_option = click.option(
     help="Cells guessed, by what the model believes, in each view after the first; the answer is checked without them."
     "  [default: 2 for a model whose answer moves with the board, else 0]",
 )
+
+
+def option_group(*options: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """Return a decorator that adds all of ``options``, in their order."""
+
+    def add(command: Any) -> Any:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return add
+
+
+def views_option(default: int) -> Callable[[Any], Any]:
+    """Return the option ``--views``."""
+    return click.option(
+        "--views", type=click.IntRange(1), default=default, show_default=True, help="Symmetries tried per puzzle."
+    )
+
+
+def halt_option(fixed: str = "") -> Callable[[Any], Any]:
+    """Return the option ``--halt``; ``fixed``: a remark on the last of its ways."""
+    ways = f"Stop when the rules are kept, when the model's head says so, or after all steps{fixed}."
+    choice = click.Choice(["rules", "head", "fixed"])
+    return click.option("--halt", type=choice, default="rules", show_default=True, help=ways)
 
 
 class JsonCommand(click.Command):
@@ -84,6 +110,13 @@ def json_option(what: str) -> Callable[[Any], Any]:
     )
 
 
+def markdown_option(command: Any) -> Any:
+    """Add the option ``--markdown FILE``."""
+    return click.option(
+        "--markdown", "markdown_file", type=OutputFile(), help="Write the report as Markdown; - is stdout."
+    )(command)
+
+
 def put_json(json_file: str | None, document: Any) -> bool:
     """Write ``document`` where ``--json`` says (None: nowhere); return whether stdout is free for people."""
     if json_file == STDOUT:
@@ -101,6 +134,16 @@ def complete_models(ctx: click.Context, param: click.Parameter, incomplete: str)
     from hrm_edge import zoo
 
     return _names_and_files(zoo.names(), incomplete)
+
+
+model_argument = click.argument("model", type=click.Path(), shell_complete=complete_models)
+
+
+def model_option(what: str) -> Callable[[Any], Any]:
+    """Return the option ``--model``; ``what`` may be named, in words for its help."""
+    return click.option(
+        "--model", type=click.Path(), shell_complete=complete_models, help=f"{what}.  [default: one for 9x9 Sudoku]"
+    )
 
 
 def complete_recipes(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
@@ -196,7 +239,7 @@ def report_outputs(report: Report, json_file: str | None, markdown_file: str | N
     """Return the files of any report, JSON first."""
     from hrm_edge.report.text import markdown
 
-    return [(json_file, lambda: report.model_dump(mode="json")), (markdown_file, lambda: markdown(report))]
+    return [(json_file, report.document), (markdown_file, lambda: markdown(report))]
 
 
 def show(tables: Sequence[Any], outputs: Sequence[Output], following: str) -> None:

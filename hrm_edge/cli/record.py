@@ -34,24 +34,33 @@ class Names(click.ParamType):
 
 @click.command()
 @click.option(
-    "--out", type=click.Path(path_type=Path), default="hrm-edge-record", show_default=True,
+    "--out",
+    type=click.Path(path_type=Path),
+    default="hrm-edge-record",
+    show_default=True,
     help="Folder of the record; its archive is written beside it.",
-)  # fmt: skip
+)
 @click.option("--quick", is_flag=True, help="About 15 minutes: 20 s a row, the present power mode.")
 @click.option("--models", type=Names(), help="Shipped models or artifacts.  [default: all that are at hand]")
 @click.option(
-    "--backends", type=Names(),
+    "--backends",
+    type=Names(),
     help="Of onnxruntime, openvino, native, tensorrt, tensorrt-rtx, torch-tensorrt.  [default: what works here]",
-)  # fmt: skip
+)
 @click.option(
     "--power-modes", type=Names(), help="Jetson: modes to measure in (needs root).  [default: all; --quick: as it is]"
 )
 @click.option("--duration", type=Duration(), help="Seconds a row, 64 puzzles at least.  [default: 60s; --quick: 20s]")
 @click.option("--data", type=click.Path(), help="File of puzzles.  [default: 256 of the package, as others have them]")
 def record(
-    out: Path, quick: bool, models: tuple[str, ...] | None, backends: tuple[str, ...] | None,
-    power_modes: tuple[str, ...] | None, duration: float | None, data: str | None,
-) -> None:  # fmt: skip
+    out: Path,
+    quick: bool,
+    models: tuple[str, ...] | None,
+    backends: tuple[str, ...] | None,
+    power_modes: tuple[str, ...] | None,
+    duration: float | None,
+    data: str | None,
+) -> None:
     """Measure every model on every backend that works on this machine: speed, accuracy, agreement with float32, energy,
     temperatures. Engines are built where a GPU runs them.
 
@@ -59,10 +68,10 @@ def record(
     no names of yours, and no paths.
 
     \b
-    hrm-edge record --quick                        # about 15 minutes
+    hrm-edge record --quick                     # about 15 minutes
     sudo -v && hrm-edge record --out my-board   # a Jetson, in all power modes
     """
-    from hrm_edge.cli.doctor import try_pipeline
+    from hrm_edge.api.pipeline import try_pipeline
     from hrm_edge.device.system import System
     from hrm_edge.doctor import diagnose
     from hrm_edge.doctor.machine import Machine
@@ -84,9 +93,12 @@ def record(
         raise GateError(f"the default pipeline does not work here: {worst.problem}", worst.hint)
     rows, left_out = plan(diagnosis, models or (), backends or (), modes)
     settings = Settings(
-        quick=quick, duration_s=duration or (QUICK_S if quick else FULL_S), idle_s=IDLE_S,
-        puzzles=Path(data).name if data else OWN_PUZZLES, lock_clocks=may_lock_clocks(system),
-    )  # fmt: skip
+        quick=quick,
+        duration_s=duration or (QUICK_S if quick else FULL_S),
+        idle_s=IDLE_S,
+        puzzles=Path(data).name if data else OWN_PUZZLES,
+        lock_clocks=may_lock_clocks(system),
+    )
     wanted = Wanted(rows, settings, [*notes, *left_out], data)
     say(f"{len(rows)} rows, about {max(1, round(wanted.expected_s() / 60))} minutes; Ctrl-C stops, the same goes on")
     again = join(click.get_current_context().obj or ["record"])

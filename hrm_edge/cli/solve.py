@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 from shlex import quote
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -13,34 +13,37 @@ from hrm_edge.cli.options import (
     Duration,
     JsonCommand,
     backend_option,
-    complete_models,
     guesses_option,
     json_option,
+    max_steps_option,
+    model_option,
+    progress_bars,
     put_json,
+    say,
+    seed_option,
     task_option,
+    threads_option,
+    views_option,
 )
+from hrm_edge.errors import GateError, UserError
 from hrm_edge.tasks.puzzles import TYPED
 from hrm_edge.terminal import echo
 
 if TYPE_CHECKING:
     from hrm_edge.api.solve import Result, SolveOptions
-    from hrm_edge.errors import GateError
-    from hrm_edge.runtime import Backend
+    from hrm_edge.backends import Backend
     from hrm_edge.tasks.base import Task
 
 
 @click.command(cls=JsonCommand)
 @click.argument("puzzle", type=click.Path())
-@click.option(
-    "--model",
-    type=click.Path(),
-    shell_complete=complete_models,
-    help="Model folder, published file or shipped model.  [default: one for 9x9 Sudoku]",
-)
+@model_option("Model folder, published file or shipped model")
 @task_option
-@click.option("--views", type=click.IntRange(1), default=64, show_default=True, help="Symmetries tried per puzzle.")
+@views_option(64)
 @guesses_option
-@click.option("--budget", type=Duration(), help="Time for a puzzle after which no further view is tried, as 200ms.")
+@click.option(
+    "--budget", "budget_s", type=Duration(), help="Time for a puzzle after which no further view is tried, as 200ms."
+)
 @click.option(
     "--parallel-views",
     type=click.IntRange(1),
@@ -48,10 +51,10 @@ if TYPE_CHECKING:
     show_default=True,
     help="Further views of a puzzle that are tried at the same time in one batch: quicker on a GPU.",
 )
-@click.option("--max-steps", type=click.IntRange(1), help="ACT steps per view.  [default: the model's]")
+@max_steps_option
 @backend_option
-@click.option("--threads", type=click.IntRange(1), help="Threads of one step (ONNX Runtime).")
-@click.option("--seed", type=int, default=0, show_default=True, help="Chooses the symmetries.")
+@threads_option
+@seed_option
 @click.option(
     "--overlay",
     type=click.Path(path_type=Path),
@@ -62,16 +65,11 @@ def solve(
     puzzle: str,
     model: str | None,
     task_name: str | None,
-    views: int,
-    guesses: int | None,
-    budget: float | None,
-    parallel_views: int,
-    max_steps: int | None,
     backend: Backend | None,
     threads: int | None,
-    seed: int,
     overlay: Path | None,
     json_file: str | None,
+    **chosen: Any,
 ) -> None:
     """Solve PUZZLE: its cells row by row, a file of puzzles, a picture, or a folder of pictures.
 
@@ -91,14 +89,13 @@ def solve(
     from hrm_edge.api.open import load, named_or_default
     from hrm_edge.api.pictures import picture_paths
     from hrm_edge.api.solve import SolveOptions, solve_all
-    from hrm_edge.cli.options import progress_bars, say
 
     paths = picture_paths(puzzle)
     if overlay is not None:
         _check_overlay(overlay, puzzle, paths)
     name, folder = named_or_default(model)
     opened = load(name, folder=folder, threads=threads, task=task_name, backend=backend, on_message=say)
-    options = SolveOptions(views, guesses, budget, parallel_views, max_steps, seed)
+    options = SolveOptions(**chosen)
     with progress_bars() as on_progress:
         results, _ = solve_all(opened, puzzle, options, paths=paths, on_message=say, on_progress=on_progress)
     for_people = put_json(json_file, {"results": [result.document() for result in results]})
@@ -118,7 +115,6 @@ def solve(
 
 def _check_overlay(overlay: Path, puzzle: str, paths: list[Path]) -> None:
     """Raise ``UserError`` where ``--overlay`` cannot be written, before anything is solved."""
-    from hrm_edge.errors import UserError
     from hrm_edge.files import check_writable
     from hrm_edge.vision.formats import FORMATS
 
@@ -136,8 +132,6 @@ def _check_overlay(overlay: Path, puzzle: str, paths: list[Path]) -> None:
 
 def _unsolved(results: list[Result], task: Task, options: SolveOptions, default_steps: int) -> GateError:
     """Say what is left undone, and what helps against each kind of it."""
-    from hrm_edge.errors import GateError
-
     unread = sum(result.solution is None for result in results)
     unsolved = sum(result.solution is not None and not result.verified for result in results)
     what, hints = [], []

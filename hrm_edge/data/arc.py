@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import shutil
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hrm_edge.data.arc_files import ArcTask, Pair, read_all
+from hrm_edge.data.builder import Progress, check_least
 from hrm_edge.data.layout import PartWriter, read_identifiers, read_part, write_identifiers
 from hrm_edge.data.parallel import in_order
 from hrm_edge.errors import UserError
@@ -31,9 +32,6 @@ DEFAULT_AUGMENT = 1000
 RETRIES = 5
 """Random draws per wanted augmentation, as in the published build: some tasks have fewer different ones."""
 _CHOICE_SEED = 0
-
-Progress = Callable[[str, int, int], None]
-"""Callback that gets (what is being done, how much is done, of how much)."""
 
 
 @dataclass(frozen=True)
@@ -116,14 +114,14 @@ def build(out: Path | str, options: Options, on_progress: Progress | None = None
 
 
 def _check(options: Options) -> None:
-    for name, value, least in (
-        ("--augment", options.augment, 0),
-        ("--seed", options.seed, 0),
-        ("--subsample", options.subsample, 1),
-        ("--processes", options.processes, 1),
-    ):
-        if value is not None and value < least:
-            raise UserError(f"{name} {value} is too small", f"give {least} or more")
+    check_least(
+        {
+            "--augment": (options.augment, 0),
+            "--seed": (options.seed, 0),
+            "--subsample": (options.subsample, 1),
+            "--processes": (options.processes, 1),
+        }
+    )
 
 
 def _draw(tasks: list[ArcTask], options: Options) -> list[ArcTask]:

@@ -47,6 +47,11 @@ def classes(task: Sudoku, tokens: Tokens) -> NDArray[np.void]:
     return keys(canonical(task, tokens))
 
 
+def identities(task: Task, tokens: Tokens) -> NDArray[np.void]:
+    """Return one comparable key per puzzle of [N, S]: its symmetry class or, where it has none, the puzzle itself."""
+    return classes(task, tokens) if has_canonical(task) else keys(tokens)
+
+
 def keys(tokens: Tokens) -> NDArray[np.void]:
     """Return one comparable key per row of [N, S]."""
     rows = np.ascontiguousarray(tokens, dtype=np.uint8)

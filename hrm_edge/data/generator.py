@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hrm_edge.child import process_pool
-from hrm_edge.data.canonical import classes, has_canonical, keys
+from hrm_edge.data.canonical import identities, keys
 from hrm_edge.data.solver import flat_geometry
 from hrm_edge.errors import UserError, nearest
 from hrm_edge.tasks.base import Tokens
@@ -71,11 +71,43 @@ class Wanted:
         return np.asarray((clues >= low) & (clues <= high) & (guesses >= least) & (guesses <= most))
 
 
-def difficulty(name: str) -> tuple[int, int | None]:
+def guesses_of(name: str) -> tuple[int, int | None]:
     """Return the range of guesses of a named difficulty."""
     if name not in DIFFICULTIES:
         raise UserError(f"unknown difficulty '{name}'", nearest(name, DIFFICULTIES))
     return DIFFICULTIES[name]
+
+
+def wanted_of(
+    task: Sudoku,
+    *,
+    clues: str | None,
+    minimal: bool | None,
+    difficulty: str | None,
+    min_guesses: int | None,
+    max_guesses: int | None,
+) -> Wanted | None:
+    """Return what the options of 'data build' ask of generated puzzles; None where they ask nothing.
+
+    ``clues``: ``N`` or ``LOW-HIGH``. Raises ``UserError`` for options that exclude each other.
+    """
+    if clues is None and not minimal and difficulty is None and min_guesses is None and max_guesses is None:
+        return None
+    if difficulty is not None and (min_guesses is not None or max_guesses is not None):
+        raise UserError("--difficulty is a range of guesses itself", "leave out --min-guesses and --max-guesses")
+    if task.side == 4 and (difficulty is not None or min_guesses):
+        raise UserError(f"{task.name} puzzles never need a guess", "leave out --difficulty and --min-guesses")
+    guesses = guesses_of(difficulty) if difficulty is not None else (min_guesses or 0, max_guesses)
+    return Wanted(clues=_clue_range(clues), minimal=bool(minimal), guesses=guesses)
+
+
+def _clue_range(text: str | None) -> tuple[int, int] | None:
+    if text is None:
+        return None
+    low, _, high = text.partition("-")
+    if not (low.isdecimal() and (high or low).isdecimal()):
+        raise UserError(f"--clues {text} is no number of clues", "give it as N or LOW-HIGH, e.g. --clues 28-34")
+    return int(low), int(high or low)
 
 
 class Generated(NamedTuple):
@@ -105,7 +137,7 @@ def candidates(task: Sudoku, seed: int, first: int, count: int, wanted: Wanted) 
     )
     kept = wanted.accepts((inputs > BLANK).sum(axis=1), guesses)
     inputs, labels, guesses = inputs[kept], labels[kept], guesses[kept]
-    return Generated(inputs, labels, guesses, classes(task, inputs) if has_canonical(task) else keys(inputs))
+    return Generated(inputs, labels, guesses, identities(task, inputs))
 
 
 def generate(

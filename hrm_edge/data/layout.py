@@ -16,10 +16,11 @@ from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import ConfigDict, Field
 
 from hrm_edge.errors import UserError
 from hrm_edge.files import check_input, os_error, read_json, sha256, write_json
+from hrm_edge.records import Record, read_record
 from hrm_edge.tasks import get_task, task_names
 from hrm_edge.tasks.base import Task, Tokens
 
@@ -33,10 +34,10 @@ _REBUILD = "build the folder again with 'hrm-edge data build', or give another -
 _SCAN_ROWS = 1 << 16  # rows checked at a time
 
 
-class Metadata(BaseModel):
+class Metadata(Record):
     """Content of ``dataset.json``; keys of other toolkits are allowed."""
 
-    model_config = ConfigDict(frozen=True, extra="allow")
+    model_config = ConfigDict(extra="allow")
 
     pad_id: int = 0
     ignore_label_id: int | None = 0
@@ -46,7 +47,7 @@ class Metadata(BaseModel):
     num_puzzle_identifiers: int = Field(ge=1, le=1 << 26)
     total_groups: int = Field(ge=0, le=1 << 40)
     mean_puzzle_examples: float = Field(ge=0)
-    sets: list[str] = ["all"]
+    sets: list[str] = Field(default=["all"])
     total_puzzles: int | None = None
     task: str | None = None
 
@@ -95,11 +96,7 @@ def read_part(folder: Path | str, split: str, task: Task | None = None, *, scan:
     root = Path(folder) / split
     if not root.is_dir():
         raise UserError(f"{folder} has no part '{split}'", _REBUILD)
-    try:
-        metadata = Metadata.model_validate(read_json(root / METADATA))
-    except ValidationError as error:
-        first = error.errors()[0]
-        raise UserError(f"{root / METADATA}: {'.'.join(map(str, first['loc']))}: {first['msg']}", _REBUILD) from error
+    metadata = read_record(root / METADATA, Metadata, again=_REBUILD)
     if task is not None:
         _check_task(root, metadata, task)
     arrays = {name: _open(root / f"all__{name}.npy") for name in ARRAYS}

@@ -5,17 +5,14 @@ from __future__ import annotations
 import functools
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict
-
 from hrm_edge.files import read_json
+from hrm_edge.records import Record
 
 BOARDS_FILE = Path(__file__).with_name("boards.json")
 
 
-class Board(BaseModel):
+class Board(Record):
     """Board in its highest power mode; the rates are for dense operations."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: str
     parts: list[str]
@@ -39,9 +36,7 @@ class Board(BaseModel):
         return {"int8": self.int8_tops, "fp16": self.fp16_tflops}.get(precision, self.fp16_tflops / 2) * 1e12
 
 
-class _Table(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
+class _Table(Record):
     about: str
     boards: dict[str, Board]
 

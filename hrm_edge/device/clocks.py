@@ -5,19 +5,17 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from hrm_edge.device.system import System
+from hrm_edge.records import Record
 
-_CLOSED = ConfigDict(frozen=True, extra="forbid")
 NVPMODEL_CONF, NVPMODEL_STATUS = "/etc/nvpmodel.conf", "/var/lib/nvpmodel/status"
 GPU_CLOCKS = ("/sys/class/devfreq/*.gpu", "/sys/class/devfreq/*.ga10b", "/sys/class/devfreq/gpu-gpc-0")
 
 
-class Clock(BaseModel):
+class Clock(Record):
     """Clock domain, in MHz."""
-
-    model_config = _CLOSED
 
     name: str = Field(description="cpu0, cpu4 … (one per cluster) or gpu")
     now_mhz: float | None

@@ -7,11 +7,12 @@ import platform
 import re
 from importlib import metadata
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from hrm_edge.device.boards import board_of
 from hrm_edge.device.matrix import jetpack_of, load_matrix
 from hrm_edge.device.system import System
+from hrm_edge.records import Record
 
 PACKAGES = ("numpy", "onnxruntime", "openvino", "tensorrt", "torch")
 _MACHINE_FILES = ("/proc/device-tree/model", "/sys/class/dmi/id/product_name")  # boards; PCs
@@ -20,10 +21,8 @@ _PART = re.compile(r"\bp\d{4}-\d{4}\b")
 _L4T = re.compile(r"R(\d+) \(release\), REVISION: ([\d.]+)")
 
 
-class Device(BaseModel):
+class Device(Record):
     """Machine, as the operating system describes it."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     machine: str | None = Field(description="board or product name; null where the system has none")
     module: str | None = Field(default=None, description="a Jetson's module by its part number, if we know that")

@@ -6,16 +6,13 @@ import functools
 from pathlib import Path
 
 import yaml
-from pydantic import BaseModel, ConfigDict
+
+from hrm_edge.records import Record
 
 MATRIX = Path(__file__).with_name("jetpack.yaml")
 
 
-class _Closed(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class Release(_Closed):
+class Release(Record):
     """JetPack release. A version is a prefix: ``10.3`` stands for every TensorRT 10.3.x."""
 
     jetpack: str
@@ -32,14 +29,14 @@ class Release(_Closed):
     """SoC → package → the only version that works there; packages that are not listed do not depend on the JetPack."""
 
 
-class Soc(_Closed):
+class Soc(Record):
     """Chip and the compute capability of its GPU, such as ``8.7``."""
 
     name: str
     sm: str
 
 
-class Matrix(_Closed):
+class Matrix(Record):
     """All of ``jetpack.yaml``."""
 
     releases: list[Release]

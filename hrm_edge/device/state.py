@@ -5,20 +5,19 @@ from __future__ import annotations
 import os
 import time
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from hrm_edge.device.clocks import Clock, clocks, power_mode, power_modes
 from hrm_edge.device.identity import is_jetson, memory_field
 from hrm_edge.device.system import System
+from hrm_edge.records import Record
 
 HOT_C = 90.0  # an Orin throttles by software from 99 °C, earlier at the end of its fan curve
 BUSY_SHARE = 0.25  # share of the cores: load by other programs before the measurement
 
 
-class DeviceState(BaseModel):
+class DeviceState(Record):
     """State that can change while a benchmark runs. Null: this machine does not report it."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     power_mode: str | None = Field(description="by name, as nvpmodel calls it")
     power_modes: list[str] = Field(description="that this board has")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from hrm_edge import __version__
 from hrm_edge.doctor.backends import Backend, backends
@@ -15,14 +15,13 @@ from hrm_edge.doctor.machine import Machine
 from hrm_edge.doctor.read import read_facts
 from hrm_edge.doctor.rules import rules
 from hrm_edge.errors import HrmEdgeError
+from hrm_edge.records import Record
 
 SCHEMA_VERSION = 1
 
 
-class Diagnosis(BaseModel):
+class Diagnosis(Record):
     """``hrm-edge doctor --json``."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
 
     schema_version: int = SCHEMA_VERSION
     hrm_edge: str = __version__

@@ -4,24 +4,21 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from hrm_edge.doctor.machine import GpuSession, Import, Package
+from hrm_edge.records import Record
 
 Kind = Literal["jetson", "pc", "wsl2", "arm"]
 
 
-class _Closed(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
-
-
-class Gpu(_Closed):
+class Gpu(Record):
     name: str
     sm: str | None = Field(description="compute capability, such as 8.7")
     memory_bytes: int | None = Field(description="null on a Jetson: the GPU shares the main memory")
 
 
-class Board(_Closed):
+class Board(Record):
     """A Jetson."""
 
     model: str | None = Field(description="the device tree's model line")
@@ -32,21 +29,21 @@ class Board(_Closed):
     jetpack: str | None = Field(description="null where no row of jetson/matrix.yaml has this L4T")
 
 
-class Cuda(_Closed):
+class Cuda(Record):
     toolkit: str | None = Field(description="of /usr/local/cuda or apt's runtime")
     driver: str | None = Field(description="NVIDIA kernel driver")
     of_driver: str | None = Field(description="newest CUDA that the driver runs")
     cards_without_driver: int = Field(description="NVIDIA display devices on the bus while no driver is loaded")
 
 
-class TensorRT(_Closed):
+class TensorRT(Record):
     apt: str | None = Field(description="version of libnvinfer")
     apt_python: str | None = Field(description="version of python3-libnvinfer")
     pip: dict[str, str] = Field(description="packages of TensorRT that pip installed → version")
     imported: Import | None = Field(description="null: nothing of it is installed")
 
 
-class Python(_Closed):
+class Python(Record):
     version: str
     executable: str
     in_venv: bool
@@ -55,7 +52,7 @@ class Python(_Closed):
     system_version: str | None = Field(description="of apt's python3, which apt's bindings are made for")
 
 
-class Camera(_Closed):
+class Camera(Record):
     device: str
     name: str
     kind: Literal["usb", "csi"]
@@ -63,13 +60,13 @@ class Camera(_Closed):
     read_by: str | None = Field(default=None, description="what brings its frames here; null: nothing does")
 
 
-class Jtop(_Closed):
+class Jtop(Record):
     package: str | None
     service: bool = Field(description="its socket is there")
     in_group: bool
 
 
-class Meter(_Closed):
+class Meter(Record):
     """One way to measure power."""
 
     name: str
@@ -78,14 +75,14 @@ class Meter(_Closed):
     hint: str | None = Field(alias="mend")
 
 
-class Power(_Closed):
+class Power(Record):
     mode: str | None
     modes: dict[str, int] = Field(description="name → number, which differs between boards")
     clocks_locked: bool | None
     meters: list[Meter] = Field(description="the best first")
 
 
-class Resources(_Closed):
+class Resources(Record):
     memory_bytes: int | None
     memory_available_bytes: int | None
     swap_bytes: int | None
@@ -93,7 +90,7 @@ class Resources(_Closed):
     tmp_free_bytes: int | None
 
 
-class Facts(_Closed):
+class Facts(Record):
     """A machine."""
 
     kind: Kind

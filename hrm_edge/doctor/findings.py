@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
+
+from hrm_edge.records import Record
 
 Level = Literal["fail", "warn", "note"]
 LEVELS: tuple[Level, ...] = ("fail", "warn", "note")  # worst first
 
 
-class Finding(BaseModel):
+class Finding(Record):
     """``fail``: the default pipeline does not work, or no engine can run on a Jetson whose TensorRT loads. ``warn``:
     something people expect here does not, or figures will be off. ``note``: good to know."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
 
     level: Level
     name: str = Field(description="stable, for programs")

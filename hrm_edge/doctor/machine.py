@@ -18,37 +18,32 @@ from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from hrm_edge.child import python_command
 from hrm_edge.device.system import System
+from hrm_edge.records import Record
 
 IMPORT_LIMIT_S = 120.0  # a board on an SD card takes half a minute for a first import
 
 
-class Package(BaseModel):
+class Package(Record):
     """An installed Python distribution."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     version: str
     from_apt: bool = Field(description="it lies in Debian's dist-packages")
 
 
-class Import(BaseModel):
+class Import(Record):
     """Result of importing a package in a process of its own."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     version: str | None = None
     error: str | None = None
     providers: list[str] = Field(default=[], description="of ONNX Runtime; of OpenCV GStreamer, where it has it")
 
 
-class GpuSession(BaseModel):
+class GpuSession(Record):
     """Result of moving data to the GPU and back in a process of its own, as every session with an engine does."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     binding: str | None = Field(default=None, description="the package that moved it; null where none could")
     runtime: str | None = Field(default=None, description="the CUDA that the package is made for")
@@ -130,9 +125,9 @@ def is_missing(name: str, error: str | None) -> bool:
 def try_int8(module: str) -> str | None:
     """Return how a CPU runtime multiplies INT8 artifacts here, found out in a new process; None where that fails.
 
-    ``module``: of ``hrm_edge.runtime``.
+    ``module``: of the runtime's sessions, see ``backends.About.probe``.
     """
-    code = f"from hrm_edge.runtime import {module}\nprint()\nprint({module}.int8_arithmetic())"
+    code = f"from {module} import int8_arithmetic\nprint()\nprint(int8_arithmetic())"
     with contextlib.suppress(OSError, subprocess.SubprocessError, IndexError):
         return _last_line(code, check=True)
     return None

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from hrm_edge.backends import BACKENDS
 from hrm_edge.device.clocks import clocks, power_mode, power_modes
 from hrm_edge.device.identity import JETSON_GPU_NODES, compatible, is_jetson, l4t_release, memory_field, module_name
 from hrm_edge.device.matrix import jetpack_of, load_matrix
@@ -43,7 +44,6 @@ PACKAGES = (
 # What backends, pictures, training and export stand on: "installed" is no promise that it loads.
 JUDGED = ("numpy", "cv2", "onnx", "openvino", "tensorrt_rtx", "torch", "torch_tensorrt")
 TENSORRT_PIP = ("tensorrt", "tensorrt-cu12", "tensorrt-cu13", "tensorrt-cu12-bindings", "tensorrt-cu13-bindings")
-RUNTIMES = {"onnxruntime": "ort", "openvino": "openvino"}  # CPU backend → its module in hrm_edge.runtime
 COMPILERS = ("c++", "g++", "clang++")  # as runtime/native/compile.py looks for them
 GROUPS = ("video", "render", "i2c", "jtop")  # cameras, GPU, power sensors, jtop's socket
 _VERSION = r"\d+(?:\.\d+)*"
@@ -61,7 +61,8 @@ def read_facts(machine: Machine) -> Facts:
     tensorrt = _tensorrt(machine, debs)
     engines = (tensorrt.imported, imports.get("tensorrt_rtx"))
     has_session = gpus and gpu_device and any(found is not None and not found.error for found in engines)
-    installed = {"onnxruntime": not onnxruntime.error, "openvino": openvino is not None and not openvino.error}
+    loaded = {"onnxruntime": not onnxruntime.error, "openvino": openvino is not None and not openvino.error}
+    probes = {name: BACKENDS[name].probe for name, loads in loaded.items() if loads}
     return Facts(
         kind=kind,
         architecture=machine.architecture,
@@ -76,7 +77,7 @@ def read_facts(machine: Machine) -> Facts:
         gpu_session=machine.gpu() if has_session else None,
         onnxruntime=onnxruntime,
         imports=imports,
-        int8={name: said for name, there in installed.items() if there and (said := machine.int8(RUNTIMES[name]))},
+        int8={name: said for name, module in probes.items() if (said := machine.int8(module))},
         compiler=next((path for name in COMPILERS if (path := machine.system.run("which", name))), "").strip() or None,
         packages={name: found for name in PACKAGES if (found := machine.package(name))},
         python=_python(machine, debs),
@@ -266,9 +267,12 @@ def _cameras(machine: Machine, opencv: Import | None) -> Iterator[Camera]:
         device = machine.system.path(f"/dev/{folder.name}")
         is_csi = name.startswith("vi-output")
         yield Camera(
-            device=f"/dev/{folder.name}", name=name, kind="csi" if is_csi else "usb", usable=machine.can_use(device),
+            device=f"/dev/{folder.name}",
+            name=name,
+            kind="csi" if is_csi else "usb",
+            usable=machine.can_use(device),
             read_by=_csi_reader(machine, opencv) if is_csi else "OpenCV" if opencv and not opencv.error else None,
-        )  # fmt: skip
+        )
 
 
 def _csi_reader(machine: Machine, opencv: Import | None) -> str | None:

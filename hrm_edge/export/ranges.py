@@ -12,9 +12,9 @@ import onnx
 from onnx import TensorProto
 
 from hrm_edge.model.hrm import HRM
-from hrm_edge.parity import CheckSet
 from hrm_edge.quiet import import_onnxruntime
 from hrm_edge.spec import STEP_OUTPUTS
+from hrm_edge.tasks.puzzles import Puzzles
 
 HALF_MAX = 65504.0
 PUZZLES = 8
@@ -40,7 +40,7 @@ class Range:
         return {"tensor": self.tensor, "largest_share_of_range": None if self.overflow else self.largest / HALF_MAX}
 
 
-def half_range(model: HRM, graph: onnx.ModelProto, check: CheckSet, steps: int) -> Range:
+def half_range(model: HRM, graph: onnx.ModelProto, check: Puzzles, steps: int) -> Range:
     """Run the float16 ``graph`` of ``model`` on a few puzzles of ``check`` for ``steps`` steps."""
     onnxruntime = import_onnxruntime()
     shown = _with_all_outputs(graph)
@@ -81,12 +81,12 @@ def _with_all_outputs(graph: onnx.ModelProto) -> onnx.ModelProto:
     return shown
 
 
-def _first_feeds(model: HRM, puzzles: CheckSet) -> dict[str, np.ndarray]:
+def _first_feeds(model: HRM, puzzles: Puzzles) -> dict[str, np.ndarray]:
     import torch
 
     z_h, z_l = model.initial_state(len(puzzles), torch.float16)
-    feeds = {"tokens": puzzles.inputs.astype(np.int32), "z_h": z_h.numpy(), "z_l": z_l.numpy()}
-    vectors = model.puzzle_vectors(torch.from_numpy(puzzles.puzzle_ids).long())
+    feeds = {"tokens": puzzles.givens.astype(np.int32), "z_h": z_h.numpy(), "z_l": z_l.numpy()}
+    vectors = model.puzzle_vectors(torch.from_numpy(puzzles.ids).long())
     if vectors is not None:
         feeds["puzzle"] = vectors.half().numpy()
     return feeds

@@ -15,7 +15,6 @@ import onnx
 import torch
 from numpy.typing import NDArray
 from onnx import numpy_helper
-from pydantic import BaseModel, ConfigDict
 from safetensors.numpy import load_file
 
 from hrm_edge.errors import UserError
@@ -24,15 +23,14 @@ from hrm_edge.export.groups import GROUP_LAYERS, group_scale, kind_rows
 from hrm_edge.manifest import STATE_FILE, STEP_FILE, read_manifest
 from hrm_edge.model.hrm import HRM
 from hrm_edge.model.weights import load_weights
+from hrm_edge.records import Record
 from hrm_edge.spec import ModelSpec, buffer_shapes, parameter_shapes, rotary_rows
 
 Weights = dict[str, NDArray[Any]]  # float32
 
 
-class ArtifactInfo(BaseModel):
+class ArtifactInfo(Record):
     """Description of a recovered model."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     task: str
     spec: ModelSpec

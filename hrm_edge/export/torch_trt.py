@@ -278,36 +278,23 @@ def convert_and_save(step: Step, options: Options, path: Path) -> bytes:
     return bytes(engines[0])
 
 
-class Maker:
-    """Builds the plan of what an artifact was written from; see ``WrittenAs`` and ``Make``.
-
-    Told the model and its scales when the artifact is written, it makes the plan when the engine is built.
-    """
-
-    def __init__(self) -> None:
-        self.model: HRM | None = None
-        self.scales: dict[str, float] | None = None
-
-    def written(self, model: HRM, scales: dict[str, float] | None) -> None:
-        self.model, self.scales = model, scales
-
-    def make(self, request: Request, on_message: Callable[[str], None]) -> dict[str, Any]:
-        assert self.model is not None
-        begun = time.monotonic()
-        on_message("converting with Torch-TensorRT")
-        step, options = step_module(self.model, self.scales, request.options.precision == "fp16"), request.options
-        if request.plugin is not None:
-            load_attention(find_api(request.runtime), request.plugin)
-            register("plugin")
-        with attention_path("unfused" if request.plugin is None else "fused"):  # then one node, which is the plugin
-            whole = (
-                convert(step, options) if request.module is None else convert_and_save(step, options, request.module)
-            )
-        request.plan.write_bytes(whole)
-        return {
-            "seconds": round(time.monotonic() - begun, 3),
-            "peak_memory_bytes": 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss,
-            "layers": None,
-            "timing_cache": False,
-            "packages": installed(load_torch_tensorrt()),
-        }
+def make_plan(
+    model: HRM, scales: dict[str, float] | None, request: Request, on_message: Callable[[str], None]
+) -> dict[str, Any]:
+    """Build the plan of what an artifact was written from, for ``build_engine``; returns the fields of its record."""
+    begun = time.monotonic()
+    on_message("converting with Torch-TensorRT")
+    step, options = step_module(model, scales, request.options.precision == "fp16"), request.options
+    if request.plugin is not None:
+        load_attention(find_api(request.runtime), request.plugin)
+        register("plugin")
+    with attention_path("unfused" if request.plugin is None else "fused"):  # then one node, which is the plugin
+        whole = convert(step, options) if request.module is None else convert_and_save(step, options, request.module)
+    request.plan.write_bytes(whole)
+    return {
+        "seconds": round(time.monotonic() - begun, 3),
+        "peak_memory_bytes": 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss,
+        "layers": None,
+        "timing_cache": False,
+        "packages": installed(load_torch_tensorrt()),
+    }

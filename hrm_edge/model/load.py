@@ -7,21 +7,12 @@ from typing import Any
 
 import torch
 
+from hrm_edge.checkpoint import EMA_FILE, MODEL_FILE, CheckpointInfo, find_checkpoint, read_checkpoint
 from hrm_edge.errors import UserError
 from hrm_edge.model.hrm import HRM
 from hrm_edge.model.published import PublishedInfo, find_published, read_published
 from hrm_edge.model.session import TorchSession
-from hrm_edge.model.weights import (
-    EMA_FILE,
-    MODEL_FILE,
-    OTHER_SIZE,
-    CheckpointInfo,
-    check_tensors,
-    find_checkpoint,
-    load_tensors,
-    load_weights,
-    read_checkpoint,
-)
+from hrm_edge.model.weights import OTHER_SIZE, check_tensors, load_tensors, load_weights
 
 
 def load_model(path: Path | str, task: str | None = None) -> tuple[HRM, CheckpointInfo | PublishedInfo, Path]:

@@ -11,13 +11,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
+from pydantic import BaseModel, ValidationError, field_validator
 from torch import Tensor
 
+from hrm_edge.checkpoint import CHECKPOINT
 from hrm_edge.errors import UserError
 from hrm_edge.files import read_yaml
 from hrm_edge.model.state_dict import read_parts, read_state_dict
-from hrm_edge.model.weights import CHECKPOINT, check_tensors, family
+from hrm_edge.model.weights import check_tensors, family
+from hrm_edge.records import Record, invalid, parse_record
 from hrm_edge.spec import ModelSpec, variant_spec
 from hrm_edge.tasks import get_task, task_names
 from hrm_edge.tasks.base import Task
@@ -36,10 +38,8 @@ _BUFFERS = ("H_init", "L_init", _PUZZLES)  # what an average of the parameters a
 _TRM_PUZZLE_LEN = 16
 
 
-class PublishedInfo(BaseModel):
+class PublishedInfo(Record):
     """Description of a published file."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     task: str
     spec: ModelSpec
@@ -199,11 +199,7 @@ def _assumed(spec: ModelSpec, arch: _Arch, mixes_by_mlp: bool) -> str:
 
 def _read_config(path: Path) -> _Config:
     again = "take the one that was published with the checkpoint, or remove it to take the published sizes"
-    try:
-        return _Config.model_validate(read_yaml(path, again))
-    except ValidationError as error:
-        first = error.errors()[0]
-        raise UserError(f"{path}: {'.'.join(map(str, first['loc']))}: {first['msg']}", again) from error
+    return parse_record(read_yaml(path, again), _Config, path, again)
 
 
 def _spec(
@@ -248,9 +244,7 @@ def _spec(
     try:
         spec = variant_spec(variant, vocab=vocab, seq_len=task.seq_len, **sizes)
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"])) or "sizes"
-        raise UserError(f"{path}: {where}: {first['msg']}", f"check the file and its {CONFIG}") from error
+        raise invalid(error, path, f"check the file and its {CONFIG}") from error
     return spec, task.name
 
 

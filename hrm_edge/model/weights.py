@@ -1,93 +1,20 @@
-"""Checkpoint folders: written whole, verified on open; safetensors and JSON only.
-
-A run folder holds ``checkpoints/step-00000100/`` … and ``best.json``; a checkpoint folder holds ``model.safetensors``
-(weights and buffers), ``ema.safetensors`` (averaged weights) and ``checkpoint.json``, written last with every hash.
-"""
+"""Tensors of a model: read from safetensors files, and held against its specification."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
 from hrm_edge.errors import UserError
-from hrm_edge.files import check_input, read_json
-from hrm_edge.manifest import FileEntry, FileName, read_record, verify_files
+from hrm_edge.files import check_input
 from hrm_edge.model.hrm import HRM
 from hrm_edge.spec import ModelSpec, buffer_shapes, parameter_shapes
 
-CHECKPOINT = "checkpoint.json"
-MODEL_FILE = "model.safetensors"
-EMA_FILE = "ema.safetensors"
-BEST = "best.json"
-CHECKPOINTS = "checkpoints"
-SCHEMA_VERSION = 1
 OTHER_SIZE = "the checkpoint is of another variant or size: check the recipe's variant and model keys"
-
-
-class CheckpointInfo(BaseModel):
-    """``checkpoint.json``."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    kind: Literal["hrm-edge checkpoint"] = "hrm-edge checkpoint"
-    schema_version: int = SCHEMA_VERSION
-    task: str
-    spec: ModelSpec
-    recipe_hash: str
-    step: int
-    samples: int
-    metrics: dict[str, float] = {}
-    identifiers: str | None = None
-    """Hash of the data folder's ``identifiers.json``: what the rows of the puzzle table mean."""
-    files: dict[FileName, FileEntry] = {}
-
-    def origin(self) -> dict[str, Any]:
-        """Return what provenance records about the weights."""
-        return {
-            "step": self.step,
-            "samples": self.samples,
-            "recipe_hash": self.recipe_hash,
-            "identifiers": self.identifiers,
-        }
-
-
-def read_checkpoint(folder: Path) -> CheckpointInfo:
-    """Read and verify one checkpoint folder."""
-    path = folder / CHECKPOINT
-    again = "copy it again, or go on from another checkpoint of the run"
-    if not path.is_file():
-        raise UserError(f"{folder} is no checkpoint: {CHECKPOINT} is missing", again)
-    info = read_record(path, CheckpointInfo, SCHEMA_VERSION, again=again)
-    verify_files(folder, info.files, again=again)
-    return info
-
-
-def checkpoints(run: Path) -> list[Path]:
-    """Return all checkpoint folders of a run, oldest first."""
-    found = (run / CHECKPOINTS).glob("step-*") if (run / CHECKPOINTS).is_dir() else ()
-    return sorted(p for p in found if (p / CHECKPOINT).is_file())
-
-
-def find_checkpoint(path: Path | str) -> Path:
-    """Return the checkpoint that ``path`` stands for: itself, or a run's best one, else its newest."""
-    path = Path(path)
-    if (path / CHECKPOINT).is_file():
-        return path
-    if (path / BEST).is_file():
-        named = read_json(path / BEST)
-        best = path / CHECKPOINTS / str(named.get("checkpoint", "") if isinstance(named, dict) else "")
-        if (best / CHECKPOINT).is_file():
-            return best
-    newest = checkpoints(path)
-    if not newest:
-        raise UserError(f"{path} holds no checkpoint", "give a run or checkpoint folder of 'hrm-edge train'")
-    return newest[-1]
 
 
 def load_tensors(path: Path) -> dict[str, Tensor]:

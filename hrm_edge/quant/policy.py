@@ -5,12 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import Field
 
 from hrm_edge.errors import UserError, nearest
 from hrm_edge.files import read_yaml, write_text
 from hrm_edge.model.hrm import HRM
 from hrm_edge.model.layers import Linear
+from hrm_edge.records import Record, parse_record
 
 FLOAT_LAYERS = {
     "q_head": "its sign decides when to stop, and it is under 0.1% of the operations",
@@ -20,19 +21,15 @@ FLOAT_LAYERS = {
 }
 
 
-class Sensitivity(BaseModel):
+class Sensitivity(Record):
     """Effect on the logits, after all steps, of INT8 in one layer alone."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     layer: str
     sqnr_db: float
 
 
-class Policy(BaseModel):
+class Policy(Record):
     """A policy file: layers kept in float beyond the built-in ones, each with its reason, and what was measured."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     task: str
     variant: str
@@ -40,8 +37,8 @@ class Policy(BaseModel):
     steps: int = 0
     sqnr_db: float | None = None
     """SQNR of the logits with every other layer in INT8, after all steps."""
-    float_layers: dict[str, str] = {}
-    ranking: list[Sensitivity] = []
+    float_layers: dict[str, str] = Field(default={})
+    ranking: list[Sensitivity] = Field(default=[])
     """Most sensitive first."""
 
 
@@ -64,7 +61,7 @@ def exceptions(model: HRM, policy: Policy | None = None) -> dict[str, str]:
 
 def write_policy(path: Path, policy: Policy) -> None:
     """Write the file, with a line that says what it is."""
-    text = yaml.safe_dump(policy.model_dump(mode="json"), sort_keys=False, width=110)
+    text = yaml.safe_dump(policy.document(), sort_keys=False, width=110)
     write_text(
         path, "# Which layers stay in float in an INT8 export; read back with hrm-edge export --policy.\n" + text
     )
@@ -73,11 +70,8 @@ def write_policy(path: Path, policy: Policy) -> None:
 def read_policy(path: Path, task: str, model: HRM) -> Policy:
     """Read a policy file and hold it against the model; ``UserError`` naming the key that does not fit."""
     hint = "write it anew: hrm-edge export MODEL --int8 --sensitivity FILE"
-    try:
-        policy = Policy.model_validate(read_yaml(path, hint, called=f"--policy {path}"))
-    except ValidationError as error:
-        first = error.errors()[0]
-        raise UserError(f"--policy {path}: {'.'.join(map(str, first['loc']))}: {first['msg']}", hint) from error
+    called = f"--policy {path}"
+    policy = parse_record(read_yaml(path, hint, called=called), Policy, called, hint)
     if (policy.task, policy.variant) != (task, model.spec.variant):
         raise UserError(
             f"--policy {path} is for {policy.task} {policy.variant}, the model is {task} {model.spec.variant}", hint

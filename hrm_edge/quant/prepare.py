@@ -10,13 +10,13 @@ from typing import Any
 from torch import Tensor
 
 from hrm_edge.model.hrm import HRM
-from hrm_edge.parity import CheckSet
 from hrm_edge.quant.calibrate import activation_scales
 from hrm_edge.quant.policy import Policy, exceptions, read_policy, write_policy
 from hrm_edge.quant.rotate import can_rotate, rotated, rotation
 from hrm_edge.quant.sensitivity import find_policy
 from hrm_edge.quant.smooth import smoothed
 from hrm_edge.recipe import Limits, Quantization
+from hrm_edge.tasks.puzzles import Puzzles
 
 SENSITIVITY_PUZZLES = 32  # of the calibration set; a run of the whole recurrence for every layer
 
@@ -36,8 +36,7 @@ class Quantized:
 
 def prepare(
     model: HRM,
-    task: str,
-    puzzles: CheckSet,
+    puzzles: Puzzles,
     options: Quantization,
     limits: Limits,
     *,
@@ -51,17 +50,15 @@ def prepare(
     """
     steps = model.spec.max_steps
     on_message(f"calibrating on {len(puzzles)} puzzles, {steps} steps each")
-    tokens, ids = puzzles.inputs, puzzles.puzzle_ids
+    tokens, ids = puzzles.givens, puzzles.ids
     written = smoothed(model, tokens, ids, options.smooth, steps) if options.smooth else model
     by = rotation(model.spec.hidden) if options.turn and can_rotate(model.spec) else None
     written = written if by is None else rotated(written, by)
-    policy: Policy | None = None if policy_file is None else read_policy(policy_file, task, model)
+    policy: Policy | None = None if policy_file is None else read_policy(policy_file, puzzles.task.name, model)
     scales = activation_scales(written, tokens, ids, options, steps, policy)
     if sensitivity_file is not None:
         head = puzzles.head(SENSITIVITY_PUZZLES)
-        policy = find_policy(
-            written, scales, head, task=task, steps=steps, floor_db=limits.sqnr_db_int8, on_message=on_message
-        )
+        policy = find_policy(written, scales, head, steps=steps, floor_db=limits.sqnr_db_int8, on_message=on_message)
         write_policy(sensitivity_file, policy)
         scales = {name: scale for name, scale in scales.items() if name not in policy.float_layers}
     description = {
@@ -71,7 +68,7 @@ def prepare(
         "smooth": options.smooth,
         "turned": by is not None,
         "percentile": options.percentile if options.observer == "percentile" else None,
-        "calibration": {"source": puzzles.source, "puzzles": len(puzzles), "steps": steps},
+        "calibration": {"source": puzzles.source.path, "puzzles": len(puzzles), "steps": steps},
         "layers": len(scales),
         "float_layers": exceptions(model, policy),
         "input_scales": scales,

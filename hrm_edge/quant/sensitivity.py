@@ -17,11 +17,10 @@ from hrm_edge.costs import reference_batch
 from hrm_edge.model.fake_quant import fake_quantized_rows, scale_of
 from hrm_edge.model.hrm import HRM
 from hrm_edge.model.session import TorchSession
-from hrm_edge.parity import CheckSet, converged
+from hrm_edge.parity import converged
 from hrm_edge.quant.policy import Policy, Sensitivity, linear_layers
 from hrm_edge.report import decibels
-from hrm_edge.tasks import get_task
-from hrm_edge.tasks.base import Task
+from hrm_edge.tasks.puzzles import Puzzles
 
 OnMessage = Callable[[str], None]
 MARGIN_DB = 3.0  # kept between the policy's own measurement and the limit that the export is held to
@@ -58,16 +57,16 @@ class Final:
         return sqnr_db(*(part.logits[both] if both.any() else part.logits for part in (self, found)))
 
 
-def final(model: HRM, puzzles: CheckSet, steps: int, task: Task) -> Final:
+def final(model: HRM, puzzles: Puzzles, steps: int) -> Final:
     """Run ``steps`` steps on every puzzle."""
     session, batch, logits_of, converged_of = TorchSession(model), reference_batch(model.spec), [], []
     for begin in range(0, len(puzzles), batch):
-        part = puzzles.rows(slice(begin, begin + batch))
+        part = puzzles[begin : begin + batch]
         carry = session.initial_carry(len(part))
         for _ in range(steps):
-            carry, logits, q = session.step(part.inputs, part.puzzle_ids, carry)
+            carry, logits, q = session.step(part.givens, part.ids, carry)
         logits_of.append(logits)
-        converged_of.append(converged(task, part.inputs, logits, q))
+        converged_of.append(converged(puzzles.task, part.givens, logits, q))
     return Final(np.concatenate(logits_of), np.concatenate(converged_of))
 
 
@@ -80,9 +79,8 @@ def sqnr_db(reference: NDArray[np.float32], found: NDArray[np.float32]) -> float
 def find_policy(
     model: HRM,
     scales: Mapping[str, float],
-    puzzles: CheckSet,
+    puzzles: Puzzles,
     *,
-    task: str,
     steps: int,
     floor_db: float,
     on_message: OnMessage,
@@ -91,12 +89,11 @@ def find_policy(
 
     ``floor_db``: SQNR of the logits that the export is held to; the policy keeps 3 dB above it. Weights stay in INT8.
     """
-    rules = get_task(task)
-    reference = final(model, puzzles, steps, rules)
+    reference = final(model, puzzles, steps)
 
     def measured(chosen: Mapping[str, float], weights: Collection[str] = ()) -> float:
         with rounded(model, chosen, weights):
-            return reference.sqnr_db(final(model, puzzles, steps, rules))
+            return reference.sqnr_db(final(model, puzzles, steps))
 
     alone = {}
     for number, (name, scale) in enumerate(scales.items(), 1):
@@ -118,9 +115,9 @@ def find_policy(
             f"in float it lifts the whole model from {before:.1f} to {whole:.1f} dB (wanted: {floor_db + MARGIN_DB:g})"
         )
     return Policy(
-        task=task,
+        task=puzzles.task.name,
         variant=model.spec.variant,
-        measured_on=f"{len(puzzles)} puzzles of {puzzles.source}",
+        measured_on=f"{len(puzzles)} puzzles of {puzzles.source.path}",
         steps=steps,
         sqnr_db=round(whole, 2),
         float_layers=reasons,

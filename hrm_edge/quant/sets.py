@@ -5,23 +5,18 @@ Axes: N puzzles, S cells.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
-from hrm_edge.data.canonical import classes, has_canonical, keys
+from hrm_edge.data.canonical import has_canonical, identities, keys
 from hrm_edge.data.dataset import Dataset
 from hrm_edge.data.layout import is_data_folder
 from hrm_edge.data.puzzles import load_puzzles
 from hrm_edge.errors import UserError
 from hrm_edge.files import read_json, sha256
-from hrm_edge.parity import CheckSet
 from hrm_edge.tasks import get_task
-from hrm_edge.tasks.base import Task, Tokens
-from hrm_edge.tasks.maze import Maze
+from hrm_edge.tasks.base import Task
 from hrm_edge.tasks.puzzles import Puzzles
 from hrm_edge.tasks.samples import sample_file
 
@@ -49,7 +44,7 @@ def shipped_set(task: str) -> Path | None:
 
 def puzzle_sets(
     path: Path | None, task_name: str, *, calibrate_on: int, check_on: int
-) -> tuple[CheckSet | None, CheckSet]:
+) -> tuple[Puzzles | None, Puzzles]:
     """Return (calibration set, check set), disjoint, of at most so many puzzles; no calibration set where it is 0.
 
     A built folder's train part calibrates and its test part checks; of a puzzle file the first half calibrates and
@@ -74,59 +69,53 @@ def puzzle_sets(
     return calibration, check
 
 
-def _shipped(task: Task, calibrate: bool) -> tuple[CheckSet | None, CheckSet]:
+def _shipped(task: Task, calibrate: bool) -> tuple[Puzzles | None, Puzzles]:
     sample = sample_file(task.name)
     if sample is None:
         raise UserError(f"the package has no puzzles of {task.name} to check on", "name a set: --calibration PATH")
-    check = _of(load_puzzles(sample, task), slice(None), "the package's own puzzles")
+    check = _of(load_puzzles(sample, task), "the package's own puzzles")
     file = shipped_set(task.name) if calibrate else None
     if calibrate and file is None:
         raise UserError(
             f"INT8 needs real puzzles to calibrate on, and the package has no set for {task.name}",
             "name a data folder or file: --calibration PATH",
         )
-    return None if file is None else _of(load_puzzles(file, task), slice(None), f"calibration/{file.name}"), check
+    return None if file is None else _of(load_puzzles(file, task), f"calibration/{file.name}"), check
 
 
-def _given(path: Path, task: Task) -> tuple[CheckSet, CheckSet]:
+def _given(path: Path, task: Task) -> tuple[Puzzles, Puzzles]:
     if not path.exists():
         raise UserError(f"--calibration {path}: there is no such file or folder", "check the path")
     if is_data_folder(path):
-        calibration, check = (_part(Dataset(path, split, task)) for split in ("train", "test"))
+        calibration, check = (_part(Dataset(path, split, task), task) for split in ("train", "test"))
         return calibration, check
     puzzles = load_puzzles(path, task=task)
     half = len(puzzles) // 2
-    return (
-        _of(puzzles, slice(half), f"{path.name}, first half"),
-        _of(puzzles, slice(half, None), f"{path.name}, second half"),
-    )
+    return _of(puzzles[:half], f"{path.name}, first half"), _of(puzzles[half:], f"{path.name}, second half")
 
 
-def _of(puzzles: Puzzles, rows: slice, source: str) -> CheckSet:
-    chosen = puzzles[rows]
-    labels = chosen.labels if chosen.answered().all() else None
-    if labels is None and isinstance(chosen.task, Maze):
-        labels = chosen.task.label(chosen.givens)
-    return CheckSet(chosen.givens, labels, chosen.ids, source)
+def _of(puzzles: Puzzles, called: str) -> Puzzles:
+    task, labels = puzzles.task, puzzles.labels
+    if not puzzles.answered().all() and task.family == "maze":  # a shortest path is found at once
+        answers = [task.only_answer(givens) for givens in puzzles.givens]
+        labels = np.stack([answer for answer in answers if answer is not None])
+    return Puzzles.of(task, puzzles.givens, labels, puzzles.ids, called=called)
 
 
-def _part(data: Dataset) -> CheckSet:
+def _part(data: Dataset, task: Task) -> Puzzles:
     rows = np.arange(min(len(data), MOST_PUZZLES))
-    inputs, labels = data.examples(rows)
-    return CheckSet(inputs, labels, data.identifiers(rows), f"{data.folder.name}/{data.split}")
+    return Puzzles.of(task, *data.examples(rows), data.identifiers(rows), called=f"{data.folder.name}/{data.split}")
 
 
-def _require_disjoint(task: Task, calibration: CheckSet, check: CheckSet) -> None:
+def _require_disjoint(task: Task, calibration: Puzzles, check: Puzzles) -> None:
     """Raise ``UserError`` where a puzzle of one set is one of the other's, or a symmetry of it."""
-    name: Callable[[Tokens], NDArray[np.void]] = keys
-    how = "the same"
-    if task.seq_len > 16 and has_canonical(task):
-        name, how = partial(classes, task), "the same or a symmetry of it"
-    a, b = name(calibration.inputs), name(check.inputs)
+    small = task.seq_len <= 16  # all 4x4 puzzles are in few classes
+    a, b = (keys(p.givens) if small else identities(task, p.givens) for p in (calibration, check))
+    how = "the same or a symmetry of it" if has_canonical(task) and not small else "the same"
     shared = np.flatnonzero(np.isin(b, a))
     if len(shared):
         raise UserError(
-            f"{len(shared)} of {len(check)} puzzles of {check.source} are in {calibration.source} too ({how}), "
-            f"the first of them number {shared[0] + 1}",
+            f"{len(shared)} of {len(check)} puzzles of {check.source.path} are in {calibration.source.path} too "
+            f"({how}), the first of them number {shared[0] + 1}",
             "calibrate on other puzzles: an export is not measured on what it was calibrated with",
         )

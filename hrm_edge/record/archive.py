@@ -13,12 +13,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
-
 from hrm_edge.doctor import Diagnosis
 from hrm_edge.errors import UserError
 from hrm_edge.files import atomic_file, check_input, read_bytes
 from hrm_edge.record.schema import MOST_ROWS, ROW_NAME, About, parse_about
+from hrm_edge.records import parse_record
 from hrm_edge.report import BenchReport
 from hrm_edge.report.read import parse_bench
 
@@ -122,10 +121,8 @@ def _record(files: Mapping[str, bytes], name: str) -> Record:
         if needed not in files:
             raise UserError(f"{name} has no {needed}: it is no record", "make one with: hrm-edge record")
     about = parse_about(_json(files[RECORD_FILE], f"{name}: {RECORD_FILE}"), name)
-    try:
-        diagnosis = Diagnosis.model_validate(_json(files[DOCTOR_FILE], f"{name}: {DOCTOR_FILE}"))
-    except ValidationError as error:
-        raise UserError(f"{name}: {DOCTOR_FILE}: {error.errors()[0]['msg']}", _AGAIN) from error
+    called = f"{name}: {DOCTOR_FILE}"
+    diagnosis = parse_record(_json(files[DOCTOR_FILE], called), Diagnosis, called, _AGAIN)
     reports: dict[str, BenchReport] = {}
     for row in about.rows:
         file = f"{ROWS}/{row.name}.json"

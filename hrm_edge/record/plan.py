@@ -79,9 +79,13 @@ def _row(model: str, manifest: Manifest, backend: str, mode: str | None) -> Row:
     parts = [Path(model).name, backend, *([mode] if mode else [])]
     name = ".".join(re.sub(r"[^A-Za-z0-9_-]+", "-", part) for part in parts)
     return Row(
-        name=name, model=model, precision=manifest.precision, sha256=manifest.files[STEP_FILE].sha256,
-        backend=backend, power_mode=mode,
-    )  # fmt: skip
+        name=name,
+        model=model,
+        precision=manifest.precision,
+        sha256=manifest.files[STEP_FILE].sha256,
+        backend=backend,
+        power_mode=mode,
+    )
 
 
 def modes_to_hold(system: System, wanted: Sequence[str] | None, *, quick: bool) -> tuple[list[str | None], list[str]]:

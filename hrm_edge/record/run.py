@@ -60,9 +60,14 @@ def archive_of(out: Path) -> Path:
 
 
 def make_record(
-    out: Path, wanted: Wanted, diagnosis: Diagnosis, *, on_message: OnMessage, on_progress: OnProgress,
+    out: Path,
+    wanted: Wanted,
+    diagnosis: Diagnosis,
+    *,
+    on_message: OnMessage,
+    on_progress: OnProgress,
     run: Callable[..., Ended] = run_verb,
-) -> Record:  # fmt: skip
+) -> Record:
     """Measure what ``out`` lacks of the rows, and write its table and archive.
 
     Raises ``UserError`` where ``out`` holds something else, or a record with other settings or of another machine, and
@@ -147,9 +152,13 @@ def _locked(out: Path, on_message: OnMessage) -> Iterator[None]:
 def _begin(out: Path, wanted: Wanted, scrubber: Scrubber) -> About:
     """Write the record's file, or check that the one that is there may go on."""
     fresh = About(
-        hrm_edge=__version__, created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        settings=wanted.settings, device=describe_device(), notes=list(wanted.notes), rows=list(wanted.rows),
-    )  # fmt: skip
+        hrm_edge=__version__,
+        created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        settings=wanted.settings,
+        device=describe_device(),
+        notes=list(wanted.notes),
+        rows=list(wanted.rows),
+    )
     (out / _MEASURING).unlink(missing_ok=True)
     (out / ROWS).mkdir(exist_ok=True)
     if not (out / RECORD_FILE).is_file():

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import Field, ValidationError
+from pydantic import Field
 
 from hrm_edge import __version__
 from hrm_edge.device.identity import Device
 from hrm_edge.errors import UserError
-from hrm_edge.report.closed import Closed
+from hrm_edge.records import Record, parse_record
 
 RECORD_SCHEMA: Literal[1] = 1
 KIND: Literal["hrm-edge record"] = "hrm-edge record"
@@ -18,7 +18,7 @@ MOST_ROWS = 500
 OWN_PUZZLES = "the package's own puzzles"
 
 
-class Settings(Closed):
+class Settings(Record):
     """What is the same for every row; two records with other settings are not compared."""
 
     quick: bool
@@ -28,7 +28,7 @@ class Settings(Closed):
     lock_clocks: bool = Field(description="the highest clocks were held while a row was measured")
 
 
-class Row(Closed):
+class Row(Record):
     """One model on one backend in one power mode."""
 
     name: str = Field(pattern=f"^{ROW_NAME}$", description="of its report, rows/NAME.json")
@@ -40,7 +40,7 @@ class Row(Closed):
     problem: str | None = Field(default=None, description="why it could not be measured; null: it was, or not yet")
 
 
-class About(Closed):
+class About(Record):
     """The file ``record.json``."""
 
     schema_version: Literal[1] = RECORD_SCHEMA
@@ -66,9 +66,4 @@ def parse_about(raw: Any, name: str) -> About:
             f"{About.model_fields['schema_version'].default}",
             "use the hrm-edge that made it, or make the record again with this one",
         )
-    try:
-        return About.model_validate(raw)
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"]))
-        raise UserError(f"{name}: {where}: {first['msg']}", "it was changed by hand or torn: make it again") from error
+    return parse_record(raw, About, name, "it was changed by hand or torn: make it again")

@@ -12,10 +12,33 @@ from pathlib import Path
 from typing import Any
 
 # Accounts and hosts that systems come with. They name nobody, and some are words of our own messages.
-_NOBODY = frozenset({
-    "", "root", "user", "users", "admin", "nvidia", "jetson", "ubuntu", "debian", "pi", "localhost", "localdomain",
-    "docker", "orin", "thor", "nano", "tegra-ubuntu", "python", "gpu", "cpu", "home", "video", "render",
-})  # fmt: skip
+_NOBODY = frozenset(
+    {
+        "",
+        "root",
+        "user",
+        "users",
+        "admin",
+        "nvidia",
+        "jetson",
+        "ubuntu",
+        "debian",
+        "pi",
+        "localhost",
+        "localdomain",
+        "docker",
+        "orin",
+        "thor",
+        "nano",
+        "tegra-ubuntu",
+        "python",
+        "gpu",
+        "cpu",
+        "home",
+        "video",
+        "render",
+    }
+)
 # Folders that every machine has. Of any other absolute path only the last part stays.
 _SYSTEM = ("bin", "boot", "dev", "etc", "lib", "lib64", "opt", "proc", "run", "sbin", "sys", "usr", "var")
 # A slash that begins a path: not one inside a word, a relative path or an address.
@@ -31,8 +54,9 @@ class Scrubber:
         words = dict.fromkeys(people, "USER") | dict.fromkeys(hosts, "HOST")
         self._words = [
             (re.compile(rf"(?<![\w-]){re.escape(word)}(?![\w-])"), instead)
-            for word, instead in sorted(words.items(), key=lambda item: -len(item[0])) if word.lower() not in _NOBODY
-        ]  # fmt: skip
+            for word, instead in sorted(words.items(), key=lambda item: -len(item[0]))
+            if word.lower() not in _NOBODY
+        ]
 
     def text(self, text: str) -> str:
         """Return ``text`` without them."""

@@ -11,9 +11,16 @@ from hrm_edge.report.text import markdown_table, number
 from hrm_edge.terminal import visible
 
 COLUMNS = (
-    "model", "backend", "power mode", "ms a puzzle p50 / p90", "exactly right (95 %)", "against float32",
-    "J a puzzle", "°C", "warnings",
-)  # fmt: skip
+    "model",
+    "backend",
+    "power mode",
+    "ms a puzzle p50 / p90",
+    "exactly right (95 %)",
+    "against float32",
+    "J a puzzle",
+    "°C",
+    "warnings",
+)
 NOTHING = "No board or card was recorded yet."
 NOT_MEASURED = "not measured"
 

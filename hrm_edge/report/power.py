@@ -6,17 +6,17 @@ from typing import Literal
 
 from pydantic import Field
 
-from hrm_edge.report.closed import Closed
+from hrm_edge.records import Record
 
 
-class Gap(Closed):
+class Gap(Record):
     """Time in which the sensor gave no reading for longer than a few of its periods."""
 
     begin_s: float = Field(description="since the window began")
     seconds: float
 
 
-class RailPower(Closed):
+class RailPower(Record):
     """Power of one rail within the window; a rail outside the total is a part of one in it, or separate from it."""
 
     name: str
@@ -27,7 +27,7 @@ class RailPower(Closed):
     negative_readings: int = Field(description="kept as they are: a sensor's offset when the rail is idle")
 
 
-class IdlePower(Closed):
+class IdlePower(Record):
     """Power of the machine at rest, before the warm-up, with the model loaded."""
 
     seconds: float
@@ -36,7 +36,7 @@ class IdlePower(Closed):
     noise_w: float = Field(description="standard deviation of single readings at rest: the noise floor")
 
 
-class Power(Closed):
+class Power(Record):
     """Power and energy over the measured window, by one meter."""
 
     meter: str | None = None

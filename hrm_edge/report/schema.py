@@ -8,8 +8,9 @@ from pydantic import Field
 
 from hrm_edge.device.identity import Device
 from hrm_edge.device.state import DeviceState
-from hrm_edge.report.closed import Closed, PublishedCommand, PublishedPath
+from hrm_edge.records import Record
 from hrm_edge.report.power import Power
+from hrm_edge.report.published import PublishedCommand, PublishedPath
 
 EVAL_SCHEMA: Literal[1] = 1
 BENCH_SCHEMA: Literal[2] = 2
@@ -17,7 +18,7 @@ BENCH_SCHEMA: Literal[2] = 2
 Scenario = Literal["single-stream", "offline", "camera"]
 
 
-class Latency(Closed):
+class Latency(Record):
     """Percentiles by nearest rank: p90 is the time within which 90 % of the queries were answered."""
 
     p50: float
@@ -27,7 +28,7 @@ class Latency(Closed):
     min: float
 
 
-class Model(Closed):
+class Model(Record):
     """Model that was measured."""
 
     name: str
@@ -42,7 +43,7 @@ class Model(Closed):
     gate_passed: bool | None = Field(description="of the export; null for a checkpoint")
 
 
-class Engine(Closed):
+class Engine(Record):
     """Engine that ran the step."""
 
     backend: str
@@ -55,7 +56,7 @@ class Engine(Closed):
     )
 
 
-class Data(Closed):
+class Data(Record):
     """Puzzles that were answered."""
 
     path: PublishedPath
@@ -66,7 +67,7 @@ class Data(Closed):
     sha256: str | None = Field(default=None, description="of the givens, row by row: the same for the same puzzles")
 
 
-class Answers(Closed):
+class Answers(Record):
     """Accuracy of the answers; every distinct puzzle counts once."""
 
     count: int
@@ -98,7 +99,7 @@ class _Report(Answers):
     steps_histogram: dict[int, int] = Field(description="ACT steps → puzzles")
 
 
-class ArcAtViews(Closed):
+class ArcAtViews(Record):
     """ARC Prize's score after votes from so many augmentations of every task."""
 
     views: int
@@ -108,14 +109,14 @@ class ArcAtViews(Closed):
     solved_at_2: int
 
 
-class CellAccuracy(Closed):
+class CellAccuracy(Record):
     """Share of single cells answered rightly, whether or not the rest of the grid is right."""
 
     grid: float = Field(description="of the cells of the right answers' grids")
     canvas: float = Field(description="of all 900 cells of the canvas, end markers and padding included")
 
 
-class ArcCells(Closed):
+class ArcCells(Record):
     """Cell accuracy on the questions without augmentation, and that of two baselines without a model."""
 
     questions: int = Field(description="whose answers are known")
@@ -124,7 +125,7 @@ class ArcCells(Closed):
     commonest_colour: CellAccuracy = Field(description="a grid of the question's size in its most frequent colour")
 
 
-class ArcVotes(Closed):
+class ArcVotes(Record):
     """Score after voting over the answers to augmented questions."""
 
     tasks: int = Field(description="whose answers are known")
@@ -134,7 +135,7 @@ class ArcVotes(Closed):
     cells: ArcCells | None = Field(default=None, description="none where no answer is known")
 
 
-class Paired(Closed):
+class Paired(Record):
     """Comparison with another model on the same puzzles, each halting by itself: the difference in exact accuracy."""
 
     model: Model
@@ -164,7 +165,7 @@ class EvalReport(_Report):
     throughput_per_s: float = Field(description="puzzles per second, accuracy run: no warm-up")
 
 
-class WarmUp(Closed):
+class WarmUp(Record):
     """Steps before the measurement."""
 
     steps: int
@@ -172,7 +173,7 @@ class WarmUp(Closed):
     stable: bool = Field(description="the last windows' medians agreed")
 
 
-class ColdStart(Closed):
+class ColdStart(Record):
     """Times from the start of the process to its first answer, which a user waits for."""
 
     process_ms: float = Field(description="start of the process to the first line of the command")
@@ -181,7 +182,7 @@ class ColdStart(Closed):
     total_ms: float = Field(description="start of the process to the first answer, reading the puzzles included")
 
 
-class Pace(Closed):
+class Pace(Record):
     """Frames of the camera scenario: each brings a puzzle, and only the newest is taken."""
 
     frames_per_s: float
@@ -189,7 +190,7 @@ class Pace(Closed):
     dropped: int = Field(description="for which the solver had no time")
 
 
-class ReferenceAt(Closed):
+class ReferenceAt(Record):
     """Agreement with the reference after so many steps, each engine continuing from its own carry."""
 
     steps: int
@@ -197,7 +198,7 @@ class ReferenceAt(Closed):
     same_answers: float = Field(description="share of the puzzles whose decoded answer is the reference's")
 
 
-class Reference(Closed):
+class Reference(Record):
     """Comparison of the measured engine with a float32 one, on puzzles of this run."""
 
     name: str
@@ -208,7 +209,7 @@ class Reference(Closed):
     at: list[ReferenceAt]
 
 
-class Prediction(Closed):
+class Prediction(Record):
     """Shortest possible step on a board that was not measured, by its peak rates: a bound, not a measurement."""
 
     board: str
@@ -217,7 +218,7 @@ class Prediction(Closed):
     bound: Literal["compute", "memory"]
 
 
-class Roofline(Closed):
+class Roofline(Record):
     """Rates of one step of the measured batch against the machine's compute and memory rates."""
 
     batch: float
@@ -230,7 +231,7 @@ class Roofline(Closed):
     predictions: list[Prediction]
 
 
-class Protocol(Closed):
+class Protocol(Record):
     """Named protocol that this run followed."""
 
     name: str
@@ -281,7 +282,7 @@ class BenchReport(_Report):
     device_after: DeviceState
 
 
-class Sweep(Closed):
+class Sweep(Record):
     """Reports of ``hrm-edge bench --sweep``, one for every point."""
 
     schema_version: Literal[2] = BENCH_SCHEMA

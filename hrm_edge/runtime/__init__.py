@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
+import importlib
 from pathlib import Path
-from typing import Literal
 
+from hrm_edge.backends import BACKENDS, CpuBackend, DeviceBackend
 from hrm_edge.errors import UserError
 from hrm_edge.manifest import STATE_FILE, STEP_FILE, Manifest, read_manifest
 from hrm_edge.runtime.arithmetic import Arithmetic
 from hrm_edge.runtime.host import HostSession
 from hrm_edge.runtime.native.session import NativeSession, available
-from hrm_edge.runtime.openvino import OpenVinoSession
 from hrm_edge.runtime.ort import OrtSession, int8_arithmetic
 from hrm_edge.runtime.trt.identity import PLAN_FILE, SIDECAR_FILE
 from hrm_edge.session import Session
 
-CpuBackend = Literal["onnxruntime", "openvino", "openvino-bf16", "native"]
-Backend = CpuBackend | Literal["tensorrt", "auto"]
-
 
 def open_artifact(
-    path: Path | str, threads: int | None = None, backend: Backend | None = None, *, slots: int = 1
+    path: Path | str, threads: int | None = None, backend: DeviceBackend | None = None, *, slots: int = 1
 ) -> tuple[Session, Manifest]:
     """Verify an artifact folder, hash by hash, and load its step.
 
@@ -44,13 +41,18 @@ def open_artifact(
         from hrm_edge.runtime.choose import fastest
 
         return fastest(folder, manifest, threads, slots=slots), manifest
-    if backend != "tensorrt":
-        return open_step(folder, manifest, threads, backend), manifest
+    if backend == "tensorrt":
+        refuse_threads(threads)
+        from hrm_edge.runtime.trt.open import open_engine
+
+        return open_engine(folder, manifest), manifest
+    return open_step(folder, manifest, threads, backend), manifest
+
+
+def refuse_threads(threads: int | None) -> None:
+    """Raise ``UserError`` where a number of threads is given for a GPU."""
     if threads is not None:
         raise UserError("--threads is for the CPU's backends", "leave it out, or add --backend onnxruntime")
-    from hrm_edge.runtime.trt.open import open_engine
-
-    return open_engine(folder, manifest), manifest
 
 
 def _open_on_cpu(folder: Path, manifest: Manifest, threads: int | None) -> HostSession:
@@ -65,8 +67,9 @@ def _open_on_cpu(folder: Path, manifest: Manifest, threads: int | None) -> HostS
 
 def open_step(folder: Path, manifest: Manifest, threads: int | None, backend: CpuBackend) -> HostSession:
     """Open the step of a verified artifact on one of the CPU's backends."""
-    if backend == "onnxruntime":
-        return OrtSession(folder, manifest, threads=threads)
-    if backend == "native":
-        return NativeSession(folder, manifest, threads=threads)
-    return OpenVinoSession(folder, manifest, threads=threads, bf16=backend == "openvino-bf16")
+    module, _, kind = BACKENDS[backend].session.partition(":")
+    session = getattr(importlib.import_module(module), kind)(
+        folder, manifest, threads=threads, **BACKENDS[backend].settings
+    )
+    assert isinstance(session, HostSession)
+    return session

@@ -7,13 +7,15 @@ import statistics
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
+from hrm_edge.backends import BACKENDS, CpuBackend
 from hrm_edge.errors import UserError
 from hrm_edge.manifest import Manifest
-from hrm_edge.runtime import CpuBackend, open_step
+from hrm_edge.runtime import open_step
 from hrm_edge.runtime.host import HostCarry, HostSession, usable_cores
 from hrm_edge.runtime.native.session import available
 
@@ -44,12 +46,7 @@ def candidates(folder: Path, manifest: Manifest, threads: int | None = None, *, 
     They take turns, so that a change of the machine's clock meets all of them.
     """
     counts = [threads] if threads else sorted({1, usable_cores()})
-    backends: list[CpuBackend] = ["onnxruntime"]
-    if importlib.util.find_spec("openvino") is not None:
-        backends.append("openvino")
-    if available(manifest):
-        backends.append("native")
-    ways = [(backend, count) for backend in backends for count in counts]
+    ways = [(backend, count) for backend in get_args(CpuBackend) if _is_tried(backend, manifest) for count in counts]
     sessions: dict[tuple[CpuBackend, int], HostSession] = {}
     for way in ways:
         try:
@@ -65,6 +62,12 @@ def candidates(folder: Path, manifest: Manifest, threads: int | None = None, *, 
             taken[way] += step_seconds(session, batch)
     found = [Candidate(*way, sessions[way], 1e3 * statistics.median(taken[way])) for way in sessions]
     return sorted(found, key=lambda candidate: candidate.step_ms)
+
+
+def _is_tried(backend: CpuBackend, manifest: Manifest) -> bool:
+    about = BACKENDS[backend]
+    is_installed = all(importlib.util.find_spec(module) is not None for module in about.modules)
+    return about.keeps_precision and (available(manifest) if about.compiles else is_installed)
 
 
 def fastest(folder: Path, manifest: Manifest, threads: int | None = None, *, slots: int = 1) -> HostSession:

@@ -61,6 +61,23 @@ class Puzzles:
     """Rows of the model's puzzle table [N]; 0 is the blank puzzle."""
     source: Source
 
+    @classmethod
+    def of(
+        cls,
+        task: Task,
+        givens: Tokens,
+        labels: Tokens | None = None,
+        ids: NDArray[np.int32] | None = None,
+        *,
+        called: str,
+    ) -> Puzzles:
+        """Return puzzles that are not read from a file; ``called`` is their origin in messages.
+
+        ``ids`` None: all are the blank puzzle.
+        """
+        source = Source(called, called, called, np.arange(len(givens)))
+        return cls(task, givens, labels, np.zeros(len(givens), np.int32) if ids is None else ids, source)
+
     def __len__(self) -> int:
         return len(self.givens)
 
@@ -78,9 +95,3 @@ class Puzzles:
         if self.labels is None:
             return np.zeros(len(self), np.bool_)
         return np.asarray((self.labels != PAD_TOKEN).any(axis=1))
-
-
-def generated(task: Task, givens: Tokens, labels: Tokens) -> Puzzles:
-    """Return generated puzzles [N, S] with their answers."""
-    source = Source("generated", "generated", "generated", np.arange(len(givens)))
-    return Puzzles(task, givens, labels, np.zeros(len(givens), np.int32), source)

@@ -11,19 +11,12 @@ import torch
 from safetensors.torch import save
 from torch import Tensor
 
+from hrm_edge.checkpoint import BEST, CHECKPOINT, CHECKPOINTS, CheckpointInfo, checkpoints, read_checkpoint
 from hrm_edge.errors import UserError
 from hrm_edge.files import atomic_folder, read_json, write_json
 from hrm_edge.manifest import file_entries
 from hrm_edge.model.act import TrainCarry
-from hrm_edge.model.weights import (
-    BEST,
-    CHECKPOINT,
-    CHECKPOINTS,
-    CheckpointInfo,
-    checkpoints,
-    load_tensors,
-    read_checkpoint,
-)
+from hrm_edge.model.weights import load_tensors
 from hrm_edge.training.precision import Precision
 
 OPTIMIZER_FILE = "optimizer.safetensors"

@@ -12,9 +12,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from hrm_edge.checkpoint import EMA_FILE, MODEL_FILE, checkpoints, read_checkpoint
 from hrm_edge.errors import UserError
 from hrm_edge.files import read_json, write_text
-from hrm_edge.model.weights import EMA_FILE, MODEL_FILE, checkpoints, load_tensors, read_checkpoint
+from hrm_edge.model.weights import load_tensors
 from hrm_edge.recipe import Recipe
 from hrm_edge.training.checkpoint import LOOP_FILE, OPTIMIZER_FILE, RECIPE_FILE, Snapshot, prune, save_checkpoint
 

@@ -13,9 +13,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from hrm_edge.checkpoint import CHECKPOINTS, checkpoints
 from hrm_edge.errors import UserError
 from hrm_edge.files import os_error
-from hrm_edge.model.weights import CHECKPOINTS, checkpoints
 
 LOCK_FILE = ".lock"  # who trains here; also says which job was the last
 WAIT_S = 30.0  # for the ranks of the same job that are still on their way out

@@ -10,10 +10,11 @@ from typing import Any
 
 import torch
 
+from hrm_edge.checkpoint import EMA_FILE, MODEL_FILE
 from hrm_edge.model.act import ActStep, act_step, admit, draw_minimum_steps, fresh_carry
 from hrm_edge.model.hrm import HRM
 from hrm_edge.model.torch_compile import compile_step
-from hrm_edge.model.weights import EMA_FILE, MODEL_FILE, load_weights
+from hrm_edge.model.weights import load_weights
 from hrm_edge.recipe import Recipe
 from hrm_edge.spec import ModelSpec
 from hrm_edge.training.checkpoint import CARRY_FILE, OPTIMIZER_FILE, Restored, flatten_optimizer, restore_optimizer

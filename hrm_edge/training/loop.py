@@ -13,13 +13,14 @@ from typing import Any
 import torch
 
 from hrm_edge import __version__
+from hrm_edge.checkpoint import CheckpointInfo, checkpoints
 from hrm_edge.data.dataset import Dataset
 from hrm_edge.data.layout import folder_hash, identifiers_hash
 from hrm_edge.errors import EXIT_USER, GateError, HrmEdgeError, UserError
 from hrm_edge.files import write_text
 from hrm_edge.model.hrm import HRM
 from hrm_edge.model.load import load_model
-from hrm_edge.model.weights import CheckpointInfo, checkpoints, load_weights
+from hrm_edge.model.weights import load_weights
 from hrm_edge.quant.aware import train_rounded
 from hrm_edge.recipe import Recipe, changed_keys
 from hrm_edge.spec import ModelSpec

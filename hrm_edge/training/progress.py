@@ -54,7 +54,7 @@ class Progress:
     def show(self, line: dict[str, Any]) -> None:
         """Take one log line of the trainer."""
         if line["kind"] == "train":
-            figures = f"loss {line['loss']:.3f} · {line['samples_per_s']:.0f} samples/s{self.exact}"
+            figures = f"loss {line['loss']:.3f} · {_rate(line['samples_per_s'])} samples/s{self.exact}"
             self.bar.update(self.row, completed=line["step"], figures=figures)
             return
         self.exact = f" · exact {line['exact_accuracy']:.1%}"
@@ -73,8 +73,13 @@ class Progress:
         highest = "–" if best is None else f"{best.metrics['exact_accuracy']:.2%}, {best.step}"
         rate = outcome.samples / outcome.seconds if outcome.seconds else 0.0
         table.add_row(
-            str(outcome.step), f"{outcome.samples:,}", f"{outcome.seconds:.0f} s", f"{rate:.0f}", exact, highest
+            str(outcome.step), f"{outcome.samples:,}", f"{outcome.seconds:.0f} s", _rate(rate), exact, highest
         )
         self.console.print(table)
         if outcome.reason:
             self.console.print(f"Stopped early, {outcome.reason}")
+
+
+def _rate(per_second: float) -> str:
+    """Two figures of a slow rate: ``0`` would say that nothing moved."""
+    return f"{per_second:,.0f}" if per_second >= 10 else f"{per_second:.2g}"

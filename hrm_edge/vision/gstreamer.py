@@ -36,11 +36,25 @@ def command(sensor: int, size: Size, descriptor: int, fps: int = 30) -> list[str
     """
     width, height = size
     return [
-        PROGRAM, "-q", "nvarguscamerasrc", f"sensor-id={sensor}", "!",
-        f"video/x-raw(memory:NVMM),width={width},height={height},framerate={fps}/1", "!",
-        "nvvidconv", "!", f"video/x-raw,format=BGRx,width={width},height={height}", "!",
-        "queue", "max-size-buffers=1", "leaky=downstream", "!", "fdsink", f"fd={descriptor}", "sync=false",
-    ]  # fmt: skip
+        PROGRAM,
+        "-q",
+        "nvarguscamerasrc",
+        f"sensor-id={sensor}",
+        "!",
+        f"video/x-raw(memory:NVMM),width={width},height={height},framerate={fps}/1",
+        "!",
+        "nvvidconv",
+        "!",
+        f"video/x-raw,format=BGRx,width={width},height={height}",
+        "!",
+        "queue",
+        "max-size-buffers=1",
+        "leaky=downstream",
+        "!",
+        "fdsink",
+        f"fd={descriptor}",
+        "sync=false",
+    ]
 
 
 class ProcessFeed:
@@ -53,9 +67,12 @@ class ProcessFeed:
             fcntl.fcntl(self._frames, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
         try:
             self._process = subprocess.Popen(
-                command(sensor, size, writing), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT, pass_fds=(writing,),
-            )  # fmt: skip
+                command(sensor, size, writing),
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                pass_fds=(writing,),
+            )
         except OSError as error:
             os.close(self._frames)
             raise UserError(f"{PROGRAM} does not start: {error.strerror}", INSTALL) from error

@@ -10,11 +10,10 @@ import re
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, ValidationError
-
 from hrm_edge.errors import UserError, nearest
 from hrm_edge.files import read_json, user_cache
 from hrm_edge.manifest import MANIFEST
+from hrm_edge.records import Record, parse_record
 
 ZOO = Path(__file__).parent
 CARD = ".card.json"
@@ -22,10 +21,8 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 _AGAIN = "install hrm-edge again, or pull the model again"
 
 
-class Measured(BaseModel):
+class Measured(Record):
     """Exact accuracy on one data set, from the results file of ``hrm-edge eval``."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     data: str
     puzzles: int
@@ -36,10 +33,8 @@ class Measured(BaseModel):
     results: str
 
 
-class Card(BaseModel):
+class Card(Record):
     """Description of a model: how it was made, its accuracy, and what it fails on."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: str
     task: str
@@ -114,12 +109,9 @@ def card(name: str) -> Card:
 
 def read_card(path: Path) -> Card:
     """Return the card in a file. Raises ``UserError`` where it is invalid."""
-    try:
-        return Card.model_validate(read_json(path))
-    except ValidationError as error:
-        raise UserError(f"{path} is no model card: {error.errors()[0]['msg']}", _AGAIN) from error
+    return parse_record(read_json(path), Card, f"{path} is no model card", _AGAIN)
 
 
 def cards() -> list[dict[str, Any]]:
     """Return all cards, ready for JSON."""
-    return [card(name).model_dump(mode="json") for name in names()]
+    return [card(name).document() for name in names()]

@@ -17,12 +17,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, Field
 
 from hrm_edge import zoo
 from hrm_edge.errors import UserError, nearest
-from hrm_edge.files import os_error, read_json, sha256, write_json
+from hrm_edge.files import os_error, read_json, sha256
 from hrm_edge.manifest import MANIFEST, Sha256, parse_manifest, read_manifest
+from hrm_edge.records import Record, parse_record
 
 INDEX = "index.json"
 HUB = "hf:"
@@ -46,20 +47,16 @@ def _name(name: str) -> str:
     return name
 
 
-class Entry(BaseModel):
+class Entry(Record):
     """Model in an index."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     manifest_sha256: Sha256
     bytes: int = Field(ge=0, description="of all files that the manifest lists")
     about: str
 
 
-class Index(BaseModel):
+class Index(Record):
     """Content of a location's ``index.json``."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     models: dict[Annotated[str, AfterValidator(_name)], Entry]
 
@@ -80,7 +77,7 @@ def write_index(shelf: Path) -> Index:
             about=f"{card.task}, {card.variant}, {card.precision}, {card.parameters:,} parameters",
         )
     index = Index(models=models)
-    write_json(shelf / INDEX, index.model_dump(mode="json"))
+    index.write(shelf / INDEX)
     return index
 
 
@@ -89,10 +86,7 @@ def read_index(location: str) -> Index:
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / INDEX
         _copy(location, INDEX, file, RECORD_BYTES, _silent)
-        try:
-            return Index.model_validate(read_json(file))
-        except ValidationError as error:
-            raise UserError(f"{location}/{INDEX} is no index of models: {error.errors()[0]['msg']}", _HINT) from error
+        return parse_record(read_json(file), Index, f"{location}/{INDEX} is no index of models", _HINT)
 
 
 def pull(name: str, location: str, on_progress: OnProgress = _silent) -> Path:

@@ -33,7 +33,7 @@ def test_latency_agrees_with_the_profiler_and_the_wall_clock(tmp_path):
     options.profile_file_prefix = str(tmp_path / "profile")
     profiled = onnxruntime.InferenceSession(str(folder / STEP_FILE), options, providers=["CPUExecutionProvider"])
     session._session = profiled  # the same engine, watched
-    givens = load_puzzles(source, task, 16).givens
+    givens = load_puzzles(source, task, 16)
     measured = single_stream(Solver(session, task, "rules", 16, 1, 1, 0), givens, Plan(3.0), lambda share: None)
     events = json.loads((tmp_path / profiled.end_profiling()).read_text())
     runs = [event["dur"] / 1e6 for event in events if event["name"] == "model_run"]

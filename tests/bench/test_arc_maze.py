@@ -20,6 +20,7 @@ from hrm_edge.spec import variant_spec
 from hrm_edge.tasks.arc import Arc, encode
 from hrm_edge.tasks.arc_votes import Questions
 from hrm_edge.tasks.maze import Maze
+from hrm_edge.tasks.puzzles import Puzzles
 from tests.scripted import Oracle
 
 SAMPLES = Path(__file__).parent.parent / "data" / "arc" / "ARC-AGI"
@@ -136,10 +137,11 @@ def test_a_folder_of_another_build_is_refused(questions: Questions) -> None:
 @pytest.mark.parametrize("scenario", [single_stream, offline])
 def test_measuring_asks_with_the_puzzles_own_rows(questions: Questions, scenario) -> None:
     solver = arc_solver(questions, np.ones(len(questions), bool))
-    measured = scenario(solver, questions.inputs, Plan(0.0), lambda share: None, questions.puzzle_ids)
+    asked = Puzzles.of(Arc(), questions.inputs, ids=questions.puzzle_ids, called="p")
+    measured = scenario(solver, asked, Plan(0.0), lambda share: None)
     count = len(measured.solutions)
     assert (measured.solutions.answers == questions.labels[:count]).all()
-    blank = scenario(solver, questions.inputs, Plan(0.0), lambda share: None)
+    blank = scenario(solver, Puzzles.of(Arc(), questions.inputs, called="p"), Plan(0.0), lambda share: None)
     assert (blank.solutions.answers == questions.inputs[:count]).all()
 
 
@@ -162,7 +164,13 @@ def maze_report(task: Maze, given: str, label: str, answer: str) -> EvalReport:
     oracle.tell(np.zeros(1, np.int32), cells(given), cells(answer), np.zeros(1))
     data = Data(path="p", task=task.name, puzzles=1, answers="data")
     solver = Solver(oracle, task, "rules", 1, 1, 1, 0)
-    return evaluate(solver, cells(given), cells(label), model=model(task.name), data=data, threads=None)
+    return evaluate(
+        solver,
+        Puzzles.of(task, cells(given), cells(label), called="p"),
+        model=model(task.name),
+        data=data,
+        threads=None,
+    )
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,6 @@ import torch
 
 from hrm_edge import zoo
 from hrm_edge.errors import UserError
-from hrm_edge.export.artifact import export
 from hrm_edge.export.recover import ArtifactInfo, recover
 from hrm_edge.files import read_json, write_json
 from hrm_edge.manifest import MANIFEST
@@ -31,6 +30,7 @@ from hrm_edge.spec import variant_spec
 from hrm_edge.tasks import get_task
 from hrm_edge.tasks.samples import sample_file
 from tests.bench.programs import load_program, run_program
+from tests.export.written import export
 
 CORES = len(os.sched_getaffinity(0))
 THREADS = len({1, CORES})

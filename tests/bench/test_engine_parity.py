@@ -133,7 +133,7 @@ def test_the_figures_are_those_of_two_sessions(tmp_path: Path) -> None:
     shutil.copyfile(folder / PLAN_FILE, plain / STEP_FILE)
     manifest = read_manifest(folder)
     sessions = (OrtSession(each, manifest.model_copy(update={"files": {}})) for each in (folder, plain))
-    expected = measure(*sessions, check_set(MINI.name, None).head(24), manifest.spec.max_steps, MINI)
+    expected = measure(*sessions, check_set(MINI.name, None).head(24), manifest.spec.max_steps)
     assert found.after == expected.everywhere
     assert found.held == expected.gate_row()
     assert 30 < found.held.logits_sqnr_db < 45  # 2 % of half of the logits
@@ -192,10 +192,10 @@ def test_an_engine_that_misses_is_marked(tmp_path: Path, capsys: pytest.CaptureF
 def test_a_read_only_folder_is_measured_all_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = mini(tmp_path)
 
-    def denied(path: Path, value: Any) -> None:
+    def denied(engine: identity.Engine, path: Path) -> None:
         raise identity.UserError(f"{path}: Read-only file system", "choose another folder")
 
-    monkeypatch.setattr(identity, "write_json", denied)
+    monkeypatch.setattr(identity.Engine, "write", denied)
     session, manifest = open_artifact(folder, backend="tensorrt")
     told: list[str] = []
     found = measure_engine(session, manifest, check_set(MINI.name, None), told.append)

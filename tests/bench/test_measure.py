@@ -13,6 +13,7 @@ from hrm_edge.bench.scenarios import MIN_QUERIES, Plan, Solver, camera, offline,
 from hrm_edge.bench.timing import WINDOW_STEPS, TimedSession, process_age_s, warm_up
 from hrm_edge.report import Data, Model
 from hrm_edge.solve import solve
+from hrm_edge.tasks.puzzles import Puzzles
 from hrm_edge.tasks.sudoku import Sudoku
 from tests import machines
 from tests.scripted import ScriptedSession, answer_of, puzzles, spec_of
@@ -24,6 +25,10 @@ MODEL = Model(
 )  # fmt: skip
 
 
+def made(count: int, blanks: int) -> Puzzles:
+    return Puzzles.of(MINI, puzzles(MINI, count, blanks=blanks), called="made")
+
+
 def solver(slots=1, views=1, **options) -> Solver:
     return Solver(ScriptedSession(MINI, spec_of(MINI), **options), MINI, "rules", 8, views, slots, 0)
 
@@ -33,11 +38,11 @@ def ignore(share: float) -> None:
 
 
 def test_single_stream_goes_round_the_set_and_scores_each_puzzle_once():
-    givens, s = puzzles(MINI, 10, blanks=8), solver()
-    measured = single_stream(s, givens, Plan(0.0), ignore)
+    given, s = made(10, 8), solver()
+    measured = single_stream(s, given, Plan(0.0), ignore)
     assert len(measured.latency_s) == MIN_QUERIES
-    assert (measured.solutions.givens == givens).all()
-    expected = s(givens)
+    assert (measured.solutions.givens == given.givens).all()
+    expected = s(given)
     assert (measured.solutions.steps == expected.steps).all()
     per_round = expected.verified
     assert measured.verified == sum(per_round[query % 10] for query in range(MIN_QUERIES))
@@ -47,9 +52,8 @@ def test_single_stream_goes_round_the_set_and_scores_each_puzzle_once():
 
 
 def test_single_stream_lasts_as_long_as_asked():
-    givens = puzzles(MINI, 3, blanks=4)
     seen = []
-    measured = single_stream(solver(), givens, Plan(0.3), seen.append)
+    measured = single_stream(solver(), made(3, 4), Plan(0.3), seen.append)
     assert measured.duration_s >= 0.3
     assert len(measured.latency_s) >= MIN_QUERIES
     assert seen == sorted(seen)
@@ -63,7 +67,7 @@ def test_single_stream_latency_is_what_the_caller_waits():
             return super().step(tokens, puzzle_ids, carry)
 
     s = Solver(Slow(MINI, spec_of(MINI), hopeless=0.0, longest=1), MINI, "rules", 8, 1, 1, 0)
-    measured = single_stream(s, puzzles(MINI, 4, blanks=4), Plan(0.0), ignore)
+    measured = single_stream(s, made(4, 4), Plan(0.0), ignore)
     assert min(measured.latency_s) >= 0.002
     assert min(measured.timed.step_s) >= 0.002
 
@@ -75,20 +79,20 @@ def test_camera_takes_the_newest_frame_and_counts_from_it():
             return super().step(tokens, puzzle_ids, carry)
 
     slow = Solver(Slow(MINI, spec_of(MINI), hopeless=0.0, longest=1), MINI, "rules", 8, 1, 1, 0)
-    givens = puzzles(MINI, 4, blanks=4)
-    measured = camera(slow, givens, Plan(0.0, frames_per_s=1000.0), ignore)
+    given = made(4, 4)
+    measured = camera(slow, given, Plan(0.0, frames_per_s=1000.0), ignore)
     assert measured.pace is not None
     assert len(measured.latency_s) == MIN_QUERIES
     assert measured.pace.frames == len(measured.latency_s) + measured.pace.dropped
     assert measured.pace.dropped > MIN_QUERIES  # four frames come while one is solved
     assert min(measured.latency_s) >= 0.004
-    paced = camera(solver(hopeless=0.0, longest=1), givens, Plan(0.0, frames_per_s=200.0), ignore)
+    paced = camera(solver(hopeless=0.0, longest=1), given, Plan(0.0, frames_per_s=200.0), ignore)
     assert paced.duration_s >= (MIN_QUERIES - 1) / 200
     assert sorted(paced.answered_at_s) == paced.answered_at_s
 
 
 def test_stages_are_inside_the_latency():
-    measured = single_stream(solver(), puzzles(MINI, 4, blanks=4), Plan(0.0), ignore)
+    measured = single_stream(solver(), made(4, 4), Plan(0.0), ignore)
     assert set(measured.stage_s) == {"encode", "step", "decode", "halt check"}
     assert min(measured.stage_s.values()) > 0
     assert sum(measured.stage_s.values()) <= sum(measured.latency_s)
@@ -104,12 +108,12 @@ def test_the_age_of_this_process():
 
 
 def test_offline_answers_the_whole_set_through_the_slots():
-    givens, s = puzzles(MINI, 60, blanks=8), solver(slots=4)
-    measured = offline(s, givens, Plan(0.3), ignore)
+    given, s = made(60, 8), solver(slots=4)
+    measured = offline(s, given, Plan(0.3), ignore)
     rounds, rest = divmod(len(measured.latency_s), len(measured.solutions))
     assert rest == 0
     assert rounds >= 1
-    assert (measured.solutions.givens == givens[: len(measured.solutions)]).all()
+    assert (measured.solutions.givens == given.givens[: len(measured.solutions)]).all()
     assert max(measured.timed.batches) == 4
     assert measured.verified == rounds * measured.solutions.verified.sum()
 
@@ -121,7 +125,7 @@ def test_offline_takes_no_more_than_fits_the_time_and_no_less_than_shows_refilli
             return super().step(tokens, puzzle_ids, carry)
 
     s = Solver(Slow(MINI, spec_of(MINI)), MINI, "rules", 8, 1, 2, 0)
-    measured = offline(s, puzzles(MINI, 200, blanks=8), Plan(0.01), ignore)
+    measured = offline(s, made(200, 8), Plan(0.01), ignore)
     assert len(measured.solutions) == len(measured.latency_s) == 8
 
 
@@ -202,10 +206,10 @@ def test_steps_histogram():
 
 def test_reports_join_measurement_and_score(tmp_path):
     givens = puzzles(MINI, 20, blanks=4)
-    labels = np.stack([answer_of(MINI, puzzle) for puzzle in givens])
+    given = Puzzles.of(MINI, givens, np.stack([answer_of(MINI, puzzle) for puzzle in givens]), called="made")
     data = Data(path="p", task="mini-sudoku", puzzles=20, answers="solver")
     s = solver(slots=8, views=3, hopeless=0.5)
-    found = evaluate(s, givens, labels, model=MODEL, data=data, threads=2)
+    found = evaluate(s, given, model=MODEL, data=data, threads=2)
     assert (found.count, found.views, found.engine.threads, found.engine.slots) == (20, 3, 2, 8)
     assert found.throughput_per_s == pytest.approx(20 / found.duration_s)
     for system, power, words in (
@@ -213,7 +217,7 @@ def test_reports_join_measurement_and_score(tmp_path):
         (machines.bare(tmp_path / "bare").system, "auto", "no power meter: ina238: no INA238"),
     ):
         report = bench(
-            s, givens, labels, subject=Subject(MODEL, data), on_progress=ignore,
+            s, given, subject=Subject(MODEL, data), on_progress=ignore,
             ask=Ask("offline", Plan(0.05), power=power, system=system),
         )  # fmt: skip
         assert report.power.power_w_mean is None

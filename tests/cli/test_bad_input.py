@@ -22,11 +22,11 @@ from hrm_edge.cli.main import main
 from hrm_edge.data.build import Options, build
 from hrm_edge.data.puzzles import load_puzzles
 from hrm_edge.errors import UserError
-from hrm_edge.export.artifact import export
 from hrm_edge.export.recover import ArtifactInfo
-from hrm_edge.manifest import MANIFEST, STEP_FILE, Manifest, read_record, write_manifest
+from hrm_edge.manifest import MANIFEST, STEP_FILE, Manifest, write_manifest
 from hrm_edge.model.hrm import HRM
 from hrm_edge.recipe import Limits
+from hrm_edge.records import read_record
 from hrm_edge.runtime.trt import build as building
 from hrm_edge.runtime.trt import open as opening
 from hrm_edge.runtime.trt.api import Api
@@ -39,6 +39,7 @@ from hrm_edge.tasks import get_task
 from hrm_edge.tasks.samples import sample_file
 from hrm_edge.tasks.sudoku import Sudoku
 from tests.artifacts import singles_graph, singles_puzzles, singles_spec, write_singles_artifact
+from tests.export.written import export
 from tests.runtime.simulated import ORIN, Device, add_engine, cuda_runtime, simulated_api
 from tests.runtime.test_trt_refusals import flip, garbage
 

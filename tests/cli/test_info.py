@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from hrm_edge.api.open import BEST_FILE, CHECKPOINT_FILE, CHECKPOINTS_FOLDER
+from hrm_edge.checkpoint import CHECKPOINT, CHECKPOINTS
 from hrm_edge.costs import weight_bytes
 from hrm_edge.spec import parameter_shapes, variant_spec
 
@@ -100,11 +100,6 @@ def test_a_run_and_its_checkpoints(run, trained):
     assert "hrm-edge export" in run("info", trained).out.splitlines()[-1]
 
 
-def test_the_names_of_a_checkpoint_are_the_writers():
-    weights = pytest.importorskip("hrm_edge.model.weights")
-    assert (CHECKPOINT_FILE, BEST_FILE, CHECKPOINTS_FOLDER) == (weights.CHECKPOINT, weights.BEST, weights.CHECKPOINTS)
-
-
 def test_it_needs_no_torch_and_answers_at_once(trained):
     code = (
         "import sys; sys.modules['torch'] = None\n"
@@ -135,11 +130,11 @@ def test_refusals(run, inside, arguments, problem, hint):
 
 def test_a_damaged_checkpoint_description(run, tmp_path):
     foreign, empty = "was not written by hrm-edge: it has no schema_version", '{"schema_version": 1}'
-    for text, words in (("{", "is not valid JSON"), ("{}", foreign), ("[]", foreign), (empty, "describes no model")):
-        (tmp_path / CHECKPOINT_FILE).write_text(text)
+    for text, words in (("{", "is not valid JSON"), ("{}", foreign), ("[]", foreign), (empty, "task: Field required")):
+        (tmp_path / CHECKPOINT).write_text(text)
         done = run("info", tmp_path)
         assert done.code == 2
         assert words in done.err
-    (tmp_path / CHECKPOINT_FILE).unlink()
-    (tmp_path / CHECKPOINTS_FOLDER).mkdir()
+    (tmp_path / CHECKPOINT).unlink()
+    (tmp_path / CHECKPOINTS).mkdir()
     assert "holds no checkpoint" in run("info", tmp_path).err

@@ -14,6 +14,7 @@ import pytest
 from hrm_edge.api import solve as solving
 from hrm_edge.bench import roofline as roofline_module
 from hrm_edge.bench import run as run_module
+from hrm_edge.bench import sweep
 from hrm_edge.cli import bench_compare, bench_sweep, options
 from hrm_edge.errors import UserError
 from hrm_edge.files import read_json
@@ -175,7 +176,7 @@ def test_what_is_measured_beside_the_run_cannot_lose_it(run, command, tmp_path, 
 
 
 def test_a_sweep_that_is_stopped_keeps_its_points(run, mini, tmp_path, monkeypatch):
-    real, calls = bench_sweep.run_verb, []
+    real, calls = sweep.run_verb, []
 
     def stopped_at_the_second(arguments):
         calls.append(arguments)
@@ -183,13 +184,13 @@ def test_a_sweep_that_is_stopped_keeps_its_points(run, mini, tmp_path, monkeypat
             raise KeyboardInterrupt
         return real(arguments)
 
-    monkeypatch.setattr(bench_sweep, "run_verb", stopped_at_the_second)
+    monkeypatch.setattr(sweep, "run_verb", stopped_at_the_second)
     half = write_singles_artifact(tmp_path / "half", MINI, precision="fp16")
     words = ("--sweep", "precision", "--data", mini / "plain.txt", *QUICK, "--json", tmp_path / "s.json")
     done = run("bench", mini / "model", half, *words)
     assert (done.code, "1 points were measured before" in done.err) == (130, True)
     assert [point["model"]["precision"] for point in read_json(tmp_path / "s.json")["points"]] == ["fp32"]
-    monkeypatch.setattr(bench_sweep, "run_verb", lambda arguments: (_ for _ in ()).throw(KeyboardInterrupt))
+    monkeypatch.setattr(sweep, "run_verb", lambda arguments: (_ for _ in ()).throw(KeyboardInterrupt))
     assert run("bench", mini / "model", half, *words).code == 130
 
 

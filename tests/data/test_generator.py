@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from hrm_edge.data.generator import DIFFICULTIES, Generated, Wanted, difficulty, generate
+from hrm_edge.data.generator import DIFFICULTIES, Generated, Wanted, generate, guesses_of
 from hrm_edge.data.solver import solve_many
 from hrm_edge.errors import UserError
 from hrm_edge.tasks.sudoku import Sudoku
@@ -45,7 +45,7 @@ def test_same_seed_same_puzzles_other_seed_others() -> None:
 
 
 def test_processes_change_nothing() -> None:
-    wanted = Wanted(guesses=difficulty("hard"))
+    wanted = Wanted(guesses=guesses_of("hard"))
     one, two = (generate(NINE, 80, 9, wanted, processes=processes) for processes in (1, 2))
     assert all((a == b).all() for a, b in zip(one, two, strict=True))
 
@@ -64,7 +64,7 @@ def test_clue_targets() -> None:
 @pytest.mark.parametrize("name", DIFFICULTIES)
 def test_difficulties(name: str) -> None:
     low, high = DIFFICULTIES[name]
-    made = generate(NINE, 5, 5, Wanted(guesses=difficulty(name)))
+    made = generate(NINE, 5, 5, Wanted(guesses=guesses_of(name)))
     assert made.guesses.min() >= low
     assert high is None or made.guesses.max() <= high
 
@@ -86,7 +86,7 @@ def test_what_cannot_be_is_said_at_once() -> None:
         with pytest.raises(UserError, match=message):
             generate(NINE, 1, 0, wanted)
     with pytest.raises(UserError, match="unknown difficulty 'hrad'\ndid you mean 'hard'"):
-        difficulty("hrad")
+        guesses_of("hrad")
 
 
 def test_running_out_of_puzzles_is_said() -> None:

@@ -53,7 +53,7 @@ class Tree:
             package=self.packages.get,
             imports=self.imported,
             gpu=lambda: self.gpu,
-            int8={"ort": "exact 8-bit products"}.get,
+            int8={"hrm_edge.runtime.ort": "exact 8-bit products"}.get,
             python=self.python,
             architecture=self.architecture,
             user=self.user,

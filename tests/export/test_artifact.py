@@ -14,19 +14,20 @@ from onnx import numpy_helper
 from hrm_edge.cli.export import export as command
 from hrm_edge.data.build import Options, build
 from hrm_edge.errors import GateError, UserError
-from hrm_edge.export.artifact import export
 from hrm_edge.manifest import Manifest, Parity, read_manifest
 from hrm_edge.model.hrm import HRM
 from hrm_edge.model.load import load_model
 from hrm_edge.model.session import TorchSession
-from hrm_edge.parity import AccuracyDrop, CheckSet, Measured, cosines, judge, measure
+from hrm_edge.parity import AccuracyDrop, Measured, cosines, judge, measure
 from hrm_edge.quant.policy import int8_layers
 from hrm_edge.recipe import Limits, Quantization, Recipe
 from hrm_edge.report import decibels
 from hrm_edge.runtime import open_artifact
 from hrm_edge.solve import solve
 from hrm_edge.tasks import get_task
+from hrm_edge.tasks.puzzles import Puzzles
 from hrm_edge.training.loop import start
+from tests.export.written import export
 
 
 @pytest.fixture(scope="module")
@@ -223,12 +224,12 @@ def test_measure_sees_a_difference_of_one_answer(run: Path, artifacts: dict[str,
     model, _, _ = load_model(run)
     session, _ = open_artifact(artifacts["fp32"])
     inputs, labels = (np.load(data / "test" / f"all__{n}.npy")[:32] for n in ("inputs", "labels"))
-    check = CheckSet(inputs, labels, np.zeros(32, np.int32), "test")
     task = get_task("mini-sudoku")
-    same = measure(TorchSession(model), session, check, 2, task)
+    check = Puzzles.of(task, inputs, labels, called="test")
+    same = measure(TorchSession(model), session, check, 2)
     with torch.no_grad():
         model.lm_head.weight[3] += 0.5
-    other = measure(TorchSession(model), session, check, 2, task)
+    other = measure(TorchSession(model), session, check, 2)
     assert same.everywhere[-1].logits_sqnr_db > 80 > 30 > other.everywhere[-1].logits_sqnr_db
     assert all(part.carry_cosine > 0.999 for part in same.apart)
     found = solve(TorchSession(load_model(run)[0]), task, inputs, halt="fixed", max_steps=2)

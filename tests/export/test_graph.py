@@ -14,7 +14,6 @@ from onnx import numpy_helper
 
 from hrm_edge.export.graph import StepGraph
 from hrm_edge.model.hrm import HRM
-from hrm_edge.parity import CheckSet
 from hrm_edge.quant.calibrate import activation_scales, quantize_weight, run_recurrence
 from hrm_edge.quant.policy import int8_layers
 from hrm_edge.quant.sensitivity import final, rounded, sqnr_db
@@ -22,6 +21,7 @@ from hrm_edge.quant.smooth import smoothed
 from hrm_edge.recipe import Quantization
 from hrm_edge.spec import ModelSpec, step_io, variant_spec
 from hrm_edge.tasks import get_task
+from hrm_edge.tasks.puzzles import Puzzles
 from tests.artifacts import exact_session
 
 Feeds = dict[str, NDArray[np.generic]]
@@ -187,13 +187,12 @@ def test_int8_of_random_weights_keeps_20_db(variant: str, cycles: tuple[int, int
     model = HRM(spec).eval() if steps == 1 else calm(HRM(spec).eval())
     count = 32 if steps == 1 else 4
     tokens = tokens_of(spec, count).astype(np.uint8)
-    puzzles = CheckSet(tokens, None, np.zeros(count, np.int32), "random")
-    written = smoothed(model, tokens, puzzles.puzzle_ids, 0.8, steps)
-    scales = activation_scales(written, tokens, puzzles.puzzle_ids, Quantization(), steps)
-    task = get_task("mini-sudoku")
-    expected = final(model, puzzles, steps, task)
+    puzzles = Puzzles.of(get_task("mini-sudoku"), tokens, called="random")
+    written = smoothed(model, tokens, puzzles.ids, 0.8, steps)
+    scales = activation_scales(written, tokens, puzzles.ids, Quantization(), steps)
+    expected = final(model, puzzles, steps)
     with rounded(written, scales):
-        in_torch = final(written, puzzles, steps, task)
+        in_torch = final(written, puzzles, steps)
     assert sqnr_db(expected.logits, in_torch.logits) > 20
     session = open_graph(StepGraph(spec, weights(written), activation_scales=scales).build())
     vectors = written.puzzle_vectors(torch.zeros(count, dtype=torch.int32))

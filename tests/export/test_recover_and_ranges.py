@@ -13,7 +13,8 @@ from hrm_edge.export.ranges import half_range
 from hrm_edge.export.recover import recover
 from hrm_edge.manifest import MANIFEST, STATE_FILE, Manifest, write_manifest
 from hrm_edge.model.hrm import HRM
-from hrm_edge.parity import CheckSet
+from hrm_edge.tasks import get_task
+from hrm_edge.tasks.puzzles import Puzzles
 from hrm_edge.tasks.sudoku import Sudoku
 from tests.artifacts import write_singles_artifact
 from tests.export.test_graph import SPECS, make, tokens_of, weights
@@ -54,7 +55,7 @@ def test_only_fp32_holds_the_weights(tmp_path):
 
 def test_the_tensor_that_leaves_float16_is_named():
     model = make(SPECS["full without puzzle"])
-    check = CheckSet(tokens_of(model.spec, 2).astype(np.uint8), None, np.zeros(2, np.int32), "random")
+    check = Puzzles.of(get_task("sudoku"), tokens_of(model.spec, 2).astype(np.uint8), called="random")
     fine = half_range(model, StepGraph(model.spec, weights(model), half=True).build(), check, 2)
     assert fine.failure() is None
     assert 0 < fine.largest < 1000

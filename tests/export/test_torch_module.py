@@ -51,8 +51,9 @@ import torch
 from torch_tensorrt.dynamo.runtime._TRTEngine import TRTEngine
 from hrm_edge.errors import UserError
 from hrm_edge.export import torch_module, torch_trt
-from hrm_edge.export.artifact import export
-from hrm_edge.export.torch_trt import Maker, step_module
+from functools import partial
+from hrm_edge.export.artifact import prepare_export, write_artifact
+from hrm_edge.export.torch_trt import make_plan, step_module
 from hrm_edge.export.recover import ArtifactInfo
 from hrm_edge.manifest import STATE_FILE, read_manifest
 from hrm_edge.recipe import Limits, Quantization
@@ -71,14 +72,16 @@ task = Sudoku(2, 2)
 puzzles, _ = singles_puzzles(task, 64)
 (folder / "puzzles.txt").write_text("".join(task.format(row) + "\\n" for row in puzzles))
 model, _, _ = made("nano")
-maker = Maker()
 info = ArtifactInfo(task="mini-sudoku", spec=model.spec, from_artifact={})
-export(model, info, folder / "artifact", precision="int8", calibration=folder / "puzzles.txt",
-       quantization=Quantization(calibration_puzzles=32), limits=Limits(puzzles=16), written_as=maker.written)
+limits = Limits(puzzles=16)
+prepared = prepare_export(model, info.task, precision="int8", calibration=folder / "puzzles.txt",
+                          quantization=Quantization(calibration_puzzles=32), limits=limits)
+write_artifact(model, info, prepared, folder / "artifact", limits=limits)
+make = partial(make_plan, prepared.model, prepared.scales)
 build.find_gpu = lambda: Gpu("shim", 86, 30, "13.0", 8 << 30)
 wishes = build.BuildOptions(frontend="torch-tensorrt", module=True, max_batch=8, workspace_mib=512)
 for out in ("engine", "again"):
-    engine, cached = build.build_engine(folder / "artifact", folder / out, wishes, print, maker.make)
+    engine, cached = build.build_engine(folder / "artifact", folder / out, wishes, print, make)
     print("RESULT", json.dumps([cached, engine.model_dump(mode="json")]))
 
 # loading: everything that is asked, then the program itself; only the engine's run is the torch step's
@@ -87,7 +90,7 @@ engine, manifest = read_engine(out), read_manifest(out)
 machine = Machine(find_api(engine.identity.runtime), Gpu("other", 86, 10, "13.1", 8 << 30))
 torch_module.check_valid(out, engine, machine, manifest, torch_module.installed(torch_module.load_torch_tensorrt()))
 run = torch_module.load(torch_module.read_module(out, engine))
-step = step_module(maker.model, maker.scales, half=False)
+step = step_module(prepared.model, prepared.scales, half=False)
 def execute(self, inputs):
     named = dict(zip(self.in_binding_names, inputs, strict=True))
     return list(step(named["tokens"], named["z_h"], named["z_l"]))

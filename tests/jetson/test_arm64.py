@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from hrm_edge.cli.doctor import EASY
+from hrm_edge.api.pipeline import EASY
 from hrm_edge.tasks import get_task
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from hrm_edge.cli.doctor import EASY
+from hrm_edge.api.pipeline import EASY
 
 ROOT = Path(__file__).parents[2]
 

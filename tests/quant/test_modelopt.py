@@ -20,11 +20,11 @@ from hrm_edge import zoo
 from hrm_edge.export.graph import StepGraph
 from hrm_edge.export.recover import recover
 from hrm_edge.manifest import STEP_FILE
-from hrm_edge.parity import CheckSet
 from hrm_edge.quant.prepare import prepare
 from hrm_edge.quant.sensitivity import sqnr_db
 from hrm_edge.quant.sets import puzzle_sets
 from hrm_edge.recipe import Limits, Quantization
+from hrm_edge.tasks.puzzles import Puzzles
 from tests.artifacts import exact_session
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
@@ -59,10 +59,10 @@ def beside(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return target
 
 
-def run(graph: bytes | str, puzzles: CheckSet, start: States, steps: int) -> tuple[list[Feeds], NDArray[np.float32]]:
+def run(graph: bytes | str, puzzles: Puzzles, start: States, steps: int) -> tuple[list[Feeds], NDArray[np.float32]]:
     """(what goes into every step, logits after the last one)."""
     session = exact_session(graph)
-    feeds: Feeds = {"tokens": puzzles.inputs.astype(np.int32), "z_h": start[0], "z_l": start[1]}
+    feeds: Feeds = {"tokens": puzzles.givens.astype(np.int32), "z_h": start[0], "z_l": start[1]}
     seen = []
     for _ in range(steps):
         seen.append(dict(feeds))
@@ -92,7 +92,7 @@ def test_ours_is_no_worse_than_modelopts(beside: Path, tmp_path: Path) -> None:
     assert quantizers >= 8, done.stderr[-2000:]
 
     ours = prepare(
-        model, "sudoku", calibration, Quantization(calibration_puzzles=32), Limits(), policy_file=None,
+        model, calibration, Quantization(calibration_puzzles=32), Limits(), policy_file=None,
         sensitivity_file=None, on_message=print,
     )  # fmt: skip
     weights = {name: tensor.numpy() for name, tensor in ours.model.state_dict().items()}

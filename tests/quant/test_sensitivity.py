@@ -11,13 +11,13 @@ from hrm_edge.errors import UserError
 from hrm_edge.export.graph import StepGraph
 from hrm_edge.model.fake_quant import fake_quantized, fake_quantized_rows
 from hrm_edge.model.hrm import HRM
-from hrm_edge.parity import CheckSet
 from hrm_edge.quant.calibrate import activation_scales, quantize_weight
 from hrm_edge.quant.policy import Policy, exceptions, int8_layers, read_policy, write_policy
 from hrm_edge.quant.sensitivity import Final, final, find_policy, rounded, sqnr_db
 from hrm_edge.recipe import Quantization
 from hrm_edge.spec import variant_spec
 from hrm_edge.tasks import get_task
+from hrm_edge.tasks.puzzles import Puzzles
 from tests.artifacts import exact_session
 
 SUDOKU = get_task("sudoku")
@@ -25,9 +25,9 @@ HARMED = "L_level.layers.0.mlp.down_proj"
 
 
 @pytest.fixture(scope="module")
-def puzzles() -> CheckSet:
+def puzzles() -> Puzzles:
     tokens = np.random.default_rng(0).integers(1, 11, (16, 81)).astype(np.uint8)
-    return CheckSet(tokens, None, np.zeros(16, np.int32), "random boards")
+    return Puzzles.of(SUDOKU, tokens, called="random boards")
 
 
 @pytest.fixture(scope="module")
@@ -43,8 +43,8 @@ def model() -> HRM:
 
 
 @pytest.fixture(scope="module")
-def scales(model: HRM, puzzles: CheckSet) -> dict[str, float]:
-    return activation_scales(model, puzzles.inputs, puzzles.puzzle_ids, Quantization(observer="max"), 3)
+def scales(model: HRM, puzzles: Puzzles) -> dict[str, float]:
+    return activation_scales(model, puzzles.givens, puzzles.ids, Quantization(observer="max"), 3)
 
 
 def test_rounding_has_the_gradient_of_the_identity_inside_the_range():
@@ -64,21 +64,21 @@ def test_rounded_rows_are_the_exported_integers():
     )
 
 
-def test_a_rounded_model_is_the_int8_graph(model: HRM, puzzles: CheckSet, scales: dict[str, float]):
+def test_a_rounded_model_is_the_int8_graph(model: HRM, puzzles: Puzzles, scales: dict[str, float]):
     weights = {name: tensor.numpy() for name, tensor in model.state_dict().items()}
     graph = StepGraph(model.spec, weights, activation_scales=scales).build()
     session = exact_session(graph.SerializeToString())
     z_h, z_l = (z.numpy() for z in model.initial_state(16, torch.float32))
-    feeds = {"tokens": puzzles.inputs.astype(np.int32), "z_h": z_h, "z_l": z_l}
+    feeds = {"tokens": puzzles.givens.astype(np.int32), "z_h": z_h, "z_l": z_l}
     (exported,) = session.run(["logits"], feeds)
     with rounded(model, scales):
-        found = final(model, puzzles, 1, SUDOKU).logits
-    plain = final(model, puzzles, 1, SUDOKU).logits
+        found = final(model, puzzles, 1).logits
+    plain = final(model, puzzles, 1).logits
     assert sqnr_db(exported, found) > sqnr_db(exported, plain) + 10  # rare roundings to the next integer are left
     assert all(layer.input_scale is None for layer in int8_layers(model).values())
 
 
-def test_a_layer_out_of_int8_keeps_int8_weights(model: HRM, puzzles: CheckSet, scales: dict[str, float]):
+def test_a_layer_out_of_int8_keeps_int8_weights(model: HRM, puzzles: Puzzles, scales: dict[str, float]):
     weights = {name: tensor.numpy() for name, tensor in model.state_dict().items()}
     rest = {name: scale for name, scale in scales.items() if name != HARMED}
     graphs = [
@@ -91,11 +91,11 @@ def test_a_layer_out_of_int8_keeps_int8_weights(model: HRM, puzzles: CheckSet, s
     assert f"{HARMED}.input_scale" not in stored[1]
     session = exact_session(graphs[1].SerializeToString())
     z_h, z_l = (z.numpy() for z in model.initial_state(16, torch.float32))
-    feeds = {"tokens": puzzles.inputs.astype(np.int32), "z_h": z_h, "z_l": z_l}
+    feeds = {"tokens": puzzles.givens.astype(np.int32), "z_h": z_h, "z_l": z_l}
     (exported,) = session.run(["logits"], feeds)
     before = model.get_parameter(f"{HARMED}.weight").clone()
     with rounded(model, rest, [HARMED]):
-        found = final(model, puzzles, 1, SUDOKU).logits
+        found = final(model, puzzles, 1).logits
     assert sqnr_db(exported, found) > 30
     assert torch.equal(model.get_parameter(f"{HARMED}.weight"), before)
 
@@ -111,30 +111,30 @@ def test_sqnr_is_that_of_the_puzzles_that_both_settle():
     assert reference.sqnr_db(nobody) < 0
 
 
-def test_the_layer_that_suffers_is_first_and_kept_in_float(model: HRM, puzzles: CheckSet, scales: dict[str, float]):
+def test_the_layer_that_suffers_is_first_and_kept_in_float(model: HRM, puzzles: Puzzles, scales: dict[str, float]):
     told: list[str] = []
-    everything = find_policy(model, scales, puzzles, task="sudoku", steps=3, floor_db=-100, on_message=told.append)
+    everything = find_policy(model, scales, puzzles, steps=3, floor_db=-100, on_message=told.append)
     assert everything.float_layers == {}
     assert everything.ranking[0].layer == HARMED
     assert [r.sqnr_db for r in everything.ranking] == sorted(r.sqnr_db for r in everything.ranking)
     assert len(told) == len(scales) == len(everything.ranking)
     assert everything.sqnr_db is not None
     floor = everything.sqnr_db + 1
-    policy = find_policy(model, scales, puzzles, task="sudoku", steps=3, floor_db=floor, on_message=told.append)
+    policy = find_policy(model, scales, puzzles, steps=3, floor_db=floor, on_message=told.append)
     assert next(iter(policy.float_layers)) == HARMED
     assert "rank 1 of 8: in INT8 alone it leaves" in policy.float_layers[HARMED]
     assert policy.sqnr_db is not None
     assert policy.sqnr_db > floor
 
 
-def test_a_policy_round_trips_and_export_obeys_it(tmp_path, model: HRM, puzzles: CheckSet):
+def test_a_policy_round_trips_and_export_obeys_it(tmp_path, model: HRM, puzzles: Puzzles):
     policy = Policy(task="sudoku", variant="full", float_layers={HARMED: "outliers"})
     write_policy(tmp_path / "p.yaml", policy)
     again = read_policy(tmp_path / "p.yaml", "sudoku", model)
     assert again == policy
     assert HARMED not in int8_layers(model, again)
     assert exceptions(model, again)[HARMED] == "outliers"
-    found = activation_scales(model, puzzles.inputs, puzzles.puzzle_ids, Quantization(), 1, again)
+    found = activation_scales(model, puzzles.givens, puzzles.ids, Quantization(), 1, again)
     assert len(found) == len(int8_layers(model)) - 1
 
 

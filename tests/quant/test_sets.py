@@ -56,8 +56,8 @@ def test_a_changed_set_is_not_trusted(tmp_path, monkeypatch):
 def test_by_default_sudoku_calibrates_on_what_ships():
     calibration, check = puzzle_sets(None, "sudoku", calibrate_on=24, check_on=16)
     assert calibration is not None
-    assert (len(calibration), calibration.source) == (24, "calibration/sudoku.csv")
-    assert (len(check), check.source) == (16, "the package's own puzzles")
+    assert (len(calibration), calibration.source.path) == (24, "calibration/sudoku.csv")
+    assert (len(check), check.source.path) == (16, "the package's own puzzles")
 
 
 def puzzle_file(path: Path, puzzles: np.ndarray, task: Sudoku) -> Path:

@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 
 from hrm_edge import zoo
-from hrm_edge.cli.doctor import EASY
+from hrm_edge.api.pipeline import EASY
 from hrm_edge.doctor import Diagnosis
 from hrm_edge.record.archive import read_archive
 from tests.needs import installed
@@ -58,10 +58,10 @@ def test_doctor_there(board):
 
 
 def test_a_model_is_sent_once_and_then_only_what_changed(board, tmp_path):
-    first = board.remote("solve", EASY, "--json")
+    first = board.remote("solve", EASY, "--json", "--model", NANO)
     assert answer(first)["verified"]
     assert "Sent " in first.stderr
-    again = board.remote("solve", EASY, "--json")
+    again = board.remote("solve", EASY, "--json", "--model", NANO)
     assert answer(again)["verified"]
     assert "board has the model already" in again.stderr
     # Another artifact with the same graph: its manifest is all that goes over the line.

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 import torch
 
+from hrm_edge.checkpoint import checkpoints
 from hrm_edge.data.build import Options, build
 from hrm_edge.errors import UserError
 from hrm_edge.model.load import load_model
-from hrm_edge.model.weights import checkpoints
 from hrm_edge.recipe import Recipe, load_recipe
 from hrm_edge.tasks import get_task
 from hrm_edge.training.compact import write_compact

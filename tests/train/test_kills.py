@@ -13,9 +13,10 @@ from pathlib import Path
 import pytest
 import torch
 
+from hrm_edge.checkpoint import checkpoints
 from hrm_edge.data.build import Options, build
 from hrm_edge.model.load import load_model
-from hrm_edge.model.weights import checkpoints, load_tensors
+from hrm_edge.model.weights import load_tensors
 from hrm_edge.tasks import get_task
 from tests.train.ranks import ROOT, recipe
 

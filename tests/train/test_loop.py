@@ -16,12 +16,12 @@ import numpy as np
 import pytest
 import torch
 
+from hrm_edge.checkpoint import checkpoints, find_checkpoint
 from hrm_edge.data.build import Options, build
 from hrm_edge.data.dataset import Dataset, Sampler
 from hrm_edge.data.layout import PartWriter
 from hrm_edge.errors import GateError, UserError
 from hrm_edge.model.load import load_model, load_session
-from hrm_edge.model.weights import checkpoints, find_checkpoint
 from hrm_edge.recipe import Recipe
 from hrm_edge.tasks import get_task
 from hrm_edge.training.loggers import LOG_FILE

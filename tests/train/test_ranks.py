@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 import torch
 
+from hrm_edge.checkpoint import checkpoints
 from hrm_edge.data.build import Options, build
 from hrm_edge.errors import UserError
-from hrm_edge.model.weights import checkpoints, load_tensors
+from hrm_edge.model.weights import load_tensors
 from hrm_edge.tasks import get_task
 from hrm_edge.training.checkpoint import CARRY_FILE
 from hrm_edge.training.distributed import World, _backend, _place, alone

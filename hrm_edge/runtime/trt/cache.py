@@ -8,7 +8,7 @@ import shutil
 from pathlib import Path
 
 from hrm_edge.errors import UserError
-from hrm_edge.files import atomic_folder, os_error, writable_cache, write_json
+from hrm_edge.files import atomic_folder, os_error, writable_cache
 from hrm_edge.runtime.trt.identity import (
     MODULE_FILE,
     PLAN_FILE,
@@ -66,7 +66,7 @@ def place_engine(source: Path, engine: Engine, folder: Path) -> None:
                 shutil.copyfile(source / name, folder / name)
             except OSError as error:
                 raise os_error(error, folder / name) from error
-    write_json(folder / SIDECAR_FILE, engine.model_dump(mode="json"))
+    engine.write(folder / SIDECAR_FILE)
 
 
 def timing_cache(identity: Identity) -> Path | None:

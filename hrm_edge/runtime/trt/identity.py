@@ -12,10 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from hrm_edge.errors import UserError
-from hrm_edge.files import write_json
 from hrm_edge.manifest import (
     STEP_FILE,
     FileEntry,
@@ -24,9 +23,9 @@ from hrm_edge.manifest import (
     Parity,
     Precision,
     file_entries,
-    read_record,
     verify_files,
 )
+from hrm_edge.records import Record, read_record
 from hrm_edge.runtime.trt.api import Api, Runtime
 from hrm_edge.runtime.trt.device import Gpu, l4t_release, platform_name
 
@@ -36,11 +35,7 @@ MODULE_FILE = "step.pt2"  # the same engine inside an ExportedProgram; see hrm_e
 SCHEMA_VERSION = 1
 
 
-class _Closed(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class BatchRange(_Closed):
+class BatchRange(Record):
     """The optimization profile: smallest, tuned-for and largest batch."""
 
     min: int = Field(ge=1, le=1 << 20)
@@ -51,7 +46,7 @@ class BatchRange(_Closed):
 Frontend = Literal["onnx", "torch-tensorrt"]
 
 
-class Options(_Closed):
+class Options(Record):
     """Options of the builder."""
 
     frontend: Frontend = "onnx"
@@ -64,7 +59,7 @@ class Options(_Closed):
     batch: BatchRange
 
 
-class Identity(_Closed):
+class Identity(Record):
     """Every field that an engine depends on; None where it does not depend on it (an engine built for targets)."""
 
     runtime: Runtime
@@ -85,21 +80,21 @@ class Identity(_Closed):
         return hashlib.sha256(_canonical(self.model_dump(mode="json"))).hexdigest()[:24]
 
 
-class BuildRecord(_Closed):
+class BuildRecord(Record):
     seconds: float
     peak_memory_bytes: int
     """Peak memory of the building process."""
-    tensorrt_peak_mib: dict[str, int] = {}
+    tensorrt_peak_mib: dict[str, int] = Field(default={})
     layers: int | None
     """Layers of the network before fusion; None where it was not available."""
     timing_cache: bool
-    packages: dict[str, str] = {}
+    packages: dict[str, str] = Field(default={})
     """Versions of what built it besides TensorRT: torch and Torch-TensorRT."""
     created: str
     hrm_edge: str
 
 
-class EngineParity(_Closed):
+class EngineParity(Record):
     """An engine's steps beside the artifact's own in ONNX Runtime on the CPU, over the whole recurrence."""
 
     device: str
@@ -118,7 +113,7 @@ class EngineParity(_Closed):
     hrm_edge: str
 
 
-class Engine(_Closed):
+class Engine(Record):
     """The sidecar, ``engine.json``."""
 
     kind: Literal["hrm-edge engine"] = "hrm-edge engine"
@@ -253,7 +248,7 @@ def record_parity(opened: Opened, found: EngineParity) -> None:
     before = () if opened.engine.parity == "not measured" else opened.engine.parity
     kept = tuple(one for one in before if (one.device, one.backend) != (found.device, found.backend))
     engine = opened.engine.model_copy(update={"parity": (*kept, found)})
-    write_json(opened.folder / SIDECAR_FILE, engine.model_dump(mode="json"))
+    engine.write(opened.folder / SIDECAR_FILE)
 
 
 def verify_module(folder: Path, engine: Engine) -> None:

@@ -1,4 +1,4 @@
-"""Base class of every part of a report."""
+"""Paths and commands in reports, without the folders of the machine that wrote them."""
 
 from __future__ import annotations
 
@@ -6,13 +6,7 @@ import shlex
 from pathlib import PurePath
 from typing import Annotated
 
-from pydantic import AfterValidator, BaseModel, ConfigDict
-
-
-class Closed(BaseModel):
-    """Immutable model in which an unknown key is an error."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
+from pydantic import AfterValidator
 
 
 def _publishable(path: str) -> str:

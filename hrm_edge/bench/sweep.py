@@ -1,0 +1,94 @@
+"""A report for every point of precision, batch and power mode, each measured by a process of its own."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from hrm_edge.child import run_verb
+from hrm_edge.device.clocks import power_modes
+from hrm_edge.device.system import System
+from hrm_edge.errors import UserError, nearest
+from hrm_edge.manifest import MANIFEST
+from hrm_edge.report import BenchReport
+from hrm_edge.report.read import read_bench
+from hrm_edge.report.schema import Scenario
+
+AXES = ("precision", "batch", "power-mode")
+PRECISIONS = ("fp32", "fp16", "int8")
+BATCHES = (1, 4, 16, 64)
+
+
+@dataclass
+class Points:
+    """What a sweep has measured so far."""
+
+    reports: list[BenchReport] = field(default_factory=list)
+    failed: dict[str, str] = field(default_factory=dict)
+    """Point → why it could not be measured."""
+
+
+def check_axes(sweep: str, models: Sequence[str], scenario: Scenario, power_mode: str | None) -> list[str]:
+    """Return the axes that ``sweep`` names; ``UserError`` where one is unknown, or has nothing to vary here."""
+    axes = [axis.strip() for axis in sweep.split(",")]
+    for axis in axes:
+        if axis not in AXES:
+            raise UserError(f"--sweep: there is no axis '{axis}'", nearest(axis, AXES))
+    if "precision" not in axes and len(models) > 1:
+        raise UserError("several models are for --sweep precision", "add precision to --sweep, or name one model")
+    if "power-mode" in axes and power_mode is not None:
+        raise UserError("--power-mode and --sweep power-mode: which?", "leave one of them out")
+    if "batch" in axes and scenario != "offline":
+        raise UserError("--sweep batch is for --scenario offline", "add --scenario offline")
+    return axes
+
+
+def models_of(models: Sequence[str], axes: Sequence[str], calibration: str | None, scratch: Path) -> list[str]:
+    """Return the models to measure: as named, or one that has float32 weights, exported to each precision."""
+    if "precision" not in axes or len(models) > 1:
+        return list(models)
+    found = []
+    for precision in PRECISIONS:
+        out = scratch / f"{Path(models[0]).name}-{precision}"
+        arguments = ["export", models[0], "--out", str(out), f"--{precision}"]
+        ended = run_verb([*arguments, *(["--calibration", calibration] if calibration else [])])
+        if not (out / MANIFEST).is_file():
+            raise UserError(
+                f"--sweep precision: {precision} cannot be exported: {ended.last_words}",
+                "name an artifact for each precision: hrm-edge bench fp32/ int8/ --sweep precision",
+            )
+        found.append(str(out))
+    return found
+
+
+def measure_points(
+    models: Sequence[str],
+    axes: Sequence[str],
+    options: Sequence[str],
+    scratch: Path,
+    points: Points,
+    on_message: Callable[[str], None],
+) -> None:
+    """Measure every point with the ``options`` of ``hrm-edge bench`` and put it into ``points``."""
+    modes: list[str | None] = list(_modes()) if "power-mode" in axes else [None]
+    batches: list[int | None] = list(BATCHES) if "batch" in axes else [None]
+    for mode, model, batch in itertools.product(modes, models, batches):
+        name = ", ".join(str(part) for part in (Path(model).name, batch and f"{batch} slots", mode) if part)
+        on_message(f"Measuring {name}")
+        file = scratch / "point.json"
+        file.unlink(missing_ok=True)
+        chosen = [*(["--slots", str(batch)] if batch else []), *(["--power-mode", mode] if mode else [])]
+        ended = run_verb(["bench", model, *options, *chosen, "--json", str(file)])
+        if file.is_file():
+            points.reports += read_bench(file)
+        else:
+            points.failed[name] = ended.last_words
+
+
+def _modes() -> list[str]:
+    found = list(power_modes(System()).values())
+    if not found:
+        raise UserError("--sweep power-mode: this machine has no nvpmodel modes", "it is for a Jetson")
+    return found

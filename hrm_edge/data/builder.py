@@ -1,0 +1,222 @@
+"""Steps of ``data build`` that Sudoku and mazes share: read a source, part it, solve what has no answer, write it.
+
+Axes: N puzzles, S cells.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Generic, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hrm_edge.data.files import read_puzzles
+from hrm_edge.data.layout import write_identifiers
+from hrm_edge.data.sources import folder_files, hub_files
+from hrm_edge.errors import UserError
+from hrm_edge.files import atomic_folder
+from hrm_edge.tasks.base import Task, Tokens
+from hrm_edge.tasks.puzzles import Puzzles
+
+HUB, GENERATE = "hub", "generate"
+DEFAULT_TEST = 1000
+PIECE = 1 << 15  # puzzles solved or compared at a time
+_TEST_SEED, _TRAIN_SEED, _CHOICE_SEED, _VIEW_SEED = range(4)
+
+Progress = Callable[[str, int, int], None]
+"""Callback that gets (what is being done, how much is done, of how much)."""
+
+
+@dataclass(frozen=True)
+class SourceOptions:
+    """Settings of a build from a file or a generator; ``None`` is the source's default."""
+
+    source: str = GENERATE
+    """``hub``, ``generate``, or a path: a file of puzzles, or a folder with the hub's train.csv and test.csv."""
+    augment: int = 0
+    """Symmetries of every training puzzle, which form one group with it."""
+    seed: int = 0
+    count: int | None = None
+    """Number of training puzzles to generate."""
+    test_count: int | None = None
+    subsample: int | None = None
+    """Number of training puzzles drawn from a file."""
+    processes: int = 1
+
+
+@dataclass(frozen=True)
+class Collected:
+    """Puzzles of both parts, all with answers, and how they were obtained; see ``Summary``."""
+
+    train: Puzzles
+    test: Puzzles
+    solved: int = 0
+    dropped: int = 0
+    formats: dict[str, str] = field(default_factory=dict)
+    guesses: dict[str, float] = field(default_factory=dict)
+    """Mean guesses of our solver for each generated part of Sudokus."""
+
+
+AnyTask = TypeVar("AnyTask", bound=Task)
+AnyOptions = TypeVar("AnyOptions", bound=SourceOptions)
+Part = TypeVar("Part")
+
+
+@dataclass(frozen=True)
+class Summary(Generic[Part]):
+    """Result of a build."""
+
+    parts: dict[str, Part]
+    solved: int
+    """Number of puzzles that had no answer and were solved."""
+    dropped: int
+    """Number of puzzles left out of training because a symmetry maps them to a test puzzle."""
+    formats: dict[str, str]
+    """Description of the format recognized in each file; empty where there is no file."""
+
+
+def check_least(values: dict[str, tuple[int | None, int]]) -> None:
+    """Raise ``UserError`` for an option whose value is below its least one: option → (value, least)."""
+    for name, (value, least) in values.items():
+        if value is not None and value < least:
+            raise UserError(f"{name} {value} is too small", f"give {least} or more")
+
+
+class Builder(ABC, Generic[AnyTask, AnyOptions, Part]):
+    """A build of one task; a subclass knows how its puzzles are generated, compared, solved and written."""
+
+    things: str
+    """What the task's puzzles are called in messages."""
+
+    def __init__(self, task: AnyTask, options: AnyOptions, on_progress: Progress | None) -> None:
+        self.task, self.options = task, options
+        self.on_progress = on_progress or (lambda what, done, total: None)
+
+    @abstractmethod
+    def generate_parts(self) -> Collected:
+        """Generate the puzzles of both parts."""
+
+    @abstractmethod
+    def names(self, tokens: Tokens) -> list[bytes]:
+        """Return a key for each puzzle of [N, S]; no key may be in both parts."""
+
+    @abstractmethod
+    def solved(self, puzzles: Puzzles, missing: NDArray[np.int64]) -> Tokens:
+        """Return the answers uint8 [n, S] of the puzzles ``missing`` [n]; ``UserError`` where there is not just one."""
+
+    @abstractmethod
+    def write_part(self, folder: Path, split: str, found: Collected, rng: np.random.Generator) -> Part:
+        """Write ``train`` with its symmetries, or ``test`` without, and describe it."""
+
+    def check(self) -> None:
+        """Raise ``UserError`` for a value that is too small, or an option that belongs to another source."""
+        options = self.options
+        check_least(
+            {
+                "--augment": (options.augment, 0),
+                "--seed": (options.seed, 0),
+                "--count": (options.count, 1),
+                "--test-count": (options.test_count, 0),
+                "--subsample": (options.subsample, 1),
+                "--processes": (options.processes, 1),
+            }
+        )
+        if options.source == GENERATE and options.subsample is not None:
+            raise UserError("--subsample draws from a file, not from --source generate", "say how many with --count")
+
+    def build(self, out: Path | str) -> Summary[Part]:
+        """Build the data folder ``out``, whole or not at all."""
+        self.check()
+        # The folder comes first: an --out that cannot be written must fail before the work.
+        with atomic_folder(out) as folder:
+            found = self.generate_parts() if self.options.source == GENERATE else self._read_parts()
+            if not len(found.train):
+                raise UserError(
+                    f"no training {self.things} are left", f"give more {self.things}, or a smaller --test-count"
+                )
+            rng = np.random.default_rng([self.options.seed, _VIEW_SEED])
+            parts = {"train": self.write_part(folder, "train", found, rng)}
+            if len(found.test):
+                parts["test"] = self.write_part(folder, "test", found, rng)
+            write_identifiers(folder)
+        return Summary(parts, found.solved, found.dropped, found.formats)
+
+    def seed_of(self, split: str) -> int:
+        """Return the generator's seed for a part."""
+        tag = _TRAIN_SEED if split == "train" else _TEST_SEED
+        return int(np.random.SeedSequence([self.options.seed, tag]).generate_state(1, np.uint64)[0])
+
+    def _read_parts(self) -> Collected:
+        options, source = self.options, Path(self.options.source)
+        rng = np.random.default_rng([options.seed, _CHOICE_SEED])
+        if options.source != HUB and not source.is_dir():
+            self.on_progress(f"reading {source.name}", 0, 1)
+            return self._split(read_puzzles(options.source, self.task), rng)
+        files = hub_files(self.task) if options.source == HUB else folder_files(source, self.task)
+        parts, formats, solved = {}, {}, 0
+        for split, flag, count in (
+            ("train", "--subsample", options.subsample),
+            ("test", "--test-count", options.test_count),
+        ):
+            self.on_progress(f"reading {files[split].name}", 0, 1)
+            found = read_puzzles(files[split], self.task)
+            if count is not None and count > len(found):
+                raise UserError(
+                    f"{flag} {count}: {found.source.path} has only {len(found)} {self.things}", "give a smaller number"
+                )
+            if count is not None:
+                found = found[np.sort(rng.permutation(len(found))[:count])]
+            formats[found.source.path] = found.source.format
+            parts[split], new = self._answered(found)
+            solved += new
+        return Collected(parts["train"], parts["test"], solved, formats=formats)
+
+    def _split(self, file: Puzzles, rng: np.random.Generator) -> Collected:
+        """Split a single file into both parts, in the file's order, with no symmetry class in both."""
+        options, path = self.options, file.source.path
+        test_count = min(DEFAULT_TEST, len(file) // 10) if options.test_count is None else options.test_count
+        if test_count >= len(file):
+            raise UserError(
+                f"--test-count {test_count} leaves none of the {len(file)} {self.things} of {path} for training",
+                "give a smaller one",
+            )
+        order = rng.permutation(len(file))
+        test_rows, rest = order[:test_count], order[test_count:]
+        tested = set(self.names(file.givens[test_rows]))
+        wanted = len(rest) if options.subsample is None else options.subsample
+        kept: list[NDArray[np.int64]] = []
+        found = dropped = 0
+        for start in range(0, len(rest), PIECE):
+            rows = rest[start : start + PIECE]
+            if tested:
+                free = np.array([name not in tested for name in self.names(file.givens[rows])], bool)
+                rows = rows[free]
+                dropped += int((~free).sum())
+            kept.append(rows[: wanted - found])
+            found += len(kept[-1])
+            self.on_progress(f"comparing with the test {self.things}", found, wanted)
+            if found == wanted:
+                break
+        if options.subsample is not None and found < wanted:
+            raise UserError(
+                f"--subsample {wanted}: {path} has {found} training {self.things} besides the {test_count} test "
+                f"{self.things}",
+                "give a smaller --subsample or --test-count",
+            )
+        train, solved = self._answered(file[np.sort(np.concatenate(kept))])
+        test, solved_test = self._answered(file[np.sort(test_rows)])
+        return Collected(train, test, solved + solved_test, dropped, {path: file.source.format})
+
+    def _answered(self, puzzles: Puzzles) -> tuple[Puzzles, int]:
+        """Return the puzzles with all answers, solved where the file has none, and the number solved."""
+        missing = np.flatnonzero(~puzzles.answered())
+        labels = np.zeros_like(puzzles.givens) if puzzles.labels is None else puzzles.labels.copy()
+        for start in range(0, len(missing), PIECE):
+            rows = missing[start : start + PIECE]
+            labels[rows] = self.solved(puzzles, rows)
+            self.on_progress("solving", start + len(rows), len(missing))
+        return replace(puzzles, labels=labels), len(missing)
