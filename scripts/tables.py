@@ -445,7 +445,25 @@ def boards() -> str:
     return boards_table(found)
 
 
+def arrivals() -> str:
+    """How many commands and minutes a new user needs."""
+    lines = [row("who", "commands", "minutes", "of them", "load", "machine, date"), "|---|---|---|---|---|---|"]
+    for path, report in reports("hrm-edge arrive"):
+        longest = sorted(report["commands"], key=lambda command: -command["seconds"])[:2]
+        parts = ", ".join(f"`{_few_words(command['printed'])}` {command['seconds']:.0f} s" for command in longest)
+        lines.append(
+            row(report["user"], report["count"], f"{report['minutes']:.1f}", parts, f"{report['load']:.0f}", link(path))
+        )
+    return "\n".join(lines)
+
+
+def _few_words(command: str) -> str:
+    """A command's first words, enough to find it in the document."""
+    return " ".join(command.split(" && ")[0].split()[:4])
+
+
 TABLES = {
+    "arrivals": arrivals,
     "boards": boards,
     "cpu-step": cpu_step,
     "cpu-halting": cpu_halting,
