@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from hrm_edge import zoo
+from hrm_edge.backends import APART_ON_CPU, ON_GPU
 from hrm_edge.device.clocks import power_modes
 from hrm_edge.device.system import System
 from hrm_edge.doctor import Diagnosis
@@ -17,8 +18,8 @@ from hrm_edge.manifest import MANIFEST, STEP_FILE, Manifest, read_manifest
 from hrm_edge.record.schema import Row
 from hrm_edge.runtime.native.session import why_unsupported
 
-ENGINES = ("tensorrt", "tensorrt-rtx", "torch-tensorrt")  # built before they are measured
-BACKENDS = ("onnxruntime", "openvino", "native", *ENGINES)
+ENGINES = tuple(about.title for about in ON_GPU)  # built before they are measured
+BACKENDS = (*APART_ON_CPU, *ENGINES)
 
 
 def plan(
