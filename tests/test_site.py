@@ -5,9 +5,11 @@ from __future__ import annotations
 import functools
 import importlib.util
 import os
+import re
 import subprocess
 import sys
 import threading
+import urllib.request
 from collections.abc import Iterator
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -21,6 +23,7 @@ from tests.test_docs_run import commands
 ROOT = Path(__file__).resolve().parent.parent
 pytestmark = [
     pytest.mark.slow,
+    pytest.mark.timeout(1800),  # minutes on a busy machine: 60 pages are laid out
     pytest.mark.skipif(importlib.util.find_spec("mkdocs") is None, reason="mkdocs is not installed: make docs"),
     pytest.mark.skipif(installed() is None, reason="Chromium is not installed: apt-get install chromium"),
 ]
@@ -78,3 +81,11 @@ def test_a_wrapped_command_is_copied_as_one_line(site, tmp_path):
         tab.open(f"{site[0]}/how-to/container/", 390, phone=True)
         typed = tab.evaluate(TYPED).splitlines()
     assert [line for line in typed if line] == commands("how-to/container")
+
+
+def test_the_python_page_has_names_that_can_be_typed_and_no_words_of_another_markup(site):
+    with urllib.request.urlopen(f"{site[0]}/reference/python/") as answer:
+        page = answer.read().decode()
+    assert re.search(r":(func|meth|class|mod|attr):", page) is None
+    for name in ("hrm_edge.load", "hrm_edge.train"):
+        assert re.search(rf"<h2[^>]*>.*?{re.escape(name)}.*?</h2>", page, re.DOTALL), name
