@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from itertools import islice
 
 import numpy as np
 from numpy.typing import NDArray
@@ -239,15 +238,20 @@ def _repaired(
     """(puzzle, cells changed, solution): tokens [81] if they have a ``solution``, else the likeliest change that has.
 
     Changes are tried from the likeliest on, up to ``MAX_COST`` nats. Where another one within ``MARGIN`` nats of what
-    is taken has another solution, nothing is taken (None). ``lacking``: tokens have several solutions; then digits are
+    is taken has another solution, nothing is taken (None); nor is a change where the search ended before all of these
+    were looked at. ``lacking``: tokens have several solutions; then digits are
     only added, for nothing says that one of those read is wrong.
     """
     accepted, answer = (tokens, solution) if solution is not None else (None, None)
     chosen: tuple[int, ...] = ()
     limit = MAX_COST if solution is None else MARGIN
     tries = MAX_TRIES if solution is None else MAX_RIVALS
-    for cost, cells, digits in islice(repairs(reading, tokens, rules.task, limit + MARGIN, tries), MAX_SEARCHES):
+    for looked, (cost, cells, digits) in enumerate(repairs(reading, tokens, rules.task, limit + MARGIN, tries)):
         if cost > limit:
+            break
+        if looked >= MAX_SEARCHES or not cells:
+            if chosen:  # rivals of a repair are left that nobody looked at
+                return None, (), None
             break
         if lacking and (tokens[list(cells)] != BLANK).any():
             continue

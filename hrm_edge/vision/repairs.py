@@ -24,7 +24,8 @@ def repairs(  # noqa: C901, PLR0912 - one search, its bounds inside
     """(cost, cells, their digits) of changes of tokens [81] after which no digit clashes, cheapest first.
 
     Cost: nats below the likeliest reading, at most ``limit``. Best first over sets of single changes. Where two digits
-    clash, one of the two has to change: only sets that do are looked at, ``tries`` of them.
+    clash, one of the two has to change: only sets that do are looked at, ``tries`` of them. Where some are
+    left then, the least that these cost comes last, without cells.
     """
     changes = _changes(reading, limit)
     by_cell: dict[int, list[_Change]] = {}
@@ -60,6 +61,8 @@ def repairs(  # noqa: C901, PLR0912 - one search, its bounds inside
             yield cost, tuple(digits), tuple(digits.values())
         if following < len(free) and cost + free[following][0] <= limit:
             heapq.heappush(heap, (cost + free[following][0], chosen, following, following + 1))
+    if heap:
+        yield heap[0][0], (), ()
 
 
 def _changes(reading: Reading, limit: float) -> list[_Change]:
