@@ -35,7 +35,10 @@ def run(session, tokens, ids, steps):
 
 
 def compiled_for(march: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    flags = tuple(march if flag == "-march=native" else flag for flag in compiling.FLAGS)
+    changed = {"-march=native": march} | (
+        {} if march == "-march=native" else {"-O3": "-O1"}
+    )  # half the time to compile
+    flags = tuple(changed.get(flag, flag) for flag in compiling.FLAGS)
     monkeypatch.setattr(compiling, "FLAGS", flags)
 
 
