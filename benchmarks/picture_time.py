@@ -27,12 +27,13 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from demo import FPS, hand_held
 
+from hrm_edge.child import python_command
 from hrm_edge.device.identity import describe_device
 from hrm_edge.errors import HrmEdgeError, UserError
 from hrm_edge.files import write_json
 from hrm_edge.vision.images import load_image
 
-HERE = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[1]
 FRAMES = 90  # of the video, 3 s of its 10
 WORKER = """
 import contextlib, sys, time
@@ -75,8 +76,8 @@ class Checkout:
         told = subprocess.run(["git", "rev-parse", "HEAD"], cwd=folder, capture_output=True, text=True, check=False)
         self.commit = told.stdout.strip() or None
         self._process = subprocess.Popen(
-            [sys.executable, "-c", WORKER, str(self.folder)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-            cwd=tempfile.gettempdir(), env={**os.environ, "PYTHONPATH": str(self.folder), "PYTHONSAFEPATH": "1"},
+            python_command("-c", WORKER, str(self.folder)), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+            env={**os.environ, "PYTHONPATH": str(self.folder)},
         )  # fmt: skip
 
     def ms(self, path: Path) -> float:
@@ -94,7 +95,7 @@ class Checkout:
     def close(self) -> None:
         """End the process."""
         self._process.kill()
-        self._process.wait()
+        self._process.communicate()
 
 
 def turns(checkouts: list[Checkout], path: Path, rounds: int) -> tuple[float, float]:
@@ -114,7 +115,7 @@ def main() -> int:
     parser.add_argument("--video", type=Path, help="picture that the imitated camera is held over")
     parser.add_argument("--json", type=Path, help="results file")
     arguments = parser.parse_args()
-    checkouts = [Checkout(HERE), Checkout(arguments.checkout)]
+    checkouts = [Checkout(ROOT), Checkout(arguments.checkout)]
     try:
         pictures = [path for folder in arguments.paths for path in sorted(folder.glob("*.jpg"))]
         if not pictures:

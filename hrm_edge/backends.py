@@ -80,6 +80,10 @@ BACKENDS = {  # the default one first
 RTX = About("tensorrt-rtx", ("tensorrt_rtx",), architectures="tensorrt_rtx")
 """The other TensorRT, for desktop cards, whose engines ``tensorrt`` opens."""
 NAMES = (*BACKENDS, "auto")
+APART_ON_CPU = {name: about for name, about in BACKENDS.items() if about.on_cpu and not about.settings}
+"""Backends of the CPU without those that are another one with other settings."""
+ON_GPU = (BACKENDS["tensorrt"], RTX, BACKENDS["torch-tensorrt"])
+"""Backends that run an engine."""
 
 
 def package_of(label: str) -> str:

@@ -74,7 +74,9 @@ def find_checkpoint(path: Path | str) -> Path:
         return path
     if (path / BEST).is_file():
         named = read_json(path / BEST)
-        best = path / CHECKPOINTS / str(named.get("checkpoint", "") if isinstance(named, dict) else "")
+        if not isinstance(named, dict) or not isinstance(named.get("checkpoint"), str):
+            raise UserError(f"{path / BEST} names no checkpoint", "remove it: the newest one is taken then")
+        best = path / CHECKPOINTS / named["checkpoint"]
         if (best / CHECKPOINT).is_file():
             return best
     newest = checkpoints(path)

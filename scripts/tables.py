@@ -293,6 +293,23 @@ def photos() -> str:
     return "\n".join(lines)
 
 
+def picture_time() -> str:
+    """Processor time of reading a picture beside that of an older commit."""
+    lines = [
+        row("pictures", "this commit / older one", "all pictures together", "slowest picture", "above 1.2 times",
+            "frame of a video, ms", "machine, date"),
+        "|---|---|---|---|---|---|---|",
+    ]  # fmt: skip
+    for path, report in reports("picture-time"):
+        frame = report["video_frame_ms"]
+        commits = " / ".join(f"`{commit[:7]}`" for commit in report["commits"].values())
+        lines.append(row(
+            report["pictures"], commits, f"{report['ratio_of_sums']:.2f}", f"{report['ratio_max']:.2f}",
+            report["above_1.2"], f"{frame['new']:.1f} / {frame['old']:.1f}", link(path),
+        ))  # fmt: skip
+    return "\n".join(lines)
+
+
 def _refused(by_reason: dict[str, int], count: int) -> str:
     """How many were refused, and why."""
     reasons = ", ".join(f"{number} {reason}" for reason, number in sorted(by_reason.items(), key=lambda r: -r[1]))
@@ -457,6 +474,7 @@ TABLES = {
     "latency": latency,
     "peers": peers,
     "photos": photos,
+    "picture-time": picture_time,
     "hard-pictures": hard_pictures,
     "anytime": anytime,
     "video": video,

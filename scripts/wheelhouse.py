@@ -130,7 +130,7 @@ def main(out: Path, machine: str, pythons: tuple[str, ...], extras: tuple[str, .
     for stale in {*out.glob("*.whl")} - {path for found in wheels.values() for path in found}:
         stale.unlink()
     write_text(out / "wheels.md", table(wheels))
-    for name in ("setup.sh", "hrm-edge-demo.service"):
+    for name in ("setup.sh", "hrm-edge-demo.service", "hrm-edge-kiosk.service"):
         shutil.copy2(ROOT / "jetson" / name, out / name)
     click.echo((out / "wheels.md").read_text(encoding="utf-8"))
     click.echo(f"Next, over ssh: hrm-edge remote HOST setup --wheelhouse {out}")

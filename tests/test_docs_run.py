@@ -46,6 +46,7 @@ NOT_RUN = {  # a command that begins so → why, and what tests it instead
     "hrm-edge train sudoku_lattice_more": "hours; tests/cli/test_train_on.py",
     "docker": "needs docker and NVIDIA's images",
     "sudo": "changes this machine",
+    "systemctl --user": "needs a desktop's session; tests/jetson, tests/demo",
     "hrm-edge record": "takes a quarter of an hour; tests/record",
     "hrm-edge remote jetson record": "as long; tests/remote",
     "python scripts/boards_table.py": "takes a checkout; tests/record",

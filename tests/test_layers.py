@@ -132,7 +132,7 @@ MAY_USE: dict[str, set[str]] = {
     "plugin": {"numpy", "tensorrt", "cuda"},
     "vision": {"numpy", "cv2"},
     "bench": {"numpy", "pydantic", "yaml", "jtop", "pynvml"},
-    "demo": {"numpy", "cv2", "starlette", "uvicorn"},
+    "demo": {"numpy", "cv2", "segno", "starlette", "uvicorn"},
     "doctor": {"pydantic", "rich"},
     "record": {"pydantic"},
     "ops": {"numpy", "torch", "triton", "tensorrt", "torch_tensorrt"},

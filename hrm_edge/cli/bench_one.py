@@ -39,7 +39,7 @@ def measure_and_show(context: click.Context, model: str, options: Options) -> No
     from hrm_edge.bench.hold import hold
 
     with hold(lock_clocks=options.lock_clocks, power_mode=options.power_mode):
-        report, example = measure(context, model, options)
+        report, example = _measure(context, model, options)
     follow = f"hrm-edge solve {example} --model {shlex.quote(model)}"
     if options.json_file is not None and options.json_file != STDOUT:
         follow = f"hrm-edge bench --compare {shlex.quote(options.json_file)} OTHER.json"
@@ -51,7 +51,7 @@ def measure_and_show(context: click.Context, model: str, options: Options) -> No
         raise GateError("--strict: " + "; ".join(report.warnings), "fix that and measure again")
 
 
-def measure(context: click.Context, name: str, options: Options) -> tuple[BenchReport, str]:
+def _measure(context: click.Context, name: str, options: Options) -> tuple[BenchReport, str]:
     """Load, answer once cold, then measure; the report, and a puzzle of the set as text."""
     from hrm_edge.bench.timing import process_age_s
 

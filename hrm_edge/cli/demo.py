@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -43,6 +44,7 @@ class _Size(click.ParamType):
 @click.option(
     "--wait", is_flag=True, help="Start without the camera or URL where it is not there yet, and wait for it."
 )
+@click.option("--kiosk", is_flag=True, help="Open the page full-screen in a browser here, and end with it.")
 @click.option("--web", metavar="[HOST:]PORT", help="Show a web page instead of a window; without HOST, here only.")
 @model_option("Artifact or checkpoint folder, or a shipped model")
 @views_option(64)
@@ -54,6 +56,7 @@ class _Size(click.ParamType):
 def demo(
     camera: str | None,
     wait: bool,
+    kiosk: bool,
     web: str | None,
     model: str | None,
     views: int,
@@ -77,6 +80,8 @@ def demo(
     from hrm_edge.backends import BACKENDS
     from hrm_edge.checkpoint import is_checkpoint
 
+    if kiosk and web is None:
+        web = "8000"
     if (cert is None) != (key is None) or (cert is not None and web is None):
         raise UserError(
             "--cert and --key go together, with --web", "give both: --web 8000 --cert cert.pem --key key.pem"
@@ -89,6 +94,11 @@ def demo(
         from hrm_edge.demo.serve import parse_address
 
         address = parse_address(web)
+    browser = None
+    if kiosk:
+        from hrm_edge.demo.kiosk import find_browser
+
+        browser = find_browser()
     name, folder = named_or_default(model)
     on_cpu = backend is None or (backend != "auto" and BACKENDS[backend].on_cpu)
     if threads is None and on_cpu and not is_checkpoint(folder or Path(name)):
@@ -101,7 +111,7 @@ def demo(
         if web is None:
             run_window(show)
         else:
-            _serve(show, opened, address, None if cert is None or key is None else (cert, key))
+            _serve(show, opened, address, None if cert is None or key is None else (cert, key), browser)
     finally:
         if show.camera is not None:
             show.camera.stop()
@@ -138,8 +148,10 @@ def _build(opened: Model, model: str, source: str, size: tuple[int, int], views:
     return Demo(mailbox, camera, Reader(), Thinker(opened.session, task, views=views))
 
 
-def _serve(show: Demo, opened: Model, address: Address, tls: tuple[Path, Path] | None) -> None:
+def _serve(show: Demo, opened: Model, address: Address, tls: tuple[Path, Path] | None, browser: str | None) -> None:
+    """Serve the page until Ctrl-C or, in a kiosk, until its ``browser`` is closed."""
     from hrm_edge.bench.power.choose import AUTO, open_meter
+    from hrm_edge.demo.kiosk import Browser
     from hrm_edge.demo.power import Gauge
     from hrm_edge.demo.serve import Server
     from hrm_edge.demo.web import Web
@@ -152,8 +164,23 @@ def _serve(show: Demo, opened: Model, address: Address, tls: tuple[Path, Path] |
     server = Server(show, page, address, tls)
     source = "the browser's camera" if show.camera is None else show.camera.source.name
     echo(f"Source: {source}. Open {server.url}", err=True)
+    if not address.is_local:
+        _show_qr_code(server.url)
     echo("Ctrl-C ends it.", err=True)
+    shown = None if browser is None else Browser(browser, server.url, server.stop)
     try:
         server.run()
     finally:
+        if shown is not None:
+            shown.close()
         gauge.close()
+
+
+def _show_qr_code(url: str) -> None:
+    """Print the address as a QR code where a phone can see it: on a terminal that has its characters."""
+    from hrm_edge.demo.kiosk import qr_code
+
+    encoding = (sys.stderr.encoding or "").lower().replace("-", "")
+    code = qr_code(url) if sys.stderr.isatty() and encoding == "utf8" else None
+    if code is not None:
+        echo(code, err=True, nl=False)

@@ -16,7 +16,7 @@ Programs = Callable[[Sequence[str]], "str | None"]
 PROGRAM_LIMIT_S = 5.0
 
 
-def run_program(command: Sequence[str]) -> str | None:
+def _run_program(command: Sequence[str]) -> str | None:
     """Run ``command`` on this machine; see :data:`Programs`."""
     try:
         done = subprocess.run(
@@ -38,7 +38,7 @@ class System:
     """Files below ``root`` and ``programs`` of a machine. A missing file is no error, except in :meth:`read`."""
 
     root: Path = Path("/")
-    programs: Programs = run_program
+    programs: Programs = _run_program
 
     def path(self, name: str) -> Path:
         """Return the absolute path ``name`` (``/sys/…``) below the root."""

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from pydantic import Field
 
-from hrm_edge.backends import BACKENDS, RTX, About
+from hrm_edge.backends import APART_ON_CPU, ON_GPU, RTX, About
 from hrm_edge.doctor.facts import Facts
 from hrm_edge.doctor.machine import Import, is_missing
 from hrm_edge.files import read_json
@@ -28,8 +28,8 @@ class Backend(Record):
 
 def backends(facts: Facts) -> list[Backend]:
     """Return every backend, the default one first. What only a run can show (speed, accuracy) is not claimed."""
-    on_cpu = [_on_cpu(facts, name, about) for name, about in BACKENDS.items() if about.on_cpu and not about.settings]
-    return on_cpu + [_on_gpu(facts, about) for about in (BACKENDS["tensorrt"], RTX, BACKENDS["torch-tensorrt"])]
+    on_cpu = [_on_cpu(facts, name, about) for name, about in APART_ON_CPU.items()]
+    return on_cpu + [_on_gpu(facts, about) for about in ON_GPU]
 
 
 def _without(about: About, why: str) -> Backend:

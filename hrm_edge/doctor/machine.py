@@ -66,7 +66,7 @@ class Interpreter:
         return self.prefix != self.base_prefix
 
 
-def find_package(name: str) -> Package | None:
+def _find_package(name: str) -> Package | None:
     """Look a distribution up by name; nothing is imported."""
     try:
         found = metadata.distribution(name)
@@ -122,7 +122,7 @@ def is_missing(name: str, error: str | None) -> bool:
     return error == f"ModuleNotFoundError: No module named {name!r}"
 
 
-def try_int8(module: str) -> str | None:
+def _try_int8(module: str) -> str | None:
     """Return how a CPU runtime multiplies INT8 artifacts here, found out in a new process; None where that fails.
 
     ``module``: of the runtime's sessions, see ``backends.About.probe``.
@@ -184,9 +184,9 @@ class Machine:
     """The machine to be looked at: this one, unless told otherwise."""
 
     system: System = field(default_factory=System)
-    package: Callable[[str], Package | None] = find_package
+    package: Callable[[str], Package | None] = _find_package
     imports: Callable[[str], Import] = try_import
-    int8: Callable[[str], str | None] = try_int8
+    int8: Callable[[str], str | None] = _try_int8
     gpu: Callable[[], GpuSession] = try_gpu
     python: Interpreter = field(default_factory=Interpreter)
     architecture: str = field(default_factory=lambda: os.uname().machine)

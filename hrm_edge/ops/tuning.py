@@ -18,7 +18,8 @@ from hrm_edge.files import write_text
 
 TABLE = Path(__file__).with_name("tuning.json")
 BASE_SM = 80
-SMS = (87, 89, 90, 110, 120)  # Orin, Ada, Hopper, Thor, Blackwell RTX; others run the base
+# Ampere RTX, Orin, Ada, Hopper, Blackwell, Thor (10.1 before CUDA 13), Blackwell RTX; others run the base.
+SMS = (86, 87, 89, 90, 100, 110, 120)
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from hrm_edge import zoo
+from hrm_edge.backends import APART_ON_CPU, ON_GPU
 from hrm_edge.device.clocks import power_modes
 from hrm_edge.device.system import System
 from hrm_edge.doctor import Diagnosis
@@ -17,8 +18,8 @@ from hrm_edge.manifest import MANIFEST, STEP_FILE, Manifest, read_manifest
 from hrm_edge.record.schema import Row
 from hrm_edge.runtime.native.session import why_unsupported
 
-ENGINES = ("tensorrt", "tensorrt-rtx", "torch-tensorrt")  # built before they are measured
-BACKENDS = ("onnxruntime", "openvino", "native", *ENGINES)
+ENGINES = tuple(about.title for about in ON_GPU)  # built before they are measured
+BACKENDS = (*APART_ON_CPU, *ENGINES)
 
 
 def plan(
@@ -103,16 +104,16 @@ def modes_to_hold(system: System, wanted: Sequence[str] | None, *, quick: bool) 
         return list(wanted), []
     if quick or len(known) < 2:
         return [None], []
-    if not may_be_root(system):
+    if not _may_be_root(system):
         return [None], ["other power modes: setting one needs root; run 'sudo -v' before, or as root"]
     return list(known), []
 
 
-def may_be_root(system: System) -> bool:
+def _may_be_root(system: System) -> bool:
     """Return whether commands of root can be run without a password being asked."""
     return os.geteuid() == 0 or system.run("sudo", "--non-interactive", "true") is not None
 
 
 def may_lock_clocks(system: System) -> bool:
     """Return whether a Jetson's clocks can be held while a row is measured."""
-    return shutil.which("jetson_clocks") is not None and may_be_root(system)
+    return shutil.which("jetson_clocks") is not None and _may_be_root(system)

@@ -25,7 +25,7 @@ NOTHING = "No board or card was recorded yet."
 NOT_MEASURED = "not measured"
 
 
-def cells(row: Row, report: BenchReport) -> tuple[str, ...]:
+def _cells(row: Row, report: BenchReport) -> tuple[str, ...]:
     """Return the cells of :data:`COLUMNS` for a measured row."""
     low, high = report.exact_accuracy_interval_95
     joules = report.energy_j_per_puzzle
@@ -35,14 +35,14 @@ def cells(row: Row, report: BenchReport) -> tuple[str, ...]:
         row.power_mode or report.device_before.power_mode or "–",
         f"{number(report.latency_ms.p50)} / {number(report.latency_ms.p90)}",
         f"{report.exact_accuracy:.1%} ({low:.1%} to {high:.1%}) of {report.count}",
-        agreement(report),
+        _agreement(report),
         NOT_MEASURED if joules is None else number(joules),
-        warmth(report),
+        _warmth(report),
         str(len(report.warnings)),
     )
 
 
-def agreement(report: BenchReport) -> str:
+def _agreement(report: BenchReport) -> str:
     """Return how near the row is to its reference: an engine to its artifact, another precision to float32."""
     if report.engine_parity is not None:
         held = report.engine_parity["held"]
@@ -53,7 +53,7 @@ def agreement(report: BenchReport) -> str:
     return "it is float32" if report.model.precision == "fp32" else NOT_MEASURED
 
 
-def warmth(report: BenchReport) -> str:
+def _warmth(report: BenchReport) -> str:
     """Return the hottest sensor before and after the row."""
     before, after = report.device_before.temperatures_c, report.device_after.temperatures_c
     return f"{max(before.values()):.0f} to {max(after.values()):.0f}" if before and after else NOT_MEASURED
@@ -61,7 +61,7 @@ def warmth(report: BenchReport) -> str:
 
 def rows_of(record: Record) -> list[tuple[str, ...]]:
     """Return the cells of every measured row."""
-    return [cells(row, record.reports[row.name]) for row in record.about.rows if row.name in record.reports]
+    return [_cells(row, record.reports[row.name]) for row in record.about.rows if row.name in record.reports]
 
 
 def machine_of(record: Record) -> str:

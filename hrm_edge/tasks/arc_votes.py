@@ -56,7 +56,7 @@ class Question(NamedTuple):
     """Output grid; None where it is not known."""
 
 
-class Candidate(NamedTuple):
+class _Candidate(NamedTuple):
     """Answer with at least one vote."""
 
     grid: Grid
@@ -110,14 +110,14 @@ class Votes:
             entry[0] += 1
             entry[1] += float(score)
 
-    def ranked(self, question: Question) -> list[Candidate]:
+    def ranked(self, question: Question) -> list[_Candidate]:
         """Return the answers to a question, best first: by votes, then by mean halting score.
 
         Remaining ties are ordered by the grids' cells, so that the order of ``add`` does not matter.
         """
         tally = self._tally.get((question.task, _key(question.input)), {})
         found = [(-count, -total / count, key) for key, (count, total) in tally.items()]
-        return [Candidate(_grid(key), int(-count), -halt) for count, halt, key in sorted(found)]
+        return [_Candidate(_grid(key), int(-count), -halt) for count, halt, key in sorted(found)]
 
 
 def score(votes: Votes, asked: Sequence[Question], attempts: Sequence[int] = (1, ATTEMPTS)) -> Score:

@@ -31,7 +31,7 @@ Line = tuple[int, str]
 """Line of a text: its number, from 1, and its characters."""
 
 
-class Board(Protocol):
+class _Board(Protocol):
     """Size and name of a grid, as in ``Sudoku``: side, number of cells, and the task's name."""
 
     @property
@@ -42,7 +42,7 @@ class Board(Protocol):
     def name(self) -> str: ...
 
 
-class Cell(NamedTuple):
+class _Cell(NamedTuple):
     """Cell of a text and its place; digit 0 is a blank. ``line`` and ``column`` count from 1."""
 
     digit: int
@@ -58,7 +58,7 @@ class TextError(UserError):
         self.line, self.column = line, column
 
 
-def row_cells(task: Board, line: Line, strokes: str = "") -> list[Cell]:
+def row_cells(task: _Board, line: Line, strokes: str = "") -> list[_Cell]:
     """Return the cells of a line, none for a line of the frame.
 
     ``strokes``: those of ``-`` and ``*`` that are no blanks here. Raises ``TextError`` for a character that is no cell.
@@ -66,20 +66,20 @@ def row_cells(task: Board, line: Line, strokes: str = "") -> list[Cell]:
     number, text = line
     if task.side > 9 and (numbers := number_cells(task.side, line)):
         return numbers
-    found: list[Cell] = []
+    found: list[_Cell] = []
     for column, character in enumerate(text, start=1):
         digit = DIGITS.find(character.upper()) + 1
         if 0 < digit <= max(9, task.side):
-            found.append(Cell(digit, number, column))
+            found.append(_Cell(digit, number, column))
         elif character in BLANKS and character not in strokes:
-            found.append(Cell(0, number, column))
+            found.append(_Cell(0, number, column))
         elif not (character.isspace() or character in _SEPARATORS + STROKES or "\u2500" <= character <= "\u257f"):
-            raise _bad_character(task, Cell(0, number, column), character, len(found))
+            raise _bad_character(task, _Cell(0, number, column), character, len(found))
     may_be_cells = len(found) in (task.side, task.seq_len) and "+" not in text
     return found if may_be_cells or not (_LINE_LIKE.fullmatch(text) and _DRAWN.search(text)) else []
 
 
-def number_cells(side: int, line: Line) -> list[Cell]:
+def number_cells(side: int, line: Line) -> list[_Cell]:
     """Return the cells of a line that has digits as numbers, such as ``10 0 16 3``; none for another line."""
     words = [(match.group(), match.start() + 1) for match in _WORD.finditer(line[1])]
     decimal = [int(word) if word.isdecimal() else -1 for word, _ in words]
@@ -88,10 +88,10 @@ def number_cells(side: int, line: Line) -> list[Cell]:
         return []
     if not all(0 <= value <= side or is_blank for value, is_blank in zip(decimal, blank, strict=True)):
         return []
-    return [Cell(max(0, value), line[0], column) for value, (_, column) in zip(decimal, words, strict=True)]
+    return [_Cell(max(0, value), line[0], column) for value, (_, column) in zip(decimal, words, strict=True)]
 
 
-def read_grids(task: Board, lines: Sequence[Line]) -> Tokens:
+def read_grids(task: _Board, lines: Sequence[Line]) -> Tokens:
     """Return the grids uint8 [N, S] in ``lines``, one after the other; a single grid may have line breaks anywhere.
 
     Raises ``TextError`` naming the place where a row or a grid has too few or too many cells, or a cell an invalid
@@ -117,17 +117,17 @@ def read_grids(task: Board, lines: Sequence[Line]) -> Tokens:
     return (np.array(digits) + 1).astype(np.uint8).reshape(-1, task.seq_len)
 
 
-def _are_whole(task: Board, rows: list[list[Cell]]) -> bool:
+def _are_whole(task: _Board, rows: list[list[_Cell]]) -> bool:
     total = sum(map(len, rows))
     even = all(len(row) == task.side for row in rows) and len(rows) % task.side == 0
     return total == task.seq_len or (total > 0 and even)
 
 
-def _not_whole(task: Board, lines: Sequence[Line], readings: list[list[list[Cell]]]) -> TextError:
+def _not_whole(task: _Board, lines: Sequence[Line], readings: list[list[list[_Cell]]]) -> TextError:
     """Return the error that no reading gives complete grids, described by the closest one."""
     hint = f"give every cell a character: {_alphabet(task)}"
 
-    def distance(rows: list[list[Cell]]) -> tuple[int, int]:
+    def distance(rows: list[list[_Cell]]) -> tuple[int, int]:
         return sum(len(row) != task.side for row in rows), abs(sum(map(len, rows)) - task.seq_len)
 
     rows = min(readings, key=distance)
@@ -147,7 +147,7 @@ def _not_whole(task: Board, lines: Sequence[Line], readings: list[list[list[Cell
     return TextError(place.line, place.column, f"read {len(row)} cells, {wanted}", hint)
 
 
-def _check_zero(task: Board, lines: Sequence[Line], text: str) -> None:
+def _check_zero(task: _Board, lines: Sequence[Line], text: str) -> None:
     """Raise ``TextError`` where 0 may be a digit: boards beyond 9x9 are also written with 0 to 9 and A to F."""
     others = [blank for blank in "._?" if blank in text]
     if task.side > 9 and "0" in text and others and DIGITS[task.side - 1] not in text.upper():
@@ -161,14 +161,14 @@ def _check_zero(task: Board, lines: Sequence[Line], text: str) -> None:
             )
 
 
-def _alphabet(task: Board) -> str:
+def _alphabet(task: _Board) -> str:
     """Return a description of the characters of a cell."""
     last = DIGITS[task.side - 1]
     digits = f"1 to {last}" if task.side <= 9 else "1 to 9, A" + (f" to {last}" if last != "A" else "")
     return f"{digits}, and for a blank one of 0 . _ ? * - x"
 
 
-def _bad_character(task: Board, cell: Cell, character: str, place: int) -> TextError:
+def _bad_character(task: _Board, cell: _Cell, character: str, place: int) -> TextError:
     row, column = divmod(place, task.side)
     where = f" in row {row + 1}, column {column + 1}" if place < task.seq_len else f" after {place} cells"
     problem = f"bad character {character!r}{where}: no cell of a {task.name} puzzle"

@@ -19,7 +19,7 @@ _SMALLEST = 0.05  # of the picture
 _FEWEST = 0.9  # of the lines that must be seen, and of a line's length
 
 
-def count_cells(gray: NDArray[np.uint8], quad: NDArray[np.float32]) -> int | None:
+def _count_cells(gray: NDArray[np.uint8], quad: NDArray[np.float32]) -> int | None:
     """Count cells along a side of the board with corners ``quad`` [4, 2] in a grey picture [h, w]; None: no board."""
     homography = cv2.getPerspectiveTransform(square(_SPAN, _MARGIN), quad.astype(np.float32))
     size = _SPAN + 2 * _MARGIN
@@ -49,12 +49,12 @@ def other_size(image: Image, grids: list[Grid]) -> int | None:
     """
     gray = cv2.cvtColor(image, cv2.COLOR_BGR2GRAY)
     # an outline has finer corners than lines of another size that were fitted to some of the board's
-    counted = max((count_cells(gray, grids[0].corners) if grids else None) or 0, board_of(gray) or 0)
+    counted = max((_count_cells(gray, grids[0].corners) if grids else None) or 0, _board_of(gray) or 0)
     located = grids[0].side if grids else None
     return located if counted in (0, 9) else counted
 
 
-def board_of(gray: NDArray[np.uint8]) -> int | None:
+def _board_of(gray: NDArray[np.uint8]) -> int | None:
     """Count cells along a side of the largest board in a grey picture [h, w] without a grid; None: no board."""
     for picture in (gray, 255 - gray):  # light boards with dark lines, then the others
         ink = cv2.adaptiveThreshold(picture, 255, cv2.ADAPTIVE_THRESH_MEAN_C, cv2.THRESH_BINARY_INV, 21, 8)
@@ -62,7 +62,7 @@ def board_of(gray: NDArray[np.uint8]) -> int | None:
         for contour in sorted(contours, key=cv2.contourArea, reverse=True)[:_MOST]:
             quad = cv2.approxPolyDP(contour, 0.02 * cv2.arcLength(contour, True), True).reshape(-1, 2)
             if len(quad) == 4 and cv2.contourArea(quad) > _SMALLEST * gray.size:
-                side = count_cells(gray, quad.astype(np.float32))
+                side = _count_cells(gray, quad.astype(np.float32))
                 if side:
                     return side
     return None

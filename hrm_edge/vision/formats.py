@@ -34,7 +34,7 @@ class Header:
     """1 to 8: how the picture lies, by its EXIF note (TIFF 6.0, tag 274); 1 is upright."""
 
 
-def picture_kind(data: bytes) -> str | None:
+def _picture_kind(data: bytes) -> str | None:
     """Return the kind of picture that ``data`` begins, as in :class:`Header`; None: it is no picture."""
     if data[:8] == b"\x89PNG\r\n\x1a\n":
         return "png"
@@ -57,7 +57,7 @@ def is_picture(path: Path) -> bool:
         if not path.is_file():  # opening a named pipe would wait for its writer
             return False
         with path.open("rb") as stream:
-            return picture_kind(stream.read(_HEADER)) is not None
+            return _picture_kind(stream.read(_HEADER)) is not None
     except OSError:
         return False
 
@@ -73,7 +73,7 @@ def pictures_of(folder: Path) -> list[Path]:
 
 def read_header(data: bytes) -> Header | None:
     """Read a picture file's header; None where ``data`` is no picture."""
-    kind = picture_kind(data)
+    kind = _picture_kind(data)
     if kind is None:
         return None
     try:

@@ -140,7 +140,7 @@ def _checked(reading: Reading, rules: _Rules, puzzle: Tokens, repaired: tuple[in
 def _uncertain(reading: Reading, cells: NDArray[np.int64]) -> UserError:
     """Return what is said of a reading in too much doubt; ``cells``: those in doubt."""
     least = cells[np.argsort(reading.confidence[cells], kind="stable")]
-    named = ", ".join(cell_text(reading, int(cell)) for cell in least[:_NAMED])
+    named = ", ".join(_cell_text(reading, int(cell)) for cell in least[:_NAMED])
     more = f" and {len(cells) - _NAMED} more" if len(cells) > _NAMED else ""
     return UserError(f"too much of it is uncertain: {named}{more}", "take a sharper picture")
 
@@ -200,7 +200,7 @@ def _evidence(reading: Reading) -> NDArray[np.float64]:
     return np.asarray(np.log((1 - wrong - _MISREAD) * seen + (wrong + _MISREAD) / ink.shape[1]))
 
 
-def cell_text(reading: Reading, cell: int) -> str:
+def _cell_text(reading: Reading, cell: int) -> str:
     """Return a cell, what was read in it and how sure that is: ``row 2 column 4 read as 7 (83%)``."""
     digit = int(reading.digits[cell])
     read = str(digit) if digit else "a blank"
@@ -212,13 +212,15 @@ def doubts_text(reading: Reading, verdict: Verdict) -> list[str]:
     notes = []
     if verdict.repaired:
         assert verdict.puzzle is not None
-        taken = (f"{cell_text(reading, c)} taken as {verdict.puzzle[c] - BLANK or 'a blank'}" for c in verdict.repaired)
+        taken = (
+            f"{_cell_text(reading, c)} taken as {verdict.puzzle[c] - BLANK or 'a blank'}" for c in verdict.repaired
+        )
         notes.append(f"read with the help of the rules: {', '.join(taken)}")
     if verdict.doubtful:
-        notes.append(f"in doubt: {', '.join(cell_text(reading, cell) for cell in verdict.doubtful)}")
+        notes.append(f"in doubt: {', '.join(_cell_text(reading, cell) for cell in verdict.doubtful)}")
     if verdict.ignored:
         count, wrong = len(verdict.ignored), len(verdict.disagreeing)
-        which = "".join(f", {cell_text(reading, cell)}" for cell in verdict.disagreeing)
+        which = "".join(f", {_cell_text(reading, cell)}" for cell in verdict.disagreeing)
         disagree = f"{wrong} of them disagree{'s' * (wrong == 1)}"
         notes.append(f"{count} written digit{'s'[: count > 1]} ignored, {disagree}{which}")
     return notes

@@ -47,11 +47,11 @@ def open_source(text: str, size: Size, dev: Path = Path("/dev")) -> Source:
         return Source(_without_password(text), lambda: _url(text))
     path = Path(text)
     if path.is_dir():
-        return Source(str(path), lambda: PictureFeed(image_files(path)))
+        return Source(str(path), lambda: _PictureFeed(image_files(path)))
     if not path.exists():
         raise UserError(f"--camera {text}: there is no such camera, file or URL", _TAKES)
     if path.suffix.lower() in FORMATS or is_picture(path):
-        return Source(str(path), lambda: PictureFeed([path]))
+        return Source(str(path), lambda: _PictureFeed([path]))
     check_input(path)
     return Source(str(path), lambda: _video_file(path))
 
@@ -62,7 +62,7 @@ def cameras(dev: Path = Path("/dev")) -> list[str]:
     return [str(path) for _, path in sorted(found)]
 
 
-class CaptureFeed:
+class _CaptureFeed:
     """A ``cv2.VideoCapture`` that is open."""
 
     def __init__(self, capture: Any) -> None:
@@ -79,7 +79,7 @@ class CaptureFeed:
         self._capture.release()
 
 
-class VideoFileFeed(CaptureFeed):
+class _VideoFileFeed(_CaptureFeed):
     """A video file at its own speed, from the start again when it ends."""
 
     def __init__(self, capture: Any, path: Path) -> None:
@@ -99,7 +99,7 @@ class VideoFileFeed(CaptureFeed):
         return image
 
 
-class PictureFeed:
+class _PictureFeed:
     """Pictures in turn, each for ``FOLDER_S``, over and over; one that cannot be read is passed over.
 
     Raises ``UserError`` where none can be read.
@@ -162,10 +162,10 @@ def _csi(sensor: int, size: Size) -> Feed:
             f"no CSI camera {sensor} answers",
             "check the ribbon cable, then: sudo systemctl restart nvargus-daemon",
         )
-    return CaptureFeed(capture)
+    return _CaptureFeed(capture)
 
 
-def _v4l2(path: Path, size: Size) -> CaptureFeed:
+def _v4l2(path: Path, size: Size) -> _CaptureFeed:
     check_device(path)
     capture = cv2.VideoCapture(str(path), cv2.CAP_V4L2)
     if capture.isOpened():
@@ -173,7 +173,7 @@ def _v4l2(path: Path, size: Size) -> CaptureFeed:
         capture.set(cv2.CAP_PROP_FRAME_WIDTH, size[0])
         capture.set(cv2.CAP_PROP_FRAME_HEIGHT, size[1])
         capture.set(cv2.CAP_PROP_BUFFERSIZE, 1)
-        return CaptureFeed(capture)
+        return _CaptureFeed(capture)
     holders = users_of(path)
     if holders:
         raise _busy(path, holders)
@@ -219,7 +219,7 @@ def users_of(path: Path) -> list[str]:
     return found
 
 
-def _url(url: str) -> CaptureFeed:
+def _url(url: str) -> _CaptureFeed:
     timeouts = [
         cv2.CAP_PROP_OPEN_TIMEOUT_MSEC,
         _NETWORK_TIMEOUT_MS,
@@ -231,14 +231,14 @@ def _url(url: str) -> CaptureFeed:
         raise UserError(
             f"{_without_password(url)} gives no video", "check the address, the network and the password in it"
         )
-    return CaptureFeed(capture)
+    return _CaptureFeed(capture)
 
 
 def _without_password(url: str) -> str:
     return re.sub(r"://[^/@]*@", "://", url)
 
 
-def _video_file(path: Path) -> VideoFileFeed:
+def _video_file(path: Path) -> _VideoFileFeed:
     if not os.access(path, os.R_OK):
         raise UserError(f"{path} may not be read", "change its permissions")
     capture = cv2.VideoCapture(str(path), cv2.CAP_FFMPEG)
@@ -249,4 +249,4 @@ def _video_file(path: Path) -> VideoFileFeed:
             f"convert it: ffmpeg -i {path} -c:v libx264 -pix_fmt yuv420p puzzle.mp4",
         )
     capture.release()
-    return VideoFileFeed(cv2.VideoCapture(str(path), cv2.CAP_FFMPEG), path)
+    return _VideoFileFeed(cv2.VideoCapture(str(path), cv2.CAP_FFMPEG), path)

@@ -158,7 +158,7 @@ def on_device(site: Path, program: str) -> str:
 
 def test_the_examples_of_the_documentation_run_on_an_edge_install(site: Path) -> None:
     text = (ROOT / "docs/reference/python.md").read_text(encoding="utf-8")
-    first, second = re.findall(r"^```python\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+    first, second, *_ = re.findall(r"^```python\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
     assert len(first.splitlines()) == 5
     assert len(second.splitlines()) == 12
     assert on_device(site, first).startswith("┌───────┬")

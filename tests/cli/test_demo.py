@@ -32,6 +32,7 @@ REFUSALS = [
     (["--web", "8000", "--camera", "browser", "--model", "none"], "no model 'none'", "sudoku-nano"),
     (["--web", "8000", "--camera", "browser", "--model", "{mini}"], "solves mini-sudoku, and 9x9 grids", "--model"),
     (["--web", "8000", "--size", "big"], "'big' is no picture size", "1280x720"),
+    (["--kiosk", "--camera", "browser"], "--kiosk: there is no display here", "--web 0.0.0.0:8000"),
     (["--camera", "browser"], "", "--web 8000"),
     ([], "", "--web 8000"),
 ]

@@ -17,7 +17,7 @@ from hrm_edge.cli import main as frame
 from hrm_edge.demo.guard import is_loopback
 from hrm_edge.demo.serve import Address
 from hrm_edge.files import private_folder, user_cache, writable_cache
-from tests.needs import missing
+from tests.needs import left_out, missing, quick_compiler
 
 ROOT = Path(__file__).parents[2]
 EASY = "002968470000017200090002016783106020021079053540000061015820007000005000074031009"
@@ -82,7 +82,9 @@ def test_a_user_without_a_name_and_a_home(verb, tmp_path):
         missing("this machine lets no one change to a user without a name")
     before = f"{HRM_EDGE} {VERBS['data'][0]} && " if verb == "train" else ""
     unset = ("HOME", "USER", "LOGNAME", "XDG_CACHE_HOME", "XDG_STATE_HOME")
-    done = shell(f"exec {' '.join(nameless)} sh -c '{before}exec {HRM_EDGE} {words}'", tmp_path, unset=unset)
+    path = os.pathsep.join([left_out(tmp_path), str(ROOT)] if verb == "doctor" else [str(ROOT)])
+    script = f"exec {' '.join(nameless)} sh -c '{before}exec {HRM_EDGE} {words}'"
+    done = shell(script, tmp_path, unset=unset, PYTHONPATH=path, **quick_compiler(tmp_path))
     assert done.returncode in (codes if isinstance(codes, tuple) else (codes,)), done.stderr
     assert "home directory" not in done.stderr
     assert "Traceback" not in done.stderr
@@ -103,6 +105,7 @@ def test_a_read_only_package_and_home(words, tmp_path):
         f"&& exec {HRM_EDGE} {words.format(tmp_path)}"
     )
     environ = {"PYTHONPATH": str(tmp_path / "site"), "HOME": str(home), "TMPDIR": str(tmp_path)}
+    environ |= quick_compiler(tmp_path)
     done = shell(script, tmp_path, own=True, unset=("XDG_CACHE_HOME",), **environ)
     assert done.returncode == 0, done.stderr
 
@@ -111,7 +114,7 @@ def test_the_native_step_with_a_cache_that_cannot_be_written(tmp_path):
     home = tmp_path / "home"
     home.mkdir()
     script = f"mount -t tmpfs -o ro tmpfs {home} && exec {HRM_EDGE} solve {EASY} --model sudoku-nano-int8 "
-    environ = {"HOME": str(home), "TMPDIR": str(tmp_path)}
+    environ = {"HOME": str(home), "TMPDIR": str(tmp_path), **quick_compiler(tmp_path)}
     done = shell(f"{script} --backend native", tmp_path, own=True, unset=("XDG_CACHE_HOME",), **environ)
     assert done.returncode == 0, done.stderr
     assert list(tmp_path.glob("hrm-edge-*/native/*.so"))
@@ -155,7 +158,8 @@ def test_shared_memory_that_is_read_only_is_not_the_output_folders_fault(tmp_pat
 )
 def test_a_terminal_that_knows_no_unicode(encoding, words, tmp_path):
     (tmp_path / "p.txt").write_text(f"{EASY}\n")
-    done = shell(f"{HRM_EDGE} {words}", tmp_path, PYTHONIOENCODING=encoding)
+    path = f"{left_out(tmp_path)}{os.pathsep}{ROOT}"
+    done = shell(f"{HRM_EDGE} {words}", tmp_path, PYTHONIOENCODING=encoding, PYTHONPATH=path)
     assert done.returncode == 0, done.stderr
     assert "Traceback" not in done.stderr
 

@@ -11,6 +11,7 @@ import pytest
 from hrm_edge import __version__, zoo
 from hrm_edge.cli import main as frame
 from hrm_edge.cli.options import JsonCommand
+from tests.needs import left_out
 
 EASY = "002968470000017200090002016783106020021079053540000061015820007000005000074031009"
 
@@ -68,7 +69,8 @@ def test_json_without_a_file_is_stdout_and_takes_no_argument_away(words, capsys,
     ],
     ids=lambda words: " ".join(words).replace(EASY, "PUZZLE"),
 )
-def test_json_with_a_file_leaves_stdout_to_people(words, capsys, tmp_path):
+def test_json_with_a_file_leaves_stdout_to_people(words, capsys, tmp_path, monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", left_out(tmp_path))  # of the doctor's processes
     file = tmp_path / "new" / "report"
     assert frame.main([word.format(file=file) for word in words]) == 0
     captured = capsys.readouterr()

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from hrm_edge.packages import failed_import, unusable
+from tests.needs import left_out, quick_compiler
 
 ROOT = Path(__file__).parents[2]
 ABI = "raise ImportError('numpy.core.multiarray failed to import')"
@@ -22,10 +23,11 @@ INNER = "import a_module_that_is_not_there"
 
 
 def hrm_edge(*arguments: object, module: str, text: str, folder: Path) -> subprocess.CompletedProcess[str]:
-    """The command where ``module`` is a package whose code is ``text``."""
+    """The command where ``module`` is a package whose code is ``text``; other heavy ones are not installed."""
     (folder / "site" / module).mkdir(parents=True)
     (folder / "site" / module / "__init__.py").write_text(f"{text}\n")
-    environ = {**os.environ, "PYTHONPATH": f"{folder / 'site'}{os.pathsep}{ROOT}"}
+    path = [str(folder / "site"), left_out(folder), str(ROOT)]
+    environ = {**os.environ, "PYTHONPATH": os.pathsep.join(path), **quick_compiler(folder)}
     command = [sys.executable, "-m", "hrm_edge", *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False, env=environ)
 

@@ -77,7 +77,7 @@ def artifact(folder, tmp_path_factory) -> Path:
     from hrm_edge.cli.main import main
 
     out = tmp_path_factory.mktemp("artifact") / "out"
-    assert main(["export", str(folder), "--out", str(out)]) == 0
+    assert main(["export", str(folder), "--out", str(out), "--puzzles", "32"]) == 0
     return out
 
 

@@ -87,7 +87,7 @@ def test_report_and_doctor_tell_a_module_by_its_part_number(part, tmp_path):
     machine = machines.jetson(tmp_path / "plain", model, part)
     found = describe_device(machine.system)
     assert (found.module, found.board) == (name, key)
-    board = read_facts(Machine(system=machine.system, imports=lambda name: Import())).board
+    board = read_facts(Machine(system=machine.system, imports=lambda name: Import(), int8=lambda module: None)).board
     assert board is not None
     assert board.module == name
     assert describe_device(machines.jetson(tmp_path / "super", f"{model} Super", part).system).board == of_super
@@ -107,7 +107,7 @@ def test_report_and_doctor_tell_a_module_by_its_part_number(part, tmp_path):
 def test_a_container_without_a_device_tree_is_known_by_its_kernel(kernel, nodes, is_one, tmp_path):
     system = machines.bare(tmp_path).write({"/proc/sys/kernel/osrelease": kernel, **dict.fromkeys(nodes, "")}).system
     assert is_jetson(system) == is_one
-    facts = read_facts(Machine(system=system, imports=lambda name: Import()))
+    facts = read_facts(Machine(system=system, imports=lambda name: Import(), int8=lambda module: None))
     assert (facts.kind == "jetson") == is_one
     assert not is_one or {"l4t-unknown"} <= {finding.name for finding in rules(facts)}
 

@@ -187,14 +187,9 @@ def check(variant: str, precision: str, size: int, layers: list[Any], inputs: li
 
 
 @pytest.mark.rtx
-def test_a_conversion_without_a_gpu(tmp_path: Path) -> None:
-    (result,) = run_without_gpu(PROGRAM, [("nano", "int8")], tmp_path)
-    check(*result)
-
-
-@pytest.mark.rtx
 @pytest.mark.slow
 def test_every_variant_and_precision_converts(tmp_path: Path) -> None:
+    """INT8 of nano is converted in the default tier too: tests/export/test_torch_module.py."""
     cases = [(variant, precision) for variant in SPECS for precision in ("fp32", "fp16", "int8")]
     results = run_without_gpu(PROGRAM, cases, tmp_path)
     assert [tuple(result[:2]) for result in results] == cases

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+from hrm_edge.cli.demo import demo
 from tests.doctor.trees import l4t
 from tests.needs import installed
 
@@ -35,6 +36,20 @@ def test_scripts_are_clean(path):
 def test_dockerfiles_are_clean(path):
     done = subprocess.run([installed("hadolint"), str(path)], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout
+
+
+def test_the_kiosks_unit_is_valid(tmp_path):
+    analyze = installed("systemd-analyze", "systemd")
+    unit = tmp_path / "hrm-edge-kiosk.service"
+    text = (JETSON / "hrm-edge-kiosk.service").read_text()
+    unit.write_text(text.replace("/opt/hrm-edge/venv/bin/hrm-edge", "/bin/true"))
+    verified = subprocess.run([analyze, "--user", "verify", str(unit)], capture_output=True, text=True, check=False,
+                              env={**os.environ, "XDG_RUNTIME_DIR": str(tmp_path)})  # fmt: skip
+    assert verified.returncode == 0, verified.stderr
+    assert "hrm-edge-kiosk" not in verified.stderr
+    (command,) = re.findall("^ExecStart=.*/hrm-edge (demo .*)$", text, re.MULTILINE)
+    words = command.replace("${HRM_EDGE_CAMERA}", "0").split()
+    assert demo.make_context("demo", words[1:]).params["kiosk"]
 
 
 def test_the_service_is_valid_and_confined(tmp_path):

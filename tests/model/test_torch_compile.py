@@ -37,15 +37,15 @@ def gradients(model: HRM) -> dict[str, torch.Tensor]:
     return {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
 
 
-# A C++ compiler works ten seconds on a variant. Which parts become one program, our own decision, shows without it.
+# A C++ compiler works half a minute on a variant. Which parts become one program, and that its gradients are right, are
+# our own part of it and show without one.
 @pytest.mark.parametrize(
     ("variant", "backend"),
     [
-        ("nano", "inductor"), ("trm", "aot_eager"), ("trm-mixer", "aot_eager"),
-        pytest.param("trm", "inductor", marks=pytest.mark.slow),
-        pytest.param("trm-mixer", "inductor", marks=pytest.mark.slow),
+        *((variant, "aot_eager") for variant in SIZES),
+        *(pytest.param(variant, "inductor", marks=pytest.mark.slow) for variant in SIZES),
     ],
-)  # fmt: skip
+)
 def test_compiled_blocks_give_the_plain_gradients_and_share_one_program(
     variant: str, backend: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -13,13 +13,13 @@ import threading
 import time
 from pathlib import Path
 
-from tests.needs import installed, missing
+from tests.needs import installed, left_out, missing
 
 ROOT = Path(__file__).parents[2]
-# hrm-edge as setup.sh would have installed it; it notes every start, so that a test can count them.
+# hrm-edge as setup.sh would have installed it, without what no board has; it notes every start, for a test to count.
 PROGRAM = """#!/bin/sh
 echo "$1" >>"$HOME/starts"
-PYTHONPATH={root} exec {python} -m hrm_edge "$@"
+PYTHONPATH={path} exec {python} -m hrm_edge "$@"
 """
 
 
@@ -103,6 +103,7 @@ class Board:
         self.folder = folder
         self.home = folder / "home"
         self.home.mkdir()
+        self.path = f"{left_out(folder)}:{ROOT}"
         for name in ("host", "user", "stranger"):
             command = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", name, "-f", str(folder / name)]
             subprocess.run(command, check=True)
@@ -149,7 +150,7 @@ class Board:
     def install(self) -> None:
         program = self.home / ".local/share/hrm-edge/venv/bin/hrm-edge"
         program.parent.mkdir(parents=True, exist_ok=True)
-        program.write_text(PROGRAM.format(root=ROOT, python=sys.executable))
+        program.write_text(PROGRAM.format(path=self.path, python=sys.executable))
         program.chmod(0o755)
 
     def starts(self, verb: str) -> int:

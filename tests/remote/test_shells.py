@@ -89,13 +89,25 @@ def test_verbs_with_another_login_shell(board, tmp_path):
     assert str(board.home) not in done.stdout
 
 
+def test_the_doctor_of_a_board_whose_shell_greets(tmp_path):
+    """It was "killed on the board (out of memory?)"."""
+    board = Board(tmp_path, login='echo Welcome to nano; echo; exec sh -c "$SSH_ORIGINAL_COMMAND"')
+    try:
+        done = board.remote("doctor", "--json")
+    finally:
+        board.close()
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["passed"]
+    assert "killed" not in done.stderr
+
+
 def test_the_next_command_is_one_of_this_machine(shared):
     done = shared.remote("doctor")
     assert done.returncode == 0, done.stderr
     ours = f"hrm-edge remote --ssh-config {shared.config} board"
     assert done.stdout.splitlines()[-1] == f"Next: {ours} bench sudoku-nano --duration 60s"
     done = shared.remote("solve", EASY)
-    assert done.stdout.splitlines()[-1] == f"Next: {ours} bench sudoku-nano"
+    assert done.stdout.splitlines()[-1] == f"Next: {ours} bench {zoo.default_for('sudoku')}"
     assert done.stdout.count("Next:") == 1
 
 

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import math
+import subprocess
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,6 +17,8 @@ import torch
 from hrm_edge.recipe import Train
 from hrm_edge.training.optim import AdamATan2, Ema, atan2_update_, lr_factor, make_optimizer, sparse_sign_sgd_
 from tests.published import arrays_of, tensor
+
+ROOT = Path(__file__).parents[2]
 
 
 def test_adam_atan2_is_its_formula_in_float64() -> None:
@@ -128,3 +133,20 @@ def test_recipe_names_the_optimizer(name: str, kind: type) -> None:
     )
     assert type(optimizer) is kind
     assert optimizer.param_groups[0]["lr"] == 0.5
+
+
+def test_our_optimizer_does_without_torchs_compiler() -> None:
+    """Its import takes as long as torch's, at every start of a training."""
+    code = """
+import sys, torch
+from hrm_edge.training.optim import AdamATan2
+one = torch.nn.Parameter(torch.ones(2))
+optimizer = AdamATan2([one])
+one.sum().backward()
+optimizer.step()
+optimizer.zero_grad()
+optimizer.load_state_dict(optimizer.state_dict())
+assert optimizer.state[one]["step"] == 1
+assert "torch._dynamo" not in sys.modules
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
