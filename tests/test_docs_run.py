@@ -28,9 +28,8 @@ PAGES = ("index", "how-to/install", "how-to/data", "how-to/train", "tutorial", "
 AFTER = {  # a page → the page that makes what it uses
     "how-to/int8": "tutorial",
     "how-to/engines": "tutorial",
-    "how-to/remote": "tutorial",
-    "how-to/offline": "tutorial",
-    "explain/trm": "tutorial",
+    "how-to/remote": "how-to/jetson",
+    "explain/trm": "how-to/jetson",
 }
 NOT_RUN = {  # a command that begins so → why, and what tests it instead
     "python3 -m venv": "typed in a fresh copy by scripts/arrive.py; tests/test_arrive.py",
@@ -117,6 +116,7 @@ def test_the_python_page_runs(tmp_path):
 @pytest.fixture(scope="module")
 def board(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Board]:
     made = Board(tmp_path_factory.mktemp("board"))
+    made.uninstall()
     yield made
     made.close()
 
