@@ -18,6 +18,7 @@ from pathlib import Path
 import click
 
 from hrm_edge.checkpoint import checkpoints
+from hrm_edge.child import python_command
 from hrm_edge.errors import HrmEdgeError, UserError
 from hrm_edge.training.checkpoint import RECIPE_FILE
 from hrm_edge.training.compact import write_compact
@@ -50,9 +51,10 @@ def go_on(kept: Path, data: str, out: Path | None, options: tuple[str, ...]) -> 
         raise UserError(f"{kept} keeps no run", "write it first: python scripts/keep_run.py save RUN KEPT")
     if not run.exists():
         shutil.copytree(kept, run)
-    words = ["-m", "hrm_edge", "train", str(run / RECIPE_FILE), "--data", data, "--out", str(run), "--resume", *options]
+    words = ["train", str(run / RECIPE_FILE), "--data", data, "--out", str(run), "--resume", *options]
+    command = python_command("-m", "hrm_edge", *words)
     sys.stdout.flush()
-    os.execv(sys.executable, [sys.executable, *words])
+    os.execv(command[0], command)
 
 
 if __name__ == "__main__":

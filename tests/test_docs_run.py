@@ -56,9 +56,9 @@ NO_CAMERA = "there is no camera"
 REFUSED = {  # what only a board or a GPU can do: the message that everybody else gets
     "--engine": "TensorRT is not installed",
     "--power-mode": "this machine has no nvpmodel modes",
-    "--out build/engine": "TensorRT is not installed",
-    "bench build/engine": "build/engine",
-    "--backend torch-tensorrt": "not installed",
+    "--out build/engine": "an engine is built for a GPU",
+    "bench build/engine": "there is no such folder",
+    "--backend torch-tensorrt": "Torch-TensorRT does not import",
 }
 HERE = (  # what a page says → what it is on this machine: no board, no GPU, minutes
     *USERS["researcher"].replaced,

@@ -148,9 +148,7 @@ def _build(opened: Model, model: str, source: str, size: tuple[int, int], views:
     return Demo(mailbox, camera, Reader(), Thinker(opened.session, task, views=views))
 
 
-def _serve(
-    show: Demo, opened: Model, address: Address, tls: tuple[Path, Path] | None, browser: str | None
-) -> None:  # fmt: skip
+def _serve(show: Demo, opened: Model, address: Address, tls: tuple[Path, Path] | None, browser: str | None) -> None:
     """Serve the page until Ctrl-C or, in a kiosk, until its ``browser`` is closed."""
     from hrm_edge.bench.power.choose import AUTO, open_meter
     from hrm_edge.demo.kiosk import Browser

@@ -14,9 +14,7 @@ from pathlib import Path
 from hrm_edge.errors import UserError
 
 # A browser, and its words for: full-screen, with a profile of its own, and no questions at the start.
-_CHROMIUM = (
-    "--kiosk", "--no-first-run", "--noerrdialogs", "--disable-session-crashed-bubble", "--user-data-dir={}",
-)  # fmt: skip
+_CHROMIUM = ("--kiosk", "--no-first-run", "--noerrdialogs", "--disable-session-crashed-bubble", "--user-data-dir={}")
 BROWSERS = {
     "chromium": _CHROMIUM,
     "chromium-browser": _CHROMIUM,
