@@ -164,6 +164,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         bring(made)
     (made / "download").mkdir()
     inputs.published(made / "download")
+    (made / "download/checkpoint.pt").rename(made / "download/step_300")  # the published name
     return made
 
 
