@@ -188,7 +188,7 @@ def board(folder: Path, home: Path) -> Iterator[None]:
     (folder / "board").mkdir()
     made = Board(folder / "board")
     try:
-        shutil.rmtree(made.home / ".local")
+        made.uninstall()
         script = home / "bin" / "ssh"  # openssh takes ~/.ssh/config from the account's home, not from $HOME
         script.write_text(f'#!/bin/sh\nexec {shutil.which("ssh")} -F {made.config} "$@"\n', encoding="utf-8")
         script.chmod(0o755)

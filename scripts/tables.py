@@ -458,8 +458,9 @@ def arrivals() -> str:
 
 
 def _few_words(command: str) -> str:
-    """A command's first words, enough to find it in the document."""
-    return " ".join(command.split(" && ")[0].split()[:4])
+    """A command's first words: the verb of ours, or the program with its first words."""
+    words = command.split(" && ")[0].split()
+    return " ".join(words[: 2 if words[0] == "hrm-edge" else 3])
 
 
 TABLES = {

@@ -28,9 +28,8 @@ PAGES = ("index", "how-to/install", "how-to/data", "how-to/train", "tutorial", "
 AFTER = {  # a page → the page that makes what it uses
     "how-to/int8": "tutorial",
     "how-to/engines": "tutorial",
-    "how-to/remote": "tutorial",
-    "how-to/offline": "tutorial",
-    "explain/trm": "tutorial",
+    "how-to/remote": "how-to/jetson",
+    "explain/trm": "how-to/jetson",
 }
 NOT_RUN = {  # a command that begins so → why, and what tests it instead
     "python3 -m venv": "typed in a fresh copy by scripts/arrive.py; tests/test_arrive.py",
@@ -56,9 +55,9 @@ NO_CAMERA = "there is no camera"
 REFUSED = {  # what only a board or a GPU can do: the message that everybody else gets
     "--engine": "TensorRT is not installed",
     "--power-mode": "this machine has no nvpmodel modes",
-    "--out build/engine": "TensorRT is not installed",
-    "bench build/engine": "build/engine",
-    "--backend torch-tensorrt": "not installed",
+    "--out build/engine": "an engine is built for a GPU",
+    "bench build/engine": "there is no such folder",
+    "--backend torch-tensorrt": "Torch-TensorRT does not import",
 }
 HERE = (  # what a page says → what it is on this machine: no board, no GPU, minutes
     *USERS["researcher"].replaced,
@@ -117,6 +116,7 @@ def test_the_python_page_runs(tmp_path):
 @pytest.fixture(scope="module")
 def board(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Board]:
     made = Board(tmp_path_factory.mktemp("board"))
+    made.uninstall()
     yield made
     made.close()
 
@@ -164,6 +164,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         bring(made)
     (made / "download").mkdir()
     inputs.published(made / "download")
+    (made / "download/checkpoint.pt").rename(made / "download/step_300")  # the published name
     return made
 
 

@@ -6,7 +6,7 @@ import click
 
 from hrm_edge.cli.options import JsonCommand, json_option, put_json
 from hrm_edge.errors import GateError
-from hrm_edge.terminal import echo, open_console
+from hrm_edge.terminal import echo
 
 
 @click.command(cls=JsonCommand)
@@ -29,7 +29,7 @@ def doctor(json_file: str | None) -> None:
     if for_people:
         from hrm_edge.doctor.text import print_diagnosis
 
-        print_diagnosis(diagnosis, open_console(width=120))
+        print_diagnosis(diagnosis)
     if not diagnosis.passed:
         worst = diagnosis.findings[0]
         works = worst.name == "engine-session"  # which is judged beside the default pipeline

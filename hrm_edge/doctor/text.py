@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from hrm_edge.doctor import Diagnosis
 from hrm_edge.doctor.facts import Camera, Facts
+from hrm_edge.terminal import open_console
 
 _STYLES = {"fail": "bold red", "warn": "yellow", "note": "cyan"}
 
 
-def print_diagnosis(diagnosis: Diagnosis, console: Console) -> None:
+def print_diagnosis(diagnosis: Diagnosis) -> None:
     """Print the findings, the machine in a few lines, and the backends."""
+    console = open_console(width=120)
     about = Table.grid(padding=(0, 2))
     for key, value in _about(diagnosis.facts):
         about.add_row(Text(key, style="dim"), Text(value))

@@ -73,6 +73,8 @@ def _why_not(manifest: Manifest, backend: str, precisions: Sequence[str]) -> str
     """Say why a backend that works here does not take this model; None where it does."""
     if backend == "native":
         return why_unsupported(manifest)
+    if backend == "torch-tensorrt" and manifest.precision != "fp32":
+        return "it builds from float32 weights, which this artifact has no more"
     return None if manifest.precision in precisions else f"it does not run {manifest.precision} here"
 
 

@@ -217,8 +217,7 @@ def _measure(
         shutil.rmtree(engine, ignore_errors=True)
         runtime = ["--runtime", "tensorrt_rtx"] if row.backend == "tensorrt-rtx" else []
         target = "tensorrt" if row.backend == "tensorrt-rtx" else row.backend
-        precision = [f"--{row.precision}"] if row.backend == "torch-tensorrt" and row.precision != "fp32" else []
-        problem = verb("export", model, "--out", str(engine), "--backend", target, *runtime, *precision)
+        problem = verb("export", model, "--out", str(engine), "--backend", target, *runtime)
         if problem is not None:
             return row.model_copy(update={"problem": f"engine: {problem}"})
         model = str(engine)

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from hrm_edge.api.pipeline import EASY
+from hrm_edge.record.archive import read_archive
 from hrm_edge.tasks import get_task
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
@@ -114,6 +115,20 @@ def test_a_short_bench_report(board):
     assert report["latency_ms"]["p50"] > 0
     assert report["exact_accuracy"] == 1.0
     assert report["energy_j_per_puzzle"] is None  # no meter here, and it says why
+
+
+def test_a_quick_record(board):
+    """Of one model on one puzzle, as above; killed before its end, and gone on with."""
+    (board.root / "root/easy.txt").write_text(f"{EASY}\n")
+    words = ["record", "--quick", "--models", SHIPPED, "--backends", "onnxruntime", "--duration", "1s"]
+    words += ["--data", "/root/easy.txt", "--out", "/root/record"]
+    board.run("timeout", "--signal=KILL", "60", EDGE, *words)  # at the latest in its only row
+    done = board.run(EDGE, *words)
+    assert done.returncode == 0, done.stderr[-2000:]
+    found = read_archive(board.root / "root/record.tar.gz")
+    assert found.about.device.architecture == "aarch64"
+    (report,) = found.reports.values()
+    assert (report.exact_accuracy, report.energy_j_per_puzzle) == (1.0, None)
 
 
 def test_there_is_no_torch(board):

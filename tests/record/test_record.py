@@ -64,6 +64,20 @@ def test_every_model_that_a_gpu_runs_has_a_row_on_it_and_on_the_cpu(tree, gpu, t
         assert row.sha256 == read_manifest(zoo.path_of(row.model)).files[STEP_FILE].sha256
 
 
+def test_torch_tensorrt_takes_float32_artifacts(tmp_path):
+    diagnosis = seen(orin_nano_jp62(), tmp_path)
+    works = [
+        backend.model_copy(update={"works": True, "precisions": ["fp32", "fp16", "int8"]})
+        for backend in diagnosis.backends
+    ]
+    models = ["sudoku-nano", "sudoku-nano-int8"]
+    rows, notes = plan(diagnosis.model_copy(update={"backends": works}), models, ["torch-tensorrt"], [None])
+    assert [row.model for row in rows] == ["sudoku-nano"]
+    assert notes == [
+        "sudoku-nano-int8 on torch-tensorrt: it builds from float32 weights, which this artifact has no more"
+    ]
+
+
 def test_chosen_models_and_backends(tmp_path):
     names, _ = rows_on(orin_nano_jp62(), tmp_path, models=["sudoku-nano"], backends=["tensorrt"])
     assert names == ["sudoku-nano.tensorrt"]

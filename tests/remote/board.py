@@ -153,6 +153,10 @@ class Board:
         program.write_text(PROGRAM.format(path=self.path, python=sys.executable))
         program.chmod(0o755)
 
+    def uninstall(self) -> None:
+        """Leave a machine that has nothing of ours: setup.sh refuses a folder that it did not make."""
+        shutil.rmtree(self.home / ".local")
+
     def starts(self, verb: str) -> int:
         file = self.home / "starts"
         return file.read_text().split().count(verb) if file.exists() else 0

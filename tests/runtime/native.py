@@ -35,7 +35,9 @@ def run(session, tokens, ids, steps):
 
 
 def compiled_for(march: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    flags = tuple(march if flag == "-march=native" else flag for flag in compiling.FLAGS)
+    """Compile for ``march`` from here on; another than this processor's with less optimization, in half the time."""
+    changed = {} if march == "-march=native" else {"-march=native": march, "-O3": "-O1"}
+    flags = tuple(changed.get(flag, flag) for flag in compiling.FLAGS)
     monkeypatch.setattr(compiling, "FLAGS", flags)
 
 
