@@ -239,8 +239,8 @@ def _repaired(
 
     Changes are tried from the likeliest on, up to ``MAX_COST`` nats. Where another one within ``MARGIN`` nats of what
     is taken has another solution, nothing is taken (None); nor is a change where the search ended before all of these
-    were looked at. ``lacking``: tokens have several solutions; then digits are
-    only added, for nothing says that one of those read is wrong.
+    were looked at. ``lacking``: tokens have several solutions; then digits are only added, for nothing says that one of
+    those read is wrong.
     """
     accepted, answer = (tokens, solution) if solution is not None else (None, None)
     chosen: tuple[int, ...] = ()
