@@ -25,7 +25,7 @@ MAX_WORK = 1500  # checks and guesses of all of them: a picture takes no longer,
 MAX_TRIES = 3000  # sets of changes looked at for clashes
 MAX_RIVALS = 600  # the same beside a reading that is a puzzle as it is
 MARGIN = 4.5  # nats between what is accepted and the next reading that has another solution
-MAX_SEARCHES = 150  # of those without clashes, for solutions: about a millisecond each
+MAX_SEARCHES = 150  # of those without clashes, for a first solution: about a millisecond each
 MAX_DOUBT = 3.0  # nats: minus the logarithm of the probability that all digits are right which the solution needs
 DOUBTFUL = 0.9  # probability of a digit, below which it is shown as in doubt
 # probabilities of being written by hand, from which on a digit is left out: the next where the last was not enough
@@ -249,8 +249,11 @@ def _repaired(
     for looked, (cost, cells, digits) in enumerate(repairs(reading, tokens, rules.task, limit + MARGIN, tries)):
         if cost > limit:
             break
-        if looked >= MAX_SEARCHES or not cells:
-            if chosen:  # rivals of a repair are left that nobody looked at
+        # A repair needs all its rivals looked at, however many there are: only MAX_WORK ends that.
+        if looked >= MAX_SEARCHES and not chosen:
+            break
+        if not cells:
+            if chosen:
                 return None, (), None
             break
         if lacking and (tokens[list(cells)] != BLANK).any():
