@@ -1,1 +1,1 @@
-"""The library's door: what ``hrm_edge`` exports. The command line is options around it."""
+"""What ``import hrm_edge`` offers. The command line is options around it."""
