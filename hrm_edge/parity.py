@@ -156,14 +156,14 @@ def _state(carry: Carry, rotation: NDArray[np.float32] | None) -> NDArray[np.flo
 
 def _apart(
     reference: NDArray[np.float32],
-    found: NDArray[np.float32],
+    other: NDArray[np.float32],
     state_a: NDArray[np.float32],
     state_b: NDArray[np.float32],
     labels: NDArray[np.uint8] | None,
 ) -> _Apart:
     """Compare logits [N, S, V] and states [N, 2 T, D] puzzle by puzzle."""
-    difference = reference.astype(np.float64) - found
-    before, after = reference.argmax(-1), found.argmax(-1)
+    difference = reference.astype(np.float64) - other
+    before, after = reference.argmax(-1), other.argmax(-1)
     unknown = np.zeros(len(before), np.bool_)
     return _Apart(
         max_abs=np.abs(difference).max(axis=(1, 2)),
@@ -176,32 +176,35 @@ def _apart(
     )
 
 
-def judge(found: Measured, precision: Precision, limits: Limits, beside: str = "torch") -> Gate:
+def judge(measured: Measured, precision: Precision, limits: Limits, beside: str = "torch") -> Gate:
     """Compare a measurement with the recipe's limits; every failure is a sentence. ``beside``: the reference's name.
 
     SQNR and cosine of INT8 and float16 are over the puzzles on which both sides converge; the exact accuracy is over
     all, so it includes the puzzles on which only one does.
     """
-    held, failures = _exact(found, limits, beside) if precision == "fp32" else _close(found, precision, limits, beside)
-    if found.drop is not None:
+    if precision == "fp32":
+        held, failures = _exact(measured, limits, beside)
+    else:
+        held, failures = _close(measured, precision, limits, beside)
+    if measured.drop is not None:
         most = limits.accuracy_drop_points_fp16 if precision == "fp16" else limits.accuracy_drop_points
         held["accuracy_drop_points"] = most
-        if found.drop.points > most:
-            low, high = found.drop.interval_95
+        if measured.drop.points > most:
+            low, high = measured.drop.interval_95
             failures.append(
-                f"exact accuracy falls by {found.drop.points:.2f} points on {found.everywhere[-1].puzzles} puzzles "
-                f"(95 %: {low:+.2f} to {high:+.2f}), the limit is {most:g}"
+                f"exact accuracy falls by {measured.drop.points:.2f} points on "
+                f"{measured.everywhere[-1].puzzles} puzzles (95 %: {low:+.2f} to {high:+.2f}), the limit is {most:g}"
             )
     return Gate(passed=not failures, limits=held, failures=failures)
 
 
-def _exact(found: Measured, limits: Limits, beside: str) -> tuple[dict[str, float], list[str]]:
+def _exact(measured: Measured, limits: Limits, beside: str) -> tuple[dict[str, float], list[str]]:
     """Return (limits, failures) of a float32 export.
 
     The median counts, not the largest: on a puzzle that a model does not solve the recurrence is chaotic, and float32
     torch is as far from float64 torch as any other exact implementation. The share of equal answers covers the tail.
     """
-    last, failures = found.everywhere[-1], []
+    last, failures = measured.everywhere[-1], []
     if not last.logits_median_abs <= limits.logits_median_abs_fp32:
         failures.append(
             f"logits of the median puzzle differ by {last.logits_median_abs:.2e} after {last.steps} steps, "
@@ -214,9 +217,9 @@ def _exact(found: Measured, limits: Limits, beside: str) -> tuple[dict[str, floa
     return {"logits_median_abs": limits.logits_median_abs_fp32, "same_answers": limits.same_answers_fp32}, failures
 
 
-def _close(found: Measured, precision: Precision, limits: Limits, beside: str) -> tuple[dict[str, float], list[str]]:
+def _close(measured: Measured, precision: Precision, limits: Limits, beside: str) -> tuple[dict[str, float], list[str]]:
     """Return (limits, failures) of an INT8 or float16 export."""
-    row, failures = found.gate_row(), []
+    row, failures = measured.gate_row(), []
     where = f"after {row.steps} steps on {row.puzzles} puzzles" + (" that both settle" * (row.over != "all"))
     floor = limits.sqnr_db_int8 if precision == "int8" else limits.sqnr_db_fp16
     if not row.logits_sqnr_db >= floor:

@@ -13,21 +13,21 @@ from hrm_edge.tasks.base import Bools, Task, Tokens, exact
 VIEW_MARKS = (1, 4, 16, 64)
 
 
-def score(found: Solutions, labels: Tokens, task: Task | None = None, *, views: int | None = None) -> Answers:
-    """Score ``found`` against ``labels`` uint8 [N, S], as if the solver had stopped after ``views`` views (None: all).
+def score(solutions: Solutions, labels: Tokens, task: Task | None = None, *, views: int | None = None) -> Answers:
+    """Score ``solutions`` against ``labels`` uint8 [N, S], as if the solver had stopped after ``views`` (None: all).
 
     A puzzle that needed more views counts as unsolved: its earlier answers broke the rules, and no label does. A maze
     can have many shortest paths, and its label is only one of them: given its ``task``, any shortest path counts as
     right.
     """
-    in_time: Bools = np.ones(len(found), np.bool_) if views is None else found.views <= views
-    verified = found.verified & in_time
-    right = exact(found.answers, labels) & in_time
-    optimal = None if task is None else task.optimal(found.givens, found.answers)
+    in_time: Bools = np.ones(len(solutions), np.bool_) if views is None else solutions.views <= views
+    verified = solutions.verified & in_time
+    right = exact(solutions.answers, labels) & in_time
+    optimal = None if task is None else task.optimal(solutions.givens, solutions.answers)
     if optimal is not None:
         optimal &= in_time
-    steps = found.steps_by_view[:, :views].sum(axis=1)
-    count = len(found)
+    steps = solutions.steps_by_view[:, :views].sum(axis=1)
+    count = len(solutions)
     return Answers(
         count=count,
         exact_accuracy=float(right.mean()) if count else 0.0,
@@ -39,9 +39,9 @@ def score(found: Solutions, labels: Tokens, task: Task | None = None, *, views: 
     )
 
 
-def score_by_views(found: Solutions, labels: Tokens, views: int, task: Task | None = None) -> list[AtViews]:
+def score_by_views(solutions: Solutions, labels: Tokens, views: int, task: Task | None = None) -> list[AtViews]:
     """Return :func:`score` after 1, 4, 16 and 64 views, up to the number allowed, and after all of them."""
-    return [AtViews(views=mark, **score(found, labels, task, views=mark).model_dump()) for mark in marks_to(views)]
+    return [AtViews(views=mark, **score(solutions, labels, task, views=mark).model_dump()) for mark in marks_to(views)]
 
 
 def marks_to(views: int) -> list[int]:
@@ -49,27 +49,27 @@ def marks_to(views: int) -> list[int]:
     return sorted({*(mark for mark in VIEW_MARKS if mark <= views), views})
 
 
-def steps_histogram(found: Solutions) -> dict[int, int]:
+def steps_histogram(solutions: Solutions) -> dict[int, int]:
     """Return how many puzzles took each number of ACT steps: steps → puzzles."""
-    steps, counts = np.unique(found.steps, return_counts=True)
+    steps, counts = np.unique(solutions.steps, return_counts=True)
     return {int(k): int(n) for k, n in zip(steps, counts, strict=True)}
 
 
-def answer_fields(found: Solutions, labels: Tokens, task: Task | None = None) -> dict[str, Any]:
+def answer_fields(solutions: Solutions, labels: Tokens, task: Task | None = None) -> dict[str, Any]:
     """Return the report's fields about the answers: accuracy, verified answers and the histogram of steps."""
-    return {**score(found, labels, task).model_dump(), "steps_histogram": steps_histogram(found)}
+    return {**score(solutions, labels, task).model_dump(), "steps_histogram": steps_histogram(solutions)}
 
 
 def paired(
-    found: Solutions, other: Solutions, labels: Tokens, *, model: Model, backend: str, task: Task | None = None
+    solutions: Solutions, other: Solutions, labels: Tokens, *, model: Model, backend: str, task: Task | None = None
 ) -> Paired:
-    """Compare ``found`` with the ``other`` model's answers to the same puzzles, puzzle by puzzle.
+    """Compare ``solutions`` with the ``other`` model's answers to the same puzzles, puzzle by puzzle.
 
     ``labels`` uint8 [N, S]; ``model`` and ``backend`` describe the other model.
     """
-    right, others = exact(found.answers, labels), exact(other.answers, labels)
+    right, others = exact(solutions.answers, labels), exact(other.answers, labels)
     only_other, only_this = int((others & ~right).sum()), int((right & ~others).sum())
-    answers, loss = score(other, labels, task), accuracy_drop(only_other, only_this, len(found))
+    answers, loss = score(other, labels, task), accuracy_drop(only_other, only_this, len(solutions))
     return Paired(
         model=model,
         backend=backend,

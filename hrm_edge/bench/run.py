@@ -95,21 +95,21 @@ def evaluate(
     labels = puzzles.labels
     assert labels is not None
     began = time.perf_counter()
-    found = solver(puzzles, on_progress=on_progress)
+    solutions = solver(puzzles, on_progress=on_progress)
     duration = time.perf_counter() - began
     beside = None
     if other is not None:
         session, their_model = other
         theirs = solver(puzzles, session=session, on_progress=on_progress)
-        beside = paired(found, theirs, labels, model=their_model, backend=session.backend, task=solver.task)
+        beside = paired(solutions, theirs, labels, model=their_model, backend=session.backend, task=solver.task)
     return EvalReport(
         **common_fields(solver, model, data, threads),
-        **answer_fields(found, labels, solver.task),
-        mean_views=float(found.views.mean()),
-        by_views=score_by_views(found, labels, solver.views, solver.task),
+        **answer_fields(solutions, labels, solver.task),
+        mean_views=float(solutions.views.mean()),
+        by_views=score_by_views(solutions, labels, solver.views, solver.task),
         paired=beside,
         duration_s=duration,
-        throughput_per_s=len(found) / duration,
+        throughput_per_s=len(solutions) / duration,
     )
 
 
@@ -250,16 +250,18 @@ def _energies(power: Power, measured: Measured) -> dict[str, Any]:
 
 def _doubts(measured: Measured, warm: WarmUp, power: Power) -> list[str]:
     """Return warnings about the measurement itself that make its figures less reliable."""
-    found = [] if warm.stable else [f"the step never became stable in {warm.seconds:.1f} s of warm-up"]
+    warnings = [] if warm.stable else [f"the step never became stable in {warm.seconds:.1f} s of warm-up"]
     if len(measured.latency_s) < MIN_QUERIES:
-        found.append(f"only {len(measured.latency_s)} queries: a p90 needs {MIN_QUERIES}, ask for a longer --duration")
+        warnings.append(
+            f"only {len(measured.latency_s)} queries: a p90 needs {MIN_QUERIES}, ask for a longer --duration"
+        )
     if power.meter is not None and power.reason is not None:
-        found.append(f"no energy figure: {power.reason}")
+        warnings.append(f"no energy figure: {power.reason}")
     if power.idle is not None and power.power_w_net is not None and power.power_w_net < power.idle.noise_w:
-        found.append(
+        warnings.append(
             f"net power {power.power_w_net:.3g} W is below the meter's noise floor of {power.idle.noise_w:.3g} W"
         )
-    return found
+    return warnings
 
 
 def _compared(solver: Solver, givens: Tokens, subject: Subject) -> dict[str, Any]:

@@ -195,15 +195,15 @@ def offline(solver: Solver, puzzles: Puzzles, plan: Plan, on_progress: Progress)
     answered: list[float] = []
     began = now = time.monotonic()
     while not rounds or now - began < plan.duration_s:
-        found = solver(queue, session=timed)
-        rounds.append(found)
+        solutions = solver(queue, session=timed)
+        rounds.append(solutions)
         before, now = now, time.monotonic()
         # Puzzles overlap in the slots: their ends are spread evenly over the round.
-        answered += np.linspace(before - began, now - began, len(found) + 1)[1:].tolist()
+        answered += np.linspace(before - began, now - began, len(solutions) + 1)[1:].tolist()
         on_progress(min((now - began) / max(plan.duration_s, 1e-9), 1.0))
-    latencies = [seconds for found in rounds for seconds in found.latency_s.tolist()]
-    verified = sum(int(found.verified.sum()) for found in rounds)
-    stages = {str(stage): sum(found.stage_s[stage] for found in rounds) for stage in STAGES}
+    latencies = [seconds for solutions in rounds for seconds in solutions.latency_s.tolist()]
+    verified = sum(int(solutions.verified.sum()) for solutions in rounds)
+    stages = {str(stage): sum(solutions.stage_s[stage] for solutions in rounds) for stage in STAGES}
     return Measured(rounds[0], latencies, answered, verified, stages, timed, began, now)
 
 

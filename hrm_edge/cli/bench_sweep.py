@@ -70,12 +70,12 @@ def run_sweep(
 
 def _passed_on(context: click.Context, options: Options, own: set[str]) -> list[str]:
     """The options that were given on the command line, for a point of the sweep."""
-    found: list[str] = []
+    words: list[str] = []
     for parameter in context.command.params:
         name = parameter.name or ""
         typed = context.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE
         if typed and hasattr(options, name) and name not in own:
             value = getattr(options, name)
             text = f"{value}s" if name in ("duration_s", "idle_s") else str(value)
-            found += [parameter.opts[0]] if value is True else [parameter.opts[0], text]
-    return found
+            words += [parameter.opts[0]] if value is True else [parameter.opts[0], text]
+    return words

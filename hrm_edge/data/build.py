@@ -84,16 +84,16 @@ class _SudokuBuilder(Builder[Sudoku, Options, PartSummary]):
         test_count = DEFAULT_TEST if options.test_count is None else options.test_count
         tested: set[bytes] = set()
 
-        def for_test(found: Generated) -> NDArray[np.bool_]:
+        def for_test(candidates: Generated) -> NDArray[np.bool_]:
             if task.side > 4:
-                return np.ones(len(found.inputs), bool)
-            marks = [zlib.crc32(name.tobytes()) % HELD_OUT for name in found.classes]
+                return np.ones(len(candidates.inputs), bool)
+            marks = [zlib.crc32(name.tobytes()) % HELD_OUT for name in candidates.classes]
             return np.array([mark == HELD_OUT_REMAINDER for mark in marks], bool)
 
-        def for_train(found: Generated) -> NDArray[np.bool_]:
+        def for_train(candidates: Generated) -> NDArray[np.bool_]:
             if task.side > 4:
-                return np.array([name.tobytes() not in tested for name in found.classes], bool)
-            return ~for_test(found)
+                return np.array([name.tobytes() not in tested for name in candidates.classes], bool)
+            return ~for_test(candidates)
 
         def run(split: str, count: int, accept: Callable[[Generated], NDArray[np.bool_]]) -> Generated:
             return generate(
@@ -119,16 +119,16 @@ class _SudokuBuilder(Builder[Sudoku, Options, PartSummary]):
         return [name.tobytes() for name in identities(self.task, tokens)]
 
     def solved(self, puzzles: Puzzles, missing: NDArray[np.int64]) -> Tokens:
-        found = solve_many(self.task, puzzles.givens[missing])
-        for bad in missing[found.counts != 1][:1]:
+        solved = solve_many(self.task, puzzles.givens[missing])
+        for bad in missing[solved.counts != 1][:1]:
             try:
                 require_unique(self.task, puzzles.givens[bad], max_nodes=1 << 62)  # its error names the ambiguous cell
             except UserError as error:
                 raise UserError(f"{puzzles.source.where(int(bad))}: {error.problem}", error.hint) from error
-        return found.answers
+        return solved.answers
 
-    def write_part(self, folder: Path, split: str, found: Collected, rng: np.random.Generator) -> PartSummary:
-        puzzles, augment = (found.train, self.options.augment) if split == "train" else (found.test, 0)
+    def write_part(self, folder: Path, split: str, collected: Collected, rng: np.random.Generator) -> PartSummary:
+        puzzles, augment = (collected.train, self.options.augment) if split == "train" else (collected.test, 0)
         assert puzzles.labels is not None
         groups, size = len(puzzles), augment + 1
         # The step must depend on the arguments only, as the order of random draws does.
@@ -154,5 +154,5 @@ class _SudokuBuilder(Builder[Sudoku, Options, PartSummary]):
             groups,
             groups * size,
             (int(clues.min()), float(clues.mean()), int(clues.max())),
-            found.guesses.get(split),
+            collected.guesses.get(split),
         )

@@ -37,14 +37,14 @@ class DeviceState(Record):
 def read_state(system: System | None = None) -> DeviceState:
     """Return the state of the machine now."""
     system = system or System()
-    found = clocks(system)
+    all_clocks = clocks(system)
     total, free = memory_field(system, "SwapTotal"), memory_field(system, "SwapFree")
     load = (system.line("/proc/loadavg") or "").split()
     return DeviceState(
         power_mode=power_mode(system),
         power_modes=list(power_modes(system).values()),
-        clocks=found,
-        clocks_locked=all(clock.locked for clock in found) if found else None,
+        clocks=all_clocks,
+        clocks_locked=all(clock.locked for clock in all_clocks) if all_clocks else None,
         temperatures_c=_temperatures(system),
         over_current=_over_current(system),
         throttled=_throttled(system),
@@ -58,13 +58,13 @@ def read_state(system: System | None = None) -> DeviceState:
 
 
 def _temperatures(system: System) -> dict[str, float]:
-    found: dict[str, float] = {}
+    degrees: dict[str, float] = {}
     for zone in system.glob("/sys/class/thermal/thermal_zone*"):
         name, value = system.line(zone / "type"), system.integer(zone / "temp")
         # A zone that is off reads -256 °C.
         if name is not None and value is not None and value > -100_000:
-            found[name.removesuffix("-thermal")] = value / 1e3
-    return found
+            degrees[name.removesuffix("-thermal")] = value / 1e3
+    return degrees
 
 
 def _over_current(system: System) -> dict[str, int]:
@@ -78,7 +78,7 @@ def _over_current(system: System) -> dict[str, int]:
 
 
 def _throttled(system: System) -> dict[str, int]:
-    found: dict[str, int] = {}
+    events: dict[str, int] = {}
     for kind in ("core", "package"):
         counts = [
             system.integer(file)
@@ -86,50 +86,52 @@ def _throttled(system: System) -> dict[str, int]:
         ]
         known = [count for count in counts if count is not None]
         if known:
-            found[kind] = sum(known) if kind == "core" else max(known)
-    return found
+            events[kind] = sum(known) if kind == "core" else max(known)
+    return events
 
 
 def warnings_before(state: DeviceState, system: System) -> list[str]:
     """Return what makes a measurement that starts now less reliable, each with the command that fixes it."""
-    found = []
+    warnings = []
     loose = [clock.name for clock in state.clocks if not clock.locked]
     if loose and is_jetson(system):
-        found.append(f"clocks are not locked ({', '.join(loose)}): run 'sudo jetson_clocks' before the measurement")
+        warnings.append(f"clocks are not locked ({', '.join(loose)}): run 'sudo jetson_clocks' before the measurement")
     elif loose and any(clock.governor not in ("performance", None) for clock in state.clocks):
-        found.append(
+        warnings.append(
             f"the CPU may change its clock (governor {state.clocks[0].governor}): "
             "run 'sudo cpupower frequency-set -g performance' before the measurement"
         )
     if is_jetson(system) and state.power_mode is None:
-        found.append("the power mode cannot be read: run as a user who may call 'nvpmodel -q'")
+        warnings.append("the power mode cannot be read: run as a user who may call 'nvpmodel -q'")
     hot = {name: value for name, value in state.temperatures_c.items() if value >= HOT_C}
-    found += [f"{name} is at {value:.0f} °C before the start: let it cool" for name, value in hot.items()]
+    warnings += [f"{name} is at {value:.0f} °C before the start: let it cool" for name, value in hot.items()]
     if state.load_1m is not None and state.load_1m > BUSY_SHARE * len(os.sched_getaffinity(0)):
-        found.append(f"other programs are running (load {state.load_1m:.2f}): stop them before the measurement")
-    return found
+        warnings.append(f"other programs are running (load {state.load_1m:.2f}): stop them before the measurement")
+    return warnings
 
 
 def warnings_after(before: DeviceState, after: DeviceState) -> list[str]:
     """Return what happened to the machine during the measurement."""
-    found = []
+    warnings = []
     for what, one, two in (
         ("over-current", before.over_current, after.over_current),
         ("thermal", before.throttled, after.throttled),
     ):
         more = {name: two[name] - one[name] for name in sorted(set(one) & set(two)) if two[name] > one[name]}
-        found += [f"throttled: {count} {what} events of {name} during the measurement" for name, count in more.items()]
+        for name, count in more.items():
+            warnings.append(f"throttled: {count} {what} events of {name} during the measurement")
     if before.power_mode != after.power_mode:
-        found.append(f"the power mode changed from {before.power_mode} to {after.power_mode} during the measurement")
+        modes = f"{before.power_mode} to {after.power_mode}"
+        warnings.append(f"the power mode changed from {modes} during the measurement")
     if before.clocks_locked and not after.clocks_locked:
-        found.append("the clocks were unlocked during the measurement")
+        warnings.append("the clocks were unlocked during the measurement")
     tops = {clock.name: clock.max_mhz for clock in before.clocks}
-    found += [
+    warnings += [
         f"throttled: {clock.name}'s highest clock fell from {tops[clock.name]:.0f} to {clock.max_mhz:.0f} MHz"
         for clock in after.clocks
         if clock.max_mhz < tops.get(clock.name, 0.0)
     ]
-    found += [
+    warnings += [
         f"{name} reached {value:.0f} °C during the measurement"
         for name, value in after.temperatures_c.items()
         if value >= HOT_C
@@ -137,7 +139,7 @@ def warnings_after(before: DeviceState, after: DeviceState) -> list[str]:
     elapsed = after.monotonic_s - before.monotonic_s
     suspended, jumped = after.boot_s - before.boot_s - elapsed, after.wall_s - before.wall_s - elapsed
     if suspended > 0.1:
-        found.append(f"the machine slept for {suspended:.1f} s during the measurement: the figures are worthless")
+        warnings.append(f"the machine slept for {suspended:.1f} s during the measurement: the figures are worthless")
     if abs(jumped - suspended) > 0.5:
-        found.append(f"the wall clock jumped by {jumped - suspended:+.1f} s (times here are of the monotonic clock)")
-    return found
+        warnings.append(f"the wall clock jumped by {jumped - suspended:+.1f} s (times here are of the monotonic clock)")
+    return warnings

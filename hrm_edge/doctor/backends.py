@@ -39,23 +39,23 @@ def _without(about: About, why: str) -> Backend:
 def _import(facts: Facts, module: str) -> Import | None:
     """Return what came of importing ``module``; None where it is not installed."""
     apart = {"onnxruntime": facts.onnxruntime, "tensorrt": facts.tensorrt.imported}
-    found = apart[module] if module in apart else facts.imports.get(module)
-    return None if found is None or is_missing(module, found.error) else found
+    result = apart[module] if module in apart else facts.imports.get(module)
+    return None if result is None or is_missing(module, result.error) else result
 
 
 def _lack(facts: Facts, about: About) -> str | None:
     """Say why a backend's packages cannot be used: not installed, or what importing one raised. None where they can."""
-    found = {DISTRIBUTIONS.get(module, module): _import(facts, module) for module in about.modules}
+    results = {DISTRIBUTIONS.get(module, module): _import(facts, module) for module in about.modules}
     missing = ["a C++ compiler"] if about.compiles and not facts.compiler else []
-    missing += [name for name, result in found.items() if result is None]
+    missing += [name for name, result in results.items() if result is None]
     if missing:
         return f"{' and '.join(missing)} not installed"
-    return next((f"{name} does not load: {r.error}" for name, r in found.items() if r is not None and r.error), None)
+    return next((f"{name} does not load: {r.error}" for name, r in results.items() if r is not None and r.error), None)
 
 
 def _version(facts: Facts, about: About) -> str:
-    found = _import(facts, about.modules[-1])
-    return (found.version if found is not None else None) or ""
+    result = _import(facts, about.modules[-1])
+    return (result.version if result is not None else None) or ""
 
 
 def _on_cpu(facts: Facts, name: str, about: About) -> Backend:

@@ -95,8 +95,8 @@ def read_facts(machine: Machine) -> Facts:
 def _imports(machine: Machine) -> dict[str, Import]:
     """Import what is judged, several processes at a time; what is not installed is left out."""
     with ThreadPoolExecutor(max_workers=4) as pool:
-        found = dict(zip(JUDGED, pool.map(machine.imports, JUDGED), strict=True))
-    return {name: result for name, result in found.items() if not is_missing(name, result.error)}
+        results = dict(zip(JUDGED, pool.map(machine.imports, JUDGED), strict=True))
+    return {name: result for name, result in results.items() if not is_missing(name, result.error)}
 
 
 _GPU_NODES: dict[Kind, tuple[str, ...]] = {
@@ -116,8 +116,8 @@ def _kind(machine: Machine) -> Kind:
 
 
 def _os_name(machine: Machine) -> str | None:
-    found = re.search(r'^PRETTY_NAME="?([^"\n]+)', machine.text("/etc/os-release"), re.MULTILINE)
-    return found[1] if found else None
+    line = re.search(r'^PRETTY_NAME="?([^"\n]+)', machine.text("/etc/os-release"), re.MULTILINE)
+    return line[1] if line else None
 
 
 def _container(machine: Machine) -> str | None:
@@ -167,19 +167,19 @@ def _gpus(machine: Machine, kind: Kind) -> list[Gpu]:
 def _debs(machine: Machine) -> dict[str, str]:
     """Return installed Debian packages that matter here → their version, from dpkg's own list."""
     wanted = r"python3|nvidia-jetpack|nvidia-l4t-core|libnvinfer\d+|python3-libnvinfer|cuda-cudart-\d+-\d+"
-    found = {}
+    versions = {}
     for stanza in re.split(r"\n\s*\n", machine.text("/var/lib/dpkg/status")):
         name = re.match(rf"\s*Package: ({wanted})\s*\n", stanza)
         version = re.search(r"^Version: (?:\d+:)?(\S+)", stanza, re.MULTILINE)
         if name and version and re.search(r"^Status: .* installed$", stanza, re.MULTILINE):
-            found[name[1]] = version[1]
-    return found
+            versions[name[1]] = version[1]
+    return versions
 
 
 def _leading(version: str | None) -> str | None:
     """Return ``10.3.0.30`` of ``10.3.0.30-1+cuda12.5``."""
-    found = re.match(_VERSION, version or "")
-    return found[0] if found else None
+    numbers = re.match(_VERSION, version or "")
+    return numbers[0] if numbers else None
 
 
 def _is_nvidia_display(machine: Machine, device: Path) -> bool:
@@ -247,11 +247,11 @@ def _resources(machine: Machine) -> Resources:
 
 def _power(machine: Machine) -> Power:
     system = machine.system
-    found = clocks(system)
+    all_clocks = clocks(system)
     return Power(
         mode=power_mode(system),
         modes={name: number for number, name in power_modes(system).items()},
-        clocks_locked=all(clock.locked for clock in found) if found else None,
+        clocks_locked=all(clock.locked for clock in all_clocks) if all_clocks else None,
         meters=[
             Meter(name=source.name, rails=list(source.rails), problem=source.problem, hint=source.hint)
             for source in power_sources(system)

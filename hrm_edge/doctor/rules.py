@@ -34,12 +34,12 @@ def _default_road(facts: Facts) -> Iterator[Finding]:
             f"onnxruntime, which runs the models, {broken} ({facts.onnxruntime.error})",
             load_hint("onnxruntime", facts.onnxruntime.error, facts.python.executable),
         )
-    for module, found in facts.imports.items():
-        if found.error:
+    for module, module_import in facts.imports.items():
+        if module_import.error:
             yield warn(
                 f"broken-{module}",
-                f"{DISTRIBUTIONS.get(module, module)} is installed and does not load ({found.error})",
-                load_hint(module, found.error, facts.python.executable),
+                f"{DISTRIBUTIONS.get(module, module)} is installed and does not load ({module_import.error})",
+                load_hint(module, module_import.error, facts.python.executable),
             )
     available = facts.resources.memory_available_bytes
     if available is not None and available < NEEDED_BYTES:
@@ -97,57 +97,58 @@ def _jetpack(facts: Facts) -> Iterator[Finding]:
 
 
 def _tensorrt(facts: Facts) -> Iterator[Finding]:
-    found = facts.tensorrt
-    if len({*found.pip.values(), *([found.apt] if found.apt and found.pip else [])}) > 1:
-        both = ", ".join([f"{name} {version} (pip)" for name, version in found.pip.items()] or [])
-        apt = f", {found.apt} (apt)" if found.apt else ""
-        wins = f"; Python imports {found.imported.version}" if found.imported and found.imported.version else ""
-        keep = sorted(found.pip) if found.apt else sorted(found.pip)[1:]
+    tensorrt = facts.tensorrt
+    if len({*tensorrt.pip.values(), *([tensorrt.apt] if tensorrt.apt and tensorrt.pip else [])}) > 1:
+        both = ", ".join([f"{name} {version} (pip)" for name, version in tensorrt.pip.items()] or [])
+        apt = f", {tensorrt.apt} (apt)" if tensorrt.apt else ""
+        imported = tensorrt.imported.version if tensorrt.imported else None
+        wins = f"; Python imports {imported}" if imported else ""
+        keep = sorted(tensorrt.pip) if tensorrt.apt else sorted(tensorrt.pip)[1:]
         yield warn(
             "tensorrt-two",
             f"two versions of TensorRT at once: {both}{apt}{wins}",
             f"{facts.python.executable} -m pip uninstall -y {' '.join(keep)}",
         )
-    elif facts.kind == "jetson" and found.pip:
+    elif facts.kind == "jetson" and tensorrt.pip:
         yield warn(
             "tensorrt-pip",
-            f"TensorRT from pip ({', '.join(found.pip)}) has no libraries for Tegra",
-            f"{facts.python.executable} -m pip uninstall -y {' '.join(sorted(found.pip))}",
+            f"TensorRT from pip ({', '.join(tensorrt.pip)}) has no libraries for Tegra",
+            f"{facts.python.executable} -m pip uninstall -y {' '.join(sorted(tensorrt.pip))}",
         )
     if facts.kind != "jetson":
         return
-    if found.apt is None and not facts.container:
+    if tensorrt.apt is None and not facts.container:
         yield warn("tensorrt-missing", "TensorRT is not installed: engines cannot run", "sudo apt-get install tensorrt")
-    elif found.apt and found.apt_python is None:
+    elif tensorrt.apt and tensorrt.apt_python is None:
         yield warn(
             "tensorrt-python",
-            f"TensorRT {found.apt} is installed, its Python part is not",
+            f"TensorRT {tensorrt.apt} is installed, its Python part is not",
             "sudo apt-get install python3-libnvinfer",
         )
 
 
 def _virtualenv(facts: Facts) -> Iterator[Finding]:
     """Check that this Python sees apt's bindings where they exist."""
-    found, python = facts.tensorrt, facts.python
-    if found.apt_python is None or found.imported is None or found.imported.error is None:
+    tensorrt, python = facts.tensorrt, facts.python
+    if tensorrt.apt_python is None or tensorrt.imported is None or tensorrt.imported.error is None:
         return
     own = ".".join(python.version.split(".")[:2])
     if python.system_version and own != python.system_version:
         yield warn(
             "venv-python",
-            f"this is Python {own}; apt's TensorRT {found.apt_python} is made for {python.system_version}",
+            f"this is Python {own}; apt's TensorRT {tensorrt.apt_python} is made for {python.system_version}",
             f"python{python.system_version} -m venv --system-site-packages NEW_VENV",
         )
     elif python.system_site_packages is False:
         yield warn(
             "venv-isolated",
-            f"the virtual environment does not see apt's packages, TensorRT {found.apt_python} among them",
+            f"the virtual environment does not see apt's packages, TensorRT {tensorrt.apt_python} among them",
             f"sed -i 's/^include-system-site-packages.*/include-system-site-packages = true/' {python.venv}/pyvenv.cfg",
         )
     else:
         yield warn(
             "tensorrt-import",
-            f"TensorRT {found.apt_python} is installed, and importing it fails: {found.imported.error}",
+            f"TensorRT {tensorrt.apt_python} is installed, and importing it fails: {tensorrt.imported.error}",
             "sudo apt-get install --reinstall python3-libnvinfer libnvinfer-bin",
         )
 
@@ -306,10 +307,10 @@ def _of_another_release(facts: Facts) -> Iterator[str]:
     if release is None or facts.board is None:
         return
     for name, right in release.packages.get(facts.board.soc or "", {}).items():
-        found = facts.packages.get(name)
-        if found and not starts_with(found.version.partition("+")[0], right):
+        package = facts.packages.get(name)
+        if package and not starts_with(package.version.partition("+")[0], right):
             where = f" from {release.torch}" if name == "torch" else ""
-            yield f"{name} {found.version} is not the one of JetPack {release.jetpack} ({right}{where})"
+            yield f"{name} {package.version} is not the one of JetPack {release.jetpack} ({right}{where})"
 
 
 def _release(facts: Facts) -> Release | None:

@@ -19,12 +19,12 @@ def print_diagnosis(diagnosis: Diagnosis) -> None:
     for key, value in _about(diagnosis.facts):
         about.add_row(Text(key, style="dim"), Text(value))
     about.add_row(Text("default pipeline", style="dim"), Text(diagnosis.pipeline))
-    found = Table.grid(padding=(0, 2))
+    table = Table.grid(padding=(0, 2))
     for finding in diagnosis.findings:
-        found.add_row(Text(finding.level, style=_STYLES[finding.level]), Text(finding.problem))
-        found.add_row("", Text(finding.hint, style="green"))
+        table.add_row(Text(finding.level, style=_STYLES[finding.level]), Text(finding.problem))
+        table.add_row("", Text(finding.hint, style="green"))
     if diagnosis.findings:
-        console.print(found)
+        console.print(table)
         console.print()
     console.print(about)
     console.print(_backend_table(diagnosis))
@@ -62,9 +62,9 @@ def _about(facts: Facts) -> list[tuple[str, str]]:
     where = f"virtual environment {python.venv}{shared}" if python.in_venv else "no virtual environment"
     rows.append(("Python", f"{python.version}, {where}"))
     rows.append(("TensorRT", _tensorrt(facts)))
-    found = facts.onnxruntime
-    runs_on = ", ".join(name.removesuffix("ExecutionProvider") for name in found.providers)
-    versions = [f"onnxruntime {found.version} ({runs_on})" if found.version else "onnxruntime missing"]
+    runtime = facts.onnxruntime
+    runs_on = ", ".join(name.removesuffix("ExecutionProvider") for name in runtime.providers)
+    versions = [f"onnxruntime {runtime.version} ({runs_on})" if runtime.version else "onnxruntime missing"]
     versions += [f"{name} {package.version}" for name, package in facts.packages.items()]
     rows.append(("packages", ", ".join(versions)))
     if power.mode or power.modes:
@@ -90,12 +90,12 @@ def _camera(camera: Camera) -> str:
 
 def _tensorrt(facts: Facts) -> str:
     """Origin of a package, and whether this Python can import it."""
-    found = facts.tensorrt
-    parts = [f"{found.apt} from apt"] if found.apt else []
-    parts += [f"{name} {version} from pip" for name, version in found.pip.items()]
-    if found.imported is None:
+    tensorrt = facts.tensorrt
+    parts = [f"{tensorrt.apt} from apt"] if tensorrt.apt else []
+    parts += [f"{name} {version} from pip" for name, version in tensorrt.pip.items()]
+    if tensorrt.imported is None:
         return ", ".join(parts) + ", its Python part is not installed" if parts else "not installed"
-    seen = f"imported here as {found.imported.version}" if found.imported.version else "not importable here"
+    seen = f"imported here as {tensorrt.imported.version}" if tensorrt.imported.version else "not importable here"
     return ", ".join([*parts, seen])
 
 

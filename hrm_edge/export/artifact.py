@@ -151,23 +151,23 @@ def _measured(
     steps, precision, check = model.spec.max_steps, manifest.precision, prepared.check
     rotation = None if prepared.quantized is None else prepared.quantized.rotation
     basis = None if rotation is None else rotation.numpy()
-    found = measure(TorchSession(model), OrtSession(folder, manifest), check, steps, basis)
-    gate = judge(found, precision, limits)
-    measured: dict[str, Any] = {"parity": found.everywhere, "parity_apart": found.apart, "gate": gate}
-    if found.drop is not None:
-        measured |= {"accuracy_lost_points": found.drop.points, "accuracy_lost_interval_95": found.drop.interval_95}
+    result = measure(TorchSession(model), OrtSession(folder, manifest), check, steps, basis)
+    gate = judge(result, precision, limits)
+    measured: dict[str, Any] = {"parity": result.everywhere, "parity_apart": result.apart, "gate": gate}
+    if result.drop is not None:
+        measured |= {"accuracy_lost_points": result.drop.points, "accuracy_lost_interval_95": result.drop.interval_95}
     if precision == "fp16":
         on_message("looking at the range of every float16 tensor")
         measured |= _ranged(half_range(model, graph, check, steps), gate, manifest)
     return measured
 
 
-def _ranged(found: Range, gate: Gate, manifest: Manifest) -> dict[str, Any]:
+def _ranged(range_: Range, gate: Gate, manifest: Manifest) -> dict[str, Any]:
     """Return the fields of the manifest that the range check adds."""
-    failure = found.failure()
+    failure = range_.failure()
     if failure is not None:
         gate = gate.model_copy(update={"passed": False, "failures": [failure, *gate.failures]})
-    return {"gate": gate, "provenance": {**manifest.provenance, "float16_range": found.describe()}}
+    return {"gate": gate, "provenance": {**manifest.provenance, "float16_range": range_.describe()}}
 
 
 def _state(model: HRM) -> dict[str, NDArray[np.float32]]:

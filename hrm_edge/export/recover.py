@@ -53,8 +53,8 @@ def recover(folder: Path) -> tuple[HRM, ArtifactInfo]:
     try:
         graph = onnx.load(folder / STEP_FILE).graph
         constants: Weights = {i.name: numpy_helper.to_array(i) for i in graph.initializer}
-        found = _unfolded(spec, constants, load_file(folder / STATE_FILE))
-        tensors = {name: torch.from_numpy(np.array(value, np.float32)) for name, value in found.items()}
+        weights = _unfolded(spec, constants, load_file(folder / STATE_FILE))
+        tensors = {name: torch.from_numpy(np.array(value, np.float32)) for name, value in weights.items()}
     except Exception as error:  # crafted bytes raise whatever they lead to: protobuf, onnx, NumPy
         raise UserError(f"{folder / STEP_FILE} is not as this version writes it: {error}", hint) from error
     model = HRM(spec)
@@ -64,7 +64,7 @@ def recover(folder: Path) -> tuple[HRM, ArtifactInfo]:
 
 
 def _unfolded(spec: ModelSpec, constants: Weights, state: Weights) -> Weights:
-    found: Weights = {}
+    weights: Weights = {}
     for name in parameter_shapes(spec):
         if name.startswith("embed_"):
             continue
@@ -75,16 +75,16 @@ def _unfolded(spec: ModelSpec, constants: Weights, state: Weights) -> Weights:
             value = _unpacked(spec, value)
         elif name.rsplit(".", 2)[-2] in GROUP_LAYERS:
             value = value / group_scale(spec)
-        found[name] = value
-    found |= _embeddings(spec, constants)
+        weights[name] = value
+    weights |= _embeddings(spec, constants)
     for name in buffer_shapes(spec):
         if name == "embed_pos.table":
-            found[name] = HRM(spec).get_buffer(name).numpy()  # not trained
+            weights[name] = HRM(spec).get_buffer(name).numpy()  # not trained
         elif name == "puzzle_emb.weights":
-            found[name] = state["puzzle_table"]
+            weights[name] = state["puzzle_table"]
         else:
-            found[name] = state["z_h_init" if name == "H_init" else "z_l_init"]
-    return found
+            weights[name] = state["z_h_init" if name == "H_init" else "z_l_init"]
+    return weights
 
 
 def _unpacked(spec: ModelSpec, value: NDArray[Any]) -> NDArray[Any]:
@@ -102,14 +102,14 @@ def _embeddings(spec: ModelSpec, constants: Weights) -> Weights:
     scale = embedding_scale(spec)
     if spec.mixing == "groups":
         return {"embed_kinds.embedding_weight": kind_rows(spec, (constants["embedding"] / scale).astype(np.float32))}
-    found: Weights = {"embed_tokens.embedding_weight": constants["embedding"] / scale}
+    tables: Weights = {"embed_tokens.embedding_weight": constants["embedding"] / scale}
     if spec.positions == "learned" and spec.grid_positions:
         raise ValueError("learned positions and those of the grid were added up")
     if spec.positions == "learned":
-        found["embed_pos.embedding_weight"] = constants["positions"] / scale
+        tables["embed_pos.embedding_weight"] = constants["positions"] / scale
     if spec.grid_positions:
-        found |= _grid_tables(spec, constants["positions"][spec.puzzle_tokens :] / scale)
-    return found
+        tables |= _grid_tables(spec, constants["positions"][spec.puzzle_tokens :] / scale)
+    return tables
 
 
 def _grid_tables(spec: ModelSpec, sums: NDArray[Any]) -> Weights:

@@ -17,16 +17,16 @@ def bytes_by_kind(graph: onnx.ModelProto, spec: ModelSpec) -> dict[str, Any]:
     """Count bytes of the INT8 weights, their scales, the weights in float (heads, embeddings, norms), and constants
     that nothing was trained for (masks, shapes, rotary tables); ``weights_of_fp32``: the first three as a share of
     four bytes for every parameter."""
-    found = {"int8": 0, "scales": 0, "float": 0, "constants": 0}
+    sizes = {"int8": 0, "scales": 0, "float": 0, "constants": 0}
     for initializer in graph.graph.initializer:
         name, size = initializer.name, numpy_helper.to_array(initializer).nbytes
         if name.endswith(".weight_int8"):
-            found["int8"] += size
+            sizes["int8"] += size
         elif name.endswith("_scale") or name.startswith("int8_zero"):
-            found["scales"] += size
+            sizes["scales"] += size
         elif name.endswith((".weight", ".bias")) or name in _EMBEDDINGS:
-            found["float"] += size
+            sizes["float"] += size
         else:
-            found["constants"] += size
-    weights = found["int8"] + found["scales"] + found["float"]
-    return {**found, "weights_of_fp32": weights / (4 * parameter_table(spec)["trainable"])}
+            sizes["constants"] += size
+    weights = sizes["int8"] + sizes["scales"] + sizes["float"]
+    return {**sizes, "weights_of_fp32": weights / (4 * parameter_table(spec)["trainable"])}

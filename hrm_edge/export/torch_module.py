@@ -102,10 +102,10 @@ def _read_pickle(pickled: bytes) -> Any:
     """Read what is in a pickle, every object as an :class:`_Inert`; raises ``Unexpected``."""
     stream = io.BytesIO(pickled)
     try:
-        found = _Reader(stream).load()
+        value = _Reader(stream).load()
         if stream.read(1):  # such as an archive, which torch looks for at the end
             raise Unexpected("a pickle that something follows")
-        return found
+        return value
     except Unexpected:
         raise
     except Exception as error:  # whatever a damaged pickle makes the reader stumble over
@@ -115,14 +115,14 @@ def _read_pickle(pickled: bytes) -> Any:
 def _records(data: bytes) -> dict[str, bytes]:
     """Every record of an archive by name, as torch writes them: stored, not compressed, no two of one name."""
     with zipfile.ZipFile(io.BytesIO(data)) as archive:
-        found: dict[str, bytes] = {}
+        files: dict[str, bytes] = {}
         for about in archive.infolist():
-            if about.filename in found:
+            if about.filename in files:
                 raise Unexpected(f"two records {about.filename}")
             if about.compress_type != zipfile.ZIP_STORED:
                 raise Unexpected(f"a compressed record {about.filename}")
-            found[about.filename] = archive.read(about)
-    return found
+            files[about.filename] = archive.read(about)
+    return files
 
 
 def _archive(records: dict[str, bytes]) -> bytes:
@@ -144,8 +144,8 @@ def _engine_of(record: bytes) -> tuple[bytes, bytes]:
         inner = _records(record)
         (name,) = (name for name in inner if name.endswith(".pkl"))
         pickled, record = inner[name], _archive(inner)
-    found = _read_pickle(pickled)
-    fields: Any = found.given[0] if isinstance(found, _Inert) and found.given else None
+    module = _read_pickle(pickled)
+    fields: Any = module.given[0] if isinstance(module, _Inert) and module.given else None
     fields = fields[0] if isinstance(fields, tuple) and fields else fields
     if not isinstance(fields, list) or len(fields) != FIELDS or not all(isinstance(field, str) for field in fields):
         raise Unexpected("no engine where one should be")
@@ -176,11 +176,11 @@ def look_through(data: bytes) -> tuple[str, bytes]:
     checked: dict[str, bytes] = {}
     try:
         for name, record in _records(data).items():
-            found = _RECORD.fullmatch(name)
-            if found is None:
+            match = _RECORD.fullmatch(name)
+            if match is None:
                 raise Unexpected(f"a record {name}")
             checked[name] = record
-            if found["engine"]:
+            if match["engine"]:
                 plan, checked[name] = _engine_of(record)
                 plans.append(plan)
             elif name.endswith(".json"):
@@ -219,9 +219,9 @@ def read_module(folder: Path, engine: Engine) -> io.BytesIO:
 def check_valid(folder: Path, engine: Engine, machine: Machine, manifest: Manifest, here: dict[str, str]) -> None:
     """Raise ``UserError`` naming every field that differs, among them the packages, now ``here``, that saved it."""
     was = engine.build.packages
-    found = [(name, was.get(name), now) for name, now in here.items() if was.get(name) != now]
+    changed = [(name, was.get(name), now) for name, now in here.items() if was.get(name) != now]
     again = rebuild_module(folder, manifest.precision)
-    refuse(folder / MODULE_FILE, differences(engine.identity, machine, manifest) + found, again)
+    refuse(folder / MODULE_FILE, differences(engine.identity, machine, manifest) + changed, again)
 
 
 def open_module(folder: Path, manifest: Manifest) -> ModuleSession:

@@ -146,9 +146,9 @@ def _read_tensors(path: Path) -> tuple[dict[str, Tensor], str | None]:
     trained, averages = (_renamed(part) for part in read_parts(path))
     if averages and trained:
         return {**trained, **averages}, "averaged ones (EMA), which the file has beside the trained ones"
-    found = averages or trained
-    if _TOKENS not in found or any(name in found for name in _BUFFERS):
-        return found, None
+    weights = averages or trained
+    if _TOKENS not in weights or any(name in weights for name in _BUFFERS):
+        return weights, None
     step = re.search(r"\d+", path.name)
     beside = [path.with_name(name) for name in ([f"step_{step[0]}"] if step else []) + ["checkpoint"]]
     other = next((file for file in beside if file.is_file() and file != path), None)
@@ -158,7 +158,7 @@ def _read_tensors(path: Path) -> tuple[dict[str, Tensor], str | None]:
             f"put the checkpoint of the same training step beside it, as {beside[0].name}",
         )
     buffers = {name: tensor for name, tensor in _renamed(read_state_dict(other)).items() if name in _BUFFERS}
-    return {**found, **buffers}, f"averaged ones (EMA); initial states and puzzle table are those of {other.name}"
+    return {**weights, **buffers}, f"averaged ones (EMA); initial states and puzzle table are those of {other.name}"
 
 
 def _renamed(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -297,13 +297,13 @@ def _task(path: Path, vocab: int, lengths: dict[int, int] | None, data_path: str
                 "name the task that it was trained on",
             )
         return task
-    found = [task for task in map(get_task, task_names()) if fits(task)]
+    fitting = [task for task in map(get_task, task_names()) if fits(task)]
     trained_on = Path(data_path).name.lower()
-    found = [task for task in found if task.name in trained_on] or found
-    if len(found) != 1:
-        which = " or of ".join(task.name for task in found) or "no task known by name"
+    fitting = [task for task in fitting if task.name in trained_on] or fitting
+    if len(fitting) != 1:
+        which = " or of ".join(task.name for task in fitting) or "no task known by name"
         raise UserError(
             f"{path} is for {vocab} tokens{cells}, which may be of {which}",
-            f"say which with --task {found[0].name if found else 'NAME'}",
+            f"say which with --task {fitting[0].name if fitting else 'NAME'}",
         )
-    return found[0]
+    return fitting[0]

@@ -48,7 +48,7 @@ def rows(report: Report) -> list[Row]:
     """Return the report's rows, most important first: (name, value with its unit)."""
     model, engine, data = report.model, report.engine, report.data
     about = f"{model.variant}, {model.precision}, {model.parameters:,} parameters, {_size(model.size_bytes)}"
-    found: list[Row] = [
+    lines: list[Row] = [
         ("model", f"{model.name}: {about}"),
         ("data", f"{data.path}: {report.count} {data.task} puzzles, answers from the {data.answers}"),
         ("halting", f"{report.halt}, steps per view at most {report.max_steps}, views at most {report.views}"),
@@ -56,21 +56,21 @@ def rows(report: Report) -> list[Row]:
         ("steps per puzzle", f"mean {report.mean_steps:.2f}"),
     ]
     if isinstance(report, BenchReport):
-        found += _bench_rows(report)
+        lines += _bench_rows(report)
     else:
         if report.paired is not None:
-            found += _paired_rows(report.paired)
-        found.append(("duration", f"{report.duration_s:.2f} s, {number(report.throughput_per_s, 4)} puzzles/s"))
+            lines += _paired_rows(report.paired)
+        lines.append(("duration", f"{report.duration_s:.2f} s, {number(report.throughput_per_s, 4)} puzzles/s"))
     threads = "default" if engine.threads is None else engine.threads
-    found.append(("engine", f"{engine.backend} {engine.version}, threads {threads}, slots {engine.slots}"))
+    lines.append(("engine", f"{engine.backend} {engine.version}, threads {threads}, slots {engine.slots}"))
     if engine.chosen is not None:
-        found.append(("chosen by trial", engine.chosen))
+        lines.append(("chosen by trial", engine.chosen))
     if engine.arithmetic is not None:
-        found.append(("arithmetic", engine.arithmetic))
+        lines.append(("arithmetic", engine.arithmetic))
     device = report.device
     name, cores = device.module or device.machine or device.cpu, f"{device.cores} core{'s'[: device.cores != 1]}"
-    found.append(("device", f"{name}, {cores}, {_size(device.memory_bytes)}"))
-    return found
+    lines.append(("device", f"{name}, {cores}, {_size(device.memory_bytes)}"))
+    return lines
 
 
 def _cells(share: CellAccuracy) -> str:
@@ -80,22 +80,22 @@ def _cells(share: CellAccuracy) -> str:
 def _answer_rows(report: Report) -> list[Row]:
     arc = report.arc if isinstance(report, EvalReport) else None
     if arc is not None:
-        found = [("pass@1, pass@2", f"{_percent(at.pass_at_1)}, {_percent(at.pass_at_2)}") for at in arc.by_views[-1:]]
+        lines = [("pass@1, pass@2", f"{_percent(at.pass_at_1)}, {_percent(at.pass_at_2)}") for at in arc.by_views[-1:]]
         known = f"{arc.questions} questions of {arc.tasks} tasks" if arc.questions else "not known"
-        found.append(("answers", f"{known}, {arc.asked} asked"))
+        lines.append(("answers", f"{known}, {arc.asked} asked"))
         if arc.cells is not None:
-            found += [
+            lines += [
                 ("cells right, model", _cells(arc.cells.model)),
                 ("input copied", _cells(arc.cells.copied_input)),
                 ("one colour", _cells(arc.cells.commonest_colour)),
             ]
-        return [*found, ("augmented, exact", f"{_accuracy(report)} of {report.count} before voting")]
+        return [*lines, ("augmented, exact", f"{_accuracy(report)} of {report.count} before voting")]
     wrong = f"{report.false_verified} of them wrong"
-    found = [("exact accuracy", _accuracy(report))]
+    lines = [("exact accuracy", _accuracy(report))]
     if report.optimal is not None:
-        found.append(("valid and optimal", f"{report.optimal} of {report.count}"))
+        lines.append(("valid and optimal", f"{report.optimal} of {report.count}"))
         wrong = f"{report.false_verified} of them longer than the shortest path"
-    return [*found, ("verified", f"{report.verified} of {report.count}, {wrong}")]
+    return [*lines, ("verified", f"{report.verified} of {report.count}, {wrong}")]
 
 
 def _paired_rows(paired: Paired) -> list[Row]:
@@ -110,35 +110,35 @@ def _paired_rows(paired: Paired) -> list[Row]:
 def _bench_rows(report: BenchReport) -> list[Row]:
     stable = "" if report.warm_up.stable else " (never became stable)"
     step = f"{_latency(report.step_latency_ms)}, mean batch {number(report.mean_batch)}"
-    found = [
+    lines = [
         ("scenario", _scenario(report)),
         ("latency per puzzle, ms", _latency(report.latency_ms)),
         ("latency per step, ms", step),
     ]
     if report.device_step_latency_ms is not None:
-        found.append(("the same by the GPU's events, ms", _latency(report.device_step_latency_ms)))
+        lines.append(("the same by the GPU's events, ms", _latency(report.device_step_latency_ms)))
     stages = ", ".join(f"{stage} {number(value)}" for stage, value in report.stage_ms.items())
-    found += [
+    lines += [
         ("stages of a puzzle, mean ms", stages),
         ("throughput", f"{number(report.throughput_per_s, 4)} puzzles/s, {number(report.solved_per_s, 4)} solved/s"),
     ]
     if report.cold_start is not None:
         cold = report.cold_start
         parts = f"process {cold.process_ms:.0f}, load {cold.load_ms:.0f}, first answer {cold.first_answer_ms:.1f}"
-        found.append(("cold start, ms", f"{cold.total_ms:.0f} to the first answer ({parts})"))
-    found.append(("warm-up", f"{_counted(report.warm_up.steps, 'step')}, {report.warm_up.seconds:.2f} s{stable}"))
+        lines.append(("cold start, ms", f"{cold.total_ms:.0f} to the first answer ({parts})"))
+    lines.append(("warm-up", f"{_counted(report.warm_up.steps, 'step')}, {report.warm_up.seconds:.2f} s{stable}"))
     for row in report.parity[-1:]:
-        found.append(("beside torch, at export", _parity(row, report.model.gate_passed, "the export")))
+        lines.append(("beside torch, at export", _parity(row, report.model.gate_passed, "the export")))
     if report.engine_parity is not None:
         engine = report.engine_parity
         passed = engine.get("gate", {}).get("passed")
-        found.append(("engine beside ONNX Runtime", _parity(engine["held"], passed, "the engine")))
+        lines.append(("engine beside ONNX Runtime", _parity(engine["held"], passed, "the engine")))
     if report.reference is not None:
         last = report.reference.at[-1]
         said = f"SQNR {last.logits_sqnr_db:.1f} dB, {_percent(last.same_answers)} same answers"
         said += f" after {last.steps} steps on {report.reference.puzzles} puzzles"
-        found.append((f"against {report.reference.name} {report.reference.precision}", said))
-    return found + _power_rows(report) + _state_rows(report)
+        lines.append((f"against {report.reference.name} {report.reference.precision}", said))
+    return lines + _power_rows(report) + _state_rows(report)
 
 
 _PUZZLES = {
@@ -194,27 +194,27 @@ def _power_rows(report: BenchReport) -> list[Row]:
     net = "" if power.power_w_net is None else f", net of rest {number(power.power_w_net, 4)} W"
     samples = f"{power.samples}, largest gap {number(power.largest_gap_s or 0)} s"
     samples += f", {_percent(power.covered_share)} of the window covered"
-    found = [
+    lines = [
         ("power", f"{number(power.power_w_mean, 4)} W{error}{net} by {power.meter}"),
         ("power is that of", str(power.scope)),
         ("samples", samples),
     ]
     if power.idle is not None:
         idle = power.idle
-        found.append(
+        lines.append(
             ("at rest", f"{number(idle.power_w_mean, 4)} W over {idle.seconds:.1f} s, noise {idle.noise_w:.2g} W")
         )
-    found.append(("energy", _energy(report)))
+    lines.append(("energy", _energy(report)))
     if power.energy_j is not None and power.energy_j_integrated is not None:
         off = power.energy_j_integrated / power.energy_j - 1
-        found.append(("counter against integral", f"integrated power is {off:+.1%} from the counter"))
+        lines.append(("counter against integral", f"integrated power is {off:+.1%} from the counter"))
     for rail in power.rails:
         mean = "–" if rail.power_w_mean is None else f"{number(rail.power_w_mean, 4)} W"
         negative = f", {rail.negative_readings} negative readings" if rail.negative_readings else ""
         place = "in the total" if rail.in_total else "not in the total"
         low_high = f"{number(rail.power_w_min, 4)} to {number(rail.power_w_max, 4)}"
-        found.append((f"rail {rail.name}", f"{mean} ({low_high}){negative}, {place}"))
-    return found + [("note", note) for note in power.notes]
+        lines.append((f"rail {rail.name}", f"{mean} ({low_high}){negative}, {place}"))
+    return lines + [("note", note) for note in power.notes]
 
 
 def _energy(report: BenchReport) -> str:
@@ -234,19 +234,19 @@ def _energy(report: BenchReport) -> str:
 
 def _state_rows(report: BenchReport) -> list[Row]:
     before, after = report.device_before, report.device_after
-    found = []
+    lines = []
     if report.device.l4t is not None:
-        found.append(("L4T", f"{report.device.l4t}, JetPack {report.device.jetpack or 'unknown'}"))
+        lines.append(("L4T", f"{report.device.l4t}, JetPack {report.device.jetpack or 'unknown'}"))
     if before.power_mode is not None:
-        found.append(("power mode", before.power_mode))
+        lines.append(("power mode", before.power_mode))
     if before.clocks_locked is not None:
-        found.append(("clocks", "locked" if before.clocks_locked else "NOT LOCKED"))
+        lines.append(("clocks", "locked" if before.clocks_locked else "NOT LOCKED"))
     if hottest := max(before.temperatures_c.items(), key=lambda item: item[1], default=None):
         name, value = hottest
-        found.append(
+        lines.append(
             ("temperature", f"{name} {value:.1f} °C before, {after.temperatures_c.get(name, value):.1f} after")
         )
-    return found
+    return lines
 
 
 def _view_rows(report: Report) -> list[tuple[str, ...]]:
@@ -275,18 +275,18 @@ def tables(report: Report) -> list[Table]:
     main.add_column(overflow="fold")
     for row in rows(report):
         main.add_row(*row)
-    found = [main]
+    shown = [main]
     if isinstance(report, BenchReport) and report.warnings:
         loud = Table(title="Warnings", title_style="bold red", title_justify="left", show_header=False, box=None)
         for warning in report.warnings:
             loud.add_row(warning, style="red")
-        found.append(loud)
+        shown.append(loud)
     if view_rows := _view_rows(report):
         views = Table(*view_rows[0], title="by views", title_justify="left", box=None, padding=(0, 2, 0, 0))
         for cells in view_rows[1:]:
             views.add_row(*cells)
-        found.append(views)
-    return found
+        shown.append(views)
+    return shown
 
 
 def markdown(report: Report) -> str:

@@ -79,13 +79,13 @@ class Score:
 
 def questions(identifiers: Sequence[str], inputs: Tokens, labels: Tokens) -> list[Question]:
     """Return the questions of a test part in its order: the examples [N, S] of puzzles without augmentation."""
-    found = []
+    questions = []
     for identifier, given, label in zip(identifiers, inputs, labels, strict=True):
         task, augmentation = split_identifier(identifier)
         grid = decode(given)
         if task == identifier and grid is not None:
-            found.append(Question(task, augmentation.invert(grid), decode(label)))
-    return found
+            questions.append(Question(task, augmentation.invert(grid), decode(label)))
+    return questions
 
 
 class Votes:
@@ -116,8 +116,8 @@ class Votes:
         Remaining ties are ordered by the grids' cells, so that the order of ``add`` does not matter.
         """
         tally = self._tally.get((question.task, _key(question.input)), {})
-        found = [(-count, -total / count, key) for key, (count, total) in tally.items()]
-        return [_Candidate(_grid(key), int(-count), -halt) for count, halt, key in sorted(found)]
+        ranked = [(-count, -total / count, key) for key, (count, total) in tally.items()]
+        return [_Candidate(_grid(key), int(-count), -halt) for count, halt, key in sorted(ranked)]
 
 
 def score(votes: Votes, asked: Sequence[Question], attempts: Sequence[int] = (1, ATTEMPTS)) -> Score:
@@ -136,7 +136,7 @@ def score(votes: Votes, asked: Sequence[Question], attempts: Sequence[int] = (1,
 
 def _answered(votes: Votes, question: Question, allowed: int) -> bool:
     assert question.output is not None
-    return any(np.array_equal(found.grid, question.output) for found in votes.ranked(question)[:allowed])
+    return any(np.array_equal(answer.grid, question.output) for answer in votes.ranked(question)[:allowed])
 
 
 def submission(votes: Votes, asked: Sequence[Question]) -> dict[str, list[dict[str, list[list[int]]]]]:
@@ -144,13 +144,13 @@ def submission(votes: Votes, asked: Sequence[Question]) -> dict[str, list[dict[s
 
     A single answer is used for both attempts; without any, both are ``NO_ANSWER``.
     """
-    found: dict[str, list[dict[str, list[list[int]]]]] = {}
+    answers: dict[str, list[dict[str, list[list[int]]]]] = {}
     for question in asked:
         grids = [candidate.grid.tolist() for candidate in votes.ranked(question)[:ATTEMPTS]]
         grids = grids or [[list(row) for row in NO_ANSWER]]
         attempts = {f"attempt_{number}": grids[min(number, len(grids)) - 1] for number in range(1, ATTEMPTS + 1)}
-        found.setdefault(question.task, []).append(attempts)
-    return found
+        answers.setdefault(question.task, []).append(attempts)
+    return answers
 
 
 def _key(grid: Grid) -> _Key:

@@ -101,9 +101,9 @@ WAYS = (Way(), Way(closely=True), Way(negative=True), Way(negative=True, closely
 def look_further(image: Image) -> list[Grid]:
     """9x9 grids of a BGR picture uint8 [h, w, 3] in which :func:`locate` finds none, by the other :data:`WAYS`."""
     for way in WAYS[1:]:
-        found = [grid for grid in locate(image, way=way) if grid.side == _KINDS[0].cells]
-        if found:
-            return found
+        grids = [grid for grid in locate(image, way=way) if grid.side == _KINDS[0].cells]
+        if grids:
+            return grids
     return []
 
 
@@ -116,26 +116,26 @@ def locate(image: Image, limit: int = 4, cut: bool = False, way: Way = WAYS[0]) 
     scale = min(1.0, WORK_SIDE / max(gray.shape))
     small = cv2.resize(gray, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA) if scale < 1 else gray
     small = cv2.bitwise_not(small) if way.negative else small
-    found = _closely(small) if way.closely else _quickly(small, cut)
-    return [replace(_rescaled(grid, scale), negative=way.negative) for grid in found[:limit]]
+    grids = _closely(small) if way.closely else _quickly(small, cut)
+    return [replace(_rescaled(grid, scale), negative=way.negative) for grid in grids[:limit]]
 
 
 def _quickly(small: Gray, cut: bool) -> list[Grid]:
     """Return grids by the likeliest ways of finding them first, until there is a sure one."""
     seen: list[Floats] = []
-    found: list[Grid] = []
+    grids: list[Grid] = []
     for quads in _proposals(small):
         quads = [quad for quad in quads if _is_cut(quad, small) is cut]
         new = [quad for quad in quads if not any(np.abs(quad - other).max() < _SAME for other in seen)]
         seen += new
-        found = _distinct(found + _grids(small, new))
-        best = found[0] if found else None
+        grids = _distinct(grids + _grids(small, new))
+        best = grids[0] if grids else None
         # a part of a 9x9 grid can pass for a smaller one, so that does not end the search
         if best and best.side == _KINDS[0].cells and best.score >= SURE_SCORE and best.area > _LARGE * small.size:
             break
-    if not found or found[0].score < _UNSURE:  # the border runs into something else: perhaps boxes were framed
-        found = _distinct(found + _grids(small, _around_boxes(small, seen)))
-    return found
+    if not grids or grids[0].score < _UNSURE:  # the border runs into something else: perhaps boxes were framed
+        grids = _distinct(grids + _grids(small, _around_boxes(small, seen)))
+    return grids
 
 
 def _closely(small: Gray) -> list[Grid]:
@@ -151,7 +151,7 @@ def _closely(small: Gray) -> list[Grid]:
         flat = Rectified(padded, quad)
         evidence = max(flat.evidence(9), flat.evidence(9, framed=False))
         rough.append((evidence, -index))
-    found = []
+    grids = []
     for evidence, index in sorted(rough, reverse=True)[:_FITTED_CLOSELY]:
         if evidence < _WORTH_A_TRY:
             break
@@ -160,9 +160,9 @@ def _closely(small: Gray) -> list[Grid]:
             grid = _fitted(padded, quad, kind, follow=True)
             grid = grid or _fitted(padded, outline(fit_mesh(padded, quad, 9)), kind, follow=True)
             if grid is not None and not _leaves(grid.corners - pad, small):
-                found.append(_moved(grid, -pad))
+                grids.append(_moved(grid, -pad))
                 break
-    return _distinct(found)
+    return _distinct(grids)
 
 
 def _with_paper(gray: Gray) -> tuple[Gray, int]:
@@ -258,7 +258,7 @@ def _slimness(quad: Floats) -> float:
 
 def _around_boxes(small: Gray, quads: list[Floats]) -> list[Floats]:
     """Return quadrilaterals of grids of which one of ``quads`` might be a box, as far as they lie in the picture."""
-    found = []
+    around = []
     height, width = small.shape
     box = np.array([[0, 0], [1, 0], [1, 1], [0, 1]], np.float32)
     for quad in sorted(quads, key=cv2.contourArea, reverse=True)[:40]:
@@ -271,8 +271,8 @@ def _around_boxes(small: Gray, quads: list[Floats]) -> list[Floats]:
                 grid = project(3 * box - np.array([column, row], np.float32), homography)
                 inside = (grid > -0.02 * width) & (grid < np.array([1.02 * width, 1.02 * height]))
                 if inside.all():
-                    found.append(grid)
-    return found
+                    around.append(grid)
+    return around
 
 
 def _proposals(small: Gray, boxes: bool = False) -> Iterator[list[Floats]]:
@@ -299,15 +299,15 @@ def _quads(ink: Gray, boxes: bool) -> list[Floats]:
     hulls = [cv2.convexHull(c) for c in contours if len(c) >= 4]
     smallest = _MIN_AREA * ink.size
     sized = sorted(((cv2.contourArea(h), i) for i, h in enumerate(hulls)), reverse=True)
-    found: list[Floats] = []
+    distinct: list[Floats] = []
     for area, index in sized[:12]:
         if area < smallest:
             break
         around = [clockwise(cv2.boxPoints(cv2.minAreaRect(hulls[index])).astype(np.float32))] if boxes else []
         for quad in (_four_corners(hulls[index]), *around):
-            if quad is not None and not any(np.abs(quad - other).max() < _SAME for other in found):
-                found.append(quad)
-    return found
+            if quad is not None and not any(np.abs(quad - other).max() < _SAME for other in distinct):
+                distinct.append(quad)
+    return distinct
 
 
 def _four_corners(hull: NDArray[np.int32]) -> Floats | None:

@@ -116,12 +116,12 @@ def _gaps_in(at: Floats, begin: float, end: float, limit_s: float) -> list[Gap]:
     """Return the parts of the window, its ends included, that lie between readings more than ``limit_s`` apart."""
     around = at[(at > begin - limit_s) & (at < end + limit_s)]
     edges = np.concatenate([[-np.inf], around, [np.inf]])
-    found = []
+    gaps = []
     for before, after in itertools.pairwise(edges):
         low, high = max(before, begin), min(after, end)
         if after - before > limit_s and high > low:
-            found.append(Gap(begin_s=float(low - begin), seconds=float(high - low)))
-    return found
+            gaps.append(Gap(begin_s=float(low - begin), seconds=float(high - low)))
+    return gaps
 
 
 def _standard_error(pieces: _Pieces, begin: float, end: float) -> tuple[float | None, int]:
@@ -228,24 +228,24 @@ def _reason(gaps: list[Gap], failures: list[str], window: float) -> str | None:
 
 
 def _notes(series: _Series, failures: list[str]) -> list[str]:
-    found = []
+    notes = []
     if series.dropped:
-        found.append(f"{series.dropped} readings left out: no total in them, or one that is not positive")
+        notes.append(f"{series.dropped} readings left out: no total in them, or one that is not positive")
     if failures:
-        found.append(f"{len(failures)} reads failed in the window, the first: {failures[0]}")
-    return found
+        notes.append(f"{len(failures)} reads failed in the window, the first: {failures[0]}")
+    return notes
 
 
 def _rails(sampler: Sampler, begin: float, end: float, limit: float) -> list[RailPower]:
     names = list(dict.fromkeys(name for reading in sampler.readings for name in reading.rails_w))
-    found = []
+    notes = []
     for name in names:
         said = [(r.at_s, r.rails_w[name]) for r in sampler.readings if name in r.rails_w]
         inside = [watts for at, watts in said if begin <= at <= end]
         if inside:
             pieces = of_power(*_columns(said)).covering(limit).within(begin, end)
             mean = pieces.joules / pieces.seconds if pieces.seconds else None
-            found.append(
+            notes.append(
                 RailPower(
                     name=name,
                     in_total=name in sampler.meter.scope.rails,
@@ -255,16 +255,16 @@ def _rails(sampler: Sampler, begin: float, end: float, limit: float) -> list[Rai
                     negative_readings=sum(watts < 0 for watts in inside),
                 )
             )
-    return found
+    return notes
 
 
 def _trace(pieces: _Pieces, begin: float) -> list[tuple[float, float]]:
     """Return (s since ``begin``, mean power in W) for up to ``TRACE_POINTS`` groups of pieces, at their middles."""
     count = len(pieces.begin)
     groups = np.array_split(np.arange(count), min(count, TRACE_POINTS))
-    found = []
+    points = []
     for rows in groups:
         part = _Pieces(pieces.begin[rows], pieces.end[rows], pieces.before_w[rows], pieces.after_w[rows])
         middle = (part.begin[0] + part.end[-1]) / 2 - begin
-        found.append((round(float(middle), 3), round(part.joules / part.seconds, 4)))
-    return found
+        points.append((round(float(middle), 3), round(part.joules / part.seconds, 4)))
+    return points

@@ -22,7 +22,7 @@ def compiler() -> str | None:
     """Return the C++ compiler: $CXX, or the first of the usual names."""
     named = os.environ.get("CXX")
     names = (named,) if named else ("c++", "g++", "clang++")
-    return next((found for name in names if (found := shutil.which(name))), None)
+    return next((path for name in names if (path := shutil.which(name))), None)
 
 
 def library() -> ctypes.CDLL:
@@ -30,12 +30,12 @@ def library() -> ctypes.CDLL:
 
     Raises ``UserError`` where there is no compiler, or where it refuses.
     """
-    found = compiler()
-    if found is None:
+    program = compiler()
+    if program is None:
         raise UserError("--backend native: there is no C++ compiler here", HINT)
     folder = Path(__file__).parent
     sources = b"".join(path.read_bytes() for path in sorted([*folder.glob("*.cpp"), *folder.glob("*.h")]))
-    parts = (sources, found.encode(), _version(found), " ".join(FLAGS).encode(), compile_cache.processor().encode())
+    parts = (sources, program.encode(), _version(program), " ".join(FLAGS).encode(), compile_cache.processor().encode())
     key = hashlib.sha256(b"\0".join(parts)).hexdigest()[:32]
     place = writable_cache("native")
     known = compile_cache.find(place, key, ".so")  # a torn library would end this process in a bus error
@@ -43,7 +43,7 @@ def library() -> ctypes.CDLL:
         path, _ = known
     else:
         try:
-            path, _ = compile_cache.keep(place, key, ".so", lambda to: _compile(found, folder / SOURCE, to))
+            path, _ = compile_cache.keep(place, key, ".so", lambda to: _compile(program, folder / SOURCE, to))
         except OSError as error:
             raise os_error(error, place) from error
         compile_cache.prune(place)
@@ -59,12 +59,12 @@ def library() -> ctypes.CDLL:
     return loaded
 
 
-def _version(found: str) -> bytes:
-    return subprocess.run([found, "--version"], capture_output=True, check=False).stdout
+def _version(program: str) -> bytes:
+    return subprocess.run([program, "--version"], capture_output=True, check=False).stdout
 
 
-def _compile(found: str, source: Path, out: Path) -> None:
-    done = subprocess.run([found, *FLAGS, str(source), "-o", str(out)], capture_output=True, text=True, check=False)
+def _compile(program: str, source: Path, out: Path) -> None:
+    done = subprocess.run([program, *FLAGS, str(source), "-o", str(out)], capture_output=True, text=True, check=False)
     if done.returncode:
         reason = next((line for line in done.stderr.splitlines() if "error" in line), done.stderr.strip()[-300:])
-        raise UserError(f"--backend native: {found} does not compile the step: {reason}", HINT)
+        raise UserError(f"--backend native: {program} does not compile the step: {reason}", HINT)

@@ -90,7 +90,7 @@ def _linears(spec: ModelSpec, read: Tensors) -> list[Linear]:
     d, f = spec.hidden, spec.inner
     up = ("mlp.gate_up_proj", (d, 2 * f)) if spec.mlp == "swiglu" else ("mlp.up_proj", (d, f))
     shapes = dict([("self_attn.qkv_proj", (d, 3 * d)), ("self_attn.o_proj", (d, d)), up, ("mlp.down_proj", (f, d))])
-    found = []
+    products = []
     for level, layers in _levels(spec):
         for name, shape in ((f"{level}.layers.{i}.{n}", s) for i in range(layers) for n, s in shapes.items()):
             columns = {
@@ -105,35 +105,35 @@ def _linears(spec: ModelSpec, read: Tensors) -> list[Linear]:
             weight, scale, bias = (
                 columns[what].ctypes.data if what in columns else None for what in ("weight", "scale", "bias")
             )
-            found.append(Linear(*shape, weight, scale, bias, float(read(f"{name}.input_scale", np.float32))))
-    return found
+            products.append(Linear(*shape, weight, scale, bias, float(read(f"{name}.input_scale", np.float32))))
+    return products
 
 
 def _arrays(spec: ModelSpec, read: Tensors) -> dict[str, NDArray[Any]]:
     """Read what stays in float32, by its name in the structure."""
     d, t, q_columns = spec.hidden, spec.total_len, spec.q_outputs + spec.q_unused
     pooled = 2 * d if spec.halt_head == "pooled" else d
-    found = {
+    arrays = {
         "embedding": read("embedding", np.float32, spec.vocab, d),
         "lm_head": read("lm_head.weight", np.float32, d, spec.vocab),
         "q_head": read.keep(read("q_head.weight", np.float32, pooled, q_columns)[:, : spec.q_outputs]),
         "q_bias": read("q_head.bias", np.float32, q_columns),
     }
     if "positions" in read.tensors:
-        found["positions"] = read("positions", np.float32, t, d)
+        arrays["positions"] = read("positions", np.float32, t, d)
     if spec.bias:
-        found["lm_bias"] = read("lm_head.bias", np.float32, spec.vocab)
+        arrays["lm_bias"] = read("lm_head.bias", np.float32, spec.vocab)
     if spec.norm == "layer":
-        found["norms"] = read.keep(np.stack([read(name, np.float32, d) for name in _norms(spec)]))
+        arrays["norms"] = read.keep(np.stack([read(name, np.float32, d) for name in _norms(spec)]))
     if spec.connections:
         for name in ("h_to_l", "l_to_h"):
-            found[name] = read(f"{name}.weight", np.float32, d, d)
-            found[f"{name}_bias"] = read(f"{name}.bias", np.float32, d)
-    found["seen"], found["seen_count"] = map(read.keep, _seen_by_heads(spec))
+            arrays[name] = read(f"{name}.weight", np.float32, d, d)
+            arrays[f"{name}_bias"] = read(f"{name}.bias", np.float32, d)
+    arrays["seen"], arrays["seen_count"] = map(read.keep, _seen_by_heads(spec))
     if spec.positions == "rope":
         for name in ("cos", "sin"):  # the file has them side by side for all heads
-            found[name] = read.keep(read(f"rope_{name}", np.float32, t, d)[:, : spec.head_dim // 2])
-    return found
+            arrays[name] = read.keep(read(f"rope_{name}", np.float32, t, d)[:, : spec.head_dim // 2])
+    return arrays
 
 
 def _norms(spec: ModelSpec) -> list[str]:

@@ -128,8 +128,8 @@ class Engine(Record):
 
     def parity_on(self, device: str, backend: str) -> EngineParity | None:
         """Return what was measured on that GPU."""
-        found = () if self.parity == "not measured" else self.parity
-        return next((one for one in found if (one.device, one.backend) == (device, backend)), None)
+        measured = () if self.parity == "not measured" else self.parity
+        return next((one for one in measured if (one.device, one.backend) == (device, backend)), None)
 
 
 @dataclass(frozen=True)
@@ -193,19 +193,19 @@ def differences(identity: Identity, machine: Machine, manifest: Manifest) -> lis
         "cuda": gpu.cuda if gpu else "none",
         "l4t": l4t_release(),
     }
-    found = [
+    fields = [
         (name, getattr(identity, name), value)
         for name, value in here.items()
         if getattr(identity, name) not in (None, value)
     ]
     if gpu is not None and gpu.sm not in identity.sm:
-        found.append(("sm", list(identity.sm), gpu.sm))
+        fields.append(("sm", list(identity.sm), gpu.sm))
     of_model = {
         "model_sha256": (identity.model_sha256, manifest.files[STEP_FILE].sha256),
         "calibration_sha256": (identity.calibration_sha256, calibration_sha256(manifest)),
         "precision": (identity.options.precision, manifest.precision),
     }
-    return found + [(name, was, now) for name, (was, now) in of_model.items() if was != now]
+    return fields + [(name, was, now) for name, (was, now) in of_model.items() if was != now]
 
 
 def rebuild(folder: Path) -> str:
@@ -233,8 +233,8 @@ def read_engine(folder: Path) -> Engine:
 
 def opened_by(session: Any) -> Opened | None:
     """Return the engine that a session runs; None where it runs none."""
-    found: Opened | None = getattr(session, "opened", None)
-    return found
+    opened: Opened | None = getattr(session, "opened", None)
+    return opened
 
 
 def known_parity(session: Any) -> EngineParity | None:
@@ -243,11 +243,11 @@ def known_parity(session: Any) -> EngineParity | None:
     return None if opened is None else opened.engine.parity_on(opened.device, session.backend)
 
 
-def record_parity(opened: Opened, found: EngineParity) -> None:
+def record_parity(opened: Opened, parity: EngineParity) -> None:
     """Put a measurement into the sidecar, in the place of an earlier one of the same GPU and backend."""
     before = () if opened.engine.parity == "not measured" else opened.engine.parity
-    kept = tuple(one for one in before if (one.device, one.backend) != (found.device, found.backend))
-    engine = opened.engine.model_copy(update={"parity": (*kept, found)})
+    kept = tuple(one for one in before if (one.device, one.backend) != (parity.device, parity.backend))
+    engine = opened.engine.model_copy(update={"parity": (*kept, parity)})
     engine.write(opened.folder / SIDECAR_FILE)
 
 
@@ -259,10 +259,10 @@ def verify_module(folder: Path, engine: Engine) -> None:
     verify_files(folder, {MODULE_FILE: engine.module}, again=again)
 
 
-def refuse(path: Path, found: list[tuple[str, Any, Any]], again: str) -> None:
+def refuse(path: Path, different: list[tuple[str, Any, Any]], again: str) -> None:
     """Raise ``UserError`` naming every field of :func:`differences`, where there are any."""
-    if found:
-        said = "; ".join(f"{name}: built for {was}, here is {now}" for name, was, now in found)
+    if different:
+        said = "; ".join(f"{name}: built for {was}, here is {now}" for name, was, now in different)
         raise UserError(f"{path} is not valid here: {said}", again)
 
 
