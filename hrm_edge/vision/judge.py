@@ -70,19 +70,21 @@ def judge(reading: Reading, task: Sudoku, repair: bool = True) -> Verdict:
     Doubts between a digit and a blank are first weighed by how full the grid is. The whole reading comes first, then
     repairs of it, then its printed digits alone, then repairs of these. A digit too few makes no wrong answer, for
     there must be one solution; a wrong digit may. So nothing is accepted that needs digits which are together in more
-    doubt than ``MAX_DOUBT``; nor where another reading that is hardly less likely is a puzzle with another solution;
-    nor where one digit less allows another answer that agrees better with what was left out (:func:`_rival`). After
-    ``MAX_WORK`` checks the search ends, and nothing is accepted.
+    doubt than ``MAX_DOUBT``; nor where another reading that is hardly less likely is a puzzle with another solution,
+    nor where one that is nearer to the whole reading is; nor where one digit less allows another answer that agrees
+    better with what was left out (:func:`_rival`). After ``MAX_WORK`` checks the search ends, and nothing is accepted.
     """
     reading, rules = _weighed(reading), _Rules(task)
     tokens = tokens_of(reading.digits)
     why: UserError | None = None
     refused: Verdict | None = None
+    nearest: Tokens | None = None
     try:
-        for found, cells, solution, fault in _candidates(reading, tokens, rules, repair):
+        for puzzle, cells, solution, fault in _candidates(reading, tokens, rules, repair):
             why = why or fault
-            if found is not None and solution is not None:
-                verdict = _checked(reading, rules, found, cells, solution)
+            nearest = solution if nearest is None else nearest
+            if puzzle is not None and solution is not None and np.array_equal(solution, nearest):
+                verdict = _checked(reading, rules, puzzle, cells, solution)
                 if verdict.puzzle is not None:
                     return verdict
                 refused = refused or verdict
@@ -97,7 +99,10 @@ _Candidate = tuple["Tokens | None", tuple[int, ...], "Tokens | None", "UserError
 
 
 def _candidates(reading: Reading, tokens: Tokens, rules: _Rules, repair: bool) -> Iterator[_Candidate]:
-    """Yield what a reading may mean, the nearest first: (puzzle, cells repaired, solution, why there is no puzzle)."""
+    """Yield what a reading may mean, the nearest first: (puzzle, cells repaired, solution, why there is no puzzle).
+
+    A solution without a puzzle is the likeliest of several that are about as likely.
+    """
     solution, why = _solved(tokens, rules)
     lacking = isinstance(why, SeveralSolutions)
     yield *(_repaired(reading, tokens, rules, solution, lacking) if repair else (tokens, (), solution)), why
@@ -110,11 +115,13 @@ def _candidates(reading: Reading, tokens: Tokens, rules: _Rules, repair: bool) -
         if not by_hand.any() or int((printed >= FIRST_DIGIT).sum()) < MIN_GIVENS:
             continue
         solution, fault = _solved(printed, rules)
-        if solution is not None:
-            yield *_repaired(_without(reading, printed), printed, rules, solution), None
         if isinstance(fault, SeveralSolutions):
             break
-        parts.append(printed)
+        # What is a puzzle as it is gets no repair that would give it another solution.
+        if solution is None:
+            parts.append(printed)
+        else:
+            yield *_repaired(_without(reading, printed), printed, rules, solution), None
     for printed in parts[:_REPAIRED_PARTS] if repair else ():
         yield *_repaired(_without(reading, printed), printed, rules, None), None
 
@@ -238,9 +245,9 @@ def _repaired(
     """(puzzle, cells changed, solution): tokens [81] if they have a ``solution``, else the likeliest change that has.
 
     Changes are tried from the likeliest on, up to ``MAX_COST`` nats. Where another one within ``MARGIN`` nats of what
-    is taken has another solution, nothing is taken (None); nor is a change where the search ended before all of these
-    were looked at. ``lacking``: tokens have several solutions; then digits are only added, for nothing says that one of
-    those read is wrong.
+    is taken has another solution, nothing is taken (None, and the likelier solution); nor is a change where the search
+    ended before all of these were looked at. ``lacking``: tokens have several solutions; then digits are only added,
+    for nothing says that one of those read is wrong.
     """
     accepted, answer = (tokens, solution) if solution is not None else (None, None)
     chosen: tuple[int, ...] = ()
@@ -254,7 +261,7 @@ def _repaired(
             break
         if not cells:
             if chosen:
-                return None, (), None
+                return None, (), answer
             break
         if lacking and (tokens[list(cells)] != BLANK).any():
             continue
@@ -266,7 +273,7 @@ def _repaired(
         if answer is None:
             accepted, chosen, answer, limit = changed, cells, other, cost + MARGIN
         elif not np.array_equal(other, answer):
-            return None, (), None
+            return None, (), answer
     return accepted, chosen, answer
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import replace
 
 import numpy as np
@@ -179,6 +180,26 @@ def test_a_reading_with_a_rival_is_refused():
     assert verdict.puzzle is None
     read = f"row {cell // 9 + 1} column {cell % 9 + 1} read as {PUZZLES[1][cell]} (80%)"
     assert f"too much of it is uncertain: {read}" in verdict.why.problem
+
+
+def test_what_is_left_out_of_a_puzzle_gives_it_no_other_answer():
+    """A reading that is a puzzle, one of whose digits may be written, is not repaired without that digit."""
+    right = require_unique(NINE, NINE.parse(PUZZLES[0]))
+    tried = 0
+    clues = [at for at, digit in enumerate(PUZZLES[0]) if digit != "0"]
+    for left_out, cell in itertools.islice(itertools.permutations(clues, 2), 200):
+        for digit in range(1, 10):
+            other = NINE.parse(PUZZLES[0]).copy()
+            other[[left_out, cell]] = BLANK, digit + BLANK
+            found = find_solutions(NINE, other, 2).found
+            if len(found) != 1 or np.array_equal(found[0], right):
+                continue
+            written = np.full(81, 0.03, np.float32)
+            written[left_out] = 0.3
+            verdict = judge(replace(reading(PUZZLES[0], {cell: (digit, 0.16)}), written=written), NINE)
+            tried += 1
+            assert verdict.puzzle is None or np.array_equal(require_unique(NINE, verdict.puzzle), right)
+    assert tried > 5
 
 
 def test_a_written_digit_taken_for_print_makes_no_answer():
