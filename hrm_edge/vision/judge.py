@@ -18,7 +18,7 @@ from hrm_edge.tasks.sudoku import BLANK, FIRST_DIGIT, Sudoku
 from hrm_edge.tasks.sudoku_search import SeveralSolutions, find_solutions, only_solution
 from hrm_edge.vision.cells import SIDE
 from hrm_edge.vision.read import Reading
-from hrm_edge.vision.repairs import repairs
+from hrm_edge.vision.repairs import FIRST_COST, repairs
 
 MAX_NODES = 2000  # guesses of one check: a reading that needs more is no ordinary puzzle
 MAX_WORK = 1500  # checks and guesses of all of them: a picture takes no longer, whatever it shows
@@ -36,6 +36,7 @@ MIN_GIVENS = 17  # no puzzle with fewer has one solution
 _TRAINED_BLANKS = 0.47  # of the cells that recipes/digits.yaml trains on
 _TRIED_WITHOUT = 16  # digits in doubt that are left out to see whether the others need them
 _LITTLE, _CERTAIN = 0.5, 0.005  # nats of a puzzle and of a digit
+_MORE_CHANGES = 2  # of a rival than of what it is a rival of: what each costs besides is for the order, no evidence
 _REPAIRED_PARTS = 2  # ways of leaving out what was written that are repaired too
 _SLIP = 0.05  # share of the digits written by hand that are wrong
 _MISSED = 0.02  # printed digits that are missed at least, on average, however sure the blanks are
@@ -251,9 +252,10 @@ def _repaired(
     """
     accepted, answer = (tokens, solution) if solution is not None else (None, None)
     chosen: tuple[int, ...] = ()
-    limit = MAX_COST if solution is None else MARGIN
+    spare = _MORE_CHANGES * FIRST_COST
+    limit, margin = (MAX_COST, np.inf) if solution is None else (MARGIN + spare, MARGIN)
     tries = MAX_TRIES if solution is None else MAX_RIVALS
-    for looked, (cost, cells, digits) in enumerate(repairs(reading, tokens, rules.task, limit + MARGIN, tries)):
+    for looked, (cost, cells, digits) in enumerate(repairs(reading, tokens, rules.task, limit + MARGIN + spare, tries)):
         if cost > limit:
             break
         # A repair needs all its rivals looked at, however many there are: only MAX_WORK ends that.
@@ -271,8 +273,9 @@ def _repaired(
         if other is None:
             continue
         if answer is None:
-            accepted, chosen, answer, limit = changed, cells, other, cost + MARGIN
-        elif not np.array_equal(other, answer):
+            accepted, chosen, answer = changed, cells, other
+            limit, margin = cost + MARGIN + spare, cost - FIRST_COST * len(cells) + MARGIN
+        elif cost - FIRST_COST * len(cells) <= margin and not np.array_equal(other, answer):
             return None, (), answer
     return accepted, chosen, answer
 

@@ -13,7 +13,7 @@ from hrm_edge.vision.read import Reading
 
 _SMUDGE = 0.65  # of the doubt about a cell goes to its being blank, times the share of blanks
 _FREE_CHANGES = 40  # the cheapest, which are tried where nothing clashes
-_FIRST_COST = 0.7  # nats that each repaired cell costs besides, so that fewer changes go first
+FIRST_COST = 0.7  # nats that each repaired cell costs besides, so that fewer changes go first
 
 _Change = tuple[float, int, int]  # cost in nats, cell, digit (0 blank)
 
@@ -72,7 +72,7 @@ def _changes(reading: Reading, limit: float) -> list[_Change]:
     blanks = float((reading.digits == 0).mean())  # in a grid that is filled in there is hardly one
     probabilities[:, 0] = np.maximum(probabilities[:, 0], _SMUDGE * blanks * (1 - reading.confidence))
     log = np.log(np.maximum(probabilities, 1e-12))
-    gap = np.log(reading.confidence)[:, None] - log + _FIRST_COST  # [81, 10]
+    gap = np.log(reading.confidence)[:, None] - log + FIRST_COST  # [81, 10]
     gap[np.arange(len(gap)), reading.digits] = np.inf
     cells, digits = np.nonzero(gap <= limit)
     return sorted(zip(gap[cells, digits].tolist(), cells.tolist(), digits.tolist(), strict=True))
