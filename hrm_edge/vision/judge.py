@@ -84,11 +84,12 @@ def judge(reading: Reading, task: Sudoku, repair: bool = True) -> Verdict:
         for puzzle, cells, solution, fault in _candidates(reading, tokens, rules, repair):
             why = why or fault
             nearest = solution if nearest is None else nearest
-            if puzzle is not None and solution is not None and np.array_equal(solution, nearest):
-                verdict = _checked(reading, rules, puzzle, cells, solution)
-                if verdict.puzzle is not None:
-                    return verdict
-                refused = refused or verdict
+            if puzzle is None or solution is None or nearest is None or not np.array_equal(solution, nearest):
+                continue
+            verdict = _checked(reading, rules, puzzle, cells, solution)
+            if verdict.puzzle is not None:
+                return verdict
+            refused = refused or verdict
     except _WorkSpent:
         why = UserError(f"what it says was not settled by {MAX_WORK} checks with the rules", "take a sharper picture")
     if refused is not None:
