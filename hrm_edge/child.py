@@ -81,6 +81,16 @@ def run_verb(
     return Ended(process.returncode, _last_words(errors.decode(errors="replace"), process.returncode))
 
 
+def end_process(process: subprocess.Popen[Any], patience_s: float) -> None:
+    """End a process, by force where it has not ended itself after ``patience_s`` seconds."""
+    process.terminate()
+    try:
+        process.wait(patience_s)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+
+
 def _last_words(errors: str, code: int) -> str:
     """Return the line that says why a verb ended so."""
     lines = [line.strip() for line in errors.splitlines() if line.strip()]

@@ -11,6 +11,7 @@ import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from hrm_edge.child import end_process
 from hrm_edge.errors import UserError
 
 # A browser, and its words for: full-screen, with a profile of its own, and no questions at the start.
@@ -65,12 +66,7 @@ class Browser:
     def close(self) -> None:
         """End it, by force where it does not end itself."""
         self._closing = True
-        self._process.terminate()
-        try:
-            self._process.wait(END_S)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
+        end_process(self._process, END_S)
         self._watcher.join(END_S)
         self._profile.cleanup()
 

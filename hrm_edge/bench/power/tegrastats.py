@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from hrm_edge.bench.power.meter import Clock, Latest, Reading, SensorError, scope_of
+from hrm_edge.child import end_process
 
 PERIOD_S = 0.1
 FIRST_LINE_S = 5.0
@@ -71,12 +72,7 @@ def _start_program(command: Sequence[str]) -> Stream:
     stdout = process.stdout
 
     def stop() -> None:
-        process.terminate()
-        try:
-            process.wait(2)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+        end_process(process, 2)
         stdout.close()
 
     return stdout, stop
