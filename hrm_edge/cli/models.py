@@ -89,7 +89,11 @@ def _show(names: list[str]) -> None:
             continue
         card, manifest = zoo.read_card(zoo.card_of(folder)), read_manifest(folder)
         star = " *" if zoo.default_for(card.task) == name else ""
-        head = [Text.assemble((name, "bold"), star), card.precision, f"{manifest.size_bytes / 1e6:.2f}"]
+        head: list[Text | str] = [
+            Text.assemble((name, "bold"), star),
+            card.precision,
+            f"{manifest.size_bytes / 1e6:.2f}",
+        ]
         for data in dict.fromkeys(row.data for row in card.accuracy):
             rows = [row for row in card.accuracy if row.data == data]
             first, last = rows[0], rows[-1]
