@@ -100,7 +100,8 @@ def record(
         lock_clocks=may_lock_clocks(system),
     )
     wanted = Wanted(rows, settings, [*notes, *left_out], data)
-    say(f"{len(rows)} rows, about {max(1, round(wanted.expected_s() / 60))} minutes; Ctrl-C stops, the same goes on")
+    minutes = max(1, round(wanted.expected_s() / 60))
+    say(f"Rows: {len(rows)}, about {minutes} min in all. Ctrl-C stops, the same command goes on")
     again = join(click.get_current_context().obj or ["record"])
     try:
         with progress_bars() as on_progress:
