@@ -14,40 +14,31 @@ from hrm_edge.api.engine_parity import check_first
 from hrm_edge.api.model import Model
 from hrm_edge.errors import UserError
 from hrm_edge.manifest import Manifest, read_manifest
+from hrm_edge.solve import Halt, SolveOptions
 
 if TYPE_CHECKING:
     from hrm_edge.bench.run import Subject
     from hrm_edge.bench.scenarios import Solver
     from hrm_edge.report import BenchReport, ColdStart, Data, EvalReport
     from hrm_edge.report.schema import Protocol, Scenario
-    from hrm_edge.solve import Halt
-
-
-@dataclass(frozen=True)
-class EvalOptions:
-    """What is answered, and how."""
-
-    limit: int | None = None
-    views: int | None = None
-    halt: Halt = "rules"
-    max_steps: int | None = None
-    slots: int = 64
-    guesses: int | None = None
-    seed: int = 0
 
 
 def evaluate(
     model: Model,
     data: str,
-    options: EvalOptions,
-    paired: Model | None,
+    options: SolveOptions,
     *,
+    limit: int | None = None,
+    views: int | None = None,
+    paired: Model | None = None,
     on_message: OnMessage,
     on_progress: OnProgress,
 ) -> tuple[EvalReport, dict[str, Any]]:
     """Answer the puzzles of ``data`` and score them: (report, answers in ARC Prize's format, empty of other tasks).
 
-    ``paired``: a model that answers the same puzzles too. Raises ``UserError`` for data that the model is not for.
+    ``limit``: only the first so many puzzles (of ARC: tasks). ``views``: tried per puzzle, whatever ``options`` say
+    (None: 1, of ARC all that the folder has). ``paired``: a model that answers the same puzzles too. Raises
+    ``UserError`` for data that the model is not for.
     """
     from hrm_edge.bench.run import evaluate as run
     from hrm_edge.bench.scenarios import Solver
@@ -55,15 +46,11 @@ def evaluate(
     is_arc = model.task.family == "arc"
     if paired is not None and is_arc:
         raise UserError("--paired is not for arc, whose answers vote", "leave it out: compare the two pass@2")
-    steps = options.max_steps or model.session.spec.max_steps
     if is_arc:
-        halt: Halt = "fixed" if options.halt == "rules" else options.halt
-        solver = Solver(model.session, model.task, halt, steps, 1, options.slots, options.seed)
-        return _evaluate_arc(model, solver, data, options, on_progress)
-    solver = Solver(
-        model.session, model.task, options.halt, steps, options.views or 1, options.slots, options.seed, options.guesses
-    )
-    puzzles, about = answered_puzzles(data, model.task, options.limit, on_message, on_progress)
+        options = replace(options, views=1, halt="fixed" if options.halt == "rules" else options.halt)
+        return _evaluate_arc(model, Solver(model.session, model.task, options), data, limit, views, on_progress)
+    solver = Solver(model.session, model.task, replace(options, views=views or 1))
+    puzzles, about = answered_puzzles(data, model.task, limit, on_message, on_progress)
     report = run(
         solver,
         puzzles,
@@ -77,7 +64,7 @@ def evaluate(
 
 
 def _evaluate_arc(
-    model: Model, solver: Solver, data: str, options: EvalOptions, on_progress: OnProgress
+    model: Model, solver: Solver, data: str, limit: int | None, views: int | None, on_progress: OnProgress
 ) -> tuple[EvalReport, dict[str, Any]]:
     """Score ARC by votes; the answers are in ARC Prize's format."""
     from hrm_edge.bench.arc import evaluate_arc
@@ -90,7 +77,7 @@ def _evaluate_arc(
             f"{data} is no built data folder: a model of arc answers the tasks of the folder that it was trained on",
             f"build one with: hrm-edge data build arc --out DATA --source {quote(data)}",
         )
-    questions = read_questions(data, options.limit)
+    questions = read_questions(data, limit)
     trained_on = model.origin.get("identifiers")
     if trained_on is not None and trained_on != identifiers_hash(data):
         raise UserError(
@@ -99,7 +86,7 @@ def _evaluate_arc(
             "give that folder, or one built with the same sources, options and seed",
         )
     most = int(questions.view.max()) + 1
-    chosen = min(options.views or most, most)
+    chosen = min(views or most, most)
     total = int((questions.view < chosen).sum())
     about = Data(path=data, task=model.task.name, puzzles=total, answers="data")
     return evaluate_arc(
@@ -149,8 +136,10 @@ def _solver_for(model: Model, options: BenchOptions) -> Solver:
     """Make what a benchmark calls to answer puzzles."""
     from hrm_edge.bench.scenarios import Solver
 
-    steps = options.max_steps or model.session.spec.max_steps
-    return Solver(model.session, model.task, options.halt, steps, options.views, options.batch, options.seed)
+    how = SolveOptions(
+        halt=options.halt, max_steps=options.max_steps, views=options.views, slots=options.batch, seed=options.seed
+    )
+    return Solver(model.session, model.task, how)
 
 
 def first_answer(

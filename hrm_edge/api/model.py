@@ -86,9 +86,17 @@ class Model:
         Raises ``UserError`` for text that is no puzzle, for a puzzle without exactly one solution, and for a picture
         without a puzzle. A puzzle that stays unsolved raises nothing: ``result.verified`` is False.
         """
-        from hrm_edge.api.solve import SolveOptions, solve_all
+        from hrm_edge.api.solve import solve_all
+        from hrm_edge.solve import SolveOptions
 
-        options = SolveOptions(views, guesses, budget_s, parallel_views, max_steps, seed)
+        options = SolveOptions(
+            views=views,
+            guesses=guesses,
+            budget_s=budget_s,
+            parallel_views=parallel_views,
+            max_steps=max_steps,
+            seed=seed,
+        )
         results, single = solve_all(self, puzzles, options, on_message=on_message, on_progress=on_progress)
         return results[0] if single else results
 
@@ -117,10 +125,21 @@ class Model:
         Accuracy counts whole puzzles that are exactly right, in [0, 1]; times are seconds or milliseconds, as the
         fields' names say. Raises ``UserError`` for data that cannot be read or that the model is not for.
         """
-        from hrm_edge.api.measure import EvalOptions, evaluate
+        from hrm_edge.api.measure import evaluate
+        from hrm_edge.solve import SolveOptions
 
-        options = EvalOptions(limit, views, halt, max_steps, slots, guesses, seed)
-        return evaluate(self, str(data), options, paired, on_message=on_message, on_progress=on_progress)[0]
+        options = SolveOptions(halt=halt, max_steps=max_steps, slots=slots, guesses=guesses, seed=seed)
+        report, _ = evaluate(
+            self,
+            str(data),
+            options,
+            limit=limit,
+            views=views,
+            paired=paired,
+            on_message=on_message,
+            on_progress=on_progress,
+        )
+        return report
 
     def bench(
         self,

@@ -40,7 +40,6 @@ from hrm_edge.report.schema import Protocol, Scenario
 from hrm_edge.runtime.trt.identity import EngineParity
 from hrm_edge.session import Session
 from hrm_edge.solve import Progress as SolveProgress
-from hrm_edge.solve import default_guesses
 from hrm_edge.tasks.base import Tokens
 from hrm_edge.tasks.puzzles import Puzzles
 
@@ -106,7 +105,7 @@ def evaluate(
         **common_fields(solver, model, data, threads),
         **answer_fields(solutions, labels, solver.task),
         mean_views=float(solutions.views.mean()),
-        by_views=score_by_views(solutions, labels, solver.views, solver.task),
+        by_views=score_by_views(solutions, labels, solver.options.views, solver.task),
         paired=beside,
         duration_s=duration,
         throughput_per_s=len(solutions) / duration,
@@ -138,7 +137,7 @@ def bench(
         raise UserError("--strict: " + "; ".join(warnings), "fix that, or leave --strict out to measure all the same")
     with _sampling(chosen) as sampler:
         idle = _rest(sampler, ask.idle_s, on_message)
-        warm = warm_up(solver.session, puzzles.givens[: min(solver.slots, solver.session.max_batch)])
+        warm = warm_up(solver.session, puzzles.givens[: min(solver.options.slots, solver.session.max_batch)])
         measured = SCENARIOS[ask.scenario](solver, puzzles, ask.plan, on_progress)
     after = read_state(ask.system)
     power = _power(chosen, sampler, measured, idle)
@@ -271,7 +270,7 @@ def _compared(solver: Solver, givens: Tokens, subject: Subject) -> dict[str, Any
     model, session = subject.reference
     given = givens[:MOST_PUZZLES]
     try:
-        at = against(solver.session, session, given, solver.max_steps)
+        at = against(solver.session, session, given, solver.options.steps_of(solver.session))
     except Exception as error:  # noqa: BLE001 - the window is measured by now, and must not be lost
         return {"reference_reason": f"running {model.path} beside it failed: {type(error).__name__}: {error}"}
     puzzles = min(len(given), solver.session.max_batch, session.max_batch)
@@ -296,14 +295,15 @@ def common_fields(
     solver: Solver, model: Model, data: Data, threads: int | None, device: Device | None = None
 ) -> dict[str, Any]:
     """Return the fields that every report has, apart from the answers'."""
-    backend = solver.session.backend
-    arithmetic = getattr(solver.session, "arithmetic", None)
+    session, options = solver.session, solver.options
+    backend = session.backend
+    arithmetic = getattr(session, "arithmetic", None)
     engine = Engine(
         backend=backend,
         version=package_version(package_of(backend)) or "unknown",
-        threads=getattr(solver.session, "threads", threads),
-        slots=min(solver.slots, solver.session.max_batch),
-        chosen=getattr(solver.session, "chosen", None),
+        threads=getattr(session, "threads", threads),
+        slots=min(options.slots, session.max_batch),
+        chosen=getattr(session, "chosen", None),
         arithmetic=None if arithmetic is None else str(arithmetic),
     )
     return {
@@ -312,9 +312,9 @@ def common_fields(
         "engine": engine,
         "device": device or describe_device(),
         "data": data,
-        "halt": solver.halt,
-        "max_steps": solver.max_steps,
-        "views": solver.views,
-        "guesses": default_guesses(solver.session) if solver.guesses is None else solver.guesses,
-        "seed": solver.seed,
+        "halt": options.halt,
+        "max_steps": options.steps_of(session),
+        "views": options.views,
+        "guesses": options.guesses_of(session),
+        "seed": options.seed,
     }

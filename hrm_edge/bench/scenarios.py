@@ -18,8 +18,8 @@ from hrm_edge.report import Pace
 from hrm_edge.report.schema import Scenario
 from hrm_edge.session import Session
 from hrm_edge.solution import STAGES, Solutions
-from hrm_edge.solve import Halt, solve
 from hrm_edge.solve import Progress as SolveProgress
+from hrm_edge.solve import SolveOptions, solve
 from hrm_edge.tasks.base import Task
 from hrm_edge.tasks.puzzles import Puzzles
 
@@ -36,12 +36,7 @@ class Solver:
 
     session: Session
     task: Task
-    halt: Halt
-    max_steps: int
-    views: int
-    slots: int
-    seed: int
-    guesses: int | None = None
+    options: SolveOptions
 
     def __call__(
         self, puzzles: Puzzles, *, session: Session | None = None, on_progress: SolveProgress | None = None
@@ -51,13 +46,8 @@ class Solver:
             session or self.session,
             self.task,
             puzzles.givens,
+            self.options,
             puzzle_ids=puzzles.ids,
-            halt=self.halt,
-            max_steps=self.max_steps,
-            views=self.views,
-            guesses=self.guesses,
-            slots=self.slots,
-            seed=self.seed,
             on_progress=on_progress,
         )
 
@@ -184,7 +174,7 @@ def offline(solver: Solver, puzzles: Puzzles, plan: Plan, on_progress: Progress)
     The queue is ``puzzles`` or, where they would take longer, as many of the first ones as fit into the time by a trial
     (at least 4 times the slots). The latency is that of a puzzle in its slot.
     """
-    slots = min(solver.slots, solver.session.max_batch, len(puzzles))
+    slots = min(solver.options.slots, solver.session.max_batch, len(puzzles))
     trial_began = time.monotonic()
     trial = puzzles[: MIN_ROUNDS * slots]
     solver(trial)

@@ -68,6 +68,8 @@ def evaluate(
     model: str,
     data: str,
     task_name: str | None,
+    limit: int | None,
+    views: int | None,
     backend: Backend | None,
     threads: int | None,
     other: str | None,
@@ -91,12 +93,12 @@ def evaluate(
     hrm-edge eval build/int8 --data puzzles.csv --limit 2000 --paired build/fp32
     hrm-edge eval runs/arc-1_reduced --data data/arc-1 --submission out.json
     """
-    from hrm_edge.api.measure import EvalOptions
     from hrm_edge.api.measure import evaluate as run
     from hrm_edge.api.open import load
     from hrm_edge.errors import UserError
+    from hrm_edge.solve import SolveOptions
 
-    options = EvalOptions(**chosen)
+    options = SolveOptions(**chosen)
     opened = load(model, threads=threads, task=task_name, backend=backend, slots=options.slots, on_message=say)
     if submission is not None and opened.task.family != "arc":
         raise UserError(f"--submission is for arc, {model} is for {opened.task.name}", "leave it out")
@@ -106,7 +108,16 @@ def evaluate(
     if other is not None:
         paired = load(other, threads=threads, backend=backend, slots=options.slots, on_message=say)
     with progress_bars() as on_progress:
-        report, answers = run(opened, data, options, paired, on_message=say, on_progress=on_progress)
+        report, answers = run(
+            opened,
+            data,
+            options,
+            limit=limit,
+            views=views,
+            paired=paired,
+            on_message=say,
+            on_progress=on_progress,
+        )
     following = f"hrm-edge bench {quote(model)} --data {quote(data)}"
     if opened.manifest is None:
         following = f"hrm-edge export {quote(model)} --out ARTIFACT --int8 --calibration {quote(data)}"

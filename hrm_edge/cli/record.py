@@ -12,7 +12,7 @@ from hrm_edge.cli.options import Duration, progress_bars, say
 from hrm_edge.terminal import echo, open_console
 
 if TYPE_CHECKING:
-    from hrm_edge.record.archive import Record
+    from hrm_edge.record.archive import MachineRecord
 
 QUICK_S, FULL_S = 20.0, 60.0
 IDLE_S = 10.0
@@ -113,7 +113,7 @@ def record(
     echo(f"Next: tar -tvf {quote(str(archive))}")
 
 
-def show_record(found: Record) -> None:
+def show_record(found: MachineRecord) -> None:
     """Print the table of a record, and what is not in it."""
     from rich.table import Table
 

@@ -30,8 +30,9 @@ from hrm_edge.tasks.puzzles import TYPED
 from hrm_edge.terminal import echo
 
 if TYPE_CHECKING:
-    from hrm_edge.api.solve import Result, SolveOptions
+    from hrm_edge.api.solve import Result
     from hrm_edge.backends import Backend
+    from hrm_edge.solve import SolveOptions
     from hrm_edge.tasks.base import Task
 
 
@@ -88,7 +89,8 @@ def solve(
     """
     from hrm_edge.api.open import load, named_or_default
     from hrm_edge.api.pictures import picture_paths
-    from hrm_edge.api.solve import SolveOptions, solve_all
+    from hrm_edge.api.solve import solve_all
+    from hrm_edge.solve import SolveOptions
 
     paths = picture_paths(puzzle)
     if overlay is not None:

@@ -16,6 +16,7 @@ from hrm_edge.data.arc import Options, build, read_questions
 from hrm_edge.errors import UserError
 from hrm_edge.report import Data, EvalReport, Model
 from hrm_edge.report.text import markdown, rows
+from hrm_edge.solve import SolveOptions
 from hrm_edge.spec import variant_spec
 from hrm_edge.tasks.arc import Arc, encode
 from hrm_edge.tasks.arc_votes import Questions
@@ -50,7 +51,7 @@ def arc_solver(questions: Questions, right: np.ndarray, rows_of_table: int | Non
     oracle.tell(
         questions.puzzle_ids[right], questions.inputs[right], questions.labels[right], np.full(right.sum(), 2.0)
     )
-    return Solver(oracle, Arc(), "fixed", 1, 1, 16, 0)
+    return Solver(oracle, Arc(), SolveOptions(halt="fixed", max_steps=1, slots=16))
 
 
 def judge(questions: Questions, right: np.ndarray, views: int = VIEWS) -> tuple[EvalReport, dict]:
@@ -163,7 +164,7 @@ def maze_report(task: Maze, given: str, label: str, answer: str) -> EvalReport:
     oracle = Oracle(variant_spec("reduced", vocab=6, seq_len=task.seq_len, hidden=8, heads=1), {})
     oracle.tell(np.zeros(1, np.int32), cells(given), cells(answer), np.zeros(1))
     data = Data(path="p", task=task.name, puzzles=1, answers="data")
-    solver = Solver(oracle, task, "rules", 1, 1, 1, 0)
+    solver = Solver(oracle, task, SolveOptions(max_steps=1, slots=1))
     return evaluate(
         solver,
         Puzzles.of(task, cells(given), cells(label), called="p"),

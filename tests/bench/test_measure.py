@@ -12,7 +12,7 @@ from hrm_edge.bench.run import Ask, Subject, bench, evaluate
 from hrm_edge.bench.scenarios import MIN_QUERIES, Plan, Solver, camera, offline, single_stream
 from hrm_edge.bench.timing import WINDOW_STEPS, TimedSession, process_age_s, warm_up
 from hrm_edge.report import Data, Model
-from hrm_edge.solve import solve
+from hrm_edge.solve import SolveOptions, solve
 from hrm_edge.tasks.puzzles import Puzzles
 from hrm_edge.tasks.sudoku import Sudoku
 from tests import machines
@@ -30,7 +30,9 @@ def made(count: int, blanks: int) -> Puzzles:
 
 
 def solver(slots=1, views=1, **options) -> Solver:
-    return Solver(ScriptedSession(MINI, spec_of(MINI), **options), MINI, "rules", 8, views, slots, 0)
+    return Solver(
+        ScriptedSession(MINI, spec_of(MINI), **options), MINI, SolveOptions(max_steps=8, views=views, slots=slots)
+    )
 
 
 def ignore(share: float) -> None:
@@ -66,7 +68,7 @@ def test_single_stream_latency_is_what_the_caller_waits():
             time.sleep(0.002)
             return super().step(tokens, puzzle_ids, carry)
 
-    s = Solver(Slow(MINI, spec_of(MINI), hopeless=0.0, longest=1), MINI, "rules", 8, 1, 1, 0)
+    s = Solver(Slow(MINI, spec_of(MINI), hopeless=0.0, longest=1), MINI, SolveOptions(max_steps=8, slots=1))
     measured = single_stream(s, made(4, 4), Plan(0.0), ignore)
     assert min(measured.latency_s) >= 0.002
     assert min(measured.timed.step_s) >= 0.002
@@ -78,7 +80,7 @@ def test_camera_takes_the_newest_frame_and_counts_from_it():
             time.sleep(0.004)
             return super().step(tokens, puzzle_ids, carry)
 
-    slow = Solver(Slow(MINI, spec_of(MINI), hopeless=0.0, longest=1), MINI, "rules", 8, 1, 1, 0)
+    slow = Solver(Slow(MINI, spec_of(MINI), hopeless=0.0, longest=1), MINI, SolveOptions(max_steps=8, slots=1))
     given = made(4, 4)
     measured = camera(slow, given, Plan(0.0, frames_per_s=1000.0), ignore)
     assert measured.pace is not None
@@ -124,7 +126,7 @@ def test_offline_takes_no_more_than_fits_the_time_and_no_less_than_shows_refilli
             time.sleep(0.005)
             return super().step(tokens, puzzle_ids, carry)
 
-    s = Solver(Slow(MINI, spec_of(MINI)), MINI, "rules", 8, 1, 2, 0)
+    s = Solver(Slow(MINI, spec_of(MINI)), MINI, SolveOptions(max_steps=8, slots=2))
     measured = offline(s, made(200, 8), Plan(0.01), ignore)
     assert len(measured.solutions) == len(measured.latency_s) == 8
 
