@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from shlex import quote
 from typing import TYPE_CHECKING, Any
 
@@ -14,13 +14,13 @@ from hrm_edge.api.engine_parity import check_first
 from hrm_edge.api.model import Model
 from hrm_edge.errors import UserError
 from hrm_edge.manifest import Manifest, read_manifest
-from hrm_edge.solve import Halt, SolveOptions
+from hrm_edge.solve import SolveOptions
 
 if TYPE_CHECKING:
     from hrm_edge.bench.run import Subject
-    from hrm_edge.bench.scenarios import Solver
+    from hrm_edge.bench.scenarios import BenchOptions, Solver
     from hrm_edge.report import BenchReport, ColdStart, Data, EvalReport
-    from hrm_edge.report.schema import Protocol, Scenario
+    from hrm_edge.report.schema import Protocol
 
 
 def evaluate(
@@ -100,38 +100,6 @@ def _evaluate_arc(
     )
 
 
-@dataclass(frozen=True)
-class BenchOptions:
-    """What is measured, and how; see ``hrm-edge bench --help``."""
-
-    data: str | None = None
-    limit: int | None = None
-    scenario: Scenario = "single-stream"
-    duration_s: float = 60.0
-    fps: float = 30.0
-    views: int = 1
-    halt: Halt = "rules"
-    max_steps: int | None = None
-    slots: int | None = None
-    seed: int = 0
-    power: str = "auto"
-    idle_s: float = 10.0
-    reference: str | None = None
-    strict: bool = False
-
-    @property
-    def batch(self) -> int:
-        """Puzzles in the batch at most."""
-        return self.slots or 64 if self.scenario == "offline" else 1
-
-    def check(self) -> None:
-        """Raise ``UserError`` for options that exclude each other."""
-        if self.scenario != "offline" and self.slots is not None:
-            raise UserError(
-                "--slots is for --scenario offline", f"{self.scenario} has one puzzle at a time: leave it out"
-            )
-
-
 def _solver_for(model: Model, options: BenchOptions) -> Solver:
     """Make what a benchmark calls to answer puzzles."""
     from hrm_edge.bench.scenarios import Solver
@@ -187,9 +155,7 @@ def bench(
     that is not there, a reference that is another model, or with ``options.strict`` a machine that is not ready;
     ``GateError`` where the engine misses its limits.
     """
-    from hrm_edge.bench.run import Ask
     from hrm_edge.bench.run import bench as run
-    from hrm_edge.bench.scenarios import Plan
     from hrm_edge.report import Data
 
     options.check()
@@ -207,12 +173,11 @@ def bench(
         command=command,
         engine_parity=parity,
     )
-    plan = Plan(options.duration_s, options.fps)
     report = run(
         _solver_for(model, options),
         puzzles,
         subject=subject,
-        ask=Ask(options.scenario, plan, options.power, options.idle_s, options.strict),
+        options=options,
         on_progress=lambda share: on_progress(options.scenario, share, 1.0),
         on_message=on_message,
     )

@@ -173,23 +173,24 @@ class Model:
         ``UserError`` for a meter, a set or a reference that is not there, ``GateError`` for an engine that computes
         something else than its artifact.
         """
-        from hrm_edge.api.measure import BenchOptions, bench
+        from hrm_edge.api.measure import bench
+        from hrm_edge.bench.scenarios import BenchOptions
 
         options = BenchOptions(
-            None if data is None else str(data),
-            limit,
-            scenario,
-            duration_s,
-            fps,
-            views,
-            halt,
-            max_steps,
-            slots,
-            seed,
-            power,
-            idle_s,
-            reference,
-            strict,
+            data=None if data is None else str(data),
+            limit=limit,
+            scenario=scenario,
+            duration_s=duration_s,
+            fps=fps,
+            views=views,
+            halt=halt,
+            max_steps=max_steps,
+            slots=slots,
+            seed=seed,
+            power=power,
+            idle_s=idle_s,
+            reference=reference,
+            strict=strict,
         )
         return bench(self, options, on_message=on_message, on_progress=on_progress)[0]
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from hrm_edge.cli.options import backend_option, model_option, say, views_option
+from hrm_edge.cli.options import COUNT, PATH, backend_option, model_option, option, say, views_option
 from hrm_edge.errors import UserError
 from hrm_edge.terminal import echo
 
@@ -35,24 +35,22 @@ class _Size(click.ParamType):
 
 
 @click.command()
-@click.option(
+@option(
     "--camera",
     metavar="SOURCE",
     help="0 (V4L2), csi:0, an rtsp:// or http:// URL, a video, a picture, a folder of pictures, or browser.  "
     "[default: the first V4L2 camera; with --web and none, browser]",
 )
-@click.option(
-    "--wait", is_flag=True, help="Start without the camera or URL where it is not there yet, and wait for it."
-)
-@click.option("--kiosk", is_flag=True, help="Open the page full-screen in a browser here, and end with it.")
-@click.option("--web", metavar="[HOST:]PORT", help="Show a web page instead of a window; without HOST, here only.")
+@option("--wait", is_flag=True, help="Start without the camera or URL where it is not there yet, and wait for it.")
+@option("--kiosk", is_flag=True, help="Open the page full-screen in a browser here, and end with it.")
+@option("--web", metavar="[HOST:]PORT", help="Show a web page instead of a window; without HOST, here only.")
 @model_option("Artifact or checkpoint folder, or a shipped model")
 @views_option(64)
 @backend_option
-@click.option("--threads", type=click.IntRange(1), help="Threads of one step (artifacts).  [default: 1]")
-@click.option("--size", type=_Size(), default="1280x720", show_default=True, help="Asked of a V4L2 or CSI camera.")
-@click.option("--cert", type=click.Path(path_type=Path), help="Certificate (PEM): the page over https.")
-@click.option("--key", type=click.Path(path_type=Path), help="Its private key (PEM).")
+@option("--threads", type=COUNT, help="Threads of one step (artifacts).  [default: 1]")
+@option("--size", type=_Size(), default="1280x720", help="Asked of a V4L2 or CSI camera.")
+@option("--cert", type=PATH, help="Certificate (PEM): the page over https.")
+@option("--key", type=PATH, help="Its private key (PEM).")
 def demo(
     camera: str | None,
     wait: bool,

@@ -9,24 +9,22 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from hrm_edge.cli.options import (
+    COUNT,
     STDOUT,
     JsonCommand,
     OutputFile,
-    backend_option,
     complete_models,
     guesses_option,
     halt_option,
-    json_option,
-    markdown_option,
     max_steps_option,
     model_argument,
+    option,
     progress_bars,
-    report_outputs,
+    report_options,
+    run_options,
     say,
-    seed_option,
-    show_report,
+    show,
     task_option,
-    threads_option,
 )
 
 if TYPE_CHECKING:
@@ -35,25 +33,21 @@ if TYPE_CHECKING:
 
 @click.command("eval", cls=JsonCommand)
 @model_argument
-@click.option(
+@option(
     "--data",
     required=True,
     type=click.Path(),
     help="Built data folder, or a file of puzzles, see solve; - is standard input.",
 )
 @task_option
-@click.option("--limit", type=click.IntRange(1), help="Only the first so many puzzles (arc: tasks).")
-@click.option(
-    "--views", type=click.IntRange(1), help="Symmetries tried per puzzle.  [default: 1; arc: all that the folder has]"
-)
+@option("--limit", type=COUNT, help="Only the first so many puzzles (arc: tasks).")
+@option("--views", type=COUNT, help="Symmetries tried per puzzle.  [default: 1; arc: all that the folder has]")
 @guesses_option
 @halt_option(" (the published way)")
 @max_steps_option
-@click.option("--slots", type=click.IntRange(1), default=64, show_default=True, help="Puzzles in the batch at most.")
-@backend_option
-@threads_option
-@seed_option
-@click.option(
+@option("--slots", type=COUNT, default=64, help="Puzzles in the batch at most.")
+@run_options
+@option(
     "--paired",
     "other",
     metavar="MODEL",
@@ -61,9 +55,8 @@ if TYPE_CHECKING:
     shell_complete=complete_models,
     help="Let this model answer the same puzzles too, and tell the difference in exact accuracy with its interval.",
 )
-@click.option("--submission", type=OutputFile(), help="arc: write the answers in ARC Prize's format.")
-@json_option("the report")
-@markdown_option
+@option("--submission", type=OutputFile(), help="arc: write the answers in ARC Prize's format.")
+@report_options
 def evaluate(
     model: str,
     data: str,
@@ -96,6 +89,7 @@ def evaluate(
     from hrm_edge.api.measure import evaluate as run
     from hrm_edge.api.open import load
     from hrm_edge.errors import UserError
+    from hrm_edge.report.text import markdown, tables
     from hrm_edge.solve import SolveOptions
 
     options = SolveOptions(**chosen)
@@ -121,5 +115,9 @@ def evaluate(
     following = f"hrm-edge bench {quote(model)} --data {quote(data)}"
     if opened.manifest is None:
         following = f"hrm-edge export {quote(model)} --out ARTIFACT --int8 --calibration {quote(data)}"
-    outputs = report_outputs(report, json_file, markdown_file)
-    show_report(report, [*outputs, (submission, lambda: json.dumps(answers) + "\n")], following)
+    outputs = [
+        (json_file, report.document),
+        (markdown_file, lambda: markdown(report)),
+        (submission, lambda: json.dumps(answers) + "\n"),
+    ]
+    show(tables(report), outputs, following)

@@ -6,14 +6,14 @@ from typing import Any
 
 import click
 
-from hrm_edge.cli.options import JsonCommand, json_option, model_argument, put_json, say, task_option
-from hrm_edge.terminal import echo, open_console
+from hrm_edge.cli.options import JsonCommand, json_option, model_argument, option, put_json, say, task_option
+from hrm_edge.terminal import echo, open_console, table_of
 
 
 @click.command(cls=JsonCommand)
 @model_argument
-@click.option("--vocab", type=click.IntRange(2, 256), help="Tokens; for a variant's name only.  [default: 11]")
-@click.option("--seq-len", type=click.IntRange(1, 4096), help="Cells; for a variant's name only.  [default: 81]")
+@option("--vocab", type=click.IntRange(2, 256), help="Tokens; for a variant's name only.  [default: 11]")
+@option("--seq-len", type=click.IntRange(1, 4096), help="Cells; for a variant's name only.  [default: 81]")
 @task_option
 @json_option("what is shown")
 def info(model: str, vocab: int | None, seq_len: int | None, task_name: str | None, json_file: str | None) -> None:
@@ -40,15 +40,9 @@ def info(model: str, vocab: int | None, seq_len: int | None, task_name: str | No
 
 
 def _print(document: dict[str, Any]) -> None:
-    from rich.table import Table
-
     spec, parameters = document["spec"], document["parameters"]
-    table = Table(
-        "part", "parameters", title=f"{document['name']} ({document['kind']})", title_justify="left", box=None
-    )
-    table.columns[1].justify = "right"
-    for row in parameters["table"]:
-        table.add_row(row["name"], f"{row['count']:,}")
+    rows = [(row["name"], f"{row['count']:,}") for row in parameters["table"]]
+    table = table_of(("part", "parameters"), rows, title=f"{document['name']} ({document['kind']})", box=None)
     table.add_section()
     table.add_row(f"trainable, {parameters['tensors']} tensors", f"{parameters['trainable']:,}", style="bold")
     table.add_row("in the state dict", f"{parameters['state_dict']:,}")

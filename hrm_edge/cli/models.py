@@ -7,15 +7,15 @@ from shlex import quote
 
 import click
 
-from hrm_edge.cli.options import JsonCommand, json_option, put_json
-from hrm_edge.terminal import echo, open_console, status
+from hrm_edge.cli.options import JsonCommand, json_option, option, put_json
+from hrm_edge.terminal import echo, open_console, status, table_of
 
 
 @click.command(cls=JsonCommand)
 @json_option("the cards")
-@click.option("--from", "location", metavar="LOCATION", help="List what a folder, https://… or hf:OWNER/REPO has.")
-@click.option("--pull", "pulled", metavar="NAME", help="Copy this model from LOCATION; its name then works everywhere.")
-@click.option(
+@option("--from", "location", metavar="LOCATION", help="List what a folder, https://… or hf:OWNER/REPO has.")
+@option("--pull", "pulled", metavar="NAME", help="Copy this model from LOCATION; its name then works everywhere.")
+@option(
     "--index",
     "shelf",
     type=click.Path(path_type=Path, file_okay=False, exists=True),
@@ -71,7 +71,6 @@ def _elsewhere(location: str | None, name: str | None, json_file: str | None) ->
 
 def show_card(name: str) -> None:
     """Print what a model at hand is, how it was made, what it can do and what it fails on."""
-    from rich.table import Table
     from rich.text import Text
 
     from hrm_edge import zoo
@@ -81,13 +80,16 @@ def show_card(name: str) -> None:
     console.print(Text.assemble((name, "bold"), about))
     console.print(f"trained: {card.training}; {card.samples:,} samples of {card.data}; {card.date}")
     console.print(f"fails on: {card.fails_on}")
-    table = Table(box=None, padding=(0, 2, 0, 0))
-    table.add_column("puzzles of", no_wrap=True)
-    for column in ("count", "views", "exactly right (95 %)", "false"):
-        table.add_column(column, justify="right", no_wrap=True)
-    for row in card.accuracy:
-        low, high = row.interval_95
-        exact = f"{row.exact_accuracy:.1%} ({low:.1%} to {high:.1%})"
-        table.add_row(row.data, f"{row.puzzles:,}", str(row.views), exact, str(row.false_verified))
-    console.print(table)
+    rows = [
+        (
+            row.data,
+            f"{row.puzzles:,}",
+            str(row.views),
+            "{:.1%} ({:.1%} to {:.1%})".format(row.exact_accuracy, *row.interval_95),
+            str(row.false_verified),
+        )
+        for row in card.accuracy
+    ]
+    columns = ("puzzles of", "count", "views", "exactly right (95 %)", "false")
+    console.print(table_of(columns, rows, no_wrap=True, box=None, padding=(0, 2, 0, 0)))
     console.print("false: wrong answers called solved")

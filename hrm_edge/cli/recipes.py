@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from hrm_edge.cli.options import complete_recipes, json_option, put_json
+from hrm_edge.cli.options import PATH, complete_recipes, json_option, put_json
 from hrm_edge.terminal import echo, open_console
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ def show(name: str) -> None:
 
 @recipes.command()
 @click.argument("name", type=click.Path(), shell_complete=complete_recipes)
-@click.argument("file", required=False, type=click.Path(path_type=Path))
+@click.argument("file", required=False, type=PATH)
 def copy(name: str, file: Path | None) -> None:
     """Copy the recipe NAME to FILE, to be changed.  [default: NAME.yaml in the current folder]"""
     from hrm_edge.catalog import find

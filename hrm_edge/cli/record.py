@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from hrm_edge.cli.options import Duration, progress_bars, say
+from hrm_edge.cli.options import PATH, Duration, option, progress_bars, say
 from hrm_edge.terminal import echo, open_console
 
 if TYPE_CHECKING:
@@ -33,25 +33,24 @@ class Names(click.ParamType):
 
 
 @click.command()
-@click.option(
+@option(
     "--out",
-    type=click.Path(path_type=Path),
+    type=PATH,
     default="hrm-edge-record",
-    show_default=True,
     help="Folder of the record; its archive is written beside it.",
 )
-@click.option("--quick", is_flag=True, help="About 15 minutes: 20 s a row, the present power mode.")
-@click.option("--models", type=Names(), help="Shipped models or artifacts.  [default: all that are at hand]")
-@click.option(
+@option("--quick", is_flag=True, help="About 15 minutes: 20 s a row, the present power mode.")
+@option("--models", type=Names(), help="Shipped models or artifacts.  [default: all that are at hand]")
+@option(
     "--backends",
     type=Names(),
     help="Of onnxruntime, openvino, native, tensorrt, tensorrt-rtx, torch-tensorrt.  [default: what works here]",
 )
-@click.option(
+@option(
     "--power-modes", type=Names(), help="Jetson: modes to measure in (needs root).  [default: all; --quick: as it is]"
 )
-@click.option("--duration", type=Duration(), help="Seconds a row, 64 puzzles at least.  [default: 60s; --quick: 20s]")
-@click.option("--data", type=click.Path(), help="File of puzzles.  [default: 256 of the package, as others have them]")
+@option("--duration", type=Duration(), help="Seconds a row, 64 puzzles at least.  [default: 60s; --quick: 20s]")
+@option("--data", type=click.Path(), help="File of puzzles.  [default: 256 of the package, as others have them]")
 def record(
     out: Path,
     quick: bool,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from hrm_edge.cli.options import STDOUT, JsonCommand, json_option, say
+from hrm_edge.cli.options import PATH, STDOUT, JsonCommand, json_option, option, say
 from hrm_edge.errors import UserError
 from hrm_edge.files import check_writable
 from hrm_edge.terminal import echo
@@ -19,11 +19,11 @@ if TYPE_CHECKING:
 
 _PASSED_ON = {"ignore_unknown_options": True, "help_option_names": ["-h", "--help"]}
 WHEELHOUSE = "build/wheelhouse"
-_model_option = click.option("--model", help="Artifact folder or shipped model.  [default: one for 9x9 Sudoku]")
+_model_option = option("--model", help="Artifact folder or shipped model.  [default: one for 9x9 Sudoku]")
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
-@click.option("--ssh-config", type=click.Path(path_type=Path, exists=True), help="Another configuration for ssh.")
+@option("--ssh-config", type=click.Path(path_type=Path, exists=True), help="Another configuration for ssh.")
 @click.argument("host")
 @click.pass_context
 def remote(context: click.Context, host: str, ssh_config: Path | None) -> None:
@@ -56,11 +56,10 @@ def doctor(board: Board, json_file: str | None) -> None:
 
 
 @remote.command()
-@click.option(
+@option(
     "--wheelhouse",
-    type=click.Path(path_type=Path),
+    type=PATH,
     default=WHEELHOUSE,
-    show_default=True,
     help="Made by 'make wheelhouse'; HOST needs no internet.",
 )
 @click.argument("setup_options", nargs=-1, type=click.UNPROCESSED)
@@ -103,7 +102,7 @@ def _artifact(name: str) -> Path:
 
 @remote.command(context_settings=_PASSED_ON)
 @click.argument("model")
-@click.option("--engine", is_flag=True, help="Build a TensorRT engine on HOST and measure that.")
+@option("--engine", is_flag=True, help="Build a TensorRT engine on HOST and measure that.")
 @click.argument("bench_options", nargs=-1, type=click.UNPROCESSED)
 @click.pass_obj
 def bench(board: Board, model: str, engine: bool, bench_options: tuple[str, ...]) -> None:
@@ -118,21 +117,19 @@ def bench(board: Board, model: str, engine: bool, bench_options: tuple[str, ...]
 
     rest, files = split_files(bench_options)
     files.setdefault("--json", Path("reports") / f"{_plain(f'{board.host}-{Path(model).name}')}.json")
-    for option, file in files.items():
-        check_writable(option, file)
+    for flag, file in files.items():
+        check_writable(flag, file)
     with board.errand("bench", say) as errand:
         path = errand.send_model(_artifact(model), engine=engine)
         words = errand.send_data(rest)
-        words += [word for option in files for word in (option, file_on_board(option))]
+        words += [word for flag in files for word in (flag, file_on_board(flag))]
         errand.run(f'"$edge" bench {path} {" ".join(words)}', files=files)
     echo(f"Report: {files['--json']}")
     echo(f"Next: hrm-edge bench --compare {shlex.quote(str(files['--json']))} OTHER.json")
 
 
 @remote.command(context_settings=_PASSED_ON)
-@click.option(
-    "--out", type=click.Path(path_type=Path), help="The archive on this machine.  [default: reports/HOST-record.tar.gz]"
-)
+@option("--out", type=PATH, help="The archive on this machine.  [default: reports/HOST-record.tar.gz]")
 @click.argument("record_options", nargs=-1, type=click.UNPROCESSED)
 @click.pass_obj
 def record(board: Board, out: Path | None, record_options: tuple[str, ...]) -> None:
@@ -170,7 +167,7 @@ def _plain(name: str) -> str:
 @remote.command(cls=JsonCommand, context_settings=_PASSED_ON)
 @click.argument("puzzle")
 @_model_option
-@click.option("--engine", is_flag=True, help="Build a TensorRT engine on HOST and solve with that.")
+@option("--engine", is_flag=True, help="Build a TensorRT engine on HOST and solve with that.")
 @json_option("the answers")
 @click.argument("solve_options", nargs=-1, type=click.UNPROCESSED)
 @click.pass_obj
@@ -194,7 +191,7 @@ def solve(
 
 
 @remote.command(context_settings=_PASSED_ON)
-@click.option("--port", type=click.IntRange(1024, 65535), default=8000, show_default=True, help="Here and on HOST.")
+@option("--port", type=click.IntRange(1024, 65535), default=8000, help="Here and on HOST.")
 @_model_option
 @click.argument("demo_options", nargs=-1, type=click.UNPROCESSED)
 @click.pass_obj
@@ -213,7 +210,7 @@ def demo(board: Board, port: int, model: str | None, demo_options: tuple[str, ..
 
 
 @remote.command()
-@click.option("--out", type=click.Path(path_type=Path), default="reports", show_default=True, help="Folder for them.")
+@option("--out", type=PATH, default="reports", help="Folder for them.")
 @click.pass_obj
 def pull(board: Board, out: Path) -> None:
     """Bring back the reports of this workstation's jobs on HOST, as when this machine slept while they ran."""

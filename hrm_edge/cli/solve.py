@@ -10,19 +10,20 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from hrm_edge.cli.options import (
+    COUNT,
+    PATH,
     Duration,
     JsonCommand,
-    backend_option,
     guesses_option,
     json_option,
     max_steps_option,
     model_option,
+    option,
     progress_bars,
     put_json,
+    run_options,
     say,
-    seed_option,
     task_option,
-    threads_option,
     views_option,
 )
 from hrm_edge.errors import GateError, UserError
@@ -42,23 +43,20 @@ if TYPE_CHECKING:
 @task_option
 @views_option(64)
 @guesses_option
-@click.option(
+@option(
     "--budget", "budget_s", type=Duration(), help="Time for a puzzle after which no further view is tried, as 200ms."
 )
-@click.option(
+@option(
     "--parallel-views",
-    type=click.IntRange(1),
+    type=COUNT,
     default=1,
-    show_default=True,
     help="Further views of a puzzle that are tried at the same time in one batch: quicker on a GPU.",
 )
 @max_steps_option
-@backend_option
-@threads_option
-@seed_option
-@click.option(
+@run_options
+@option(
     "--overlay",
-    type=click.Path(path_type=Path),
+    type=PATH,
     help="Of a picture: write it here with the answer drawn in; of a folder: a folder.",
 )
 @json_option("the answers")

@@ -11,7 +11,7 @@ import pytest
 
 from hrm_edge.bench.arc import cell_accuracies, evaluate_arc
 from hrm_edge.bench.run import evaluate
-from hrm_edge.bench.scenarios import Plan, Solver, offline, single_stream
+from hrm_edge.bench.scenarios import BenchOptions, Solver, offline, single_stream
 from hrm_edge.data.arc import Options, build, read_questions
 from hrm_edge.errors import UserError
 from hrm_edge.report import Data, EvalReport, Model
@@ -139,10 +139,12 @@ def test_a_folder_of_another_build_is_refused(questions: Questions) -> None:
 def test_measuring_asks_with_the_puzzles_own_rows(questions: Questions, scenario) -> None:
     solver = arc_solver(questions, np.ones(len(questions), bool))
     asked = Puzzles.of(Arc(), questions.inputs, ids=questions.puzzle_ids, called="p")
-    measured = scenario(solver, asked, Plan(0.0), lambda share: None)
+    measured = scenario(solver, asked, BenchOptions(duration_s=0.0), lambda share: None)
     count = len(measured.solutions)
     assert (measured.solutions.answers == questions.labels[:count]).all()
-    blank = scenario(solver, Puzzles.of(Arc(), questions.inputs, called="p"), Plan(0.0), lambda share: None)
+    blank = scenario(
+        solver, Puzzles.of(Arc(), questions.inputs, called="p"), BenchOptions(duration_s=0.0), lambda share: None
+    )
     assert (blank.solutions.answers == questions.inputs[:count]).all()
 
 

@@ -5,11 +5,10 @@ from __future__ import annotations
 import contextlib
 import re
 import subprocess
-import threading
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
-from hrm_edge.bench.power.meter import Clock, Latest, Reading, SensorError, scope_of
+from hrm_edge.bench.power.meter import Clock, FollowedMeter, Reading, SensorError
 from hrm_edge.child import end_process
 
 PERIOD_S = 0.1
@@ -78,7 +77,7 @@ def _start_program(command: Sequence[str]) -> Stream:
     return stdout, stop
 
 
-class TegrastatsMeter:
+class TegrastatsMeter(FollowedMeter):
     """Meter that runs the program and keeps its newest line; the printed mean is of all time and not used."""
 
     name = "tegrastats"
@@ -93,22 +92,16 @@ class TegrastatsMeter:
         """
         command = ("tegrastats", "--interval", str(round(1e3 * PERIOD_S)))
         self.sensor = " ".join(command)
-        self._clock, self._latest = clock, Latest()
+        super().__init__(clock)
         self._hottest, self._gpu = -273.0, (0.0, 0)
         self._lines, self._stop = start(command)
-        self._thread = threading.Thread(target=self._follow, name="tegrastats", daemon=True)
-        self._thread.start()
-        try:
-            self.scope = scope_of(self._latest.get(FIRST_LINE_S).rails_w, rail)
-        except BaseException:
-            self.close()
-            raise
+        self._begin(FIRST_LINE_S, rail)
 
     def _follow(self) -> None:
         with contextlib.suppress(ValueError):  # the pipe was closed by close()
             for line in self._lines:
                 self._take(line, self._clock())
-        self._latest.end("tegrastats ended")
+        self._end("tegrastats ended")
 
     def _take(self, line: str, at_s: float) -> None:
         """Keep a line that came at ``at_s``, unless it has no rails."""
@@ -117,11 +110,7 @@ class TegrastatsMeter:
             self._hottest = max([self._hottest, *found.temperatures_c.values()])
             if found.gpu_share is not None:
                 self._gpu = (self._gpu[0] + found.gpu_share, self._gpu[1] + 1)
-            self._latest.put(Reading(at_s, found.rails_w))
-
-    def read(self) -> Reading:
-        """Return the newest line's reading. Raises ``SensorError`` if the program ended."""
-        return self._latest.get()
+            self._put(Reading(at_s, found.rails_w))
 
     def notes(self) -> list[str]:
         """Return the hottest sensor's temperature and the mean GPU load."""
