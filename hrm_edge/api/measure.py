@@ -19,8 +19,7 @@ from hrm_edge.solve import SolveOptions
 if TYPE_CHECKING:
     from hrm_edge.bench.run import Subject
     from hrm_edge.bench.scenarios import BenchOptions, Solver
-    from hrm_edge.report import BenchReport, ColdStart, Data, EvalReport
-    from hrm_edge.report.schema import Protocol
+    from hrm_edge.report.schema import BenchReport, ColdStart, Data, EvalReport, Protocol
 
 
 def evaluate(
@@ -70,7 +69,7 @@ def _evaluate_arc(
     from hrm_edge.bench.arc import evaluate_arc
     from hrm_edge.data.arc import read_questions
     from hrm_edge.data.layout import identifiers_hash, is_data_folder
-    from hrm_edge.report import Data
+    from hrm_edge.report.schema import Data
 
     if not is_data_folder(data):
         raise UserError(
@@ -120,7 +119,7 @@ def first_answer(
     """
     from hrm_edge.bench.timing import process_age_s
     from hrm_edge.data.puzzles import load_puzzles
-    from hrm_edge.report import ColdStart
+    from hrm_edge.report.schema import ColdStart
 
     if process_s is None or loaded_s is None:
         return None
@@ -156,7 +155,7 @@ def bench(
     ``GateError`` where the engine misses its limits.
     """
     from hrm_edge.bench.run import bench as run
-    from hrm_edge.report import Data
+    from hrm_edge.report.schema import Data
 
     options.check()
     parity = check_first(model.session, model.manifest, options.data, on_message)

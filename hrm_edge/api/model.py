@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from hrm_edge.api.callbacks import OnMessage, OnProgress, ignore, log
 from hrm_edge.manifest import Manifest
 from hrm_edge.packages import explained
-from hrm_edge.report import Model as About
+from hrm_edge.report.schema import Model as About
 from hrm_edge.session import Session
 from hrm_edge.tasks.base import Task
 
@@ -19,8 +19,7 @@ if TYPE_CHECKING:
 
     from hrm_edge.api.export import Exported, Target
     from hrm_edge.api.solve import Result
-    from hrm_edge.report import BenchReport, EvalReport
-    from hrm_edge.report.schema import Scenario
+    from hrm_edge.report.schema import BenchReport, EvalReport, Scenario
     from hrm_edge.runtime.trt.build import BuildOptions
     from hrm_edge.solve import Halt
 

@@ -22,7 +22,8 @@ from hrm_edge.device.state import read_state, warnings_after, warnings_before
 from hrm_edge.device.system import System
 from hrm_edge.errors import UserError
 from hrm_edge.parity import measure as measure_parity
-from hrm_edge.report import (
+from hrm_edge.report.figures import latency_ms, quantile
+from hrm_edge.report.schema import (
     BenchReport,
     ColdStart,
     Data,
@@ -31,13 +32,11 @@ from hrm_edge.report import (
     IdlePower,
     Model,
     Power,
+    Protocol,
     Reference,
     ReferenceAt,
     WarmUp,
-    latency_ms,
 )
-from hrm_edge.report.figures import quantile
-from hrm_edge.report.schema import Protocol
 from hrm_edge.runtime.trt.identity import EngineParity
 from hrm_edge.session import Session
 from hrm_edge.solve import Progress as SolveProgress

@@ -15,8 +15,7 @@ import numpy as np
 
 from hrm_edge.bench.timing import TimedSession
 from hrm_edge.errors import UserError
-from hrm_edge.report import Pace
-from hrm_edge.report.schema import Scenario
+from hrm_edge.report.schema import Pace, Scenario
 from hrm_edge.session import Session
 from hrm_edge.solution import STAGES, Solutions
 from hrm_edge.solve import Halt, SolveOptions, solve

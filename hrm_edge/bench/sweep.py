@@ -12,9 +12,8 @@ from hrm_edge.device.clocks import power_modes
 from hrm_edge.device.system import System
 from hrm_edge.errors import UserError, nearest
 from hrm_edge.manifest import MANIFEST
-from hrm_edge.report import BenchReport
 from hrm_edge.report.read import read_bench
-from hrm_edge.report.schema import Scenario
+from hrm_edge.report.schema import BenchReport, Scenario
 
 AXES = ("precision", "batch", "power-mode")
 PRECISIONS = ("fp32", "fp16", "int8")

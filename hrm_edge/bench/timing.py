@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hrm_edge.device.system import System
-from hrm_edge.report import WarmUp
+from hrm_edge.report.schema import WarmUp
 from hrm_edge.session import AnyStepResult, Carry, Session
 from hrm_edge.spec import ModelSpec
 from hrm_edge.tasks.base import Tokens

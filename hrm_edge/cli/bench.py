@@ -228,10 +228,16 @@ def _compare(reports_of: Sequence[str], files: Files, max_regression: float | No
 
     Raises ``UserError`` for reports of different protocols, ``GateError`` for a regression.
     """
-    from hrm_edge.report.compare import Limits, judge, require_one_protocol
+    from hrm_edge.report.compare import (
+        Limits,
+        comparison,
+        comparison_markdown,
+        comparison_table,
+        judge,
+        require_one_protocol,
+    )
     from hrm_edge.report.html import page
     from hrm_edge.report.read import read_bench
-    from hrm_edge.report.several import comparison, comparison_markdown, comparison_table
 
     named = [(file, report) for file in reports_of for report in read_bench(file)]
     require_one_protocol(named)
@@ -261,9 +267,9 @@ def _sweep(context: click.Context, models: Sequence[str], files: Files, sweep: s
     ``Interrupted`` after Ctrl-C, when the points that were measured are written.
     """
     from hrm_edge.bench.sweep import Points, check_axes, measure_points, models_of
+    from hrm_edge.report.compare import comparison_markdown, comparison_table
     from hrm_edge.report.html import page
     from hrm_edge.report.schema import Sweep
-    from hrm_edge.report.several import comparison_markdown, comparison_table
 
     axes = check_axes(sweep, models, context.params["scenario"], context.params["power_mode"])
     points, stopped = Points(), False

@@ -12,6 +12,7 @@ from hrm_edge.cli.options import (
     COUNT,
     STDOUT,
     JsonCommand,
+    Output,
     OutputFile,
     complete_models,
     guesses_option,
@@ -115,7 +116,7 @@ def evaluate(
     following = f"hrm-edge bench {quote(model)} --data {quote(data)}"
     if opened.manifest is None:
         following = f"hrm-edge export {quote(model)} --out ARTIFACT --int8 --calibration {quote(data)}"
-    outputs = [
+    outputs: list[Output] = [
         (json_file, report.document),
         (markdown_file, lambda: markdown(report)),
         (submission, lambda: json.dumps(answers) + "\n"),

@@ -231,7 +231,7 @@ def _show_engine(exported: Exported) -> None:
     """Print what was built, for which GPU, and how it compares with its artifact."""
     from rich.table import Table
 
-    from hrm_edge.bench.engine_parity import said_of
+    from hrm_edge.api.engine_parity import said_of
     from hrm_edge.runtime.trt.identity import MODULE_FILE
 
     engine, out = exported.engine, exported.folder

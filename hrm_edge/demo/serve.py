@@ -14,7 +14,7 @@ from pathlib import Path
 import uvicorn
 
 from hrm_edge.demo.connections import LimitedHttp
-from hrm_edge.demo.guard import Guard, is_loopback
+from hrm_edge.demo.guard import is_loopback
 from hrm_edge.demo.loop import Demo
 from hrm_edge.demo.web import FRAME_BYTES, Web
 from hrm_edge.errors import UserError
@@ -99,7 +99,7 @@ class Server:
         self.token = None if address.is_local else secrets.token_urlsafe(16)
         self._scheme, self._host = "http" if tls is None else "https", address.host
         config = uvicorn.Config(
-            web.app(Guard(self.token)),
+            web.app(self.token),
             http=LimitedHttp,
             log_level="error",  # a warning for every bad request would let anybody fill the log
             access_log=False,

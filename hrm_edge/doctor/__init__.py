@@ -8,12 +8,11 @@ from pydantic import Field
 
 from hrm_edge import __version__
 from hrm_edge.doctor.backends import Backend, backends
-from hrm_edge.doctor.engine import engine_rules
 from hrm_edge.doctor.facts import Facts
 from hrm_edge.doctor.findings import Finding, fail, worst_first
 from hrm_edge.doctor.machine import Machine
 from hrm_edge.doctor.read import read_facts
-from hrm_edge.doctor.rules import rules
+from hrm_edge.doctor.rules import engine_rules, rules
 from hrm_edge.errors import HrmEdgeError
 from hrm_edge.records import Record
 

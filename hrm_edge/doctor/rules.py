@@ -12,6 +12,7 @@ from hrm_edge.packages import DISTRIBUTIONS, load_hint
 
 NEEDED_BYTES = 256 << 20  # ONNX Runtime, the largest shipped model and Python: 150 MB were measured
 NEEDED_DISK = 1 << 30
+_TELL_US = "use ONNX Runtime on the CPU, and tell us the output of 'hrm-edge doctor --json'"
 
 
 def rules(facts: Facts) -> list[Finding]:
@@ -19,7 +20,7 @@ def rules(facts: Facts) -> list[Finding]:
     return [finding for look in _LOOKS for finding in look(facts)]
 
 
-def _default_road(facts: Facts) -> Iterator[Finding]:
+def _default_pipeline(facts: Facts) -> Iterator[Finding]:
     if tuple(map(int, facts.python.version.split(".")[:2])) < (3, 10):
         yield fail(
             "python-old",
@@ -70,13 +71,13 @@ def _jetpack(facts: Facts) -> Iterator[Finding]:
         yield warn(
             "jetpack-unknown",
             f"L4T {board.l4t} is in no row of our table (JetPack {known}): nothing is assumed about it",
-            "use ONNX Runtime on the CPU, and tell us the output of 'hrm-edge doctor --json'",
+            _TELL_US,
         )
     if board.soc not in load_matrix().socs and not (facts.container and board.soc is None):
         yield warn(
             "board-unknown",
             f"unknown board: model {board.model!r}, SoC {board.soc or 'not named'}: nothing is assumed about its GPU",
-            "use ONNX Runtime on the CPU, and tell us the output of 'hrm-edge doctor --json'",
+            _TELL_US,
         )
     release = _release(facts)
     if release is None:
@@ -107,13 +108,13 @@ def _tensorrt(facts: Facts) -> Iterator[Finding]:
         yield warn(
             "tensorrt-two",
             f"two versions of TensorRT at once: {both}{apt}{wins}",
-            f"{facts.python.executable} -m pip uninstall -y {' '.join(keep)}",
+            f"{_pip(facts)} uninstall -y {' '.join(keep)}",
         )
     elif facts.kind == "jetson" and tensorrt.pip:
         yield warn(
             "tensorrt-pip",
             f"TensorRT from pip ({', '.join(tensorrt.pip)}) has no libraries for Tegra",
-            f"{facts.python.executable} -m pip uninstall -y {' '.join(sorted(tensorrt.pip))}",
+            f"{_pip(facts)} uninstall -y {' '.join(sorted(tensorrt.pip))}",
         )
     if facts.kind != "jetson":
         return
@@ -180,7 +181,7 @@ def _gpu(facts: Facts) -> Iterator[Finding]:
             yield note(
                 "gpu-engine",
                 "the GPU is idle: no TensorRT for this Python",
-                f"{facts.python.executable} -m pip install tensorrt",
+                f"{_pip(facts)} install tensorrt",
             )
 
 
@@ -279,7 +280,7 @@ def _jtop(facts: Facts) -> Iterator[Finding]:
 
 def _torch(facts: Facts) -> Iterator[Finding]:
     torch, bridge = facts.packages.get("torch"), facts.packages.get("torch-tensorrt")
-    pip = f"{facts.python.executable} -m pip"
+    pip = _pip(facts)
     others = list(_of_another_release(facts))
     if others:
         yield warn(
@@ -317,10 +318,40 @@ def _release(facts: Facts) -> Release | None:
     return load_matrix().release_of(facts.board.l4t) if facts.board and facts.board.l4t else None
 
 
+def _pip(facts: Facts) -> str:
+    return f"{facts.python.executable} -m pip"
+
+
 def _mib(size: int) -> str:
     return f"{size / (1 << 30):.1f} GiB" if size >= 1 << 30 else f"{size >> 20} MiB"
 
 
+def engine_rules(facts: Facts) -> Iterator[Finding]:
+    """Judge the session that an engine would get: TensorRT alone is not enough, its data has to reach the GPU.
+
+    A Jetson fails without one: the engine is what its GPU is for.
+    """
+    session, release = facts.gpu_session, _release(facts)
+    if session is None:
+        return
+    right = release.cuda_python if release else None  # where nothing ties it, any is right
+    installed = facts.packages.get("cuda-python") or facts.packages.get("cuda-bindings")
+    of_another = installed is not None and right is not None and not starts_with(installed.version, right)
+    install = f"{_pip(facts)} install"
+    if session.error:
+        lacks = installed is None or of_another
+        wanted = f"cuda-python=={right}.*" if right else "hrm-edge[gpu]"
+        weight = fail if facts.kind == "jetson" else warn
+        hint = f"{install} '{wanted}'" if lacks else session.hint
+        yield weight("engine-session", f"engines cannot run here: {session.error}", hint or f"{install} '{wanted}'")
+    elif of_another and installed is not None:
+        yield warn(
+            "cuda-python",
+            f"cuda-python {installed.version} is for another CUDA than this JetPack's (cuda-python {right})",
+            f"{install} 'cuda-python=={right}.*'",
+        )
+
+
 _LOOKS: tuple[Callable[[Facts], Iterator[Finding]], ...] = (
-    _default_road, _jetpack, _tensorrt, _virtualenv, _gpu, _container, _memory, _rights, _power, _jtop, _torch,
+    _default_pipeline, _jetpack, _tensorrt, _virtualenv, _gpu, _container, _memory, _rights, _power, _jtop, _torch,
 )  # fmt: skip

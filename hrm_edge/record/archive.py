@@ -18,8 +18,8 @@ from hrm_edge.errors import UserError
 from hrm_edge.files import atomic_file, check_input, read_bytes
 from hrm_edge.record.schema import MOST_ROWS, ROW_NAME, About, parse_about
 from hrm_edge.records import parse_record
-from hrm_edge.report import BenchReport
 from hrm_edge.report.read import parse_bench
+from hrm_edge.report.schema import BenchReport
 
 RECORD_FILE, DOCTOR_FILE, TABLE_FILE, ROWS = "record.json", "doctor.json", "table.md", "rows"
 TOP = "hrm-edge-record"  # the archive's folder, whatever the record's own is called

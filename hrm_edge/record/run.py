@@ -23,8 +23,8 @@ from hrm_edge.record.plan import ENGINES
 from hrm_edge.record.schema import About, Row, Settings, parse_about
 from hrm_edge.record.scrub import Scrubber, publishable_diagnosis, scrubber_of_this_machine
 from hrm_edge.record.table import markdown
-from hrm_edge.report import BenchReport
 from hrm_edge.report.read import parse_bench
+from hrm_edge.report.schema import BenchReport
 
 ENGINE_FOLDER, _LOCK, _MEASURING = "engines", ".lock", ".measuring.json"
 ROW_LIMIT_S = 3600.0

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from hrm_edge.record.archive import MachineRecord
 from hrm_edge.record.schema import OWN_PUZZLES, Row
-from hrm_edge.report import BenchReport
+from hrm_edge.report.schema import BenchReport
 from hrm_edge.report.text import markdown_table, number
 from hrm_edge.terminal import visible
 

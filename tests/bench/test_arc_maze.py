@@ -14,7 +14,7 @@ from hrm_edge.bench.run import evaluate
 from hrm_edge.bench.scenarios import BenchOptions, Solver, offline, single_stream
 from hrm_edge.data.arc import Options, build, read_questions
 from hrm_edge.errors import UserError
-from hrm_edge.report import Data, EvalReport, Model
+from hrm_edge.report.schema import Data, EvalReport, Model
 from hrm_edge.report.text import markdown, rows
 from hrm_edge.solve import SolveOptions
 from hrm_edge.spec import variant_spec

@@ -11,7 +11,7 @@ from hrm_edge.bench.accuracy import score, score_by_views, steps_histogram
 from hrm_edge.bench.run import Subject, bench, evaluate
 from hrm_edge.bench.scenarios import MIN_QUERIES, BenchOptions, Solver, camera, offline, single_stream
 from hrm_edge.bench.timing import WINDOW_STEPS, TimedSession, process_age_s, warm_up
-from hrm_edge.report import Data, Model
+from hrm_edge.report.schema import Data, Model
 from hrm_edge.solve import SolveOptions, solve
 from hrm_edge.tasks.puzzles import Puzzles
 from hrm_edge.tasks.sudoku import Sudoku
