@@ -8,7 +8,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -149,7 +149,7 @@ class _Log:
     def measured(self, ended: float, pace: Pace | None = None) -> Measured:
         """Return the scenario's figures for a window that ended at ``ended``."""
         return Measured(
-            _joined(self.first),
+            Solutions.joined(self.first),
             self.latency_s,
             self.answered_at_s,
             self.verified,
@@ -234,20 +234,3 @@ SCENARIOS: dict[Scenario, Callable[[Solver, Puzzles, BenchOptions, Progress], Me
     "offline": offline,
     "camera": camera,
 }
-
-
-def _joined(parts: Iterable[Solutions]) -> Solutions:
-    """Concatenate the solutions of several calls, without their traces."""
-    parts = list(parts)
-    return Solutions(
-        givens=np.concatenate([part.givens for part in parts]),
-        answers=np.concatenate([part.answers for part in parts]),
-        verified=np.concatenate([part.verified for part in parts]),
-        steps_by_view=np.concatenate([part.steps_by_view for part in parts]),
-        views=np.concatenate([part.views for part in parts]),
-        latency_s=np.concatenate([part.latency_s for part in parts]),
-        q_halt=np.concatenate([part.q_halt for part in parts]),
-        halted_by=[reason for part in parts for reason in part.halted_by],
-        traces=None,
-        stage_s={stage: sum(part.stage_s[stage] for part in parts) for stage in STAGES},
-    )

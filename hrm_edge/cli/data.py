@@ -36,7 +36,7 @@ def data() -> None:
     """Build data sets from a file, a hub, an archive or a generator."""
 
 
-@data.command()
+@data.command("build")
 @click.argument("task", metavar="{sudoku|mini-sudoku|sudoku-RxC|maze|maze-RxC|arc}")
 @option("--out", required=True, type=PATH, help="Folder to make; it must not exist yet.")
 @option(
@@ -73,7 +73,7 @@ def data() -> None:
 @_number("--min-guesses", "The same as a number.")
 @_number("--max-guesses", "The same as a number.")
 @option("--processes", type=int, default=1, help="Processes that share the work; they do not change the result.")
-def build(task: str, out: Path, **flags: Any) -> None:
+def _build(task: str, out: Path, **flags: Any) -> None:
     """Build the data folder OUT: train/ and test/ in the published layout.
 
     \b

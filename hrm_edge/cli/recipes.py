@@ -41,9 +41,9 @@ def recipes(context: click.Context, json_file: str | None) -> None:
     echo("\nNext: hrm-edge recipes show NAME, or hrm-edge train NAME --data DIR")
 
 
-@recipes.command()
+@recipes.command("show")
 @click.argument("name", type=click.Path(), shell_complete=complete_recipes)
-def show(name: str) -> None:
+def _show(name: str) -> None:
     """Show the recipe NAME: the comment on top, then its keys."""
     from hrm_edge.catalog import find, read_entry
 
@@ -52,10 +52,10 @@ def show(name: str) -> None:
     echo(f"\nNext: {read_entry(path).command}", err=True)
 
 
-@recipes.command()
+@recipes.command("copy")
 @click.argument("name", type=click.Path(), shell_complete=complete_recipes)
 @click.argument("file", required=False, type=PATH)
-def copy(name: str, file: Path | None) -> None:
+def _copy(name: str, file: Path | None) -> None:
     """Copy the recipe NAME to FILE, to be changed.  [default: NAME.yaml in the current folder]"""
     from hrm_edge.catalog import find
     from hrm_edge.errors import UserError

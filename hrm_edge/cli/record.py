@@ -18,7 +18,7 @@ QUICK_S, FULL_S = 20.0, 60.0
 IDLE_S = 10.0
 
 
-class Names(click.ParamType):
+class _Names(click.ParamType):
     """``a,b,c`` to its words."""
 
     name = "a,b,…"
@@ -40,14 +40,14 @@ class Names(click.ParamType):
     help="Folder of the record; its archive is written beside it.",
 )
 @option("--quick", is_flag=True, help="About 15 minutes: 20 s a row, the present power mode.")
-@option("--models", type=Names(), help="Shipped models or artifacts.  [default: all that are at hand]")
+@option("--models", type=_Names(), help="Shipped models or artifacts.  [default: all that are at hand]")
 @option(
     "--backends",
-    type=Names(),
+    type=_Names(),
     help="Of onnxruntime, openvino, native, tensorrt, tensorrt-rtx, torch-tensorrt.  [default: what works here]",
 )
 @option(
-    "--power-modes", type=Names(), help="Jetson: modes to measure in (needs root).  [default: all; --quick: as it is]"
+    "--power-modes", type=_Names(), help="Jetson: modes to measure in (needs root).  [default: all; --quick: as it is]"
 )
 @option("--duration", type=Duration(), help="Seconds a row, 64 puzzles at least.  [default: 60s; --quick: 20s]")
 @option("--data", type=click.Path(), help="File of puzzles.  [default: 256 of the package, as others have them]")

@@ -7,7 +7,6 @@ import secrets
 import socket
 import ssl
 import threading
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -130,7 +129,7 @@ class Server:
 
     def run(self) -> None:
         """Serve, with the demo's loop in a thread beside it."""
-        thread = threading.Thread(target=self._guarded(self._demo.run), name="demo", daemon=True)
+        thread = threading.Thread(target=self._run_demo, name="demo", daemon=True)
         thread.start()
         try:
             self._server.run(sockets=[self._socket])
@@ -145,12 +144,9 @@ class Server:
         """End :meth:`run`; from any thread."""
         self._server.should_exit = True
 
-    def _guarded(self, run: Callable[[threading.Event], None]) -> Callable[[], None]:
-        def guarded() -> None:
-            try:
-                run(self._stop)
-            except BaseException as error:  # noqa: BLE001 - raised again in the thread of `run`
-                self._fault = error
-                self.stop()
-
-        return guarded
+    def _run_demo(self) -> None:
+        try:
+            self._demo.run(self._stop)
+        except BaseException as error:  # noqa: BLE001 - raised again in the thread of `run`
+            self._fault = error
+            self.stop()

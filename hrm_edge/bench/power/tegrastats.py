@@ -25,7 +25,7 @@ _CORE = re.compile(r"(\d{1,3})%(?:@(\d{1,6}))?")
 
 
 @dataclass(frozen=True)
-class TegraLine:
+class _TegraLine:
     """Values of one line; one that the line lacks is empty or None."""
 
     rails_w: dict[str, float]
@@ -37,11 +37,11 @@ class TegraLine:
     """Load of each core; None is off."""
 
 
-def parse_tegrastats(line: str) -> TegraLine:
+def parse_tegrastats(line: str) -> _TegraLine:
     """Parse a line of any L4T release; never raises, for any text."""
     gpu, cpu = _GPU.search(line), _CPU.search(line)
     cores = [_CORE.match(core.strip()) for core in cpu[1].split(",")] if cpu else []
-    return TegraLine(
+    return _TegraLine(
         rails_w={name: int(now) / 1e3 for name, now in _RAIL.findall(line) if name != "NC"},
         temperatures_c={name: float(value) for name, value in _HEAT.findall(line) if float(value) > -100},
         gpu_share=int(gpu[1] or 0) / 100 if gpu else None,
