@@ -22,15 +22,15 @@ class HwmonMeter(Meter):
         """Open the sensors of ``rails``; ``rail``: measure that one alone. Raises as :func:`scope_of` does."""
         self.name, self.sensor = name, sensor
         self.scope = scope_of([each.name for each in rails], rail)
-        self._rails, self._system, self._clock = rails, system, clock
+        self._rails, self.system, self._clock = rails, system, clock
 
     def read(self) -> Reading:
         """Read all rails. Raises ``OSError`` or ``ValueError`` if one of the total cannot be read."""
         began = self._clock()
-        watts = {rail.name: rail.watts(self._system) for rail in self._rails if rail.name in self.scope.rails}
+        watts = {rail.name: rail.watts(self.system) for rail in self._rails if rail.name in self.scope.rails}
         at = (began + self._clock()) / 2
         for rail in self._rails:
             if rail.name not in watts:
                 with contextlib.suppress(OSError, ValueError):
-                    watts[rail.name] = rail.watts(self._system)
+                    watts[rail.name] = rail.watts(self.system)
         return Reading(at, watts)
