@@ -204,14 +204,13 @@ def _show_artifact(manifest: Manifest, out: Path) -> None:
     title = f"{out}: {manifest.spec.variant} {manifest.precision} against torch fp32"
     console = open_console()
     console.print(table_of([*parity], rows, words=0, title=title))
-    size = sum(entry.bytes for entry in manifest.files.values())
     points = manifest.accuracy_lost_points
     accuracy = "not compared (no answers)"
     if points is not None and manifest.accuracy_lost_interval_95 is not None:
         low, high = manifest.accuracy_lost_interval_95
         accuracy = f"{points:+.2f} points lost (paired, 95 %: {low:+.2f} to {high:+.2f})"
     checked_on = manifest.provenance["checked_on"]
-    console.print(f"size {size / 1e6:.2f} MB, exact accuracy {accuracy}, checked on {checked_on}")
+    console.print(f"size {manifest.size_bytes / 1e6:.2f} MB, exact accuracy {accuracy}, checked on {checked_on}")
     if (quantization := manifest.quantization) is not None:
         console.print(
             f"{quantization['layers']} layers in INT8, in float: {', '.join(quantization['float_layers'])}; "
