@@ -17,9 +17,10 @@ from hrm_edge.manifest import Manifest, read_manifest
 from hrm_edge.solve import SolveOptions
 
 if TYPE_CHECKING:
-    from hrm_edge.bench.run import Subject
     from hrm_edge.bench.scenarios import BenchOptions, Solver
-    from hrm_edge.report.schema import BenchReport, ColdStart, Data, EvalReport, Protocol
+    from hrm_edge.report.schema import BenchReport, ColdStart, EvalReport, Protocol
+    from hrm_edge.report.schema import Model as About
+    from hrm_edge.session import Session
 
 
 def evaluate(
@@ -154,6 +155,7 @@ def bench(
     that is not there, a reference that is another model, or with ``options.strict`` a machine that is not ready;
     ``GateError`` where the engine misses its limits.
     """
+    from hrm_edge.bench.run import Subject
     from hrm_edge.bench.run import bench as run
     from hrm_edge.report.schema import Data
 
@@ -165,12 +167,18 @@ def bench(
     digest = hashlib.sha256(puzzles.givens.tobytes()).hexdigest()
     path = options.data or f"the package's own {model.task.name} puzzles"
     data = Data(**{**about.model_dump(), "sha256": digest, "path": path})
-    subject = replace(
-        _subject(model, options.reference, data),
+    reference, reason = _reference(model, options.reference)
+    subject = Subject(
+        model=model.about,
+        data=data,
+        threads=model.threads,
+        parity=model.parity,
+        engine_parity=parity,
+        reference=reference,
+        reference_reason=reason,
         cold_start=cold_start,
         protocol=protocol,
         command=command,
-        engine_parity=parity,
     )
     report = run(
         _solver_for(model, options),
@@ -183,30 +191,20 @@ def bench(
     return report, model.task.format(puzzles.givens[0])
 
 
-def _subject(model: Model, reference: str | None, data: Data) -> Subject:
-    """Name what is measured, and open the float32 artifact that its answers are compared with."""
+def _reference(model: Model, named: str | None) -> tuple[tuple[About, Session] | None, str]:
+    """Open the float32 artifact that the answers are compared with; None and the reason where there is none."""
     from hrm_edge.api.open import load
-    from hrm_edge.bench.run import Subject
 
-    name = reference or _own_float32(model)
-    other, reason = None, "no float32 artifact was named (--reference)"
-    if name is not None:
-        opened = load(name)
-        if opened.about.precision != "fp32":
-            raise UserError(f"--reference {name} is {opened.about.precision}", "give the same model in fp32")
-        if opened.session.spec != model.session.spec:
-            raise UserError(f"--reference {name} is another model than {model.called}", "give the same one in fp32")
-        other = opened.about, opened.session
-    elif model.about.precision == "fp32":
-        reason = "this is the float32 artifact"
-    return Subject(
-        model=model.about,
-        data=data,
-        threads=model.threads,
-        parity=model.parity,
-        reference=other,
-        reference_reason=reason,
-    )
+    name = named or _own_float32(model)
+    if name is None:
+        is_float32 = model.about.precision == "fp32"
+        return None, "this is the float32 artifact" if is_float32 else "no float32 artifact was named (--reference)"
+    opened = load(name)
+    if opened.about.precision != "fp32":
+        raise UserError(f"--reference {name} is {opened.about.precision}", "give the same model in fp32")
+    if opened.session.spec != model.session.spec:
+        raise UserError(f"--reference {name} is another model than {model.called}", "give the same one in fp32")
+    return (opened.about, opened.session), ""
 
 
 def _own_float32(model: Model) -> str | None:

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import shlex
-import tempfile
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime, timezone
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from hrm_edge.cli.options import (
     COUNT,
+    DURATION,
     STDOUT,
-    Duration,
     JsonCommand,
     OutputFile,
     complete_models,
@@ -60,7 +58,7 @@ _NOT_PASSED = {"models", "compare", "sweep", "max_regression", "calibration", "j
     default="single-stream",
     help="One puzzle after another, all at hand at once, or one with every frame.",
 )
-@option("--duration", "duration_s", type=Duration(), default="10s", help="At least so long; 600s to cite.")
+@option("--duration", "duration_s", type=DURATION, default="10s", help="At least so long; 600s to cite.")
 @option("--protocol", type=click.Path(exists=True, dir_okay=False), help="YAML file that sets these options.")
 @option("--fps", type=click.FloatRange(0, min_open=True), default=30.0, help="Camera: frames/s.")
 @views_option(1)
@@ -73,7 +71,7 @@ _NOT_PASSED = {"models", "compare", "sweep", "max_regression", "calibration", "j
     default="auto",
     help="Meter: auto, none, ina238, ina3221, tegrastats, jtop, nvml, rapl; METER:RAIL for one rail.",
 )
-@option("--idle", "idle_s", type=Duration(), default="10s", help="With a meter: at rest first, for the net energy.")
+@option("--idle", "idle_s", type=DURATION, default="10s", help="With a meter: at rest first, for the net energy.")
 @option(
     "--reference",
     type=click.Path(),
@@ -266,20 +264,18 @@ def _sweep(context: click.Context, models: Sequence[str], files: Files, sweep: s
     Raises ``UserError`` where an axis cannot be swept here, or no point could be measured, and
     ``Interrupted`` after Ctrl-C, when the points that were measured are written.
     """
-    from hrm_edge.bench.sweep import Points, check_axes, measure_points, models_of
+    from hrm_edge.bench.sweep import Points, check_axes, measure_points
     from hrm_edge.report.compare import comparison_markdown, comparison_table
     from hrm_edge.report.html import page
     from hrm_edge.report.schema import Sweep
 
     axes = check_axes(sweep, models, context.params["scenario"], context.params["power_mode"])
     points, stopped = Points(), False
-    with tempfile.TemporaryDirectory(prefix="hrm-edge-sweep.") as scratch:
-        folders = models_of(models, axes, calibration, Path(scratch))
-        given = _passed_on(context, _NOT_PASSED | ({"slots"} if "batch" in axes else set()))
-        try:
-            measure_points(folders, axes, given, Path(scratch), points, say)
-        except KeyboardInterrupt:
-            stopped = True
+    given = _passed_on(context, _NOT_PASSED | ({"slots"} if "batch" in axes else set()))
+    try:
+        measure_points(models, axes, calibration, given, points, say)
+    except KeyboardInterrupt:
+        stopped = True
     reports = points.reports
     if stopped and not reports:
         raise KeyboardInterrupt

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from hrm_edge.cli.options import COUNT, PATH, complete_models, option, option_group, say, task_option
+from hrm_edge.cli.options import COUNT, PATH, Parsed, complete_models, option, option_group, say, task_option
 from hrm_edge.errors import UserError
 from hrm_edge.terminal import echo, open_console, status, table_of
 
@@ -30,21 +30,15 @@ _ENGINE_FLAGS = {  # parameter → the backends that take it
 }
 
 
-class _Architectures(click.ParamType):
+def _architectures(text: str) -> tuple[int, ...]:
     """``86,89,120`` or ``8.6,12.0`` to (86, 89, 120)."""
-
-    name = "86,89,…"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, ...]:
-        if isinstance(value, tuple):
-            return value
-        numbers = []
-        for part in str(value).split(","):
-            digits = part.strip().lower().removeprefix("sm").lstrip("_").replace(".", "")
-            if not digits.isdigit():
-                self.fail(f"'{part}' is no compute capability: write 86,89,120", param, ctx)
-            numbers.append(int(digits))
-        return tuple(numbers)
+    numbers = []
+    for part in text.split(","):
+        digits = part.strip().lower().removeprefix("sm").lstrip("_").replace(".", "")
+        if not digits.isdigit():
+            raise ValueError(f"'{part}' is no compute capability: write 86,89,120")
+        numbers.append(int(digits))
+    return tuple(numbers)
 
 
 _artifact_options = option_group(
@@ -89,7 +83,9 @@ _engine_options = option_group(
         type=click.Choice(["tensorrt", "tensorrt_rtx"]),
         help="Engines: which TensorRT.  [default: the one that is installed; tensorrt_rtx with --sm]",
     ),
-    option("--sm", type=_Architectures(), help="Engines: GPUs to build for without having them (RTX)."),
+    option(
+        "--sm", type=Parsed("86,89,…", _architectures), help="Engines: GPUs to build for without having them (RTX)."
+    ),
     option("--max-batch", type=COUNT, help="Engines: largest batch.  [default: 64]"),
     option("--opt-batch", type=COUNT, help="Engines: batch to tune for.  [default: 8]"),
     option(

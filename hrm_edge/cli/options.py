@@ -25,6 +25,30 @@ STDOUT = "-"
 _UNITS_S = {"ms": 1e-3, "s": 1, "m": 60, "h": 3600}
 
 
+class Parsed(click.ParamType):
+    """Type of an option whose text ``parse`` turns into a value; a ``ValueError`` of it says what is wrong."""
+
+    def __init__(self, name: str, parse: Callable[[str], Any]) -> None:
+        self.name, self._parse = name, parse
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if not isinstance(value, str):  # a default that is converted already
+            return value
+        try:
+            return self._parse(value)
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
+
+
+def _seconds(text: str) -> float:
+    parts = re.findall(r"(\d+(?:\.\d+)?)(ms|[smh])", text)
+    if not parts or "".join(number + unit for number, unit in parts) != text:
+        raise ValueError(f"'{text}' is no duration: write 200ms, 90s, 30m, 2h or 1h30m")
+    return float(sum(float(number) * _UNITS_S[unit] for number, unit in parts))
+
+
+DURATION = Parsed("duration", _seconds)
+"""``200ms``, ``90s``, ``30m``, ``2h`` or ``1h30m`` to seconds."""
 COUNT = click.IntRange(1)
 PATH = click.Path(path_type=Path)
 Decorator = Callable[[Any], Any]
@@ -155,20 +179,6 @@ def _names_and_files(names: Sequence[str], incomplete: str) -> list[CompletionIt
     # Files first: click's script for bash drops what came before them.
     matching = [CompletionItem(name) for name in names if name.startswith(incomplete)]
     return [CompletionItem(incomplete, type="file"), *matching]
-
-
-class Duration(click.ParamType):
-    """``200ms``, ``90s``, ``30m``, ``2h`` or ``1h30m`` to seconds."""
-
-    name = "duration"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        if isinstance(value, float):
-            return value
-        parts = re.findall(r"(\d+(?:\.\d+)?)(ms|[smh])", value)
-        if not parts or "".join(number + unit for number, unit in parts) != value:
-            self.fail(f"'{value}' is no duration: write 200ms, 90s, 30m, 2h or 1h30m", param, ctx)
-        return float(sum(float(number) * _UNITS_S[unit] for number, unit in parts))
 
 
 class OutputFile(click.ParamType):

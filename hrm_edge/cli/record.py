@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 from shlex import join, quote
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
-from hrm_edge.cli.options import PATH, Duration, option, progress_bars, say
+from hrm_edge.cli.options import DURATION, PATH, Parsed, option, progress_bars, say
 from hrm_edge.terminal import echo, open_console
 
 if TYPE_CHECKING:
@@ -18,18 +18,15 @@ QUICK_S, FULL_S = 20.0, 60.0
 IDLE_S = 10.0
 
 
-class _Names(click.ParamType):
+def _names(text: str) -> tuple[str, ...]:
     """``a,b,c`` to its words."""
+    words = tuple(dict.fromkeys(word.strip() for word in text.split(",") if word.strip()))
+    if not words:
+        raise ValueError("name at least one, or leave the option out")
+    return words
 
-    name = "a,b,…"
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, ...]:
-        if isinstance(value, tuple):
-            return value
-        words = tuple(dict.fromkeys(word.strip() for word in str(value).split(",") if word.strip()))
-        if not words:
-            self.fail("name at least one, or leave the option out", param, ctx)
-        return words
+_NAMES = Parsed("a,b,…", _names)
 
 
 @click.command()
@@ -40,16 +37,16 @@ class _Names(click.ParamType):
     help="Folder of the record; its archive is written beside it.",
 )
 @option("--quick", is_flag=True, help="About 15 minutes: 20 s a row, the present power mode.")
-@option("--models", type=_Names(), help="Shipped models or artifacts.  [default: all that are at hand]")
+@option("--models", type=_NAMES, help="Shipped models or artifacts.  [default: all that are at hand]")
 @option(
     "--backends",
-    type=_Names(),
+    type=_NAMES,
     help="Of onnxruntime, openvino, native, tensorrt, tensorrt-rtx, torch-tensorrt.  [default: what works here]",
 )
 @option(
-    "--power-modes", type=_Names(), help="Jetson: modes to measure in (needs root).  [default: all; --quick: as it is]"
+    "--power-modes", type=_NAMES, help="Jetson: modes to measure in (needs root).  [default: all; --quick: as it is]"
 )
-@option("--duration", type=Duration(), help="Seconds a row, 64 puzzles at least.  [default: 60s; --quick: 20s]")
+@option("--duration", type=DURATION, help="Seconds a row, 64 puzzles at least.  [default: 60s; --quick: 20s]")
 @option("--data", type=click.Path(), help="File of puzzles.  [default: 256 of the package, as others have them]")
 def record(
     out: Path,

@@ -11,8 +11,8 @@ import click
 
 from hrm_edge.cli.options import (
     COUNT,
+    DURATION,
     PATH,
-    Duration,
     JsonCommand,
     guesses_option,
     json_option,
@@ -43,9 +43,7 @@ if TYPE_CHECKING:
 @task_option
 @views_option(64)
 @guesses_option
-@option(
-    "--budget", "budget_s", type=Duration(), help="Time for a puzzle after which no further view is tried, as 200ms."
-)
+@option("--budget", "budget_s", type=DURATION, help="Time for a puzzle after which no further view is tried, as 200ms.")
 @option(
     "--parallel-views",
     type=COUNT,

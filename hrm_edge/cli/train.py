@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from hrm_edge.cli.options import COUNT, PATH, Duration, complete_recipes, option, progress_bars
+from hrm_edge.cli.options import COUNT, DURATION, PATH, Parsed, complete_recipes, option, progress_bars
 from hrm_edge.terminal import echo
 
 if TYPE_CHECKING:
@@ -25,18 +25,12 @@ if TYPE_CHECKING:
 _NOT_FOR_DIGITS = {"resume": False, "wandb": "", "nproc": 1, "nnodes": (1, 1), "rdzv_endpoint": ""}
 
 
-class _NodeRange(click.ParamType):
+def _node_range(text: str) -> tuple[int, int]:
     """``2`` or ``1:4`` to (fewest, most)."""
-
-    name = "MIN[:MAX]"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, int]:
-        if isinstance(value, tuple):
-            return value
-        low, _, high = str(value).partition(":")
-        if not low.isdigit() or not (high or low).isdigit() or not 1 <= int(low) <= int(high or low):
-            self.fail(f"'{value}' is no number of hosts: write 2, or 1:4 for one to four", param, ctx)
-        return int(low), int(high or low)
+    low, _, high = text.partition(":")
+    if not low.isdigit() or not (high or low).isdigit() or not 1 <= int(low) <= int(high or low):
+        raise ValueError(f"'{text}' is no number of hosts: write 2, or 1:4 for one to four")
+    return int(low), int(high or low)
 
 
 @contextmanager
@@ -75,10 +69,10 @@ def _stop_flag() -> Iterator[list[str]]:
 )
 @option("--out", type=PATH, help="Run folder  [default: runs/<recipe>]")
 @option("--resume", is_flag=True, help="Go on from the newest checkpoint in the run folder.")
-@option("--time-limit", type=Duration(), help="Save and stop after this time: 90s, 30m, 2h.")
+@option("--time-limit", type=DURATION, help="Save and stop after this time: 90s, 30m, 2h.")
 @option("--wandb", metavar="PROJECT", default="", show_default=False, help="Log to this Weights & Biases project too.")
 @option("--nproc", type=COUNT, default=1, help="Processes on this host; one a GPU.")
-@option("--nnodes", type=_NodeRange(), default="1", help="Hosts, or fewest and most of them.")
+@option("--nnodes", type=Parsed("MIN[:MAX]", _node_range), default="1", help="Hosts, or fewest and most of them.")
 @option(
     "--rdzv-endpoint",
     default="",
@@ -88,7 +82,7 @@ def _stop_flag() -> Iterator[list[str]]:
 )
 @option("--rdzv-id", default="", show_default=False, metavar="NAME", help="Name of the job, the same on all its hosts.")
 @option("--max-restarts", type=click.IntRange(0), default=3, help="How often lost processes are started again.")
-@option("--host-timeout", type=Duration(), default="10m", help="How long to wait for another process or host.")
+@option("--host-timeout", type=DURATION, default="10m", help="How long to wait for another process or host.")
 def train(
     recipe: str,
     changes: tuple[str, ...],

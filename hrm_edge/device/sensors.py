@@ -6,12 +6,11 @@ They are only looked up here: ``hrm_edge.bench.power`` reads them, ``hrm-edge do
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 from hrm_edge.device.identity import is_jetson
-from hrm_edge.device.rails import total_of
 from hrm_edge.device.system import System
 
 INA3221 = "/sys/bus/i2c/drivers/ina3221*/*/hwmon/hwmon*/in*_label"
@@ -30,6 +29,37 @@ RAPL_HINT = (
     "sudo tee /etc/udev/rules.d/60-power.rules && sudo udevadm control --reload && sudo udevadm trigger, "
     "or run as root (CVE-2020-8694 is why it is closed)"
 )
+
+
+_NOT_WALL = "the carrier board and the power supply's losses are outside: it is not wall power"
+
+
+@dataclass(frozen=True)
+class Scope:
+    """Rails that are added, and a description of what their sum covers."""
+
+    rails: tuple[str, ...]
+    words: str
+
+
+# The first one whose rails are all present is used; a rail that is a part of another is not added.
+# Source: NVIDIA's Jetson Linux developer guide, software-based power monitoring.
+_TOTALS = (
+    Scope(("VIN",), f"VIN: everything the Thor module draws; {_NOT_WALL}"),
+    Scope(("VDD_IN",), f"VDD_IN: everything the module draws (CPU, GPU, memory, I/O); {_NOT_WALL}"),
+    Scope(
+        ("VDD_GPU_SOC", "VDD_CPU_CV", "VIN_SYS_5V0"),
+        "VDD_GPU_SOC + VDD_CPU_CV + VIN_SYS_5V0: about what the AGX Orin module draws (VDDQ_VDD2_1V8AO lies under "
+        f"VIN_SYS_5V0 and is not added); {_NOT_WALL}",
+    ),
+)
+OF_ONE_RAIL = "{}: this rail only, as asked for; the rest of the machine is outside"
+
+
+def total_of(rails: Iterable[str]) -> Scope | None:
+    """Return the total of a board that has these ``rails``, or None where no known total consists of them."""
+    present = set(rails)
+    return next((total for total in _TOTALS if present.issuperset(total.rails)), None)
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 
-from hrm_edge.device.rails import OF_ONE_RAIL, Scope, total_of
+from hrm_edge.device.sensors import OF_ONE_RAIL, Scope, total_of
 from hrm_edge.errors import UserError, nearest
 
 Clock = Callable[[], float]

@@ -6,7 +6,7 @@ import importlib
 from typing import Any
 
 from hrm_edge.bench.power.meter import Clock, Meter, Reading, SensorError
-from hrm_edge.device.rails import Scope
+from hrm_edge.device.sensors import Scope
 from hrm_edge.errors import UserError, nearest
 
 

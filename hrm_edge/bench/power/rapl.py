@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from hrm_edge.bench.power.meter import Clock, Meter, Reading
-from hrm_edge.device.rails import Scope
-from hrm_edge.device.sensors import RAPL, Zone
+from hrm_edge.device.sensors import RAPL, Scope, Zone
 from hrm_edge.device.system import System
 
 
