@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from typing import Any
@@ -123,7 +123,7 @@ def bench(
         if chosen.meter is not None:
             chosen.meter.close()
         raise UserError("--strict: " + "; ".join(warnings), "fix that, or leave --strict out to measure all the same")
-    with _sampling(chosen) as sampler:
+    with contextlib.nullcontext() if chosen.meter is None else Sampler(chosen.meter) as sampler:
         idle = _rest(sampler, options.idle_s, on_message)
         warm = warm_up(solver.session, puzzles.givens[: min(solver.options.slots, solver.session.max_batch)])
         measured = SCENARIOS[options.scenario](solver, puzzles, options, on_progress)
@@ -150,15 +150,6 @@ def bench(
         device_before=before,
         device_after=after,
     )
-
-
-@contextlib.contextmanager
-def _sampling(chosen: Chosen) -> Iterator[Sampler | None]:
-    if chosen.meter is None:
-        yield None
-    else:
-        with Sampler(chosen.meter) as sampler:
-            yield sampler
 
 
 def _rest(sampler: Sampler | None, seconds: float, on_message: Callable[[str], None]) -> IdlePower | None:

@@ -227,7 +227,6 @@ def _compare(reports_of: Sequence[str], files: Files, max_regression: float | No
     Raises ``UserError`` for reports of different protocols, ``GateError`` for a regression.
     """
     from hrm_edge.report.compare import (
-        Limits,
         comparison,
         comparison_markdown,
         comparison_table,
@@ -240,8 +239,7 @@ def _compare(reports_of: Sequence[str], files: Files, max_regression: float | No
     named = [(file, report) for file in reports_of for report in read_bench(file)]
     require_one_protocol(named)
     reports = [report for _, report in named]
-    share = (max_regression or 0.0) / 100
-    failures, unjudged = judge(reports, Limits(slower=share, more_energy=share, accuracy_points=100 * share))
+    failures, unjudged = judge(reports, (max_regression or 0.0) / 100)
     verdict = (failures, unjudged) if max_regression is not None else ([], [])
     json_file, markdown_file, html_file = files
     more = "--max-regression 10" if max_regression is None else "--html compare.html"

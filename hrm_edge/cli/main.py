@@ -142,7 +142,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         prepare()
         if os.environ.get(COMPLETE):
-            return _complete(os.environ[COMPLETE])
+            from click.shell_completion import shell_complete
+
+            return shell_complete(cli, {}, "hrm-edge", COMPLETE, os.environ[COMPLETE])
         _check_empty(arguments)
         arguments = _long_form(arguments)
         with cli.make_context("hrm-edge", list(arguments), obj=arguments) as context:
@@ -179,13 +181,6 @@ def _long_form(arguments: list[str]) -> list[str]:
     if arguments[:1] == ["help"]:
         return [*arguments[1:], "--help"]
     return ["--version"] if arguments == ["version"] else arguments
-
-
-def _complete(instruction: str) -> int:
-    """Answer a shell's script: what may follow the words typed so far."""
-    from click.shell_completion import shell_complete
-
-    return shell_complete(cli, {}, "hrm-edge", COMPLETE, instruction)
 
 
 def _check_empty(arguments: Sequence[str]) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from rich.table import Table
@@ -28,18 +27,6 @@ COLUMNS = (
     "report", "p50 ms", "p90 ms", "p99 ms", "ms per step", "puzzles/s", "against the first", "exactly right (95 %)",
     "SQNR dB", "J per puzzle", "W",
 )  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Limits:
-    """Largest allowed losses against the baseline."""
-
-    slower: float = 0.10
-    """Share of the p90 latency or, offline, of the throughput."""
-    more_energy: float = 0.10
-    """Share of the energy per puzzle."""
-    accuracy_points: float = 1.0
-    """Percentage points of exact accuracy."""
 
 
 def require_one_protocol(named: Sequence[tuple[str, BenchReport]]) -> None:
@@ -111,28 +98,30 @@ def comparison_rows(reports: Sequence[BenchReport]) -> list[tuple[str, ...]]:
     return found
 
 
-def judge(reports: Sequence[BenchReport], limits: Limits) -> tuple[list[str], list[str]]:
-    """Return the regressions against the first report, and what could not be judged; each is a sentence."""
+def judge(reports: Sequence[BenchReport], share: float) -> tuple[list[str], list[str]]:
+    """Return the regressions against the first report, and what could not be judged; each is a sentence.
+
+    ``share``: the largest allowed loss of speed (p90 latency or, offline, throughput), of energy per puzzle, and of
+    exact accuracy in hundreds of points.
+    """
     first, failures, unjudged = reports[0], [], []
     for report in reports[1:]:
         name = label(report)
-        lost = 100 * (first.exact_accuracy - report.exact_accuracy)
-        if lost > limits.accuracy_points:
-            failures.append(
-                f"{name}: exact accuracy is {lost:.2f} points lower, the limit is {limits.accuracy_points:g}"
-            )
+        lost = first.exact_accuracy - report.exact_accuracy
+        if lost > share:
+            failures.append(f"{name}: exact accuracy is {100 * lost:.2f} points lower, the limit is {100 * share:g}")
         if not _same_machine(first, report):
             unjudged.append(f"{name}: another machine or power mode, so its times and energy are not judged")
             continue
         slower = _speed(first) / _speed(report) - 1
-        if slower > limits.slower:
-            failures.append(f"{name}: {slower:.1%} slower, the limit is {limits.slower:.0%}")
+        if slower > share:
+            failures.append(f"{name}: {slower:.1%} slower, the limit is {share:.0%}")
         if first.power.scope != report.power.scope:
             unjudged.append(f"{name}: its power is that of other rails, so its energy is not judged")
         elif first.energy_j_per_puzzle and report.energy_j_per_puzzle:
             more = report.energy_j_per_puzzle / first.energy_j_per_puzzle - 1
-            if more > limits.more_energy:
-                failures.append(f"{name}: {more:.1%} more energy per puzzle, the limit is {limits.more_energy:.0%}")
+            if more > share:
+                failures.append(f"{name}: {more:.1%} more energy per puzzle, the limit is {share:.0%}")
         elif first.energy_j_per_puzzle:
             unjudged.append(f"{name}: no energy figure ({report.energy_reason})")
     return failures, unjudged
