@@ -74,7 +74,7 @@ def measure_points(
 
 def _exported(models: Sequence[str], calibration: str | None, scratch: Path) -> list[str]:
     """Export a model that has float32 weights to each precision, and return the artifacts."""
-    found = []
+    artifacts = []
     for precision in PRECISIONS:
         out = scratch / f"{Path(models[0]).name}-{precision}"
         arguments = ["export", models[0], "--out", str(out), f"--{precision}"]
@@ -84,8 +84,8 @@ def _exported(models: Sequence[str], calibration: str | None, scratch: Path) -> 
                 f"--sweep precision: {precision} cannot be exported: {ended.last_words}",
                 "name an artifact for each precision: hrm-edge bench fp32/ int8/ --sweep precision",
             )
-        found.append(str(out))
-    return found
+        artifacts.append(str(out))
+    return artifacts
 
 
 def _modes() -> list[str]:

@@ -144,22 +144,15 @@ def _measure_and_show(
 
     with hold(lock_clocks=lock_clocks, power_mode=power_mode):
         report, example, strict = _measure(context, model, **chosen)
-    json_file, markdown_file, html_file = files
+    json_file = files[0]
     follow = f"hrm-edge solve {example} --model {shlex.quote(model)}"
     if json_file is not None and json_file != STDOUT:
         follow = f"hrm-edge bench --compare {shlex.quote(json_file)} OTHER.json"
     from hrm_edge.report.html import page  # after the cold start: its import belongs to no model
     from hrm_edge.report.text import markdown, tables
 
-    show(
-        tables(report),
-        [
-            (json_file, report.document),
-            (markdown_file, lambda: markdown(report)),
-            (html_file, lambda: page([report])),
-        ],
-        follow,
-    )
+    written = (report.document, lambda: markdown(report), lambda: page([report]))
+    show(tables(report), zip(files, written, strict=True), follow)
     if strict and report.warnings:
         raise GateError("--strict: " + "; ".join(report.warnings), "fix that and measure again")
 
@@ -189,13 +182,7 @@ def _measure(
     command = shlex.join(["hrm-edge", *context.obj])
     with progress_bars() as on_progress:
         report, example = run(
-            model,
-            options,
-            cold_start=cold,
-            protocol=followed,
-            command=command,
-            on_message=say,
-            on_progress=on_progress,
+            model, options, cold_start=cold, protocol=followed, command=command, on_message=say, on_progress=on_progress
         )
     return report, example, options.strict
 
@@ -241,15 +228,15 @@ def _compare(reports_of: Sequence[str], files: Files, max_regression: float | No
     reports = [report for _, report in named]
     failures, unjudged = judge(reports, (max_regression or 0.0) / 100)
     verdict = (failures, unjudged) if max_regression is not None else ([], [])
-    json_file, markdown_file, html_file = files
+    written = (
+        lambda: comparison(reports, *verdict),
+        lambda: comparison_markdown(reports, *verdict),
+        lambda: page(reports),
+    )
     more = "--max-regression 10" if max_regression is None else "--html compare.html"
     show(
         [comparison_table(reports, *verdict)],
-        [
-            (json_file, lambda: comparison(reports, *verdict)),
-            (markdown_file, lambda: comparison_markdown(reports, *verdict)),
-            (html_file, lambda: page(reports)),
-        ],
+        zip(files, written, strict=True),
         f"hrm-edge bench --compare {shlex.join(reports_of)} {more}",
     )
     if max_regression is not None and failures:
@@ -288,14 +275,10 @@ def _sweep(context: click.Context, models: Sequence[str], files: Files, sweep: s
         points=reports,
         failed=points.failed,
     )
-    json_file, markdown_file, html_file = files
+    written = (document.document, lambda: comparison_markdown(reports, [], []), lambda: page(reports))
     show(
         [comparison_table(reports, [], [])],
-        [
-            (json_file, document.document),
-            (markdown_file, lambda: comparison_markdown(reports, [], [])),
-            (html_file, lambda: page(reports)),
-        ],
+        zip(files, written, strict=True),
         f"hrm-edge bench {shlex.quote(models[0])} --duration 600s --json bench.json --html bench.html",
     )
     if stopped:

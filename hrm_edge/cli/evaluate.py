@@ -104,14 +104,7 @@ def evaluate(
         paired = load(other, threads=threads, backend=backend, slots=options.slots, on_message=say)
     with progress_bars() as on_progress:
         report, answers = run(
-            opened,
-            data,
-            options,
-            limit=limit,
-            views=views,
-            paired=paired,
-            on_message=say,
-            on_progress=on_progress,
+            opened, data, options, limit=limit, views=views, paired=paired, on_message=say, on_progress=on_progress
         )
     following = f"hrm-edge bench {quote(model)} --data {quote(data)}"
     if opened.manifest is None:

@@ -44,7 +44,7 @@ def models(json_file: str | None, location: str | None, pulled: str | None, shel
         return
     from hrm_edge import zoo
 
-    if put_json(json_file, {"models": zoo.cards()}):
+    if put_json(json_file, {"models": [zoo.card(name).document() for name in zoo.names()]}):
         _show(zoo.names())
         echo("Next: hrm-edge solve PUZZLE")
 

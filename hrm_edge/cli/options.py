@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import re
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -56,7 +56,7 @@ Decorator = Callable[[Any], Any]
 
 def option(*names: str, **settings: Any) -> Decorator:
     """Return ``click.option``, whose help shows the default where there is one."""
-    return click.option(*names, **{"show_default": "default" in settings, **settings})
+    return click.option(*names, show_default=settings.get("default", "") != "", **settings)
 
 
 def option_group(*options: Decorator) -> Decorator:
@@ -241,7 +241,7 @@ Output = tuple[str | None, Callable[[], Document]]
 """A file's name (``-``: stdout; None: not asked for) and what makes its content."""
 
 
-def show(tables: Sequence[Any], outputs: Sequence[Output], following: str) -> None:
+def show(tables: Sequence[Any], outputs: Iterable[Output], following: str) -> None:
     """Print the tables (to stderr where an output has stdout), write every output, print the next command.
 
     The tables come first and an output that cannot be written keeps back no other: what was measured is not lost.

@@ -31,10 +31,12 @@ def recipes(context: click.Context, json_file: str | None) -> None:
     """
     if context.invoked_subcommand is not None:
         return
+    from dataclasses import asdict
+
     from hrm_edge.catalog import entries
 
     listed = entries()
-    if not put_json(json_file, {"recipes": [entry.document() for entry in listed]}):
+    if not put_json(json_file, {"recipes": [asdict(entry) for entry in listed]}):
         return
     for entry in listed:
         _print(entry, ("hardware", "time", "accuracy"))

@@ -30,12 +30,7 @@ _NAMES = Parsed("a,b,…", _names)
 
 
 @click.command()
-@option(
-    "--out",
-    type=PATH,
-    default="hrm-edge-record",
-    help="Folder of the record; its archive is written beside it.",
-)
+@option("--out", type=PATH, default="hrm-edge-record", help="Folder of the record; its archive is written beside it.")
 @option("--quick", is_flag=True, help="About 15 minutes: 20 s a row, the present power mode.")
 @option("--models", type=_NAMES, help="Shipped models or artifacts.  [default: all that are at hand]")
 @option(

@@ -56,12 +56,7 @@ def _doctor(board: Board, json_file: str | None) -> None:
 
 
 @remote.command("setup")
-@option(
-    "--wheelhouse",
-    type=PATH,
-    default=WHEELHOUSE,
-    help="Made by 'make wheelhouse'; HOST needs no internet.",
-)
+@option("--wheelhouse", type=PATH, default=WHEELHOUSE, help="Made by 'make wheelhouse'; HOST needs no internet.")
 @click.argument("setup_options", nargs=-1, type=click.UNPROCESSED)
 @click.pass_obj
 def _setup(board: Board, wheelhouse: Path, setup_options: tuple[str, ...]) -> None:

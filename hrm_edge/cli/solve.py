@@ -52,11 +52,7 @@ if TYPE_CHECKING:
 )
 @max_steps_option
 @run_options
-@option(
-    "--overlay",
-    type=PATH,
-    help="Of a picture: write it here with the answer drawn in; of a folder: a folder.",
-)
+@option("--overlay", type=PATH, help="Of a picture: write it here with the answer drawn in; of a folder: a folder.")
 @json_option("the answers")
 def solve(
     puzzle: str,

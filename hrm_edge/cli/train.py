@@ -70,17 +70,11 @@ def _stop_flag() -> Iterator[list[str]]:
 @option("--out", type=PATH, help="Run folder  [default: runs/<recipe>]")
 @option("--resume", is_flag=True, help="Go on from the newest checkpoint in the run folder.")
 @option("--time-limit", type=DURATION, help="Save and stop after this time: 90s, 30m, 2h.")
-@option("--wandb", metavar="PROJECT", default="", show_default=False, help="Log to this Weights & Biases project too.")
+@option("--wandb", metavar="PROJECT", default="", help="Log to this Weights & Biases project too.")
 @option("--nproc", type=COUNT, default=1, help="Processes on this host; one a GPU.")
 @option("--nnodes", type=Parsed("MIN[:MAX]", _node_range), default="1", help="Hosts, or fewest and most of them.")
-@option(
-    "--rdzv-endpoint",
-    default="",
-    show_default=False,
-    metavar="HOST[:PORT]",
-    help="The host where several hosts meet.",
-)
-@option("--rdzv-id", default="", show_default=False, metavar="NAME", help="Name of the job, the same on all its hosts.")
+@option("--rdzv-endpoint", default="", metavar="HOST[:PORT]", help="The host where several hosts meet.")
+@option("--rdzv-id", default="", metavar="NAME", help="Name of the job, the same on all its hosts.")
 @option("--max-restarts", type=click.IntRange(0), default=3, help="How often lost processes are started again.")
 @option("--host-timeout", type=DURATION, default="10m", help="How long to wait for another process or host.")
 def train(
