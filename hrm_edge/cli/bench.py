@@ -15,6 +15,7 @@ from hrm_edge.cli.options import (
     DURATION,
     STDOUT,
     JsonCommand,
+    Output,
     OutputFile,
     complete_models,
     halt_option,
@@ -152,7 +153,7 @@ def _measure_and_show(
     from hrm_edge.report.text import markdown, tables
 
     written = (report.document, lambda: markdown(report), lambda: page([report]))
-    show(tables(report), zip(files, written, strict=True), follow)
+    show(tables(report), list(map(Output, files, written)), follow)
     if strict and report.warnings:
         raise GateError("--strict: " + "; ".join(report.warnings), "fix that and measure again")
 
@@ -236,7 +237,7 @@ def _compare(reports_of: Sequence[str], files: Files, max_regression: float | No
     more = "--max-regression 10" if max_regression is None else "--html compare.html"
     show(
         [comparison_table(reports, *verdict)],
-        zip(files, written, strict=True),
+        list(map(Output, files, written)),
         f"hrm-edge bench --compare {shlex.join(reports_of)} {more}",
     )
     if max_regression is not None and failures:
@@ -278,7 +279,7 @@ def _sweep(context: click.Context, models: Sequence[str], files: Files, sweep: s
     written = (document.document, lambda: comparison_markdown(reports, [], []), lambda: page(reports))
     show(
         [comparison_table(reports, [], [])],
-        zip(files, written, strict=True),
+        list(map(Output, files, written)),
         f"hrm-edge bench {shlex.quote(models[0])} --duration 600s --json bench.json --html bench.html",
     )
     if stopped:

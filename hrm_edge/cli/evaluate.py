@@ -109,9 +109,9 @@ def evaluate(
     following = f"hrm-edge bench {quote(model)} --data {quote(data)}"
     if opened.manifest is None:
         following = f"hrm-edge export {quote(model)} --out ARTIFACT --int8 --calibration {quote(data)}"
-    outputs: list[Output] = [
-        (json_file, report.document),
-        (markdown_file, lambda: markdown(report)),
-        (submission, lambda: json.dumps(answers) + "\n"),
+    outputs = [
+        Output(json_file, report.document),
+        Output(markdown_file, lambda: markdown(report)),
+        Output(submission, lambda: json.dumps(answers) + "\n", "Submission"),
     ]
     show(tables(report), outputs, following)
