@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
@@ -14,6 +14,7 @@ from hrm_edge.cli.options import (
     COUNT,
     DURATION,
     STDOUT,
+    Document,
     JsonCommand,
     Output,
     OutputFile,
@@ -137,6 +138,10 @@ def bench(
         _measure_and_show(context, models[0], files, **chosen)
 
 
+def _outputs(files: Files, *contents: Callable[[], Document]) -> list[Output]:
+    return [Output(name, content) for name, content in zip(files, contents, strict=True)]
+
+
 def _measure_and_show(
     context: click.Context, model: str, files: Files, *, lock_clocks: bool, power_mode: str | None, **chosen: Any
 ) -> None:
@@ -152,8 +157,8 @@ def _measure_and_show(
     from hrm_edge.report.html import page  # after the cold start: its import belongs to no model
     from hrm_edge.report.text import markdown, tables
 
-    written = (report.document, lambda: markdown(report), lambda: page([report]))
-    show(tables(report), list(map(Output, files, written)), follow)
+    outputs = _outputs(files, report.document, lambda: markdown(report), lambda: page([report]))
+    show(tables(report), outputs, follow)
     if strict and report.warnings:
         raise GateError("--strict: " + "; ".join(report.warnings), "fix that and measure again")
 
@@ -229,7 +234,8 @@ def _compare(reports_of: Sequence[str], files: Files, max_regression: float | No
     reports = [report for _, report in named]
     failures, unjudged = judge(reports, (max_regression or 0.0) / 100)
     verdict = (failures, unjudged) if max_regression is not None else ([], [])
-    written = (
+    outputs = _outputs(
+        files,
         lambda: comparison(reports, *verdict),
         lambda: comparison_markdown(reports, *verdict),
         lambda: page(reports),
@@ -237,7 +243,7 @@ def _compare(reports_of: Sequence[str], files: Files, max_regression: float | No
     more = "--max-regression 10" if max_regression is None else "--html compare.html"
     show(
         [comparison_table(reports, *verdict)],
-        list(map(Output, files, written)),
+        outputs,
         f"hrm-edge bench --compare {shlex.join(reports_of)} {more}",
     )
     if max_regression is not None and failures:
@@ -276,10 +282,10 @@ def _sweep(context: click.Context, models: Sequence[str], files: Files, sweep: s
         points=reports,
         failed=points.failed,
     )
-    written = (document.document, lambda: comparison_markdown(reports, [], []), lambda: page(reports))
+    outputs = _outputs(files, document.document, lambda: comparison_markdown(reports, [], []), lambda: page(reports))
     show(
         [comparison_table(reports, [], [])],
-        list(map(Output, files, written)),
+        outputs,
         f"hrm-edge bench {shlex.quote(models[0])} --duration 600s --json bench.json --html bench.html",
     )
     if stopped:
