@@ -137,6 +137,8 @@ print("RESULT", json.dumps(refused))
 
 
 @pytest.mark.rtx
+@pytest.mark.slow
+@pytest.mark.ci
 def test_the_road_without_a_gpu(tmp_path: Path) -> None:
     """INT8 by our Q/DQ into a module, saved, found in the cache, looked through, loaded, and stepped."""
     first, second, (decibels, reached, shape), refused = run_without_gpu(ROAD, str(tmp_path), tmp_path)
