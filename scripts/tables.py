@@ -96,8 +96,8 @@ def _best(evals: list[tuple[Path, dict[str, Any]]], sets: tuple[str, ...]) -> st
         return "not measured"
     path, report = max(of_sets, key=lambda item: item[1]["by_views"][-1]["views"])
     first, last = report["by_views"][0], report["by_views"][-1]
-    more = f", {last['exact_accuracy']:.1%} with {last['views']} views" if last["views"] > 1 else ""
-    return f"[{first['exact_accuracy']:.1%}{more}]({path.relative_to(ROOT)}) of {report['count']:,}"
+    more = f"; {last['exact_accuracy']:.1%} with {last['views']} views" if last["views"] > 1 else ""
+    return f"[{first['exact_accuracy']:.1%}{more}]({path.relative_to(ROOT)}) (of {report['count']:,})"
 
 
 def precisions() -> str:
