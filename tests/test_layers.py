@@ -84,7 +84,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "plugin",
     },
     "plugin": {"errors", "files"},
-    "vision": {"errors", "files", "quiet", "tasks"},
+    "vision": {"child", "errors", "files", "quiet", "tasks"},
     "bench": BASE | CORE | {"runtime"},
     "demo": BASE | CORE | {"runtime", "vision", "bench"},
     "doctor": BASE,

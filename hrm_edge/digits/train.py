@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch.nn import functional
 
-from hrm_edge.digits.camera import misplaced, photograph, read_cells
+from hrm_edge.digits.camera import misplaced, photograph
 from hrm_edge.digits.fonts import Font, find_fonts
 from hrm_edge.digits.hands import drawn_hand, load_hands
 from hrm_edge.digits.network import DigitNet, write_onnx
@@ -22,6 +22,7 @@ from hrm_edge.digits.recipe import DigitsRecipe
 from hrm_edge.digits.sheet import Floats, draw_sheet
 from hrm_edge.errors import UserError
 from hrm_edge.files import atomic_folder, write_json
+from hrm_edge.vision.cells import cut_cells
 from hrm_edge.vision.read import Reader
 
 ONNX_FILE = "digits.onnx"
@@ -57,12 +58,12 @@ class Source:
         cell = float(np.exp(self.rng.uniform(np.log(SMALLEST_CELL), np.log(LARGEST_CELL))))
         gray, mesh = photograph(self.rng, sheet, cell)
         written = np.where(sheet.labels > 0, sheet.written, np.nan).astype(np.float32)
-        return _readable(read_cells(gray, misplaced(self.rng, mesh, cell)), sheet.labels, written)
+        return _readable(cut_cells(gray, misplaced(self.rng, mesh, cell)), sheet.labels, written)
 
     def photo(self) -> Cells:
         """Return the readable cells of one photo, taken again."""
         photo = self.photos[self.rng.integers(len(self.photos))]
-        return _readable(read_cells(*retake(self.rng, photo)), photo.labels, np.full(81, np.nan, np.float32))
+        return _readable(cut_cells(*retake(self.rng, photo)), photo.labels, np.full(81, np.nan, np.float32))
 
     def batch(self, sheets: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Return cells [N, 1, 32, 32], labels [N] and :data:`Written` [N] of ``sheets`` puzzles."""

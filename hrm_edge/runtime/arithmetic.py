@@ -21,7 +21,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from hrm_edge.errors import HrmEdgeError
+from hrm_edge.errors import HrmEdgeError, UserError
 from hrm_edge.files import read_json, writable_cache, write_json
 from hrm_edge.runtime.compile_cache import processor
 
@@ -31,7 +31,6 @@ SHAPES = ((1, 1), (2, 5), (1, 81))  # (B, T) that are computed: runtimes have ot
 INPUT_SCALE = np.float32(0.5)
 TOLERANCE = 1e-4  # of the largest sum: float32's rounding stays far below, a cut-off product lies far above
 EXTREMES = (127, -128, 127, -127, -128, 126)
-NO_EXACT_WAY = "run it with --backend native, or try another version of the runtime"
 ENVIRONMENT = ("ONEDNN_", "DNNL_", "OV_", "ORT_", "OPENVINO_")  # variables that may choose other instructions
 
 Run = Callable[[NDArray[np.float32]], NDArray[np.float32]]
@@ -109,8 +108,8 @@ def int8_is_exact(runtime: str, version: str, settings: str, probe: Callable[[],
     return exact
 
 
-def arithmetic(runtime: str, version: str, settings: str, probe: Callable[[bool], bool]) -> Arithmetic | None:
-    """Decide how a runtime's sessions multiply; None where neither of its ways is exact.
+def arithmetic(runtime: str, version: str, settings: str, probe: Callable[[bool], bool]) -> Arithmetic:
+    """Decide how a runtime's sessions multiply; ``UserError`` where neither of its ways is exact.
 
     ``probe``: whether the products are exact with the runtime's 8-bit kernels (True) or without them (False).
     """
@@ -118,4 +117,7 @@ def arithmetic(runtime: str, version: str, settings: str, probe: Callable[[bool]
         return Arithmetic("int8")
     if int8_is_exact(runtime, version, f"{settings} float32", lambda: probe(False)):
         return Arithmetic("float32", f"the 8-bit products of {runtime} {version} are not exact on this processor")
-    return None
+    raise UserError(
+        f"{runtime} {version} computes other products than the artifact's here",
+        "run it with --backend native, or try another version of the runtime",
+    )

@@ -12,7 +12,7 @@ from hrm_edge.errors import UserError
 from hrm_edge.manifest import STEP_FILE, Manifest
 from hrm_edge.packages import unusable
 from hrm_edge.quiet import import_openvino
-from hrm_edge.runtime.arithmetic import NO_EXACT_WAY, PROBE, Arithmetic, arithmetic, is_exact
+from hrm_edge.runtime.arithmetic import PROBE, Arithmetic, arithmetic, is_exact
 from hrm_edge.runtime.host import HostSession, Outputs, Port, check_ports
 from hrm_edge.spec import STEP_OUTPUTS
 
@@ -70,10 +70,7 @@ def int8_arithmetic(config: dict[str, Any] = DEFAULT_CONFIG) -> Arithmetic:
     """
     openvino = _import()
     version, settings = openvino.__version__.partition("-")[0], str(config["INFERENCE_PRECISION_HINT"])
-    found = arithmetic("openvino", version, settings, lambda int8_kernels: _probe(config, int8_kernels))
-    if found is None:
-        raise UserError(f"openvino {version} computes other products than the artifact's here", NO_EXACT_WAY)
-    return found
+    return arithmetic("openvino", version, settings, lambda int8_kernels: _probe(config, int8_kernels))
 
 
 def _probe(config: dict[str, Any], int8_kernels: bool) -> bool:

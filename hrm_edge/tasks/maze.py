@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from hrm_edge.errors import UserError
 from hrm_edge.tasks import dihedral
-from hrm_edge.tasks.base import NOT_A_CELL, Bools, Tokens, Views
+from hrm_edge.tasks.base import NOT_A_CELL, Bools, Task, Tokens, Views
 
 CHARACTERS = "# SGo"
 WALL, OPEN, START, GOAL, PATH = range(1, 6)
@@ -27,7 +27,7 @@ MAX_CELLS = 4096
 
 
 @dataclass(frozen=True)
-class Maze:
+class Maze(Task):
     """Mazes of ``rows`` x ``columns`` cells; Maze-Hard's are 30 x 30."""
 
     rows: int = 30
@@ -258,11 +258,3 @@ class Maze:
         """Draw rotations and reflections uniformly."""
         every = self.symmetries()
         return self.views(every[rng.integers(len(every), size=count)])
-
-    def identity_views(self, count: int) -> Views:
-        """Return ``count`` views that change nothing."""
-        return self.views(np.tile(np.arange(self.seq_len, dtype=np.int64), (count, 1)))
-
-    def with_guesses(self, givens: Tokens, logits: NDArray[np.float32], count: int, rng: np.random.Generator) -> Tokens:
-        """Return the puzzle unchanged: a cell of a path says little about the others."""
-        return givens

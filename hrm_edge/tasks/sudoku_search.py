@@ -249,14 +249,6 @@ def find_solutions(task: Sudoku, tokens: Tokens, limit: int = 2, max_nodes: int 
     return _Searched(np.array(found).astype(np.uint8).reshape(limit, cells)[:number], nodes, exhausted)
 
 
-def solutions(
-    task: Sudoku, tokens: Tokens, limit: int = 2, max_nodes: int = EDGE_MAX_NODES
-) -> tuple[int, Tokens | None, bool]:
-    """Solve as :func:`find_solutions`: (their number, the first one [S] or None, exhausted)."""
-    found, _, exhausted = find_solutions(task, tokens, limit, max_nodes)
-    return len(found), (found[0] if len(found) else None), exhausted
-
-
 def require_unique(task: Sudoku, tokens: Tokens, max_nodes: int = EDGE_MAX_NODES) -> Tokens | None:
     """Return the only solution [S] of tokens [S]. Raises ``UserError`` if there is none or another one.
 

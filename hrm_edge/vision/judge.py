@@ -18,7 +18,7 @@ from hrm_edge.tasks.sudoku import BLANK, FIRST_DIGIT, Sudoku
 from hrm_edge.tasks.sudoku_search import SeveralSolutions, find_solutions, only_solution
 from hrm_edge.vision.cells import SIDE
 from hrm_edge.vision.read import Reading
-from hrm_edge.vision.repairs import FIRST_COST, repairs
+from hrm_edge.vision.repairs import FIRST_COST, CutOff, repairs
 
 MAX_NODES = 2000  # guesses of one check: a reading that needs more is no ordinary puzzle
 MAX_WORK = 1500  # checks and guesses of all of them: a picture takes no longer, whatever it shows
@@ -256,16 +256,15 @@ def _repaired(
     spare = _MORE_CHANGES * FIRST_COST
     limit, margin = (MAX_COST, np.inf) if solution is None else (MARGIN + spare, MARGIN)
     tries = MAX_TRIES if solution is None else MAX_RIVALS
-    for looked, (cost, cells, digits) in enumerate(repairs(reading, tokens, rules.task, limit + MARGIN + spare, tries)):
-        if cost > limit:
-            break
+    for looked, repair in enumerate(repairs(reading, tokens, rules.task, limit + MARGIN + spare, tries)):
         # A repair needs all its rivals looked at, however many there are: only MAX_WORK ends that.
-        if looked >= MAX_SEARCHES and not chosen:
+        if repair.cost > limit or (looked >= MAX_SEARCHES and not chosen):
             break
-        if not cells:
+        if isinstance(repair, CutOff):
             if chosen:
                 return None, (), answer
             break
+        cost, cells, digits = repair
         if lacking and (tokens[list(cells)] != BLANK).any():
             continue
         changed = tokens.copy()

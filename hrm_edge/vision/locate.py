@@ -85,6 +85,16 @@ class Grid:
         """Square pixels."""
         return float(cv2.contourArea(self.corners))
 
+    def overlap(self, other: Grid) -> float:
+        """Return the area that two grids share, as a share of the smaller one's."""
+        shared, _ = cv2.intersectConvexConvex(self.corners, other.corners)
+        return float(shared) / max(1.0, min(self.area, other.area))
+
+    def cell_corners(self, cell: int) -> Floats:
+        """Return the corners [4, 2] of a cell, clockwise from its top left; cells go row by row."""
+        row, column = divmod(cell, self.side)
+        return self.mesh[[row, row, row + 1, row + 1], [column, column + 1, column + 1, column]]
+
 
 class Way(NamedTuple):
     """One way of looking for grids, for :func:`locate`."""
@@ -334,7 +344,7 @@ def _distinct(grids: list[Grid]) -> list[Grid]:
     """Return the best of each set of overlapping grids, best first; of two good ones the larger is better."""
     kept: list[Grid] = []
     for grid in sorted(grids, key=_rank, reverse=True):
-        if all(_overlap(grid, other) < _OVERLAP for other in kept):
+        if all(grid.overlap(other) < _OVERLAP for other in kept):
             kept.append(grid)
     return kept
 
@@ -342,11 +352,6 @@ def _distinct(grids: list[Grid]) -> list[Grid]:
 def _rank(grid: Grid) -> float:
     """Rank by size too: a part of a grid, 6x6 cells say, looks like a grid."""
     return grid.score * grid.area**0.35
-
-
-def _overlap(one: Grid, other: Grid) -> float:
-    shared, _ = cv2.intersectConvexConvex(one.corners, other.corners)
-    return float(shared) / max(1.0, min(one.area, other.area))
 
 
 def _rescaled(grid: Grid, scale: float) -> Grid:

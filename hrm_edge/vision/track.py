@@ -73,8 +73,8 @@ class Tracker:
         grids = [_scaled(grid, scale) for grid in found if grid.side == self.side]
         self.other_side = found[0].side if found and not grids else None
         last = self._grid
-        near = None if last is None else max(grids, key=lambda grid: _overlap(grid, last), default=None)
-        if last is not None and near is not None and _overlap(near, last) > _SAME:
+        near = None if last is None else max(grids, key=last.overlap, default=None)
+        if last is not None and near is not None and near.overlap(last) > _SAME:
             self._grid = _aligned(near, last)
         elif grids:
             self._grid = grids[0]
@@ -116,12 +116,6 @@ class Tracker:
 
 def _with_mesh(grid: Grid, mesh: Floats) -> Grid:
     return replace(grid, mesh=mesh, corners=outline(mesh))
-
-
-def _overlap(one: Grid, other: Grid) -> float:
-    """Return shared area as a share of the smaller one."""
-    shared, _ = cv2.intersectConvexConvex(one.corners, other.corners)
-    return float(shared) / max(1.0, min(one.area, other.area))
 
 
 def _aligned(grid: Grid, last: Grid) -> Grid:
