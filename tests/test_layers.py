@@ -38,7 +38,7 @@ BASE = {
     "zoo",
 }
 CORE = {"session", "solution", "solve", "parity"}
-EDGE = {"runtime", "plugin", "vision", "bench", "demo", "doctor", "record", "remote"}
+EDGE = {"graph", "runtime", "plugin", "vision", "bench", "demo", "doctor", "record", "remote"}
 HOST = {"model", "ops", "data", "training", "quant", "export", "digits"}
 
 # A file or folder of the package → the others that it may import (itself and __init__ always).
@@ -69,6 +69,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "solution": {"tasks"},
     "solve": {"errors", "spec", "tasks", "session", "solution"},
     "parity": {"costs", "manifest", "recipe", "report", "session", "tasks"},
+    "graph": {"errors", "plugin", "spec"},
     # edge
     "runtime": {
         "backends",
@@ -82,6 +83,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "manifest",
         "session",
         "plugin",
+        "graph",
     },
     "plugin": {"errors", "files"},
     "vision": {"child", "errors", "files", "quiet", "tasks"},
@@ -97,7 +99,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "digits": BASE | {"vision"},
     "training": BASE | CORE | {"model", "data", "quant"},
     "quant": BASE | {"session", "parity", "model", "data"},
-    "export": BASE | CORE | {"model", "data", "quant", "plugin", "runtime", "ops"},
+    "export": BASE | CORE | {"graph", "model", "data", "quant", "plugin", "runtime", "ops"},
     "api": BASE | CORE | EDGE | HOST,
     "cli": BASE | CORE | EDGE | HOST | {"api"},
 }
@@ -119,6 +121,7 @@ MAY_USE: dict[str, set[str]] = {
     "solution": {"numpy"},
     "solve": {"numpy"},
     "parity": {"numpy"},
+    "graph": {"numpy", "onnx"},
     "runtime": {
         "numpy",
         "safetensors",

@@ -1,6 +1,6 @@
 """The model back out of a float32 artifact, so that a shipped model can be exported again, or trained on.
 
-What the graph has folded into its constants (``hrm_edge.export.graph``) is unfolded; the function is the same, and
+What the graph has folded into its constants (``hrm_edge.graph.step``) is unfolded; the function is the same, and
 where several weights were added up (row, column and box of a cell) any that add up to the same are as good.
 """
 
@@ -18,8 +18,8 @@ from onnx import numpy_helper
 from safetensors.numpy import load_file
 
 from hrm_edge.errors import UserError
-from hrm_edge.export.graph import embedding_scale, query_scale
-from hrm_edge.export.groups import GROUP_LAYERS, group_scale, kind_rows
+from hrm_edge.graph.groups import GROUP_LAYERS, group_scale, kind_rows
+from hrm_edge.graph.step import embedding_scale, query_scale
 from hrm_edge.manifest import STATE_FILE, STEP_FILE, read_manifest
 from hrm_edge.model.hrm import HRM
 from hrm_edge.model.weights import load_weights

@@ -11,10 +11,8 @@ from torch import Tensor, nn
 
 from hrm_edge.model.fake_quant import fake_quantized, fake_quantized_rows
 from hrm_edge.ops.attention import packed_attention
-from hrm_edge.spec import ModelSpec
+from hrm_edge.spec import LEAST_PEAK, RMS_EPS, ModelSpec
 
-RMS_EPS = 1e-5
-LEAST_PEAK = 1e-6
 Rope = tuple[Tensor, Tensor]
 
 # std of a standard normal cut at +-2 sigma: drawing with std/this gives a truncated draw whose std is the true one

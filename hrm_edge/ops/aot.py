@@ -23,9 +23,9 @@ from hrm_edge.files import atomic_folder, sha256
 from hrm_edge.ops.tuning import BASE_SM, SMS, Config, read_table
 from hrm_edge.plugin.contract import ABI, DTYPES, HEAD_DIMS
 
-BOARD = ("rows", "columns", "box_rows", "box_columns")
+_BOARD = ("rows", "columns", "box_rows", "box_columns")
 PARAMETERS = (
-    *("qkv", "cos", "sin", "length", "heads", "rope_stride", *BOARD, "out"),
+    *("qkv", "cos", "sin", "length", "heads", "rope_stride", *_BOARD, "out"),
     *("global_scratch", "profile_scratch"),
 )
 SYMBOL = "attention_kernel"
@@ -50,11 +50,8 @@ class Variant:
         return f"{_TRITON_TYPES[self.dtype]}_d{self.head_dim}_{kind}_{self.config.name}"
 
 
-def compile_variant(sm: int, variant: Variant, drop: tuple[str, ...] = ()) -> Any:
-    """Compile a Triton kernel, with ``asm["ptx"]``, ``asm["cubin"]`` and ``metadata``; the base gets portable PTX.
-
-    Parameters named in ``drop`` are left out of the launch (they must be ones that the variant does not read).
-    """
+def compile_variant(sm: int, variant: Variant) -> Any:
+    """Compile a Triton kernel, with ``asm["ptx"]``, ``asm["cubin"]`` and ``metadata``; the base gets portable PTX."""
     try:
         import triton
         from triton import knobs
@@ -65,17 +62,16 @@ def compile_variant(sm: int, variant: Variant, drop: tuple[str, ...] = ()) -> An
     from hrm_edge.ops.kernel import attention_kernel
 
     element = f"*{_TRITON_TYPES[variant.dtype]}"
-    types = (element, "*fp32", "*fp32", *["i32"] * (3 + len(BOARD)), element)
+    types = (element, "*fp32", "*fp32", *["i32"] * (3 + len(_BOARD)), element)
     signature = dict(zip(PARAMETERS, types, strict=False))
     config = variant.config
-    sizes = {
+    constants = {
         "D": variant.head_dim,
         "ROPE": variant.rope,
         "GRID": variant.grid,
         "BLOCK_M": config.block_m,
         "BLOCK_N": config.block_n,
     }
-    constants = {**dict.fromkeys(drop), **sizes}
     source = ASTSource(
         fn=attention_kernel,
         signature={**signature, **dict.fromkeys(constants, "constexpr")},
@@ -90,16 +86,16 @@ def compile_variant(sm: int, variant: Variant, drop: tuple[str, ...] = ()) -> An
     with knobs.compilation.scope():
         knobs.compilation.disable_line_info = True  # half of a cubin's size, and paths of the machine that built it
         kernel = triton.compile(source, target=GPUTarget("cuda", sm, 32), options=options)
-    _check_abi(kernel, variant, len(PARAMETERS) - len(drop))
+    _check_abi(kernel, variant)
     return kernel
 
 
-def _check_abi(kernel: Any, variant: Variant, wanted: int) -> None:
+def _check_abi(kernel: Any, variant: Variant) -> None:
     """Refuse a Triton whose launch takes more than PARAMETERS: the launchers pass no scratch memory."""
     header = re.search(rf"\.entry {SYMBOL}\((.*?)\)", kernel.asm["ptx"], re.DOTALL)
     count = len(re.findall(r"\.param", header.group(1))) if header else 0
     meta = kernel.metadata
-    if count != wanted or meta.global_scratch_size or meta.profile_scratch_size or meta.num_ctas != 1:
+    if count != len(PARAMETERS) or meta.global_scratch_size or meta.profile_scratch_size or meta.num_ctas != 1:
         raise UserError(
             f"this Triton compiles {variant.name} to {count} parameters or with scratch memory",
             f"the launchers expect {', '.join(PARAMETERS)}: install the pinned Triton",

@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hrm_edge.recipe import Quantization
+from hrm_edge.spec import INT8_MAX
 
 BINS = 4096
-INT8_MAX = 127
 _LEAST_BINS = 128  # a bound below as many bins as there are integers would only clip
 _TRIED = 200  # bounds that "mse" and "entropy" compare
 

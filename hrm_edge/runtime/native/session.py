@@ -19,10 +19,9 @@ from hrm_edge.manifest import STEP_FILE, Manifest
 from hrm_edge.runtime.arithmetic import Arithmetic
 from hrm_edge.runtime.host import HostSession, Outputs, usable_cores
 from hrm_edge.runtime.native.compile import compiler, library
-from hrm_edge.runtime.native.lattice import Lattice, LatticeReading, lattice_of
+from hrm_edge.runtime.native.lattice import Lattice, lattice_of
 from hrm_edge.runtime.native.model import Model, model_of
-from hrm_edge.runtime.native.structure import OTHERWISE, AttentionReading
-from hrm_edge.runtime.native.tensors import read_graph
+from hrm_edge.runtime.native.tensors import OTHERWISE, read_graph
 from hrm_edge.spec import STEP_INPUTS, STEP_OUTPUTS, step_io
 
 # Fields of a model that the C++ code follows; one that is not here has to have its default.
@@ -90,13 +89,14 @@ class NativeSession(HostSession):
         self.threads = max(1, min(threads or usable_cores(), self.spec.total_len))
         self._library = library()
         path = folder / STEP_FILE
+        tensors = read_graph(path, self.spec)
         model: Model | Lattice
         if self.spec.mixing == "groups":
             new = self._library.hrm_new_lattice
-            model, _keep = lattice_of(self.spec, read_graph(path, self.spec, LatticeReading), path)
+            model, _keep = lattice_of(self.spec, tensors, path)
         else:
             new = self._library.hrm_new
-            model, _keep = model_of(self.spec, read_graph(path, self.spec, AttentionReading), path)
+            model, _keep = model_of(self.spec, tensors, path)
             self.arithmetic = Arithmetic("int8")
         no_thread = ctypes.c_int32()
         engine = ctypes.c_void_p(new(ctypes.byref(model), self.threads, ctypes.byref(no_thread)))

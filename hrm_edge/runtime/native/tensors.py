@@ -11,12 +11,13 @@ from numpy.typing import NDArray
 
 from hrm_edge.errors import UserError
 from hrm_edge.packages import unusable
-from hrm_edge.runtime.native.structure import OTHERWISE, Reading
 from hrm_edge.runtime.state import AGAIN
 from hrm_edge.spec import ModelSpec
 
+OTHERWISE = "run it with --backend onnxruntime"
 
-def read_graph(path: Path, spec: ModelSpec, reading: type[Reading]) -> dict[str, NDArray[Any]]:
+
+def read_graph(path: Path, spec: ModelSpec) -> dict[str, NDArray[Any]]:
     """Return the initializers of an artifact's graph by name.
 
     Raises ``UserError`` where the graph computes something else than the C++ code does.
@@ -24,11 +25,13 @@ def read_graph(path: Path, spec: ModelSpec, reading: type[Reading]) -> dict[str,
     try:
         import onnx
         from onnx import numpy_helper
+
+        from hrm_edge.runtime.native.structure import GraphCheck
     except ImportError as error:
         raise unusable("onnx", error, "which --backend native needs", install="onnx") from error
     graph = onnx.load(path).graph
     tensors = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
-    reading(graph.node, tensors, spec, path).check()
+    GraphCheck(graph.node, tensors, spec, path).check()
     return tensors
 
 

@@ -2,15 +2,17 @@
 
 Written directly and not traced: every shape is a constant (only the batch is -1), scales of embeddings and of
 attention are folded into weights, and Q/DQ pairs stand exactly where the quantization policy wants them. That it is
-the same function as ``hrm_edge.model.hrm`` is measured at every export.
+the same function as ``hrm_edge.model.hrm`` is measured at every export. A subclass may follow a graph that is there
+already instead of writing one: ``hrm_edge.runtime.native.structure``.
 
 Axes: B batch, S cells, P puzzle tokens, T = P + S, D hidden, H heads, Dh head size, F inner, V vocabulary.
 """
 
 from __future__ import annotations
 
+import functools
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 
 import numpy as np
 import onnx
@@ -18,18 +20,32 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from hrm_edge import __version__
-from hrm_edge.export import groups, plugin_node
-from hrm_edge.model.layers import LEAST_PEAK
+from hrm_edge.graph import groups, plugin_node
 from hrm_edge.plugin.contract import NAME as PLUGIN
 from hrm_edge.plugin.contract import NAMESPACE
-from hrm_edge.quant.calibrate import quantize_weight
-from hrm_edge.spec import SINUSOIDAL_ROWS, ModelSpec, cell_ids, rotary_rows, step_io
+from hrm_edge.spec import (
+    INT8_MAX,
+    LEAST_PEAK,
+    RMS_EPS,
+    SINUSOIDAL_ROWS,
+    ModelSpec,
+    cell_ids,
+    parameter_shapes,
+    rotary_rows,
+    step_io,
+)
 
 OPSET = 18  # LayerNormalization is native, and TensorRT 10.3 (JetPack 6.2) reads all of it
 IR_VERSION = 9
-RMS_EPS = 1e-5
 
 Array = NDArray[np.generic]
+
+
+def quantize_weight(weight: NDArray[np.float32]) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
+    """Quantize a matrix [out, in] to symmetric INT8: (values in [-127, 127], scale per output channel [out])."""
+    scale = np.maximum(np.abs(weight).max(axis=1), 1e-8).astype(np.float32) / np.float32(INT8_MAX)
+    values = np.clip(np.rint(weight / scale[:, None]), -INT8_MAX, INT8_MAX).astype(np.int8)
+    return values, scale
 
 
 def query_scale(spec: ModelSpec) -> NDArray[np.float32]:
@@ -72,6 +88,7 @@ class StepGraph:
         self.spec = spec
         self.plugin = plugin
         self.weights = weights
+        self.shapes = parameter_shapes(spec)
         self.float = np.dtype(np.float16 if half else np.float32)
         self.half = half
         self.scales = activation_scales or {}
@@ -106,8 +123,18 @@ class StepGraph:
     def float_constant(self, name: str, value: NDArray[np.float32]) -> str:
         return self.constant(name, value.astype(self.float))
 
+    def trained(self, name: str, make: Callable[[], Array]) -> str:
+        """Store what a graph has from its weights or their calibration, and return its name."""
+        return self.constant(name, make())
+
+    def trained_float(self, name: str, make: Callable[[], NDArray[np.float32]]) -> str:
+        return self.trained(name, lambda: make().astype(self.float))
+
+    def ints(self, name: str, *values: int) -> str:
+        return self.constant(name, np.array(values, np.int64))
+
     def shape(self, *dims: int) -> str:
-        return self.constant("shape_" + "_".join(map(str, dims)).replace("-1", "B"), np.array(dims, np.int64))
+        return self.ints("shape_" + "_".join(map(str, dims)).replace("-1", "B"), *dims)
 
     def linear(
         self,
@@ -118,11 +145,13 @@ class StepGraph:
         row_scale: NDArray[np.float32] | None = None,
     ) -> str:
         """Add x W^T + b; ``rows`` [out] reorders the outputs and ``row_scale`` [out] scales them, in the weights."""
-        weight, bias = self.weights[f"{name}.weight"], self.weights.get(f"{name}.bias")
-        if rows is not None:
-            weight, bias = weight[rows], None if bias is None else bias[rows]
-        if row_scale is not None:
-            weight, bias = weight * row_scale[:, None], None if bias is None else bias * row_scale
+
+        def values(part: str) -> NDArray[np.float32]:
+            array = self.weights[f"{name}.{part}"]
+            array = array if rows is None else array[rows]
+            return array if row_scale is None else (array.T * row_scale).T
+
+        weight, bias = functools.partial(values, "weight"), functools.partial(values, "bias")
         if name in self.scales and ".mlp_t." in name:
             peaks = self._row_peaks(x)
             given = self._quantized(self.op("Div", x, peaks), name)
@@ -132,39 +161,43 @@ class StepGraph:
         elif name in self.int8_weights:
             y = self.op("MatMul", x, self._int8_weight(name, weight))
         else:
-            y = self.op("MatMul", x, self.float_constant(f"{name}.weight", weight.T))
-        return y if bias is None else self.op("Add", y, self.float_constant(f"{name}.bias", bias))
+            y = self.op("MatMul", x, self.trained_float(f"{name}.weight", lambda: weight().T))
+        has_bias = f"{name}.bias" in self.shapes
+        return self.op("Add", y, self.trained_float(f"{name}.bias", bias)) if has_bias else y
 
     def _quantized(self, x: str, name: str) -> str:
-        scale = self.float_constant(f"{name}.input_scale", np.float32(self.scales[name]))
+        scale = self.trained_float(f"{name}.input_scale", lambda: np.asarray(self.scales[name], np.float32))
         zero = self.constant("int8_zero", np.int8(0))
         return self.op("DequantizeLinear", self.op("QuantizeLinear", x, scale, zero), scale, zero)
 
     def _row_peaks(self, x: str) -> str:
         """Add the graph of ``hrm_edge.model.layers.row_peaks``."""
-        last = self.constant("last_axis", np.array([-1], np.int64))
+        last = self.ints("last_axis", -1)
         peaks = self.op("ReduceMax", self.op("Abs", x), last, keepdims=1)
         return self.op("Max", peaks, self.float_constant("least_peak", np.float32(LEAST_PEAK)))
 
-    def _int8_weight(self, name: str, weight: NDArray[np.float32]) -> str:
+    def _int8_weight(self, name: str, weight: Callable[[], NDArray[np.float32]]) -> str:
         if name not in self.dequantized:
-            values, scale = quantize_weight(weight)
-            stored = self.constant(f"{name}.weight_int8", values.T)
-            scales = self.float_constant(f"{name}.weight_scale", scale)
-            zeros = self.constant(f"int8_zeros_{len(scale)}", np.zeros(len(scale), np.int8))
+            quantized = functools.cache(lambda: quantize_weight(weight()))
+            columns = self.shapes[f"{name}.weight"][0]
+            stored = self.trained(f"{name}.weight_int8", lambda: quantized()[0].T)
+            scales = self.trained_float(f"{name}.weight_scale", lambda: quantized()[1])
+            zeros = self.constant(f"int8_zeros_{columns}", np.zeros(columns, np.int8))
             self.dequantized[name] = self.op("DequantizeLinear", stored, scales, zeros, axis=1)
         return self.dequantized[name]
 
     def norm(self, x: str, name: str, width: int | None = None) -> str:
         """Add the norm over the last axis, which has ``width`` values (None: D)."""
         if self.spec.norm == "layer":
-            weight = self.float_constant(f"{name}.weight", self.weights[f"{name}.weight"])
-            bias = self.float_constant(f"{name}.bias", self.weights[f"{name}.bias"])
+            weight, bias = (
+                self.trained_float(part, functools.partial(self.weights.__getitem__, part))
+                for part in (f"{name}.weight", f"{name}.bias")
+            )
             return self.op("LayerNormalization", x, weight, bias, axis=-1, epsilon=RMS_EPS)
         # in float32; the product with ones completes the pattern that ONNX Runtime fuses into one kernel
         wide = self.op("Cast", x, to=TensorProto.FLOAT) if self.half else x
         square = self.op("Pow", wide, self.constant("two", np.float32(2)))
-        mean = self.op("ReduceMean", square, self.constant("last_axis", np.array([-1], np.int64)), keepdims=1)
+        mean = self.op("ReduceMean", square, self.ints("last_axis", -1), keepdims=1)
         root = self.op("Sqrt", self.op("Add", mean, self.constant("rms_eps", np.float32(RMS_EPS))))
         normal = self.op("Div", wide, root)
         if self.half:
@@ -205,8 +238,9 @@ class StepGraph:
         rows = np.array(rotary_rows(spec))
         qkv = self.linear(x, f"{name}.qkv_proj", rows=rows, row_scale=query_scale(spec)[rows])
         first, second, v = self.ops("Split", (qkv,), 3, axis=2, num_outputs=3)
-        tables = zip(("rope_cos", "rope_sin"), plugin_node.rope_halves(spec), strict=True)
-        cos, sin = (self.float_constant(n, np.tile(table, (1, 2 * h))) for n, table in tables)  # [T, D] each
+        tables = functools.cache(lambda: plugin_node.rope_halves(spec))
+        cos = self.trained_float("rope_cos", lambda: np.tile(tables()[0], (1, 2 * h)))  # [T, D]
+        sin = self.trained_float("rope_sin", lambda: np.tile(tables()[1], (1, 2 * h)))
         turned_first = self.op("Sub", self.op("Mul", first, cos), self.op("Mul", second, sin))
         turned_second = self.op("Add", self.op("Mul", second, cos), self.op("Mul", first, sin))
         halves = self.op("Concat", turned_first, turned_second, axis=2)
@@ -273,26 +307,32 @@ class StepGraph:
         spec, weights = self.spec, self.weights
         self.scope = "embedding"
         scale = embedding_scale(spec)
-        tokens = (
-            groups.embedding_table(spec, weights)
-            if spec.mixing == "groups"
-            else weights["embed_tokens.embedding_weight"]
-        )
-        table = self.float_constant("embedding", tokens * scale)
-        x = self.op("Gather", table, "tokens", axis=0)
-        position = np.zeros((spec.total_len, spec.hidden), np.float32)
-        if spec.grid_positions:
-            position[spec.puzzle_tokens :] += scale * self._grid_positions()
-        if spec.positions == "learned":
-            position += scale * weights["embed_pos.embedding_weight"]
-        if spec.positions == "sinusoidal":
-            assert len(weights["embed_pos.table"]) == SINUSOIDAL_ROWS
-            position += weights["embed_pos.table"][: spec.total_len]
+
+        def tokens() -> NDArray[np.float32]:
+            if spec.mixing == "groups":
+                return groups.embedding_table(spec, weights) * scale
+            return weights["embed_tokens.embedding_weight"] * scale
+
+        x = self.op("Gather", self.trained_float("embedding", tokens), "tokens", axis=0)
         if spec.puzzle_tokens:
             puzzle = self.op("Reshape", "puzzle", self.shape(-1, spec.puzzle_tokens, spec.hidden))
-            scaled = self.op("Mul", puzzle, self.float_constant("puzzle_scale", np.asarray(scale)))
+            scaled = self.op("Mul", puzzle, self.trained_float("puzzle_scale", lambda: np.asarray(scale)))
             x = self.op("Concat", scaled, x, axis=1)
-        return self.op("Add", x, self.float_constant("positions", position)) if position.any() else x
+        positions = self.positions()
+        return x if positions is None else self.op("Add", x, self.trained_float("positions", lambda: positions))
+
+    def positions(self) -> NDArray[np.float32] | None:
+        """Return what is added to the input [T, D] for its place; None where that is nothing."""
+        spec, weights, scale = self.spec, self.weights, embedding_scale(self.spec)
+        total = np.zeros((spec.total_len, spec.hidden), np.float32)
+        if spec.grid_positions:
+            total[spec.puzzle_tokens :] += scale * self._grid_positions()
+        if spec.positions == "learned":
+            total += scale * weights["embed_pos.embedding_weight"]
+        if spec.positions == "sinusoidal":
+            assert len(weights["embed_pos.table"]) == SINUSOIDAL_ROWS
+            total += weights["embed_pos.table"][: spec.total_len]
+        return total if total.any() else None
 
     def _grid_positions(self) -> NDArray[np.float32]:
         assert self.spec.grid is not None
@@ -306,38 +346,34 @@ class StepGraph:
         self.scope = "heads"
         if spec.mixing == "groups":
             logits, q = groups.heads(self, z_h)
-            self._as_float32(logits, "logits")
-            self._as_float32(q, "q")
+            self.as_float32(logits, "logits")
+            self.as_float32(q, "q")
             return
         cells = z_h
         if spec.puzzle_tokens:
-            begin, end = (
-                self.constant(n, np.array([i], np.int64))
-                for n, i in (("cells_begin", spec.puzzle_tokens), ("cells_end", spec.total_len))
-            )
-            cells = self.op("Slice", z_h, begin, end, self.constant("axis_1", np.array([1], np.int64)))
-        self._as_float32(self.linear(cells, "lm_head"), "logits")
+            begin, end = self.ints("cells_begin", spec.puzzle_tokens), self.ints("cells_end", spec.total_len)
+            cells = self.op("Slice", z_h, begin, end, self.ints("axis_1", 1))
+        self.as_float32(self.linear(cells, "lm_head"), "logits")
         if spec.halt_head == "pooled":
             both = self.op("Concat", z_h, z_l, axis=2)
-            pooled = self.op("ReduceMean", both, self.constant("axis_1", np.array([1], np.int64)), keepdims=0)
+            pooled = self.op("ReduceMean", both, self.ints("axis_1", 1), keepdims=0)
         else:
             pooled = self.op("Gather", z_h, self.constant("first", np.int64(0)), axis=1)
         q = self.linear(pooled, "q_head")
         if spec.q_unused:
-            begin, end = (
-                self.constant(n, np.array([i], np.int64)) for n, i in (("q_begin", 0), ("q_end", spec.q_outputs))
-            )
-            q = self.op("Slice", q, begin, end, self.constant("axis_1", np.array([1], np.int64)))
-        self._as_float32(q, "q")
+            begin, end = self.ints("q_begin", 0), self.ints("q_end", spec.q_outputs)
+            q = self.op("Slice", q, begin, end, self.ints("axis_1", 1))
+        self.as_float32(q, "q")
 
-    def _as_float32(self, x: str, name: str) -> None:
+    def as_float32(self, x: str, name: str) -> None:
+        """Make ``x`` the graph's output ``name``, in float32."""
         if self.half:
             self.op("Cast", x, out=name, to=TensorProto.FLOAT)
         else:
             next(node for node in reversed(self.nodes) if x in node.output).output[0] = name
 
-    def build(self) -> onnx.ModelProto:
-        """Build the checked model of one step, with named inputs and outputs per ``step_io``."""
+    def step(self) -> None:
+        """Add the whole step, its outputs last."""
         spec = self.spec
         x = self.embedding()
         z_h, z_l = "z_h", "z_l"
@@ -354,6 +390,11 @@ class StepGraph:
         self.heads(z_h, z_l)
         self.op("Identity", z_h, out="z_h_next")
         self.op("Identity", z_l, out="z_l_next")
+
+    def build(self) -> onnx.ModelProto:
+        """Build the checked model of one step, with named inputs and outputs per ``step_io``."""
+        spec = self.spec
+        self.step()
         types = {"int32": TensorProto.INT32, "float32": TensorProto.FLOAT}
         types["carry"] = TensorProto.FLOAT16 if self.half else TensorProto.FLOAT
         table = {

@@ -15,9 +15,7 @@ from numpy.typing import NDArray
 from hrm_edge.spec import FIRST_SYMBOL, GROUPS, ModelSpec, token_kinds
 
 if TYPE_CHECKING:
-    from hrm_edge.export.graph import StepGraph
-
-Array = NDArray[np.generic]
+    from hrm_edge.graph.step import StepGraph
 
 GROUP_LAYERS = tuple(f"{group}_proj" for group in GROUPS)
 
@@ -76,11 +74,11 @@ def heads(graph: StepGraph, z_h: str) -> tuple[str, str]:
     spec = graph.spec
     normal = symbol_norm(graph, z_h)
     symbols = graph.op("Reshape", graph.linear(normal, "lm_head"), graph.shape(-1, spec.seq_len, spec.symbols))
-    pads = graph.constant("before_symbols", np.array([0, 0, FIRST_SYMBOL, 0, 0, 0], np.int64))
+    pads = graph.ints("before_symbols", 0, 0, FIRST_SYMBOL, 0, 0, 0)
     mean = graph.op("ReduceMean", normal, _axes(graph, 1, 2), keepdims=0)
     q = graph.linear(mean, "q_head")
     return graph.op("Pad", symbols, pads), q
 
 
 def _axes(graph: StepGraph, *axes: int) -> str:
-    return graph.constant("axes_" + "_".join(map(str, axes)), np.array(axes, np.int64))
+    return graph.ints("axes_" + "_".join(map(str, axes)), *axes)
