@@ -9,7 +9,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from hrm_edge.graph.step import IR_VERSION, OPSET
+from hrm_edge.export.graph import IR_VERSION, OPSET
 from hrm_edge.runtime.arithmetic import INPUT_SCALE, INPUTS, OUTPUTS, PROBE, extreme_weights, weight_scales
 
 

@@ -162,7 +162,7 @@ def write_random_artifact(folder: Path, spec: ModelSpec, precision: Precision, t
     """As ``hrm-edge export`` writes it, of random weights, and without the comparison with torch."""
     import torch
 
-    from hrm_edge.graph.step import StepGraph
+    from hrm_edge.export.graph import StepGraph
     from hrm_edge.model.hrm import HRM
     from hrm_edge.quant.calibrate import activation_scales
     from hrm_edge.recipe import Quantization

@@ -37,8 +37,8 @@ BASE = {
     "terminal",
     "zoo",
 }
-CORE = {"session", "solution", "solve", "parity"}
-EDGE = {"graph", "runtime", "plugin", "vision", "bench", "demo", "doctor", "record", "remote"}
+CORE = {"graph", "session", "solution", "solve", "parity"}
+EDGE = {"runtime", "plugin", "vision", "bench", "demo", "doctor", "record", "remote"}
 HOST = {"model", "ops", "data", "training", "quant", "export", "digits"}
 
 # A file or folder of the package → the others that it may import (itself and __init__ always).
@@ -69,7 +69,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "solution": {"tasks"},
     "solve": {"errors", "spec", "tasks", "session", "solution"},
     "parity": {"costs", "manifest", "recipe", "report", "session", "tasks"},
-    "graph": {"errors", "plugin", "spec"},
+    "graph": {"spec"},
     # edge
     "runtime": {
         "backends",
@@ -121,7 +121,7 @@ MAY_USE: dict[str, set[str]] = {
     "solution": {"numpy"},
     "solve": {"numpy"},
     "parity": {"numpy"},
-    "graph": {"numpy", "onnx"},
+    "graph": {"numpy"},
     "runtime": {
         "numpy",
         "safetensors",

@@ -16,11 +16,11 @@ from safetensors.numpy import save
 
 from hrm_edge import __version__
 from hrm_edge.checkpoint import CheckpointInfo
+from hrm_edge.export.graph import OPSET, StepGraph
 from hrm_edge.export.ranges import Range, half_range
 from hrm_edge.export.recover import ArtifactInfo
 from hrm_edge.export.size import bytes_by_kind
 from hrm_edge.files import atomic_folder
-from hrm_edge.graph.step import OPSET, StepGraph
 from hrm_edge.manifest import STATE_FILE, STEP_FILE, Gate, Manifest, Precision, write_manifest
 from hrm_edge.model.hrm import HRM
 from hrm_edge.model.published import PublishedInfo

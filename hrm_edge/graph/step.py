@@ -1,9 +1,8 @@
-"""One ACT step as an ONNX graph, written node by node from the weights.
+"""One ACT step as an ONNX graph, node by node from the weights.
 
-Written directly and not traced: every shape is a constant (only the batch is -1), scales of embeddings and of
-attention are folded into weights, and Q/DQ pairs stand exactly where the quantization policy wants them. That it is
-the same function as ``hrm_edge.model.hrm`` is measured at every export. A subclass may follow a graph that is there
-already instead of writing one: ``hrm_edge.runtime.native.structure``.
+The graph is not traced: every shape is a constant (only the batch is -1), scales of embeddings and of attention are
+folded into weights, and Q/DQ pairs stand exactly where the quantization policy wants them. That it is the same function
+as ``hrm_edge.model.hrm`` is measured at every export.
 
 Axes: B batch, S cells, P puzzle tokens, T = P + S, D hidden, H heads, Dh head size, F inner, V vocabulary.
 """
@@ -12,18 +11,16 @@ from __future__ import annotations
 
 import functools
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Mapping
 
 import numpy as np
-import onnx
 from numpy.typing import NDArray
-from onnx import TensorProto, helper, numpy_helper
 
-from hrm_edge import __version__
-from hrm_edge.graph import groups, plugin_node
-from hrm_edge.plugin.contract import NAME as PLUGIN
-from hrm_edge.plugin.contract import NAMESPACE
+from hrm_edge.graph import groups
 from hrm_edge.spec import (
+    HEAD_VIEWS,
+    HIDDEN_SCORE,
     INT8_MAX,
     LEAST_PEAK,
     RMS_EPS,
@@ -32,11 +29,9 @@ from hrm_edge.spec import (
     cell_ids,
     parameter_shapes,
     rotary_rows,
-    step_io,
 )
 
-OPSET = 18  # LayerNormalization is native, and TensorRT 10.3 (JetPack 6.2) reads all of it
-IR_VERSION = 9
+_FLOAT, _FLOAT16 = 1, 10  # onnx.TensorProto's numbers of the types
 
 Array = NDArray[np.generic]
 
@@ -63,8 +58,28 @@ def embedding_scale(spec: ModelSpec) -> np.float32:
     return np.float32(math.sqrt(spec.hidden / terms))
 
 
-class StepGraph:
-    """Builds the graph of one step; :meth:`build` gives the model."""
+def head_mask(spec: ModelSpec) -> NDArray[np.float32]:
+    """Return what is added to the attention scores [H, T, T] of a model whose heads see parts of the board."""
+    assert spec.grid is not None
+    ids = {name: np.array(numbers) for name, numbers in cell_ids(spec.grid).items()}
+    everything = np.ones((spec.seq_len, spec.seq_len), bool)
+    seen = [everything if name is None else ids[name][:, None] == ids[name] for name in HEAD_VIEWS]
+    mask = np.where(np.stack(seen), 0, HIDDEN_SCORE).astype(np.float32)
+    return np.tile(mask, (spec.heads // len(HEAD_VIEWS), 1, 1))
+
+
+def rope_halves(spec: ModelSpec) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Return cos and sin, float32 [T, Dh/2], one column per pair of dimensions (RoFormer, arXiv 2104.09864)."""
+    frequency = 1.0 / spec.rope_theta ** (np.arange(0, spec.head_dim, 2, dtype=np.float32) / spec.head_dim)
+    angle = np.outer(np.arange(spec.total_len, dtype=np.float32), frequency).astype(np.float32)
+    return np.cos(angle), np.sin(angle)
+
+
+class StepNodes(ABC):
+    """The nodes of one step: :meth:`step` takes them one after the other, a subclass says what that means.
+
+    ``hrm_edge.export.graph`` writes them, ``hrm_edge.runtime.native.structure`` compares a graph with them.
+    """
 
     def __init__(
         self,
@@ -74,58 +89,47 @@ class StepGraph:
         half: bool = False,
         activation_scales: Mapping[str, float] | None = None,
         int8_weights: Collection[str] = (),
-        plugin: bool = False,
     ) -> None:
         """Take ``activation_scales`` by layer name: those layers become INT8; ``half``: all else in fp16.
 
         ``int8_weights``: layers whose products are in float, but whose weights are stored in INT8 all the same.
-
-        ``plugin``: attention is one custom node per layer, with a body of standard operators in the file; raises
-        ``UserError`` where the plugin does not serve the model.
         """
-        if plugin:
-            plugin_node.check_spec(spec)
         self.spec = spec
-        self.plugin = plugin
         self.weights = weights
         self.shapes = parameter_shapes(spec)
         self.float = np.dtype(np.float16 if half else np.float32)
         self.half = half
         self.scales = activation_scales or {}
         self.int8_weights = int8_weights
-        self.nodes: list[onnx.NodeProto] = []
-        self.initializers: dict[str, onnx.TensorProto] = {}
         self.dequantized: dict[str, str] = {}
-        self.count = 0
         self.scope = "step"  # of the next nodes: an error or a range check names the part of the model
+
+    @abstractmethod
+    def ops(
+        self, kind: str, inputs: tuple[str, ...], outputs: int, names: list[str] | None = None, **attributes: object
+    ) -> list[str]:
+        """Take a node and return the names of its outputs; ``names``: what they have to be."""
+
+    @abstractmethod
+    def constant(self, name: str, value: Array) -> str:
+        """Take an initializer and return its name."""
+
+    @abstractmethod
+    def trained(self, name: str, make: Callable[[], Array]) -> str:
+        """Take an initializer that comes of the weights or their calibration, and return its name."""
+
+    @abstractmethod
+    def as_float32(self, x: str, name: str) -> None:
+        """Make ``x`` the graph's output ``name``, in float32."""
 
     # -- building blocks --------------------------------------------------------------------------------------
 
     def op(self, kind: str, *inputs: str, out: str | None = None, **attributes: object) -> str:
-        """Append a node with one output and return the output's name."""
+        """Take a node with one output and return the output's name."""
         return self.ops(kind, inputs, 1, [out] if out else None, **attributes)[0]
-
-    def ops(
-        self, kind: str, inputs: tuple[str, ...], outputs: int, names: list[str] | None = None, **attributes: object
-    ) -> list[str]:
-        self.count += 1
-        name = f"{self.scope}/{kind}_{self.count}"
-        names = names or [name + (f"_{i}" if outputs > 1 else "") for i in range(outputs)]
-        self.nodes.append(helper.make_node(kind, list(inputs), names, name=name, **attributes))
-        return names
-
-    def constant(self, name: str, value: Array) -> str:
-        """Store an initializer once under its name, and return the name."""
-        if name not in self.initializers:
-            self.initializers[name] = numpy_helper.from_array(np.asarray(value, order="C"), name)
-        return name
 
     def float_constant(self, name: str, value: NDArray[np.float32]) -> str:
         return self.constant(name, value.astype(self.float))
-
-    def trained(self, name: str, make: Callable[[], Array]) -> str:
-        """Store what a graph has from its weights or their calibration, and return its name."""
-        return self.constant(name, make())
 
     def trained_float(self, name: str, make: Callable[[], NDArray[np.float32]]) -> str:
         return self.trained(name, lambda: make().astype(self.float))
@@ -195,13 +199,13 @@ class StepGraph:
             )
             return self.op("LayerNormalization", x, weight, bias, axis=-1, epsilon=RMS_EPS)
         # in float32; the product with ones completes the pattern that ONNX Runtime fuses into one kernel
-        wide = self.op("Cast", x, to=TensorProto.FLOAT) if self.half else x
+        wide = self.op("Cast", x, to=_FLOAT) if self.half else x
         square = self.op("Pow", wide, self.constant("two", np.float32(2)))
         mean = self.op("ReduceMean", square, self.ints("last_axis", -1), keepdims=1)
         root = self.op("Sqrt", self.op("Add", mean, self.constant("rms_eps", np.float32(RMS_EPS))))
         normal = self.op("Div", wide, root)
         if self.half:
-            normal = self.op("Cast", normal, to=TensorProto.FLOAT16)
+            normal = self.op("Cast", normal, to=_FLOAT16)
         ones = "ones" if width is None else f"ones_{width}"
         return self.op("Mul", normal, self.float_constant(ones, np.ones(width or self.spec.hidden, np.float32)))
 
@@ -209,13 +213,10 @@ class StepGraph:
 
     def attention(self, x: str, name: str) -> str:
         spec = self.spec
-        if self.plugin:
-            qkv = self.linear(x, f"{name}.qkv_proj")
-            return self.linear(self._plugin_attention(qkv), f"{name}.o_proj")
         q, k, v = self._rotated_heads(x, name) if spec.positions == "rope" else self._plain_heads(x, name)
         scores = self.op("MatMul", q, self.op("Transpose", k, perm=[0, 1, 3, 2]))
         if spec.grid_heads:
-            scores = self.op("Add", scores, self.float_constant("head_mask", plugin_node.head_mask(spec)))
+            scores = self.op("Add", scores, self.float_constant("head_mask", head_mask(spec)))
         out = self.op("MatMul", self.op("Softmax", scores, axis=-1), v)
         out = self.op("Transpose", out, perm=[0, 2, 1, 3])
         return self.linear(self.op("Reshape", out, self.shape(-1, spec.total_len, spec.hidden)), f"{name}.o_proj")
@@ -238,7 +239,7 @@ class StepGraph:
         rows = np.array(rotary_rows(spec))
         qkv = self.linear(x, f"{name}.qkv_proj", rows=rows, row_scale=query_scale(spec)[rows])
         first, second, v = self.ops("Split", (qkv,), 3, axis=2, num_outputs=3)
-        tables = functools.cache(lambda: plugin_node.rope_halves(spec))
+        tables = functools.cache(lambda: rope_halves(spec))
         cos = self.trained_float("rope_cos", lambda: np.tile(tables()[0], (1, 2 * h)))  # [T, D]
         sin = self.trained_float("rope_sin", lambda: np.tile(tables()[1], (1, 2 * h)))
         turned_first = self.op("Sub", self.op("Mul", first, cos), self.op("Mul", second, sin))
@@ -252,13 +253,6 @@ class StepGraph:
         )
         v = self.op("Transpose", self.op("Reshape", v, self.shape(-1, t, h, 2 * half)), perm=[0, 2, 1, 3])
         return [q, k, v]
-
-    def _plugin_attention(self, qkv: str) -> str:
-        inputs = [qkv]
-        if self.spec.positions == "rope":
-            tables = plugin_node.rope_halves(self.spec)  # float32 in every precision
-            inputs += [self.constant(n, t) for n, t in zip(("rope_cos", "rope_sin"), tables, strict=True)]
-        return self.op(PLUGIN, *inputs, domain=NAMESPACE, **plugin_node.attributes(self.spec))
 
     def mixed(self, x: str, block: str) -> str:
         """Add the exchange between the positions of x [B, T, D], its sum with x, and the norm."""
@@ -365,13 +359,6 @@ class StepGraph:
             q = self.op("Slice", q, begin, end, self.ints("axis_1", 1))
         self.as_float32(q, "q")
 
-    def as_float32(self, x: str, name: str) -> None:
-        """Make ``x`` the graph's output ``name``, in float32."""
-        if self.half:
-            self.op("Cast", x, out=name, to=TensorProto.FLOAT)
-        else:
-            next(node for node in reversed(self.nodes) if x in node.output).output[0] = name
-
     def step(self) -> None:
         """Add the whole step, its outputs last."""
         spec = self.spec
@@ -390,34 +377,3 @@ class StepGraph:
         self.heads(z_h, z_l)
         self.op("Identity", z_h, out="z_h_next")
         self.op("Identity", z_l, out="z_l_next")
-
-    def build(self) -> onnx.ModelProto:
-        """Build the checked model of one step, with named inputs and outputs per ``step_io``."""
-        spec = self.spec
-        self.step()
-        types = {"int32": TensorProto.INT32, "float32": TensorProto.FLOAT}
-        types["carry"] = TensorProto.FLOAT16 if self.half else TensorProto.FLOAT
-        table = {
-            name: helper.make_tensor_value_info(name, types[dtype], list(shape))
-            for name, (dtype, shape) in step_io(spec).items()
-        }
-        outputs = ["z_h_next", "z_l_next", "logits", "q"]
-        inputs = [name for name in table if name not in outputs]
-        graph = helper.make_graph(
-            self.nodes,
-            f"hrm_{spec.variant}_step",
-            [table[n] for n in inputs],
-            [table[n] for n in outputs],
-            list(self.initializers.values()),
-        )
-        domains = {"": OPSET, **({NAMESPACE: 1} if self.plugin else {})}
-        model = helper.make_model(
-            graph,
-            functions=[plugin_node.attention_function(spec, OPSET, self.half)] if self.plugin else [],
-            opset_imports=[helper.make_opsetid(domain, version) for domain, version in domains.items()],
-            ir_version=IR_VERSION,
-            producer_name="hrm-edge",
-            producer_version=__version__,
-        )
-        onnx.checker.check_model(model, full_check=True)
-        return model

@@ -8,9 +8,9 @@ import torch
 from safetensors.numpy import save_file
 
 from hrm_edge.errors import UserError
+from hrm_edge.export.graph import StepGraph
 from hrm_edge.export.ranges import half_range
 from hrm_edge.export.recover import recover
-from hrm_edge.graph.step import StepGraph
 from hrm_edge.manifest import MANIFEST, STATE_FILE, Manifest, write_manifest
 from hrm_edge.model.hrm import HRM
 from hrm_edge.tasks import get_task

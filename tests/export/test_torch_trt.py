@@ -17,6 +17,7 @@ import torch
 from hrm_edge.cli.main import main
 from hrm_edge.errors import UserError
 from hrm_edge.export import torch_trt
+from hrm_edge.export.graph import StepGraph
 from hrm_edge.export.torch_trt import (
     PuzzleStep,
     example,
@@ -27,7 +28,7 @@ from hrm_edge.export.torch_trt import (
     settings,
     step_module,
 )
-from hrm_edge.graph.step import StepGraph, quantize_weight
+from hrm_edge.graph.step import quantize_weight
 from hrm_edge.model.hrm import HRM
 from hrm_edge.plugin.contract import ABI, NAME, NAMESPACE, VERSION
 from hrm_edge.quant.calibrate import activation_scales

@@ -17,8 +17,8 @@ import pytest
 from numpy.typing import NDArray
 
 from hrm_edge import zoo
+from hrm_edge.export.graph import StepGraph
 from hrm_edge.export.recover import recover
-from hrm_edge.graph.step import StepGraph
 from hrm_edge.manifest import STEP_FILE
 from hrm_edge.quant.prepare import prepare
 from hrm_edge.quant.sensitivity import sqnr_db

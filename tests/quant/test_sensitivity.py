@@ -8,7 +8,8 @@ import torch
 from onnx import TensorProto
 
 from hrm_edge.errors import UserError
-from hrm_edge.graph.step import StepGraph, quantize_weight
+from hrm_edge.export.graph import StepGraph
+from hrm_edge.graph.step import quantize_weight
 from hrm_edge.model.fake_quant import fake_quantized, fake_quantized_rows
 from hrm_edge.model.hrm import HRM
 from hrm_edge.quant.calibrate import activation_scales

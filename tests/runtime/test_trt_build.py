@@ -22,7 +22,7 @@ from onnx import helper
 from hrm_edge import zoo
 from hrm_edge.cli.main import main
 from hrm_edge.errors import UserError
-from hrm_edge.graph.step import StepGraph
+from hrm_edge.export.graph import StepGraph
 from hrm_edge.manifest import MANIFEST, STEP_FILE, Manifest, read_manifest, write_manifest
 from hrm_edge.model.hrm import HRM
 from hrm_edge.runtime.trt import api as api_module

@@ -21,7 +21,8 @@ from hrm_edge.runtime.host import HostSession, Outputs, usable_cores
 from hrm_edge.runtime.native.compile import compiler, library
 from hrm_edge.runtime.native.lattice import Lattice, lattice_of
 from hrm_edge.runtime.native.model import Model, model_of
-from hrm_edge.runtime.native.tensors import OTHERWISE, read_graph
+from hrm_edge.runtime.native.structure import OTHERWISE
+from hrm_edge.runtime.native.tensors import read_graph
 from hrm_edge.spec import STEP_INPUTS, STEP_OUTPUTS, step_io
 
 # Fields of a model that the C++ code follows; one that is not here has to have its default.

@@ -1,8 +1,8 @@
 """Check that an artifact's graph is, node by node, the step that the C++ code computes.
 
-The class that writes a step's graph follows the one in the file instead: each node that it would add has to be the next
-one, each constant has to be there. A graph that was changed since (another operator, another wire, another constant) is
-refused: the C++ code would compute the step as it was before. Weights and their scales may have any value.
+Each node of ``hrm_edge.graph.step`` has to be the next one in the file, each constant has to be there. A graph that was
+changed since (another operator, another wire, another constant) is refused: the C++ code would compute the step as it
+was before. Weights and their scales may have any value.
 """
 
 from __future__ import annotations
@@ -12,16 +12,16 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import numpy as np
-import onnx
 from numpy.typing import NDArray
 
 from hrm_edge.errors import UserError
-from hrm_edge.graph.step import StepGraph
-from hrm_edge.runtime.native.tensors import OTHERWISE
+from hrm_edge.graph.step import StepNodes
 from hrm_edge.spec import ModelSpec, parameter_shapes
 
+OTHERWISE = "run it with --backend onnxruntime"
 
-class GraphCheck(StepGraph):
+
+class GraphCheck(StepNodes):
     """Takes the nodes of a graph from its inputs on; :meth:`check` takes them all."""
 
     def __init__(self, nodes: Any, tensors: Mapping[str, NDArray[Any]], spec: ModelSpec, path: Path) -> None:
@@ -47,6 +47,8 @@ class GraphCheck(StepGraph):
         node = next(self.left, None)
         if node is None:
             self._refuse(f"it ends where a {kind} is expected")
+        import onnx
+
         found = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
         wanted = {name: np.float32(value) if isinstance(value, float) else value for name, value in attributes.items()}
         if (node.op_type, node.domain, tuple(node.input)) != (kind, "", inputs) or found != wanted:

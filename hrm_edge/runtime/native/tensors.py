@@ -11,10 +11,9 @@ from numpy.typing import NDArray
 
 from hrm_edge.errors import UserError
 from hrm_edge.packages import unusable
+from hrm_edge.runtime.native.structure import OTHERWISE, GraphCheck
 from hrm_edge.runtime.state import AGAIN
 from hrm_edge.spec import ModelSpec
-
-OTHERWISE = "run it with --backend onnxruntime"
 
 
 def read_graph(path: Path, spec: ModelSpec) -> dict[str, NDArray[Any]]:
@@ -25,8 +24,6 @@ def read_graph(path: Path, spec: ModelSpec) -> dict[str, NDArray[Any]]:
     try:
         import onnx
         from onnx import numpy_helper
-
-        from hrm_edge.runtime.native.structure import GraphCheck
     except ImportError as error:
         raise unusable("onnx", error, "which --backend native needs", install="onnx") from error
     graph = onnx.load(path).graph
