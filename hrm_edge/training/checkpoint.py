@@ -124,7 +124,7 @@ class Restored:
 
     @property
     def is_compact(self) -> bool:
-        """Whether ``hrm_edge.training.compact`` wrote it: without the carry and the position in the data."""
+        """Whether ``scripts/keep_run.py`` wrote it: without the carry and the position in the data."""
         return not (self.folder / CARRY_FILE).is_file()
 
     def tensors(self, name: str) -> dict[str, Tensor]:
