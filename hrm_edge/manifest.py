@@ -99,6 +99,11 @@ class Manifest(Record):
     provenance: dict[str, Any] = Field(default={})
     files: dict[FileName, FileEntry] = Field(default={})
 
+    @property
+    def size_bytes(self) -> int:
+        """Size of all files, without the manifest."""
+        return sum(entry.bytes for entry in self.files.values())
+
 
 def file_entries(folder: Path, names: list[str]) -> dict[str, FileEntry]:
     """Return the hash and size of each named file in ``folder``."""

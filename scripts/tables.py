@@ -76,7 +76,6 @@ def shipped() -> str:
     ]
     evals, benches = reports("hrm-edge eval"), reports("hrm-edge bench")
     for name in sorted(path.parent.name for path in zoo.ZOO.glob(f"*/{MANIFEST}")):
-        files = read_manifest(zoo.ZOO / name).files
         ms = [
             f"[{report['latency_ms']['p50']:.0f} / {report['latency_ms']['p90']:.0f}]({path.relative_to(ROOT)})"
             for path, report in benches if report["model"]["name"] == name
@@ -85,7 +84,7 @@ def shipped() -> str:
         cells = [
             _best(own, kind) for kind in (("random-minimal-heldout", "random-minimal-unseen"), ("sudoku-extreme",))
         ]
-        size = f"{sum(entry.bytes for entry in files.values()) / 1e6:.2f} MB"
+        size = f"{read_manifest(zoo.ZOO / name).size_bytes / 1e6:.2f} MB"
         lines.append(row(f"`{name}`", size, *cells, *(ms or ["not measured"])))
     return "\n".join(lines)
 
@@ -97,8 +96,8 @@ def _best(evals: list[tuple[Path, dict[str, Any]]], sets: tuple[str, ...]) -> st
         return "not measured"
     path, report = max(of_sets, key=lambda item: item[1]["by_views"][-1]["views"])
     first, last = report["by_views"][0], report["by_views"][-1]
-    more = f", {last['exact_accuracy']:.1%} with {last['views']} views" if last["views"] > 1 else ""
-    return f"[{first['exact_accuracy']:.1%}{more}]({path.relative_to(ROOT)}) of {report['count']:,}"
+    more = f"; {last['exact_accuracy']:.1%} with {last['views']} views" if last["views"] > 1 else ""
+    return f"[{first['exact_accuracy']:.1%}{more}]({path.relative_to(ROOT)}) (of {report['count']:,})"
 
 
 def precisions() -> str:

@@ -108,8 +108,13 @@ def test_a_hostile_card_is_shown_as_text(capsys, tmp_path, monkeypatch):
     shutil.copytree(zoo.ZOO / "sudoku-nano", shelf / "zz")
     card = json.loads((zoo.ZOO / "sudoku-nano.card.json").read_text())
     card |= {"name": "zz", "fails_on": f"[/b] {HOSTILE}", "training": "[/red]"}
+    card["accuracy"][0]["data"] = f"set [/b] {HOSTILE}"
     (shelf / "zz.card.json").write_text(json.dumps(card))
     assert frame.main(["models"]) == 0
+    out = capsys.readouterr().out
+    assert "set [/b] \\x1b[2Jgone" in out
+    assert "\x1b" not in out
+    assert frame.main(["info", "zz"]) == 0
     out = capsys.readouterr().out
     assert "fails on: [/b] \\x1b[2Jgone" in out
     assert "[/red]; " in out

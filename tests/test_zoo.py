@@ -64,6 +64,22 @@ def test_models_lists_cards_as_json():
     assert [card["name"] for card in json.loads(result.output)["models"]] == zoo.names()
 
 
+def test_models_lists_what_each_reaches_on_every_set():
+    """A row for every set, with the default model marked and the accuracies of the cards."""
+    result = CliRunner().invoke(models, [])
+    assert result.exit_code == 0
+    for name in zoo.names():
+        card = zoo.card(name)
+        star = " *" if name == zoo.default_for(card.task) else ""
+        (start,) = (at for at, line in enumerate(result.output.splitlines()) if line.startswith(f"{name}{star}  "))
+        for at, data in enumerate(dict.fromkeys(row.data for row in card.accuracy)):
+            line = result.output.splitlines()[start + at]
+            rows = [row for row in card.accuracy if row.data == data]
+            assert f" {data} " in line
+            assert f" {rows[0].exact_accuracy:.1%} " in line
+            assert (f"{rows[-1].exact_accuracy:.1%} ({rows[-1].views})" in line) == (len(rows) > 1)
+
+
 def test_an_unknown_name_is_refused():
     assert zoo.folder_of("sudoku-nanno") is None
     with pytest.raises(UserError, match="no model 'sudoku-nanno'"):

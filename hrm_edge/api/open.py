@@ -153,7 +153,7 @@ def _artifact(
         variant=manifest.spec.variant,
         precision=manifest.precision,
         parameters=parameter_table(manifest.spec)["trainable"],
-        size_bytes=sum(entry.bytes for entry in manifest.files.values()),
+        size_bytes=manifest.size_bytes,
         sha256=manifest.files[STEP_FILE].sha256,
         gate_passed=manifest.gate.passed,
     )

@@ -87,14 +87,14 @@ def show_artifact(manifest: Manifest, out: Path) -> None:
             f"{row.same_answers:.1%}",
         )
     console.print(table)
-    size = sum(entry.bytes for entry in manifest.files.values())
     points = manifest.accuracy_lost_points
     accuracy = "not compared (no answers)"
     if points is not None and manifest.accuracy_lost_interval_95 is not None:
         low, high = manifest.accuracy_lost_interval_95
         accuracy = f"{points:+.2f} points lost (paired, 95 %: {low:+.2f} to {high:+.2f})"
     console.print(
-        f"size {size / 1e6:.2f} MB, exact accuracy {accuracy}, checked on {manifest.provenance['checked_on']}"
+        f"size {manifest.size_bytes / 1e6:.2f} MB, exact accuracy {accuracy}, "
+        f"checked on {manifest.provenance['checked_on']}"
     )
     if manifest.quantization is not None:
         kept, layers = manifest.quantization["float_layers"], manifest.quantization["layers"]

@@ -31,9 +31,7 @@ def info(model: str, vocab: int | None, seq_len: int | None, task_name: str | No
     document, following = describe(model, vocab, seq_len, task_name, say)
     if put_json(json_file, document):
         if "card" in document:
-            from hrm_edge.cli.models import show_card
-
-            show_card(model)
+            _show_card(model)
             echo()
         _print(document)
         echo(f"Next: {following}")
@@ -65,3 +63,27 @@ def _print(document: dict[str, Any]) -> None:
         size = sum(entry["bytes"] for entry in manifest["files"].values())
         gate = "passed" if manifest["gate"]["passed"] else "failed: " + "; ".join(manifest["gate"]["failures"])
         console.print(f"artifact: {manifest['task']}, {manifest['precision']}, {size / 1e6:.2f} MB; export gate {gate}")
+
+
+def _show_card(name: str) -> None:
+    """Print what a model at hand is, how it was made, what it can do and what it fails on."""
+    from rich.table import Table
+    from rich.text import Text
+
+    from hrm_edge import zoo
+
+    console, card = open_console(width=80), zoo.card(name)
+    about = f": {card.task}, {card.variant}, {card.precision}, {card.parameters:,} parameters"
+    console.print(Text.assemble((name, "bold"), about))
+    console.print(f"trained: {card.training}; {card.samples:,} samples of {card.data}; {card.date}")
+    console.print(f"fails on: {card.fails_on}")
+    table = Table(box=None, padding=(0, 2, 0, 0))
+    table.add_column("puzzles of", no_wrap=True)
+    for column in ("count", "views", "exactly right (95 %)", "false"):
+        table.add_column(column, justify="right", no_wrap=True)
+    for row in card.accuracy:
+        low, high = row.interval_95
+        exact = f"{row.exact_accuracy:.1%} ({low:.1%} to {high:.1%})"
+        table.add_row(row.data, f"{row.puzzles:,}", str(row.views), exact, str(row.false_verified))
+    console.print(table)
+    console.print("false: wrong answers called solved")

@@ -22,12 +22,13 @@ from hrm_edge.terminal import echo, open_console, status
     help="Make a FOLDER of artifacts (NAME/) and cards (NAME.card.json) a location that others can pull from.",
 )
 def models(json_file: str | None, location: str | None, pulled: str | None, shelf: Path | None) -> None:
-    """List the pretrained models: what each solves, how well, how it was made, and what it fails on.
+    """List the pretrained models: what each solves, how well, and its size.
 
-    A name goes wherever MODEL does. Models that are too large for the package are pulled once from a location; every
-    file is checked against its hash.
+    A name goes wherever MODEL does; 'hrm-edge info NAME' says how that model was made and what it fails on. Models that
+    are too large for the package are pulled once from a location; every file is checked against its hash.
 
     \b
+    hrm-edge info sudoku-lattice
     hrm-edge eval sudoku-nano --data puzzles.csv
     hrm-edge models --from https://example.org/hrm-edge
     hrm-edge models --from hf:someone/hrm-edge-models --pull sudoku-full
@@ -44,9 +45,7 @@ def models(json_file: str | None, location: str | None, pulled: str | None, shel
     from hrm_edge import zoo
 
     if put_json(json_file, {"models": zoo.cards()}):
-        for name in zoo.names():
-            show_card(name)
-            echo()
+        _show(zoo.names())
         echo("Next: hrm-edge solve PUZZLE")
 
 
@@ -69,25 +68,38 @@ def _elsewhere(location: str | None, name: str | None, json_file: str | None) ->
         echo(f"{name} is in {folder}, every hash right. Next: hrm-edge info {name}")
 
 
-def show_card(name: str) -> None:
-    """Print what a model at hand is, how it was made, what it can do and what it fails on."""
+def _show(names: list[str]) -> None:
+    """Print a table with a row for every set that a model was measured on."""
     from rich.table import Table
     from rich.text import Text
 
     from hrm_edge import zoo
+    from hrm_edge.manifest import read_manifest
 
-    console, card = open_console(width=80), zoo.card(name)
-    about = f": {card.task}, {card.variant}, {card.precision}, {card.parameters:,} parameters"
-    console.print(Text.assemble((name, "bold"), about))
-    console.print(f"trained: {card.training}; {card.samples:,} samples of {card.data}; {card.date}")
-    console.print(f"fails on: {card.fails_on}")
     table = Table(box=None, padding=(0, 2, 0, 0))
+    for column in ("model", "precision"):
+        table.add_column(column, no_wrap=True)
+    table.add_column("MB", justify="right")
     table.add_column("puzzles of", no_wrap=True)
-    for column in ("count", "views", "exactly right (95 %)", "false"):
+    for column in ("count", "right, 1 view", "more views", "false"):
         table.add_column(column, justify="right", no_wrap=True)
-    for row in card.accuracy:
-        low, high = row.interval_95
-        exact = f"{row.exact_accuracy:.1%} ({low:.1%} to {high:.1%})"
-        table.add_row(row.data, f"{row.puzzles:,}", str(row.views), exact, str(row.false_verified))
-    console.print(table)
-    console.print("false: wrong answers called solved")
+    for name in names:
+        folder = zoo.folder_of(name)
+        if folder is None:  # removed since it was listed
+            continue
+        card, manifest = zoo.read_card(zoo.card_of(folder)), read_manifest(folder)
+        star = " *" if zoo.default_for(card.task) == name else ""
+        head: list[Text | str] = [
+            Text.assemble((name, "bold"), star),
+            card.precision,
+            f"{manifest.size_bytes / 1e6:.2f}",
+        ]
+        for data in dict.fromkeys(row.data for row in card.accuracy):
+            rows = [row for row in card.accuracy if row.data == data]
+            first, last = rows[0], rows[-1]
+            more = f"{last.exact_accuracy:.1%} ({last.views})" if len(rows) > 1 else ""
+            false = str(max(row.false_verified for row in rows))
+            table.add_row(*head, data, f"{first.puzzles:,}", f"{first.exact_accuracy:.1%}", more, false)
+            head = ["", "", ""]
+    open_console(width=120).print(table)
+    echo("*: answers where no model is named. false: wrong answers called solved. 'hrm-edge info NAME' says more.")

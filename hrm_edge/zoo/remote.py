@@ -73,7 +73,7 @@ def write_index(shelf: Path) -> Index:
         manifest, card = read_manifest(folder), zoo.read_card(zoo.card_of(folder))
         models[folder.name] = Entry(
             manifest_sha256=sha256(folder / MANIFEST),
-            bytes=sum(entry.bytes for entry in manifest.files.values()),
+            bytes=manifest.size_bytes,
             about=f"{card.task}, {card.variant}, {card.precision}, {card.parameters:,} parameters",
         )
     index = Index(models=models)
