@@ -16,7 +16,8 @@ from hrm_edge.cli.export import export as command
 from hrm_edge.data.build import Options, build
 from hrm_edge.errors import UserError
 from hrm_edge.export.graph import IR_VERSION, OPSET, StepGraph
-from hrm_edge.export.plugin_node import attention_function, attributes, rope_halves
+from hrm_edge.export.plugin_node import attention_function, attributes
+from hrm_edge.graph.step import rope_halves
 from hrm_edge.manifest import STEP_FILE, read_manifest
 from hrm_edge.model.hrm import HRM
 from hrm_edge.plugin.contract import NAME, NAMESPACE, VERSION
