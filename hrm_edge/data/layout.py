@@ -107,10 +107,10 @@ def read_part(folder: Path | str, split: str, task: Task | None = None, *, scan:
 
 
 def _check_task(root: Path, metadata: Metadata, task: Task) -> None:
-    found = task_of(metadata)
+    built_for = task_of(metadata)
     sizes = (metadata.vocab_size, metadata.seq_len)
-    if (found or task.name) != task.name or sizes != (task.vocab, task.seq_len):
-        what = found or f"vocabulary {sizes[0]}, {sizes[1]} cells"
+    if (built_for or task.name) != task.name or sizes != (task.vocab, task.seq_len):
+        what = built_for or f"vocabulary {sizes[0]}, {sizes[1]} cells"
         raise UserError(
             f"{root.parent} is a data folder of another task: expected {task.name}, found {what}",
             "give the data folder that belongs to the model, or build one with 'hrm-edge data build'",

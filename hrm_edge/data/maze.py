@@ -77,8 +77,8 @@ def _candidates(task: Maze, seed: int, min_length: int, first: int) -> Tokens:
 
     low, high = (min(round(share * task.seq_len), task.seq_len - 2) for share in _WALL_SHARE)
     mazes = np.zeros((_TRIES, task.seq_len), np.uint8)
-    found, _ = search_mazes(np.uint64(seed), first, _TRIES, task.rows, task.columns, low, high, min_length, mazes)
-    return mazes[:found].copy()
+    count, _ = search_mazes(np.uint64(seed), first, _TRIES, task.rows, task.columns, low, high, min_length, mazes)
+    return mazes[:count].copy()
 
 
 def generate(
@@ -160,13 +160,14 @@ class _MazeBuilder(Builder[Maze, Options, PartSummary]):
     def solved(self, puzzles: Puzzles, missing: NDArray[np.int64]) -> Tokens:
         return self.task.label(puzzles.givens[missing])
 
-    def write_part(self, folder: Path, split: str, found: Collected, rng: np.random.Generator) -> PartSummary:
+    def write_part(self, folder: Path, split: str, collected: Collected, rng: np.random.Generator) -> PartSummary:
         """Write a part, whose labels are a function of the maze wherever the source's are.
 
         Where all labels are the first shortest path in our order, those of the symmetries are too; otherwise they are
         the symmetries of the labels.
         """
-        task, (mazes, augment) = self.task, (found.train, self.options.augment) if split == "train" else (found.test, 0)
+        task, is_train = self.task, split == "train"
+        mazes, augment = (collected.train, self.options.augment) if is_train else (collected.test, 0)
         assert mazes.labels is not None
         every, groups, size = task.symmetries(), len(mazes), augment + 1
         by_rule = size > 1 and bool((task.label(mazes.givens) == mazes.labels).all())

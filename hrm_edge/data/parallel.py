@@ -61,22 +61,22 @@ def only_new(
     and ``seen`` has not. ``tries``: candidates that a chunk was chosen from. Raises ``UserError`` after ``give_up``
     tries in a row without a new one; ``refusal``: what the candidates are called then, and the hint.
     """
-    known, found, fruitless = set(seen), 0, 0
+    known, total, fruitless = set(seen), 0, 0
     for chunk in chunks:
         rows: list[int] = []
         for row, name in enumerate(names(chunk)):
-            if name is not None and name not in known and found + len(rows) < count:
+            if name is not None and name not in known and total + len(rows) < count:
                 known.add(name)
                 rows.append(row)
         yield chunk, np.array(rows, np.int64)
-        found += len(rows)
+        total += len(rows)
         if on_progress is not None:
-            on_progress(found)
-        if found == count:
+            on_progress(total)
+        if total == count:
             return
         fruitless = 0 if rows else fruitless + tries
         if fruitless >= give_up:
             things, hint = refusal
             raise UserError(
-                f"found only {found} of {count} such {things}: {give_up} tries in a row brought no new one", hint
+                f"found only {total} of {count} such {things}: {give_up} tries in a row brought no new one", hint
             )

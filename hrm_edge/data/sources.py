@@ -37,7 +37,7 @@ def hub_files(task: Task) -> dict[str, Path]:
 def folder_files(folder: Path, task: Task | None = None) -> dict[str, Path]:
     """Return the files of a local folder's parts: split → ``train.csv``, ``train.csv.gz``, ``train.txt``, …"""
     endings = (*_ENDINGS, ".npz") if task is not None and task.family == "maze" else _ENDINGS
-    found = {}
+    files = {}
     for split in HUB_FILES:
         paths = [folder / f"{split}{ending}" for ending in endings if (folder / f"{split}{ending}").is_file()]
         if not paths:
@@ -45,5 +45,5 @@ def folder_files(folder: Path, task: Task | None = None) -> dict[str, Path]:
                 f"{folder} has no {HUB_FILES[split]}",
                 f"a source folder holds train.csv and test.csv, or the like with {', '.join(endings[1:])}",
             )
-        found[split] = paths[0]
-    return found
+        files[split] = paths[0]
+    return files

@@ -52,10 +52,10 @@ class _Bend:
         return (points + self.size.astype(np.float32) * np.sin(phase)).astype(np.float32)
 
     def invert(self, points: Floats) -> Floats:
-        found = points
+        sheet = points
         for _ in range(4):
-            found = points - (self.apply(found) - found)
-        return found
+            sheet = points - (self.apply(sheet) - sheet)
+        return sheet
 
 
 def expose(rng: Rng, light: Floats, cell: float) -> Gray:

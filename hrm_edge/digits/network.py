@@ -49,7 +49,7 @@ class DigitNet(nn.Module):
 def _folded(network: DigitNet) -> list[tuple[NDArray[np.float32], NDArray[np.float32]]]:
     """Return weights and biases of each convolution with its batch normalisation folded in."""
     modules = list(network.features)
-    found = []
+    layers = []
     for conv, norm in itertools.pairwise(modules):
         if isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
             assert norm.running_mean is not None
@@ -57,8 +57,8 @@ def _folded(network: DigitNet) -> list[tuple[NDArray[np.float32], NDArray[np.flo
             scale = norm.weight / torch.sqrt(norm.running_var + norm.eps)
             weight = conv.weight * scale[:, None, None, None]
             bias = norm.bias - norm.running_mean * scale
-            found.append((weight.detach().numpy(), bias.detach().numpy()))
-    return found
+            layers.append((weight.detach().numpy(), bias.detach().numpy()))
+    return layers
 
 
 def write_onnx(network: DigitNet, path: Path | str, about: dict[str, str]) -> None:

@@ -53,14 +53,14 @@ def half_range(model: HRM, graph: onnx.ModelProto, check: Puzzles, steps: int) -
     feeds = _first_feeds(model, puzzles)
     largest, where = 0.0, ""
     for step in range(1, steps + 1):
-        found = dict(zip(names, session.run(names, feeds), strict=True))
+        tensors = dict(zip(names, session.run(names, feeds), strict=True))
         for name in names:  # in the order of the graph: the first one is the cause
-            top = float(np.abs(found[name].astype(np.float32)).max())
+            top = float(np.abs(tensors[name].astype(np.float32)).max())
             if not np.isfinite(top):
                 return Range(float("inf"), name, name, step)
             if top > largest:
                 largest, where = top, name
-        feeds["z_h"], feeds["z_l"] = found[STEP_OUTPUTS[0]], found[STEP_OUTPUTS[1]]
+        feeds["z_h"], feeds["z_l"] = tensors[STEP_OUTPUTS[0]], tensors[STEP_OUTPUTS[1]]
     return Range(largest, where, None, steps)
 
 

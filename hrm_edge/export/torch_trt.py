@@ -188,11 +188,11 @@ def settings(function: Any, options: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _inputs(module: Any, step: Step, half: bool, batch: BatchRange) -> list[Any]:
-    found = []
+    inputs = []
     for tensor in example(step.model.spec, 1, half):
         least, best, most = ((size, *tensor.shape[1:]) for size in (batch.min, batch.opt, batch.max))
-        found.append(module.Input(min_shape=least, opt_shape=best, max_shape=most, dtype=tensor.dtype))
-    return found
+        inputs.append(module.Input(min_shape=least, opt_shape=best, max_shape=most, dtype=tensor.dtype))
+    return inputs
 
 
 def _asked(options: Options) -> dict[str, Any]:

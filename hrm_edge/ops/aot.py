@@ -106,15 +106,15 @@ def variants(sm: int, dtypes: tuple[str, ...], head_dims: tuple[int, ...]) -> li
     """Return every kernel that the table of ``sm`` can ask for, with its row's limits, in the order they are tried."""
     table = read_table()
     open_cases = {(dtype, head_dim) for dtype in dtypes for head_dim in head_dims}
-    found = []
+    kernels = []
     for row in table.get(sm, table[BASE_SM]).rows:
         limits = {"max_length": row.max_length, "max_sequences": row.max_sequences}
         for dtype, head_dim in sorted(case for case in open_cases if row.serves(*case)):
             kinds = itertools.product((True, False), (True, False))
-            found += [(Variant(dtype, head_dim, rope, row.config, grid), limits) for rope, grid in kinds]
+            kernels += [(Variant(dtype, head_dim, rope, row.config, grid), limits) for rope, grid in kinds]
             if not any(limits.values()):
                 open_cases.remove((dtype, head_dim))  # no later row is reached
-    return found
+    return kernels
 
 
 def build(out: Path, sms: tuple[int, ...], dtypes: tuple[str, ...], head_dims: tuple[int, ...]) -> dict[str, Any]:

@@ -115,8 +115,8 @@ def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None, None]:
     mask = grid_mask(ctx.grid, ctx.heads).to(qkv.device) if ctx.grid else None
     with torch.enable_grad():
         again = qkv.detach().requires_grad_()
-        (found,) = torch.autograd.grad(unfused_attention(again, ctx.heads, rope, mask), again, grad)
-    return found, None, None, None, None
+        (gradient,) = torch.autograd.grad(unfused_attention(again, ctx.heads, rope, mask), again, grad)
+    return gradient, None, None, None, None
 
 
 fused_attention.register_autograd(_backward, setup_context=_save)

@@ -51,10 +51,10 @@ class Final:
     logits: NDArray[np.float32]  # [N, S, V]
     converged: NDArray[np.bool_]  # [N]
 
-    def sqnr_db(self, found: Final) -> float:
-        """SQNR of ``found``'s logits in dB, on the puzzles that both settle, or on all where they settle none."""
-        both = self.converged & found.converged
-        return sqnr_db(*(part.logits[both] if both.any() else part.logits for part in (self, found)))
+    def sqnr_db(self, other: Final) -> float:
+        """SQNR of ``other``'s logits in dB, on the puzzles that both settle, or on all where they settle none."""
+        both = self.converged & other.converged
+        return sqnr_db(*(part.logits[both] if both.any() else part.logits for part in (self, other)))
 
 
 def final(model: HRM, puzzles: Puzzles, steps: int) -> Final:
@@ -70,9 +70,9 @@ def final(model: HRM, puzzles: Puzzles, steps: int) -> Final:
     return Final(np.concatenate(logits_of), np.concatenate(converged_of))
 
 
-def sqnr_db(reference: NDArray[np.float32], found: NDArray[np.float32]) -> float:
-    """SQNR of ``found`` in dB."""
-    noise = reference.astype(np.float64) - found
+def sqnr_db(reference: NDArray[np.float32], other: NDArray[np.float32]) -> float:
+    """SQNR of ``other`` in dB."""
+    noise = reference.astype(np.float64) - other
     return decibels(float(np.square(reference, dtype=np.float64).sum()), float(np.square(noise).sum()))
 
 

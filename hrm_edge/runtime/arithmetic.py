@@ -79,8 +79,8 @@ def is_exact(run: Run) -> bool:
     for batch, positions in SHAPES:
         inputs = _extreme_inputs(batch, positions)
         wanted = (inputs @ extreme_weights().astype(np.int64)) * (INPUT_SCALE * weight_scales())
-        found = run(inputs.astype(np.float32) * INPUT_SCALE)
-        if found.shape != wanted.shape or not np.abs(found - wanted).max() <= TOLERANCE * np.abs(wanted).max():
+        computed = run(inputs.astype(np.float32) * INPUT_SCALE)
+        if computed.shape != wanted.shape or not np.abs(computed - wanted).max() <= TOLERANCE * np.abs(wanted).max():
             return False
     return True
 

@@ -60,8 +60,8 @@ def candidates(folder: Path, manifest: Manifest, threads: int | None = None, *, 
     for _ in range(ROUNDS):
         for way, session in sessions.items():
             taken[way] += step_seconds(session, batch)
-    found = [Candidate(*way, sessions[way], 1e3 * statistics.median(taken[way])) for way in sessions]
-    return sorted(found, key=lambda candidate: candidate.step_ms)
+    measured = [Candidate(*way, sessions[way], 1e3 * statistics.median(taken[way])) for way in sessions]
+    return sorted(measured, key=lambda candidate: candidate.step_ms)
 
 
 def _is_tried(backend: CpuBackend, manifest: Manifest) -> bool:

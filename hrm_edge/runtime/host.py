@@ -83,14 +83,14 @@ def check_ports(inputs: list[Port], outputs: list[Port], spec: ModelSpec, dtype:
     table = step_io(spec)
     for kind, ports, order in (("input", inputs, STEP_INPUTS), ("output", outputs, STEP_OUTPUTS)):
         wanted = [name for name in order if name in table]
-        found = {name: (type_name, shape) for name, type_name, shape in ports}
-        for name in sorted(set(wanted) ^ set(found)):
+        given = {name: (type_name, shape) for name, type_name, shape in ports}
+        for name in sorted(set(wanted) ^ set(given)):
             what = "lacks the" if name in wanted else "has an unknown"
             raise UserError(f"{path} {what} {kind} '{name}'", AGAIN)
         for name in wanted:
             type_name, shape = table[name]
             type_name = dtype.name if type_name == "carry" else type_name
-            has_type, has_shape = found[name]
+            has_type, has_shape = given[name]
             if has_type != type_name:
                 raise UserError(f"{path}: {kind} '{name}' is {has_type}, the manifest's model has {type_name}", AGAIN)
             if isinstance(has_shape[0], int):

@@ -52,8 +52,8 @@ class OpenVinoSession(HostSession):
             self._requests[single] = self._compile(single)
         # inputs are read where they lie; outputs are copied, for the next call overwrites OpenVINO's own
         contiguous = {name: np.ascontiguousarray(value) for name, value in feeds.items()}
-        found = self._requests[single].infer(contiguous, share_inputs=True, share_outputs=False)
-        z_h, z_l, logits, q = (found[name] for name in STEP_OUTPUTS)
+        outputs = self._requests[single].infer(contiguous, share_inputs=True, share_outputs=False)
+        z_h, z_l, logits, q = (outputs[name] for name in STEP_OUTPUTS)
         return z_h, z_l, logits, q
 
     def _compile(self, single: bool) -> Any:

@@ -48,9 +48,9 @@ def read_state(path: Path, spec: ModelSpec, dtype: np.dtype[Any]) -> State:
     if spec.puzzle_dim:
         wanted["puzzle_table"] = (spec.puzzles, spec.puzzle_dim)
     for name, shape in wanted.items():
-        found = state[name].shape if name in state else None
-        if found != shape:
-            is_now = "is missing" if found is None else f"is {list(found)}"
+        has = state[name].shape if name in state else None
+        if has != shape:
+            is_now = "is missing" if has is None else f"is {list(has)}"
             raise UserError(f"{path}: '{name}' {is_now}, the manifest's model needs {list(shape)}", AGAIN)
     table = state["puzzle_table"].astype(dtype) if spec.puzzle_dim else None
     return State(spec, (state["z_h_init"].astype(dtype), state["z_l_init"].astype(dtype)), table)

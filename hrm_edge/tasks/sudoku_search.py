@@ -178,7 +178,7 @@ def other_branch(board: Ints, at: int, step: int, pending: Ints) -> int:
     return 1
 
 
-def read_level(board: Ints, at: int, side: int, found: Ints, start: int) -> None:
+def read_level(board: Ints, at: int, side: int, grids: Ints, start: int) -> None:
     """Write the placed digits of a solved level as tokens to ``found[start : start + S]``."""
     cells = side * side
     for cell in range(cells):
@@ -186,16 +186,16 @@ def read_level(board: Ints, at: int, side: int, found: Ints, start: int) -> None
         while rest:
             rest >>= 1
             token += 1
-        found[start + cell] = token
+        grids[start + cell] = token
 
 
 def search(
     board: Ints, pending: Ints, count: int, peers: Ints, cell_units: Ints, units: Ints, side: int,
-    limit: int, max_nodes: int, found: Ints, hint: Ints,
+    limit: int, max_nodes: int, grids: Ints, hint: Ints,
 ) -> tuple[int, int, int, bool]:  # fmt: skip
     """Search from the prepared level 0 until ``limit`` solutions or ``max_nodes`` guesses.
 
-    Writes the solutions as tokens into ``found`` [limit * S]. Returns their number, the guesses made until the first
+    Writes the solutions as tokens into ``grids`` [limit * S]. Returns their number, the guesses made until the first
     of them, the guesses made in all, and whether the budget ran out before the search ended.
     """
     cells, step = side * side, width(side)
@@ -215,7 +215,7 @@ def search(
         if left == 0:
             if solutions == 0:
                 guesses = nodes
-            read_level(board, at, side, found, solutions * cells)
+            read_level(board, at, side, grids, solutions * cells)
             solutions += 1
             if solutions == limit:
                 return solutions, guesses, nodes, False
@@ -241,12 +241,12 @@ def find_solutions(task: Sudoku, tokens: Tokens, limit: int = 2, max_nodes: int 
     peers, cell_units, units = (
         array.ravel().tolist() for array in (board_geometry.peers, board_geometry.cell_units, board_geometry.units)
     )
-    board, pending, found = [0] * ((cells + 1) * width(side)), [0] * (2 * cells), [0] * (limit * cells)
+    board, pending, solutions = [0] * ((cells + 1) * width(side)), [0] * (2 * cells), [0] * (limit * cells)
     count = prepare(tokens.tolist(), board, pending, side)
     number, _, nodes, exhausted = search(
-        board, pending, count, peers, cell_units, units, side, limit, max_nodes, found, [-1, 0]
+        board, pending, count, peers, cell_units, units, side, limit, max_nodes, solutions, [-1, 0]
     )
-    return _Searched(np.array(found).astype(np.uint8).reshape(limit, cells)[:number], nodes, exhausted)
+    return _Searched(np.array(solutions).astype(np.uint8).reshape(limit, cells)[:number], nodes, exhausted)
 
 
 def require_unique(task: Sudoku, tokens: Tokens, max_nodes: int = EDGE_MAX_NODES) -> Tokens | None:
@@ -259,13 +259,13 @@ def require_unique(task: Sudoku, tokens: Tokens, max_nodes: int = EDGE_MAX_NODES
     return None if searched.exhausted and len(searched.found) < 2 else only_solution(task, searched.found)
 
 
-def only_solution(task: Sudoku, found: Tokens) -> Tokens:
-    """Return the one solution [S] of ``found`` [n, S]; ``UserError`` where there is none or another one."""
-    if len(found) > 1:
-        raise _several_solutions(task, found[0], found[1])
-    if not len(found):
+def only_solution(task: Sudoku, solutions: Tokens) -> Tokens:
+    """Return the one solution [S] of ``solutions`` [n, S]; ``UserError`` where there is none or another one."""
+    if len(solutions) > 1:
+        raise _several_solutions(task, solutions[0], solutions[1])
+    if not len(solutions):
         raise _no_solution()
-    return found[0]
+    return solutions[0]
 
 
 def _no_solution() -> UserError:

@@ -113,11 +113,11 @@ class Trainer:
     def _start_weights(self, model: HRM) -> None:
         """Load weights of another run, and switch INT8 rounding on, where the recipe says so."""
         if self.recipe.init:
-            source, _, found = self.load(self.recipe.init)
+            source, _, place = self.load(self.recipe.init)
             tensors = dict(source.state_dict())
             if odd := next((name for name, tensor in tensors.items() if not tensor.isfinite().all()), None):
-                raise UserError(f"{found}: '{odd}' holds values that are no numbers", "start from another model")
-            load_weights(model, tensors, found)
+                raise UserError(f"{place}: '{odd}' holds values that are no numbers", "start from another model")
+            load_weights(model, tensors, place)
         if self.recipe.quantization.aware:
             train_rounded(model, self.recipe, self.data)
 
@@ -341,8 +341,8 @@ def start(
     """
     world = world or alone()
     with world.watched():
-        found = checkpoints(run)
-        newest = int(found[-1].name.rpartition("-")[2]) if found else -1
+        existing = checkpoints(run)
+        newest = int(existing[-1].name.rpartition("-")[2]) if existing else -1
         steps = world.exchange(newest)
         resume |= bool(world.exchange(was_restarted(run))[0])
         bf16 = bf16_on(world)
@@ -353,7 +353,7 @@ def start(
                     f"the processes find different checkpoints in {run}: steps {steps} (-1: none)",
                     "--out has to be a folder that all hosts share",
                 )
-            if not resume and found:
+            if not resume and existing:
                 raise UserError(f"{run} holds a run already", "add --resume to go on with it, or choose another --out")
             return Trainer(recipe, run, world, resume=resume, bf16=bf16, wandb=wandb, load=load)
 

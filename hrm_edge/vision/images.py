@@ -164,7 +164,7 @@ def save_image(image: Image, path: Path) -> None:
 
 def image_files(folder: Path) -> list[Path]:
     """List the pictures of a folder by name; ``UserError`` where it holds none."""
-    found = pictures_of(folder)
-    if not found:
+    paths = pictures_of(folder)
+    if not paths:
         raise UserError(f"{folder} holds no pictures", f"put {READABLE} files in it")
-    return found
+    return paths

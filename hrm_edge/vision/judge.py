@@ -287,9 +287,9 @@ def _weighed(reading: Reading) -> Reading:
     (Saerens, Latinne and Decaestecker 2002, equation 2.4). A grid that is filled in by hand has hardly a blank.
     """
     blanks = (int((reading.digits == 0).sum()) + 1) / (len(reading.digits) + 2)  # never 0 or 1: one cell more of each
-    found = reading.probabilities.copy()
-    found[:, 0] *= blanks / (1 - blanks) * (1 - _TRAINED_BLANKS) / _TRAINED_BLANKS
-    return replace(reading, probabilities=found / found.sum(axis=1, keepdims=True))
+    weighed = reading.probabilities.copy()
+    weighed[:, 0] *= blanks / (1 - blanks) * (1 - _TRAINED_BLANKS) / _TRAINED_BLANKS
+    return replace(reading, probabilities=weighed / weighed.sum(axis=1, keepdims=True))
 
 
 def tokens_of(digits: NDArray[np.uint8]) -> Tokens:
@@ -309,11 +309,11 @@ class _Rules:
 
     def solutions(self, tokens: Tokens, limit: int = 2) -> tuple[Tokens, bool]:
         """Find up to ``limit`` solutions [n, 81] of tokens [81], and whether the guesses ended before the search."""
-        found, guesses, exhausted = find_solutions(self.task, tokens, limit, max(0, min(MAX_NODES, self.left)))
+        grids, guesses, exhausted = find_solutions(self.task, tokens, limit, max(0, min(MAX_NODES, self.left)))
         self.left -= 1 + guesses
         if self.left < 0:
             raise _WorkSpent
-        return found, exhausted
+        return grids, exhausted
 
 
 def _solved(tokens: Tokens, rules: _Rules) -> tuple[Tokens | None, UserError | None]:
@@ -326,10 +326,10 @@ def _solved(tokens: Tokens, rules: _Rules) -> tuple[Tokens | None, UserError | N
                 f"only {givens} digits were read, a puzzle has at least {MIN_GIVENS}",
                 "bring the whole puzzle into view, sharp and evenly lit",
             )
-        found, exhausted = rules.solutions(tokens)
-        if exhausted and len(found) < 2:
+        solutions, exhausted = rules.solutions(tokens)
+        if exhausted and len(solutions) < 2:
             raise UserError("the puzzle is too hard to check", "read it again")
-        solution = only_solution(rules.task, found)
+        solution = only_solution(rules.task, solutions)
     except UserError as error:
         return None, error
     return solution, None

@@ -59,15 +59,15 @@ def mesh_map(mesh: Floats, places: Floats, cell: float) -> Floats:
     before = np.clip(places / cell, 0, cells - 1).astype(np.int64)
     share = np.clip(places / cell - before, 0, 1).astype(np.float32)[:, None]
     by_row = bent[before] + share[..., None] * (bent[before + 1] - bent[before])  # [m, n + 1, 2]
-    found = by_row.take(before, axis=1)  # [m, m, 2]
-    found += share * np.diff(by_row, axis=1).take(before, axis=1)
+    points = by_row.take(before, axis=1)  # [m, m, 2]
+    points += share * np.diff(by_row, axis=1).take(before, axis=1)
     # each of the projection's three sums has a part of x alone and one of y alone: no product of all points
     across = np.multiply.outer(homography[:, 0], places)[:, None, :].astype(np.float32)
     down = (np.multiply.outer(homography[:, 1], places) + homography[:, 2:])[:, :, None].astype(np.float32)
     away = across[2] + down[2]
     for axis in (0, 1):
-        found[..., axis] += (across[axis] + down[axis]) / away
-    return found
+        points[..., axis] += (across[axis] + down[axis]) / away
+    return points
 
 
 class Rectified:
@@ -98,8 +98,8 @@ class Rectified:
         if self._map is None:
             return project(points, self._homography)
         flat = points.reshape(-1, 1, 2).astype(np.float32)
-        found = cv2.remap(self._map, flat, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-        return np.asarray(found.reshape(points.shape), np.float32)
+        in_picture = cv2.remap(self._map, flat, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+        return np.asarray(in_picture.reshape(points.shape), np.float32)
 
     def evidence(self, side: int, reach: int = _REACH, framed: bool = True) -> float:
         """Rate how surely this frames a grid of ``side`` cells, 0 to 1: the share of its lines that is seen; the three
@@ -212,7 +212,7 @@ def _offsets(horizontal: Floats, side: int, cells: int, powers: tuple[tuple[int,
     best = shifts[near.argmax(axis=2)][..., None]
     weights = near**2 * (np.abs(shifts - best) <= 2)  # the middle of the ridge, finer than a pixel
     centre = (weights * shifts).sum(axis=2) / np.maximum(weights.sum(axis=2), 1e-9)
-    found = np.where(seen, centre.ravel(), 0.0)
+    offsets = np.where(seen, centre.ravel(), 0.0)
     base = np.where(seen, strength, 1e-3)  # the unseen hold the fit near the expected place
     x = np.tile(places * 2 - 1, side + 1)
     y = np.repeat(np.arange(side + 1) / side * 2 - 1, len(places))
@@ -220,8 +220,8 @@ def _offsets(horizontal: Floats, side: int, cells: int, powers: tuple[tuple[int,
     weight = base
     for _ in range(4):
         root = np.sqrt(weight)
-        solved, *_ = np.linalg.lstsq(terms * root[:, None], found * root, rcond=None)
-        weight = base / (1 + (terms @ solved - found) ** 2)
+        solved, *_ = np.linalg.lstsq(terms * root[:, None], offsets * root, rcond=None)
+        weight = base / (1 + (terms @ solved - offsets) ** 2)
     place = np.arange(cells + 1) / cells * 2 - 1
     at = np.stack([place[None, :] ** i * place[:, None] ** j for i, j in powers], axis=-1)
     return np.clip(at @ solved, -_REACH, _REACH).astype(np.float32)

@@ -69,9 +69,9 @@ class Tracker:
     def _search(self, image: Image, scale: float) -> bool:
         """Look for the grid anywhere: the last one if it is there, else the best; whether there is one."""
         way = self._next_way()
-        found = locate(image, way=way)
-        grids = [_scaled(grid, scale) for grid in found if grid.side == self.side]
-        self.other_side = found[0].side if found and not grids else None
+        located = locate(image, way=way)
+        grids = [_scaled(grid, scale) for grid in located if grid.side == self.side]
+        self.other_side = located[0].side if located and not grids else None
         last = self._grid
         near = None if last is None else max(grids, key=last.overlap, default=None)
         if last is not None and near is not None and near.overlap(last) > _SAME:
@@ -101,9 +101,9 @@ class Tracker:
         points = cv2.goodFeaturesToTrack(self._before, 100, 0.02, 8, mask=inside)
         if points is None or len(points) < _MIN_POINTS:
             return None
-        there, found, _ = cv2.calcOpticalFlowPyrLK(self._before, gray, points, None)  # 21x21 pixels, 4 levels
+        there, is_there, _ = cv2.calcOpticalFlowPyrLK(self._before, gray, points, None)  # 21x21 pixels, 4 levels
         back, found_back, _ = cv2.calcOpticalFlowPyrLK(gray, self._before, there, None)
-        good = (found & found_back).ravel().astype(bool) & (np.abs(back - points).reshape(-1, 2).max(axis=1) < 1)
+        good = (is_there & found_back).ravel().astype(bool) & (np.abs(back - points).reshape(-1, 2).max(axis=1) < 1)
         if good.sum() < _MIN_POINTS:
             return None
         motion, inliers = cv2.findHomography(points[good], there[good], cv2.RANSAC, 2.0)

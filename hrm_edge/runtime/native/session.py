@@ -116,8 +116,8 @@ class NativeSession(HostSession):
         if int(feeds["tokens"].max()) >= self.spec.vocab:  # an address, in C++
             raise ValueError(f"token {feeds['tokens'].max()} is beyond the vocabulary of {self.spec.vocab}")
         given = [np.ascontiguousarray(feeds[name]) if name in feeds else None for name in STEP_INPUTS]
-        found = [np.empty((batch, *map(int, table[name][1][1:])), np.float32) for name in STEP_OUTPUTS]
-        pointers = [None if array is None else array.ctypes.data for array in (*given, *found)]
+        outputs = [np.empty((batch, *map(int, table[name][1][1:])), np.float32) for name in STEP_OUTPUTS]
+        pointers = [None if array is None else array.ctypes.data for array in (*given, *outputs)]
         self._library.hrm_step(self._engine, batch, *pointers)
-        z_h, z_l, logits, q = found
+        z_h, z_l, logits, q = outputs
         return z_h, z_l, logits, q

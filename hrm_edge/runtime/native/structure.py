@@ -49,9 +49,9 @@ class GraphCheck(StepNodes):
             self._refuse(f"it ends where a {kind} is expected")
         import onnx
 
-        found = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
+        own = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
         wanted = {name: np.float32(value) if isinstance(value, float) else value for name, value in attributes.items()}
-        if (node.op_type, node.domain, tuple(node.input)) != (kind, "", inputs) or found != wanted:
+        if (node.op_type, node.domain, tuple(node.input)) != (kind, "", inputs) or own != wanted:
             self._refuse(f"'{node.name}' is not the {kind} of {', '.join(inputs)} that is expected")
         for name in names or ():
             self.as_float32(node.output[0], name)
@@ -62,8 +62,8 @@ class GraphCheck(StepNodes):
             self._refuse(f"its outputs are computed as {x}, not as {name}")
 
     def constant(self, name: str, value: Any) -> str:
-        found, wanted = self.tensors[self.trained(name, lambda: value)], np.asarray(value)
-        if found.dtype != wanted.dtype or found.shape != wanted.shape or (found != wanted).any():
+        stored, wanted = self.tensors[self.trained(name, lambda: value)], np.asarray(value)
+        if stored.dtype != wanted.dtype or stored.shape != wanted.shape or (stored != wanted).any():
             self._refuse(f"its constant '{name}' has another value")
         return name
 

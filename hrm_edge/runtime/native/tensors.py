@@ -42,14 +42,14 @@ class Tensors:
     def __call__(self, name: str, dtype: type[np.generic], *shape: int) -> NDArray[Any]:
         if name not in self.tensors:
             raise UserError(f"{self.path} has no '{name}', which --backend native needs", f"{AGAIN}, or {OTHERWISE}")
-        found = self.tensors[name]
-        if found.shape != shape or found.dtype != dtype:
+        tensor = self.tensors[name]
+        if tensor.shape != shape or tensor.dtype != dtype:
             raise UserError(
-                f"{self.path}: '{name}' is {found.dtype} {list(found.shape)}, "
+                f"{self.path}: '{name}' is {tensor.dtype} {list(tensor.shape)}, "
                 f"the manifest's model has {np.dtype(dtype)} {list(shape)}",
                 AGAIN,
             )
-        return self.keep(found)
+        return self.keep(tensor)
 
     def keep(self, array: NDArray[Any]) -> NDArray[Any]:
         self.kept.append(np.asarray(array, order="C"))
