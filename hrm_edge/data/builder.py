@@ -61,8 +61,8 @@ class Collected:
     """Mean guesses of our solver for each generated part of Sudokus."""
 
 
-AnyTask = TypeVar("AnyTask", bound=Task)
-AnyOptions = TypeVar("AnyOptions", bound=SourceOptions)
+_AnyTask = TypeVar("_AnyTask", bound=Task)
+_AnyOptions = TypeVar("_AnyOptions", bound=SourceOptions)
 Part = TypeVar("Part")
 
 
@@ -86,13 +86,13 @@ def check_least(values: dict[str, tuple[int | None, int]]) -> None:
             raise UserError(f"{name} {value} is too small", f"give {least} or more")
 
 
-class Builder(ABC, Generic[AnyTask, AnyOptions, Part]):
+class Builder(ABC, Generic[_AnyTask, _AnyOptions, Part]):
     """A build of one task; a subclass knows how its puzzles are generated, compared, solved and written."""
 
     things: str
     """What the task's puzzles are called in messages."""
 
-    def __init__(self, task: AnyTask, options: AnyOptions, on_progress: Progress | None) -> None:
+    def __init__(self, task: _AnyTask, options: _AnyOptions, on_progress: Progress | None) -> None:
         self.task, self.options = task, options
         self.on_progress = on_progress or (lambda what, done, total: None)
 

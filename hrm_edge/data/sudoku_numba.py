@@ -45,7 +45,7 @@ branch, other_branch, read_level = sudoku_search.branch, sudoku_search.other_bra
 search = njit(cache=True)(sudoku_search.search)
 
 NO_BUDGET = 1 << 62
-FILL_CHOICES = 20  # per row of the board, before a random grid is restarted
+_FILL_CHOICES = 20  # per row of the board, before a random grid is restarted
 GOLDEN = np.uint64(0x9E3779B97F4A7C15)  # splitmix64: Steele, Lea, Flood 2014
 MIX_1, MIX_2 = np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB)
 
@@ -98,7 +98,7 @@ def _fill(
             grid[cell] = 1
         count, level, choices = prepare(grid, board, pending, side), 0, 0
         # On large boards an unlucky start can be hopeless: it is given up after some choices.
-        while choices < FILL_CHOICES * side:
+        while choices < _FILL_CHOICES * side:
             at = level * step
             left = propagate(board, at, pending, count, peers, cell_units, units, side, hint)
             if left == 0:

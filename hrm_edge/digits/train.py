@@ -26,7 +26,7 @@ from hrm_edge.vision.cells import cut_cells
 from hrm_edge.vision.read import Reader
 
 ONNX_FILE = "digits.onnx"
-REPORT_FILE = "digits.json"
+_REPORT_FILE = "digits.json"
 SMALLEST_CELL, LARGEST_CELL = 9.0, 40.0  # pixels a cell of a rendered photo
 _DRAWN_HANDS = 200
 KEPT_HANDS = 100  # of the file of written digits, which are not trained on
@@ -121,7 +121,7 @@ def train_digits(
         write_onnx(network, folder / ONNX_FILE, {"made_by": "hrm-edge train", "task": "digits"})
         about |= _check(recipe, folder / ONNX_FILE)
         about["bytes"] = (folder / ONNX_FILE).stat().st_size
-        write_json(folder / REPORT_FILE, about)
+        write_json(folder / _REPORT_FILE, about)
     return about
 
 
@@ -165,13 +165,13 @@ def _check(recipe: DigitsRecipe, path: Path) -> dict[str, Any]:
     """Measure how the written file reads rendered puzzles that were not trained on."""
     source, reader = Source(recipe.model_copy(update={"photos": ""}), recipe.seed + 1), Reader(path)
     right: list[NDArray[np.bool_]] = []
-    told: list[NDArray[np.bool_]] = []
+    kinds_right: list[NDArray[np.bool_]] = []
     for _ in range(recipe.check_sheets):
         cells, labels, written = source.sheet()
         scores, by_hand = reader.classify(cells)
         right.append(scores.argmax(axis=1) == labels)
-        told.append(((by_hand > 0.5) == (written > 0.5))[labels > 0])
-    digits, hands = np.concatenate(right), np.concatenate(told)
+        kinds_right.append(((by_hand > 0.5) == (written > 0.5))[labels > 0])
+    digits, hands = np.concatenate(right), np.concatenate(kinds_right)
     return {
         "rendered_cells": len(digits),
         "rendered_cell_accuracy": float(digits.mean()),

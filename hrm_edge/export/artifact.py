@@ -33,7 +33,7 @@ from hrm_edge.recipe import Limits, Quantization
 from hrm_edge.runtime.ort import OrtSession
 from hrm_edge.tasks.puzzles import Puzzles
 
-MAX_BATCH = 1024
+_MAX_BATCH = 1024
 
 OnMessage = Callable[[str], None]
 
@@ -113,7 +113,7 @@ def write_artifact(
             precision=prepared.precision,
             spec=spec,
             opset=OPSET,
-            max_batch=MAX_BATCH,
+            max_batch=_MAX_BATCH,
             gate=Gate(passed=False, limits={}, failures=["not measured"]),
             quantization={**quantized.description, "bytes": bytes_by_kind(graph, spec)} if quantized else None,
             provenance={

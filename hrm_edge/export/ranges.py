@@ -16,7 +16,7 @@ from hrm_edge.quiet import import_onnxruntime
 from hrm_edge.spec import STEP_OUTPUTS
 from hrm_edge.tasks.puzzles import Puzzles
 
-HALF_MAX = 65504.0
+_HALF_MAX = 65504.0
 PUZZLES = 8
 
 
@@ -37,7 +37,7 @@ class Range:
 
     def describe(self) -> dict[str, object]:
         """Return the entry for the manifest."""
-        return {"tensor": self.tensor, "largest_share_of_range": None if self.overflow else self.largest / HALF_MAX}
+        return {"tensor": self.tensor, "largest_share_of_range": None if self.overflow else self.largest / _HALF_MAX}
 
 
 def half_range(model: HRM, graph: onnx.ModelProto, check: Puzzles, steps: int) -> Range:

@@ -51,10 +51,10 @@ from hrm_edge.session import StepResult
 Run = Callable[..., tuple[Tensor, Tensor, Tensor, Tensor]]
 """(tokens [B, S] int32, puzzle vectors [B, P * D] where there are any, z_h and z_l [B, T, D]) → as ``STEP_OUTPUTS``."""
 
-RECONSTRUCT = "torch_tensorrt.dynamo.runtime._TRTEngine._reconstruct_trt_engine"
-NATIVE = "__torch__.torch.classes.tensorrt.Engine"  # the same in the form of Torch-TensorRT's C++ runtime
-NAMED = re.compile(  # what the pickles of a saved module name
-    "|".join(map(re.escape, (RECONSTRUCT, NATIVE, "torch_tensorrt.dynamo._settings.CompilationSettings")))
+_RECONSTRUCT = "torch_tensorrt.dynamo.runtime._TRTEngine._reconstruct_trt_engine"
+_NATIVE = "__torch__.torch.classes.tensorrt.Engine"  # the same in the form of Torch-TensorRT's C++ runtime
+_NAMED = re.compile(  # what the pickles of a saved module name
+    "|".join(map(re.escape, (_RECONSTRUCT, _NATIVE, "torch_tensorrt.dynamo._settings.CompilationSettings")))
     + r"|torch_tensorrt\._Device\.Device|torch_tensorrt\._enums\.[A-Za-z]+|sympy\.core\.symbol\.Symbol"
     r"|torch\.(float32|float16|bfloat16|int32|int64|bool|device)|(__builtin__|builtins)\.set"
 )
@@ -93,7 +93,7 @@ class _Reader(pickle.Unpickler):
     """Reads a pickle without calling anything of it."""
 
     def find_class(self, module: str, name: str) -> Any:
-        if not NAMED.fullmatch(f"{module}.{name}"):
+        if not _NAMED.fullmatch(f"{module}.{name}"):
             raise Unexpected(f"a pickle that names {module}.{name}")
         return _Inert
 

@@ -36,7 +36,7 @@ from hrm_edge.spec import INT8_MAX, STEP_INPUTS, ModelSpec, step_io
 
 INSTALL = "pip install torch-tensorrt of torch's own version (on a Jetson: from the Jetson AI Lab's index)"
 
-UNSUPPORTED = re.compile(  # of the exceptions with which it stops at an operator
+_UNSUPPORTED = re.compile(  # of the exceptions with which it stops at an operator
     r"Conversion of function (?P<operator>\S+) not currently supported.*?While executing %(?P<node>\w+)", re.DOTALL
 )
 
@@ -229,7 +229,7 @@ def failed(module: Any, what: str, error: Exception, options: Options) -> UserEr
         cause = cause.__cause__
     if any(map(says_memory, said)):
         return UserError(*out_of_memory(said[0].partition("\n")[0], options))
-    reason, refused = said[0].partition("\n")[0], UNSUPPORTED.search("\n".join(said))
+    reason, refused = said[0].partition("\n")[0], _UNSUPPORTED.search("\n".join(said))
     if refused is not None:
         reason = f"it has no conversion for node '{refused['node']}' ({refused['operator'].rpartition('.')[2]})"
     return UserError(

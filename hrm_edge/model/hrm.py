@@ -26,7 +26,7 @@ from hrm_edge.spec import (
     token_kinds,
 )
 
-Q_BIAS = -5.0  # a fresh model does not halt
+_Q_BIAS = -5.0  # a fresh model does not halt
 
 
 def _sinusoidal_table(rows: int, dim: int) -> Tensor:
@@ -95,7 +95,7 @@ class HRM(nn.Module):
         with torch.no_grad():
             self.q_head.weight.zero_()
             assert self.q_head.bias is not None
-            self.q_head.bias.fill_(Q_BIAS)
+            self.q_head.bias.fill_(_Q_BIAS)
         if spec.puzzle_dim:
             self.puzzle_emb = _PuzzleTable(spec.puzzles, spec.puzzle_dim)
         self._init_states()

@@ -127,7 +127,7 @@ class SwiGLU(nn.Module):
         return self.down_proj(F.silu(gate) * up)
 
 
-class GeluMLP(nn.Module):
+class _GeluMLP(nn.Module):
     """down(gelu(up(x)))."""
 
     def __init__(self, spec: ModelSpec) -> None:
@@ -153,7 +153,7 @@ class Block(nn.Module):
         else:
             self.self_attn = Attention(spec)
         swiglu = spec.mlp == "swiglu"
-        self.mlp: nn.Module = SwiGLU(spec.hidden, spec.inner, spec.bias) if swiglu else GeluMLP(spec)
+        self.mlp: nn.Module = SwiGLU(spec.hidden, spec.inner, spec.bias) if swiglu else _GeluMLP(spec)
         self.attn_norm, self.mlp_norm = _make_norm(spec), _make_norm(spec)
 
     def forward(self, x: Tensor, rope: Rope | None, mask: Tensor | None) -> Tensor:

@@ -28,9 +28,9 @@ PARAMETERS = (
     *("qkv", "cos", "sin", "length", "heads", "rope_stride", *_BOARD, "out"),
     *("global_scratch", "profile_scratch"),
 )
-SYMBOL = "attention_kernel"
+_SYMBOL = "attention_kernel"
 # PTX is translated by the driver, and JetPack 6.2's is CUDA 12.6 (PTX 8.5): the oldest that Triton's code needs
-PTX_VERSION = 80
+_PTX_VERSION = 80
 _TRITON_TYPES = {"float16": "fp16", "bfloat16": "bf16", "float32": "fp32"}
 
 
@@ -82,7 +82,7 @@ def compile_variant(sm: int, variant: Variant) -> Any:
     )
     options = {"num_warps": config.warps, "num_stages": config.stages}
     if sm == BASE_SM:
-        options["ptx_version"] = PTX_VERSION
+        options["ptx_version"] = _PTX_VERSION
     with knobs.compilation.scope():
         knobs.compilation.disable_line_info = True  # half of a cubin's size, and paths of the machine that built it
         kernel = triton.compile(source, target=GPUTarget("cuda", sm, 32), options=options)
@@ -92,7 +92,7 @@ def compile_variant(sm: int, variant: Variant) -> Any:
 
 def _check_abi(kernel: Any, variant: Variant) -> None:
     """Refuse a Triton whose launch takes more than PARAMETERS: the launchers pass no scratch memory."""
-    header = re.search(rf"\.entry {SYMBOL}\((.*?)\)", kernel.asm["ptx"], re.DOTALL)
+    header = re.search(rf"\.entry {_SYMBOL}\((.*?)\)", kernel.asm["ptx"], re.DOTALL)
     count = len(re.findall(r"\.param", header.group(1))) if header else 0
     meta = kernel.metadata
     if count != len(PARAMETERS) or meta.global_scratch_size or meta.profile_scratch_size or meta.num_ctas != 1:
@@ -147,7 +147,13 @@ def build(out: Path, sms: tuple[int, ...], dtypes: tuple[str, ...], head_dims: t
                         "sha256": sha256(path),
                     }
                 )
-        document = {"abi": ABI, "version": __version__, "triton": triton.__version__, "symbol": SYMBOL, "kernels": rows}
+        document = {
+            "abi": ABI,
+            "version": __version__,
+            "triton": triton.__version__,
+            "symbol": _SYMBOL,
+            "kernels": rows,
+        }
         document["base"] = BASE_SM
         (folder / "kernels.json").write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
         (folder / "kernels.inc").write_text(_render_inc(document), encoding="utf-8")

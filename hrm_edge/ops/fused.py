@@ -17,7 +17,7 @@ from hrm_edge.ops.reference import grid_mask, reference_attention, unfused_atten
 from hrm_edge.ops.tuning import choose
 from hrm_edge.plugin.contract import DTYPES, HEAD_DIMS, LEAST_SM, MAX_LENGTH, grid_problem
 
-SCHEMA = "(Tensor qkv, int heads, Tensor? cos, Tensor? sin, int[] grid=[]) -> Tensor"
+_SCHEMA = "(Tensor qkv, int heads, Tensor? cos, Tensor? sin, int[] grid=[]) -> Tensor"
 HINT = "use hrm_edge.ops.attention.packed_attention, which takes torch's own kernels there"
 
 
@@ -54,7 +54,7 @@ def _check_inputs(qkv: Tensor, heads: int, cos: Tensor | None, sin: Tensor | Non
         raise UserError("fused_attention: cos and sin have different strides", "make both contiguous")
 
 
-@torch.library.custom_op("hrm_edge::fused_attention", mutates_args=(), device_types="cpu", schema=SCHEMA)
+@torch.library.custom_op("hrm_edge::fused_attention", mutates_args=(), device_types="cpu", schema=_SCHEMA)
 def fused_attention(
     qkv: Tensor, heads: int, cos: Tensor | None, sin: Tensor | None, grid: Sequence[int] = ()
 ) -> Tensor:

@@ -170,7 +170,7 @@ class Layer:
             self.launcher.launch(kernel, function, shape[0] * self.heads, values, stream)
 
 
-class Maker:
+class _Maker:
     """Behaviour of a creator: layers from a node's fields when an engine is built, from their own when one is read."""
 
     trt: Any
@@ -209,7 +209,7 @@ def plugin_classes(trt: Any) -> tuple[type, type]:
     layer_bases = (trt.IPluginV3, trt.IPluginV3OneCore, trt.IPluginV3OneBuild, trt.IPluginV3OneRuntime)
     layer = type("FusedAttention", (Layer, *layer_bases), {"trt": trt, "bases": layer_bases})
     maker_bases = (trt.IPluginCreatorV3One,)
-    maker = type("Creator", (Maker, *maker_bases), {"trt": trt, "bases": maker_bases, "layer": layer})
+    maker = type("Creator", (_Maker, *maker_bases), {"trt": trt, "bases": maker_bases, "layer": layer})
     return layer, maker
 
 

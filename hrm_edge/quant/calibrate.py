@@ -22,11 +22,11 @@ from hrm_edge.quant.policy import Policy, int8_layers
 from hrm_edge.recipe import Quantization
 from hrm_edge.spec import INT8_MAX
 
-Observer = Callable[[str, Tensor], None]
+_Observer = Callable[[str, Tensor], None]
 
 
 @contextmanager
-def _observed(layers: dict[str, Linear], observe: Observer) -> Iterator[None]:
+def _observed(layers: dict[str, Linear], observe: _Observer) -> Iterator[None]:
     def hook_of(name: str) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
         return lambda module, inputs: observe(name, inputs[0])
 

@@ -23,7 +23,7 @@ from hrm_edge.report import decibels
 from hrm_edge.tasks.puzzles import Puzzles
 
 OnMessage = Callable[[str], None]
-MARGIN_DB = 3.0  # kept between the policy's own measurement and the limit that the export is held to
+_MARGIN_DB = 3.0  # kept between the policy's own measurement and the limit that the export is held to
 
 
 @contextmanager
@@ -104,7 +104,7 @@ def find_policy(
     reasons: dict[str, str] = {}
     whole = measured(in_int8)
     for rank, name in enumerate(ranking, 1):
-        if whole >= floor_db + MARGIN_DB or len(in_int8) == 1:
+        if whole >= floor_db + _MARGIN_DB or len(in_int8) == 1:
             break
         before = whole
         on_message(f"sensitivity: without {name}")
@@ -112,7 +112,7 @@ def find_policy(
         whole = measured(in_int8, (*reasons, name))
         reasons[name] = (
             f"rank {rank} of {len(scales)}: in INT8 alone it leaves {alone[name]:.1f} dB after {steps} steps; "
-            f"in float it lifts the whole model from {before:.1f} to {whole:.1f} dB (wanted: {floor_db + MARGIN_DB:g})"
+            f"in float it lifts the whole model from {before:.1f} to {whole:.1f} dB (wanted: {floor_db + _MARGIN_DB:g})"
         )
     return Policy(
         task=puzzles.task.name,

@@ -16,7 +16,7 @@ from hrm_edge.runtime.arithmetic import PROBE, Arithmetic, arithmetic, is_exact
 from hrm_edge.runtime.host import HostSession, Outputs, Port, check_ports
 from hrm_edge.spec import STEP_OUTPUTS
 
-DEFAULT_CONFIG: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32"}
+_DEFAULT_CONFIG: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32"}
 FLOAT_PRODUCTS = {"LP_TRANSFORMS_MODE": "NO"}  # OpenVINO then leaves its 8-bit kernels alone
 _TYPES = {"i32": "int32", "f32": "float32", "f16": "float16"}
 
@@ -39,7 +39,7 @@ class OpenVinoSession(HostSession):
         self._core, self._model = _read(path)
         check_ports(_ports(self._model.inputs), _ports(self._model.outputs), self.spec, self.dtype, path)
         hint = {"INFERENCE_PRECISION_HINT": "bf16"} if bf16 else {}
-        self._config: dict[str, Any] = {**DEFAULT_CONFIG, **hint, "INFERENCE_NUM_THREADS": threads or 0}
+        self._config: dict[str, Any] = {**_DEFAULT_CONFIG, **hint, "INFERENCE_NUM_THREADS": threads or 0}
         if manifest.precision == "int8":
             self.arithmetic = int8_arithmetic(self._config)
             if self.arithmetic.products != "int8":
@@ -63,7 +63,7 @@ class OpenVinoSession(HostSession):
         return self._core.compile_model(model, "CPU", self._config).create_infer_request()
 
 
-def int8_arithmetic(config: dict[str, Any] = DEFAULT_CONFIG) -> Arithmetic:
+def int8_arithmetic(config: dict[str, Any] = _DEFAULT_CONFIG) -> Arithmetic:
     """Return how OpenVINO multiplies INT8 artifacts on this processor with a session's ``config``.
 
     Raises ``UserError`` where it has no exact way.

@@ -36,7 +36,7 @@ from hrm_edge.training.precision import Bf16, bf16_on, decided
 from hrm_edge.training.window import Window
 from hrm_edge.training.writer import Writer
 
-LOG_EVERY = 20  # optimizer steps between log lines
+_LOG_EVERY = 20  # optimizer steps between log lines
 _GO_ON, _TIME, _STOP, _FAILED = range(4)  # what a rank says after each step; the highest holds for all
 
 Report = Callable[[Line], None]
@@ -58,7 +58,7 @@ class Outcome:
     reason: str = ""
 
 
-LoadModel = Callable[[str], tuple[HRM, Any, Path]]
+_LoadModel = Callable[[str], tuple[HRM, Any, Path]]
 """From a name to (model, what it is, its file or folder)."""
 
 
@@ -74,7 +74,7 @@ class Trainer:
         resume: bool,
         bf16: Bf16,
         wandb: str = "",
-        load: LoadModel = load_model,
+        load: _LoadModel = load_model,
     ) -> None:
         saved = Restored(run) if resume else None
         recipe, note = decided(recipe, bf16, saved.precision if saved is not None else None)
@@ -200,7 +200,7 @@ class Trainer:
             window.add(recipe.train.batch, learner.train_step())
             self.seconds = before + time.monotonic() - started
             finished = learner.step >= recipe.train.steps
-            if learner.step % LOG_EVERY == 0 or finished:
+            if learner.step % _LOG_EVERY == 0 or finished:
                 self._log_window(window)
                 window = Window()
             if learner.step % recipe.evaluate.every == 0 or finished:
@@ -331,7 +331,7 @@ def start(
     resume: bool,
     world: World | None = None,
     wandb: str = "",
-    load: LoadModel = load_model,
+    load: _LoadModel = load_model,
 ) -> Trainer:
     """Start a trainer on every rank; refuse a folder that holds another run unless resuming.
 

@@ -41,7 +41,7 @@ class _Kind(NamedTuple):
 # Only 9x9 is read; the other sizes are told apart from it.
 _KINDS = (_Kind(9, 9, 0.6, 1.0), _Kind(3, 9, 0.85, 0.5), _Kind(6, 6, 0.85, 1.0), _Kind(4, 4, 0.85, 1.0))
 _FRAMELESS = _Kind(9, 9, 0.85, 0.9, framed=False)
-SURE_SCORE = 0.8  # no need to look further
+_SURE_SCORE = 0.8  # no need to look further
 _UNSURE = 0.55
 _WORTH_FITTING = 0.7  # share of the evidence needed that a rough quadrilateral must have before its lines are fitted
 _LARGE = 0.1  # of the picture: no need to look for a larger one
@@ -141,7 +141,7 @@ def _quickly(small: Gray, cut: bool) -> list[Grid]:
         grids = _distinct(grids + _grids(small, new))
         best = grids[0] if grids else None
         # a part of a 9x9 grid can pass for a smaller one, so that does not end the search
-        if best and best.side == _KINDS[0].cells and best.score >= SURE_SCORE and best.area > _LARGE * small.size:
+        if best and best.side == _KINDS[0].cells and best.score >= _SURE_SCORE and best.area > _LARGE * small.size:
             break
     if not grids or grids[0].score < _UNSURE:  # the border runs into something else: perhaps boxes were framed
         grids = _distinct(grids + _grids(small, _around_boxes(small, seen)))
@@ -245,13 +245,13 @@ def _fitted(gray: Gray, quad: Floats, kind: _Kind, follow: bool = False) -> Grid
     corners = outline(mesh)
     flat = Rectified(gray, corners)
     evidence = flat.evidence(kind.lines, reach=3, framed=kind.framed)
-    if follow and kind.lines == kind.cells == 9 and _WORTH_FOLLOWING <= evidence < SURE_SCORE:
+    if follow and kind.lines == kind.cells == 9 and _WORTH_FOLLOWING <= evidence < _SURE_SCORE:
         bent = follow_mesh(gray, mesh)
         along = Rectified(gray, outline(bent), bent).evidence(kind.lines, reach=3, framed=kind.framed)
         if along > evidence + _WORTH_BENDING and cv2.isContourConvex(np.rint(outline(bent)).astype(np.int32)):
             mesh, corners, evidence = bent, outline(bent), along
     score = kind.weight * evidence
-    if evidence < kind.least or (score < SURE_SCORE and _slimness(corners) > _SQUARE):
+    if evidence < kind.least or (score < _SURE_SCORE and _slimness(corners) > _SQUARE):
         return None
     if kind.lines < kind.cells:
         small, large = flat.marks()

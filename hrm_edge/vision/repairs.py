@@ -19,7 +19,7 @@ FIRST_COST = 0.7  # nats that each repaired cell costs besides, so that fewer ch
 _Change = tuple[float, int, int]  # cost in nats, cell, digit (0 blank)
 
 
-class Repair(NamedTuple):
+class _Repair(NamedTuple):
     """Changes of some cells after which no two equal digits clash."""
 
     cost: float
@@ -37,7 +37,7 @@ class CutOff(NamedTuple):
 
 def repairs(  # noqa: C901, PLR0912 - one search, its bounds inside
     reading: Reading, tokens: Tokens, task: Sudoku, limit: float, tries: int
-) -> Iterator[Repair | CutOff]:
+) -> Iterator[_Repair | CutOff]:
     """Yield changes of tokens [81] after which no digit clashes, cheapest first, that cost at most ``limit``.
 
     Searches best first over sets of single changes. Where two digits clash, one of the two has to change: only sets
@@ -74,7 +74,7 @@ def repairs(  # noqa: C901, PLR0912 - one search, its bounds inside
                         heapq.heappush(heap, (cost + change[0], tuple(sorted((*chosen, change))), -1, following))
             continue
         if chosen:
-            yield Repair(cost, tuple(digits), tuple(digits.values()))
+            yield _Repair(cost, tuple(digits), tuple(digits.values()))
         if following < len(free) and cost + free[following][0] <= limit:
             heapq.heappush(heap, (cost + free[following][0], chosen, following, following + 1))
     if heap:

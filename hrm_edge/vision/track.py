@@ -22,7 +22,7 @@ _MIN_POINTS = 12  # that have to move together
 
 
 class Tracker:
-    """Feed it every frame; it chooses a grid and stays with it. Grids of another ``side`` are told, not followed.
+    """Feed it every frame; it chooses a grid and stays with it. Grids of another ``side`` are reported, not followed.
 
     Looking for a grid anywhere costs ten times as much as following one, so it is done only while none is followed.
     """

@@ -26,12 +26,12 @@ from hrm_edge.runtime.native.tensors import read_graph
 from hrm_edge.spec import STEP_INPUTS, STEP_OUTPUTS, step_io
 
 # Fields of a model that the C++ code follows; one that is not here has to have its default.
-FOLLOWED = {
+_FOLLOWED = {
     "variant", "vocab", "seq_len", "hidden", "heads", "h_layers", "l_layers", "h_cycles", "l_cycles", "expansion",
     "mixing", "symbol_width", "norm", "mlp", "bias", "positions", "grid_positions", "grid_heads", "grid", "connections",
     "halt_head", "q_outputs", "q_unused", "puzzle_dim", "puzzle_len", "puzzles", "max_steps", "rope_theta",
 }  # fmt: skip
-VALUES = {  # of the fields that choose a function; with mixing=groups the spec leaves no other choice
+_VALUES = {  # of the fields that choose a function; with mixing=groups the spec leaves no other choice
     "mixing": {"attention", "groups"}, "norm": {"rms", "layer"}, "mlp": {"swiglu", "gelu"},
     "positions": {"rope", "learned", "sinusoidal", "none"}, "halt_head": {"first", "pooled"},
 }  # fmt: skip
@@ -41,7 +41,7 @@ def why_unsupported(manifest: Manifest) -> str | None:
     """Return why our own code does not run the artifact, or None."""
     spec = manifest.spec
     fields = type(spec).model_fields
-    chosen = {name: getattr(spec, name) for name in fields if name not in FOLLOWED or name in VALUES}
+    chosen = {name: getattr(spec, name) for name in fields if name not in _FOLLOWED or name in _VALUES}
     lattice = spec.mixing == "groups"
     wanted = "fp32" if lattice else "int8"
     sizes = (
@@ -59,7 +59,7 @@ def why_unsupported(manifest: Manifest) -> str | None:
     holds = {
         f"it is {manifest.precision}, not {wanted}": manifest.precision == wanted,
         **{
-            f"it has {name}={value}": value in VALUES.get(name, {fields[name].default})
+            f"it has {name}={value}": value in _VALUES.get(name, {fields[name].default})
             for name, value in chosen.items()
         },
         **sizes,
