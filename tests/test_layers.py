@@ -94,7 +94,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "remote": BASE,
     # host
     "ops": {"errors", "files", "plugin"},
-    "model": BASE | {"session", "ops"},
+    "model": BASE | {"graph", "session", "ops"},
     "data": BASE,
     "digits": BASE | {"vision"},
     "training": BASE | CORE | {"model", "data", "quant"},

@@ -24,7 +24,7 @@ from hrm_edge.manifest import STATE_FILE, STEP_FILE, read_manifest
 from hrm_edge.model.hrm import HRM
 from hrm_edge.model.weights import load_weights
 from hrm_edge.records import Record
-from hrm_edge.spec import ModelSpec, buffer_shapes, parameter_shapes, rotary_rows
+from hrm_edge.spec import ModelSpec, buffer_shapes, cell_ids, parameter_shapes, rotary_rows
 
 Weights = dict[str, NDArray[Any]]  # float32
 
@@ -115,10 +115,7 @@ def _embeddings(spec: ModelSpec, constants: Weights) -> Weights:
 def _grid_tables(spec: ModelSpec, sums: NDArray[Any]) -> Weights:
     """Return tables of rows, columns and boxes that add up to ``sums`` [S, D]: the smallest ones."""
     assert spec.grid is not None
-    rows, columns, box_rows, box_columns = spec.grid
-    row, column = np.divmod(np.arange(rows * columns), columns)
-    box = (row // box_rows) * (columns // box_columns) + column // box_columns
-    ids = {"row": row, "column": column, "box": box}
+    ids = cell_ids(spec.grid)
     shapes = {name: parameter_shapes(spec)[f"embed_{name}.embedding_weight"][0] for name in ids}
     chosen = np.concatenate([np.eye(shapes[name])[index] for name, index in ids.items()], axis=1)
     tables = np.linalg.lstsq(chosen, sums.astype(np.float64), rcond=None)[0]

@@ -31,7 +31,7 @@ from hrm_edge.errors import UserError
 from hrm_edge.export.torch_trt import INSTALL, installed, load_torch_tensorrt
 from hrm_edge.manifest import STATE_FILE, Manifest
 from hrm_edge.model.session import TorchCarry, gathered
-from hrm_edge.runtime.state import State, read_state
+from hrm_edge.runtime.state import State, carry_dtype, read_state
 from hrm_edge.runtime.trt.api import find_api
 from hrm_edge.runtime.trt.device import find_gpu
 from hrm_edge.runtime.trt.identity import (
@@ -237,16 +237,12 @@ def open_module(folder: Path, manifest: Manifest) -> ModuleSession:
     check_valid(folder, engine, Machine(find_api(engine.identity.runtime), gpu), manifest, installed(module))
     if not torch.cuda.is_available():
         raise UserError(f"torch {torch.__version__} has no CUDA, and {MODULE_FILE} runs on a GPU", INSTALL)
-    state = read_state(folder / STATE_FILE, manifest.spec, carry_type(manifest))
+    state = read_state(folder / STATE_FILE, manifest.spec, carry_dtype(manifest))
     if engine.identity.plugin:
         load_attention(find_api(engine.identity.runtime), find_attention(), expected=engine.identity.plugin)
     session = ModuleSession(load(data), manifest, state, torch.device("cuda"), engine.identity.options.batch.max)
     session.opened = Opened(folder, folder, engine, gpu.name)
     return session
-
-
-def carry_type(manifest: Manifest) -> np.dtype[Any]:
-    return np.dtype(np.float16 if manifest.precision == "fp16" else np.float32)
 
 
 def load(data: io.BytesIO) -> Run:

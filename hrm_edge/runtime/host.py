@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from hrm_edge.errors import UserError
 from hrm_edge.manifest import STATE_FILE, Manifest
 from hrm_edge.runtime.arithmetic import Arithmetic
-from hrm_edge.runtime.state import AGAIN, read_state
+from hrm_edge.runtime.state import AGAIN, carry_dtype, read_state
 from hrm_edge.session import FRESH, StepResult
 from hrm_edge.spec import STEP_INPUTS, STEP_OUTPUTS, ModelSpec, step_io
 
@@ -42,7 +42,7 @@ class HostSession:
     def __init__(self, folder: Path, manifest: Manifest) -> None:
         self.spec = manifest.spec
         self.max_batch = manifest.max_batch
-        self.dtype = np.dtype(np.float16 if manifest.precision == "fp16" else np.float32)
+        self.dtype = carry_dtype(manifest)
         self._state = read_state(folder / STATE_FILE, self.spec, self.dtype)
 
     def run(self, feeds: dict[str, NDArray[Any]]) -> Outputs:

@@ -16,6 +16,7 @@ from safetensors.numpy import load_file
 
 from hrm_edge.errors import UserError
 from hrm_edge.files import check_input
+from hrm_edge.manifest import Manifest
 from hrm_edge.spec import ModelSpec
 
 AGAIN = "export the model again with this version of hrm-edge"
@@ -35,6 +36,11 @@ class State:
         vectors = np.zeros((len(puzzle_ids), self.spec.puzzle_tokens * self.spec.hidden), self.puzzle_table.dtype)
         vectors[:, : self.spec.puzzle_dim] = self.puzzle_table[puzzle_ids]
         return vectors
+
+
+def carry_dtype(manifest: Manifest) -> np.dtype[Any]:
+    """Return the float type of an artifact's carry."""
+    return np.dtype(np.float16 if manifest.precision == "fp16" else np.float32)
 
 
 def read_state(path: Path, spec: ModelSpec, dtype: np.dtype[Any]) -> State:

@@ -9,7 +9,7 @@ import numpy as np
 
 from hrm_edge.errors import UserError
 from hrm_edge.manifest import STATE_FILE, Manifest
-from hrm_edge.runtime.state import read_state
+from hrm_edge.runtime.state import carry_dtype, read_state
 from hrm_edge.runtime.trt import cache
 from hrm_edge.runtime.trt.api import Api, Messages, find_api, logger_for
 from hrm_edge.runtime.trt.build import BuildOptions, plan_identity
@@ -59,7 +59,7 @@ def open_engine(
     if plan is None:
         said = messages.errors[0] if messages.errors else "no reason given"
         raise UserError(f"{api.name} {api.version} cannot read {folder / PLAN_FILE}: {said}", rebuild(folder))
-    dtype = np.dtype(np.float16 if manifest.precision == "fp16" else np.float32)
+    dtype = carry_dtype(manifest)
     names = TENSOR_NAMES[engine.identity.options.frontend]
     _check_tensors(plan, api, manifest, dtype, folder, names)
     state = read_state(artifact / STATE_FILE, manifest.spec, dtype)
