@@ -98,7 +98,7 @@ def write_artifact(
 ) -> Manifest:
     """Write the artifact folder ``out`` and return its manifest; a missed limit is marked in it, not raised.
 
-    ``model`` is what it is compared with; ``plugin``: see :class:`StepGraph`.
+    ``model`` is what it is compared with; ``plugin``: see :meth:`StepGraph.build`.
     """
     spec, quantized, check = model.spec, prepared.quantized, prepared.check
     with atomic_folder(out) as folder:
@@ -132,10 +132,10 @@ def _graph(prepared: Prepared, plugin: bool) -> onnx.ModelProto:
     source, quantized = prepared.model, prepared.quantized
     weights: dict[str, NDArray[np.float32]] = {name: tensor.numpy() for name, tensor in source.state_dict().items()}
     if quantized is None:
-        return StepGraph(source.spec, weights, half=prepared.precision == "fp16", plugin=plugin).build()
+        return StepGraph(source.spec, weights, half=prepared.precision == "fp16").build(plugin=plugin)
     return StepGraph(
-        source.spec, weights, activation_scales=quantized.scales, int8_weights=quantized.int8_weights, plugin=plugin
-    ).build()
+        source.spec, weights, activation_scales=quantized.scales, int8_weights=quantized.int8_weights
+    ).build(plugin=plugin)
 
 
 def _measured(

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable
 
 import numpy as np
 import onnx
-from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from hrm_edge import __version__
 from hrm_edge.export import plugin_node
 from hrm_edge.graph.step import Array, StepNodes, rope_halves
 from hrm_edge.plugin.contract import NAME, NAMESPACE
-from hrm_edge.spec import ModelSpec, step_io
+from hrm_edge.spec import step_io
 
 OPSET = 18  # LayerNormalization is native, and TensorRT 10.3 (JetPack 6.2) reads all of it
 IR_VERSION = 9
@@ -22,26 +21,9 @@ IR_VERSION = 9
 class StepGraph(StepNodes):
     """Builds the graph of one step; :meth:`build` gives the model."""
 
-    def __init__(
-        self,
-        spec: ModelSpec,
-        weights: Mapping[str, NDArray[np.float32]],
-        *,
-        half: bool = False,
-        activation_scales: Mapping[str, float] | None = None,
-        int8_weights: Collection[str] = (),
-        plugin: bool = False,
-    ) -> None:
-        """Make attention one custom node per layer with ``plugin``, whose body of standard operators is in the file.
-
-        Raises ``UserError`` where the plugin does not serve the model.
-        """
-        super().__init__(spec, weights, half=half, activation_scales=activation_scales, int8_weights=int8_weights)
-        if plugin:
-            plugin_node.check_spec(spec)
-        self.plugin = plugin
-        self.nodes: list[onnx.NodeProto] = []
-        self.initializers: dict[str, onnx.TensorProto] = {}
+    nodes: list[onnx.NodeProto]
+    initializers: dict[str, onnx.TensorProto]
+    plugin: bool
 
     def ops(
         self, kind: str, inputs: tuple[str, ...], outputs: int, names: list[str] | None = None, **attributes: object
@@ -75,9 +57,16 @@ class StepGraph(StepNodes):
         out = self.op(NAME, *inputs, domain=NAMESPACE, **plugin_node.attributes(self.spec))
         return self.linear(out, f"{name}.o_proj")
 
-    def build(self) -> onnx.ModelProto:
-        """Build the checked model of one step, with named inputs and outputs per ``step_io``."""
+    def build(self, *, plugin: bool = False) -> onnx.ModelProto:
+        """Build the checked model of one step, with named inputs and outputs per ``step_io``.
+
+        ``plugin``: attention is one custom node per layer, with a body of standard operators in the file; raises
+        ``UserError`` where the plugin does not serve the model.
+        """
         spec = self.spec
+        if plugin:
+            plugin_node.check_spec(spec)
+        self.nodes, self.initializers, self.dequantized, self.plugin = [], {}, {}, plugin
         self.step()
         types = {"int32": TensorProto.INT32, "float32": TensorProto.FLOAT}
         types["carry"] = TensorProto.FLOAT16 if self.half else TensorProto.FLOAT
