@@ -127,7 +127,10 @@ parent=$prefix
 while [[ ! -d $parent ]]; do parent=$(dirname "$parent"); done
 free_mb=$(df -Pm "$parent" | awk 'NR == 2 { print $4 }')
 done_before=''
-[[ -f $prefix/.installed && $(cat "$prefix/.installed") == "$state" && -x $venv/bin/hrm-edge ]] && done_before=yes
+# An OpenCV of the system's that was used here (see below) may have been removed since.
+sees_opencv='import importlib.util, sys; sys.exit(importlib.util.find_spec("cv2") is None)'
+[[ -f $prefix/.installed && $(cat "$prefix/.installed") == "$state" && -x $venv/bin/hrm-edge ]] &&
+    { [[ $seen == false ]] || "$venv/bin/python" -I -c "$sees_opencv"; } && done_before=yes
 [[ -n $done_before ]] || ((free_mb >= needed_mb)) ||
     die "$parent has $free_mb MB free, $needed_mb MB are needed" "free some space, or choose another --prefix"
 
@@ -163,6 +166,25 @@ else
         printf '%s\n' "$state" >"$prefix/.installed.tmp"
         mv "$prefix/.installed.tmp" "$prefix/.installed"
     fi
+fi
+
+# --- OpenCV ---------------------------------------------------------------------------------------------------------
+# pip's has no GStreamer, through which a CSI camera is read, and hides the system's, which has it. The system's takes
+# its place where it loads beside the environment's NumPy, is new enough, and reads videos and network cameras too.
+# Where it does not, a CSI camera is read through gst-launch-1.0: 'hrm-edge doctor' says by which way.
+usable_opencv='
+import re, sys
+import numpy  # as hrm-edge will have it
+sys.path = [path for path in sys.path if not path.startswith(sys.prefix + "/")]
+import cv2
+built, version = cv2.getBuildInformation(), tuple(map(int, cv2.__version__.split(".")[:2]))
+sys.exit(version < (4, 9) or not all(re.search(part + r":\s+YES", built) for part in ("GStreamer", "FFMPEG")))
+'
+if [[ $seen == true && -z $dry ]] && "$venv/bin/python" -I -m pip show --quiet opencv-python-headless 2>/dev/null &&
+    "$venv/bin/python" -I -c "$usable_opencv" >/dev/null 2>&1; then
+    say "This system's OpenCV has GStreamer and loads, so it takes the place of pip's:"
+    run "$venv/bin/python" -I -m pip --disable-pip-version-check uninstall --quiet --yes opencv-python-headless ||
+        failed "pip failed"
 fi
 
 # --- outside the prefix, only when asked ----------------------------------------------------------------------------

@@ -6,7 +6,7 @@ import shlex
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from hrm_edge.cli.options import show
+from hrm_edge.cli.options import Output, show
 from hrm_edge.errors import GateError
 
 if TYPE_CHECKING:
@@ -32,9 +32,9 @@ def compare_reports(files: Sequence[str], options: Options, max_regression: floa
     show(
         [comparison_table(reports, *verdict)],
         [
-            (options.json_file, lambda: comparison(reports, *verdict)),
-            (options.markdown_file, lambda: comparison_markdown(reports, *verdict)),
-            (options.html_file, lambda: page(reports)),
+            Output(options.json_file, lambda: comparison(reports, *verdict)),
+            Output(options.markdown_file, lambda: comparison_markdown(reports, *verdict)),
+            Output(options.html_file, lambda: page(reports)),
         ],
         f"hrm-edge bench --compare {shlex.join(files)} --max-regression 10"
         if max_regression is None

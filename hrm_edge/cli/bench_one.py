@@ -10,7 +10,7 @@ import click
 
 from hrm_edge.api.measure import BenchOptions, bench, first_answer
 from hrm_edge.api.open import load
-from hrm_edge.cli.options import STDOUT, progress_bars, report_outputs, say, show_report
+from hrm_edge.cli.options import STDOUT, Output, progress_bars, report_outputs, say, show_report
 from hrm_edge.errors import GateError
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ def measure_and_show(context: click.Context, model: str, options: Options) -> No
     from hrm_edge.report.html import page  # after the cold start: its import belongs to no model
 
     outputs = report_outputs(report, options.json_file, options.markdown_file)
-    show_report(report, [*outputs, (options.html_file, lambda: page([report]))], follow)
+    show_report(report, [*outputs, Output(options.html_file, lambda: page([report]))], follow)
     if options.strict and report.warnings:
         raise GateError("--strict: " + "; ".join(report.warnings), "fix that and measure again")
 

@@ -57,10 +57,10 @@ def run_sweep(
         points=reports,
         failed=points.failed,
     )
-    outputs: list[Output] = [
-        (options.json_file, document.document),
-        (options.markdown_file, lambda: comparison_markdown(reports, [], [])),
-        (options.html_file, lambda: page(reports)),
+    outputs = [
+        Output(options.json_file, document.document),
+        Output(options.markdown_file, lambda: comparison_markdown(reports, [], [])),
+        Output(options.html_file, lambda: page(reports)),
     ]
     following = f"hrm-edge bench {shlex.quote(models[0])} --duration 600s --json bench.json --html bench.html"
     show([comparison_table(reports, [], [])], outputs, following)

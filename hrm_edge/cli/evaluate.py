@@ -11,6 +11,7 @@ import click
 from hrm_edge.cli.options import (
     STDOUT,
     JsonCommand,
+    Output,
     OutputFile,
     backend_option,
     complete_models,
@@ -111,4 +112,5 @@ def evaluate(
     if opened.manifest is None:
         following = f"hrm-edge export {quote(model)} --out ARTIFACT --int8 --calibration {quote(data)}"
     outputs = report_outputs(report, json_file, markdown_file)
-    show_report(report, [*outputs, (submission, lambda: json.dumps(answers) + "\n")], following)
+    answers_file = Output(submission, lambda: json.dumps(answers) + "\n", "Submission")
+    show_report(report, [*outputs, answers_file], following)

@@ -7,7 +7,7 @@ import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
@@ -224,8 +224,14 @@ def say(message: str) -> None:
 
 Document = str | dict[str, Any]
 """Text, or what is written as JSON."""
-Output = tuple[str | None, Callable[[], Document]]
-"""A file's name (``-``: stdout; None: not asked for) and what makes its content."""
+
+
+class Output(NamedTuple):
+    """What a command may write: a file (``-``: stdout; None: not asked for), what makes its content, and its title."""
+
+    name: str | None
+    content: Callable[[], Document]
+    title: str = "Report"
 
 
 def show_report(report: Report, outputs: Sequence[Output], following: str) -> None:
@@ -239,7 +245,7 @@ def report_outputs(report: Report, json_file: str | None, markdown_file: str | N
     """Return the files of any report, JSON first."""
     from hrm_edge.report.text import markdown
 
-    return [(json_file, report.document), (markdown_file, lambda: markdown(report))]
+    return [Output(json_file, report.document), Output(markdown_file, lambda: markdown(report))]
 
 
 def show(tables: Sequence[Any], outputs: Sequence[Output], following: str) -> None:
@@ -250,20 +256,21 @@ def show(tables: Sequence[Any], outputs: Sequence[Output], following: str) -> No
     """
     from hrm_edge.files import write_json, write_text
 
-    wanted = [(name, content) for name, content in outputs if name is not None]
-    on_stderr = any(name == STDOUT for name, _ in wanted)
+    on_stderr = any(output.name == STDOUT for output in outputs)
     console = open_console(stderr=on_stderr)
     for table in tables:
         console.print(table)
     failed: list[UserError] = []
-    for name, content in wanted:
+    for name, content, title in outputs:
+        if name is None:
+            continue
         try:
             document = content()
             if name == STDOUT:
                 echo(document, nl=False) if isinstance(document, str) else _print_json(document)
                 continue
             write_text(name, document) if isinstance(document, str) else write_json(name, document)
-            echo(f"Report: {name}", err=on_stderr)
+            echo(f"{title}: {name}", err=on_stderr)
         except UserError as error:
             failed.append(error)
     if failed:

@@ -82,8 +82,10 @@ def setup(board: Board, wheelhouse: Path, setup_options: tuple[str, ...]) -> Non
             raise UserError(f"{board.host} is {machine}, {wheelhouse} is for {', '.join(sorted(needed))}", hint)
         sent = errand.space.send_data(wheelhouse)
         say(f"Sent {sent.bytes_sent / 1e6:.1f} MB")
-        # setup.sh ends with the doctor, whose screen is what the user wants to see
-        errand.run(f"bash {sent.path}/setup.sh --offline {sent.path} {shlex.join(setup_options)} 1>&2", show=False)
+        # setup.sh ends with the doctor, whose screen is what the user wants to see, but for its next command
+        install = f"bash {sent.path}/setup.sh --offline {sent.path} {shlex.join(setup_options)} 2>&1"
+        shown = "sed -u '/^Next: /d' >&2"
+        errand.run(f"{{ {install}; echo $? >../ended; }} | {shown}; exit $(cat ../ended)", show=False)
     echo(f"Next: {board.command('bench', 'sudoku-nano', '--duration', '60s')}")
 
 

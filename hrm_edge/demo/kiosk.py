@@ -39,12 +39,27 @@ def find_browser(environ: Mapping[str, str] = os.environ) -> str:
     return found
 
 
+def _profiles(program: str, snaps: Path = Path("/snap/bin")) -> Path | None:
+    """Return the folder for a browser's profile; None for the system's temporary one.
+
+    Ubuntu's browsers are snaps, which see another /tmp than ours and of the home only what is not hidden.
+    """
+    name = Path(program).name.removesuffix("-browser")
+    if not (snaps / name).exists():
+        return None
+    folder = Path.home() / "snap" / name / "common"
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
 class Browser:
     """A browser that shows ``url`` full-screen until it is closed; ``on_end`` is called when it ends by itself."""
 
     def __init__(self, program: str, url: str, on_end: Callable[[], None]) -> None:
         # A profile of its own: the user's may be open already, and its last session is nobody's business here.
-        self._profile = tempfile.TemporaryDirectory(prefix="hrm-edge-kiosk-", ignore_cleanup_errors=True)
+        self._profile = tempfile.TemporaryDirectory(
+            prefix="hrm-edge-kiosk-", dir=_profiles(program), ignore_cleanup_errors=True
+        )
         words = [word.format(self._profile.name) for word in BROWSERS[Path(program).name]]
         try:
             self._process = subprocess.Popen(

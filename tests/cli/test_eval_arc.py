@@ -58,6 +58,8 @@ def test_arc_is_scored_by_votes_and_submitted(run, arc, tmp_path):
         assert all(isinstance(colour, int) and 0 <= colour <= 9 for row in attempts for colour in row)
         assert len({len(row) for row in attempts}) == 1
     assert "pass@1, pass@2" in done.err
+    assert f"Submission: {file}" in done.err
+    assert "Report" not in done.err
     done = run("eval", arc / "run", "--data", arc / "data", "--limit", 1, "--views", 2, "--json", "-")
     few = EvalReport.model_validate_json(done.out)
     assert few.arc is not None

@@ -73,6 +73,16 @@ def test_no_display_and_no_browser(tmp_path, monkeypatch):
         Browser(find_browser({"DISPLAY": ":0"}), URL, print)
 
 
+def test_a_snaps_profile_lies_where_a_snap_sees_it(tmp_path, monkeypatch):
+    """Ubuntu's /usr/bin/firefox and chromium-browser start snaps, whose /tmp is another one."""
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    (tmp_path / "firefox").touch()
+    assert kiosk._profiles("/usr/bin/chromium-browser", tmp_path) is None
+    assert kiosk._profiles("/usr/bin/firefox", tmp_path) == tmp_path / "home/snap/firefox/common"
+    (tmp_path / "chromium").touch()
+    assert kiosk._profiles("/usr/bin/chromium-browser", tmp_path).is_dir()
+
+
 def test_a_browser_that_does_not_end_is_ended(tmp_path, monkeypatch):
     program = tmp_path / "firefox"
     program.write_text("#!/bin/sh\ntrap '' TERM\nsleep 60 & wait\nsleep 60\n")

@@ -234,6 +234,73 @@ def test_a_jetson_gets_the_binding_that_moves_an_engines_data(board, wheelhouse,
     assert "(with cuda-python==12.6.2.post1, which moves" in offline.stdout
 
 
+# A stand-in for OpenCV; {version} and the parts that it was built with.
+OPENCV = """
+import numpy
+__version__ = "{version}"
+def getBuildInformation():
+    return "  Video I/O:\\n    FFMPEG:   {ffmpeg}\\n    GStreamer:   {gstreamer} (1.20.3)\\n"
+"""
+USABLE = {"version": "4.10.0", "ffmpeg": "YES", "gstreamer": "YES"}
+OPENCVS = {  # the system's OpenCV (None: there is none) → whether it takes the place of pip's
+    "with GStreamer": (OPENCV.format(**USABLE), True),
+    "without GStreamer": (OPENCV.format(**{**USABLE, "gstreamer": "NO"}), False),
+    "without video files": (OPENCV.format(**{**USABLE, "ffmpeg": "NO"}), False),
+    "too old": (OPENCV.format(**{**USABLE, "version": "4.8.0"}), False),
+    "built for another NumPy": ("raise ImportError('numpy.core.multiarray failed to import')", False),
+    "none": (None, False),
+}
+
+
+def make_wheel(folder: Path, name: str, files: dict[str, str]) -> str:
+    """A wheel of version 9 with these files; the line of a requirements file that names it."""
+    wheel = folder / f"{name}-9-py3-none-any.whl"
+    with zipfile.ZipFile(wheel, "w") as archive:
+        for path, text in files.items():
+            archive.writestr(path, text)
+        archive.writestr(f"{name}-9.dist-info/METADATA", f"Metadata-Version: 2.1\nName: {name}\nVersion: 9\n")
+        archive.writestr(f"{name}-9.dist-info/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
+        archive.writestr(f"{name}-9.dist-info/RECORD", "")
+    return f"{name.replace('_', '-')}==9 --hash=sha256:{hashlib.sha256(wheel.read_bytes()).hexdigest()}\n"
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("case", OPENCVS)
+def test_a_jetsons_own_opencv_takes_the_place_of_pips(case, wheelhouse, tmp_path):
+    """Where it loads and serves every camera; gone later, pip's comes back."""
+    text, is_taken = OPENCVS[case]
+    python = subprocess.check_output(["/usr/bin/python3", "-c", "import sys; print('%d%d' % sys.version_info[:2])"])
+    full, system = tmp_path / "full", tmp_path / "dist-packages"
+    shutil.copytree(wheelhouse, full)
+    (system / "cv2").mkdir(parents=True)
+    if text is not None:
+        (system / "cv2/__init__.py").write_text(text)
+    wanted = [
+        (full / f"requirements-cp{TAG}.txt").read_text(),
+        make_wheel(full, "opencv_python_headless", {"cv2/__init__.py": OPENCV.format(**{**USABLE, "gstreamer": "NO"})}),
+        make_wheel(full, "numpy", {"numpy.py": ""}),
+        # with the environment's path to apt's packages, which are not for a test to change
+        make_wheel(full, "cuda_python", {"of-apt.pth": f"{system}\n"}),
+    ]
+    (full / f"requirements-cp{python.decode().strip()}.txt").write_text("".join(wanted))
+    bin_ = jetson(tmp_path / "bin", "Orin Nano, JetPack 6.2")
+    done = setup("--offline", full, home=tmp_path, path=bin_)
+    assert done.returncode == 0, done.stderr
+    assert ("takes the place of pip's" in done.stdout) == is_taken
+    venv = tmp_path / ".local/share/hrm-edge/venv"
+
+    def imported() -> str:
+        return subprocess.check_output([venv / "bin/python", "-c", "import cv2; print(cv2.__file__)"], text=True)
+
+    assert imported().startswith(str(system if is_taken else venv))
+    if is_taken:
+        assert "Already installed" in setup("--offline", full, home=tmp_path, path=bin_).stdout
+        shutil.rmtree(system)
+        assert setup("--offline", full, home=tmp_path, path=bin_).returncode == 0
+        assert imported().startswith(str(venv))
+
+
 def test_a_machine_without_tensorrt_gets_no_binding(tmp_path):
     done = setup("--dry-run", home=tmp_path)
     assert done.returncode == 0, done.stderr

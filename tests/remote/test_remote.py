@@ -169,11 +169,16 @@ def test_setup_needs_a_wheelhouse_for_the_boards_machine(board, tmp_path):
     assert "make wheelhouse" in board.remote("setup", "--wheelhouse", tmp_path).stderr
     (tmp_path / "setup.sh").write_text("echo")
     (tmp_path / "x-1-cp311-cp311-manylinux_2_28_riscv64.whl").touch()
-    (tmp_path / "setup.sh").write_text('echo "installed with $*"; echo told')
+    (tmp_path / "setup.sh").write_text('echo "installed with $*"; echo "Next: hrm-edge bench"')
     done = board.remote("setup", "--wheelhouse", tmp_path, "--", "--link")
     assert done.returncode == 0, done.stderr
     assert "installed with --offline" in done.stderr
     assert "--link" in done.stderr
+    assert (done.stderr.count("Next"), done.stdout.count("Next")) == (0, 1)  # a command of this machine alone
+    (tmp_path / "setup.sh").write_text("echo 'Error: no room' >&2; exit 2")
+    failed = board.remote("setup", "--wheelhouse", tmp_path)
+    assert failed.returncode == 2
+    assert "Error: no room" in failed.stderr
     other = {"x86_64": "aarch64", "aarch64": "x86_64"}[subprocess.check_output(["uname", "-m"], text=True).strip()]
     (tmp_path / f"y-1-cp311-cp311-manylinux_2_28_{other}.whl").touch()
     refused = board.remote("setup", "--wheelhouse", tmp_path)
