@@ -53,12 +53,6 @@ def test_same_seed_same_puzzles_other_seed_others() -> None:
     assert (longer.puzzles.givens[:30] == first.puzzles.givens).all()
 
 
-def test_processes_change_nothing() -> None:
-    wanted = Wanted(guesses=guesses_of("hard"))
-    one, two = (generate(NINE, 80, 9, wanted, processes=processes) for processes in (1, 2))
-    assert same(one, two)
-
-
 def test_clue_targets() -> None:
     made = generate(NINE, 60, 4, Wanted(clues=(30, 34)))
     assert set(clues(made)) == set(range(30, 35))
@@ -100,5 +94,5 @@ def test_what_cannot_be_is_said_at_once() -> None:
 
 def test_running_out_of_puzzles_is_said() -> None:
     """There are 1,536 minimal 4x4 puzzles of 6 clues."""
-    with pytest.raises(UserError, match=r"found only \d+ of 2000 such puzzles: 2000 tries in a row"):
-        generate(Sudoku(2, 2), 2000, 0, Wanted(clues=(6, 6), minimal=True), give_up=2000)
+    with pytest.raises(UserError, match=r"found only \d+ of 2000 such puzzles: 300 tries in a row"):
+        generate(Sudoku(2, 2), 2000, 0, Wanted(clues=(6, 6), minimal=True), give_up=300)

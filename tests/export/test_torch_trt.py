@@ -190,7 +190,7 @@ def check(variant: str, precision: str, size: int, layers: list[Any], inputs: li
 @pytest.mark.rtx
 @pytest.mark.slow
 def test_every_variant_and_precision_converts(tmp_path: Path) -> None:
-    """INT8 of nano is converted in the default tier too: tests/export/test_torch_module.py."""
+    """CI converts INT8 of nano: tests/export/test_torch_module.py."""
     cases = [(variant, precision) for variant in SPECS for precision in ("fp32", "fp16", "int8")]
     results = run_without_gpu(PROGRAM, cases, tmp_path)
     assert [tuple(result[:2]) for result in results] == cases
@@ -255,6 +255,8 @@ print("RESULT", json.dumps([calls, json.loads((folder / "engine" / "engine.json"
 
 
 @pytest.mark.rtx
+@pytest.mark.slow
+@pytest.mark.ci
 def test_the_attention_reaches_the_engine_as_the_plugin(tmp_path: Path) -> None:
     """Torch-TensorRT itself converts: the operator stays one node up to our converter; the sidecar names the plugin."""
     ((calls, sidecar),) = run_without_gpu(PLUGIN_PROGRAM, str(tmp_path), tmp_path)

@@ -170,6 +170,8 @@ def test_a_precision_that_the_table_does_not_know_is_explained_by_the_builder(ar
         run_worker(request_for(artifact, tmp_path / "plan", (75,)), print)
 
 
+@pytest.mark.slow
+@pytest.mark.ci
 def test_out_of_memory_while_building(tmp_path: Path) -> None:
     """A real one: the shipped model, in a command that may not have more than 700 MB of addresses."""
     command = [sys.executable, "-m", "hrm_edge", "export", zoo.names()[0], "--out", str(tmp_path / "out")]
