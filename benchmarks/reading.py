@@ -136,7 +136,7 @@ class Kept:
         self.path = path
         self.rows: list[dict[str, Any]] = []
         if path is None or not path.exists():
-            self.base = generate(task, PUZZLES, about["seed"], Wanted(clues=(24, 36))).inputs
+            self.base = generate(task, PUZZLES, about["seed"], Wanted(clues=(24, 36))).puzzles.givens
             self._add({**about, "puzzles": [task.format(tokens) for tokens in self.base]})
             return
         # what a killed run was writing has no end of line
