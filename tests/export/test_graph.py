@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 from onnx import numpy_helper
 
 from hrm_edge.export.graph import StepGraph
+from hrm_edge.graph.step import quantize_weight
 from hrm_edge.model.hrm import HRM
-from hrm_edge.quant.calibrate import activation_scales, quantize_weight, run_recurrence
+from hrm_edge.quant.calibrate import activation_scales, run_recurrence
 from hrm_edge.quant.policy import int8_layers
 from hrm_edge.quant.sensitivity import final, rounded, sqnr_db
 from hrm_edge.quant.smooth import smoothed

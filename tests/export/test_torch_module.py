@@ -17,7 +17,7 @@ from hrm_edge.cli.main import main
 from hrm_edge.export.recover import recover
 from hrm_edge.export.torch_module import (
     ModuleSession,
-    carry_type,
+    carry_dtype,
     open_module,
 )
 from hrm_edge.export.torch_trt import exported_program, step_module
@@ -101,7 +101,7 @@ try:
 except AssertionError as error:
     reached.append(str(error))
 TRTEngine.execute = execute
-state = read_state(out / "state.safetensors", manifest.spec, torch_module.carry_type(manifest))
+state = read_state(out / "state.safetensors", manifest.spec, torch_module.carry_dtype(manifest))
 session = torch_module.ModuleSession(run, manifest, state, torch.device("cpu"), engine.identity.options.batch.max)
 reference, _ = open_artifact(out, backend="onnxruntime")
 same = []
@@ -178,7 +178,7 @@ def test_a_module_steps_as_the_artifact_does(precision: str) -> None:
     half = precision == "fp16"
     program = exported_program(step_module(model, None, half), half, BatchRange(min=1, opt=4, max=8))
     manifest = read_manifest(folder)
-    state = read_state(folder / STATE_FILE, manifest.spec, carry_type(manifest))
+    state = read_state(folder / STATE_FILE, manifest.spec, carry_dtype(manifest))
     session = ModuleSession(program.module(), manifest, state, torch.device("cpu"), 8)
     reference, _ = open_artifact(folder, backend="onnxruntime")
     assert session.backend == "torch_tensorrt-cpu"

@@ -28,12 +28,13 @@ from hrm_edge.export.torch_trt import (
     settings,
     step_module,
 )
+from hrm_edge.graph.step import quantize_weight
 from hrm_edge.model.hrm import HRM
 from hrm_edge.plugin.contract import ABI, NAME, NAMESPACE, VERSION
-from hrm_edge.quant.calibrate import activation_scales, quantize_weight
+from hrm_edge.quant.calibrate import activation_scales
 from hrm_edge.quant.policy import int8_layers
 from hrm_edge.recipe import Quantization
-from hrm_edge.report import decibels
+from hrm_edge.report.figures import decibels
 from hrm_edge.runtime.trt import device
 from hrm_edge.runtime.trt.identity import BatchRange, Options
 from hrm_edge.spec import variant_spec
@@ -272,12 +273,12 @@ def test_a_tensorrt_that_takes_no_plugins_is_named_before_the_work(
     monkeypatch.setattr(device, "find_gpu", lambda: None)
     command = ["export", "sudoku-nano", "--out", str(tmp_path / "a"), "--backend", "torch-tensorrt", "--plugin"]
     for reason in ("TensorRT-RTX takes no plugins (1.7.1)", "it has no IPluginV3 (8.6)"):
-        monkeypatch.setattr(torch_trt, "ways", lambda reason=reason: {"plugin": reason})
+        monkeypatch.setattr(torch_trt, "why_no_plugin", lambda reason=reason: reason)
         assert main(command) == 2
         said = capsys.readouterr().err
         assert f"--plugin: {reason}" in said
         assert "leave --plugin out" in said
-    monkeypatch.setattr(torch_trt, "ways", lambda: {"plugin": None})
+    monkeypatch.setattr(torch_trt, "why_no_plugin", lambda: None)
     assert main([*command, "--plugin-library", str(tmp_path)]) == 2
     assert "no such plugin library" in capsys.readouterr().err
     assert not (tmp_path / "a").exists()

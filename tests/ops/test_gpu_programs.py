@@ -62,7 +62,8 @@ def test_candidates_are_launchable() -> None:
 
 
 def test_a_table_that_is_written_is_read_again(tmp_path: Path) -> None:
-    from hrm_edge.ops.tuning import Config, Row, SmTable, choose, read_table, write_table
+    from hrm_edge.ops.tuning import Config, Row, SmTable, choose, read_table
+    from scripts.autotune import write_table
 
     path = tmp_path / "tuning.json"
     row = Row(Config(32, 64, 2, 3), "float16", 64, None, 64)

@@ -16,8 +16,8 @@ from hrm_edge.errors import UserError
 from hrm_edge.model.load import load_model
 from hrm_edge.recipe import Recipe, load_recipe
 from hrm_edge.tasks import get_task
-from hrm_edge.training.compact import write_compact
 from hrm_edge.training.loop import start
+from scripts.keep_run import write_compact
 
 ROOT = Path(__file__).parents[2]
 
