@@ -15,7 +15,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --constraint constraints.txt $(PIP_ARGS)
 
 .DEFAULT_GOAL := help
-.PHONY: help venv train-venv quickstart trm test test-slow test-x86 test-arm64 check format wheelhouse dist docs clean distclean
+.PHONY: help venv train-venv quickstart trm test test-ci test-slow test-x86 test-arm64 check format wheelhouse dist docs clean distclean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -60,6 +60,9 @@ WORKERS := $(shell cores=$$(nproc 2>/dev/null || sysctl -n hw.logicalcpu 2>/dev/
 	echo $$((cores < 8 ? cores + 1 : 8)))
 test: $(VENV)/.installed-dev ## the tests that need no special hardware, on all cores
 	PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist worksteal
+
+test-ci: $(VENV)/.installed-dev ## what CI runs beside: conversions and builds without a GPU, the GPU day's rehearsal (2 minutes)
+	PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist worksteal -m ci
 
 test-slow: $(VENV)/.installed-dev ## the tests that take minutes
 	$(BIN)/python -m pytest -m "slow and not gpu and not trt and not jetson"

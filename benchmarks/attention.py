@@ -32,7 +32,7 @@ from hrm_edge import __version__
 from hrm_edge.errors import HrmEdgeError, UserError
 from hrm_edge.model.hrm import HRM
 from hrm_edge.ops.attention import attention_path
-from hrm_edge.ops.fused import fused_attention, interpreted
+from hrm_edge.ops.fused import fused_attention
 from hrm_edge.ops.reference import grid_mask, reference_attention, rope_tables, unfused_attention
 from hrm_edge.ops.tuning import BASE_SM, Config, choose, read_table
 from hrm_edge.plugin.contract import VIEWS, view_blocks
@@ -227,6 +227,8 @@ def show(report: dict[str, Any]) -> None:
 
 def dry_run(out: Path | None) -> int:
     """Everything but the numbers, on a CPU."""
+    from interpreted import interpreted
+
     global DEVICE
     DEVICE = "cpu"
     with interpreted(Config(16, 16, 4, 1)):

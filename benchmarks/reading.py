@@ -51,7 +51,7 @@ from hrm_edge.digits.sheet import Content, draw_sheet
 from hrm_edge.digits.train import KEPT_HANDS
 from hrm_edge.errors import HrmEdgeError, UserError
 from hrm_edge.files import sha256, write_json, write_text
-from hrm_edge.report import wilson_95
+from hrm_edge.report.figures import wilson_95
 from hrm_edge.tasks.sudoku import FIRST_DIGIT, Sudoku
 from hrm_edge.tasks.sudoku_search import require_unique
 from hrm_edge.vision import judge
@@ -136,7 +136,7 @@ class Kept:
         self.path = path
         self.rows: list[dict[str, Any]] = []
         if path is None or not path.exists():
-            self.base = generate(task, PUZZLES, about["seed"], Wanted(clues=(24, 36))).inputs
+            self.base = generate(task, PUZZLES, about["seed"], Wanted(clues=(24, 36))).puzzles.givens
             self._add({**about, "puzzles": [task.format(tokens) for tokens in self.base]})
             return
         # what a killed run was writing has no end of line

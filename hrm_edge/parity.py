@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from hrm_edge.costs import reference_batch
 from hrm_edge.manifest import Gate, Over, Parity, Precision
 from hrm_edge.recipe import Limits
-from hrm_edge.report import AccuracyDrop, accuracy_drop, decibels
+from hrm_edge.report.figures import AccuracyDrop, accuracy_drop, decibels
 from hrm_edge.session import Carry, Session, wants_to_halt
 from hrm_edge.tasks.base import Task, exact
 from hrm_edge.tasks.puzzles import Puzzles
@@ -120,7 +120,7 @@ def measure(
     task, answered = check.task, bool(check.answered().all())
     at_marks: dict[int, list[_Apart]] = {mark: [] for mark in marks}
     ours, theirs = [], []
-    batch = min(reference_batch(reference.spec), exported.max_batch)
+    batch = min(reference_batch(reference.spec), reference.max_batch, exported.max_batch)
     for begin in range(0, len(check), batch):
         part = check[begin : begin + batch]
         tokens, ids = part.givens, part.ids

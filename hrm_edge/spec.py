@@ -32,6 +32,9 @@ _MOST_POSITIONS = 1 << 13
 _MOST_WIDTH, _MOST_LAYERS, _MOST_CYCLES, _MOST_STEPS, _MOST_PUZZLES = 1 << 14, 1 << 8, 1 << 8, 1 << 14, 1 << 26
 
 HEAD_VIEWS = ("row", "column", "box", None)  # cells that the heads of grid_heads see, in turn; None: all cells
+RMS_EPS = 1e-5  # added to the mean square of every norm
+INT8_MAX = 127  # values of INT8 are in [-127, 127]
+LEAST_PEAK = 1e-6  # of a row that is rounded by its own peak
 HIDDEN_SCORE = -1e4  # added to the scores of cells that a head does not see: exp is 0 in every float type
 
 _TRM: dict[str, Any] = {

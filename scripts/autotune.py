@@ -10,17 +10,20 @@ from __future__ import annotations
 
 import argparse
 import itertools
+import json
 import sys
 import time
+from dataclasses import asdict
 from pathlib import Path
 
 import torch
 import triton
 
 from hrm_edge.errors import HrmEdgeError, UserError
+from hrm_edge.files import write_text
 from hrm_edge.ops.kernel import attention_kernel, launch
 from hrm_edge.ops.reference import reference_attention, rope_tables
-from hrm_edge.ops.tuning import TABLE, Config, Row, SmTable, read_table, write_table
+from hrm_edge.ops.tuning import TABLE, Config, Row, SmTable, choose, read_table
 
 HEADS = 8
 # (limits of the row, the (length, batch) that it is measured at): Sudoku alone and in bulk, Maze and ARC
@@ -65,6 +68,21 @@ def best(dtype: torch.dtype, head_dim: int, case: tuple[int, int], quick: bool) 
     winner = min(times, key=lambda config: times[config])
     print(f"{dtype} Dh={head_dim} S={case[0]} B={case[1]}: {winner.name} {1e3 * times[winner]:.1f} us", flush=True)
     return winner
+
+
+def write_table(tables: dict[int, SmTable], path: Path = TABLE) -> None:
+    """Write what :func:`read_table` reads, one line per row."""
+    blocks = []
+    for sm, table in sorted(tables.items()):
+        rows = [
+            {key: value for key, value in asdict(row).items() if key != "config"} | asdict(row.config)
+            for row in table.rows
+        ]
+        head = f'{{"measured": {json.dumps(table.measured)}, "source": {json.dumps(table.source)}, "rows": ['
+        blocks.append(f'    "{sm}": {head}\n' + ",\n".join(f"      {json.dumps(row)}" for row in rows) + "\n    ]}")
+    write_text(path, '{\n  "schema": 1,\n  "sm": {\n' + ",\n".join(blocks) + "\n  }\n}\n")
+    read_table.cache_clear()
+    choose.cache_clear()
 
 
 def main() -> int:

@@ -9,7 +9,7 @@ import numpy as np
 
 from hrm_edge.data.build import default_wanted
 from hrm_edge.data.canonical import classes
-from hrm_edge.data.generator import DIFFICULTIES, Generated, Wanted, generate
+from hrm_edge.data.generator import DIFFICULTIES, Wanted, generate
 from hrm_edge.files import sha256, write_json, write_text
 from hrm_edge.quant.sets import CALIBRATION, INDEX_FILE
 from hrm_edge.tasks.samples import sample_file
@@ -32,10 +32,10 @@ def main() -> None:
     lines = []
     for number, (name, guesses) in enumerate(DIFFICULTIES.items()):
         wanted = Wanted(clues=default_wanted(TASK).clues, guesses=guesses)
-        found: Generated = generate(
-            TASK, EACH, SEED + number, wanted, accept=lambda chunk: ~np.isin(chunk.classes, shipped)
-        )
-        for question, answer in zip(found.inputs, found.labels, strict=True):
+        generated = generate(TASK, EACH, SEED + number, wanted, accept=lambda classes: ~np.isin(classes, shipped))
+        puzzles = generated.puzzles
+        assert puzzles.labels is not None
+        for question, answer in zip(puzzles.givens, puzzles.labels, strict=True):
             if name == "easy":  # what a person types has more clues than a minimal puzzle
                 blanks = np.flatnonzero(question == BLANK)
                 given = rng.choice(blanks, int(rng.integers(0, 25)), replace=False)

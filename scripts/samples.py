@@ -14,8 +14,9 @@ SEED = 2026  # no recipe uses it
 
 def main() -> None:
     for task in (Sudoku(3, 3), Sudoku(2, 2)):
-        puzzles = generate(task, COUNT, SEED, default_wanted(task))
-        rows = (f"{task.format(q)},{task.format(a)}\n" for q, a in zip(puzzles.inputs, puzzles.labels, strict=True))
+        puzzles = generate(task, COUNT, SEED, default_wanted(task)).puzzles
+        assert puzzles.labels is not None
+        rows = (f"{task.format(q)},{task.format(a)}\n" for q, a in zip(puzzles.givens, puzzles.labels, strict=True))
         write_text(SAMPLES / f"{task.name}.csv", "question,answer\n" + "".join(rows))
 
 

@@ -22,7 +22,7 @@ from hrm_edge.runtime import ort
 from hrm_edge.spec import STEP_INPUTS, STEP_OUTPUTS, ModelSpec, step_io, variant_spec
 from hrm_edge.tasks.base import Tokens
 from hrm_edge.tasks.sudoku import BLANK, FIRST_DIGIT, Sudoku, geometry
-from hrm_edge.tasks.sudoku_search import solutions
+from hrm_edge.tasks.sudoku_search import find_solutions
 from tests.scripted import puzzles
 
 OPSET = 18
@@ -213,7 +213,7 @@ def singles_puzzles(task: Sudoku, count: int, *, solvable: bool = True, seed: in
         for cell in rng.permutation(task.seq_len):
             fewer = puzzle.copy()
             fewer[cell] = BLANK
-            if solutions(task, fewer, 2)[0] == 1 and (not solvable or rounds_needed(task, fewer) is not None):
+            if len(find_solutions(task, fewer).found) == 1 and (not solvable or rounds_needed(task, fewer) is not None):
                 puzzle = fewer
         if (rounds_needed(task, puzzle) is not None) == solvable:
             found.append((puzzle, answer))

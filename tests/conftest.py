@@ -11,6 +11,7 @@ import pytest
 from hypothesis import settings
 
 from hrm_edge.quiet import switch_off
+from tests.needs import keeping_compilers
 from tests.shared import all_workers
 
 # Two threads of one matrix library on two cores slow each other down; a test that measures threads sets its own.
@@ -32,11 +33,13 @@ settings.load_profile("hrm-edge")
 
 @pytest.fixture(scope="session", autouse=True)
 def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Nothing is read from, nor left in, the cache of the user who runs the tests."""
+    """Nothing is read from, nor left in, the cache of the user who runs the tests; what is compiled is kept a run."""
     with pytest.MonkeyPatch.context() as patch:
         cache = all_workers(tmp_path_factory) / "cache"
         cache.mkdir(exist_ok=True)
         patch.setenv("XDG_CACHE_HOME", str(cache))
+        for name, value in keeping_compilers(all_workers(tmp_path_factory) / "compiled").items():
+            patch.setenv(name, value)
         yield
 
 

@@ -13,7 +13,7 @@ from hrm_edge.session import FRESH, StepResult
 from hrm_edge.spec import ModelSpec, variant_spec
 from hrm_edge.tasks.base import Tokens
 from hrm_edge.tasks.sudoku import BLANK, Sudoku
-from hrm_edge.tasks.sudoku_search import solutions
+from hrm_edge.tasks.sudoku_search import find_solutions
 
 NEVER = 10**6
 
@@ -25,9 +25,7 @@ def spec_of(task: Sudoku, **overrides: object) -> ModelSpec:
 
 @functools.cache
 def _answer(task: Sudoku, puzzle: bytes) -> bytes:
-    count, answer, _ = solutions(task, np.frombuffer(puzzle, np.uint8), 1)
-    assert count == 1
-    assert answer is not None
+    (answer,) = find_solutions(task, np.frombuffer(puzzle, np.uint8), 1).found
     return answer.tobytes()
 
 

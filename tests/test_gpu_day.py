@@ -35,6 +35,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.slow
+@pytest.mark.ci
 @pytest.mark.timeout(1200)
 def test_the_whole_day_on_a_cpu(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without the packages that a bare machine with PyTorch does not have, and that ``pack`` does not bring."""

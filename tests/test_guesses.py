@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 
 from hrm_edge.session import FRESH
-from hrm_edge.solve import GUESSES, default_guesses, solve
+from hrm_edge.solve import GUESSES, SolveOptions, solve
 from hrm_edge.spec import variant_spec
 from hrm_edge.tasks import get_task
 from hrm_edge.tasks.sudoku import FIRST_DIGIT, Sudoku, geometry
-from hrm_edge.tasks.sudoku_search import solutions
+from hrm_edge.tasks.sudoku_search import find_solutions
 from tests.scripted import ScriptedSession, answer_of, puzzles, spec_of
 
 MINI = Sudoku(2, 2)
@@ -34,9 +34,9 @@ class Undecided:
         logits = np.full((len(tokens), MINI.seq_len, MINI.vocab), -9, np.float32)
         for row, puzzle in enumerate(tokens):
             self.shown.append(puzzle.copy())
-            count, answer, _ = solutions(MINI, puzzle, 1)
-            certain = count and (puzzle >= FIRST_DIGIT).sum() >= self.enough
-            believed = answer if count else np.full(MINI.seq_len, FIRST_DIGIT, np.uint8)
+            found = find_solutions(MINI, puzzle, 1).found
+            certain = len(found) and (puzzle >= FIRST_DIGIT).sum() >= self.enough
+            believed = found[0] if len(found) else np.full(MINI.seq_len, FIRST_DIGIT, np.uint8)
             other = (believed - FIRST_DIGIT + 1) % MINI.side + FIRST_DIGIT
             logits[row, np.arange(MINI.seq_len), believed] = 2
             logits[row, np.arange(MINI.seq_len), other] = -9 if certain else 2.1
@@ -105,8 +105,8 @@ def test_only_a_model_whose_answer_moves_with_the_board_guesses_unasked() -> Non
             super().__init__(enough=0)
             self.spec = variant_spec("lattice", vocab=6, seq_len=16, grid=(4, 4, 2, 2))
 
-    assert default_guesses(Lattice()) == GUESSES
-    assert default_guesses(Undecided(enough=0)) == 0
+    assert SolveOptions().guesses_of(Lattice()) == GUESSES
+    assert SolveOptions().guesses_of(Undecided(enough=0)) == 0
 
 
 def test_a_budget_ends_the_views_of_a_puzzle() -> None:

@@ -37,7 +37,7 @@ BASE = {
     "terminal",
     "zoo",
 }
-CORE = {"session", "solution", "solve", "parity"}
+CORE = {"graph", "session", "solution", "solve", "parity"}
 EDGE = {"runtime", "plugin", "vision", "bench", "demo", "doctor", "record", "remote"}
 HOST = {"model", "ops", "data", "training", "quant", "export", "digits"}
 
@@ -69,6 +69,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "solution": {"tasks"},
     "solve": {"errors", "spec", "tasks", "session", "solution"},
     "parity": {"costs", "manifest", "recipe", "report", "session", "tasks"},
+    "graph": {"spec"},
     # edge
     "runtime": {
         "backends",
@@ -82,9 +83,10 @@ MAY_IMPORT: dict[str, set[str]] = {
         "manifest",
         "session",
         "plugin",
+        "graph",
     },
     "plugin": {"errors", "files"},
-    "vision": {"errors", "files", "quiet", "tasks"},
+    "vision": {"child", "errors", "files", "quiet", "tasks"},
     "bench": BASE | CORE | {"runtime"},
     "demo": BASE | CORE | {"runtime", "vision", "bench"},
     "doctor": BASE,
@@ -92,12 +94,12 @@ MAY_IMPORT: dict[str, set[str]] = {
     "remote": BASE,
     # host
     "ops": {"errors", "files", "plugin"},
-    "model": BASE | {"session", "ops"},
+    "model": BASE | {"graph", "session", "ops"},
     "data": BASE,
     "digits": BASE | {"vision"},
     "training": BASE | CORE | {"model", "data", "quant"},
     "quant": BASE | {"session", "parity", "model", "data"},
-    "export": BASE | CORE | {"model", "data", "quant", "plugin", "runtime", "ops"},
+    "export": BASE | CORE | {"graph", "model", "data", "quant", "plugin", "runtime", "ops"},
     "api": BASE | CORE | EDGE | HOST,
     "cli": BASE | CORE | EDGE | HOST | {"api"},
 }
@@ -119,6 +121,7 @@ MAY_USE: dict[str, set[str]] = {
     "solution": {"numpy"},
     "solve": {"numpy"},
     "parity": {"numpy"},
+    "graph": {"numpy"},
     "runtime": {
         "numpy",
         "safetensors",

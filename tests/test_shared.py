@@ -37,7 +37,7 @@ def test_what_workers_share_is_made_once(tmp_path: Path) -> None:
     )
     (tmp_path / "pytest.ini").write_text(f"[pytest]\npythonpath = {ROOT}\n")
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-n", "3", "--basetemp", tmp_path / "base", "-p", "no:cacheprovider"],
+        [sys.executable, "-m", "pytest", "-q", "-n", "2", "--basetemp", tmp_path / "base", "-p", "no:cacheprovider"],
         cwd=tmp_path, env=OUTSIDE, capture_output=True, text=True, timeout=120, check=False,
     )  # fmt: skip
     assert "6 passed" in done.stdout, done.stdout

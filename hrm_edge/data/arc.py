@@ -28,8 +28,8 @@ from hrm_edge.tasks.arc import COLOURS, END, FIRST_COLOUR, SIDE, Arc, Augmentati
 from hrm_edge.tasks.arc_votes import Questions
 from hrm_edge.tasks.base import Tokens
 
-DEFAULT_AUGMENT = 1000
-RETRIES = 5
+_DEFAULT_AUGMENT = 1000
+_RETRIES = 5
 """Random draws per wanted augmentation, as in the published build: some tasks have fewer different ones."""
 _CHOICE_SEED = 0
 
@@ -40,7 +40,7 @@ class Options:
 
     sources: tuple[str, ...]
     """Archives or folders."""
-    augment: int = DEFAULT_AUGMENT
+    augment: int = _DEFAULT_AUGMENT
     """Augmentations of every task, not counting the task itself."""
     seed: int = 0
     subsample: int | None = None
@@ -154,7 +154,7 @@ def _add(writer: PartWriter, pairs: tuple[Tokens, Tokens], identifiers: NDArray[
 
 
 def _augmented(task: ArcTask, count: int, seed: int) -> _TaskPuzzles:
-    """Return a task and ``count`` different augmentations of it, or as many as ``RETRIES`` draws for each one yield.
+    """Return a task and ``count`` different augmentations of it, or as many as ``_RETRIES`` draws for each one yield.
 
     They depend only on the seed and the task's name.
     """
@@ -171,7 +171,7 @@ def _different(task: ArcTask, count: int, rng: np.random.Generator) -> list[Augm
     flat = [_flattened(task.pairs, which) for which in range(dihedral.COUNT)]
     chosen = [Augmentation()]
     seen = {_fingerprint(flat[0], chosen[0])}
-    for _ in range(RETRIES * count):
+    for _ in range(_RETRIES * count):
         if len(chosen) > count:
             break
         augmentation = random_augmentation(rng)

@@ -24,8 +24,8 @@ from hrm_edge.tasks.puzzles import Puzzles
 from hrm_edge.tasks.sudoku import BLANK, Sudoku
 from hrm_edge.tasks.sudoku_search import require_unique
 
-DEFAULT_COUNT = 10_000
-HELD_OUT, HELD_OUT_REMAINDER = 8, 2  # one 4x4 class in 8 is for testing; remainder 2 includes every number of clues
+_DEFAULT_COUNT = 10_000
+_HELD_OUT, _HELD_OUT_REMAINDER = 8, 2  # one 4x4 class in 8 is for testing; remainder 2 includes every number of clues
 
 
 @dataclass(frozen=True)
@@ -80,22 +80,22 @@ class _SudokuBuilder(Builder[Sudoku, Options, PartSummary]):
     def generate_parts(self) -> Collected:
         task, options = self.task, self.options
         wanted = options.wanted or default_wanted(task)
-        train_count = DEFAULT_COUNT if options.count is None else options.count
+        train_count = _DEFAULT_COUNT if options.count is None else options.count
         test_count = DEFAULT_TEST if options.test_count is None else options.test_count
         tested: set[bytes] = set()
 
-        def for_test(candidates: Generated) -> NDArray[np.bool_]:
+        def for_test(classes: NDArray[np.void]) -> NDArray[np.bool_]:
             if task.side > 4:
-                return np.ones(len(candidates.inputs), bool)
-            marks = [zlib.crc32(name.tobytes()) % HELD_OUT for name in candidates.classes]
-            return np.array([mark == HELD_OUT_REMAINDER for mark in marks], bool)
+                return np.ones(len(classes), bool)
+            marks = [zlib.crc32(name.tobytes()) % _HELD_OUT for name in classes]
+            return np.array([mark == _HELD_OUT_REMAINDER for mark in marks], bool)
 
-        def for_train(candidates: Generated) -> NDArray[np.bool_]:
+        def for_train(classes: NDArray[np.void]) -> NDArray[np.bool_]:
             if task.side > 4:
-                return np.array([name.tobytes() not in tested for name in candidates.classes], bool)
-            return ~for_test(candidates)
+                return np.array([name.tobytes() not in tested for name in classes], bool)
+            return ~for_test(classes)
 
-        def run(split: str, count: int, accept: Callable[[Generated], NDArray[np.bool_]]) -> Generated:
+        def run(split: str, count: int, accept: Callable[[NDArray[np.void]], NDArray[np.bool_]]) -> Generated:
             return generate(
                 task,
                 count,
@@ -110,8 +110,8 @@ class _SudokuBuilder(Builder[Sudoku, Options, PartSummary]):
         tested.update(name.tobytes() for name in test.classes)
         train = run("train", train_count, for_train)
         return Collected(
-            Puzzles.of(task, train.inputs, train.labels, called="generated"),
-            Puzzles.of(task, test.inputs, test.labels, called="generated"),
+            train.puzzles,
+            test.puzzles,
             guesses={"train": float(train.guesses.mean()), "test": float(test.guesses.mean()) if test_count else 0.0},
         )
 

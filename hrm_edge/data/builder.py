@@ -61,8 +61,8 @@ class Collected:
     """Mean guesses of our solver for each generated part of Sudokus."""
 
 
-AnyTask = TypeVar("AnyTask", bound=Task)
-AnyOptions = TypeVar("AnyOptions", bound=SourceOptions)
+_AnyTask = TypeVar("_AnyTask", bound=Task)
+_AnyOptions = TypeVar("_AnyOptions", bound=SourceOptions)
 Part = TypeVar("Part")
 
 
@@ -86,13 +86,13 @@ def check_least(values: dict[str, tuple[int | None, int]]) -> None:
             raise UserError(f"{name} {value} is too small", f"give {least} or more")
 
 
-class Builder(ABC, Generic[AnyTask, AnyOptions, Part]):
+class Builder(ABC, Generic[_AnyTask, _AnyOptions, Part]):
     """A build of one task; a subclass knows how its puzzles are generated, compared, solved and written."""
 
     things: str
     """What the task's puzzles are called in messages."""
 
-    def __init__(self, task: AnyTask, options: AnyOptions, on_progress: Progress | None) -> None:
+    def __init__(self, task: _AnyTask, options: _AnyOptions, on_progress: Progress | None) -> None:
         self.task, self.options = task, options
         self.on_progress = on_progress or (lambda what, done, total: None)
 
@@ -109,7 +109,7 @@ class Builder(ABC, Generic[AnyTask, AnyOptions, Part]):
         """Return the answers uint8 [n, S] of the puzzles ``missing`` [n]; ``UserError`` where there is not just one."""
 
     @abstractmethod
-    def write_part(self, folder: Path, split: str, found: Collected, rng: np.random.Generator) -> Part:
+    def write_part(self, folder: Path, split: str, collected: Collected, rng: np.random.Generator) -> Part:
         """Write ``train`` with its symmetries, or ``test`` without, and describe it."""
 
     def check(self) -> None:
@@ -133,17 +133,17 @@ class Builder(ABC, Generic[AnyTask, AnyOptions, Part]):
         self.check()
         # The folder comes first: an --out that cannot be written must fail before the work.
         with atomic_folder(out) as folder:
-            found = self.generate_parts() if self.options.source == GENERATE else self._read_parts()
-            if not len(found.train):
+            collected = self.generate_parts() if self.options.source == GENERATE else self._read_parts()
+            if not len(collected.train):
                 raise UserError(
                     f"no training {self.things} are left", f"give more {self.things}, or a smaller --test-count"
                 )
             rng = np.random.default_rng([self.options.seed, _VIEW_SEED])
-            parts = {"train": self.write_part(folder, "train", found, rng)}
-            if len(found.test):
-                parts["test"] = self.write_part(folder, "test", found, rng)
+            parts = {"train": self.write_part(folder, "train", collected, rng)}
+            if len(collected.test):
+                parts["test"] = self.write_part(folder, "test", collected, rng)
             write_identifiers(folder)
-        return Summary(parts, found.solved, found.dropped, found.formats)
+        return Summary(parts, collected.solved, collected.dropped, collected.formats)
 
     def seed_of(self, split: str) -> int:
         """Return the generator's seed for a part."""
@@ -163,15 +163,16 @@ class Builder(ABC, Generic[AnyTask, AnyOptions, Part]):
             ("test", "--test-count", options.test_count),
         ):
             self.on_progress(f"reading {files[split].name}", 0, 1)
-            found = read_puzzles(files[split], self.task)
-            if count is not None and count > len(found):
+            puzzles = read_puzzles(files[split], self.task)
+            if count is not None and count > len(puzzles):
                 raise UserError(
-                    f"{flag} {count}: {found.source.path} has only {len(found)} {self.things}", "give a smaller number"
+                    f"{flag} {count}: {puzzles.source.path} has only {len(puzzles)} {self.things}",
+                    "give a smaller number",
                 )
             if count is not None:
-                found = found[np.sort(rng.permutation(len(found))[:count])]
-            formats[found.source.path] = found.source.format
-            parts[split], new = self._answered(found)
+                puzzles = puzzles[np.sort(rng.permutation(len(puzzles))[:count])]
+            formats[puzzles.source.path] = puzzles.source.format
+            parts[split], new = self._answered(puzzles)
             solved += new
         return Collected(parts["train"], parts["test"], solved, formats=formats)
 
@@ -189,21 +190,21 @@ class Builder(ABC, Generic[AnyTask, AnyOptions, Part]):
         tested = set(self.names(file.givens[test_rows]))
         wanted = len(rest) if options.subsample is None else options.subsample
         kept: list[NDArray[np.int64]] = []
-        found = dropped = 0
+        count = dropped = 0
         for start in range(0, len(rest), PIECE):
             rows = rest[start : start + PIECE]
             if tested:
                 free = np.array([name not in tested for name in self.names(file.givens[rows])], bool)
                 rows = rows[free]
                 dropped += int((~free).sum())
-            kept.append(rows[: wanted - found])
-            found += len(kept[-1])
-            self.on_progress(f"comparing with the test {self.things}", found, wanted)
-            if found == wanted:
+            kept.append(rows[: wanted - count])
+            count += len(kept[-1])
+            self.on_progress(f"comparing with the test {self.things}", count, wanted)
+            if count == wanted:
                 break
-        if options.subsample is not None and found < wanted:
+        if options.subsample is not None and count < wanted:
             raise UserError(
-                f"--subsample {wanted}: {path} has {found} training {self.things} besides the {test_count} test "
+                f"--subsample {wanted}: {path} has {count} training {self.things} besides the {test_count} test "
                 f"{self.things}",
                 "give a smaller --subsample or --test-count",
             )

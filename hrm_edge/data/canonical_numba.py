@@ -20,7 +20,7 @@ from numba.extending import register_jitable
 
 import hrm_edge.data.sudoku_numba  # noqa: F401 - it says where numba keeps machine code
 
-WORST = np.int64(1) << 62
+_WORST = np.int64(1) << 62
 
 
 @register_jitable
@@ -41,7 +41,7 @@ def _row_key(grid: Any, row: int, order: Any, side: int, labels: int, used: int,
                 labels |= number << (4 * digit)
         key = key << 4 | number
         if key > bound >> (4 * (side - 1 - place)):
-            return WORST, labels, used
+            return _WORST, labels, used
     return key, labels, used
 
 
@@ -94,7 +94,7 @@ def _descend(grid: Any, top: int, order: Any, side: int, box_rows: int, best: An
         if key < best[depth]:
             best[depth] = key
             for deeper in range(depth + 1, side):
-                best[deeper] = WORST
+                best[deeper] = _WORST
         if depth + 1 < side:
             depth += 1
             work[0, depth], work[1, depth], work[2, depth], work[3, depth] = 0, taken | 1 << row, labels, used
@@ -118,7 +118,7 @@ def canonical(tokens, orders, transposed, side, box_rows, box_cols, out):  # typ
         for flip in range(sides):
             for row in range(side):
                 pattern = min(pattern, _smallest_pattern(grids[flip], row, side, box_cols))
-        best[:] = WORST
+        best[:] = _WORST
         for flip in range(sides):
             for top in range(side):
                 if _smallest_pattern(grids[flip], top, side, box_cols) != pattern:

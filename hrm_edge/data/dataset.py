@@ -14,7 +14,7 @@ from hrm_edge.data.layout import Metadata, Part, read_part
 from hrm_edge.errors import UserError
 from hrm_edge.tasks.base import Task, Tokens
 
-LABELS = 20_000  # labels of a part to check against the rules; each takes up to half a millisecond
+_LABELS = 20_000  # labels of a part to check against the rules; each takes up to half a millisecond
 
 Batch = tuple[Tokens, Tokens, NDArray[np.int32]]
 
@@ -22,7 +22,7 @@ Batch = tuple[Tokens, Tokens, NDArray[np.int32]]
 class Dataset:
     """One part of a data folder; ``len`` is its number of examples, which are read when requested.
 
-    ``scan`` reads every token once to check it, and checks labels against the task's rules: all, or ``LABELS`` evenly
+    ``scan`` reads every token once to check it, and checks labels against the task's rules: all, or ``_LABELS`` evenly
     spaced ones where there are more. One process of a host is enough for that. Raises ``UserError``.
     """
 
@@ -35,7 +35,7 @@ class Dataset:
             self._check_labels(task)
 
     def _check_labels(self, task: Task) -> None:
-        for rows in np.array_split(self.spread(LABELS), max(1, LABELS // 4096)):
+        for rows in np.array_split(self.spread(_LABELS), max(1, _LABELS // 4096)):
             wrong = rows[~task.verify(*self.examples(rows))]
             if len(wrong):
                 raise UserError(

@@ -62,12 +62,12 @@ def _read(name: str, lines: Iterator[str], about: tuple[str, ...], task: Task | 
         if task is None:
             head = list(itertools.islice(lines, _HEAD))
             task, lines = _task_of(head), itertools.chain(head, lines)
-        found = itertools.islice(records(task, lines), limit)
+        in_file = itertools.islice(records(task, lines), limit)
         pieces: list[tuple[Tokens, Tokens]] = []
         places: list[NDArray[np.int64]] = []
         given: list[str] = []
         form = ""
-        while piece := list(itertools.islice(found, _PIECE)):
+        while piece := list(itertools.islice(in_file, _PIECE)):
             form = form or piece[0].form
             pieces.append(_checked(task, piece))
             places.append(np.array([record.line for record in piece], np.int64))

@@ -8,28 +8,27 @@ Axes: N puzzles, S cells.
 
 from __future__ import annotations
 
-import signal
-from collections import deque
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future
+import itertools
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from hrm_edge.child import process_pool
 from hrm_edge.data.canonical import identities, keys
+from hrm_edge.data.parallel import in_order, only_new
 from hrm_edge.data.solver import flat_geometry
 from hrm_edge.errors import UserError, nearest
 from hrm_edge.tasks.base import Tokens
+from hrm_edge.tasks.puzzles import Puzzles
 from hrm_edge.tasks.sudoku import BLANK, Sudoku
 
-CHUNK = 256  # candidates per call; their order, and so a seed's puzzles, do not depend on it
-GIVE_UP = 100_000  # candidates in a row without a wanted puzzle
-FEWEST_CLUES = {(2, 2): 4, (2, 3): 8, (3, 2): 8, (3, 3): 17}  # of a puzzle with one solution; 17: McGuire et al. 2012
-LARGE_BOARD_BUDGET = 1000  # guesses per removed clue beyond 9x9; a clue not decided within it is kept
-NO_BUDGET = 1 << 62
+_CHUNK = 256  # candidates per call; their order, and so a seed's puzzles, do not depend on it
+_GIVE_UP = 100_000  # candidates in a row without a wanted puzzle
+_FEWEST_CLUES = {(2, 2): 4, (2, 3): 8, (3, 2): 8, (3, 3): 17}  # of a puzzle with one solution; 17: McGuire et al. 2012
+_LARGE_BOARD_BUDGET = 1000  # guesses per removed clue beyond 9x9; a clue not decided within it is kept
 DIFFICULTIES: dict[str, tuple[int, int | None]] = {
     "easy": (0, 0),
     "medium": (1, 3),
@@ -55,7 +54,7 @@ class Wanted:
         low, high = self.clues or (task.seq_len, task.seq_len)
         if low > high or not 0 <= low <= task.seq_len:
             raise UserError(f"--clues {low}-{high} is no range of clues of {task.name}", "give it as N or LOW-HIGH")
-        fewest = FEWEST_CLUES.get((task.box_rows, task.box_cols), 0)
+        fewest = _FEWEST_CLUES.get((task.box_rows, task.box_cols), 0)
         if high < fewest:
             raise UserError(
                 f"--clues {high}: no {task.name} puzzle with one solution has fewer than {fewest} clues",
@@ -111,33 +110,32 @@ def _clue_range(text: str | None) -> tuple[int, int] | None:
 
 
 class Generated(NamedTuple):
-    """N puzzles with their unique solutions."""
+    """N puzzles with their unique solutions, and what the generator knows of them."""
 
-    inputs: Tokens  # [N, S]
-    labels: Tokens  # [N, S]
-    guesses: NDArray[np.int64]  # [N]
+    puzzles: Puzzles
+    guesses: NDArray[np.int64]
+    """Guesses of our solver until the first solution [N]."""
     classes: NDArray[np.void]
     """Symmetry class of each [N]; where the board is too large for canonical forms, the puzzle itself."""
 
-    def rows(self, kept: NDArray[np.bool_]) -> Generated:
-        """Return the puzzles where the mask [N] is true."""
-        return Generated(self.inputs[kept], self.labels[kept], self.guesses[kept], self.classes[kept])
+
+_Chunk = tuple[Tokens, Tokens, NDArray[np.int64], NDArray[np.void]]  # puzzles and solutions [n, S], guesses, classes
 
 
-def candidates(task: Sudoku, seed: int, first: int, count: int, wanted: Wanted) -> Generated:
-    """Return the wanted puzzles among number ``first`` … ``first + count - 1`` of a seed."""
+def _candidates(task: Sudoku, seed: int, wanted: Wanted, first: int) -> _Chunk:
+    """Return the wanted puzzles among number ``first`` … ``first + _CHUNK - 1`` of a seed."""
     from hrm_edge.data import sudoku_numba  # the compiler is an optional dependency
 
-    inputs, labels = np.zeros((2, count, task.seq_len), np.uint8)
-    guesses = np.zeros(count, np.int64)
+    inputs, labels = np.zeros((2, _CHUNK, task.seq_len), np.uint8)
+    guesses = np.zeros(_CHUNK, np.int64)
     low, high = (0, 0) if wanted.clues is None or wanted.minimal else wanted.clues
-    budget = NO_BUDGET if task.side <= 9 else LARGE_BOARD_BUDGET
+    budget = sudoku_numba.NO_BUDGET if task.side <= 9 else _LARGE_BOARD_BUDGET
     sudoku_numba.generate(
         np.uint64(seed), first, low, high, budget, *flat_geometry(task), task.side, inputs, labels, guesses
     )
     kept = wanted.accepts((inputs > BLANK).sum(axis=1), guesses)
     inputs, labels, guesses = inputs[kept], labels[kept], guesses[kept]
-    return Generated(inputs, labels, guesses, identities(task, inputs))
+    return inputs, labels, guesses, identities(task, inputs)
 
 
 def generate(
@@ -147,58 +145,33 @@ def generate(
     wanted: Wanted,
     *,
     processes: int = 1,
-    accept: Callable[[Generated], NDArray[np.bool_]] | None = None,
+    accept: Callable[[NDArray[np.void]], NDArray[np.bool_]] | None = None,
     on_progress: Callable[[int], None] | None = None,
-    give_up: int = GIVE_UP,
+    give_up: int = _GIVE_UP,
 ) -> Generated:
     """Return ``count`` different wanted puzzles of a seed, the same for any number of processes.
 
-    No two are equal; from 6x6 to 9x9 no two are equivalent either. ``accept`` returns a mask [n] of the candidates to
-    keep; ``on_progress`` gets the number of puzzles so far. Raises ``UserError`` after ``give_up`` candidates in a row
-    without a new puzzle: such puzzles have then run out.
+    No two are equal; from 6x6 to 9x9 no two are equivalent either. ``accept`` returns by their classes [n] a mask [n]
+    of the candidates to keep; ``on_progress`` gets the number of puzzles so far. Raises ``UserError`` after ``give_up``
+    candidates in a row without a new puzzle: such puzzles have then run out.
     """
     wanted.check(task)
-    seen: set[bytes] = set()
-    parts: list[Generated] = []
-    found, last = 0, 0
-    for number, chunk in enumerate(_chunks(task, seed, wanted, processes)):
-        kept = np.ones(len(chunk.inputs), bool) if accept is None else accept(chunk)
-        identity = keys(chunk.inputs) if task.side <= 4 else chunk.classes
-        for row in np.nonzero(kept)[0]:
-            name = identity[row].tobytes()
-            kept[row] = name not in seen and found < count
-            if kept[row]:
-                seen.add(name)
-                found, last = found + 1, number
-        parts.append(chunk.rows(kept))
-        if on_progress is not None:
-            on_progress(found)
-        if found == count:
-            break
-        if (number - last) * CHUNK > give_up:
-            raise UserError(
-                f"found only {found} of {count} such puzzles: {give_up} tries in a row brought no new one",
-                "ask for fewer (--count, --test-count), or widen --clues, --difficulty or the guesses",
-            )
-    return Generated(*(np.concatenate(arrays) for arrays in zip(*parts, strict=True)))
 
+    def names(chunk: _Chunk) -> list[bytes | None]:
+        inputs, _, _, classes = chunk
+        kept = np.ones(len(inputs), bool) if accept is None else accept(classes)
+        different = keys(inputs) if task.side <= 4 else classes
+        return [name.tobytes() if keep else None for name, keep in zip(different, kept, strict=True)]
 
-def _chunks(task: Sudoku, seed: int, wanted: Wanted, processes: int) -> Iterator[Generated]:
-    """Yield the candidates of a seed in order, without end."""
-    if processes == 1:
-        number = 0
-        while True:
-            yield candidates(task, seed, number * CHUNK, CHUNK, wanted)
-            number += 1
-    with process_pool(processes, initializer=signal.signal, initargs=(signal.SIGINT, signal.SIG_IGN)) as pool:
-        ahead: deque[Future[Generated]] = deque()
-        number = 0
-        try:
-            while True:
-                while len(ahead) < 2 * processes:
-                    ahead.append(pool.submit(candidates, task, seed, number * CHUNK, CHUNK, wanted))
-                    number += 1
-                yield ahead.popleft().result()
-        finally:
-            for future in ahead:
-                future.cancel()
+    kept = only_new(
+        in_order(partial(_candidates, task, seed, wanted), itertools.count(0, _CHUNK), processes),
+        names,
+        count,
+        tries=_CHUNK,
+        give_up=give_up,
+        refusal=("puzzles", "ask for fewer (--count, --test-count), or widen --clues, --difficulty or the guesses"),
+        on_progress=on_progress,
+    )
+    parts = [[array[rows] for array in chunk] for chunk, rows in kept]
+    inputs, labels, guesses, classes = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
+    return Generated(Puzzles.of(task, inputs, labels, called="generated"), guesses, classes)

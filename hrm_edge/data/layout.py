@@ -24,12 +24,12 @@ from hrm_edge.records import Record, read_record
 from hrm_edge.tasks import get_task, task_names
 from hrm_edge.tasks.base import Task, Tokens
 
-SPLITS = ("train", "test")
-ARRAYS = ("inputs", "labels", "puzzle_identifiers", "puzzle_indices", "group_indices")
+_SPLITS = ("train", "test")
+_ARRAYS = ("inputs", "labels", "puzzle_identifiers", "puzzle_indices", "group_indices")
 METADATA = "dataset.json"
-IDENTIFIERS = "identifiers.json"
-MOST_IDENTIFIERS_BYTES = 256 << 20  # a million puzzles of ARC are 40 MB
-BLANK_IDENTIFIER = "<blank>"
+_IDENTIFIERS = "identifiers.json"
+_MOST_IDENTIFIERS_BYTES = 256 << 20  # a million puzzles of ARC are 40 MB
+_BLANK_IDENTIFIER = "<blank>"
 _REBUILD = "build the folder again with 'hrm-edge data build', or give another --data"
 _SCAN_ROWS = 1 << 16  # rows checked at a time
 
@@ -84,7 +84,7 @@ def task_of(metadata: Metadata) -> str | None:
 
 def is_data_folder(path: Path | str) -> bool:
     """Return whether ``path`` is a built data folder (not a hub's folder of CSV files)."""
-    return any((Path(path) / split / METADATA).exists() for split in SPLITS)
+    return any((Path(path) / split / METADATA).exists() for split in _SPLITS)
 
 
 def read_part(folder: Path | str, split: str, task: Task | None = None, *, scan: int | None = None) -> Part:
@@ -99,7 +99,7 @@ def read_part(folder: Path | str, split: str, task: Task | None = None, *, scan:
     metadata = read_record(root / METADATA, Metadata, again=_REBUILD)
     if task is not None:
         _check_task(root, metadata, task)
-    arrays = {name: _open(root / f"all__{name}.npy") for name in ARRAYS}
+    arrays = {name: _open(root / f"all__{name}.npy") for name in _ARRAYS}
     _check_shapes(root, metadata, arrays)
     for name in ("inputs", "labels"):
         _check_tokens(root / f"all__{name}.npy", arrays[name][:scan], metadata.vocab_size)
@@ -107,10 +107,10 @@ def read_part(folder: Path | str, split: str, task: Task | None = None, *, scan:
 
 
 def _check_task(root: Path, metadata: Metadata, task: Task) -> None:
-    found = task_of(metadata)
+    built_for = task_of(metadata)
     sizes = (metadata.vocab_size, metadata.seq_len)
-    if (found or task.name) != task.name or sizes != (task.vocab, task.seq_len):
-        what = found or f"vocabulary {sizes[0]}, {sizes[1]} cells"
+    if (built_for or task.name) != task.name or sizes != (task.vocab, task.seq_len):
+        what = built_for or f"vocabulary {sizes[0]}, {sizes[1]} cells"
         raise UserError(
             f"{root.parent} is a data folder of another task: expected {task.name}, found {what}",
             "give the data folder that belongs to the model, or build one with 'hrm-edge data build'",
@@ -244,13 +244,13 @@ class PartWriter:
 
 def write_identifiers(folder: Path, names: list[str] | None = None) -> None:
     """Write ``identifiers.json``, the name of every row of the puzzle table: the blank one's, then ``names``."""
-    write_json(folder / IDENTIFIERS, [BLANK_IDENTIFIER, *(names or [])])
+    write_json(folder / _IDENTIFIERS, [_BLANK_IDENTIFIER, *(names or [])])
 
 
 def read_identifiers(folder: Path | str, metadata: Metadata) -> list[str]:
     """Read ``identifiers.json`` of a data folder. Raises ``UserError`` unless it names all rows of the puzzle table."""
-    path = Path(folder) / IDENTIFIERS
-    names = read_json(path, MOST_IDENTIFIERS_BYTES)
+    path = Path(folder) / _IDENTIFIERS
+    names = read_json(path, _MOST_IDENTIFIERS_BYTES)
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         raise UserError(f"{path} is no list of names", _REBUILD)
     if len(names) != metadata.num_puzzle_identifiers:
@@ -260,15 +260,15 @@ def read_identifiers(folder: Path | str, metadata: Metadata) -> list[str]:
 
 def identifiers_hash(folder: Path | str) -> str | None:
     """Return the SHA-256 of ``identifiers.json``, which names the rows of a puzzle table; None where there is none."""
-    path = Path(folder) / IDENTIFIERS
+    path = Path(folder) / _IDENTIFIERS
     return sha256(path) if path.is_file() else None
 
 
 def folder_hash(folder: Path | str) -> str:
     """Return a SHA-256 over all files of both parts of a data folder and ``identifiers.json``: equal for equal data."""
     digest = hashlib.sha256()
-    names = [f"{split}/{name}" for split in SPLITS for name in (METADATA, *(f"all__{array}.npy" for array in ARRAYS))]
-    for name in [IDENTIFIERS, *names]:
+    names = [f"{split}/{name}" for split in _SPLITS for name in (METADATA, *(f"all__{array}.npy" for array in _ARRAYS))]
+    for name in [_IDENTIFIERS, *names]:
         path = Path(folder) / name
         digest.update(f"{name} {sha256(path) if path.is_file() else 'missing'}\n".encode())
     return digest.hexdigest()

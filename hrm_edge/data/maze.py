@@ -6,7 +6,7 @@ Axes: N mazes, S cells, K symmetries.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -25,19 +25,19 @@ from hrm_edge.data.builder import (
     check_least,
 )
 from hrm_edge.data.layout import PartWriter
-from hrm_edge.data.parallel import in_order
+from hrm_edge.data.parallel import in_order, only_new
 from hrm_edge.errors import UserError
 from hrm_edge.tasks.base import Tokens
 from hrm_edge.tasks.maze import WALL, Maze
 from hrm_edge.tasks.puzzles import Puzzles
 
-DEFAULT_COUNT = 1000  # as in Maze-Hard
-LENGTH_30 = 112
+_DEFAULT_COUNT = 1000  # as in Maze-Hard
+_LENGTH_30 = 112
 """Fewest moves of the shortest path in generated 30 x 30 mazes: above 110, counted in moves or in marked cells."""
-WALL_SHARE = (0.28, 0.45)
+_WALL_SHARE = (0.28, 0.45)
 """Lowest and highest share of walls, as in Maze-Hard; mazes with a long shortest path have 37 % on average."""
-TRIES = 1 << 14  # candidates per job; their order, and so a seed's mazes, do not depend on it
-GIVE_UP = 1 << 21  # candidates in a row without a new maze
+_TRIES = 1 << 14  # candidates per job; their order, and so a seed's mazes, do not depend on it
+_GIVE_UP = 1 << 21  # candidates in a row without a new maze
 _PIECE = 256  # mazes labelled and written at a time
 
 
@@ -60,9 +60,9 @@ class PartSummary:
 
 
 def default_length(task: Maze) -> int:
-    """Return the fewest moves of generated mazes: ``LENGTH_30``, scaled down by area or up by side."""
+    """Return the fewest moves of generated mazes: ``_LENGTH_30``, scaled down by area or up by side."""
     area = task.seq_len / 900
-    return max(1, round(LENGTH_30 * min(area, area**0.5)))
+    return max(1, round(_LENGTH_30 * min(area, area**0.5)))
 
 
 def classes(task: Maze, mazes: Tokens) -> list[bytes]:
@@ -72,13 +72,13 @@ def classes(task: Maze, mazes: Tokens) -> list[bytes]:
 
 
 def _candidates(task: Maze, seed: int, min_length: int, first: int) -> Tokens:
-    """Return the mazes uint8 [n, S] among candidates number ``first`` … ``first + TRIES - 1`` of a seed."""
+    """Return the mazes uint8 [n, S] among candidates number ``first`` … ``first + _TRIES - 1`` of a seed."""
     from hrm_edge.data.maze_numba import search_mazes  # the compiler is an optional dependency
 
-    low, high = (min(round(share * task.seq_len), task.seq_len - 2) for share in WALL_SHARE)
-    mazes = np.zeros((TRIES, task.seq_len), np.uint8)
-    found, _ = search_mazes(np.uint64(seed), first, TRIES, task.rows, task.columns, low, high, min_length, mazes)
-    return mazes[:found].copy()
+    low, high = (min(round(share * task.seq_len), task.seq_len - 2) for share in _WALL_SHARE)
+    mazes = np.zeros((_TRIES, task.seq_len), np.uint8)
+    count, _ = search_mazes(np.uint64(seed), first, _TRIES, task.rows, task.columns, low, high, min_length, mazes)
+    return mazes[:count].copy()
 
 
 def generate(
@@ -97,28 +97,17 @@ def generate(
     Raises ``UserError`` when such mazes run out.
     """
     length = default_length(task) if min_length is None else min_length
-    seen = set(avoid or ())
-    found: list[Tokens] = []
-    fruitless = 0
-    pieces: Iterator[Tokens] = in_order(
-        partial(_candidates, task, seed, length), (number * TRIES for number in itertools.count()), processes
+    kept = only_new(
+        in_order(partial(_candidates, task, seed, length), itertools.count(0, _TRIES), processes),
+        partial(classes, task),
+        count,
+        seen=avoid or (),
+        tries=_TRIES,
+        give_up=_GIVE_UP,
+        refusal=("mazes", "ask for fewer (--count, --test-count), or for shorter paths (--min-path)"),
+        on_progress=on_progress,
     )
-    while len(found) < count:
-        piece = next(pieces)
-        before = len(found)
-        for maze, name in zip(piece, classes(task, piece), strict=True):
-            if name not in seen and len(found) < count:
-                seen.add(name)
-                found.append(maze)
-        fruitless = 0 if len(found) > before else fruitless + TRIES
-        if fruitless >= GIVE_UP:
-            raise UserError(
-                f"found only {len(found)} of {count} such mazes: {fruitless} tries in a row brought no new one",
-                "ask for fewer (--count, --test-count), or for shorter paths (--min-path)",
-            )
-        if on_progress is not None:
-            on_progress(len(found))
-    return np.stack(found) if found else np.zeros((0, task.seq_len), np.uint8)
+    return np.concatenate([mazes[rows] for mazes, rows in kept])
 
 
 def build(task: Maze, out: Path | str, options: Options, on_progress: Progress | None = None) -> Summary[PartSummary]:
@@ -162,7 +151,7 @@ class _MazeBuilder(Builder[Maze, Options, PartSummary]):
             return Puzzles.of(self.task, mazes, self.task.label(mazes), called="generated")
 
         test = run("test", DEFAULT_TEST if options.test_count is None else options.test_count, set())
-        train_count = DEFAULT_COUNT if options.count is None else options.count
+        train_count = _DEFAULT_COUNT if options.count is None else options.count
         return Collected(run("train", train_count, set(self.names(test.givens))), test)
 
     def names(self, tokens: Tokens) -> list[bytes]:
@@ -171,13 +160,14 @@ class _MazeBuilder(Builder[Maze, Options, PartSummary]):
     def solved(self, puzzles: Puzzles, missing: NDArray[np.int64]) -> Tokens:
         return self.task.label(puzzles.givens[missing])
 
-    def write_part(self, folder: Path, split: str, found: Collected, rng: np.random.Generator) -> PartSummary:
+    def write_part(self, folder: Path, split: str, collected: Collected, rng: np.random.Generator) -> PartSummary:
         """Write a part, whose labels are a function of the maze wherever the source's are.
 
         Where all labels are the first shortest path in our order, those of the symmetries are too; otherwise they are
         the symmetries of the labels.
         """
-        task, (mazes, augment) = self.task, (found.train, self.options.augment) if split == "train" else (found.test, 0)
+        task, is_train = self.task, split == "train"
+        mazes, augment = (collected.train, self.options.augment) if is_train else (collected.test, 0)
         assert mazes.labels is not None
         every, groups, size = task.symmetries(), len(mazes), augment + 1
         by_rule = size > 1 and bool((task.label(mazes.givens) == mazes.labels).all())

@@ -33,7 +33,7 @@ def search_mazes(  # type: ignore[no-untyped-def]
     # A cell holds the number + 1 of the candidate whose search has yet to visit it.
     free = np.zeros((rows + 2) * line, np.int64)
     queue = np.empty(cells, np.int64)
-    found = 0
+    kept = 0
     for number in range(tries):
         state[0] = seed
         state[0] = draw(state) ^ np.uint64(first + number)
@@ -51,15 +51,15 @@ def search_mazes(  # type: ignore[no-untyped-def]
         if far == end:
             continue
         goal = queue[far + below(state, end - far)]
-        mazes[found, :] = OPEN
+        mazes[kept, :] = OPEN
         for index in range(walls):
-            mazes[found, order[index]] = WALL
-        mazes[found, order[walls]] = START
-        mazes[found, (goal // line - 1) * columns + goal % line - 1] = GOAL
-        found += 1
-        if found == len(mazes):
-            return found, number + 1
-    return found, tries
+            mazes[kept, order[index]] = WALL
+        mazes[kept, order[walls]] = START
+        mazes[kept, (goal // line - 1) * columns + goal % line - 1] = GOAL
+        kept += 1
+        if kept == len(mazes):
+            return kept, number + 1
+    return kept, tries
 
 
 @njit(cache=True)

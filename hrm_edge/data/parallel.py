@@ -1,13 +1,18 @@
-"""Work in several processes whose results come in the order of the jobs, so that their number does not matter."""
+"""Work in several processes whose results come in the order of the jobs, and the new puzzles among such results."""
 
 from __future__ import annotations
 
+import signal
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from typing import TypeVar
 
+import numpy as np
+from numpy.typing import NDArray
+
 from hrm_edge.child import process_pool
+from hrm_edge.errors import UserError
 
 Job = TypeVar("Job")
 Result = TypeVar("Result")
@@ -22,7 +27,8 @@ def in_order(work: Callable[[Job], Result], jobs: Iterable[Job], processes: int)
         yield from map(work, jobs)
         return
     waiting = iter(jobs)
-    with process_pool(processes) as pool:
+    # Ctrl-C is this process's to answer: the others would each print a traceback.
+    with process_pool(processes, initializer=signal.signal, initargs=(signal.SIGINT, signal.SIG_IGN)) as pool:
         ahead: deque[Future[Result]] = deque()
         try:
             while True:
@@ -36,3 +42,41 @@ def in_order(work: Callable[[Job], Result], jobs: Iterable[Job], processes: int)
         finally:
             for future in ahead:
                 future.cancel()
+
+
+def only_new(
+    chunks: Iterable[Result],
+    names: Callable[[Result], Sequence[bytes | None]],
+    count: int,
+    *,
+    seen: Iterable[bytes] = (),
+    tries: int,
+    give_up: int,
+    refusal: tuple[str, str],
+    on_progress: Callable[[int], None] | None = None,
+) -> Iterator[tuple[Result, NDArray[np.int64]]]:
+    """Yield chunks of candidates, each with the rows of its new ones, until there are ``count`` of them.
+
+    ``names``: a key for each row of a chunk, None where it is not wanted; a row is new where no row before has its key
+    and ``seen`` has not. ``tries``: candidates that a chunk was chosen from. Raises ``UserError`` after ``give_up``
+    tries in a row without a new one; ``refusal``: what the candidates are called then, and the hint.
+    """
+    known, total, fruitless = set(seen), 0, 0
+    for chunk in chunks:
+        rows: list[int] = []
+        for row, name in enumerate(names(chunk)):
+            if name is not None and name not in known and total + len(rows) < count:
+                known.add(name)
+                rows.append(row)
+        yield chunk, np.array(rows, np.int64)
+        total += len(rows)
+        if on_progress is not None:
+            on_progress(total)
+        if total == count:
+            return
+        fruitless = 0 if rows else fruitless + tries
+        if fruitless >= give_up:
+            things, hint = refusal
+            raise UserError(
+                f"found only {total} of {count} such {things}: {give_up} tries in a row brought no new one", hint
+            )

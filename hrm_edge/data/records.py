@@ -16,7 +16,7 @@ from hrm_edge.tasks.maze import Maze
 from hrm_edge.tasks.sudoku import Sudoku
 from hrm_edge.tasks.sudoku_text import BLANKS, DIGITS, STROKES, Line, TextError, number_cells, read_grids, row_cells
 
-QUESTION = (
+_QUESTION = (
     "question",
     "questions",
     "quiz",
@@ -87,7 +87,7 @@ def _header(first: str) -> tuple[list[str], str]:
         return [], ""
     for delimiter in ",;\t":
         names = [name.strip().lower() for name in next(csv.reader([first], delimiter=delimiter), [])]
-        if set(names) & set(QUESTION) and (len(names) > 1 or first.strip().isalpha()):
+        if set(names) & set(_QUESTION) and (len(names) > 1 or first.strip().isalpha()):
             return names, delimiter
     names = [name.strip() for name in first.split(",")]
     if len(names) > 1 and all(map(_HEADER_NAME.fullmatch, names)) and max(map(len, names)) > 2:
@@ -95,7 +95,7 @@ def _header(first: str) -> tuple[list[str], str]:
             1,
             1,
             f"the header has no column 'question' (it has {', '.join(names[:6])})",
-            f"name the columns question,answer[,source] in the first line; also known: {', '.join(QUESTION[2:6])}",
+            f"name the columns question,answer[,source] in the first line; also known: {', '.join(_QUESTION[2:6])}",
         )
     return [], ""
 
@@ -111,7 +111,7 @@ def _csv(names: list[str], delimiter: str, lines: Iterator[str], before: int, *,
         for raw in lines:  # noqa: UP028 - the line that the reader is at is kept
             yield raw
 
-    question, answer, source = place(QUESTION), place(ANSWER), place(("source",))
+    question, answer, source = place(_QUESTION), place(ANSWER), place(("source",))
     assert question is not None
     form = f"CSV, columns {names[question]}" + (f" and {names[answer]}" if answer is not None else "")
     reader, line = csv.reader(watched(), delimiter=delimiter), before + 1

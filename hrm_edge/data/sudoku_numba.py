@@ -45,7 +45,7 @@ branch, other_branch, read_level = sudoku_search.branch, sudoku_search.other_bra
 search = njit(cache=True)(sudoku_search.search)
 
 NO_BUDGET = 1 << 62
-FILL_CHOICES = 20  # per row of the board, before a random grid is restarted
+_FILL_CHOICES = 20  # per row of the board, before a random grid is restarted
 GOLDEN = np.uint64(0x9E3779B97F4A7C15)  # splitmix64: Steele, Lea, Flood 2014
 MIX_1, MIX_2 = np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB)
 
@@ -89,20 +89,20 @@ def _random_choice(board: Any, at: int, side: int, hint: Any, state: Any) -> Non
 
 @register_jitable
 def _fill(
-    state: Any, board: Any, pending: Any, peers: Any, cell_units: Any, units: Any, side: int, hint: Any, found: Any
+    state: Any, board: Any, pending: Any, peers: Any, cell_units: Any, units: Any, side: int, hint: Any, grid: Any
 ) -> None:
-    """Fill ``found`` [S] with the tokens of a random full grid, by random choices and backtracking."""
+    """Fill ``grid`` [S] with the tokens of a random full grid, by random choices and backtracking."""
     cells, step = side * side, width(side)
     while True:
         for cell in range(cells):
-            found[cell] = 1
-        count, level, choices = prepare(found, board, pending, side), 0, 0
+            grid[cell] = 1
+        count, level, choices = prepare(grid, board, pending, side), 0, 0
         # On large boards an unlucky start can be hopeless: it is given up after some choices.
-        while choices < FILL_CHOICES * side:
+        while choices < _FILL_CHOICES * side:
             at = level * step
             left = propagate(board, at, pending, count, peers, cell_units, units, side, hint)
             if left == 0:
-                read_level(board, at, side, found, 0)
+                read_level(board, at, side, grid, 0)
                 return
             if left > 0:
                 choices += 1
@@ -118,7 +118,7 @@ def _fill(
 @register_jitable
 def _other_digit(
     puzzle: Any, cell: int, token: int, board: Any, pending: Any, peers: Any, cell_units: Any, units: Any, side: int,
-    max_nodes: int, found: Any, hint: Any,
+    max_nodes: int, solutions: Any, hint: Any,
 ) -> bool:  # fmt: skip
     """Return whether ``puzzle`` [S] has a solution with another digit than ``token`` at the blank ``cell``.
 
@@ -129,7 +129,9 @@ def _other_digit(
     if board[cell] & (board[cell] - 1) == 0:
         pending[queued] = cell
         queued += 1
-    count, _, _, exhausted = search(board, pending, queued, peers, cell_units, units, side, 1, max_nodes, found, hint)
+    count, _, _, exhausted = search(
+        board, pending, queued, peers, cell_units, units, side, 1, max_nodes, solutions, hint
+    )
     return count > 0 or exhausted
 
 
@@ -147,15 +149,15 @@ def _solve(source: int) -> Any:
         cells = side * side
         board = np.zeros((cells + 1) * width(side), np.int64)
         pending, hint = np.zeros(2 * cells, np.int64), np.zeros(2, np.int64)
-        found = np.zeros(2 * cells, np.int64)
+        solutions = np.zeros(2 * cells, np.int64)
         for row in range(len(tokens)):
             queued = prepare(tokens[row], board, pending, side)
             counts[row], guesses[row], _nodes, _exhausted = search(
-                board, pending, queued, peers, cell_units, units, side, 2, NO_BUDGET, found, hint
+                board, pending, queued, peers, cell_units, units, side, 2, NO_BUDGET, solutions, hint
             )
             if counts[row]:
                 for cell in range(cells):
-                    answers[row, cell] = found[cell]
+                    answers[row, cell] = solutions[cell]
 
     return solve
 
@@ -175,15 +177,15 @@ def _generate(source: int) -> Any:
         cells = side * side
         board = np.zeros((cells + 1) * width(side), np.int64)
         pending, hint = np.zeros(2 * cells, np.int64), np.zeros(2, np.int64)
-        found, order = np.zeros(2 * cells, np.int64), np.zeros(cells, np.int64)
+        solution, order = np.zeros(2 * cells, np.int64), np.zeros(cells, np.int64)
         state = np.zeros(1, np.uint64)
         for row in range(len(puzzles)):
             state[0] = seed
             state[0] = draw(state) ^ np.uint64(first + row)
             state[0] = draw(state)
-            _fill(state, board, pending, peers, cell_units, units, side, hint, found)
+            _fill(state, board, pending, peers, cell_units, units, side, hint, solution)
             for cell in range(cells):
-                answers[row, cell] = puzzles[row, cell] = found[cell]
+                answers[row, cell] = puzzles[row, cell] = solution[cell]
                 order[cell] = cell
             left, wanted = cells, fewest + below(state, most - fewest + 1)
             for index in range(cells):
@@ -195,14 +197,14 @@ def _generate(source: int) -> Any:
                 token = puzzles[row, cell]
                 puzzles[row, cell] = 1
                 if _other_digit(
-                    puzzles[row], cell, token, board, pending, peers, cell_units, units, side, max_nodes, found, hint
+                    puzzles[row], cell, token, board, pending, peers, cell_units, units, side, max_nodes, solution, hint
                 ):
                     puzzles[row, cell] = token
                 else:
                     left -= 1
             queued = prepare(puzzles[row], board, pending, side)
             _count, guesses[row], _nodes, _exhausted = search(
-                board, pending, queued, peers, cell_units, units, side, 1, NO_BUDGET, found, hint
+                board, pending, queued, peers, cell_units, units, side, 1, NO_BUDGET, solution, hint
             )
 
     return generate

@@ -10,7 +10,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hrm_edge.digits.sheet import CELL, MARGIN, SIDE, SIZE, Floats, Rng, Sheet
-from hrm_edge.vision.cells import cut_cells
 from hrm_edge.vision.lattice import lattice_points, project
 
 Gray = NDArray[np.uint8]
@@ -53,10 +52,10 @@ class _Bend:
         return (points + self.size.astype(np.float32) * np.sin(phase)).astype(np.float32)
 
     def invert(self, points: Floats) -> Floats:
-        found = points
+        sheet = points
         for _ in range(4):
-            found = points - (self.apply(found) - found)
-        return found
+            sheet = points - (self.apply(sheet) - sheet)
+        return sheet
 
 
 def expose(rng: Rng, light: Floats, cell: float) -> Gray:
@@ -121,11 +120,6 @@ def misplaced(rng: Rng, mesh: Floats, cell: float) -> Floats:
     smooth = cv2.resize(corners, (SIDE + 1, SIDE + 1), interpolation=cv2.INTER_LINEAR)
     error = smooth + rng.normal(0, 0.025, 2) + rng.normal(0, 0.015, mesh.shape)
     return (mesh + cell * error).astype(np.float32)
-
-
-def read_cells(gray: Gray, mesh: Floats) -> Floats:
-    """Return cells [81, 32, 32] exactly as the reader cuts them."""
-    return cut_cells(gray, mesh)
 
 
 def rewritten(rng: Rng, gray: Gray, cell: float) -> Gray:

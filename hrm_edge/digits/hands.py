@@ -18,7 +18,7 @@ from hrm_edge.files import check_input, os_error
 
 Rng = np.random.Generator
 
-IMAGE_SIDE = 28  # pixels of an image in a file of written digits
+_IMAGE_SIDE = 28  # pixels of an image in a file of written digits
 _PAD = 20  # pixels around a drawn digit, so that a stroke may leave its box
 
 # Strokes of a digit through control points (x, y), 0 to 1, y down. Several ways of writing where people differ.
@@ -124,7 +124,7 @@ def load_hands(path: Path | str) -> list[Font]:
         raise os_error(error, path) from error
     except ValueError as error:
         raise UserError(f"{path} is no CSV of numbers: {error}", "give rows of 784 grey values and a digit") from error
-    if rows.shape[1] != IMAGE_SIDE**2 + 1:
+    if rows.shape[1] != _IMAGE_SIDE**2 + 1:
         raise UserError(f"{path} has rows of {rows.shape[1]} numbers", "give rows of 784 grey values and a digit")
     images = [rows[rows[:, -1] == digit, :-1].astype(np.uint8) for digit in range(1, 10)]
     count = min(len(image) for image in images)
@@ -133,7 +133,7 @@ def load_hands(path: Path | str) -> list[Font]:
 
 def _enlarged(image: NDArray[np.uint8]) -> Mask:
     """Return a written digit [784] as a mask of about ``HEIGHT`` pixels with sharp strokes."""
-    small = _trimmed(np.pad(image.reshape(IMAGE_SIDE, IMAGE_SIDE), 2))
+    small = _trimmed(np.pad(image.reshape(_IMAGE_SIDE, _IMAGE_SIDE), 2))
     scale = HEIGHT / small.shape[0]
     large = cv2.resize(small, None, fx=scale, fy=scale, interpolation=cv2.INTER_CUBIC).astype(np.float32)
     return np.asarray(np.clip((large - 128) * 2.5 + 128, 0, 255), np.uint8)

@@ -11,7 +11,7 @@ from hrm_edge.errors import UserError
 from hrm_edge.files import read_bytes
 
 SIDE = 9
-CANDIDATES = 10  # label of a cell with pencilled candidates
+_CANDIDATES = 10  # label of a cell with pencilled candidates
 
 
 def read_labels(path: Path) -> NDArray[np.uint8]:
@@ -20,4 +20,4 @@ def read_labels(path: Path) -> NDArray[np.uint8]:
     digits = [int(word) for row in rows if len(row) == SIDE and all(word.isdigit() for word in row) for word in row]
     if len(digits) != SIDE * SIDE:
         raise UserError(f"{path} is no label: it has {len(digits)} digits in rows of nine, not 81", "correct the file")
-    return np.array([0 if digit == CANDIDATES else digit for digit in digits], np.uint8)
+    return np.array([0 if digit == _CANDIDATES else digit for digit in digits], np.uint8)

@@ -21,7 +21,7 @@ from hrm_edge.vision.read import CLASSES
 
 OPSET = 17
 # (channels, kernel, stride, max pool after it)
-LAYERS = ((16, 5, 2, False), (32, 3, 1, True), (56, 3, 1, True), (96, 3, 1, False))
+_LAYERS = ((16, 5, 2, False), (32, 3, 1, True), (56, 3, 1, True), (96, 3, 1, False))
 
 
 class DigitNet(nn.Module):
@@ -31,7 +31,7 @@ class DigitNet(nn.Module):
         super().__init__()
         layers: list[nn.Module] = []
         before, side = 1, CELL
-        for channels, kernel, stride, pool in LAYERS:
+        for channels, kernel, stride, pool in _LAYERS:
             layers += [nn.Conv2d(before, channels, kernel, stride, kernel // 2, bias=False), nn.BatchNorm2d(channels)]
             layers += [nn.ReLU()] + [nn.MaxPool2d(2)] * pool
             before, side = channels, side // (stride * (1 + pool))
@@ -49,7 +49,7 @@ class DigitNet(nn.Module):
 def _folded(network: DigitNet) -> list[tuple[NDArray[np.float32], NDArray[np.float32]]]:
     """Return weights and biases of each convolution with its batch normalisation folded in."""
     modules = list(network.features)
-    found = []
+    layers = []
     for conv, norm in itertools.pairwise(modules):
         if isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
             assert norm.running_mean is not None
@@ -57,8 +57,8 @@ def _folded(network: DigitNet) -> list[tuple[NDArray[np.float32], NDArray[np.flo
             scale = norm.weight / torch.sqrt(norm.running_var + norm.eps)
             weight = conv.weight * scale[:, None, None, None]
             bias = norm.bias - norm.running_mean * scale
-            found.append((weight.detach().numpy(), bias.detach().numpy()))
-    return found
+            layers.append((weight.detach().numpy(), bias.detach().numpy()))
+    return layers
 
 
 def write_onnx(network: DigitNet, path: Path | str, about: dict[str, str]) -> None:
@@ -67,7 +67,7 @@ def write_onnx(network: DigitNet, path: Path | str, about: dict[str, str]) -> No
     ``about`` becomes metadata.
     """
     nodes, weights, name = [], [], "cells"
-    for index, ((weight, bias), (_, kernel, stride, pool)) in enumerate(zip(_folded(network), LAYERS, strict=True)):
+    for index, ((weight, bias), (_, kernel, stride, pool)) in enumerate(zip(_folded(network), _LAYERS, strict=True)):
         weights += [numpy_helper.from_array(weight, f"w{index}"), numpy_helper.from_array(bias, f"b{index}")]
         window = {"kernel_shape": [kernel] * 2, "strides": [stride] * 2, "pads": [kernel // 2] * 4}
         nodes.append(helper.make_node("Conv", [name, f"w{index}", f"b{index}"], [f"c{index}"], **window))

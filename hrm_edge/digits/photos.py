@@ -20,7 +20,7 @@ from hrm_edge.errors import UserError
 from hrm_edge.vision.images import load_image
 from hrm_edge.vision.lattice import fit_mesh
 
-CORNERS = ("topleft", "topright", "bottomright", "bottomleft")
+_CORNERS = ("topleft", "topright", "bottomright", "bottomleft")
 _LARGEST_CELL = 48.0  # pixels that are kept of a cell
 
 
@@ -51,7 +51,7 @@ def _photo(folder: Path, row: dict[str, str]) -> LabelledPhoto:
     path = folder / row["Name"]
     # the corners are given as shares of the raw picture, before any turn by EXIF
     gray = cv2.cvtColor(load_image(path, upright=False), cv2.COLOR_BGR2GRAY)
-    shares = np.array([[float(row[f"{axis}_{corner}"]) for axis in "xy"] for corner in CORNERS])
+    shares = np.array([[float(row[f"{axis}_{corner}"]) for axis in "xy"] for corner in _CORNERS])
     quad = shares * gray.shape[::-1]
     cell = float(np.sqrt(cv2.contourArea(quad.astype(np.float32)))) / SIDE
     scale = min(1.0, _LARGEST_CELL / cell)

@@ -16,7 +16,7 @@ class Fonts(Section):
     hand: tuple[str, ...] = Field(min_length=1)
 
 
-class DigitsTrain(Section):
+class _DigitsTrain(Section):
     steps: int = Field(default=2500, ge=1, le=MOST, description="optimizer steps")
     sheets: int = Field(default=8, ge=1, le=MOST, description="puzzles of a batch; 81 cells each")
     photo_share: float = Field(
@@ -36,7 +36,7 @@ class DigitsRecipe(Section):
     fonts: Fonts
     writing: str = Field(default="", description="CSV of handwritten digits: 784 grey values and the digit a row")
     photos: str = Field(default="", description="folder of labelled photos with metadata.csv; empty: renderings only")
-    train: DigitsTrain = DigitsTrain()
+    train: _DigitsTrain = _DigitsTrain()
     check_sheets: int = Field(
         default=100, ge=1, le=MOST, description="rendered puzzles of another seed for the final figure"
     )

@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch.nn import functional
 
-from hrm_edge.digits.camera import misplaced, photograph, read_cells
+from hrm_edge.digits.camera import misplaced, photograph
 from hrm_edge.digits.fonts import Font, find_fonts
 from hrm_edge.digits.hands import drawn_hand, load_hands
 from hrm_edge.digits.network import DigitNet, write_onnx
@@ -22,10 +22,11 @@ from hrm_edge.digits.recipe import DigitsRecipe
 from hrm_edge.digits.sheet import Floats, draw_sheet
 from hrm_edge.errors import UserError
 from hrm_edge.files import atomic_folder, write_json
+from hrm_edge.vision.cells import cut_cells
 from hrm_edge.vision.read import Reader
 
 ONNX_FILE = "digits.onnx"
-REPORT_FILE = "digits.json"
+_REPORT_FILE = "digits.json"
 SMALLEST_CELL, LARGEST_CELL = 9.0, 40.0  # pixels a cell of a rendered photo
 _DRAWN_HANDS = 200
 KEPT_HANDS = 100  # of the file of written digits, which are not trained on
@@ -57,12 +58,12 @@ class Source:
         cell = float(np.exp(self.rng.uniform(np.log(SMALLEST_CELL), np.log(LARGEST_CELL))))
         gray, mesh = photograph(self.rng, sheet, cell)
         written = np.where(sheet.labels > 0, sheet.written, np.nan).astype(np.float32)
-        return _readable(read_cells(gray, misplaced(self.rng, mesh, cell)), sheet.labels, written)
+        return _readable(cut_cells(gray, misplaced(self.rng, mesh, cell)), sheet.labels, written)
 
     def photo(self) -> Cells:
         """Return the readable cells of one photo, taken again."""
         photo = self.photos[self.rng.integers(len(self.photos))]
-        return _readable(read_cells(*retake(self.rng, photo)), photo.labels, np.full(81, np.nan, np.float32))
+        return _readable(cut_cells(*retake(self.rng, photo)), photo.labels, np.full(81, np.nan, np.float32))
 
     def batch(self, sheets: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Return cells [N, 1, 32, 32], labels [N] and :data:`Written` [N] of ``sheets`` puzzles."""
@@ -120,7 +121,7 @@ def train_digits(
         write_onnx(network, folder / ONNX_FILE, {"made_by": "hrm-edge train", "task": "digits"})
         about |= _check(recipe, folder / ONNX_FILE)
         about["bytes"] = (folder / ONNX_FILE).stat().st_size
-        write_json(folder / REPORT_FILE, about)
+        write_json(folder / _REPORT_FILE, about)
     return about
 
 
@@ -164,13 +165,13 @@ def _check(recipe: DigitsRecipe, path: Path) -> dict[str, Any]:
     """Measure how the written file reads rendered puzzles that were not trained on."""
     source, reader = Source(recipe.model_copy(update={"photos": ""}), recipe.seed + 1), Reader(path)
     right: list[NDArray[np.bool_]] = []
-    told: list[NDArray[np.bool_]] = []
+    kinds_right: list[NDArray[np.bool_]] = []
     for _ in range(recipe.check_sheets):
         cells, labels, written = source.sheet()
         scores, by_hand = reader.classify(cells)
         right.append(scores.argmax(axis=1) == labels)
-        told.append(((by_hand > 0.5) == (written > 0.5))[labels > 0])
-    digits, hands = np.concatenate(right), np.concatenate(told)
+        kinds_right.append(((by_hand > 0.5) == (written > 0.5))[labels > 0])
+    digits, hands = np.concatenate(right), np.concatenate(kinds_right)
     return {
         "rendered_cells": len(digits),
         "rendered_cell_accuracy": float(digits.mean()),

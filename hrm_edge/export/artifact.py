@@ -33,7 +33,7 @@ from hrm_edge.recipe import Limits, Quantization
 from hrm_edge.runtime.ort import OrtSession
 from hrm_edge.tasks.puzzles import Puzzles
 
-MAX_BATCH = 1024
+_MAX_BATCH = 1024
 
 OnMessage = Callable[[str], None]
 
@@ -98,7 +98,7 @@ def write_artifact(
 ) -> Manifest:
     """Write the artifact folder ``out`` and return its manifest; a missed limit is marked in it, not raised.
 
-    ``model`` is what it is compared with; ``plugin``: see :class:`StepGraph`.
+    ``model`` is what it is compared with; ``plugin``: see :meth:`StepGraph.build`.
     """
     spec, quantized, check = model.spec, prepared.quantized, prepared.check
     with atomic_folder(out) as folder:
@@ -113,7 +113,7 @@ def write_artifact(
             precision=prepared.precision,
             spec=spec,
             opset=OPSET,
-            max_batch=MAX_BATCH,
+            max_batch=_MAX_BATCH,
             gate=Gate(passed=False, limits={}, failures=["not measured"]),
             quantization={**quantized.description, "bytes": bytes_by_kind(graph, spec)} if quantized else None,
             provenance={
@@ -132,10 +132,10 @@ def _graph(prepared: Prepared, plugin: bool) -> onnx.ModelProto:
     source, quantized = prepared.model, prepared.quantized
     weights: dict[str, NDArray[np.float32]] = {name: tensor.numpy() for name, tensor in source.state_dict().items()}
     if quantized is None:
-        return StepGraph(source.spec, weights, half=prepared.precision == "fp16", plugin=plugin).build()
+        return StepGraph(source.spec, weights, half=prepared.precision == "fp16").build(plugin=plugin)
     return StepGraph(
-        source.spec, weights, activation_scales=quantized.scales, int8_weights=quantized.int8_weights, plugin=plugin
-    ).build()
+        source.spec, weights, activation_scales=quantized.scales, int8_weights=quantized.int8_weights
+    ).build(plugin=plugin)
 
 
 def _measured(

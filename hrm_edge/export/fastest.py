@@ -27,7 +27,7 @@ def keep_fastest(made: Mapping[Precision, Path], out: Path) -> Manifest:
         failures = "; ".join(f"{p}: {failure}" for p, m in manifests.items() for failure in m.gate.failures)
         raise GateError(failures, f"neither precision passes its gate, {out} was not written")
     chosen = min(passed, key=lambda precision: ways[precision][0].step_ms)
-    choice = {"chosen": _why(chosen, ways, passed), "step_ms": {p: _table(found) for p, found in ways.items()}}
+    choice = {"chosen": _why(chosen, ways, passed), "step_ms": {p: _table(tried) for p, tried in ways.items()}}
     provenance = {**manifests[chosen].provenance, "precision_choice": choice}
     with atomic_folder(out) as folder:
         for file in made[chosen].iterdir():
@@ -35,8 +35,8 @@ def keep_fastest(made: Mapping[Precision, Path], out: Path) -> Manifest:
         return write_manifest(folder, manifests[chosen].model_copy(update={"provenance": provenance}))
 
 
-def _table(found: list[Candidate]) -> dict[str, float]:
-    return {str(way): round(way.step_ms, 3) for way in found}
+def _table(candidates: list[Candidate]) -> dict[str, float]:
+    return {str(way): round(way.step_ms, 3) for way in candidates}
 
 
 def _why(chosen: Precision, ways: dict[Precision, list[Candidate]], passed: list[Precision]) -> str:

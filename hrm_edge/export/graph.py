@@ -1,359 +1,73 @@
-"""One ACT step as an ONNX graph, written node by node from the weights.
-
-Written directly and not traced: every shape is a constant (only the batch is -1), scales of embeddings and of
-attention are folded into weights, and Q/DQ pairs stand exactly where the quantization policy wants them. That it is
-the same function as ``hrm_edge.model.hrm`` is measured at every export.
-
-Axes: B batch, S cells, P puzzle tokens, T = P + S, D hidden, H heads, Dh head size, F inner, V vocabulary.
-"""
+"""Writer of a step's graph: the nodes of ``hrm_edge.graph.step`` as an ONNX model."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Collection, Mapping
+from collections.abc import Callable
 
 import numpy as np
 import onnx
-from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from hrm_edge import __version__
-from hrm_edge.export import groups, plugin_node
-from hrm_edge.model.layers import LEAST_PEAK
-from hrm_edge.plugin.contract import NAME as PLUGIN
-from hrm_edge.plugin.contract import NAMESPACE
-from hrm_edge.quant.calibrate import quantize_weight
-from hrm_edge.spec import SINUSOIDAL_ROWS, ModelSpec, cell_ids, rotary_rows, step_io
+from hrm_edge.export import plugin_node
+from hrm_edge.graph.step import Array, StepNodes, rope_halves
+from hrm_edge.plugin.contract import NAME, NAMESPACE
+from hrm_edge.spec import step_io
 
 OPSET = 18  # LayerNormalization is native, and TensorRT 10.3 (JetPack 6.2) reads all of it
 IR_VERSION = 9
-RMS_EPS = 1e-5
-
-Array = NDArray[np.generic]
 
 
-def query_scale(spec: ModelSpec) -> NDArray[np.float32]:
-    """Return factors [3 D] for the rows of qkv: the scale of QK^T moves into Q's rows, since rotation is linear."""
-    scale = np.ones(3 * spec.hidden, np.float32)
-    scale[: spec.hidden] = 1.0 / math.sqrt(spec.head_dim)
-    return scale
-
-
-def embedding_scale(spec: ModelSpec) -> np.float32:
-    """Return the factor of every learned embedding, so that their sum has unit variance times D."""
-    if spec.mixing == "groups":
-        return np.float32(math.sqrt(spec.symbol_width))
-    terms = 1 + 3 * spec.grid_positions + (spec.positions == "learned")
-    return np.float32(math.sqrt(spec.hidden / terms))
-
-
-class StepGraph:
+class StepGraph(StepNodes):
     """Builds the graph of one step; :meth:`build` gives the model."""
 
-    def __init__(
-        self,
-        spec: ModelSpec,
-        weights: Mapping[str, NDArray[np.float32]],
-        *,
-        half: bool = False,
-        activation_scales: Mapping[str, float] | None = None,
-        int8_weights: Collection[str] = (),
-        plugin: bool = False,
-    ) -> None:
-        """Take ``activation_scales`` by layer name: those layers become INT8; ``half``: all else in fp16.
-
-        ``int8_weights``: layers whose products are in float, but whose weights are stored in INT8 all the same.
-
-        ``plugin``: attention is one custom node per layer, with a body of standard operators in the file; raises
-        ``UserError`` where the plugin does not serve the model.
-        """
-        if plugin:
-            plugin_node.check_spec(spec)
-        self.spec = spec
-        self.plugin = plugin
-        self.weights = weights
-        self.float = np.dtype(np.float16 if half else np.float32)
-        self.half = half
-        self.scales = activation_scales or {}
-        self.int8_weights = int8_weights
-        self.nodes: list[onnx.NodeProto] = []
-        self.initializers: dict[str, onnx.TensorProto] = {}
-        self.dequantized: dict[str, str] = {}
-        self.count = 0
-        self.scope = "step"  # of the next nodes: an error or a range check names the part of the model
-
-    # -- building blocks --------------------------------------------------------------------------------------
-
-    def op(self, kind: str, *inputs: str, out: str | None = None, **attributes: object) -> str:
-        """Append a node with one output and return the output's name."""
-        return self.ops(kind, inputs, 1, [out] if out else None, **attributes)[0]
+    nodes: list[onnx.NodeProto]
+    initializers: dict[str, onnx.TensorProto]
+    plugin: bool
 
     def ops(
         self, kind: str, inputs: tuple[str, ...], outputs: int, names: list[str] | None = None, **attributes: object
     ) -> list[str]:
-        self.count += 1
-        name = f"{self.scope}/{kind}_{self.count}"
+        name = f"{self.scope}/{kind}_{len(self.nodes) + 1}"
         names = names or [name + (f"_{i}" if outputs > 1 else "") for i in range(outputs)]
         self.nodes.append(helper.make_node(kind, list(inputs), names, name=name, **attributes))
         return names
 
     def constant(self, name: str, value: Array) -> str:
-        """Store an initializer once under its name, and return the name."""
+        return self.trained(name, lambda: value)
+
+    def trained(self, name: str, make: Callable[[], Array]) -> str:
         if name not in self.initializers:
-            self.initializers[name] = numpy_helper.from_array(np.asarray(value, order="C"), name)
+            self.initializers[name] = numpy_helper.from_array(np.asarray(make(), order="C"), name)
         return name
 
-    def float_constant(self, name: str, value: NDArray[np.float32]) -> str:
-        return self.constant(name, value.astype(self.float))
-
-    def shape(self, *dims: int) -> str:
-        return self.constant("shape_" + "_".join(map(str, dims)).replace("-1", "B"), np.array(dims, np.int64))
-
-    def linear(
-        self,
-        x: str,
-        name: str,
-        *,
-        rows: NDArray[np.int64] | None = None,
-        row_scale: NDArray[np.float32] | None = None,
-    ) -> str:
-        """Add x W^T + b; ``rows`` [out] reorders the outputs and ``row_scale`` [out] scales them, in the weights."""
-        weight, bias = self.weights[f"{name}.weight"], self.weights.get(f"{name}.bias")
-        if rows is not None:
-            weight, bias = weight[rows], None if bias is None else bias[rows]
-        if row_scale is not None:
-            weight, bias = weight * row_scale[:, None], None if bias is None else bias * row_scale
-        if name in self.scales and ".mlp_t." in name:
-            peaks = self._row_peaks(x)
-            given = self._quantized(self.op("Div", x, peaks), name)
-            y = self.op("Mul", self.op("MatMul", given, self._int8_weight(name, weight)), peaks)
-        elif name in self.scales:
-            y = self.op("MatMul", self._quantized(x, name), self._int8_weight(name, weight))
-        elif name in self.int8_weights:
-            y = self.op("MatMul", x, self._int8_weight(name, weight))
-        else:
-            y = self.op("MatMul", x, self.float_constant(f"{name}.weight", weight.T))
-        return y if bias is None else self.op("Add", y, self.float_constant(f"{name}.bias", bias))
-
-    def _quantized(self, x: str, name: str) -> str:
-        scale = self.float_constant(f"{name}.input_scale", np.float32(self.scales[name]))
-        zero = self.constant("int8_zero", np.int8(0))
-        return self.op("DequantizeLinear", self.op("QuantizeLinear", x, scale, zero), scale, zero)
-
-    def _row_peaks(self, x: str) -> str:
-        """Add the graph of ``hrm_edge.model.layers.row_peaks``."""
-        last = self.constant("last_axis", np.array([-1], np.int64))
-        peaks = self.op("ReduceMax", self.op("Abs", x), last, keepdims=1)
-        return self.op("Max", peaks, self.float_constant("least_peak", np.float32(LEAST_PEAK)))
-
-    def _int8_weight(self, name: str, weight: NDArray[np.float32]) -> str:
-        if name not in self.dequantized:
-            values, scale = quantize_weight(weight)
-            stored = self.constant(f"{name}.weight_int8", values.T)
-            scales = self.float_constant(f"{name}.weight_scale", scale)
-            zeros = self.constant(f"int8_zeros_{len(scale)}", np.zeros(len(scale), np.int8))
-            self.dequantized[name] = self.op("DequantizeLinear", stored, scales, zeros, axis=1)
-        return self.dequantized[name]
-
-    def norm(self, x: str, name: str, width: int | None = None) -> str:
-        """Add the norm over the last axis, which has ``width`` values (None: D)."""
-        if self.spec.norm == "layer":
-            weight = self.float_constant(f"{name}.weight", self.weights[f"{name}.weight"])
-            bias = self.float_constant(f"{name}.bias", self.weights[f"{name}.bias"])
-            return self.op("LayerNormalization", x, weight, bias, axis=-1, epsilon=RMS_EPS)
-        # in float32; the product with ones completes the pattern that ONNX Runtime fuses into one kernel
-        wide = self.op("Cast", x, to=TensorProto.FLOAT) if self.half else x
-        square = self.op("Pow", wide, self.constant("two", np.float32(2)))
-        mean = self.op("ReduceMean", square, self.constant("last_axis", np.array([-1], np.int64)), keepdims=1)
-        root = self.op("Sqrt", self.op("Add", mean, self.constant("rms_eps", np.float32(RMS_EPS))))
-        normal = self.op("Div", wide, root)
-        if self.half:
-            normal = self.op("Cast", normal, to=TensorProto.FLOAT16)
-        ones = "ones" if width is None else f"ones_{width}"
-        return self.op("Mul", normal, self.float_constant(ones, np.ones(width or self.spec.hidden, np.float32)))
-
-    # -- the model --------------------------------------------------------------------------------------------
-
-    def attention(self, x: str, name: str) -> str:
-        spec = self.spec
-        if self.plugin:
-            qkv = self.linear(x, f"{name}.qkv_proj")
-            return self.linear(self._plugin_attention(qkv), f"{name}.o_proj")
-        q, k, v = self._rotated_heads(x, name) if spec.positions == "rope" else self._plain_heads(x, name)
-        scores = self.op("MatMul", q, self.op("Transpose", k, perm=[0, 1, 3, 2]))
-        if spec.grid_heads:
-            scores = self.op("Add", scores, self.float_constant("head_mask", plugin_node.head_mask(spec)))
-        out = self.op("MatMul", self.op("Softmax", scores, axis=-1), v)
-        out = self.op("Transpose", out, perm=[0, 2, 1, 3])
-        return self.linear(self.op("Reshape", out, self.shape(-1, spec.total_len, spec.hidden)), f"{name}.o_proj")
-
-    def _plain_heads(self, x: str, name: str) -> list[str]:
-        """Add Q, K, V [B, H, T, Dh], by one transpose for all three."""
-        spec = self.spec
-        qkv = self.linear(x, f"{name}.qkv_proj", row_scale=query_scale(spec))
-        heads = self.op("Reshape", qkv, self.shape(-1, spec.total_len, 3 * spec.heads, spec.head_dim))
-        return self.ops("Split", (self.op("Transpose", heads, perm=[0, 2, 1, 3]),), 3, axis=1, num_outputs=3)
-
-    def _rotated_heads(self, x: str, name: str) -> list[str]:
-        """Add Q, K, V [B, H, T, Dh] with rotary positions in the "rotate half" layout on Q and K.
-
-        The projection's rows are reordered (``rotary_rows``), so that the rotation is products of whole blocks:
-        splitting and negating every head by itself cost ONNX Runtime 6 % and OpenVINO 10 % more of a step.
-        """
-        spec = self.spec
-        t, h, half = spec.total_len, spec.heads, spec.head_dim // 2
-        rows = np.array(rotary_rows(spec))
-        qkv = self.linear(x, f"{name}.qkv_proj", rows=rows, row_scale=query_scale(spec)[rows])
-        first, second, v = self.ops("Split", (qkv,), 3, axis=2, num_outputs=3)
-        tables = zip(("rope_cos", "rope_sin"), plugin_node.rope_halves(spec), strict=True)
-        cos, sin = (self.float_constant(n, np.tile(table, (1, 2 * h))) for n, table in tables)  # [T, D] each
-        turned_first = self.op("Sub", self.op("Mul", first, cos), self.op("Mul", second, sin))
-        turned_second = self.op("Add", self.op("Mul", second, cos), self.op("Mul", first, sin))
-        halves = self.op("Concat", turned_first, turned_second, axis=2)
-        heads = self.op(
-            "Transpose", self.op("Reshape", halves, self.shape(-1, t, 2, 2 * h, half)), perm=[0, 3, 1, 2, 4]
-        )
-        q, k = self.ops(
-            "Split", (self.op("Reshape", heads, self.shape(-1, 2 * h, t, 2 * half)),), 2, axis=1, num_outputs=2
-        )
-        v = self.op("Transpose", self.op("Reshape", v, self.shape(-1, t, h, 2 * half)), perm=[0, 2, 1, 3])
-        return [q, k, v]
-
-    def _plugin_attention(self, qkv: str) -> str:
-        inputs = [qkv]
-        if self.spec.positions == "rope":
-            tables = plugin_node.rope_halves(self.spec)  # float32 in every precision
-            inputs += [self.constant(n, t) for n, t in zip(("rope_cos", "rope_sin"), tables, strict=True)]
-        return self.op(PLUGIN, *inputs, domain=NAMESPACE, **plugin_node.attributes(self.spec))
-
-    def mixed(self, x: str, block: str) -> str:
-        """Add the exchange between the positions of x [B, T, D], its sum with x, and the norm."""
-        if self.spec.mixing == "attention":
-            return self.norm(self.op("Add", x, self.attention(x, f"{block}.self_attn")), f"{block}.attn_norm")
-        # transposed, the MLP's products have positions as their channels, and INT8 a scale for each of them
-        by_channel = self.op("Transpose", x, perm=[0, 2, 1])
-        added = self.op("Add", by_channel, self.mlp(by_channel, f"{block}.mlp_t"))
-        normal = self.norm(added, f"{block}.attn_norm", self.spec.total_len)
-        return self.op("Transpose", normal, perm=[0, 2, 1])
-
-    def gated(self, inner: str, axis: int = 2) -> str:
-        """Add silu(gate) * up of [gate, up], 2 F values on the last ``axis``."""
-        gate, up = self.ops("Split", (inner,), 2, axis=axis, num_outputs=2)
-        return self.op("Mul", self.op("Mul", gate, self.op("Sigmoid", gate)), up)
-
-    def mlp(self, x: str, name: str) -> str:
-        if self.spec.mlp == "swiglu":
-            inner = self.gated(self.linear(x, f"{name}.gate_up_proj"))
-        else:
-            y = self.linear(x, f"{name}.up_proj")
-            erf = self.op("Erf", self.op("Div", y, self.float_constant("sqrt_2", np.float32(math.sqrt(2.0)))))
-            shifted = self.op("Add", erf, self.float_constant("one", np.float32(1)))
-            inner = self.op("Mul", self.op("Mul", y, shifted), self.float_constant("half", np.float32(0.5)))
-        return self.linear(inner, f"{name}.down_proj")
-
-    def level(self, name: str, layers: int, state: str, injection: str) -> str:
-        self.scope = name
-        x = self.op("Add", state, injection)
-        if self.spec.norm == "layer":
-            x = self.norm(x, f"{name}.norm")
-        if self.spec.mixing == "groups":
-            normal = groups.symbol_norm(self, x)
-            x = self.op("Reshape", normal, self.shape(-1, self.spec.seq_len, self.spec.hidden))
-        for index in range(layers):
-            block = self.scope = f"{name}.layers.{index}"
-            if self.spec.mixing == "groups":
-                x = groups.block(self, x, block)
-                continue
-            x = self.mixed(x, block)
-            x = self.norm(self.op("Add", x, self.mlp(x, f"{block}.mlp")), f"{block}.mlp_norm")
-        return x
-
-    def embedding(self) -> str:
-        """Add the input [B, T, D] made of tokens and puzzle; scales are folded into the tables."""
-        spec, weights = self.spec, self.weights
-        self.scope = "embedding"
-        scale = embedding_scale(spec)
-        tokens = (
-            groups.embedding_table(spec, weights)
-            if spec.mixing == "groups"
-            else weights["embed_tokens.embedding_weight"]
-        )
-        table = self.float_constant("embedding", tokens * scale)
-        x = self.op("Gather", table, "tokens", axis=0)
-        position = np.zeros((spec.total_len, spec.hidden), np.float32)
-        if spec.grid_positions:
-            position[spec.puzzle_tokens :] += scale * self._grid_positions()
-        if spec.positions == "learned":
-            position += scale * weights["embed_pos.embedding_weight"]
-        if spec.positions == "sinusoidal":
-            assert len(weights["embed_pos.table"]) == SINUSOIDAL_ROWS
-            position += weights["embed_pos.table"][: spec.total_len]
-        if spec.puzzle_tokens:
-            puzzle = self.op("Reshape", "puzzle", self.shape(-1, spec.puzzle_tokens, spec.hidden))
-            scaled = self.op("Mul", puzzle, self.float_constant("puzzle_scale", np.asarray(scale)))
-            x = self.op("Concat", scaled, x, axis=1)
-        return self.op("Add", x, self.float_constant("positions", position)) if position.any() else x
-
-    def _grid_positions(self) -> NDArray[np.float32]:
-        assert self.spec.grid is not None
-        total = np.zeros((self.spec.seq_len, self.spec.hidden), np.float32)
-        for name, ids in cell_ids(self.spec.grid).items():
-            total += self.weights[f"embed_{name}.embedding_weight"][ids]
-        return total
-
-    def heads(self, z_h: str, z_l: str) -> None:
-        spec = self.spec
-        self.scope = "heads"
-        if spec.mixing == "groups":
-            logits, q = groups.heads(self, z_h)
-            self._as_float32(logits, "logits")
-            self._as_float32(q, "q")
-            return
-        cells = z_h
-        if spec.puzzle_tokens:
-            begin, end = (
-                self.constant(n, np.array([i], np.int64))
-                for n, i in (("cells_begin", spec.puzzle_tokens), ("cells_end", spec.total_len))
-            )
-            cells = self.op("Slice", z_h, begin, end, self.constant("axis_1", np.array([1], np.int64)))
-        self._as_float32(self.linear(cells, "lm_head"), "logits")
-        if spec.halt_head == "pooled":
-            both = self.op("Concat", z_h, z_l, axis=2)
-            pooled = self.op("ReduceMean", both, self.constant("axis_1", np.array([1], np.int64)), keepdims=0)
-        else:
-            pooled = self.op("Gather", z_h, self.constant("first", np.int64(0)), axis=1)
-        q = self.linear(pooled, "q_head")
-        if spec.q_unused:
-            begin, end = (
-                self.constant(n, np.array([i], np.int64)) for n, i in (("q_begin", 0), ("q_end", spec.q_outputs))
-            )
-            q = self.op("Slice", q, begin, end, self.constant("axis_1", np.array([1], np.int64)))
-        self._as_float32(q, "q")
-
-    def _as_float32(self, x: str, name: str) -> None:
+    def as_float32(self, x: str, name: str) -> None:
         if self.half:
             self.op("Cast", x, out=name, to=TensorProto.FLOAT)
         else:
             next(node for node in reversed(self.nodes) if x in node.output).output[0] = name
 
-    def build(self) -> onnx.ModelProto:
-        """Build the checked model of one step, with named inputs and outputs per ``step_io``."""
+    def attention(self, x: str, name: str) -> str:
+        if not self.plugin:
+            return super().attention(x, name)
+        inputs = [self.linear(x, f"{name}.qkv_proj")]
+        if self.spec.positions == "rope":
+            tables = rope_halves(self.spec)  # float32 in every precision
+            inputs += [self.constant(n, t) for n, t in zip(("rope_cos", "rope_sin"), tables, strict=True)]
+        out = self.op(NAME, *inputs, domain=NAMESPACE, **plugin_node.attributes(self.spec))
+        return self.linear(out, f"{name}.o_proj")
+
+    def build(self, *, plugin: bool = False) -> onnx.ModelProto:
+        """Build the checked model of one step, with named inputs and outputs per ``step_io``.
+
+        ``plugin``: attention is one custom node per layer, with a body of standard operators in the file; raises
+        ``UserError`` where the plugin does not serve the model.
+        """
         spec = self.spec
-        x = self.embedding()
-        z_h, z_l = "z_h", "z_l"
-        for _ in range(spec.h_cycles):
-            for _ in range(spec.l_cycles):
-                self.scope = "h_to_l"
-                from_h = self.linear(z_h, "h_to_l") if spec.connections else z_h
-                z_l = self.level("L_level", spec.l_layers, z_l, self.op("Add", from_h, x))
-            self.scope = "l_to_h"
-            from_l = self.linear(z_l, "l_to_h") if spec.connections else z_l
-            if not spec.l_cycles:
-                from_l = x
-            z_h = self.level(*spec.h_stack, z_h, from_l)
-        self.heads(z_h, z_l)
-        self.op("Identity", z_h, out="z_h_next")
-        self.op("Identity", z_l, out="z_l_next")
+        if plugin:
+            plugin_node.check_spec(spec)
+        self.nodes, self.initializers, self.dequantized, self.plugin = [], {}, {}, plugin
+        self.step()
         types = {"int32": TensorProto.INT32, "float32": TensorProto.FLOAT}
         types["carry"] = TensorProto.FLOAT16 if self.half else TensorProto.FLOAT
         table = {

@@ -17,8 +17,9 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from hrm_edge.errors import UserError
+from hrm_edge.graph.step import head_mask
 from hrm_edge.plugin.contract import HEAD_DIMS, MAX_LENGTH, NAME, NAMESPACE, VERSION
-from hrm_edge.spec import HEAD_VIEWS, HIDDEN_SCORE, ModelSpec, cell_ids
+from hrm_edge.spec import ModelSpec
 
 
 def check_spec(spec: ModelSpec) -> None:
@@ -37,23 +38,6 @@ def attributes(spec: ModelSpec) -> dict[str, Any]:
     """Return the node's attributes; TensorRT's parser reads the last two to find the plugin."""
     grid = {"grid": list(spec.grid)} if spec.grid_heads and spec.grid else {}
     return {"heads": spec.heads, **grid, "plugin_version": VERSION, "plugin_namespace": NAMESPACE}
-
-
-def head_mask(spec: ModelSpec) -> NDArray[np.float32]:
-    """Return what is added to the attention scores [H, T, T] of a model whose heads see parts of the board."""
-    assert spec.grid is not None
-    ids = {name: np.array(numbers) for name, numbers in cell_ids(spec.grid).items()}
-    everything = np.ones((spec.seq_len, spec.seq_len), bool)
-    seen = [everything if name is None else ids[name][:, None] == ids[name] for name in HEAD_VIEWS]
-    mask = np.where(np.stack(seen), 0, HIDDEN_SCORE).astype(np.float32)
-    return np.tile(mask, (spec.heads // len(HEAD_VIEWS), 1, 1))
-
-
-def rope_halves(spec: ModelSpec) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Return cos and sin, float32 [T, Dh/2], one column per pair of dimensions (RoFormer, arXiv 2104.09864)."""
-    frequency = 1.0 / spec.rope_theta ** (np.arange(0, spec.head_dim, 2, dtype=np.float32) / spec.head_dim)
-    angle = np.outer(np.arange(spec.total_len, dtype=np.float32), frequency).astype(np.float32)
-    return np.cos(angle), np.sin(angle)
 
 
 def attention_function(spec: ModelSpec, opset: int, half: bool) -> onnx.FunctionProto:

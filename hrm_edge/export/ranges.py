@@ -16,7 +16,7 @@ from hrm_edge.quiet import import_onnxruntime
 from hrm_edge.spec import STEP_OUTPUTS
 from hrm_edge.tasks.puzzles import Puzzles
 
-HALF_MAX = 65504.0
+_HALF_MAX = 65504.0
 PUZZLES = 8
 
 
@@ -37,7 +37,7 @@ class Range:
 
     def describe(self) -> dict[str, object]:
         """Return the entry for the manifest."""
-        return {"tensor": self.tensor, "largest_share_of_range": None if self.overflow else self.largest / HALF_MAX}
+        return {"tensor": self.tensor, "largest_share_of_range": None if self.overflow else self.largest / _HALF_MAX}
 
 
 def half_range(model: HRM, graph: onnx.ModelProto, check: Puzzles, steps: int) -> Range:
@@ -53,14 +53,14 @@ def half_range(model: HRM, graph: onnx.ModelProto, check: Puzzles, steps: int) -
     feeds = _first_feeds(model, puzzles)
     largest, where = 0.0, ""
     for step in range(1, steps + 1):
-        found = dict(zip(names, session.run(names, feeds), strict=True))
+        tensors = dict(zip(names, session.run(names, feeds), strict=True))
         for name in names:  # in the order of the graph: the first one is the cause
-            top = float(np.abs(found[name].astype(np.float32)).max())
+            top = float(np.abs(tensors[name].astype(np.float32)).max())
             if not np.isfinite(top):
                 return Range(float("inf"), name, name, step)
             if top > largest:
                 largest, where = top, name
-        feeds["z_h"], feeds["z_l"] = found[STEP_OUTPUTS[0]], found[STEP_OUTPUTS[1]]
+        feeds["z_h"], feeds["z_l"] = tensors[STEP_OUTPUTS[0]], tensors[STEP_OUTPUTS[1]]
     return Range(largest, where, None, steps)
 
 

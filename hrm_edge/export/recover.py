@@ -1,6 +1,6 @@
 """The model back out of a float32 artifact, so that a shipped model can be exported again, or trained on.
 
-What the graph has folded into its constants (``hrm_edge.export.graph``) is unfolded; the function is the same, and
+What the graph has folded into its constants (``hrm_edge.graph.step``) is unfolded; the function is the same, and
 where several weights were added up (row, column and box of a cell) any that add up to the same are as good.
 """
 
@@ -18,13 +18,13 @@ from onnx import numpy_helper
 from safetensors.numpy import load_file
 
 from hrm_edge.errors import UserError
-from hrm_edge.export.graph import embedding_scale, query_scale
-from hrm_edge.export.groups import GROUP_LAYERS, group_scale, kind_rows
+from hrm_edge.graph.groups import GROUP_LAYERS, group_scale, kind_rows
+from hrm_edge.graph.step import embedding_scale, query_scale
 from hrm_edge.manifest import STATE_FILE, STEP_FILE, read_manifest
 from hrm_edge.model.hrm import HRM
 from hrm_edge.model.weights import load_weights
 from hrm_edge.records import Record
-from hrm_edge.spec import ModelSpec, buffer_shapes, parameter_shapes, rotary_rows
+from hrm_edge.spec import ModelSpec, buffer_shapes, cell_ids, parameter_shapes, rotary_rows
 
 Weights = dict[str, NDArray[Any]]  # float32
 
@@ -115,10 +115,7 @@ def _embeddings(spec: ModelSpec, constants: Weights) -> Weights:
 def _grid_tables(spec: ModelSpec, sums: NDArray[Any]) -> Weights:
     """Return tables of rows, columns and boxes that add up to ``sums`` [S, D]: the smallest ones."""
     assert spec.grid is not None
-    rows, columns, box_rows, box_columns = spec.grid
-    row, column = np.divmod(np.arange(rows * columns), columns)
-    box = (row // box_rows) * (columns // box_columns) + column // box_columns
-    ids = {"row": row, "column": column, "box": box}
+    ids = cell_ids(spec.grid)
     shapes = {name: parameter_shapes(spec)[f"embed_{name}.embedding_weight"][0] for name in ids}
     chosen = np.concatenate([np.eye(shapes[name])[index] for name, index in ids.items()], axis=1)
     tables = np.linalg.lstsq(chosen, sums.astype(np.float64), rcond=None)[0]

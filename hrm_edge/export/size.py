@@ -10,7 +10,7 @@ from onnx import numpy_helper
 from hrm_edge.costs import parameter_table
 from hrm_edge.spec import ModelSpec
 
-_EMBEDDINGS = ("embedding", "positions")  # learned tables as the graph folds them; see hrm_edge.export.graph
+_EMBEDDINGS = ("embedding", "positions")  # learned tables as the graph folds them; see hrm_edge.graph.step
 
 
 def bytes_by_kind(graph: onnx.ModelProto, spec: ModelSpec) -> dict[str, Any]:

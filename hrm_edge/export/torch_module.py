@@ -31,7 +31,7 @@ from hrm_edge.errors import UserError
 from hrm_edge.export.torch_trt import INSTALL, installed, load_torch_tensorrt
 from hrm_edge.manifest import STATE_FILE, Manifest
 from hrm_edge.model.session import TorchCarry, gathered
-from hrm_edge.runtime.state import State, read_state
+from hrm_edge.runtime.state import State, carry_dtype, read_state
 from hrm_edge.runtime.trt.api import find_api
 from hrm_edge.runtime.trt.device import find_gpu
 from hrm_edge.runtime.trt.identity import (
@@ -51,10 +51,10 @@ from hrm_edge.session import StepResult
 Run = Callable[..., tuple[Tensor, Tensor, Tensor, Tensor]]
 """(tokens [B, S] int32, puzzle vectors [B, P * D] where there are any, z_h and z_l [B, T, D]) → as ``STEP_OUTPUTS``."""
 
-RECONSTRUCT = "torch_tensorrt.dynamo.runtime._TRTEngine._reconstruct_trt_engine"
-NATIVE = "__torch__.torch.classes.tensorrt.Engine"  # the same in the form of Torch-TensorRT's C++ runtime
-NAMED = re.compile(  # what the pickles of a saved module name
-    "|".join(map(re.escape, (RECONSTRUCT, NATIVE, "torch_tensorrt.dynamo._settings.CompilationSettings")))
+_RECONSTRUCT = "torch_tensorrt.dynamo.runtime._TRTEngine._reconstruct_trt_engine"
+_NATIVE = "__torch__.torch.classes.tensorrt.Engine"  # the same in the form of Torch-TensorRT's C++ runtime
+_NAMED = re.compile(  # what the pickles of a saved module name
+    "|".join(map(re.escape, (_RECONSTRUCT, _NATIVE, "torch_tensorrt.dynamo._settings.CompilationSettings")))
     + r"|torch_tensorrt\._Device\.Device|torch_tensorrt\._enums\.[A-Za-z]+|sympy\.core\.symbol\.Symbol"
     r"|torch\.(float32|float16|bfloat16|int32|int64|bool|device)|(__builtin__|builtins)\.set"
 )
@@ -93,7 +93,7 @@ class _Reader(pickle.Unpickler):
     """Reads a pickle without calling anything of it."""
 
     def find_class(self, module: str, name: str) -> Any:
-        if not NAMED.fullmatch(f"{module}.{name}"):
+        if not _NAMED.fullmatch(f"{module}.{name}"):
             raise Unexpected(f"a pickle that names {module}.{name}")
         return _Inert
 
@@ -237,16 +237,12 @@ def open_module(folder: Path, manifest: Manifest) -> ModuleSession:
     check_valid(folder, engine, Machine(find_api(engine.identity.runtime), gpu), manifest, installed(module))
     if not torch.cuda.is_available():
         raise UserError(f"torch {torch.__version__} has no CUDA, and {MODULE_FILE} runs on a GPU", INSTALL)
-    state = read_state(folder / STATE_FILE, manifest.spec, carry_type(manifest))
+    state = read_state(folder / STATE_FILE, manifest.spec, carry_dtype(manifest))
     if engine.identity.plugin:
         load_attention(find_api(engine.identity.runtime), find_attention(), expected=engine.identity.plugin)
     session = ModuleSession(load(data), manifest, state, torch.device("cuda"), engine.identity.options.batch.max)
     session.opened = Opened(folder, folder, engine, gpu.name)
     return session
-
-
-def carry_type(manifest: Manifest) -> np.dtype[Any]:
-    return np.dtype(np.float16 if manifest.precision == "fp16" else np.float32)
 
 
 def load(data: io.BytesIO) -> Run:

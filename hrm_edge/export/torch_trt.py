@@ -27,17 +27,16 @@ from hrm_edge.errors import UserError
 from hrm_edge.model.hrm import HRM
 from hrm_edge.model.layers import Linear, row_peaks
 from hrm_edge.ops.attention import attention_path
-from hrm_edge.ops.torch_tensorrt import register, ways
-from hrm_edge.quant.observers import INT8_MAX
+from hrm_edge.ops.torch_tensorrt import register, why_no_plugin
 from hrm_edge.runtime.trt.api import find_api
 from hrm_edge.runtime.trt.identity import BatchRange, Options
 from hrm_edge.runtime.trt.plugins import load_attention
 from hrm_edge.runtime.trt.worker import MIB, Request, out_of_memory, says_memory
-from hrm_edge.spec import STEP_INPUTS, ModelSpec, step_io
+from hrm_edge.spec import INT8_MAX, STEP_INPUTS, ModelSpec, step_io
 
 INSTALL = "pip install torch-tensorrt of torch's own version (on a Jetson: from the Jetson AI Lab's index)"
 
-UNSUPPORTED = re.compile(  # of the exceptions with which it stops at an operator
+_UNSUPPORTED = re.compile(  # of the exceptions with which it stops at an operator
     r"Conversion of function (?P<operator>\S+) not currently supported.*?While executing %(?P<node>\w+)", re.DOTALL
 )
 
@@ -150,7 +149,7 @@ def load_torch_tensorrt() -> Any:
 
 def check_plugin() -> None:
     """Raise ``UserError`` where Torch-TensorRT's TensorRT cannot take the attention as a plugin."""
-    reason = ways()["plugin"]
+    reason = why_no_plugin()
     if reason is not None:
         raise UserError(
             f"--plugin: {reason}", "leave --plugin out: the attention is then made of TensorRT's own layers"
@@ -189,11 +188,11 @@ def settings(function: Any, options: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _inputs(module: Any, step: Step, half: bool, batch: BatchRange) -> list[Any]:
-    found = []
+    inputs = []
     for tensor in example(step.model.spec, 1, half):
         least, best, most = ((size, *tensor.shape[1:]) for size in (batch.min, batch.opt, batch.max))
-        found.append(module.Input(min_shape=least, opt_shape=best, max_shape=most, dtype=tensor.dtype))
-    return found
+        inputs.append(module.Input(min_shape=least, opt_shape=best, max_shape=most, dtype=tensor.dtype))
+    return inputs
 
 
 def _asked(options: Options) -> dict[str, Any]:
@@ -230,7 +229,7 @@ def failed(module: Any, what: str, error: Exception, options: Options) -> UserEr
         cause = cause.__cause__
     if any(map(says_memory, said)):
         return UserError(*out_of_memory(said[0].partition("\n")[0], options))
-    reason, refused = said[0].partition("\n")[0], UNSUPPORTED.search("\n".join(said))
+    reason, refused = said[0].partition("\n")[0], _UNSUPPORTED.search("\n".join(said))
     if refused is not None:
         reason = f"it has no conversion for node '{refused['node']}' ({refused['operator'].rpartition('.')[2]})"
     return UserError(
@@ -287,7 +286,7 @@ def make_plan(
     step, options = step_module(model, scales, request.options.precision == "fp16"), request.options
     if request.plugin is not None:
         load_attention(find_api(request.runtime), request.plugin)
-        register("plugin")
+        register()
     with attention_path("unfused" if request.plugin is None else "fused"):  # then one node, which is the plugin
         whole = convert(step, options) if request.module is None else convert_and_save(step, options, request.module)
     request.plan.write_bytes(whole)

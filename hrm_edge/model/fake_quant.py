@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-INT8_MAX = 127
+from hrm_edge.spec import INT8_MAX
 
 
 def _rounded(x: Tensor, scale: Tensor) -> Tensor:

@@ -15,8 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from hrm_edge.model.layers import RMS_EPS, Linear
-from hrm_edge.spec import FIRST_SYMBOL, GROUPS, ModelSpec
+from hrm_edge.model.layers import Linear
+from hrm_edge.spec import FIRST_SYMBOL, GROUPS, RMS_EPS, ModelSpec
 
 _SMALL = 0.5  # of the usual initial spread, for what is added up
 

@@ -12,12 +12,11 @@ import math
 import torch
 from torch import Tensor, nn
 
+from hrm_edge.graph.step import head_mask
 from hrm_edge.model.groups import GroupBlock, SymbolNorm, symbol_heads
 from hrm_edge.model.layers import Block, Embedding, LayerNorm, Level, Linear, Rope, truncated_normal_
 from hrm_edge.ops.attention import rope_tables
 from hrm_edge.spec import (
-    HEAD_VIEWS,
-    HIDDEN_SCORE,
     KINDS,
     SINUSOIDAL_ROWS,
     ModelSpec,
@@ -26,7 +25,7 @@ from hrm_edge.spec import (
     token_kinds,
 )
 
-Q_BIAS = -5.0  # a fresh model does not halt
+_Q_BIAS = -5.0  # a fresh model does not halt
 
 
 def _sinusoidal_table(rows: int, dim: int) -> Tensor:
@@ -95,7 +94,7 @@ class HRM(nn.Module):
         with torch.no_grad():
             self.q_head.weight.zero_()
             assert self.q_head.bias is not None
-            self.q_head.bias.fill_(Q_BIAS)
+            self.q_head.bias.fill_(_Q_BIAS)
         if spec.puzzle_dim:
             self.puzzle_emb = _PuzzleTable(spec.puzzles, spec.puzzle_dim)
         self._init_states()
@@ -105,16 +104,13 @@ class HRM(nn.Module):
             self.register_buffer("rope_sin", sin, persistent=False)
 
     def _init_grid(self, cells: dict[str, list[int]]) -> None:
-        ids = {name: torch.tensor(numbers) for name, numbers in cells.items()}
         if self.spec.grid_positions:
-            for name, tensor in ids.items():
+            for name, numbers in cells.items():
+                tensor = torch.tensor(numbers)
                 self.add_module(f"embed_{name}", Embedding(int(tensor.max()) + 1, self.spec.hidden))
                 self.register_buffer(f"ids_{name}", tensor, persistent=False)
         if self.spec.grid_heads:
-            everything = torch.ones(self.spec.seq_len, self.spec.seq_len, dtype=torch.bool)
-            seen = [everything if name is None else ids[name][:, None] == ids[name] for name in HEAD_VIEWS]
-            mask = torch.where(torch.stack(seen), 0.0, HIDDEN_SCORE)
-            self.register_buffer("head_mask", mask.repeat(self.spec.heads // len(HEAD_VIEWS), 1, 1), persistent=False)
+            self.register_buffer("head_mask", torch.from_numpy(head_mask(self.spec)), persistent=False)
 
     def _init_states(self) -> None:
         saved = self.spec.positions != "sinusoidal"  # the reduced variant's state dict has no initial states

@@ -11,10 +11,8 @@ from torch import Tensor, nn
 
 from hrm_edge.model.fake_quant import fake_quantized, fake_quantized_rows
 from hrm_edge.ops.attention import packed_attention
-from hrm_edge.spec import ModelSpec
+from hrm_edge.spec import LEAST_PEAK, RMS_EPS, ModelSpec
 
-RMS_EPS = 1e-5
-LEAST_PEAK = 1e-6
 Rope = tuple[Tensor, Tensor]
 
 # std of a standard normal cut at +-2 sigma: drawing with std/this gives a truncated draw whose std is the true one
@@ -129,7 +127,7 @@ class SwiGLU(nn.Module):
         return self.down_proj(F.silu(gate) * up)
 
 
-class GeluMLP(nn.Module):
+class _GeluMLP(nn.Module):
     """down(gelu(up(x)))."""
 
     def __init__(self, spec: ModelSpec) -> None:
@@ -155,7 +153,7 @@ class Block(nn.Module):
         else:
             self.self_attn = Attention(spec)
         swiglu = spec.mlp == "swiglu"
-        self.mlp: nn.Module = SwiGLU(spec.hidden, spec.inner, spec.bias) if swiglu else GeluMLP(spec)
+        self.mlp: nn.Module = SwiGLU(spec.hidden, spec.inner, spec.bias) if swiglu else _GeluMLP(spec)
         self.attn_norm, self.mlp_norm = _make_norm(spec), _make_norm(spec)
 
     def forward(self, x: Tensor, rope: Rope | None, mask: Tensor | None) -> Tensor:

@@ -41,7 +41,7 @@ def load_model(path: Path | str, task: str | None = None) -> tuple[HRM, Checkpoi
 
 def load_session(path: Path | str, task: str | None = None) -> tuple[TorchSession, dict[str, Any]]:
     """Return a float32 session on :func:`load_model`'s model, and what it is: task, path, origin of the weights."""
-    model, info, found = load_model(path, task)
+    model, info, place = load_model(path, task)
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    about = {"task": info.task, "path": str(found), **info.origin()}
+    about = {"task": info.task, "path": str(place), **info.origin()}
     return TorchSession(model.to(device)), about

@@ -25,7 +25,7 @@ from hrm_edge.tasks import get_task, task_names
 from hrm_edge.tasks.base import Task
 
 CONFIG = "all_config.yaml"
-HEAD_DIM = 64  # of every published model
+_HEAD_DIM = 64  # of every published model
 _PREFIX = re.compile(r"^(?:_orig_mod\.|module\.|model\.|inner\.)+")  # of torch.compile, DDP and the published classes
 _TOKENS, _Q_HEAD, _POSITIONS, _PUZZLES = (
     "embed_tokens.embedding_weight",
@@ -169,12 +169,12 @@ def _check_family(path: Path, shapes: dict[str, tuple[int, ...]], arch: _Arch) -
     """Raise ``UserError`` where the config is of another kind of model than the tensors."""
     hint = f"take the {CONFIG} that was published with the file"
     module = arch.name.split("@")[0].split(".")[-1].lower()
-    told = "TRM" if module == "trm" else "HRM" if module.startswith("hrm") else None
+    stated = "TRM" if module == "trm" else "HRM" if module.startswith("hrm") else None
     two_stacks = any(name.startswith("H_level.") for name in shapes)
-    if told is None and module.startswith(("trm_", "transformers_baseline")):
+    if stated is None and module.startswith(("trm_", "transformers_baseline")):
         raise UserError(f"{path}: {CONFIG} says arch {module}, which is neither HRM nor TRM", "give one of these")
-    if told is not None and (told == "HRM") != two_stacks:
-        raise UserError(f"{path} is {family(shapes)}, its {CONFIG} says that it is of {told} (arch {module})", hint)
+    if stated is not None and (stated == "HRM") != two_stacks:
+        raise UserError(f"{path} is {family(shapes)}, its {CONFIG} says that it is of {stated} (arch {module})", hint)
     for key, says, has in (
         ("hidden_size", arch.hidden_size, shapes[_TOKENS][1]),
         ("mlp_t", arch.mlp_t, _MIXER in shapes),
@@ -209,7 +209,7 @@ def _spec(
     arch = config.arch
     vocab, hidden = shapes[_TOKENS]
     puzzles, puzzle_dim = shapes.get(_PUZZLES, (1, 0))
-    if arch.num_heads is None and hidden % HEAD_DIM and _MIXER not in shapes:
+    if arch.num_heads is None and hidden % _HEAD_DIM and _MIXER not in shapes:
         raise UserError(
             f"{path}: how many heads a model of {hidden} has cannot be told from its tensors",
             f"put the {CONFIG} beside it that was published with it",
@@ -224,9 +224,9 @@ def _spec(
     task = _task(path, vocab, lengths, trained_on, task_name)
     puzzle_len = leading[0] if lengths is None else lengths[task.seq_len]
     sizes = {
-        "hidden": hidden, "heads": arch.num_heads or max(1, hidden // HEAD_DIM), "h_layers": layers[0],
+        "hidden": hidden, "heads": arch.num_heads or max(1, hidden // _HEAD_DIM), "h_layers": layers[0],
         "l_layers": layers[1], "expansion": arch.expansion or _expansion(shapes[_GATE_UP][0] // 2, hidden),
-        "puzzle_dim": puzzle_dim, "puzzles": puzzles, "max_steps": _told(arch.halt_max_steps, 16), "grid": task.grid,
+        "puzzle_dim": puzzle_dim, "puzzles": puzzles, "max_steps": _stated(arch.halt_max_steps, 16), "grid": task.grid,
         "positions": arch.pos_encodings or ("learned" if _POSITIONS in shapes else "rope"),
         "rope_theta": arch.rope_theta,
     }  # fmt: skip
@@ -239,7 +239,7 @@ def _spec(
         cycles = 2, 2
     if _MIXER in shapes:  # rotary positions are attention's: the published code sets them up and reads none
         sizes |= {"mixing": "mlp", "positions": "none" if sizes["positions"] == "rope" else sizes["positions"]}
-    sizes |= {"h_cycles": _told(arch.H_cycles, cycles[0]), "l_cycles": _told(arch.L_cycles, cycles[1])}
+    sizes |= {"h_cycles": _stated(arch.H_cycles, cycles[0]), "l_cycles": _stated(arch.L_cycles, cycles[1])}
     variant = "full" if layers[0] else "trm-mixer" if _MIXER in shapes else "trm"
     try:
         spec = variant_spec(variant, vocab=vocab, seq_len=task.seq_len, **sizes)
@@ -248,7 +248,7 @@ def _spec(
     return spec, task.name
 
 
-def _told(value: int | None, published: int) -> int:
+def _stated(value: int | None, published: int) -> int:
     return published if value is None else value
 
 

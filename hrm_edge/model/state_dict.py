@@ -72,10 +72,10 @@ def _inside(tree: Any, keys: Collection[str]) -> dict[str, Any]:
     """
     inner: dict[str, Any] = {}
     for _ in range(_MOST_WRAPPED):
-        found = next((tree[key] for key in keys if isinstance(tree, dict) and isinstance(tree.get(key), dict)), None)
-        if found is None:
+        part = next((tree[key] for key in keys if isinstance(tree, dict) and isinstance(tree.get(key), dict)), None)
+        if part is None:
             break
-        tree = inner = found
+        tree = inner = part
         keys = (*keys, *_WRAPPERS)
     return inner
 

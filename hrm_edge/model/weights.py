@@ -42,8 +42,8 @@ def check_tensors(spec: ModelSpec, tensors: dict[str, Tensor], source: Path | st
         if name not in tensors:
             raise UserError(f"{source} has no tensor '{name}', which {variant} needs{because}", hint)
         if tuple(tensors[name].shape) != shape:
-            found = list(tensors[name].shape)
-            raise UserError(f"{source}: '{name}' is {found}, {variant} needs {list(shape)}{because}", hint)
+            size = list(tensors[name].shape)
+            raise UserError(f"{source}: '{name}' is {size}, {variant} needs {list(shape)}{because}", hint)
     if extra := sorted(set(tensors) - set(wanted)):
         raise UserError(f"{source} has tensor '{extra[0]}', which {variant} does not have{because}", hint)
 

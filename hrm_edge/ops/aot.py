@@ -23,14 +23,14 @@ from hrm_edge.files import atomic_folder, sha256
 from hrm_edge.ops.tuning import BASE_SM, SMS, Config, read_table
 from hrm_edge.plugin.contract import ABI, DTYPES, HEAD_DIMS
 
-BOARD = ("rows", "columns", "box_rows", "box_columns")
+_BOARD = ("rows", "columns", "box_rows", "box_columns")
 PARAMETERS = (
-    *("qkv", "cos", "sin", "length", "heads", "rope_stride", *BOARD, "out"),
+    *("qkv", "cos", "sin", "length", "heads", "rope_stride", *_BOARD, "out"),
     *("global_scratch", "profile_scratch"),
 )
-SYMBOL = "attention_kernel"
+_SYMBOL = "attention_kernel"
 # PTX is translated by the driver, and JetPack 6.2's is CUDA 12.6 (PTX 8.5): the oldest that Triton's code needs
-PTX_VERSION = 80
+_PTX_VERSION = 80
 _TRITON_TYPES = {"float16": "fp16", "bfloat16": "bf16", "float32": "fp32"}
 
 
@@ -50,11 +50,8 @@ class Variant:
         return f"{_TRITON_TYPES[self.dtype]}_d{self.head_dim}_{kind}_{self.config.name}"
 
 
-def compile_variant(sm: int, variant: Variant, drop: tuple[str, ...] = ()) -> Any:
-    """Compile a Triton kernel, with ``asm["ptx"]``, ``asm["cubin"]`` and ``metadata``; the base gets portable PTX.
-
-    Parameters named in ``drop`` are left out of the launch (they must be ones that the variant does not read).
-    """
+def compile_variant(sm: int, variant: Variant) -> Any:
+    """Compile a Triton kernel, with ``asm["ptx"]``, ``asm["cubin"]`` and ``metadata``; the base gets portable PTX."""
     try:
         import triton
         from triton import knobs
@@ -65,17 +62,16 @@ def compile_variant(sm: int, variant: Variant, drop: tuple[str, ...] = ()) -> An
     from hrm_edge.ops.kernel import attention_kernel
 
     element = f"*{_TRITON_TYPES[variant.dtype]}"
-    types = (element, "*fp32", "*fp32", *["i32"] * (3 + len(BOARD)), element)
+    types = (element, "*fp32", "*fp32", *["i32"] * (3 + len(_BOARD)), element)
     signature = dict(zip(PARAMETERS, types, strict=False))
     config = variant.config
-    sizes = {
+    constants = {
         "D": variant.head_dim,
         "ROPE": variant.rope,
         "GRID": variant.grid,
         "BLOCK_M": config.block_m,
         "BLOCK_N": config.block_n,
     }
-    constants = {**dict.fromkeys(drop), **sizes}
     source = ASTSource(
         fn=attention_kernel,
         signature={**signature, **dict.fromkeys(constants, "constexpr")},
@@ -86,20 +82,20 @@ def compile_variant(sm: int, variant: Variant, drop: tuple[str, ...] = ()) -> An
     )
     options = {"num_warps": config.warps, "num_stages": config.stages}
     if sm == BASE_SM:
-        options["ptx_version"] = PTX_VERSION
+        options["ptx_version"] = _PTX_VERSION
     with knobs.compilation.scope():
         knobs.compilation.disable_line_info = True  # half of a cubin's size, and paths of the machine that built it
         kernel = triton.compile(source, target=GPUTarget("cuda", sm, 32), options=options)
-    _check_abi(kernel, variant, len(PARAMETERS) - len(drop))
+    _check_abi(kernel, variant)
     return kernel
 
 
-def _check_abi(kernel: Any, variant: Variant, wanted: int) -> None:
+def _check_abi(kernel: Any, variant: Variant) -> None:
     """Refuse a Triton whose launch takes more than PARAMETERS: the launchers pass no scratch memory."""
-    header = re.search(rf"\.entry {SYMBOL}\((.*?)\)", kernel.asm["ptx"], re.DOTALL)
+    header = re.search(rf"\.entry {_SYMBOL}\((.*?)\)", kernel.asm["ptx"], re.DOTALL)
     count = len(re.findall(r"\.param", header.group(1))) if header else 0
     meta = kernel.metadata
-    if count != wanted or meta.global_scratch_size or meta.profile_scratch_size or meta.num_ctas != 1:
+    if count != len(PARAMETERS) or meta.global_scratch_size or meta.profile_scratch_size or meta.num_ctas != 1:
         raise UserError(
             f"this Triton compiles {variant.name} to {count} parameters or with scratch memory",
             f"the launchers expect {', '.join(PARAMETERS)}: install the pinned Triton",
@@ -110,15 +106,15 @@ def variants(sm: int, dtypes: tuple[str, ...], head_dims: tuple[int, ...]) -> li
     """Return every kernel that the table of ``sm`` can ask for, with its row's limits, in the order they are tried."""
     table = read_table()
     open_cases = {(dtype, head_dim) for dtype in dtypes for head_dim in head_dims}
-    found = []
+    kernels = []
     for row in table.get(sm, table[BASE_SM]).rows:
         limits = {"max_length": row.max_length, "max_sequences": row.max_sequences}
         for dtype, head_dim in sorted(case for case in open_cases if row.serves(*case)):
             kinds = itertools.product((True, False), (True, False))
-            found += [(Variant(dtype, head_dim, rope, row.config, grid), limits) for rope, grid in kinds]
+            kernels += [(Variant(dtype, head_dim, rope, row.config, grid), limits) for rope, grid in kinds]
             if not any(limits.values()):
                 open_cases.remove((dtype, head_dim))  # no later row is reached
-    return found
+    return kernels
 
 
 def build(out: Path, sms: tuple[int, ...], dtypes: tuple[str, ...], head_dims: tuple[int, ...]) -> dict[str, Any]:
@@ -151,7 +147,13 @@ def build(out: Path, sms: tuple[int, ...], dtypes: tuple[str, ...], head_dims: t
                         "sha256": sha256(path),
                     }
                 )
-        document = {"abi": ABI, "version": __version__, "triton": triton.__version__, "symbol": SYMBOL, "kernels": rows}
+        document = {
+            "abi": ABI,
+            "version": __version__,
+            "triton": triton.__version__,
+            "symbol": _SYMBOL,
+            "kernels": rows,
+        }
         document["base"] = BASE_SM
         (folder / "kernels.json").write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
         (folder / "kernels.inc").write_text(_render_inc(document), encoding="utf-8")

@@ -6,8 +6,7 @@ Axes: B batch, S positions, H heads, Dh head size.
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -15,13 +14,11 @@ from torch import Tensor
 
 from hrm_edge.errors import UserError
 from hrm_edge.ops.reference import grid_mask, reference_attention, unfused_attention
-from hrm_edge.ops.tuning import Config, choose
+from hrm_edge.ops.tuning import choose
 from hrm_edge.plugin.contract import DTYPES, HEAD_DIMS, LEAST_SM, MAX_LENGTH, grid_problem
 
-SCHEMA = "(Tensor qkv, int heads, Tensor? cos, Tensor? sin, int[] grid=[]) -> Tensor"
+_SCHEMA = "(Tensor qkv, int heads, Tensor? cos, Tensor? sin, int[] grid=[]) -> Tensor"
 HINT = "use hrm_edge.ops.attention.packed_attention, which takes torch's own kernels there"
-
-_interpret: Config | None = None
 
 
 def _check_inputs(qkv: Tensor, heads: int, cos: Tensor | None, sin: Tensor | None, grid: Sequence[int] = ()) -> None:
@@ -57,7 +54,7 @@ def _check_inputs(qkv: Tensor, heads: int, cos: Tensor | None, sin: Tensor | Non
         raise UserError("fused_attention: cos and sin have different strides", "make both contiguous")
 
 
-@torch.library.custom_op("hrm_edge::fused_attention", mutates_args=(), device_types="cpu", schema=SCHEMA)
+@torch.library.custom_op("hrm_edge::fused_attention", mutates_args=(), device_types="cpu", schema=_SCHEMA)
 def fused_attention(
     qkv: Tensor, heads: int, cos: Tensor | None, sin: Tensor | None, grid: Sequence[int] = ()
 ) -> Tensor:
@@ -71,13 +68,7 @@ def fused_attention(
     """
     _check_inputs(qkv, heads, cos, sin, grid)
     rope = None if cos is None or sin is None else (cos, sin)
-    if _interpret is None:
-        return reference_attention(qkv, heads, rope, grid).contiguous()
-    from hrm_edge.ops.interpret import run_interpreted
-
-    out = _output(qkv)
-    run_interpreted(qkv.contiguous(), heads, rope, out, _interpret, grid)
-    return out
+    return reference_attention(qkv, heads, rope, grid).contiguous()
 
 
 def _output(qkv: Tensor) -> Tensor:
@@ -124,19 +115,8 @@ def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None, None]:
     mask = grid_mask(ctx.grid, ctx.heads).to(qkv.device) if ctx.grid else None
     with torch.enable_grad():
         again = qkv.detach().requires_grad_()
-        (found,) = torch.autograd.grad(unfused_attention(again, ctx.heads, rope, mask), again, grad)
-    return found, None, None, None, None
+        (gradient,) = torch.autograd.grad(unfused_attention(again, ctx.heads, rope, mask), again, grad)
+    return gradient, None, None, None, None
 
 
 fused_attention.register_autograd(_backward, setup_context=_save)
-
-
-@contextlib.contextmanager
-def interpreted(config: Config) -> Iterator[None]:
-    """Within, the operator runs the Triton kernel on CPU tensors in Triton's interpreter (tests)."""
-    global _interpret
-    old, _interpret = _interpret, config
-    try:
-        yield
-    finally:
-        _interpret = old

@@ -40,7 +40,6 @@ def attention_kernel(  # type: ignore[no-untyped-def]
     BLOCK_M: tl.constexpr,
     BLOCK_N: tl.constexpr,
 ):
-    # Inputs, scalars, outputs: the order that TensorRT's quick-deployable plugins launch with, too.
     # qkv [B, S, 3*H*D], out [B, S, H*D], both dense; cos, sin [S, D/2] fp32, rows rope_stride apart, unread without
     # ROPE; the sizes of the board (S = rows * columns) and of its boxes unread without GRID. One program: BLOCK_M
     # query rows of one head of one sequence; neighbours share their K and V in the cache.
@@ -136,11 +135,6 @@ def attention_kernel(  # type: ignore[no-untyped-def]
     tl.store(o_base + m_at[:, None] * (heads * D) + dims[None, :], result, mask=m_in)
 
 
-def grid(batch: int, heads: int, length: int, block_m: int) -> tuple[int]:
-    """Programs of one launch; a single axis, because the others end at 65,535."""
-    return (batch * heads * -(-length // block_m),)
-
-
 def launch(
     kernel: object,
     qkv: Tensor,
@@ -153,7 +147,8 @@ def launch(
     """Run ``kernel`` (compiled or interpreted) on dense qkv [B, S, 3*H*D] into dense out [B, S, H*D]."""
     batch, length, packed = qkv.shape
     cos, sin = rope if rope is not None else (qkv, qkv)  # never read, but the signature is one
-    kernel[grid(batch, heads, length, config.block_m)](  # type: ignore[index]
+    programs = batch * heads * -(-length // config.block_m)  # on a single axis, because the others end at 65,535
+    kernel[(programs,)](  # type: ignore[index]
         qkv,
         cos,
         sin,

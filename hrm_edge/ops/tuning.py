@@ -10,11 +10,10 @@ from __future__ import annotations
 
 import functools
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 from hrm_edge.errors import UserError
-from hrm_edge.files import write_text
 
 TABLE = Path(__file__).with_name("tuning.json")
 BASE_SM = 80
@@ -82,21 +81,6 @@ def _sm_table(raw: dict) -> SmTable:
         config = Config(*(int(row[key]) for key in ("block_m", "block_n", "warps", "stages")))
         rows.append(Row(config, *(row[key] for key in ("dtype", "head_dim", "max_length", "max_sequences"))))
     return SmTable(bool(raw["measured"]), str(raw["source"]), tuple(rows))
-
-
-def write_table(tables: dict[int, SmTable], path: Path = TABLE) -> None:
-    """Write what :func:`read_table` reads, one line per row."""
-    blocks = []
-    for sm, table in sorted(tables.items()):
-        rows = [
-            {key: value for key, value in asdict(row).items() if key != "config"} | asdict(row.config)
-            for row in table.rows
-        ]
-        head = f'{{"measured": {json.dumps(table.measured)}, "source": {json.dumps(table.source)}, "rows": ['
-        blocks.append(f'    "{sm}": {head}\n' + ",\n".join(f"      {json.dumps(row)}" for row in rows) + "\n    ]}")
-    write_text(path, '{\n  "schema": 1,\n  "sm": {\n' + ",\n".join(blocks) + "\n  }\n}\n")
-    read_table.cache_clear()
-    choose.cache_clear()
 
 
 @functools.lru_cache(maxsize=1024)

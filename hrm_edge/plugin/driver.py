@@ -12,7 +12,7 @@ from hrm_edge.errors import UserError
 LIBRARY = "libcuda.so.1"
 _MAJOR, _MINOR = 75, 76  # CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR, _MINOR
 _MAX_DYNAMIC_SHARED = 8  # CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
-STATIC_SHARED_LIMIT = 48 * 1024  # above it a function must be told (CUDA programming guide, "Shared Memory")
+_STATIC_SHARED_LIMIT = 48 * 1024  # above it a function must be told (CUDA programming guide, "Shared Memory")
 # CUDA_ERROR_INVALID_IMAGE, _NO_BINARY_FOR_GPU, _INVALID_PTX, _UNSUPPORTED_PTX_VERSION: another image may serve
 WRONG_IMAGE = (200, 209, 218, 222)
 
@@ -77,7 +77,7 @@ class Driver:
         module, function = c_void_p(), c_void_p()
         self._call("cuModuleLoadData", byref(module), image)
         self._call("cuModuleGetFunction", byref(function), module, symbol.encode())
-        if shared > STATIC_SHARED_LIMIT:
+        if shared > _STATIC_SHARED_LIMIT:
             self._call("cuFuncSetAttribute", function, _MAX_DYNAMIC_SHARED, shared)
         assert function.value
         return function.value

@@ -72,17 +72,17 @@ class KernelFolder:
                 f"the attention plugin needs compute capability {LEAST_SM / 10}, this GPU has {sm / 10}",
                 "export without --plugin",
             )
-        found = []
+        kernels = []
         for wanted in dict.fromkeys((sm, self.base)):
             fitting = (
                 k for k in self.kernels if k.sm == wanted and k.serves(dtype, head_dim, rope, grid, length, sequences)
             )
-            found += [kernel for kernel in (next(fitting, None),) if kernel is not None]
-        if not found:
+            kernels += [kernel for kernel in (next(fitting, None),) if kernel is not None]
+        if not kernels:
             kind = f"{'with' if rope else 'without'} rope{', heads of a board' * grid}"
             case = f"{dtype}, head size {head_dim}, {kind}, length {length}"
             raise UserError(f"{self.folder} has no kernel for {case}", BUILD)
-        return tuple(found)
+        return tuple(kernels)
 
     def read(self, kernel: Kernel) -> bytes:
         """Return the binary (cubin, or PTX ending in a zero byte)."""

@@ -16,7 +16,7 @@ LIBRARY = "libhrm_edge_plugin.so"
 SOURCES = Path(__file__).with_name("cpp")
 # Where 'cmake --install' puts the library. Not the current folder, nor the engine's: what was downloaded holds no code.
 FOLDERS = (Path(__file__).parent / "lib", Path("/usr/local/lib"))
-HOW_TO_BUILD = (
+_HOW_TO_BUILD = (
     "build it: python -m hrm_edge.ops.aot --out kernels (any machine with Triton), then "
     f"cmake -S {SOURCES} -B build -DHRM_KERNELS_DIR=$PWD/kernels && cmake --build build && "
     f"cmake --install build --prefix {SOURCES.parent}"
@@ -47,12 +47,12 @@ def find_library(path: Path | str | None = None) -> Path:
         wanted = Path(path)
         wanted = wanted / LIBRARY if wanted.is_dir() else wanted
         if not wanted.is_file():
-            raise UserError(f"{wanted}: no such plugin library", HOW_TO_BUILD)
+            raise UserError(f"{wanted}: no such plugin library", _HOW_TO_BUILD)
         return wanted
     for folder in FOLDERS:
         if (folder / LIBRARY).is_file():
             return folder / LIBRARY
-    raise UserError(f"{LIBRARY} is in none of {', '.join(map(str, FOLDERS))}", HOW_TO_BUILD)
+    raise UserError(f"{LIBRARY} is in none of {', '.join(map(str, FOLDERS))}", _HOW_TO_BUILD)
 
 
 def describe(library: Path) -> PluginInfo:
@@ -62,7 +62,7 @@ def describe(library: Path) -> PluginInfo:
     except OSError as error:
         raise UserError(f"{library} cannot be loaded: {error}", "build it on this machine") from error
     except AttributeError as error:
-        raise UserError(f"{library} is no plugin library of hrm-edge", HOW_TO_BUILD) from error
+        raise UserError(f"{library} is no plugin library of hrm-edge", _HOW_TO_BUILD) from error
     ask.restype = ctypes.c_char_p
     abi, package, headers, sms = ask().decode().split(" ")
     return PluginInfo(
@@ -97,9 +97,9 @@ def load_plugin(trt: Any, path: Path | str | None = None, *, expected: dict[str,
     if registry.get_creator(NAME, VERSION, NAMESPACE) is not None:
         return info  # loaded earlier, or the Python plugin is registered: either reads the engine
     if registry.load_library(str(library.resolve())) is None:
-        raise UserError(f"TensorRT {trt.__version__} did not take {library}", HOW_TO_BUILD)
+        raise UserError(f"TensorRT {trt.__version__} did not take {library}", _HOW_TO_BUILD)
     if registry.get_creator(NAME, VERSION, NAMESPACE) is None:
-        raise UserError(f"{library} was loaded, but {NAMESPACE}::{NAME} is not in the registry", HOW_TO_BUILD)
+        raise UserError(f"{library} was loaded, but {NAMESPACE}::{NAME} is not in the registry", _HOW_TO_BUILD)
     return info
 
 
@@ -110,6 +110,6 @@ def explain(message: str) -> UserError | None:
         return UserError(
             f"TensorRT does not know a plugin that the model uses (ours is {NAMESPACE}::{NAME}, version {VERSION})",
             f"load {LIBRARY} before the model: hrm_edge.plugin.load.load_plugin, or trtexec --dynamicPlugins; "
-            f"{HOW_TO_BUILD}",
+            f"{_HOW_TO_BUILD}",
         )
     return None

@@ -170,7 +170,7 @@ class Layer:
             self.launcher.launch(kernel, function, shape[0] * self.heads, values, stream)
 
 
-class Maker:
+class _Maker:
     """Behaviour of a creator: layers from a node's fields when an engine is built, from their own when one is read."""
 
     trt: Any
@@ -190,18 +190,18 @@ class Maker:
 
     def create_plugin(self, name: str, fields: Any, phase: Any) -> Any:
         values = {field.name: field.data for field in fields}
-        found = {n: int(values[n][0]) for n in ("heads", "abi") if n in values and len(values[n]) == 1}
-        if found.get("heads", 0) < 1:
+        numbers = {n: int(values[n][0]) for n in ("heads", "abi") if n in values and len(values[n]) == 1}
+        if numbers.get("heads", 0) < 1:
             log.error("%s: `heads` must be one int32 above 0", name)
             return None
-        if phase == self.trt.TensorRTPhase.RUNTIME and found.get("abi") != ABI:
-            log.error("the engine has ABI %s of the plugin, this is %s: build it again", found.get("abi"), ABI)
+        if phase == self.trt.TensorRTPhase.RUNTIME and numbers.get("abi") != ABI:
+            log.error("the engine has ABI %s of the plugin, this is %s: build it again", numbers.get("abi"), ABI)
             return None
         grid = tuple(map(int, values.get("grid", NO_GRID)))
-        if grid != NO_GRID and (problem := grid_problem(grid, found["heads"], -1)):
+        if grid != NO_GRID and (problem := grid_problem(grid, numbers["heads"], -1)):
             log.error("%s: %s", name, problem)
             return None
-        return self.layer(found["heads"], self.launcher, () if grid == NO_GRID else grid)
+        return self.layer(numbers["heads"], self.launcher, () if grid == NO_GRID else grid)
 
 
 def plugin_classes(trt: Any) -> tuple[type, type]:
@@ -209,7 +209,7 @@ def plugin_classes(trt: Any) -> tuple[type, type]:
     layer_bases = (trt.IPluginV3, trt.IPluginV3OneCore, trt.IPluginV3OneBuild, trt.IPluginV3OneRuntime)
     layer = type("FusedAttention", (Layer, *layer_bases), {"trt": trt, "bases": layer_bases})
     maker_bases = (trt.IPluginCreatorV3One,)
-    maker = type("Creator", (Maker, *maker_bases), {"trt": trt, "bases": maker_bases, "layer": layer})
+    maker = type("Creator", (_Maker, *maker_bases), {"trt": trt, "bases": maker_bases, "layer": layer})
     return layer, maker
 
 

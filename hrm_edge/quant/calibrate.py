@@ -17,15 +17,16 @@ from hrm_edge.costs import reference_batch
 from hrm_edge.model.hrm import HRM
 from hrm_edge.model.layers import Linear
 from hrm_edge.model.session import TorchSession
-from hrm_edge.quant.observers import BINS, INT8_MAX, bound_of
+from hrm_edge.quant.observers import BINS, bound_of
 from hrm_edge.quant.policy import Policy, int8_layers
 from hrm_edge.recipe import Quantization
+from hrm_edge.spec import INT8_MAX
 
-Observer = Callable[[str, Tensor], None]
+_Observer = Callable[[str, Tensor], None]
 
 
 @contextmanager
-def _observed(layers: dict[str, Linear], observe: Observer) -> Iterator[None]:
+def _observed(layers: dict[str, Linear], observe: _Observer) -> Iterator[None]:
     def hook_of(name: str) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
         return lambda module, inputs: observe(name, inputs[0])
 
@@ -110,10 +111,3 @@ def _histograms(
     with _observed(layers, see):
         run_recurrence(model, tokens, puzzle_ids, steps)
     return counts
-
-
-def quantize_weight(weight: NDArray[np.float32]) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
-    """Quantize a matrix [out, in] to symmetric INT8: (values in [-127, 127], scale per output channel [out])."""
-    scale = np.maximum(np.abs(weight).max(axis=1), 1e-8).astype(np.float32) / np.float32(INT8_MAX)
-    values = np.clip(np.rint(weight / scale[:, None]), -INT8_MAX, INT8_MAX).astype(np.int8)
-    return values, scale

@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hrm_edge.recipe import Quantization
+from hrm_edge.spec import INT8_MAX
 
 BINS = 4096
-INT8_MAX = 127
 _LEAST_BINS = 128  # a bound below as many bins as there are integers would only clip
 _TRIED = 200  # bounds that "mse" and "entropy" compare
 
@@ -41,8 +41,8 @@ def _squared_error(counts: Counts, bins: int) -> float:
     """Sum of squared errors with the bound after ``bins`` bins, every value taken for its bin's middle."""
     middle = np.arange(BINS) + 0.5
     step = bins / INT8_MAX
-    found = np.clip(np.rint(middle / step), 0, INT8_MAX) * step
-    return float((counts * np.square(middle - found)).sum())
+    rounded = np.clip(np.rint(middle / step), 0, INT8_MAX) * step
+    return float((counts * np.square(middle - rounded)).sum())
 
 
 def _divergence(counts: Counts, bins: int) -> float:

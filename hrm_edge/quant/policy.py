@@ -13,7 +13,7 @@ from hrm_edge.model.hrm import HRM
 from hrm_edge.model.layers import Linear
 from hrm_edge.records import Record, parse_record
 
-FLOAT_LAYERS = {
+_FLOAT_LAYERS = {
     "q_head": "its sign decides when to stop, and it is under 0.1% of the operations",
     "lm_head": "its output is the answer, and it is under 1% of the operations",
     "h_to_l": "carries the state between the levels, where an error returns in every later step",
@@ -49,13 +49,13 @@ def linear_layers(model: HRM) -> dict[str, Linear]:
 
 def int8_layers(model: HRM, policy: Policy | None = None) -> dict[str, Linear]:
     """Return those that the policy quantizes: every matrix of every block, less the policy's exceptions."""
-    kept = {*FLOAT_LAYERS, *(policy.float_layers if policy else ())}
+    kept = {*_FLOAT_LAYERS, *(policy.float_layers if policy else ())}
     return {name: layer for name, layer in linear_layers(model).items() if name not in kept}
 
 
 def exceptions(model: HRM, policy: Policy | None = None) -> dict[str, str]:
     """Return the model's layers that stay in float, with the reason."""
-    reasons = {**FLOAT_LAYERS, **(policy.float_layers if policy else {})}
+    reasons = {**_FLOAT_LAYERS, **(policy.float_layers if policy else {})}
     return {name: reasons[name] for name in linear_layers(model) if name in reasons}
 
 

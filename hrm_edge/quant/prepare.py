@@ -18,7 +18,7 @@ from hrm_edge.quant.smooth import smoothed
 from hrm_edge.recipe import Limits, Quantization
 from hrm_edge.tasks.puzzles import Puzzles
 
-SENSITIVITY_PUZZLES = 32  # of the calibration set; a run of the whole recurrence for every layer
+_SENSITIVITY_PUZZLES = 32  # of the calibration set; a run of the whole recurrence for every layer
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ def prepare(
     policy: Policy | None = None if policy_file is None else read_policy(policy_file, puzzles.task.name, model)
     scales = activation_scales(written, tokens, ids, options, steps, policy)
     if sensitivity_file is not None:
-        head = puzzles.head(SENSITIVITY_PUZZLES)
+        head = puzzles.head(_SENSITIVITY_PUZZLES)
         policy = find_policy(written, scales, head, steps=steps, floor_db=limits.sqnr_db_int8, on_message=on_message)
         write_policy(sensitivity_file, policy)
         scales = {name: scale for name, scale in scales.items() if name not in policy.float_layers}

@@ -19,11 +19,11 @@ from hrm_edge.model.hrm import HRM
 from hrm_edge.model.session import TorchSession
 from hrm_edge.parity import converged
 from hrm_edge.quant.policy import Policy, Sensitivity, linear_layers
-from hrm_edge.report import decibels
+from hrm_edge.report.figures import decibels
 from hrm_edge.tasks.puzzles import Puzzles
 
 OnMessage = Callable[[str], None]
-MARGIN_DB = 3.0  # kept between the policy's own measurement and the limit that the export is held to
+_MARGIN_DB = 3.0  # kept between the policy's own measurement and the limit that the export is held to
 
 
 @contextmanager
@@ -51,10 +51,10 @@ class Final:
     logits: NDArray[np.float32]  # [N, S, V]
     converged: NDArray[np.bool_]  # [N]
 
-    def sqnr_db(self, found: Final) -> float:
-        """SQNR of ``found``'s logits in dB, on the puzzles that both settle, or on all where they settle none."""
-        both = self.converged & found.converged
-        return sqnr_db(*(part.logits[both] if both.any() else part.logits for part in (self, found)))
+    def sqnr_db(self, other: Final) -> float:
+        """SQNR of ``other``'s logits in dB, on the puzzles that both settle, or on all where they settle none."""
+        both = self.converged & other.converged
+        return sqnr_db(*(part.logits[both] if both.any() else part.logits for part in (self, other)))
 
 
 def final(model: HRM, puzzles: Puzzles, steps: int) -> Final:
@@ -70,9 +70,9 @@ def final(model: HRM, puzzles: Puzzles, steps: int) -> Final:
     return Final(np.concatenate(logits_of), np.concatenate(converged_of))
 
 
-def sqnr_db(reference: NDArray[np.float32], found: NDArray[np.float32]) -> float:
-    """SQNR of ``found`` in dB."""
-    noise = reference.astype(np.float64) - found
+def sqnr_db(reference: NDArray[np.float32], other: NDArray[np.float32]) -> float:
+    """SQNR of ``other`` in dB."""
+    noise = reference.astype(np.float64) - other
     return decibels(float(np.square(reference, dtype=np.float64).sum()), float(np.square(noise).sum()))
 
 
@@ -104,7 +104,7 @@ def find_policy(
     reasons: dict[str, str] = {}
     whole = measured(in_int8)
     for rank, name in enumerate(ranking, 1):
-        if whole >= floor_db + MARGIN_DB or len(in_int8) == 1:
+        if whole >= floor_db + _MARGIN_DB or len(in_int8) == 1:
             break
         before = whole
         on_message(f"sensitivity: without {name}")
@@ -112,7 +112,7 @@ def find_policy(
         whole = measured(in_int8, (*reasons, name))
         reasons[name] = (
             f"rank {rank} of {len(scales)}: in INT8 alone it leaves {alone[name]:.1f} dB after {steps} steps; "
-            f"in float it lifts the whole model from {before:.1f} to {whole:.1f} dB (wanted: {floor_db + MARGIN_DB:g})"
+            f"in float it lifts the whole model from {before:.1f} to {whole:.1f} dB (wanted: {floor_db + _MARGIN_DB:g})"
         )
     return Policy(
         task=puzzles.task.name,

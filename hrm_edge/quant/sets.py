@@ -24,7 +24,7 @@ _PACKAGE = Path(__file__).parent.parent
 # A wheel has the folder inside the package; a checkout has it beside the package.
 CALIBRATION = _PACKAGE / "calibration" if (_PACKAGE / "calibration").is_dir() else _PACKAGE.parent / "calibration"
 INDEX_FILE = "sets.json"
-MINIMUM_PUZZLES = 16
+_MINIMUM_PUZZLES = 16
 MOST_PUZZLES = 10_000  # read of a data folder's part: more would only cost memory
 
 
@@ -60,9 +60,9 @@ def puzzle_sets(
         return None, check
     assert calibration is not None
     calibration = calibration.head(calibrate_on)
-    if len(calibration) < MINIMUM_PUZZLES:
+    if len(calibration) < _MINIMUM_PUZZLES:
         raise UserError(
-            f"the calibration set has {len(calibration)} puzzles, at least {MINIMUM_PUZZLES} are needed",
+            f"the calibration set has {len(calibration)} puzzles, at least {_MINIMUM_PUZZLES} are needed",
             "give a larger one with --calibration",
         )
     _require_disjoint(task, calibration, check)

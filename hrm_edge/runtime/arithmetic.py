@@ -21,7 +21,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from hrm_edge.errors import HrmEdgeError
+from hrm_edge.errors import HrmEdgeError, UserError
 from hrm_edge.files import read_json, writable_cache, write_json
 from hrm_edge.runtime.compile_cache import processor
 
@@ -29,10 +29,9 @@ PROBE = Path(__file__).with_name("probe.onnx")
 INPUTS, OUTPUTS = 64, 48  # K and N of the probe's one product
 SHAPES = ((1, 1), (2, 5), (1, 81))  # (B, T) that are computed: runtimes have other code for a single row
 INPUT_SCALE = np.float32(0.5)
-TOLERANCE = 1e-4  # of the largest sum: float32's rounding stays far below, a cut-off product lies far above
-EXTREMES = (127, -128, 127, -127, -128, 126)
-NO_EXACT_WAY = "run it with --backend native, or try another version of the runtime"
-ENVIRONMENT = ("ONEDNN_", "DNNL_", "OV_", "ORT_", "OPENVINO_")  # variables that may choose other instructions
+_TOLERANCE = 1e-4  # of the largest sum: float32's rounding stays far below, a cut-off product lies far above
+_EXTREMES = (127, -128, 127, -127, -128, 126)
+_ENVIRONMENT = ("ONEDNN_", "DNNL_", "OV_", "ORT_", "OPENVINO_")  # variables that may choose other instructions
 
 Run = Callable[[NDArray[np.float32]], NDArray[np.float32]]
 """The probe on [B, T, K]; gives [B, T, N]."""
@@ -55,7 +54,7 @@ class Arithmetic:
 def extreme_weights() -> NDArray[np.int8]:
     """Return weights [K, N] whose products reach every limit: constant columns, alternating signs, mixtures."""
     k, n = np.meshgrid(np.arange(INPUTS), np.arange(OUTPUTS), indexing="ij")
-    weights = np.array(EXTREMES, np.int8)[(k * (n + 3) + k * k * n // 5) % len(EXTREMES)]
+    weights = np.array(_EXTREMES, np.int8)[(k * (n + 3) + k * k * n // 5) % len(_EXTREMES)]
     weights[:, 0], weights[:, 1], weights[:, 2] = 127, -127, -128
     weights[::2, 3], weights[1::2, 3] = 127, -128
     return weights
@@ -69,7 +68,7 @@ def weight_scales() -> NDArray[np.float32]:
 def _extreme_inputs(batch: int, positions: int) -> NDArray[np.int64]:
     """Return activations [B, T, K] in steps of ``INPUT_SCALE``; the first rows are all 127 and all -128."""
     rows, k = np.meshgrid(np.arange(batch * positions), np.arange(INPUTS), indexing="ij")
-    inputs = np.array(EXTREMES)[(k * (rows + 2) + rows * rows) % len(EXTREMES)]
+    inputs = np.array(_EXTREMES)[(k * (rows + 2) + rows * rows) % len(_EXTREMES)]
     inputs[0] = 127
     inputs[1::7] = -128
     return np.asarray(inputs.reshape(batch, positions, INPUTS), np.int64)
@@ -80,8 +79,8 @@ def is_exact(run: Run) -> bool:
     for batch, positions in SHAPES:
         inputs = _extreme_inputs(batch, positions)
         wanted = (inputs @ extreme_weights().astype(np.int64)) * (INPUT_SCALE * weight_scales())
-        found = run(inputs.astype(np.float32) * INPUT_SCALE)
-        if found.shape != wanted.shape or not np.abs(found - wanted).max() <= TOLERANCE * np.abs(wanted).max():
+        computed = run(inputs.astype(np.float32) * INPUT_SCALE)
+        if computed.shape != wanted.shape or not np.abs(computed - wanted).max() <= _TOLERANCE * np.abs(wanted).max():
             return False
     return True
 
@@ -92,7 +91,7 @@ def int8_is_exact(runtime: str, version: str, settings: str, probe: Callable[[],
     ``probe`` is asked once per processor, version, settings and environment; then the user's cache knows. Where the
     probe fails the answer is no, and it is asked again the next time.
     """
-    chosen = sorted(f"{name}={value}" for name, value in os.environ.items() if name.startswith(ENVIRONMENT))
+    chosen = sorted(f"{name}={value}" for name, value in os.environ.items() if name.startswith(_ENVIRONMENT))
     parts = (runtime, version, settings, processor(), *chosen, hashlib.sha256(PROBE.read_bytes()).hexdigest())
     name = hashlib.sha256("\0".join(parts).encode()).hexdigest()[:32]
     path = writable_cache("arithmetic") / f"{name}.json"
@@ -109,8 +108,8 @@ def int8_is_exact(runtime: str, version: str, settings: str, probe: Callable[[],
     return exact
 
 
-def arithmetic(runtime: str, version: str, settings: str, probe: Callable[[bool], bool]) -> Arithmetic | None:
-    """Decide how a runtime's sessions multiply; None where neither of its ways is exact.
+def arithmetic(runtime: str, version: str, settings: str, probe: Callable[[bool], bool]) -> Arithmetic:
+    """Decide how a runtime's sessions multiply; ``UserError`` where neither of its ways is exact.
 
     ``probe``: whether the products are exact with the runtime's 8-bit kernels (True) or without them (False).
     """
@@ -118,4 +117,7 @@ def arithmetic(runtime: str, version: str, settings: str, probe: Callable[[bool]
         return Arithmetic("int8")
     if int8_is_exact(runtime, version, f"{settings} float32", lambda: probe(False)):
         return Arithmetic("float32", f"the 8-bit products of {runtime} {version} are not exact on this processor")
-    return None
+    raise UserError(
+        f"{runtime} {version} computes other products than the artifact's here",
+        "run it with --backend native, or try another version of the runtime",
+    )

@@ -19,10 +19,10 @@ from hrm_edge.runtime import open_step
 from hrm_edge.runtime.host import HostCarry, HostSession, usable_cores
 from hrm_edge.runtime.native.session import available
 
-ROUNDS = 5
+_ROUNDS = 5
 STEPS = 5  # of one candidate at a time; the first of them finds cold caches and is not counted
-SLOW_S = 0.2  # a turn ends after so long, with one counted step at least
-PAUSE_S = 0.02  # before each turn: the threads of the one before go on spinning for a while and would be in the way
+_SLOW_S = 0.2  # a turn ends after so long, with one counted step at least
+_PAUSE_S = 0.02  # before each turn: the threads of the one before go on spinning for a while and would be in the way
 
 
 @dataclass(frozen=True)
@@ -57,11 +57,11 @@ def candidates(folder: Path, manifest: Manifest, threads: int | None = None, *, 
                 raise
             sessions.pop(way, None)
     taken: dict[tuple[CpuBackend, int], list[float]] = {way: [] for way in sessions}
-    for _ in range(ROUNDS):
+    for _ in range(_ROUNDS):
         for way, session in sessions.items():
             taken[way] += step_seconds(session, batch)
-    found = [Candidate(*way, sessions[way], 1e3 * statistics.median(taken[way])) for way in sessions]
-    return sorted(found, key=lambda candidate: candidate.step_ms)
+    measured = [Candidate(*way, sessions[way], 1e3 * statistics.median(taken[way])) for way in sessions]
+    return sorted(measured, key=lambda candidate: candidate.step_ms)
 
 
 def _is_tried(backend: CpuBackend, manifest: Manifest) -> bool:
@@ -89,11 +89,11 @@ def step_seconds(session: HostSession, batch: int) -> list[float]:
     """Return times of a few steps on one carry, the first one left out."""
     tokens, ids, carry = _first(session, batch)
     taken = []
-    time.sleep(PAUSE_S)
+    time.sleep(_PAUSE_S)
     for _ in range(STEPS):
         started = time.perf_counter()
         carry, _, _ = session.step(tokens, ids, carry)
         taken.append(time.perf_counter() - started)
-        if len(taken) > 1 and sum(taken) > SLOW_S:
+        if len(taken) > 1 and sum(taken) > _SLOW_S:
             break
     return taken[1:]

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from hrm_edge.errors import UserError
 from hrm_edge.manifest import STATE_FILE, Manifest
 from hrm_edge.runtime.arithmetic import Arithmetic
-from hrm_edge.runtime.state import AGAIN, read_state
+from hrm_edge.runtime.state import AGAIN, carry_dtype, read_state
 from hrm_edge.session import FRESH, StepResult
 from hrm_edge.spec import STEP_INPUTS, STEP_OUTPUTS, ModelSpec, step_io
 
@@ -42,7 +42,7 @@ class HostSession:
     def __init__(self, folder: Path, manifest: Manifest) -> None:
         self.spec = manifest.spec
         self.max_batch = manifest.max_batch
-        self.dtype = np.dtype(np.float16 if manifest.precision == "fp16" else np.float32)
+        self.dtype = carry_dtype(manifest)
         self._state = read_state(folder / STATE_FILE, self.spec, self.dtype)
 
     def run(self, feeds: dict[str, NDArray[Any]]) -> Outputs:
@@ -83,14 +83,14 @@ def check_ports(inputs: list[Port], outputs: list[Port], spec: ModelSpec, dtype:
     table = step_io(spec)
     for kind, ports, order in (("input", inputs, STEP_INPUTS), ("output", outputs, STEP_OUTPUTS)):
         wanted = [name for name in order if name in table]
-        found = {name: (type_name, shape) for name, type_name, shape in ports}
-        for name in sorted(set(wanted) ^ set(found)):
+        given = {name: (type_name, shape) for name, type_name, shape in ports}
+        for name in sorted(set(wanted) ^ set(given)):
             what = "lacks the" if name in wanted else "has an unknown"
             raise UserError(f"{path} {what} {kind} '{name}'", AGAIN)
         for name in wanted:
             type_name, shape = table[name]
             type_name = dtype.name if type_name == "carry" else type_name
-            has_type, has_shape = found[name]
+            has_type, has_shape = given[name]
             if has_type != type_name:
                 raise UserError(f"{path}: {kind} '{name}' is {has_type}, the manifest's model has {type_name}", AGAIN)
             if isinstance(has_shape[0], int):

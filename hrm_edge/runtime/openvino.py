@@ -12,11 +12,11 @@ from hrm_edge.errors import UserError
 from hrm_edge.manifest import STEP_FILE, Manifest
 from hrm_edge.packages import unusable
 from hrm_edge.quiet import import_openvino
-from hrm_edge.runtime.arithmetic import NO_EXACT_WAY, PROBE, Arithmetic, arithmetic, is_exact
+from hrm_edge.runtime.arithmetic import PROBE, Arithmetic, arithmetic, is_exact
 from hrm_edge.runtime.host import HostSession, Outputs, Port, check_ports
 from hrm_edge.spec import STEP_OUTPUTS
 
-DEFAULT_CONFIG: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32"}
+_DEFAULT_CONFIG: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32"}
 FLOAT_PRODUCTS = {"LP_TRANSFORMS_MODE": "NO"}  # OpenVINO then leaves its 8-bit kernels alone
 _TYPES = {"i32": "int32", "f32": "float32", "f16": "float16"}
 
@@ -39,7 +39,7 @@ class OpenVinoSession(HostSession):
         self._core, self._model = _read(path)
         check_ports(_ports(self._model.inputs), _ports(self._model.outputs), self.spec, self.dtype, path)
         hint = {"INFERENCE_PRECISION_HINT": "bf16"} if bf16 else {}
-        self._config: dict[str, Any] = {**DEFAULT_CONFIG, **hint, "INFERENCE_NUM_THREADS": threads or 0}
+        self._config: dict[str, Any] = {**_DEFAULT_CONFIG, **hint, "INFERENCE_NUM_THREADS": threads or 0}
         if manifest.precision == "int8":
             self.arithmetic = int8_arithmetic(self._config)
             if self.arithmetic.products != "int8":
@@ -52,8 +52,8 @@ class OpenVinoSession(HostSession):
             self._requests[single] = self._compile(single)
         # inputs are read where they lie; outputs are copied, for the next call overwrites OpenVINO's own
         contiguous = {name: np.ascontiguousarray(value) for name, value in feeds.items()}
-        found = self._requests[single].infer(contiguous, share_inputs=True, share_outputs=False)
-        z_h, z_l, logits, q = (found[name] for name in STEP_OUTPUTS)
+        outputs = self._requests[single].infer(contiguous, share_inputs=True, share_outputs=False)
+        z_h, z_l, logits, q = (outputs[name] for name in STEP_OUTPUTS)
         return z_h, z_l, logits, q
 
     def _compile(self, single: bool) -> Any:
@@ -63,17 +63,14 @@ class OpenVinoSession(HostSession):
         return self._core.compile_model(model, "CPU", self._config).create_infer_request()
 
 
-def int8_arithmetic(config: dict[str, Any] = DEFAULT_CONFIG) -> Arithmetic:
+def int8_arithmetic(config: dict[str, Any] = _DEFAULT_CONFIG) -> Arithmetic:
     """Return how OpenVINO multiplies INT8 artifacts on this processor with a session's ``config``.
 
     Raises ``UserError`` where it has no exact way.
     """
     openvino = _import()
     version, settings = openvino.__version__.partition("-")[0], str(config["INFERENCE_PRECISION_HINT"])
-    found = arithmetic("openvino", version, settings, lambda int8_kernels: _probe(config, int8_kernels))
-    if found is None:
-        raise UserError(f"openvino {version} computes other products than the artifact's here", NO_EXACT_WAY)
-    return found
+    return arithmetic("openvino", version, settings, lambda int8_kernels: _probe(config, int8_kernels))
 
 
 def _probe(config: dict[str, Any], int8_kernels: bool) -> bool:

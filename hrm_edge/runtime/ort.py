@@ -14,7 +14,7 @@ from hrm_edge.manifest import STEP_FILE, Manifest
 from hrm_edge.packages import unusable
 from hrm_edge.quiet import import_onnxruntime
 from hrm_edge.runtime import compile_cache
-from hrm_edge.runtime.arithmetic import NO_EXACT_WAY, PROBE, Arithmetic, arithmetic, is_exact
+from hrm_edge.runtime.arithmetic import PROBE, Arithmetic, arithmetic, is_exact
 from hrm_edge.runtime.host import HostSession, Outputs, Port, check_ports
 from hrm_edge.spec import STEP_OUTPUTS
 
@@ -63,11 +63,7 @@ def int8_arithmetic() -> Arithmetic:
 
     Raises ``UserError`` where it has no exact way.
     """
-    version = _import().__version__
-    found = arithmetic("onnxruntime", version, "", _probe)
-    if found is None:
-        raise UserError(f"onnxruntime {version} computes other products than the artifact's here", NO_EXACT_WAY)
-    return found
+    return arithmetic("onnxruntime", _import().__version__, "", _probe)
 
 
 def _probe(int8_kernels: bool) -> bool:

@@ -16,6 +16,7 @@ from safetensors.numpy import load_file
 
 from hrm_edge.errors import UserError
 from hrm_edge.files import check_input
+from hrm_edge.manifest import Manifest
 from hrm_edge.spec import ModelSpec
 
 AGAIN = "export the model again with this version of hrm-edge"
@@ -37,6 +38,11 @@ class State:
         return vectors
 
 
+def carry_dtype(manifest: Manifest) -> np.dtype[Any]:
+    """Return the float type of an artifact's carry."""
+    return np.dtype(np.float16 if manifest.precision == "fp16" else np.float32)
+
+
 def read_state(path: Path, spec: ModelSpec, dtype: np.dtype[Any]) -> State:
     """Read the tensors with their shapes checked; ``dtype`` is the carry's."""
     check_input(path)
@@ -48,9 +54,9 @@ def read_state(path: Path, spec: ModelSpec, dtype: np.dtype[Any]) -> State:
     if spec.puzzle_dim:
         wanted["puzzle_table"] = (spec.puzzles, spec.puzzle_dim)
     for name, shape in wanted.items():
-        found = state[name].shape if name in state else None
-        if found != shape:
-            is_now = "is missing" if found is None else f"is {list(found)}"
+        has = state[name].shape if name in state else None
+        if has != shape:
+            is_now = "is missing" if has is None else f"is {list(has)}"
             raise UserError(f"{path}: '{name}' {is_now}, the manifest's model needs {list(shape)}", AGAIN)
     table = state["puzzle_table"].astype(dtype) if spec.puzzle_dim else None
     return State(spec, (state["z_h_init"].astype(dtype), state["z_l_init"].astype(dtype)), table)

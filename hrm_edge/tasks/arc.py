@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from hrm_edge.errors import UserError
 from hrm_edge.tasks import dihedral
-from hrm_edge.tasks.base import NOT_A_CELL, PAD_TOKEN, Bools, Tokens, Views
+from hrm_edge.tasks.base import NOT_A_CELL, PAD_TOKEN, Bools, Task, Tokens, Views
 
 Grid = NDArray[np.uint8]  # [R, C], colours 0 to 9
 
@@ -123,7 +123,7 @@ def decode(tokens: Tokens, row: int = 0, column: int = 0) -> Grid | None:
     )
 
 
-class Arc:
+class Arc(Task):
     """Task of ARC-AGI 1 and 2 and ConceptARC: one puzzle is an input grid, its answer another grid.
 
     No rule can check an answer, so ``verify`` is always False, and only the puzzle's identifier tells the model what to
@@ -133,7 +133,6 @@ class Arc:
     name = "arc"
     family: ClassVar[Literal["arc"]] = "arc"
     has_rules: ClassVar[bool] = False
-    distinct_views: ClassVar[None] = None
     vocab = FIRST_COLOUR + COLOURS
     seq_len = SIDE * SIDE
     grid = (SIDE, SIDE, SIDE, SIDE)
@@ -185,9 +184,6 @@ class Arc:
         """Return False for every row of [N, S]: the question alone cannot show that an answer is right."""
         return np.zeros(np.broadcast_shapes(np.shape(givens)[:-1], np.shape(answers)[:-1]), np.bool_)
 
-    def optimal(self, givens: Tokens, answers: Tokens) -> None:
-        """Return None: a question has only one answer."""
-
     def only_answer(self, givens: Tokens) -> Tokens:
         """Raise ``UserError``: a question alone does not define its answer."""
         raise UserError(f"no rule tells the answer of a {self.name} puzzle", "give a set with answers")
@@ -203,12 +199,3 @@ class Arc:
         labels = np.tile(np.arange(self.vocab, dtype=np.uint8), (count, 1))
         labels[:, FIRST_COLOUR + 1 :] = np.argsort(rng.random((count, COLOURS - 1)), axis=1) + FIRST_COLOUR + 1
         return Views(cells, labels)
-
-    def identity_views(self, count: int) -> Views:
-        """Return ``count`` views that change nothing."""
-        cells = np.tile(np.arange(self.seq_len, dtype=np.int64), (count, 1))
-        return Views(cells, np.tile(np.arange(self.vocab, dtype=np.uint8), (count, 1)))
-
-    def with_guesses(self, givens: Tokens, logits: NDArray[np.float32], count: int, rng: np.random.Generator) -> Tokens:
-        """Return the puzzle unchanged: its givens are another grid than the answer."""
-        return givens

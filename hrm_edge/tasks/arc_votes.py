@@ -16,9 +16,9 @@ from numpy.typing import ArrayLike, NDArray
 from hrm_edge.tasks.arc import Grid, decode, split_identifier
 from hrm_edge.tasks.base import Tokens
 
-ATTEMPTS = 2
+_ATTEMPTS = 2
 """Attempts per question in ARC Prize."""
-NO_ANSWER = ((0,),)
+_NO_ANSWER = ((0,),)
 """Grid in the submission where no answer was readable: the official format requires one."""
 
 _Key = tuple[int, int, bytes]
@@ -120,7 +120,7 @@ class Votes:
         return [_Candidate(_grid(key), int(-count), -halt) for count, halt, key in sorted(ranked)]
 
 
-def score(votes: Votes, asked: Sequence[Question], attempts: Sequence[int] = (1, ATTEMPTS)) -> Score:
+def score(votes: Votes, asked: Sequence[Question], attempts: Sequence[int] = (1, _ATTEMPTS)) -> Score:
     """Score the questions whose output is known, each with its best 1, 2, … answers."""
     known = [question for question in asked if question.output is not None]
     by_task: defaultdict[str, list[Question]] = defaultdict(list)
@@ -142,13 +142,13 @@ def _answered(votes: Votes, question: Question, allowed: int) -> bool:
 def submission(votes: Votes, asked: Sequence[Question]) -> dict[str, list[dict[str, list[list[int]]]]]:
     """Return the official file as a JSON value: task → {"attempt_1", "attempt_2"} for each question, in order.
 
-    A single answer is used for both attempts; without any, both are ``NO_ANSWER``.
+    A single answer is used for both attempts; without any, both are ``_NO_ANSWER``.
     """
     answers: dict[str, list[dict[str, list[list[int]]]]] = {}
     for question in asked:
-        grids = [candidate.grid.tolist() for candidate in votes.ranked(question)[:ATTEMPTS]]
-        grids = grids or [[list(row) for row in NO_ANSWER]]
-        attempts = {f"attempt_{number}": grids[min(number, len(grids)) - 1] for number in range(1, ATTEMPTS + 1)}
+        grids = [candidate.grid.tolist() for candidate in votes.ranked(question)[:_ATTEMPTS]]
+        grids = grids or [[list(row) for row in _NO_ANSWER]]
+        attempts = {f"attempt_{number}": grids[min(number, len(grids)) - 1] for number in range(1, _ATTEMPTS + 1)}
         answers.setdefault(question.task, []).append(attempts)
     return answers
 

@@ -6,7 +6,7 @@ Axes: N puzzles, S cells (sequence), V vocabulary.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import ClassVar, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -62,13 +62,10 @@ class Task(Protocol):
     def name(self) -> str:
         """Name on the command line and in ``dataset.json``."""
 
-    @property
-    def family(self) -> Literal["sudoku", "maze", "arc"]:
-        """Kind of puzzle, of any size, which decides how files of them are read."""
-
-    @property
-    def has_rules(self) -> bool:
-        """Whether a puzzle alone defines its right answer, so that one can be checked; if not, examples do."""
+    family: ClassVar[Literal["sudoku", "maze", "arc"]]
+    """Kind of puzzle, of any size, which decides how files of them are read."""
+    has_rules: ClassVar[bool]
+    """Whether a puzzle alone defines its right answer, so that one can be checked; if not, examples do."""
 
     @property
     def vocab(self) -> int:
@@ -107,6 +104,7 @@ class Task(Protocol):
 
     def optimal(self, givens: Tokens, answers: Tokens) -> Bools | None:
         """Return for each row of [N, S] whether it is as good as the label, or None where there is only one answer."""
+        return None
 
     def only_answer(self, givens: Tokens) -> Tokens | None:
         """Return the right answer [S] to a puzzle [S], by search, or None where the search reached its limit.
@@ -118,12 +116,15 @@ class Task(Protocol):
     @property
     def distinct_views(self) -> int | None:
         """Number of different symmetries, where they are so few that all can be tried; else None."""
+        return None
 
     def random_views(self, count: int, rng: np.random.Generator) -> Views:
         """Draw ``count`` symmetries uniformly; each maps solutions to solutions."""
 
     def identity_views(self, count: int) -> Views:
         """Return ``count`` views that change nothing."""
+        cells = np.tile(np.arange(self.seq_len, dtype=np.int64), (count, 1))
+        return Views(cells, np.tile(np.arange(self.vocab, dtype=np.uint8), (count, 1)))
 
     def with_guesses(self, givens: Tokens, logits: NDArray[np.float32], count: int, rng: np.random.Generator) -> Tokens:
         """Return a puzzle [S] with up to ``count`` more givens, drawn from logits [S, V] where they are least sure.
@@ -131,3 +132,4 @@ class Task(Protocol):
         A guess may be wrong: the answer is checked against the puzzle itself. Tasks whose cells are not filled one by
         one return the puzzle unchanged.
         """
+        return givens

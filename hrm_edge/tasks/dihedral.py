@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 COUNT = 8
-INVERSE = (0, 3, 2, 1, 4, 5, 6, 7)
+_INVERSE = (0, 3, 2, 1, 4, 5, 6, 7)
 SAME_SHAPE = (0, 2, 4, 5)
 """Symmetries that keep the shape of a grid with R ≠ C."""
 
@@ -33,4 +33,4 @@ def transform(grid: NDArray[Any], which: int) -> NDArray[Any]:
 
 def invert(grid: NDArray[Any], which: int) -> NDArray[Any]:
     """Undo ``transform``: ``invert(transform(grid, w), w)`` equals ``grid``."""
-    return transform(grid, INVERSE[which])
+    return transform(grid, _INVERSE[which])

@@ -14,20 +14,20 @@ from numpy.typing import NDArray
 
 from hrm_edge.errors import UserError
 from hrm_edge.tasks import dihedral
-from hrm_edge.tasks.base import NOT_A_CELL, Bools, Tokens, Views
+from hrm_edge.tasks.base import NOT_A_CELL, Bools, Task, Tokens, Views
 
-CHARACTERS = "# SGo"
+_CHARACTERS = "# SGo"
 WALL, OPEN, START, GOAL, PATH = range(1, 6)
-SHOWN = {WALL: "██", OPEN: "  ", START: "S ", GOAL: "G ", PATH: "· "}
+_SHOWN = {WALL: "██", OPEN: "  ", START: "S ", GOAL: "G ", PATH: "· "}
 DIRECTIONS = ((1, 0), (0, -1), (0, 1), (-1, 0))
 """(row, column) of a move, in the order down, left, right, up. The label is the first of the shortest paths in this
 order, as in Maze-Hard, so a label is a function of its maze.
 """
-MAX_CELLS = 4096
+_MAX_CELLS = 4096
 
 
 @dataclass(frozen=True)
-class Maze:
+class Maze(Task):
     """Mazes of ``rows`` x ``columns`` cells; Maze-Hard's are 30 x 30."""
 
     rows: int = 30
@@ -36,10 +36,10 @@ class Maze:
     has_rules: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        if min(self.rows, self.columns) < 1 or not 2 <= self.seq_len <= MAX_CELLS:
+        if min(self.rows, self.columns) < 1 or not 2 <= self.seq_len <= _MAX_CELLS:
             raise UserError(
                 f"a maze cannot have {self.rows}x{self.columns} cells",
-                f"rows x columns must be 2 to {MAX_CELLS}, e.g. maze-10x10",
+                f"rows x columns must be 2 to {_MAX_CELLS}, e.g. maze-10x10",
             )
 
     @property
@@ -50,7 +50,7 @@ class Maze:
     @property
     def vocab(self) -> int:
         """V = 6: pad and five kinds of cells."""
-        return len(CHARACTERS) + 1
+        return len(_CHARACTERS) + 1
 
     @property
     def seq_len(self) -> int:
@@ -71,7 +71,7 @@ class Maze:
         """
         characters = text.replace("\r", "").replace("\n", "")
         for cell, character in enumerate(characters):
-            if character not in CHARACTERS:
+            if character not in _CHARACTERS:
                 row, column = divmod(cell, self.columns)
                 where = f"row {row + 1}, column {column + 1}" if cell < self.seq_len else f"place {cell + 1}"
                 raise UserError(
@@ -83,7 +83,7 @@ class Maze:
                 f"read {len(characters)} cells, a {self.name} has {self.seq_len} ({self.rows} rows of {self.columns})",
                 "give every cell a character: spaces count, so do not strip them",
             )
-        tokens = np.array([CHARACTERS.index(character) + 1 for character in characters]).astype(np.uint8)
+        tokens = np.array([_CHARACTERS.index(character) + 1 for character in characters]).astype(np.uint8)
         self.check_givens(tokens)
         return tokens
 
@@ -105,19 +105,19 @@ class Maze:
     def cell_table(self) -> Tokens:
         """Return the token of every character [256] that is a cell; ``NOT_A_CELL`` for the others."""
         table = np.full(256, NOT_A_CELL, np.uint8)
-        table[list(CHARACTERS.encode())] = np.arange(1, len(CHARACTERS) + 1)
+        table[list(_CHARACTERS.encode())] = np.arange(1, len(_CHARACTERS) + 1)
         return table
 
     def format(self, tokens: Tokens) -> str:
         """Return tokens [S] as one line of S characters ``# SGo``; padding becomes ``?``."""
-        return "".join(("?" + CHARACTERS)[token] for token in tokens.tolist())
+        return "".join(("?" + _CHARACTERS)[token] for token in tokens.tolist())
 
     def pretty(self, tokens: Tokens, givens: Tokens | None = None) -> str:
         """Return tokens [S] as a picture of R + 2 lines: a border, walls as blocks, the path dotted.
 
         Cells that differ from ``givens`` [S] are bold (ANSI), so that the path stands out.
         """
-        cells = [SHOWN.get(token, "? ") for token in tokens.tolist()]
+        cells = [_SHOWN.get(token, "? ") for token in tokens.tolist()]
         if givens is not None:
             cells = [
                 f"\x1b[1m{cell}\x1b[0m" if new else cell for cell, new in zip(cells, tokens != givens, strict=True)
@@ -258,11 +258,3 @@ class Maze:
         """Draw rotations and reflections uniformly."""
         every = self.symmetries()
         return self.views(every[rng.integers(len(every), size=count)])
-
-    def identity_views(self, count: int) -> Views:
-        """Return ``count`` views that change nothing."""
-        return self.views(np.tile(np.arange(self.seq_len, dtype=np.int64), (count, 1)))
-
-    def with_guesses(self, givens: Tokens, logits: NDArray[np.float32], count: int, rng: np.random.Generator) -> Tokens:
-        """Return the puzzle unchanged: a cell of a path says little about the others."""
-        return givens

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hrm_edge.errors import UserError
-from hrm_edge.tasks.base import NOT_A_CELL, Bools, Tokens, Views
+from hrm_edge.tasks.base import NOT_A_CELL, Bools, Task, Tokens, Views
 from hrm_edge.tasks.sudoku_text import BLANKS, DIGITS, read_grids
 
 BLANK = 1
@@ -25,14 +25,13 @@ _BOLD, _PLAIN = "\x1b[1m", "\x1b[0m"
 
 
 @dataclass(frozen=True)
-class Sudoku:
+class Sudoku(Task):
     """Sudoku whose boxes have ``box_rows`` rows and ``box_cols`` columns: (3, 3) is the newspaper's."""
 
     box_rows: int = 3
     box_cols: int = 3
     family: ClassVar[Literal["sudoku"]] = "sudoku"
     has_rules: ClassVar[bool] = True
-    distinct_views: ClassVar[None] = None
 
     def __post_init__(self) -> None:
         if self.box_rows < 1 or self.box_cols < 1 or not 2 <= self.side <= MAX_SIDE:
@@ -166,9 +165,6 @@ class Sudoku:
 
     # -- symmetries ---------------------------------------------------------------------------------------------
 
-    def optimal(self, givens: Tokens, answers: Tokens) -> None:
-        """Return None: a proper puzzle has only one answer."""
-
     def only_answer(self, givens: Tokens) -> Tokens | None:
         """Return the only solution [S] of givens [S], or None if the search hit its limit; see ``require_unique``."""
         from hrm_edge.tasks.sudoku_search import require_unique  # imported here because it imports this module
@@ -191,11 +187,6 @@ class Sudoku:
         labels[:, :FIRST_DIGIT] = np.arange(FIRST_DIGIT)
         labels[:, FIRST_DIGIT:] = _permutations(count, side, rng) + FIRST_DIGIT
         return Views(cells.reshape(count, self.seq_len), labels)
-
-    def identity_views(self, count: int) -> Views:
-        """Return ``count`` views that change nothing."""
-        cells = np.tile(np.arange(self.seq_len, dtype=np.int64), (count, 1))
-        return Views(cells, np.tile(np.arange(self.vocab, dtype=np.uint8), (count, 1)))
 
     def with_guesses(self, givens: Tokens, logits: NDArray[np.float32], count: int, rng: np.random.Generator) -> Tokens:
         """Return a puzzle [S] with up to ``count`` more givens, drawn from logits [S, V] where they are least sure.

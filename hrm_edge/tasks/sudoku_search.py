@@ -20,9 +20,9 @@ from hrm_edge.tasks.base import Tokens
 from hrm_edge.tasks.sudoku import FIRST_DIGIT, Sudoku, geometry
 from hrm_edge.tasks.sudoku_text import DIGITS
 
-Ints = Any  # list[int] here, int64 array under numba: same code, no common type
+_Ints = Any  # list[int] here, int64 array under numba: same code, no common type
 
-EDGE_MAX_NODES = 50_000
+_EDGE_MAX_NODES = 50_000
 """Number of guesses that Python makes in some tens of seconds; ordinary puzzles need fewer than 100."""
 
 
@@ -31,7 +31,7 @@ def width(side: int) -> int:
     return 2 * side * side + 3 * side + 2
 
 
-def prepare(tokens: Ints, board: Ints, pending: Ints, side: int) -> int:
+def prepare(tokens: _Ints, board: _Ints, pending: _Ints, side: int) -> int:
     """Fill level 0 from tokens [S], queue the givens in ``pending`` and return their number."""
     cells, full, count = side * side, (1 << side) - 1, 0
     for cell in range(cells):
@@ -47,7 +47,7 @@ def prepare(tokens: Ints, board: Ints, pending: Ints, side: int) -> int:
     return count
 
 
-def place(board: Ints, at: int, pending: Ints, count: int, peers: Ints, cell_units: Ints, side: int) -> int:
+def place(board: _Ints, at: int, pending: _Ints, count: int, peers: _Ints, cell_units: _Ints, side: int) -> int:
     """Place the ``count`` queued cells and the naked singles that follow; return -1 for a contradiction, else 0."""
     cells = side * side
     seen_by = len(peers) // cells
@@ -78,7 +78,7 @@ def place(board: Ints, at: int, pending: Ints, count: int, peers: Ints, cell_uni
     return 0
 
 
-def hidden_singles(board: Ints, at: int, pending: Ints, units: Ints, side: int, hint: Ints) -> int:
+def hidden_singles(board: _Ints, at: int, pending: _Ints, units: _Ints, side: int, hint: _Ints) -> int:
     """Queue the only cell for a digit of a unit, for all of them; return their number, or -1 for a contradiction.
 
     ``hint`` [2] becomes (cell, bit) of a digit with exactly two places in a unit, cell -1 if there is none.
@@ -116,7 +116,15 @@ def hidden_singles(board: Ints, at: int, pending: Ints, units: Ints, side: int, 
 
 
 def propagate(
-    board: Ints, at: int, pending: Ints, count: int, peers: Ints, cell_units: Ints, units: Ints, side: int, hint: Ints
+    board: _Ints,
+    at: int,
+    pending: _Ints,
+    count: int,
+    peers: _Ints,
+    cell_units: _Ints,
+    units: _Ints,
+    side: int,
+    hint: _Ints,
 ) -> int:
     """Place all queued cells and every single that follows; return the number of open cells, -1 if contradictory."""
     opened = at + 2 * side * side + 3 * side
@@ -132,7 +140,7 @@ def propagate(
             return int(board[opened])
 
 
-def choose(board: Ints, at: int, side: int, hint: Ints) -> None:
+def choose(board: _Ints, at: int, side: int, hint: _Ints) -> None:
     """Set ``hint`` [2] to the next guess (cell, bit).
 
     It is a cell with two candidates, else the digit with two places that ``hint`` holds, else the cell with the fewest
@@ -158,7 +166,7 @@ def choose(board: Ints, at: int, side: int, hint: Ints) -> None:
     hint[1] = board[at + at_cell] & -board[at + at_cell]
 
 
-def branch(board: Ints, at: int, step: int, cell: int, bit: int, pending: Ints) -> None:
+def branch(board: _Ints, at: int, step: int, cell: int, bit: int, pending: _Ints) -> None:
     """Copy the level at ``at`` to the next one and queue ``bit`` for ``cell``; this one keeps the other branch."""
     for index in range(step):
         board[at + step + index] = board[at + index]
@@ -168,7 +176,7 @@ def branch(board: Ints, at: int, step: int, cell: int, bit: int, pending: Ints) 
     pending[0] = cell
 
 
-def other_branch(board: Ints, at: int, step: int, pending: Ints) -> int:
+def other_branch(board: _Ints, at: int, step: int, pending: _Ints) -> int:
     """Queue the cells that the other branch at ``at`` forces and return their number."""
     cell = board[at + step - 1]
     left = board[at + cell]
@@ -178,7 +186,7 @@ def other_branch(board: Ints, at: int, step: int, pending: Ints) -> int:
     return 1
 
 
-def read_level(board: Ints, at: int, side: int, found: Ints, start: int) -> None:
+def read_level(board: _Ints, at: int, side: int, grids: _Ints, start: int) -> None:
     """Write the placed digits of a solved level as tokens to ``found[start : start + S]``."""
     cells = side * side
     for cell in range(cells):
@@ -186,16 +194,16 @@ def read_level(board: Ints, at: int, side: int, found: Ints, start: int) -> None
         while rest:
             rest >>= 1
             token += 1
-        found[start + cell] = token
+        grids[start + cell] = token
 
 
 def search(
-    board: Ints, pending: Ints, count: int, peers: Ints, cell_units: Ints, units: Ints, side: int,
-    limit: int, max_nodes: int, found: Ints, hint: Ints,
+    board: _Ints, pending: _Ints, count: int, peers: _Ints, cell_units: _Ints, units: _Ints, side: int,
+    limit: int, max_nodes: int, grids: _Ints, hint: _Ints,
 ) -> tuple[int, int, int, bool]:  # fmt: skip
     """Search from the prepared level 0 until ``limit`` solutions or ``max_nodes`` guesses.
 
-    Writes the solutions as tokens into ``found`` [limit * S]. Returns their number, the guesses made until the first
+    Writes the solutions as tokens into ``grids`` [limit * S]. Returns their number, the guesses made until the first
     of them, the guesses made in all, and whether the budget ran out before the search ended.
     """
     cells, step = side * side, width(side)
@@ -215,7 +223,7 @@ def search(
         if left == 0:
             if solutions == 0:
                 guesses = nodes
-            read_level(board, at, side, found, solutions * cells)
+            read_level(board, at, side, grids, solutions * cells)
             solutions += 1
             if solutions == limit:
                 return solutions, guesses, nodes, False
@@ -235,29 +243,21 @@ class _Searched(NamedTuple):
     """Whether the guesses allowed were spent before the search ended, so that there may be more."""
 
 
-def find_solutions(task: Sudoku, tokens: Tokens, limit: int = 2, max_nodes: int = EDGE_MAX_NODES) -> _Searched:
+def find_solutions(task: Sudoku, tokens: Tokens, limit: int = 2, max_nodes: int = _EDGE_MAX_NODES) -> _Searched:
     """Find up to ``limit`` solutions of tokens [S] in plain Python, with at most ``max_nodes`` guesses."""
     board_geometry, side, cells = geometry(task), task.side, task.seq_len
     peers, cell_units, units = (
         array.ravel().tolist() for array in (board_geometry.peers, board_geometry.cell_units, board_geometry.units)
     )
-    board, pending, found = [0] * ((cells + 1) * width(side)), [0] * (2 * cells), [0] * (limit * cells)
+    board, pending, solutions = [0] * ((cells + 1) * width(side)), [0] * (2 * cells), [0] * (limit * cells)
     count = prepare(tokens.tolist(), board, pending, side)
     number, _, nodes, exhausted = search(
-        board, pending, count, peers, cell_units, units, side, limit, max_nodes, found, [-1, 0]
+        board, pending, count, peers, cell_units, units, side, limit, max_nodes, solutions, [-1, 0]
     )
-    return _Searched(np.array(found).astype(np.uint8).reshape(limit, cells)[:number], nodes, exhausted)
+    return _Searched(np.array(solutions).astype(np.uint8).reshape(limit, cells)[:number], nodes, exhausted)
 
 
-def solutions(
-    task: Sudoku, tokens: Tokens, limit: int = 2, max_nodes: int = EDGE_MAX_NODES
-) -> tuple[int, Tokens | None, bool]:
-    """Solve as :func:`find_solutions`: (their number, the first one [S] or None, exhausted)."""
-    found, _, exhausted = find_solutions(task, tokens, limit, max_nodes)
-    return len(found), (found[0] if len(found) else None), exhausted
-
-
-def require_unique(task: Sudoku, tokens: Tokens, max_nodes: int = EDGE_MAX_NODES) -> Tokens | None:
+def require_unique(task: Sudoku, tokens: Tokens, max_nodes: int = _EDGE_MAX_NODES) -> Tokens | None:
     """Return the only solution [S] of tokens [S]. Raises ``UserError`` if there is none or another one.
 
     Returns None if ``max_nodes`` guesses did not decide it (boards beyond 9x9): the puzzle may be a proper one.
@@ -267,13 +267,13 @@ def require_unique(task: Sudoku, tokens: Tokens, max_nodes: int = EDGE_MAX_NODES
     return None if searched.exhausted and len(searched.found) < 2 else only_solution(task, searched.found)
 
 
-def only_solution(task: Sudoku, found: Tokens) -> Tokens:
-    """Return the one solution [S] of ``found`` [n, S]; ``UserError`` where there is none or another one."""
-    if len(found) > 1:
-        raise _several_solutions(task, found[0], found[1])
-    if not len(found):
+def only_solution(task: Sudoku, solutions: Tokens) -> Tokens:
+    """Return the one solution [S] of ``solutions`` [n, S]; ``UserError`` where there is none or another one."""
+    if len(solutions) > 1:
+        raise _several_solutions(task, solutions[0], solutions[1])
+    if not len(solutions):
         raise _no_solution()
-    return found[0]
+    return solutions[0]
 
 
 def _no_solution() -> UserError:

@@ -66,17 +66,17 @@ def row_cells(task: _Board, line: Line, strokes: str = "") -> list[_Cell]:
     number, text = line
     if task.side > 9 and (numbers := number_cells(task.side, line)):
         return numbers
-    found: list[_Cell] = []
+    cells: list[_Cell] = []
     for column, character in enumerate(text, start=1):
         digit = DIGITS.find(character.upper()) + 1
         if 0 < digit <= max(9, task.side):
-            found.append(_Cell(digit, number, column))
+            cells.append(_Cell(digit, number, column))
         elif character in BLANKS and character not in strokes:
-            found.append(_Cell(0, number, column))
+            cells.append(_Cell(0, number, column))
         elif not (character.isspace() or character in _SEPARATORS + STROKES or "\u2500" <= character <= "\u257f"):
-            raise _bad_character(task, _Cell(0, number, column), character, len(found))
-    may_be_cells = len(found) in (task.side, task.seq_len) and "+" not in text
-    return found if may_be_cells or not (_LINE_LIKE.fullmatch(text) and _DRAWN.search(text)) else []
+            raise _bad_character(task, _Cell(0, number, column), character, len(cells))
+    may_be_cells = len(cells) in (task.side, task.seq_len) and "+" not in text
+    return cells if may_be_cells or not (_LINE_LIKE.fullmatch(text) and _DRAWN.search(text)) else []
 
 
 def number_cells(side: int, line: Line) -> list[_Cell]:

@@ -109,10 +109,10 @@ class Restored:
     """State that a resumed run starts from, read lazily from a verified checkpoint folder."""
 
     def __init__(self, run: Path) -> None:
-        found = checkpoints(run)
-        if not found:
+        folders = checkpoints(run)
+        if not folders:
             raise UserError(f"--resume: {run} holds no checkpoint", "start it without --resume")
-        self.folder = found[-1]
+        self.folder = folders[-1]
         self.info = read_checkpoint(self.folder)
         self.loop: dict[str, Any] = read_json(self.folder / LOOP_FILE)
 
@@ -124,13 +124,13 @@ class Restored:
 
     @property
     def is_compact(self) -> bool:
-        """Whether ``hrm_edge.training.compact`` wrote it: without the carry and the position in the data."""
+        """Whether ``scripts/keep_run.py`` wrote it: without the carry and the position in the data."""
         return not (self.folder / CARRY_FILE).is_file()
 
     def tensors(self, name: str) -> dict[str, Tensor]:
         """Return the tensors of a file, those stored in half precision in float32."""
-        found = load_tensors(self.folder / name)
-        return {key: t.float() if t.dtype in (torch.float16, torch.bfloat16) else t for key, t in found.items()}
+        stored = load_tensors(self.folder / name)
+        return {key: t.float() if t.dtype in (torch.float16, torch.bfloat16) else t for key, t in stored.items()}
 
     def carry(self, device: torch.device, slots: slice) -> TrainCarry:
         """Return the carry of some of the slots, which are saved in order for all ranks."""

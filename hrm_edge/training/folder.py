@@ -17,8 +17,8 @@ from hrm_edge.checkpoint import CHECKPOINTS, checkpoints
 from hrm_edge.errors import UserError
 from hrm_edge.files import os_error
 
-LOCK_FILE = ".lock"  # who trains here; also says which job was the last
-WAIT_S = 30.0  # for the ranks of the same job that are still on their way out
+_LOCK_FILE = ".lock"  # who trains here; also says which job was the last
+_WAIT_S = 30.0  # for the ranks of the same job that are still on their way out
 
 
 def _job_name() -> str:
@@ -36,7 +36,7 @@ def was_restarted(run: Path) -> bool:
 
 def _holder(run: Path) -> dict[str, Any]:
     try:
-        return dict(json.loads((run / LOCK_FILE).read_text(encoding="utf-8")))
+        return dict(json.loads((run / _LOCK_FILE).read_text(encoding="utf-8")))
     except (OSError, ValueError):
         return {}
 
@@ -49,7 +49,7 @@ def lock_run_folder(run: Path) -> Iterator[None]:
     """
     try:
         run.mkdir(parents=True, exist_ok=True)
-        lock = open(run / LOCK_FILE, "a+", encoding="utf-8")  # noqa: SIM115 - the block below closes it
+        lock = open(run / _LOCK_FILE, "a+", encoding="utf-8")  # noqa: SIM115 - the block below closes it
     except OSError as error:
         raise os_error(error, run) from error
     with lock:
@@ -64,7 +64,7 @@ def lock_run_folder(run: Path) -> Iterator[None]:
 
 def _acquire(run: Path, handle: int) -> None:
     holder = _holder(run)
-    deadline = time.monotonic() + (WAIT_S if holder.get("job") and holder["job"] == _job_name() else 2.0)
+    deadline = time.monotonic() + (_WAIT_S if holder.get("job") and holder["job"] == _job_name() else 2.0)
     while True:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -40,7 +40,7 @@ from hrm_edge.child import python_command
 from hrm_edge.errors import EXIT_INTERRUPTED, EXIT_OK, UserError
 from hrm_edge.training.distributed import DEFAULT_TIMEOUT_S, EXIT_LOST, address_towards
 
-DEFAULT_PORT = "29400"  # torchrun's
+_DEFAULT_PORT = "29400"  # torchrun's
 # A worker that ended by itself has said why, and would say it again; one that was killed or lost the others has not.
 _AGAIN = {EXIT_LOST, *(-number for number in signal.valid_signals())}
 
@@ -193,7 +193,7 @@ def _meeting_place(hosts: Hosts) -> RendezvousParameters:
     single = not hosts.rdzv_endpoint
     endpoint = "localhost:0" if single else hosts.rdzv_endpoint
     host, _, port = endpoint.partition(":")
-    is_host = single or _opens_port(host, port or DEFAULT_PORT)
+    is_host = single or _opens_port(host, port or _DEFAULT_PORT)
     # the address that the others are to reach: not what this host's own name happens to resolve to
     local_address = "127.0.0.1" if single else address_towards(host)
     patience = max(1, int(hosts.timeout))  # torch wants whole seconds
@@ -215,7 +215,7 @@ def _rendezvous(place: RendezvousParameters) -> DynamicRendezvousHandler:
     """Return this host's part in the meeting; torch's ``RendezvousConnectionError`` where it cannot be reached."""
     rendezvous = registry.get_rendezvous_handler(place)
     assert isinstance(rendezvous, DynamicRendezvousHandler)  # what "c10d" stands for
-    port = int(place.endpoint.partition(":")[2] or DEFAULT_PORT)
+    port = int(place.endpoint.partition(":")[2] or _DEFAULT_PORT)
     if port and sys.platform == "linux":
         _end_silent_connections(port, int(place.config["read_timeout"]))
     return rendezvous
@@ -278,7 +278,7 @@ def _opens_port(host: str, port: str) -> bool:
     where something else listens there.
     """
     if not port.isdigit() or not 0 < int(port) < 65536:
-        raise UserError(f"--rdzv-endpoint: '{port}' is no port", f"write it as {host}:{DEFAULT_PORT}")
+        raise UserError(f"--rdzv-endpoint: '{port}' is no port", f"write it as {host}:{_DEFAULT_PORT}")
     try:
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

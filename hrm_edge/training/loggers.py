@@ -18,7 +18,7 @@ from hrm_edge.training.window import FIGURES
 LOG_FILE = "metrics.jsonl"
 CSV_FILE = "metrics.csv"
 TENSORBOARD = "tensorboard"
-WANDB_ID_FILE = "wandb-id.txt"
+_WANDB_ID_FILE = "wandb-id.txt"
 COLUMNS = ("kind", "step", "samples", "lr", *FIGURES, "exact_accuracy", "puzzles", "seconds", "eval_seconds")
 
 Line = dict[str, Any]
@@ -78,7 +78,7 @@ class Logs:
     def _open_wandb(self, recipe: dict[str, Any]) -> None:
         import wandb
 
-        file = self.run / WANDB_ID_FILE  # a resumed run goes on in the same chart
+        file = self.run / _WANDB_ID_FILE  # a resumed run goes on in the same chart
         name = file.read_text(encoding="utf-8") if file.is_file() else wandb.util.generate_id()
         write_text(file, name)
         live = wandb.init(

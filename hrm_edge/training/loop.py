@@ -36,7 +36,7 @@ from hrm_edge.training.precision import Bf16, bf16_on, decided
 from hrm_edge.training.window import Window
 from hrm_edge.training.writer import Writer
 
-LOG_EVERY = 20  # optimizer steps between log lines
+_LOG_EVERY = 20  # optimizer steps between log lines
 _GO_ON, _TIME, _STOP, _FAILED = range(4)  # what a rank says after each step; the highest holds for all
 
 Report = Callable[[Line], None]
@@ -58,7 +58,7 @@ class Outcome:
     reason: str = ""
 
 
-LoadModel = Callable[[str], tuple[HRM, Any, Path]]
+_LoadModel = Callable[[str], tuple[HRM, Any, Path]]
 """From a name to (model, what it is, its file or folder)."""
 
 
@@ -74,7 +74,7 @@ class Trainer:
         resume: bool,
         bf16: Bf16,
         wandb: str = "",
-        load: LoadModel = load_model,
+        load: _LoadModel = load_model,
     ) -> None:
         saved = Restored(run) if resume else None
         recipe, note = decided(recipe, bf16, saved.precision if saved is not None else None)
@@ -113,11 +113,11 @@ class Trainer:
     def _start_weights(self, model: HRM) -> None:
         """Load weights of another run, and switch INT8 rounding on, where the recipe says so."""
         if self.recipe.init:
-            source, _, found = self.load(self.recipe.init)
+            source, _, place = self.load(self.recipe.init)
             tensors = dict(source.state_dict())
             if odd := next((name for name, tensor in tensors.items() if not tensor.isfinite().all()), None):
-                raise UserError(f"{found}: '{odd}' holds values that are no numbers", "start from another model")
-            load_weights(model, tensors, found)
+                raise UserError(f"{place}: '{odd}' holds values that are no numbers", "start from another model")
+            load_weights(model, tensors, place)
         if self.recipe.quantization.aware:
             train_rounded(model, self.recipe, self.data)
 
@@ -200,7 +200,7 @@ class Trainer:
             window.add(recipe.train.batch, learner.train_step())
             self.seconds = before + time.monotonic() - started
             finished = learner.step >= recipe.train.steps
-            if learner.step % LOG_EVERY == 0 or finished:
+            if learner.step % _LOG_EVERY == 0 or finished:
                 self._log_window(window)
                 window = Window()
             if learner.step % recipe.evaluate.every == 0 or finished:
@@ -331,7 +331,7 @@ def start(
     resume: bool,
     world: World | None = None,
     wandb: str = "",
-    load: LoadModel = load_model,
+    load: _LoadModel = load_model,
 ) -> Trainer:
     """Start a trainer on every rank; refuse a folder that holds another run unless resuming.
 
@@ -341,8 +341,8 @@ def start(
     """
     world = world or alone()
     with world.watched():
-        found = checkpoints(run)
-        newest = int(found[-1].name.rpartition("-")[2]) if found else -1
+        existing = checkpoints(run)
+        newest = int(existing[-1].name.rpartition("-")[2]) if existing else -1
         steps = world.exchange(newest)
         resume |= bool(world.exchange(was_restarted(run))[0])
         bf16 = bf16_on(world)
@@ -353,7 +353,7 @@ def start(
                     f"the processes find different checkpoints in {run}: steps {steps} (-1: none)",
                     "--out has to be a folder that all hosts share",
                 )
-            if not resume and found:
+            if not resume and existing:
                 raise UserError(f"{run} holds a run already", "add --resume to go on with it, or choose another --out")
             return Trainer(recipe, run, world, resume=resume, bf16=bf16, wandb=wandb, load=load)
 

@@ -118,8 +118,8 @@ def _windows(large: Floats, cell: int, boxes: dict[int, NDArray[np.int32]], most
     rows += cell * np.arange(SIDE)[:, None]
     columns += cell * np.arange(SIDE)
     within = np.arange(CELL)
-    found = large[(rows[..., None] + within)[..., None], (columns[..., None] + within)[..., None, :]]
-    return found.reshape(SIDE * SIDE, CELL, CELL)
+    windows = large[(rows[..., None] + within)[..., None], (columns[..., None] + within)[..., None, :]]
+    return windows.reshape(SIDE * SIDE, CELL, CELL)
 
 
 def flatten(picture: Gray, mesh: Floats, cell: int = CELL) -> Gray:

@@ -12,7 +12,7 @@ from typing import Protocol
 from hrm_edge.errors import UserError
 from hrm_edge.vision.images import Image
 
-BACKOFF_S = (0.5, 8.0)  # the first pause before opening a lost source again, doubled up to the second
+_BACKOFF_S = (0.5, 8.0)  # the first pause before opening a lost source again, doubled up to the second
 STILL_INTERVAL_S = 0.1  # a still picture is shown again this often, so that what follows is the same as for a video
 
 
@@ -137,7 +137,7 @@ class Mailbox:
 class Camera:
     """Reads a source in a thread of its own into a mailbox, and opens it again whenever it is lost."""
 
-    def __init__(self, source: Source, mailbox: Mailbox, *, backoff_s: tuple[float, float] = BACKOFF_S) -> None:
+    def __init__(self, source: Source, mailbox: Mailbox, *, backoff_s: tuple[float, float] = _BACKOFF_S) -> None:
         self.source, self.mailbox, self._backoff_s = source, mailbox, backoff_s
         self.reconnects = 0
         self.trouble: str | None = None

@@ -9,7 +9,7 @@ import numpy as np
 from hrm_edge.vision.read import Reading
 
 MEMORY = 0.85  # of what was seen so far, a frame later
-STABLE_FRAMES = 2  # agreeing in every cell
+_STABLE_FRAMES = 2  # agreeing in every cell
 _OTHER_PUZZLE = 8  # cells with another digit, both sure: the camera looks at something else
 _SURE = 0.9
 
@@ -42,7 +42,7 @@ class Fusion:
     @property
     def stable(self) -> bool:
         """The last frames changed no cell."""
-        return self._stable >= STABLE_FRAMES
+        return self._stable >= _STABLE_FRAMES
 
     def reset(self) -> None:
         """Forget everything: another grid, or the grid was lost."""

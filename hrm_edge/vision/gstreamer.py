@@ -14,6 +14,7 @@ from collections import deque
 
 import numpy as np
 
+from hrm_edge.child import end_process
 from hrm_edge.errors import UserError
 from hrm_edge.vision.images import Image
 
@@ -123,12 +124,7 @@ class ProcessFeed:
         if self._frames >= 0:
             os.close(self._frames)
             self._frames = -1
-        self._process.terminate()
-        try:
-            self._process.wait(END_S)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
+        end_process(self._process, END_S)
         self._listener.join(END_S)
         lines = [line for line in self._said if line]
         return next((line for line in lines if "no element" in line or "ERROR" in line), lines[-1] if lines else "")

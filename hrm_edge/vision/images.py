@@ -15,10 +15,10 @@ from hrm_edge.vision.formats import FORMATS, READABLE, Header, pictures_of, read
 
 Image = NDArray[np.uint8]  # [h, w, 3] BGR
 
-MAX_BYTES = 64 << 20
-MAX_PIXELS = 64_000_000  # above what phones save; decoded it takes 3 bytes a pixel
-UPLOAD_PIXELS = 16_000_000  # of a picture that somebody sends to the page
-MIN_SIDE = 64  # pixels: below, the cells of a grid are too small to hold a digit
+_MAX_BYTES = 64 << 20
+_MAX_PIXELS = 64_000_000  # above what phones save; decoded it takes 3 bytes a pixel
+_UPLOAD_PIXELS = 16_000_000  # of a picture that somebody sends to the page
+_MIN_SIDE = 64  # pixels: below, the cells of a grid are too small to hold a digit
 _DARKEST, _LIGHT = 0.02, 110  # share of the pixels, and how bright they are where all that is seen is light
 _SMALLER = "make it smaller, or send a part of it"
 
@@ -28,23 +28,23 @@ def load_image(path: Path | str, upright: bool = True) -> Image:
 
     Raises ``UserError`` naming the file: see :func:`decode_image`.
     """
-    return decode_image(read_bytes(path, MAX_BYTES), str(path), upright)
+    return decode_image(read_bytes(path, _MAX_BYTES), str(path), upright)
 
 
 def decode_upload(data: bytes) -> Image:
-    """Decode a picture that somebody sent, in at most ``UPLOAD_PIXELS``: a JPEG of more is read at a half or a quarter
+    """Decode a picture that somebody sent, in at most ``_UPLOAD_PIXELS``: a JPEG of more is read at a half or a quarter
     of its size, as JPEG allows; another picture of more is refused, since a small file may hold it."""
     name = "the upload"
     header = _read_header(data, name)
     width, height = header.size or (0, 0)
     flags = cv2.IMREAD_COLOR
-    if width * height > UPLOAD_PIXELS:
+    if width * height > _UPLOAD_PIXELS:
         if header.kind != "jpeg":
             raise UserError(
-                f"{name}: the picture has {width}x{height} pixels, more than {UPLOAD_PIXELS // 10**6} megapixels",
+                f"{name}: the picture has {width}x{height} pixels, more than {_UPLOAD_PIXELS // 10**6} megapixels",
                 _SMALLER,
             )
-        half = width * height <= 4 * UPLOAD_PIXELS
+        half = width * height <= 4 * _UPLOAD_PIXELS
         flags = cv2.IMREAD_REDUCED_COLOR_2 if half else cv2.IMREAD_REDUCED_COLOR_4
     return _decode(data, name, flags, upright=True)
 
@@ -54,15 +54,15 @@ def decode_image(data: bytes, name: str, upright: bool = True) -> Image:
 
     Of an animation it is the first picture; what is transparent becomes paper.
 
-    Raises ``UserError`` for what is no picture, is torn, or has more than ``MAX_PIXELS`` pixels or less than
-    ``MIN_SIDE`` a side. The size is taken from the header, before anything is decoded.
+    Raises ``UserError`` for what is no picture, is torn, or has more than ``_MAX_PIXELS`` pixels or less than
+    ``_MIN_SIDE`` a side. The size is taken from the header, before anything is decoded.
     """
     return _decode(data, name, cv2.IMREAD_COLOR, upright)
 
 
 def _decode(data: bytes, name: str, flags: int, upright: bool) -> Image:
     """See :func:`decode_image`; ``flags`` of OpenCV, which turns only some kinds of files by their EXIF note."""
-    if len(data) > MAX_BYTES:
+    if len(data) > _MAX_BYTES:
         raise _too_large(name)
     header = _read_header(data, name)
     if header.size is None:
@@ -96,19 +96,19 @@ def _opencv() -> tuple[int, ...]:
 
 
 def _check_size(width: int, height: int, name: str) -> None:
-    if width * height > MAX_PIXELS:
+    if width * height > _MAX_PIXELS:
         raise UserError(
-            f"{name}: the picture has {width}x{height} pixels, more than {MAX_PIXELS // 10**6} megapixels", _SMALLER
+            f"{name}: the picture has {width}x{height} pixels, more than {_MAX_PIXELS // 10**6} megapixels", _SMALLER
         )
-    if min(width, height) < MIN_SIDE:
+    if min(width, height) < _MIN_SIDE:
         raise UserError(
             f"{name}: the picture has {width}x{height} pixels, too small to hold a puzzle",
-            f"take one of at least {MIN_SIDE} pixels a side",
+            f"take one of at least {_MIN_SIDE} pixels a side",
         )
 
 
 def _too_large(name: str) -> UserError:
-    return UserError(f"{name}: the file is larger than {MAX_BYTES >> 20} MiB", _SMALLER)
+    return UserError(f"{name}: the file is larger than {_MAX_BYTES >> 20} MiB", _SMALLER)
 
 
 def _torn(name: str) -> UserError:
@@ -164,7 +164,7 @@ def save_image(image: Image, path: Path) -> None:
 
 def image_files(folder: Path) -> list[Path]:
     """List the pictures of a folder by name; ``UserError`` where it holds none."""
-    found = pictures_of(folder)
-    if not found:
+    paths = pictures_of(folder)
+    if not paths:
         raise UserError(f"{folder} holds no pictures", f"put {READABLE} files in it")
-    return found
+    return paths

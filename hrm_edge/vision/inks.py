@@ -39,9 +39,9 @@ def entries_by_colour(image: Image, reading: Reading) -> NDArray[np.bool_] | Non
         entered = two
     if (~entered).sum() < _FEWEST_GIVENS:
         return None
-    found = np.zeros(SIDE * SIDE, np.bool_)
-    found[cells[entered]] = True
-    return found
+    entries = np.zeros(SIDE * SIDE, np.bool_)
+    entries[cells[entered]] = True
+    return entries
 
 
 def _two_inks(lab: NDArray[np.float32], contrast: NDArray[np.float32]) -> NDArray[np.bool_] | None:

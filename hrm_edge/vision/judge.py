@@ -18,18 +18,18 @@ from hrm_edge.tasks.sudoku import BLANK, FIRST_DIGIT, Sudoku
 from hrm_edge.tasks.sudoku_search import SeveralSolutions, find_solutions, only_solution
 from hrm_edge.vision.cells import SIDE
 from hrm_edge.vision.read import Reading
-from hrm_edge.vision.repairs import FIRST_COST, repairs
+from hrm_edge.vision.repairs import FIRST_COST, CutOff, repairs
 
-MAX_NODES = 2000  # guesses of one check: a reading that needs more is no ordinary puzzle
+_MAX_NODES = 2000  # guesses of one check: a reading that needs more is no ordinary puzzle
 MAX_WORK = 1500  # checks and guesses of all of them: a picture takes no longer, whatever it shows
 MAX_TRIES = 3000  # sets of changes looked at for clashes
-MAX_RIVALS = 600  # the same beside a reading that is a puzzle as it is
+_MAX_RIVALS = 600  # the same beside a reading that is a puzzle as it is
 MARGIN = 4.5  # nats between what is accepted and the next reading that has another solution
-MAX_SEARCHES = 150  # of those without clashes, for a first solution: about a millisecond each
+_MAX_SEARCHES = 150  # of those without clashes, for a first solution: about a millisecond each
 MAX_DOUBT = 3.0  # nats: minus the logarithm of the probability that all digits are right which the solution needs
-DOUBTFUL = 0.9  # probability of a digit, below which it is shown as in doubt
+_DOUBTFUL = 0.9  # probability of a digit, below which it is shown as in doubt
 # probabilities of being written by hand, from which on a digit is left out: the next where the last was not enough
-WRITTEN = (0.5, 0.2, 0.08, 0.03)
+_WRITTEN = (0.5, 0.2, 0.08, 0.03)
 MAX_COST = 9.0  # nats: how much less likely than the likeliest reading a repaired one may be
 RIVALS = 3.0  # nats between an answer and another for which one digit was misread and one was missed
 MIN_GIVENS = 17  # no puzzle with fewer has one solution
@@ -56,7 +56,7 @@ class Verdict:
     repaired: tuple[int, ...] = ()
     """Cells where the rules chose a less likely digit."""
     doubtful: tuple[int, ...] = ()
-    """Other cells whose digit in the puzzle is less likely than ``DOUBTFUL``."""
+    """Other cells whose digit in the puzzle is less likely than ``_DOUBTFUL``."""
     ignored: tuple[int, ...] = ()
     """Cells whose digit was written by hand (or in another colour) and left out, for with them there was no puzzle."""
     disagreeing: tuple[int, ...] = ()
@@ -94,7 +94,7 @@ def judge(reading: Reading, task: Sudoku, repair: bool = True) -> Verdict:
         why = UserError(f"what it says was not settled by {MAX_WORK} checks with the rules", "take a sharper picture")
     if refused is not None:
         return refused
-    return Verdict(None, _uncertain(reading, np.flatnonzero(reading.confidence < DOUBTFUL)) if why is None else why)
+    return Verdict(None, _uncertain(reading, np.flatnonzero(reading.confidence < _DOUBTFUL)) if why is None else why)
 
 
 _Candidate = tuple["Tokens | None", tuple[int, ...], "Tokens | None", "UserError | None"]
@@ -111,7 +111,7 @@ def _candidates(reading: Reading, tokens: Tokens, rules: _Rules, repair: bool) -
     if lacking:  # to leave out more would not help
         return
     parts: list[Tokens] = []
-    for least in WRITTEN:
+    for least in _WRITTEN:
         by_hand = (reading.written > least) & (reading.digits > 0)
         printed = np.where(by_hand, np.uint8(BLANK), tokens)
         if not by_hand.any() or int((printed >= FIRST_DIGIT).sum()) < MIN_GIVENS:
@@ -133,7 +133,7 @@ def _checked(reading: Reading, rules: _Rules, puzzle: Tokens, repaired: tuple[in
     given = np.flatnonzero(puzzle >= FIRST_DIGIT)
     share = reading.probabilities[given, puzzle[given] - BLANK]
     doubt = _doubt(reading, rules, puzzle)
-    doubtful = tuple(int(cell) for cell in given[share < DOUBTFUL] if cell not in repaired)
+    doubtful = tuple(int(cell) for cell in given[share < _DOUBTFUL] if cell not in repaired)
     rival = _rival(reading, rules, puzzle, solution)
     if rival is not None:
         return Verdict(None, _uncertain(reading, np.array(sorted({*repaired, *doubtful, *rival}))), doubt=doubt)
@@ -255,17 +255,16 @@ def _repaired(
     chosen: tuple[int, ...] = ()
     spare = _MORE_CHANGES * FIRST_COST
     limit, margin = (MAX_COST, np.inf) if solution is None else (MARGIN + spare, MARGIN)
-    tries = MAX_TRIES if solution is None else MAX_RIVALS
-    for looked, (cost, cells, digits) in enumerate(repairs(reading, tokens, rules.task, limit + MARGIN + spare, tries)):
-        if cost > limit:
-            break
+    tries = MAX_TRIES if solution is None else _MAX_RIVALS
+    for looked, repair in enumerate(repairs(reading, tokens, rules.task, limit + MARGIN + spare, tries)):
         # A repair needs all its rivals looked at, however many there are: only MAX_WORK ends that.
-        if looked >= MAX_SEARCHES and not chosen:
+        if repair.cost > limit or (looked >= _MAX_SEARCHES and not chosen):
             break
-        if not cells:
+        if isinstance(repair, CutOff):
             if chosen:
                 return None, (), answer
             break
+        cost, cells, digits = repair
         if lacking and (tokens[list(cells)] != BLANK).any():
             continue
         changed = tokens.copy()
@@ -288,9 +287,9 @@ def _weighed(reading: Reading) -> Reading:
     (Saerens, Latinne and Decaestecker 2002, equation 2.4). A grid that is filled in by hand has hardly a blank.
     """
     blanks = (int((reading.digits == 0).sum()) + 1) / (len(reading.digits) + 2)  # never 0 or 1: one cell more of each
-    found = reading.probabilities.copy()
-    found[:, 0] *= blanks / (1 - blanks) * (1 - _TRAINED_BLANKS) / _TRAINED_BLANKS
-    return replace(reading, probabilities=found / found.sum(axis=1, keepdims=True))
+    weighed = reading.probabilities.copy()
+    weighed[:, 0] *= blanks / (1 - blanks) * (1 - _TRAINED_BLANKS) / _TRAINED_BLANKS
+    return replace(reading, probabilities=weighed / weighed.sum(axis=1, keepdims=True))
 
 
 def tokens_of(digits: NDArray[np.uint8]) -> Tokens:
@@ -310,11 +309,11 @@ class _Rules:
 
     def solutions(self, tokens: Tokens, limit: int = 2) -> tuple[Tokens, bool]:
         """Find up to ``limit`` solutions [n, 81] of tokens [81], and whether the guesses ended before the search."""
-        found, guesses, exhausted = find_solutions(self.task, tokens, limit, max(0, min(MAX_NODES, self.left)))
+        grids, guesses, exhausted = find_solutions(self.task, tokens, limit, max(0, min(_MAX_NODES, self.left)))
         self.left -= 1 + guesses
         if self.left < 0:
             raise _WorkSpent
-        return found, exhausted
+        return grids, exhausted
 
 
 def _solved(tokens: Tokens, rules: _Rules) -> tuple[Tokens | None, UserError | None]:
@@ -327,10 +326,10 @@ def _solved(tokens: Tokens, rules: _Rules) -> tuple[Tokens | None, UserError | N
                 f"only {givens} digits were read, a puzzle has at least {MIN_GIVENS}",
                 "bring the whole puzzle into view, sharp and evenly lit",
             )
-        found, exhausted = rules.solutions(tokens)
-        if exhausted and len(found) < 2:
+        solutions, exhausted = rules.solutions(tokens)
+        if exhausted and len(solutions) < 2:
             raise UserError("the puzzle is too hard to check", "read it again")
-        solution = only_solution(rules.task, found)
+        solution = only_solution(rules.task, solutions)
     except UserError as error:
         return None, error
     return solution, None

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 Gray = NDArray[np.uint8]
 Floats = NDArray[np.float32]
 
-SPAN = 144  # pixels of the rectified grid: 16 a cell of a 9x9 grid
+_SPAN = 144  # pixels of the rectified grid: 16 a cell of a 9x9 grid
 MARGIN = 16  # pixels around it
 _REACH = 5  # pixels that a line may be off its expected place
 _LONG = 13  # pixels that a line must go on, longer than a digit is high
@@ -59,15 +59,15 @@ def mesh_map(mesh: Floats, places: Floats, cell: float) -> Floats:
     before = np.clip(places / cell, 0, cells - 1).astype(np.int64)
     share = np.clip(places / cell - before, 0, 1).astype(np.float32)[:, None]
     by_row = bent[before] + share[..., None] * (bent[before + 1] - bent[before])  # [m, n + 1, 2]
-    found = by_row.take(before, axis=1)  # [m, m, 2]
-    found += share * np.diff(by_row, axis=1).take(before, axis=1)
+    points = by_row.take(before, axis=1)  # [m, m, 2]
+    points += share * np.diff(by_row, axis=1).take(before, axis=1)
     # each of the projection's three sums has a part of x alone and one of y alone: no product of all points
     across = np.multiply.outer(homography[:, 0], places)[:, None, :].astype(np.float32)
     down = (np.multiply.outer(homography[:, 1], places) + homography[:, 2:])[:, :, None].astype(np.float32)
     away = across[2] + down[2]
     for axis in (0, 1):
-        found[..., axis] += (across[axis] + down[axis]) / away
-    return found
+        points[..., axis] += (across[axis] + down[axis]) / away
+    return points
 
 
 class Rectified:
@@ -75,11 +75,11 @@ class Rectified:
 
     def __init__(self, gray: Gray, quad: Floats, mesh: Floats | None = None) -> None:
         """Follow ``mesh``, crossings [n + 1, n + 1, 2], instead of straight lines; ``quad``: its outline."""
-        self._homography = cv2.getPerspectiveTransform(square(SPAN, MARGIN), quad)
-        size = SPAN + 2 * MARGIN + 1
+        self._homography = cv2.getPerspectiveTransform(square(_SPAN, MARGIN), quad)
+        size = _SPAN + 2 * MARGIN + 1
         places = np.arange(size, dtype=np.float32) - MARGIN
-        self._map = None if mesh is None else mesh_map(mesh, places, SPAN / (len(mesh) - 1))
-        if cv2.contourArea(np.asarray(quad, np.float32)) > (_COARSE * SPAN) ** 2:
+        self._map = None if mesh is None else mesh_map(mesh, places, _SPAN / (len(mesh) - 1))
+        if cv2.contourArea(np.asarray(quad, np.float32)) > (_COARSE * _SPAN) ** 2:
             gray = np.asarray(cv2.blur(gray, (3, 3)), np.uint8)  # sampling alone would miss lines of a pixel
         flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
         border = cv2.BORDER_REPLICATE
@@ -98,8 +98,8 @@ class Rectified:
         if self._map is None:
             return project(points, self._homography)
         flat = points.reshape(-1, 1, 2).astype(np.float32)
-        found = cv2.remap(self._map, flat, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-        return np.asarray(found.reshape(points.shape), np.float32)
+        in_picture = cv2.remap(self._map, flat, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+        return np.asarray(in_picture.reshape(points.shape), np.float32)
 
     def evidence(self, side: int, reach: int = _REACH, framed: bool = True) -> float:
         """Rate how surely this frames a grid of ``side`` cells, 0 to 1: the share of its lines that is seen; the three
@@ -116,7 +116,7 @@ class Rectified:
         """
         smooth = cv2.GaussianBlur(self._flat, (5, 5), 0)
         dark = cv2.morphologyEx(smooth, cv2.MORPH_BLACKHAT, np.ones((17, 17), np.uint8))
-        boxes = MARGIN + SPAN / 3 * np.arange(4)
+        boxes = MARGIN + _SPAN / 3 * np.arange(4)
         on_line = (np.abs(np.arange(len(dark))[:, None] - boxes) < _REACH).any(axis=1)
         dark[on_line] = dark[:, on_line] = 0
         _, ink = cv2.threshold(dark, 0, 255, cv2.THRESH_BINARY | cv2.THRESH_OTSU)
@@ -134,9 +134,9 @@ def _places(side: int) -> NDArray[np.float64]:
 
 def _seen(ridge: Floats, side: int, reach: int) -> NDArray[np.bool_]:
     """Segments [lines, places] that are darker than what is half a cell beside them, where no line should be."""
-    cell = SPAN / side
+    cell = _SPAN / side
     halves = np.rint(MARGIN + cell * np.arange(-0.5, side + 0.75, 0.5)).astype(np.int64)  # between, on, between ...
-    along = np.rint(MARGIN + SPAN * _places(side)).astype(np.int64)
+    along = np.rint(MARGIN + _SPAN * _places(side)).astype(np.int64)
     near = np.clip(halves[:, None] + np.arange(-reach, reach + 1), 0, len(ridge) - 1)
     strength = ridge[near[:, None, :], along[None, :, None]].max(axis=2)  # [2 * side + 3, places]
     beside = np.minimum(strength[0:-2:2], strength[2::2])
@@ -170,7 +170,7 @@ def fit_mesh(gray: Gray, quad: Floats, side: int, cells: int | None = None) -> F
     corners = quad
     for powers in (_BILINEAR, _CUBIC if side > 4 else _QUADRATIC):
         flat = Rectified(gray, corners)
-        moved = lattice_points(cells, SPAN, MARGIN)
+        moved = lattice_points(cells, _SPAN, MARGIN)
         moved[..., 0] += _offsets(flat.vertical, side, cells, powers).T
         moved[..., 1] += _offsets(flat.horizontal, side, cells, powers)
         mesh = flat.to_picture(moved)
@@ -183,7 +183,7 @@ def follow_mesh(gray: Gray, mesh: Floats) -> Floats:
     side = len(mesh) - 1
     for _ in range(_FOLLOWED):
         flat = Rectified(gray, outline(mesh), mesh)
-        moved = lattice_points(side, SPAN, MARGIN)
+        moved = lattice_points(side, _SPAN, MARGIN)
         moved[..., 0] += _offsets(flat.vertical, side, side, _CUBIC).T
         moved[..., 1] += _offsets(flat.horizontal, side, side, _CUBIC)
         mesh = flat.to_picture(moved)
@@ -200,11 +200,11 @@ def _offsets(horizontal: Floats, side: int, cells: int, powers: tuple[tuple[int,
 
     A polynomial of the place, fitted to the strongest ridge near every segment; segments that disagree lose weight.
     """
-    cell = SPAN / side
+    cell = _SPAN / side
     lines = np.rint(MARGIN + cell * np.arange(side + 1)).astype(np.int64)
     places = _places(side)
     shifts = np.arange(-_REACH, _REACH + 1)
-    along = np.rint(MARGIN + SPAN * places).astype(np.int64)
+    along = np.rint(MARGIN + _SPAN * places).astype(np.int64)
     near = horizontal[(lines[:, None] + shifts)[:, None, :], along[None, :, None]]  # [lines, places, shifts]
     near = near * (1 - 0.03 * np.abs(shifts))
     strength = near.max(axis=2).ravel()
@@ -212,7 +212,7 @@ def _offsets(horizontal: Floats, side: int, cells: int, powers: tuple[tuple[int,
     best = shifts[near.argmax(axis=2)][..., None]
     weights = near**2 * (np.abs(shifts - best) <= 2)  # the middle of the ridge, finer than a pixel
     centre = (weights * shifts).sum(axis=2) / np.maximum(weights.sum(axis=2), 1e-9)
-    found = np.where(seen, centre.ravel(), 0.0)
+    offsets = np.where(seen, centre.ravel(), 0.0)
     base = np.where(seen, strength, 1e-3)  # the unseen hold the fit near the expected place
     x = np.tile(places * 2 - 1, side + 1)
     y = np.repeat(np.arange(side + 1) / side * 2 - 1, len(places))
@@ -220,8 +220,8 @@ def _offsets(horizontal: Floats, side: int, cells: int, powers: tuple[tuple[int,
     weight = base
     for _ in range(4):
         root = np.sqrt(weight)
-        solved, *_ = np.linalg.lstsq(terms * root[:, None], found * root, rcond=None)
-        weight = base / (1 + (terms @ solved - found) ** 2)
+        solved, *_ = np.linalg.lstsq(terms * root[:, None], offsets * root, rcond=None)
+        weight = base / (1 + (terms @ solved - offsets) ** 2)
     place = np.arange(cells + 1) / cells * 2 - 1
     at = np.stack([place[None, :] ** i * place[:, None] ** j for i, j in powers], axis=-1)
     return np.clip(at @ solved, -_REACH, _REACH).astype(np.float32)

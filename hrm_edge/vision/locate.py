@@ -41,7 +41,7 @@ class _Kind(NamedTuple):
 # Only 9x9 is read; the other sizes are told apart from it.
 _KINDS = (_Kind(9, 9, 0.6, 1.0), _Kind(3, 9, 0.85, 0.5), _Kind(6, 6, 0.85, 1.0), _Kind(4, 4, 0.85, 1.0))
 _FRAMELESS = _Kind(9, 9, 0.85, 0.9, framed=False)
-SURE_SCORE = 0.8  # no need to look further
+_SURE_SCORE = 0.8  # no need to look further
 _UNSURE = 0.55
 _WORTH_FITTING = 0.7  # share of the evidence needed that a rough quadrilateral must have before its lines are fitted
 _LARGE = 0.1  # of the picture: no need to look for a larger one
@@ -84,6 +84,16 @@ class Grid:
     def area(self) -> float:
         """Square pixels."""
         return float(cv2.contourArea(self.corners))
+
+    def overlap(self, other: Grid) -> float:
+        """Return the area that two grids share, as a share of the smaller one's."""
+        shared, _ = cv2.intersectConvexConvex(self.corners, other.corners)
+        return float(shared) / max(1.0, min(self.area, other.area))
+
+    def cell_corners(self, cell: int) -> Floats:
+        """Return the corners [4, 2] of a cell, clockwise from its top left; cells go row by row."""
+        row, column = divmod(cell, self.side)
+        return self.mesh[[row, row, row + 1, row + 1], [column, column + 1, column + 1, column]]
 
 
 class Way(NamedTuple):
@@ -131,7 +141,7 @@ def _quickly(small: Gray, cut: bool) -> list[Grid]:
         grids = _distinct(grids + _grids(small, new))
         best = grids[0] if grids else None
         # a part of a 9x9 grid can pass for a smaller one, so that does not end the search
-        if best and best.side == _KINDS[0].cells and best.score >= SURE_SCORE and best.area > _LARGE * small.size:
+        if best and best.side == _KINDS[0].cells and best.score >= _SURE_SCORE and best.area > _LARGE * small.size:
             break
     if not grids or grids[0].score < _UNSURE:  # the border runs into something else: perhaps boxes were framed
         grids = _distinct(grids + _grids(small, _around_boxes(small, seen)))
@@ -235,13 +245,13 @@ def _fitted(gray: Gray, quad: Floats, kind: _Kind, follow: bool = False) -> Grid
     corners = outline(mesh)
     flat = Rectified(gray, corners)
     evidence = flat.evidence(kind.lines, reach=3, framed=kind.framed)
-    if follow and kind.lines == kind.cells == 9 and _WORTH_FOLLOWING <= evidence < SURE_SCORE:
+    if follow and kind.lines == kind.cells == 9 and _WORTH_FOLLOWING <= evidence < _SURE_SCORE:
         bent = follow_mesh(gray, mesh)
         along = Rectified(gray, outline(bent), bent).evidence(kind.lines, reach=3, framed=kind.framed)
         if along > evidence + _WORTH_BENDING and cv2.isContourConvex(np.rint(outline(bent)).astype(np.int32)):
             mesh, corners, evidence = bent, outline(bent), along
     score = kind.weight * evidence
-    if evidence < kind.least or (score < SURE_SCORE and _slimness(corners) > _SQUARE):
+    if evidence < kind.least or (score < _SURE_SCORE and _slimness(corners) > _SQUARE):
         return None
     if kind.lines < kind.cells:
         small, large = flat.marks()
@@ -334,7 +344,7 @@ def _distinct(grids: list[Grid]) -> list[Grid]:
     """Return the best of each set of overlapping grids, best first; of two good ones the larger is better."""
     kept: list[Grid] = []
     for grid in sorted(grids, key=_rank, reverse=True):
-        if all(_overlap(grid, other) < _OVERLAP for other in kept):
+        if all(grid.overlap(other) < _OVERLAP for other in kept):
             kept.append(grid)
     return kept
 
@@ -342,11 +352,6 @@ def _distinct(grids: list[Grid]) -> list[Grid]:
 def _rank(grid: Grid) -> float:
     """Rank by size too: a part of a grid, 6x6 cells say, looks like a grid."""
     return grid.score * grid.area**0.35
-
-
-def _overlap(one: Grid, other: Grid) -> float:
-    shared, _ = cv2.intersectConvexConvex(one.corners, other.corners)
-    return float(shared) / max(1.0, min(one.area, other.area))
 
 
 def _rescaled(grid: Grid, scale: float) -> Grid:

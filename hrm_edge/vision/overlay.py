@@ -25,9 +25,7 @@ def draw_answer(image: Image, grid: Grid, givens: Tokens, answer: Tokens, color:
     ``grid``: turned so that its first corner is the puzzle's top left. The caller has verified the answer.
     """
     for cell in np.flatnonzero(givens < FIRST_DIGIT):
-        row, column = divmod(int(cell), grid.side)
-        corners = grid.mesh[[row, row, row + 1, row + 1], [column, column + 1, column + 1, column]]
-        _stamp(image, glyph(int(answer[cell]) - FIRST_DIGIT + 1), corners, color)
+        _stamp(image, glyph(int(answer[cell]) - FIRST_DIGIT + 1), grid.cell_corners(int(cell)), color)
 
 
 def draw_result(image: Image, grid: Grid, verdict: Verdict, answer: Tokens) -> None:
@@ -48,8 +46,7 @@ def draw_result(image: Image, grid: Grid, verdict: Verdict, answer: Tokens) -> N
 
 def _frame(image: Image, grid: Grid, cell: int, color: Color) -> None:
     """Draw a frame just inside a cell."""
-    row, column = divmod(cell, grid.side)
-    corners = grid.mesh[[row, row, row + 1, row + 1], [column, column + 1, column + 1, column]]
+    corners = grid.cell_corners(cell)
     inner = corners + (corners.mean(axis=0) - corners) * 0.16
     width = max(1, round(float(np.sqrt(grid.area)) / 250))
     cv2.polylines(image, [np.rint(inner * 8).astype(np.int32)], True, color, width, cv2.LINE_AA, shift=3)

@@ -84,14 +84,14 @@ class Reader:
         seen = self.classify(cells)  # as seen; a cell without ink is a blank in every direction
         inked = np.nonzero(cells[:, 6:-6, 6:-6].max(axis=(1, 2)) > _INK)[0]
         sample = inked[np.arange(0, len(inked), max(1, len(inked) / _SAMPLE)).astype(int)]
-        found = {turn: self._turned(seen, cells, sample, turn) for turn in TURNS}
-        clarity = {turn: float(scores[sample].max(axis=1).sum()) for turn, (scores, _) in found.items()}
+        classified = {turn: self._turned(seen, cells, sample, turn) for turn in TURNS}
+        clarity = {turn: float(scores[sample].max(axis=1).sum()) for turn, (scores, _) in classified.items()}
         likely = [turn for turn in TURNS if clarity[turn] >= max(clarity.values()) - _CLEARER]
         rest = np.setdiff1d(inked, sample)
-        found = {turn: self._turned(found[turn], cells, rest, turn) for turn in likely}
+        classified = {turn: self._turned(classified[turn], cells, rest, turn) for turn in likely}
         readings = []
-        for turn in sorted(likely, key=lambda turn: -float(found[turn][0][inked].max(axis=1).sum())):
-            scores, by_hand = found[turn]
+        for turn in sorted(likely, key=lambda turn: -float(classified[turn][0][inked].max(axis=1).sum())):
+            scores, by_hand = classified[turn]
             upright = np.rot90(scores.reshape(SIDE, SIDE, CLASSES), turn // 90).reshape(-1, CLASSES)
             written = np.rot90(by_hand.reshape(SIDE, SIDE), turn // 90).ravel()
             readings.append(Reading(turned(grid, turn), np.exp(upright), turn, written))

@@ -65,11 +65,11 @@ def recognise(image: Image, reader: Reader, task: Sudoku) -> Recognised:
 
 def _grids(image: Image) -> list[Grid]:
     """Return the 9x9 grids of a picture; ``UserError`` where it shows a board of another size."""
-    found = locate(image)
-    grids = [grid for grid in found if grid.side == SIDE]
+    located = locate(image)
+    grids = [grid for grid in located if grid.side == SIDE]
     if any(grid.lines == SIDE for grid in grids):
         return grids
-    side = other_size(image, found)  # a part of a larger board, or its boxes alone, may pass for one of 9x9
+    side = other_size(image, located)  # a part of a larger board, or its boxes alone, may pass for one of 9x9
     if grids and side in (None, SIDE):
         return grids
     if side:

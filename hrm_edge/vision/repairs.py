@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Iterator
+from typing import NamedTuple
 
 import numpy as np
 
@@ -18,14 +19,29 @@ FIRST_COST = 0.7  # nats that each repaired cell costs besides, so that fewer ch
 _Change = tuple[float, int, int]  # cost in nats, cell, digit (0 blank)
 
 
+class _Repair(NamedTuple):
+    """Changes of some cells after which no two equal digits clash."""
+
+    cost: float
+    """Nats below the likeliest reading, and ``FIRST_COST`` for every cell."""
+    cells: tuple[int, ...]
+    digits: tuple[int, ...]
+
+
+class CutOff(NamedTuple):
+    """End of a search that has not looked at every set of changes."""
+
+    cost: float
+    """The least that a set costs which was not looked at."""
+
+
 def repairs(  # noqa: C901, PLR0912 - one search, its bounds inside
     reading: Reading, tokens: Tokens, task: Sudoku, limit: float, tries: int
-) -> Iterator[tuple[float, tuple[int, ...], tuple[int, ...]]]:
-    """(cost, cells, their digits) of changes of tokens [81] after which no digit clashes, cheapest first.
+) -> Iterator[_Repair | CutOff]:
+    """Yield changes of tokens [81] after which no digit clashes, cheapest first, that cost at most ``limit``.
 
-    Cost: nats below the likeliest reading, at most ``limit``. Best first over sets of single changes. Where two digits
-    clash, one of the two has to change: only sets that do are looked at, ``tries`` of them. Where some are
-    left then, the least that these cost comes last, without cells.
+    Searches best first over sets of single changes. Where two digits clash, one of the two has to change: only sets
+    that do are looked at, ``tries`` of them. Where some are left then, a :class:`CutOff` comes last.
     """
     changes = _changes(reading, limit)
     by_cell: dict[int, list[_Change]] = {}
@@ -58,11 +74,11 @@ def repairs(  # noqa: C901, PLR0912 - one search, its bounds inside
                         heapq.heappush(heap, (cost + change[0], tuple(sorted((*chosen, change))), -1, following))
             continue
         if chosen:
-            yield cost, tuple(digits), tuple(digits.values())
+            yield _Repair(cost, tuple(digits), tuple(digits.values()))
         if following < len(free) and cost + free[following][0] <= limit:
             heapq.heappush(heap, (cost + free[following][0], chosen, following, following + 1))
     if heap:
-        yield heap[0][0], (), ()
+        yield CutOff(heap[0][0])
 
 
 def _changes(reading: Reading, limit: float) -> list[_Change]:

@@ -58,8 +58,8 @@ def open_source(text: str, size: Size, dev: Path = Path("/dev")) -> Source:
 
 def cameras(dev: Path = Path("/dev")) -> list[str]:
     """Return the V4L2 devices of this machine, by number."""
-    found = [(int(path.name[5:]), path) for path in dev.glob("video*") if path.name[5:].isdecimal()]
-    return [str(path) for _, path in sorted(found)]
+    numbered = [(int(path.name[5:]), path) for path in dev.glob("video*") if path.name[5:].isdecimal()]
+    return [str(path) for _, path in sorted(numbered)]
 
 
 class _CaptureFeed:
@@ -206,17 +206,17 @@ def _busy(path: Path, holders: list[str]) -> UserError:
 
 def users_of(path: Path) -> list[str]:
     """Return other processes that hold ``path`` open, as far as we may see: ``name (pid)``."""
-    found = []
+    holders = []
     target = os.path.realpath(path)
     for process in Path("/proc").glob("[0-9]*"):
         if int(process.name) == os.getpid():
             continue
         try:
             if any(os.path.realpath(handle) == target for handle in (process / "fd").iterdir()):
-                found.append(f"{(process / 'comm').read_text().strip()} ({process.name})")
+                holders.append(f"{(process / 'comm').read_text().strip()} ({process.name})")
         except OSError:  # not ours to see, or ended meanwhile
             continue
-    return found
+    return holders
 
 
 def _url(url: str) -> _CaptureFeed:

@@ -22,7 +22,7 @@ _MIN_POINTS = 12  # that have to move together
 
 
 class Tracker:
-    """Feed it every frame; it chooses a grid and stays with it. Grids of another ``side`` are told, not followed.
+    """Feed it every frame; it chooses a grid and stays with it. Grids of another ``side`` are reported, not followed.
 
     Looking for a grid anywhere costs ten times as much as following one, so it is done only while none is followed.
     """
@@ -69,12 +69,12 @@ class Tracker:
     def _search(self, image: Image, scale: float) -> bool:
         """Look for the grid anywhere: the last one if it is there, else the best; whether there is one."""
         way = self._next_way()
-        found = locate(image, way=way)
-        grids = [_scaled(grid, scale) for grid in found if grid.side == self.side]
-        self.other_side = found[0].side if found and not grids else None
+        located = locate(image, way=way)
+        grids = [_scaled(grid, scale) for grid in located if grid.side == self.side]
+        self.other_side = located[0].side if located and not grids else None
         last = self._grid
-        near = None if last is None else max(grids, key=lambda grid: _overlap(grid, last), default=None)
-        if last is not None and near is not None and _overlap(near, last) > _SAME:
+        near = None if last is None else max(grids, key=last.overlap, default=None)
+        if last is not None and near is not None and near.overlap(last) > _SAME:
             self._grid = _aligned(near, last)
         elif grids:
             self._grid = grids[0]
@@ -101,9 +101,9 @@ class Tracker:
         points = cv2.goodFeaturesToTrack(self._before, 100, 0.02, 8, mask=inside)
         if points is None or len(points) < _MIN_POINTS:
             return None
-        there, found, _ = cv2.calcOpticalFlowPyrLK(self._before, gray, points, None)  # 21x21 pixels, 4 levels
+        there, is_there, _ = cv2.calcOpticalFlowPyrLK(self._before, gray, points, None)  # 21x21 pixels, 4 levels
         back, found_back, _ = cv2.calcOpticalFlowPyrLK(gray, self._before, there, None)
-        good = (found & found_back).ravel().astype(bool) & (np.abs(back - points).reshape(-1, 2).max(axis=1) < 1)
+        good = (is_there & found_back).ravel().astype(bool) & (np.abs(back - points).reshape(-1, 2).max(axis=1) < 1)
         if good.sum() < _MIN_POINTS:
             return None
         motion, inliers = cv2.findHomography(points[good], there[good], cv2.RANSAC, 2.0)
@@ -116,12 +116,6 @@ class Tracker:
 
 def _with_mesh(grid: Grid, mesh: Floats) -> Grid:
     return replace(grid, mesh=mesh, corners=outline(mesh))
-
-
-def _overlap(one: Grid, other: Grid) -> float:
-    """Return shared area as a share of the smaller one."""
-    shared, _ = cv2.intersectConvexConvex(one.corners, other.corners)
-    return float(shared) / max(1.0, min(one.area, other.area))
 
 
 def _aligned(grid: Grid, last: Grid) -> Grid:

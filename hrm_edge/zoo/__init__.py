@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Any
 
 from hrm_edge.errors import UserError, nearest
 from hrm_edge.files import read_json, user_cache
@@ -63,8 +62,8 @@ def is_name(name: str) -> bool:
 
 def names() -> list[str]:
     """Return the names of the local models, shipped and pulled; a folder without a card is an interrupted pull."""
-    found = {path.parent for shelf in (ZOO, pulled()) for path in shelf.glob(f"*/{MANIFEST}")}
-    return sorted({folder.name for folder in found if is_name(folder.name) and card_of(folder).is_file()})
+    folders = {path.parent for shelf in (ZOO, pulled()) for path in shelf.glob(f"*/{MANIFEST}")}
+    return sorted({folder.name for folder in folders if is_name(folder.name) and card_of(folder).is_file()})
 
 
 def card_of(folder: Path) -> Path:
@@ -110,8 +109,3 @@ def card(name: str) -> Card:
 def read_card(path: Path) -> Card:
     """Return the card in a file. Raises ``UserError`` where it is invalid."""
     return parse_record(read_json(path), Card, f"{path} is no model card", _AGAIN)
-
-
-def cards() -> list[dict[str, Any]]:
-    """Return all cards, ready for JSON."""
-    return [card(name).document() for name in names()]

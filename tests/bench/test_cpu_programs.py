@@ -71,6 +71,8 @@ def cpu_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     return program
 
 
+@pytest.mark.slow
+@pytest.mark.ci
 def test_the_step_program(cpu_step: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
     """Both verbs; every way once; the ratios are those of the times; a limit that is missed is exit code 1."""
     assert run_program(cpu_step, monkeypatch, "prepare", "--models", "full") == 0

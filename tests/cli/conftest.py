@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from hrm_edge.bench import roofline
 from hrm_edge.cli import main as frame
 from hrm_edge.tasks.sudoku import Sudoku
 from tests.artifacts import singles_puzzles, write_singles_artifact
@@ -37,6 +39,14 @@ def run(capsys: pytest.CaptureFixture[str]) -> Run:
         return Outcome(code, *capsys.readouterr())
 
     return invoke
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_trial() -> Iterator[None]:
+    """Every report has this CPU's rates beside it, which take longer than a small model's run: measured once."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(roofline, "trial_peaks", functools.cache(roofline.trial_peaks))
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import re
 import xml.etree.ElementTree as ElementTree
@@ -13,8 +15,8 @@ from hrm_edge.api.measure import _own_float32
 from hrm_edge.api.open import load
 from hrm_edge.bench.protocol import read_protocol
 from hrm_edge.files import read_json, write_json
-from hrm_edge.report import BenchReport, Sweep
 from hrm_edge.report.read import read_bench
+from hrm_edge.report.schema import BenchReport, Sweep
 from hrm_edge.tasks.sudoku import Sudoku
 from tests.artifacts import write_singles_artifact
 
@@ -78,29 +80,40 @@ def test_the_page_needs_nothing_else_and_holds_the_report(run, reported, mini, t
     assert json.loads(data[1]) == [read_json(tmp_path / "r.json")]
 
 
-def test_text_of_users_cannot_break_the_page(run, reported, tmp_path):
-    evil = "</script><script>alert(1)</script><b>"
-    file = changed(reported / "a.json", tmp_path / "evil.json", model__name=evil)
-    assert run("bench", "--compare", file, reported / "b.json", "--html", tmp_path / "p.html").code == 0
-    page = (tmp_path / "p.html").read_text()
-    assert page.count("<script") == page.count("</script>") == 1
-    assert "<b>alert" not in page
-
-
 # -- compare --------------------------------------------------------------------------------------------------------
 
 
-def test_reports_side_by_side(run, reported, tmp_path):
-    slower = changed(reported / "b.json", tmp_path / "slow.json", latency_ms__p90=1e3, model__precision="int8")
-    files = ("--json", tmp_path / "c.json", "--markdown", tmp_path / "c.md", "--html", tmp_path / "c.html")
-    done = run("bench", "--compare", reported / "a.json", slower, *files)
-    assert done.code == 0, done.err
-    table = read_json(tmp_path / "c.json")
+@pytest.fixture(scope="module")
+def side_by_side(reported):
+    """``c.json``, ``c.md`` and ``c.html`` of a report and a slower one whose model's name is no good text; stdout."""
+    from hrm_edge.cli import main as frame
+
+    fields = {"latency_ms__p90": 1e3, "model__precision": "int8", "model__name": EVIL}
+    slower = changed(reported / "b.json", reported / "slow.json", **fields)
+    files = [word for kind in ("json", "markdown", "html") for word in (f"--{kind}", reported / f"c.{kind}")]
+    out = io.StringIO()
+    with contextlib.redirect_stdout(out):
+        assert frame.main([str(word) for word in ("bench", "--compare", reported / "a.json", slower, *files)]) == 0
+    return out.getvalue()
+
+
+EVIL = "</script><script>alert(1)</script><b>"
+
+
+def test_reports_side_by_side(side_by_side, reported):
+    table = read_json(reported / "c.json")
     assert [row["speed_against_first"] < 0.5 for row in table["reports"]] == [False, True]
     assert table["regressions"] == []
-    assert "singles int8, onnxruntime-cpu" in (tmp_path / "c.md").read_text()
-    assert "Accuracy against time" in (tmp_path / "c.html").read_text()
-    assert done.out.splitlines()[-1].endswith("--max-regression 10")
+    assert "singles fp32, onnxruntime-cpu" in (reported / "c.markdown").read_text()
+    assert "Accuracy against time" in (reported / "c.html").read_text()
+    assert side_by_side.splitlines()[-1].endswith("--max-regression 10")
+
+
+def test_text_of_users_cannot_break_the_page(side_by_side, reported):
+    page = (reported / "c.html").read_text()
+    assert page.count("<script") == page.count("</script>") == 1
+    assert "alert(1)" in page
+    assert "<b>alert" not in page
 
 
 @pytest.mark.parametrize(

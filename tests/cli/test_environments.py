@@ -17,7 +17,7 @@ from hrm_edge.cli import main as frame
 from hrm_edge.demo.guard import is_loopback
 from hrm_edge.demo.serve import Address
 from hrm_edge.files import private_folder, user_cache, writable_cache
-from tests.needs import left_out, missing, quick_compiler
+from tests.needs import left_out, missing, quick_compilers
 
 ROOT = Path(__file__).parents[2]
 EASY = "002968470000017200090002016783106020021079053540000061015820007000005000074031009"
@@ -63,7 +63,7 @@ VERBS = {  # every verb, and how it ends
 RECIPE = """\
 task: mini-sudoku
 variant: nano
-data: data
+data: DATA
 model: {hidden: 16, heads: 4, max_steps: 2}
 train: {batch: 4, steps: 2, precision: fp32, compile: false}
 evaluate: {every: 2, puzzles: 2}
@@ -71,29 +71,29 @@ evaluate: {every: 2, puzzles: 2}
 
 
 @pytest.mark.parametrize("verb", VERBS)
-def test_a_user_without_a_name_and_a_home(verb, tmp_path):
+def test_a_user_without_a_name_and_a_home(verb, trained, tmp_path):
     """``docker run --user 12345``: every verb ended in "Could not determine home directory"."""
     assert set(VERBS) == set(frame.VERBS)
     words, codes = VERBS[verb]
     (tmp_path / "puzzles.txt").write_text(f"{EASY}\n")
-    (tmp_path / "recipe.yaml").write_text(RECIPE)
+    (tmp_path / "recipe.yaml").write_text(RECIPE.replace("DATA", str(trained.parent / "data")))
     nameless = ["unshare", "--user", "--map-user=12345"]
     if shutil.which("unshare") is None or subprocess.run([*nameless, "true"], check=False).returncode:
         missing("this machine lets no one change to a user without a name")
-    before = f"{HRM_EDGE} {VERBS['data'][0]} && " if verb == "train" else ""
     unset = ("HOME", "USER", "LOGNAME", "XDG_CACHE_HOME", "XDG_STATE_HOME")
     path = os.pathsep.join([left_out(tmp_path), str(ROOT)] if verb == "doctor" else [str(ROOT)])
-    script = f"exec {' '.join(nameless)} sh -c '{before}exec {HRM_EDGE} {words}'"
-    done = shell(script, tmp_path, unset=unset, PYTHONPATH=path, **quick_compiler(tmp_path))
+    script = f"exec {' '.join(nameless)} sh -c 'exec {HRM_EDGE} {words}'"
+    done = shell(script, tmp_path, unset=unset, PYTHONPATH=path, **quick_compilers())
     assert done.returncode in (codes if isinstance(codes, tuple) else (codes,)), done.stderr
     assert "home directory" not in done.stderr
     assert "Traceback" not in done.stderr
     assert "~" not in os.listdir(tmp_path)
 
 
-@pytest.mark.parametrize(
-    "words", ["data build mini-sudoku --out {}/x --count 4 --test-count 2", f"solve {EASY} --model {{}}/model"]
-)
+IMPORT = "-c 'import hrm_edge.data.sudoku_numba as compiled; print(compiled.solve.stats.cache_path)'"  # fails at once
+
+
+@pytest.mark.parametrize("words", [IMPORT, f"-m hrm_edge solve {EASY} --model {{}}/model"])
 def test_a_read_only_package_and_home(words, tmp_path):
     """Of numba: cannot cache function 'search': no locator available."""
     package, home = tmp_path / "site" / "hrm_edge", tmp_path / "home"
@@ -102,19 +102,19 @@ def test_a_read_only_package_and_home(words, tmp_path):
     shutil.copytree(package / "zoo" / "sudoku-nano", tmp_path / "model")
     script = (
         f"mount -t tmpfs -o ro tmpfs {home} && mount --bind {package} {package} && mount -o remount,bind,ro {package} "
-        f"&& exec {HRM_EDGE} {words.format(tmp_path)}"
+        f"&& exec {sys.executable} {words.format(tmp_path)}"
     )
     environ = {"PYTHONPATH": str(tmp_path / "site"), "HOME": str(home), "TMPDIR": str(tmp_path)}
-    environ |= quick_compiler(tmp_path)
     done = shell(script, tmp_path, own=True, unset=("XDG_CACHE_HOME",), **environ)
     assert done.returncode == 0, done.stderr
+    assert words != IMPORT or done.stdout.startswith(f"{tmp_path}/hrm-edge-")
 
 
 def test_the_native_step_with_a_cache_that_cannot_be_written(tmp_path):
     home = tmp_path / "home"
     home.mkdir()
     script = f"mount -t tmpfs -o ro tmpfs {home} && exec {HRM_EDGE} solve {EASY} --model sudoku-nano-int8 "
-    environ = {"HOME": str(home), "TMPDIR": str(tmp_path), **quick_compiler(tmp_path)}
+    environ = {"HOME": str(home), "TMPDIR": str(tmp_path), **quick_compilers()}
     done = shell(f"{script} --backend native", tmp_path, own=True, unset=("XDG_CACHE_HOME",), **environ)
     assert done.returncode == 0, done.stderr
     assert list(tmp_path.glob("hrm-edge-*/native/*.so"))

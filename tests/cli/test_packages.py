@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from hrm_edge.packages import failed_import, unusable
-from tests.needs import left_out, quick_compiler
+from tests.needs import left_out, quick_compilers
 
 ROOT = Path(__file__).parents[2]
 ABI = "raise ImportError('numpy.core.multiarray failed to import')"
@@ -27,7 +27,7 @@ def hrm_edge(*arguments: object, module: str, text: str, folder: Path) -> subpro
     (folder / "site" / module).mkdir(parents=True)
     (folder / "site" / module / "__init__.py").write_text(f"{text}\n")
     path = [str(folder / "site"), left_out(folder), str(ROOT)]
-    environ = {**os.environ, "PYTHONPATH": os.pathsep.join(path), **quick_compiler(folder)}
+    environ = {**os.environ, "PYTHONPATH": os.pathsep.join(path), **quick_compilers()}
     command = [sys.executable, "-m", "hrm_edge", *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False, env=environ)
 

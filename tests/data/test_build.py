@@ -23,7 +23,7 @@ NINE, MINI = Sudoku(3, 3), Sudoku(2, 2)
 @pytest.fixture(scope="module")
 def puzzle_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """100 puzzles without answers, of which 10 are symmetries of the first 10."""
-    made = generate(NINE, 90, 11, Wanted()).inputs
+    made = generate(NINE, 90, 11, Wanted()).puzzles.givens
     views = NINE.random_views(10, np.random.default_rng(0)).apply(made[:10])
     path = tmp_path_factory.mktemp("source") / "puzzles.txt"
     path.write_text("\n".join(NINE.format(row) for row in np.concatenate([made, views])) + "\n")
@@ -51,11 +51,23 @@ def test_generated_parts_share_no_class(task: Sudoku, tmp_path: Path) -> None:
 
 
 def test_same_seed_same_bytes_whatever_the_processes(tmp_path: Path) -> None:
-    command = ["data", "build", "sudoku", "--count", "300", "--test-count", "30", "--augment", "3", "--seed", "7"]
-    assert main([*command, "--out", str(tmp_path / "one")]) == 0
-    assert main([*command, "--out", str(tmp_path / "two"), "--processes", "2"]) == 0
+    command = [
+        "data",
+        "build",
+        "sudoku",
+        "--count",
+        "80",
+        "--test-count",
+        "20",
+        "--augment",
+        "3",
+        "--difficulty",
+        "hard",
+    ]
+    assert main([*command, "--seed", "7", "--out", str(tmp_path / "one")]) == 0
+    assert main([*command, "--seed", "7", "--out", str(tmp_path / "two"), "--processes", "2"]) == 0
     assert same_bytes(tmp_path / "one", tmp_path / "two")
-    assert main([*command[:-1], "8", "--out", str(tmp_path / "other")]) == 0
+    assert main([*command, "--seed", "8", "--out", str(tmp_path / "other")]) == 0
     assert not same_bytes(tmp_path / "one", tmp_path / "other")
 
 
@@ -90,17 +102,17 @@ def test_subsample(tmp_path: Path, puzzle_file: Path) -> None:
 
 
 def test_hub_layout(tmp_path: Path) -> None:
-    made = generate(NINE, 30, 12, Wanted())
-    lines = [f"x,{NINE.format(q)},{NINE.format(a)},1" for q, a in zip(made.inputs, made.labels, strict=True)]
+    made = generate(NINE, 30, 12, Wanted()).puzzles
+    lines = [f"x,{NINE.format(q)},{NINE.format(a)},1" for q, a in zip(made.givens, made.labels, strict=True)]
     (tmp_path / "hub").mkdir()
     for name, rows in (("train.csv", lines[:20]), ("test.csv", lines[20:])):
         (tmp_path / "hub" / name).write_text("\n".join(["source,question,answer,rating", *rows]) + "\n")
     summary = build(NINE, tmp_path / "out", Options(source=str(tmp_path / "hub"), subsample=8))
     train, test = parts(tmp_path / "out", NINE)
-    assert (test.inputs == made.inputs[20:]).all()
+    assert (test.inputs == made.givens[20:]).all()
     assert (test.labels == made.labels[20:]).all()
     assert len(train) == 8
-    assert {row.tobytes() for row in train.inputs} < {row.tobytes() for row in made.inputs[:20]}
+    assert {row.tobytes() for row in train.inputs} < {row.tobytes() for row in made.givens[:20]}
     assert (summary.solved, summary.dropped) == (0, 0)
     with pytest.raises(UserError, match=r"--subsample 21: .*train\.csv has only 20 puzzles"):
         build(NINE, tmp_path / "no", Options(source=str(tmp_path / "hub"), subsample=21))

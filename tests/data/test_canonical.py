@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from hrm_edge.data.canonical import canonical, classes, has_canonical
-from hrm_edge.data.generator import Wanted, candidates
+from hrm_edge.data.generator import Wanted, _candidates, generate
 from hrm_edge.errors import UserError
 from hrm_edge.tasks.base import Tokens
 from hrm_edge.tasks.sudoku import Sudoku
@@ -19,8 +19,9 @@ TASKS = [Sudoku(2, 2), Sudoku(2, 3), Sudoku(3, 2), Sudoku(3, 3)]
 @pytest.mark.parametrize("task", TASKS, ids=lambda task: task.name)
 def test_invariant_under_every_symmetry(task: Sudoku) -> None:
     rng = np.random.default_rng(0)
-    made = candidates(task, 5, 0, 60, Wanted())
-    for tokens in (made.inputs, made.labels[:10]):
+    made = generate(task, 60, 5, Wanted()).puzzles
+    assert made.labels is not None
+    for tokens in (made.givens, made.labels[:10]):
         form = canonical(task, tokens)
         for _ in range(3):
             assert (canonical(task, task.random_views(len(tokens), rng).apply(tokens)) == form).all()
@@ -32,12 +33,12 @@ def test_invariant_under_every_symmetry(task: Sudoku) -> None:
 def test_different_puzzles_stay_different() -> None:
     """One clue moved or relabelled makes another class, as other minimal puzzles do."""
     task = Sudoku(3, 3)
-    made = candidates(task, 6, 0, 200, Wanted())
-    assert len(np.unique(classes(task, made.inputs))) == 200
-    fewer = made.inputs.copy()
+    made = _candidates(task, 6, Wanted(), 0)[0]
+    assert len(np.unique(classes(task, made))) == len(made) == 256
+    fewer = made.copy()
     for row in fewer:
         row[np.nonzero(row > 1)[0][0]] = 1
-    assert not np.isin(classes(task, fewer), classes(task, made.inputs)).any()
+    assert not np.isin(classes(task, fewer), classes(task, made)).any()
 
 
 def _smallest(task: Sudoku, tokens: Tokens) -> bytes:
@@ -56,7 +57,7 @@ def _smallest(task: Sudoku, tokens: Tokens) -> bytes:
 
 def test_is_the_smallest_of_all_equivalents() -> None:
     task = Sudoku(2, 2)
-    made = candidates(task, 7, 0, 60, Wanted(clues=(4, 9))).inputs
+    made = generate(task, 60, 7, Wanted(clues=(4, 9))).puzzles.givens
     assert [form.tobytes() for form in canonical(task, made)] == [_smallest(task, puzzle) for puzzle in made]
 
 
@@ -72,7 +73,7 @@ def test_known_17_clue_puzzle_is_its_own_form() -> None:
 
 def test_all_minimal_4x4_puzzles_are_36_classes() -> None:
     task = Sudoku(2, 2)
-    assert len(np.unique(candidates(task, 0, 0, 5000, Wanted()).classes)) == 36
+    assert len(np.unique(generate(task, 3000, 0, Wanted()).classes)) == 36
 
 
 def test_large_boards_have_none() -> None:

@@ -8,7 +8,7 @@ import pytest
 from hrm_edge.data.solver import solve_many
 from hrm_edge.tasks import get_task
 from hrm_edge.tasks.sudoku import Sudoku
-from hrm_edge.tasks.sudoku_search import solutions
+from hrm_edge.tasks.sudoku_search import find_solutions
 
 pytest.importorskip("numba")
 
@@ -29,9 +29,9 @@ def test_agrees_with_plain_python() -> None:
     assert solved.guesses[0] == 0
     assert solved.guesses[1] > 3
     for row, puzzle in enumerate(puzzles):
-        count, first, _ = solutions(task, puzzle)
-        assert count == solved.counts[row]
-        assert (solved.answers[row] == (0 if first is None else first)).all()
+        found = find_solutions(task, puzzle).found
+        assert len(found) == solved.counts[row]
+        assert (solved.answers[row] == (found[0] if len(found) else 0)).all()
     assert task.verify(puzzles, solved.answers).tolist() == [True, True, True, False, True]
 
 

@@ -11,13 +11,14 @@ pytest.importorskip("PIL")
 cv2 = pytest.importorskip("cv2")
 
 
-from hrm_edge.digits.camera import misplaced, photograph, read_cells, rewritten
+from hrm_edge.digits.camera import misplaced, photograph, rewritten
 from hrm_edge.digits.labels import read_labels
 from hrm_edge.digits.network import DigitNet, write_onnx
 from hrm_edge.digits.recipe import DigitsRecipe
 from hrm_edge.digits.sheet import draw_sheet
 from hrm_edge.errors import UserError
 from hrm_edge.recipe import read_keys
+from hrm_edge.vision.cells import cut_cells
 from tests.vision.rendered import drawn_font
 
 
@@ -25,7 +26,7 @@ def test_a_sheet_holds_what_its_labels_say():
     rng = np.random.default_rng(0)
     sheet = draw_sheet(rng, [drawn_font()], [drawn_font()])
     gray, mesh = photograph(rng, sheet, 40)
-    cells = read_cells(gray, mesh)
+    cells = cut_cells(gray, mesh)
     assert cells.shape == (81, 32, 32)
     ink = cells[:, 8:24, 8:24].max(axis=(1, 2))
     assert np.median(ink[sheet.labels > 0]) > 3 * abs(np.median(ink[sheet.labels == 0]))
@@ -67,4 +68,4 @@ def test_another_hand_writes_the_same_digits():
     assert (other.shape, other.dtype) == (gray.shape, np.uint8)
     assert np.abs(other.astype(int) - gray).max() > 5
     assert np.abs(cv2.blur(other, (33, 33)).astype(int) - cv2.blur(gray, (33, 33))).max() < 25  # ink moved, none is new
-    assert np.abs(read_cells(other, mesh) - read_cells(gray, mesh)).mean() < 0.2
+    assert np.abs(cut_cells(other, mesh) - cut_cells(gray, mesh)).mean() < 0.2

@@ -16,7 +16,8 @@ from hrm_edge.cli.export import export as command
 from hrm_edge.data.build import Options, build
 from hrm_edge.errors import UserError
 from hrm_edge.export.graph import IR_VERSION, OPSET, StepGraph
-from hrm_edge.export.plugin_node import attention_function, attributes, rope_halves
+from hrm_edge.export.plugin_node import attention_function, attributes
+from hrm_edge.graph.step import rope_halves
 from hrm_edge.manifest import STEP_FILE, read_manifest
 from hrm_edge.model.hrm import HRM
 from hrm_edge.plugin.contract import NAME, NAMESPACE, VERSION
@@ -24,7 +25,7 @@ from hrm_edge.plugin.load import explain
 from hrm_edge.plugin.onnx_file import without_functions
 from hrm_edge.quant.calibrate import activation_scales
 from hrm_edge.recipe import Quantization, Recipe
-from hrm_edge.report import decibels
+from hrm_edge.report.figures import decibels
 from hrm_edge.spec import ModelSpec, step_io, variant_spec
 from hrm_edge.tasks import get_task
 from hrm_edge.training.loop import start
@@ -78,7 +79,7 @@ def test_the_node_costs_no_accuracy(name: str, precision: str) -> None:
     tensors = {n: torch.from_numpy(x) if n == "tokens" else torch.from_numpy(x).float() for n, x in inputs.items()}
     with torch.no_grad():
         exact = model(tensors["tokens"], tensors.get("puzzle"), tensors["z_h"], tensors["z_l"])
-    plain, custom = (run(StepGraph(spec, weights, **options, plugin=p).build(), inputs) for p in (False, True))
+    plain, custom = (run(StepGraph(spec, weights, **options).build(plugin=p), inputs) for p in (False, True))
     for expected, without, found in zip(exact[:3], plain, custom, strict=False):
         assert found.dtype == without.dtype
         signal = float(expected.square().sum())
@@ -116,7 +117,7 @@ def test_the_body_is_the_operator(name: str) -> None:
 
 def test_the_node_and_its_body_are_all_that_is_added() -> None:
     model, weights = make("full")
-    graph = StepGraph(model.spec, weights, plugin=True).build()
+    graph = StepGraph(model.spec, weights).build(plugin=True)
     nodes = [node for node in graph.graph.node if node.op_type == NAME]
     assert len(nodes) == sum(model.spec.block_passes)
     for node in nodes:
@@ -136,7 +137,7 @@ def test_the_node_and_its_body_are_all_that_is_added() -> None:
 
 def test_without_functions_drops_the_body_and_nothing_else() -> None:
     model, weights = make("reduced")
-    graph = StepGraph(model.spec, weights, plugin=True).build()
+    graph = StepGraph(model.spec, weights).build(plugin=True)
     stripped = onnx.load_from_string(without_functions(graph.SerializeToString()))
     assert not stripped.functions
     del graph.functions[:]
@@ -156,7 +157,7 @@ def test_tensorrts_parser_takes_the_body_and_asks_for_the_plugin_without_it() ->
     """Why ``without_functions`` exists, and how the error reads that ``explain`` explains."""
     trt = pytest.importorskip("tensorrt_rtx")
     model, weights = make("nano")
-    data = StepGraph(model.spec, weights, plugin=True).build().SerializeToString()
+    data = StepGraph(model.spec, weights).build(plugin=True).SerializeToString()
     logger = trt.Logger(trt.Logger.INTERNAL_ERROR)
     builder = trt.Builder(logger)
     whole, bare = builder.create_network(), builder.create_network()
@@ -181,7 +182,7 @@ def test_a_model_that_the_plugin_does_not_serve_is_refused(changes: dict[str, An
     sizes = {"vocab": 11, "seq_len": 81, **SMALL, **changes}
     spec = variant_spec("full", **sizes)
     with pytest.raises(UserError, match=text) as error:
-        StepGraph(spec, {}, plugin=True)
+        StepGraph(spec, {}).build(plugin=True)
     assert "without --plugin" in error.value.hint
 
 

@@ -39,7 +39,11 @@ def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
 
 
-@pytest.mark.parametrize("name", zoo.names())
+def in_ci(*values: str) -> object:
+    return pytest.param(*values, marks=[pytest.mark.slow, pytest.mark.ci])
+
+
+@pytest.mark.parametrize("name", [name if name == "sudoku-nano-int8" else in_ci(name) for name in zoo.names()])
 def test_every_shipped_artifact(name: str, tmp_path: Path) -> None:
     folder = zoo.folder_of(name)
     assert folder is not None
@@ -48,6 +52,8 @@ def test_every_shipped_artifact(name: str, tmp_path: Path) -> None:
     assert engine.plan.bytes > 100_000
 
 
+@pytest.mark.slow
+@pytest.mark.ci
 def test_both_files_of_reduced_build_for_two_architectures(tmp_path: Path) -> None:
     """Batch 1 to 64; INT8 weights stay INT8 in the engine: it is far smaller."""
     sizes = {}
@@ -57,8 +63,10 @@ def test_both_files_of_reduced_build_for_two_architectures(tmp_path: Path) -> No
     assert 2_500_000 < sizes["int8"] < 0.75 * sizes["fp32"]
 
 
-@pytest.mark.parametrize("precision", ["fp32", "int8"])
-@pytest.mark.parametrize("variant", ["trm", "trm-mixer"])
+@pytest.mark.parametrize(
+    ("variant", "precision"),
+    [("trm", "int8"), in_ci("trm", "fp32"), in_ci("trm-mixer", "int8"), in_ci("trm-mixer", "fp32")],
+)
 def test_trm_builds_for_every_shipped_architecture(variant: str, precision: Precision, tmp_path: Path) -> None:
     """The published step with two cycles of each kind, on a small board, so that it builds in seconds."""
     spec = variant_spec(

@@ -28,12 +28,13 @@ from hrm_edge.export.torch_trt import (
     settings,
     step_module,
 )
+from hrm_edge.graph.step import quantize_weight
 from hrm_edge.model.hrm import HRM
 from hrm_edge.plugin.contract import ABI, NAME, NAMESPACE, VERSION
-from hrm_edge.quant.calibrate import activation_scales, quantize_weight
+from hrm_edge.quant.calibrate import activation_scales
 from hrm_edge.quant.policy import int8_layers
 from hrm_edge.recipe import Quantization
-from hrm_edge.report import decibels
+from hrm_edge.report.figures import decibels
 from hrm_edge.runtime.trt import device
 from hrm_edge.runtime.trt.identity import BatchRange, Options
 from hrm_edge.spec import variant_spec
@@ -189,7 +190,7 @@ def check(variant: str, precision: str, size: int, layers: list[Any], inputs: li
 @pytest.mark.rtx
 @pytest.mark.slow
 def test_every_variant_and_precision_converts(tmp_path: Path) -> None:
-    """INT8 of nano is converted in the default tier too: tests/export/test_torch_module.py."""
+    """CI converts INT8 of nano: tests/export/test_torch_module.py."""
     cases = [(variant, precision) for variant in SPECS for precision in ("fp32", "fp16", "int8")]
     results = run_without_gpu(PROGRAM, cases, tmp_path)
     assert [tuple(result[:2]) for result in results] == cases
@@ -254,6 +255,8 @@ print("RESULT", json.dumps([calls, json.loads((folder / "engine" / "engine.json"
 
 
 @pytest.mark.rtx
+@pytest.mark.slow
+@pytest.mark.ci
 def test_the_attention_reaches_the_engine_as_the_plugin(tmp_path: Path) -> None:
     """Torch-TensorRT itself converts: the operator stays one node up to our converter; the sidecar names the plugin."""
     ((calls, sidecar),) = run_without_gpu(PLUGIN_PROGRAM, str(tmp_path), tmp_path)
@@ -270,12 +273,12 @@ def test_a_tensorrt_that_takes_no_plugins_is_named_before_the_work(
     monkeypatch.setattr(device, "find_gpu", lambda: None)
     command = ["export", "sudoku-nano", "--out", str(tmp_path / "a"), "--backend", "torch-tensorrt", "--plugin"]
     for reason in ("TensorRT-RTX takes no plugins (1.7.1)", "it has no IPluginV3 (8.6)"):
-        monkeypatch.setattr(torch_trt, "ways", lambda reason=reason: {"plugin": reason})
+        monkeypatch.setattr(torch_trt, "why_no_plugin", lambda reason=reason: reason)
         assert main(command) == 2
         said = capsys.readouterr().err
         assert f"--plugin: {reason}" in said
         assert "leave --plugin out" in said
-    monkeypatch.setattr(torch_trt, "ways", lambda: {"plugin": None})
+    monkeypatch.setattr(torch_trt, "why_no_plugin", lambda: None)
     assert main([*command, "--plugin-library", str(tmp_path)]) == 2
     assert "no such plugin library" in capsys.readouterr().err
     assert not (tmp_path / "a").exists()

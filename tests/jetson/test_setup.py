@@ -177,7 +177,13 @@ def test_a_changed_wheel_is_refused_and_the_right_one_completes(wheelhouse, tmp_
     assert setup("--offline", copy, home=tmp_path).returncode == 0
 
 
-@pytest.mark.parametrize("flags", [["--dry-run"], []], ids=["dry run", "real"])
+@pytest.mark.parametrize(
+    "flags",
+    [
+        pytest.param(["--dry-run"], id="dry run"),
+        pytest.param([], id="real", marks=[pytest.mark.slow, pytest.mark.ci]),  # makes an environment
+    ],
+)
 def test_folders_of_the_user_are_left_alone(wheelhouse, tmp_path, monkeypatch, flags):
     """--prefix may be a folder in use, such as a home: its tmp, and its venv, are not the script's. Modules of the
     current folder do not run."""

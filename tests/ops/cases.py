@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from hrm_edge.ops.interpret import run_interpreted
+from benchmarks.interpreted import run_interpreted
 from hrm_edge.ops.reference import reference_attention, rope_tables
 from hrm_edge.ops.tuning import Config
 

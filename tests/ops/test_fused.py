@@ -11,7 +11,6 @@ from torch import Tensor
 from hrm_edge.errors import UserError
 from hrm_edge.model.hrm import HRM
 from hrm_edge.ops.attention import attention_path, fused_is_chosen, packed_attention, rope_tables
-from hrm_edge.ops.fused import interpreted
 from hrm_edge.ops.reference import grid_mask, unfused_attention
 from hrm_edge.ops.tuning import Config
 from hrm_edge.spec import variant_spec
@@ -79,6 +78,8 @@ def test_training_through_the_kernel(dtype: torch.dtype, allowed: float) -> None
     exact = qkv.detach().double().requires_grad_()
     wide = tuple(torch.cat([t, t], -1).double() for t in (cos, sin))
     expected = unfused_attention(exact, 2, wide)
+    from benchmarks.interpreted import interpreted
+
     with interpreted(SMALL):
         out = OP(qkv, 2, cos, sin)
     upstream = torch.randn(out.shape, dtype=torch.float64)
@@ -136,6 +137,8 @@ def test_a_mask_that_is_no_board_has_no_block() -> None:
 @needs_triton
 @pytest.mark.parametrize("variant", ["full", "reduced", "nano"])
 def test_the_model_computes_the_same_through_the_kernel(variant: str) -> None:
+    from benchmarks.interpreted import interpreted
+
     sizes = {"hidden": 64, "heads": 2, "h_layers": 1, "l_layers": 1, "h_cycles": 1, "l_cycles": 1}
     own = {"full": {"puzzle_dim": 64}, "nano": {"grid": BOARD, "heads": 4, "hidden": 128}}.get(variant, {})
     spec = variant_spec(variant, vocab=6, seq_len=16, **{**sizes, **own})

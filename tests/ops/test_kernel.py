@@ -12,7 +12,7 @@ import pytest
 
 pytest.importorskip("triton", reason="pip install 'hrm-edge[fused]'")
 
-from hrm_edge.ops.interpret import run_interpreted
+from benchmarks.interpreted import run_interpreted
 from hrm_edge.ops.tuning import Config, choose, read_table
 from tests.ops.cases import PATTERNS, Case, make, run, worst_error
 

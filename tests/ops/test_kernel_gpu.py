@@ -14,9 +14,9 @@ import torch
 
 pytest.importorskip("triton", reason="pip install 'hrm-edge[fused]'")
 
+from benchmarks.interpreted import interpreted
 from hrm_edge.model.hrm import HRM
 from hrm_edge.ops.attention import attention_path
-from hrm_edge.ops.fused import interpreted
 from hrm_edge.ops.tuning import Config
 from hrm_edge.spec import variant_spec
 from tests.ops.cases import DTYPES, PATTERNS, Case, exact, make, tables, tolerance

@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from hrm_edge.quant.observers import BINS, INT8_MAX, bound_of
+from hrm_edge.quant.observers import BINS, bound_of
 from hrm_edge.recipe import Quantization
+from hrm_edge.spec import INT8_MAX
 
 
 def histogram(values: np.ndarray) -> tuple[np.ndarray, float]:

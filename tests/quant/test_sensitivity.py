@@ -9,9 +9,10 @@ from onnx import TensorProto
 
 from hrm_edge.errors import UserError
 from hrm_edge.export.graph import StepGraph
+from hrm_edge.graph.step import quantize_weight
 from hrm_edge.model.fake_quant import fake_quantized, fake_quantized_rows
 from hrm_edge.model.hrm import HRM
-from hrm_edge.quant.calibrate import activation_scales, quantize_weight
+from hrm_edge.quant.calibrate import activation_scales
 from hrm_edge.quant.policy import Policy, exceptions, int8_layers, read_policy, write_policy
 from hrm_edge.quant.sensitivity import Final, final, find_policy, rounded, sqnr_db
 from hrm_edge.recipe import Quantization

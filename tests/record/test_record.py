@@ -34,6 +34,7 @@ from hrm_edge.record.table import NOTHING, boards_table, markdown
 from scripts import boards_table as script
 from tests.cli.conftest import mini, run  # noqa: F401
 from tests.doctor.trees import Tree, agx_orin_jp72, cpu_laptop, orin_nano_jp62, rtx_desktop
+from tests.needs import left_out
 
 ROOT = Path(__file__).parents[2]
 SAMPLE = read_json(ROOT / "tests/samples/bench.json")
@@ -273,6 +274,7 @@ def test_killed_in_the_middle_and_gone_on_with(mini, tmp_path):  # noqa: F811
 
 
 def test_the_command_here(run, mini, tmp_path, monkeypatch):  # noqa: F811
+    monkeypatch.setenv("PYTHONPATH", left_out(tmp_path))  # of the doctor's processes
     monkeypatch.chdir(tmp_path)
     chosen = ("--models", mini / "model", "--backends", "onnxruntime", "--duration", "0.1s")
     done = run("record", *chosen, "--data", mini / "plain.txt", "--out", "here")

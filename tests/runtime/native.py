@@ -35,8 +35,8 @@ def run(session, tokens, ids, steps):
 
 
 def compiled_for(march: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Compile for ``march`` from here on; another than this processor's with less optimization, in half the time."""
-    changed = {} if march == "-march=native" else {"-march=native": march, "-O3": "-O1"}
+    """Compile for ``march`` from here on; others unoptimized, in a third of the time."""
+    changed = {} if march == "-march=native" else {"-march=native": march, "-O3": "-O0"}
     flags = tuple(changed.get(flag, flag) for flag in compiling.FLAGS)
     monkeypatch.setattr(compiling, "FLAGS", flags)
 

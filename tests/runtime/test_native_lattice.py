@@ -208,7 +208,7 @@ def test_a_graph_that_computes_something_else(folders, tmp_path, change, why):
 @pytest.mark.parametrize(
     ("change", "why"),
     [
-        (drop_a_weight, "has no 'L_level.layers.0.pool_proj.weight', which --backend native needs"),
+        (drop_a_weight, "the graph that --backend native computes: it has no 'L_level.layers.0.pool_proj.weight'"),
         (widen_a_weight, r"mlp.down_proj.weight' is float64 \[64, 32\], the manifest's model has float32 \[64, 32\]"),
     ],
 )

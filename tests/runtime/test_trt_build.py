@@ -170,6 +170,8 @@ def test_a_precision_that_the_table_does_not_know_is_explained_by_the_builder(ar
         run_worker(request_for(artifact, tmp_path / "plan", (75,)), print)
 
 
+@pytest.mark.slow
+@pytest.mark.ci
 def test_out_of_memory_while_building(tmp_path: Path) -> None:
     """A real one: the shipped model, in a command that may not have more than 700 MB of addresses."""
     command = [sys.executable, "-m", "hrm_edge", "export", zoo.names()[0], "--out", str(tmp_path / "out")]
@@ -240,7 +242,7 @@ def test_a_plugin_model_builds_from_its_body(tmp_path: Path) -> None:
     model = HRM(variant_spec("full", vocab=6, seq_len=16, hidden=32, heads=1, h_layers=1, l_layers=1, h_cycles=1))
     weights = {n: t.numpy() for n, t in {**dict(model.named_buffers()), **model.state_dict()}.items()}
     folder = write_singles_artifact(tmp_path / "a", MINI)
-    onnx.save(StepGraph(model.spec, weights, plugin=True).build(), folder / STEP_FILE)
+    onnx.save(StepGraph(model.spec, weights).build(plugin=True), folder / STEP_FILE)
     raw = {**json.loads((folder / MANIFEST).read_text()), "provenance": {"plugin": {"name": "FusedAttention"}}}
     write_manifest(folder, Manifest.model_validate(raw))
     engine, _ = build_engine(folder, tmp_path / "out", BuildOptions(sms=(86,), max_batch=2), print)

@@ -10,7 +10,7 @@ import pytest
 from hrm_edge.errors import UserError
 from hrm_edge.tasks import get_task
 from hrm_edge.tasks.sudoku import Sudoku
-from hrm_edge.tasks.sudoku_search import require_unique, solutions
+from hrm_edge.tasks.sudoku_search import find_solutions, require_unique
 
 PUZZLE = "530070000600195000098000060800060003400803001700020006060000280000419005000080079"
 ANSWER = "534678912672195348198342567859761423426853791713924856961537284287419635345286179"
@@ -33,11 +33,10 @@ def test_counts_match_brute_force(all_grids: np.ndarray) -> None:
     for _ in range(300):
         puzzle = np.where(rng.random(16) < rng.uniform(0.4, 0.9), 1, all_grids[rng.integers(288)]).astype(np.uint8)
         fitting = all_grids[((puzzle == 1) | (puzzle == all_grids)).all(axis=1)]
-        count, first, exhausted = solutions(task, puzzle, limit=300)
-        assert (count, exhausted) == (len(fitting), False)
-        assert first is not None
-        assert (first == fitting).all(axis=1).any()
-        seen.add(min(count, 3))
+        found, _, exhausted = find_solutions(task, puzzle, limit=300)
+        assert (len(found), exhausted) == (len(fitting), False)
+        assert (found[0] == fitting).all(axis=1).any()
+        seen.add(min(len(found), 3))
     assert seen == {1, 2, 3}
 
 
@@ -46,10 +45,8 @@ def test_random_givens_without_a_solution_are_seen(all_grids: np.ndarray) -> Non
     counts = []
     for _ in range(300):
         puzzle = np.where(rng.random(16) < 0.7, 1, rng.integers(2, 6, 16)).astype(np.uint8)
-        count, first, _ = solutions(task, puzzle, limit=300)
-        assert count == ((puzzle == 1) | (puzzle == all_grids)).all(axis=1).sum()
-        assert (first is None) == (count == 0)
-        counts.append(count)
+        counts.append(len(find_solutions(task, puzzle, limit=300).found))
+        assert counts[-1] == ((puzzle == 1) | (puzzle == all_grids)).all(axis=1).sum()
     assert 0 in counts
     assert max(counts) > 0
 
@@ -83,14 +80,15 @@ def test_no_solution() -> None:
         require_unique(task, task.parse("12345678." + "." * 8 + "9" + "." * 63))
     clash = np.ones(81, np.uint8)
     clash[:2] = 6
-    assert solutions(task, clash)[0] == 0
+    assert not len(find_solutions(task, clash).found)
     with pytest.raises(UserError, match="two 5s in row 1"):
         require_unique(task, clash)
 
 
 def test_budget() -> None:
     task = get_task("sudoku")
-    assert solutions(task, task.parse(HARD), max_nodes=3) == (0, None, True)
+    searched = find_solutions(task, task.parse(HARD), max_nodes=3)
+    assert (len(searched.found), searched.exhausted) == (0, True)
     assert require_unique(task, task.parse(HARD), max_nodes=3) is None
 
 
@@ -99,8 +97,6 @@ def test_larger_board() -> None:
     row, column = np.divmod(np.arange(256), 16)
     answer = ((row % 4 * 4 + row // 4 + column) % 16 + 2).astype(np.uint8)
     puzzle = np.where(np.random.default_rng(0).random(256) < 0.4, 1, answer).astype(np.uint8)
-    count, first, exhausted = solutions(task, puzzle)
-    assert count >= 1
+    found, _, exhausted = find_solutions(task, puzzle)
     assert not exhausted
-    assert first is not None
-    assert task.verify(puzzle, first)
+    assert task.verify(puzzle, found[0])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -15,8 +16,8 @@ from hrm_edge.errors import UserError
 from hrm_edge.model.load import load_model
 from hrm_edge.recipe import Recipe, load_recipe
 from hrm_edge.tasks import get_task
-from hrm_edge.training.compact import write_compact
 from hrm_edge.training.loop import start
+from scripts.keep_run import write_compact
 
 ROOT = Path(__file__).parents[2]
 
@@ -98,18 +99,24 @@ def test_what_is_no_run_and_what_holds_something_else_is_refused(run: Path, tmp_
         write_compact(run, tmp_path)
 
 
-def test_one_command_saves_and_one_goes_on(run: Path, data: Path, tmp_path: Path) -> None:
-    program = [sys.executable, str(ROOT / "scripts" / "keep_run.py")]
+def test_one_command_saves_and_one_goes_on(
+    run: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    program = str(ROOT / "scripts" / "keep_run.py")
 
-    def do(*words: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run([*program, *words], cwd=tmp_path, capture_output=True, text=True, check=False)
+    def do(*words: str) -> object:
+        monkeypatch.setattr(sys, "argv", [program, *words])
+        with pytest.raises(SystemExit) as ended:
+            runpy.run_path(program, run_name="__main__")
+        return ended.value.code
 
-    saved = do("save", str(run), "kept/mini")
-    assert saved.returncode == 0, saved.stderr
-    assert "go-on kept/mini --data DIR" in saved.stdout
-    done = do("go-on", "kept/mini", "--data", str(data))
+    assert do("save", str(run), "kept/mini") == 0
+    assert "go-on kept/mini --data DIR" in capsys.readouterr().out
+    words = [sys.executable, program, "go-on", "kept/mini", "--data", str(data)]  # it becomes another program
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "resumed at step 4 of a compact checkpoint" in done.stdout + done.stderr
     assert (tmp_path / "runs/mini/checkpoints/step-00000006").is_dir()
     assert [folder.name for folder in checkpoints(tmp_path / "kept/mini")] == ["step-00000004"]
-    assert do("go-on", "nothing", "--data", str(data)).returncode == 2
+    assert do("go-on", "nothing", "--data", str(data)) == 2

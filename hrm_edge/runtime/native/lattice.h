@@ -52,13 +52,9 @@ struct Model {
 
 struct Team {
     Team(const Model& m, int threads)
-        : barrier(threads), pooled(size_t(m.S) * m.D), sent(size_t(3) * m.N * m.N * 2 * m.F), votes(size_t(m.S) * m.N) {
-        for (int i = 0; i <= threads; ++i) {
-            first_cell.push_back(m.S * i / threads);
-            first_group.push_back(3 * m.N * i / threads);
-        }
-    }
-    std::vector<int> first_cell, first_group;  // of each thread
+        : first(parts_of(m.S, threads)), first_group(parts_of(3 * m.N, threads)), barrier(threads),
+          pooled(size_t(m.S) * m.D), sent(size_t(3) * m.N * m.N * 2 * m.F), votes(size_t(m.S) * m.N) {}
+    std::vector<int> first, first_group;  // cell and group of each thread
     Barrier barrier;
     // what rows say to their groups [S, N, W]; what groups say to their rows [3 N, N, 2 F]; each row's part of q [S, N]
     Buffer<float> pooled, sent, votes;
@@ -84,16 +80,9 @@ template <class From> inline void sum_up(int count, float* to, From from) {
     for (int v = 0; v < kSummed / kLanes; ++v) store(to + v * kLanes, sums[v]);
 }
 
-// One thread's part of a puzzle's step.
-class Worker {
+class LatticeStep : public Worker<Model, Team, Scratch> {
   public:
-    using Model = lattice::Model;
-    using Team = lattice::Team;
-    using Scratch = lattice::Scratch;
-
-    Worker(const Model& m, Team& team, Scratch& scratch, int index)
-        : m_(m), team_(team), s_(scratch), begin_(team.first_cell[index]), end_(team.first_cell[index + 1]),
-          first_group_(team.first_group[index]), end_group_(team.first_group[index + 1]) {}
+    using Worker::Worker;
 
     void step(const Puzzle& p) {
         const size_t first = size_t(begin_) * m_.D, end = size_t(end_) * m_.D;
@@ -158,7 +147,7 @@ class Worker {
 
     // what own groups send: sums over their cells, multiplied
     void send(const Block& block) {
-        for (int group = first_group_; group < end_group_; ++group) {
+        for (int group = team_.first_group[index_]; group < team_.first_group[index_ + 1]; ++group) {
             const std::vector<int>& cells = m_.cells[group];
             for (int d = 0; d < m_.D; d += kSummed)
                 sum_up(m_.N, s_.sums.get() + d, [&](int i) { return team_.pooled.get() + size_t(cells[i]) * m_.D + d; });
@@ -223,11 +212,6 @@ class Worker {
         for (int r = 0; r < m_.S * m_.N; ++r) sum += team_.votes.get()[r];
         *p.q = float(sum / (m_.S * m_.N)) + m_.q_bias;
     }
-
-    const Model& m_;
-    Team& team_;
-    Scratch& s_;
-    const int begin_, end_, first_group_, end_group_;
 };
 
 }  // namespace hrm::lattice

@@ -19,19 +19,19 @@ from hrm_edge.manifest import STEP_FILE, Manifest
 from hrm_edge.runtime.arithmetic import Arithmetic
 from hrm_edge.runtime.host import HostSession, Outputs, usable_cores
 from hrm_edge.runtime.native.compile import compiler, library
-from hrm_edge.runtime.native.lattice import Lattice, LatticeReading, lattice_of
+from hrm_edge.runtime.native.lattice import Lattice, lattice_of
 from hrm_edge.runtime.native.model import Model, model_of
-from hrm_edge.runtime.native.structure import OTHERWISE, AttentionReading
+from hrm_edge.runtime.native.structure import OTHERWISE
 from hrm_edge.runtime.native.tensors import read_graph
 from hrm_edge.spec import STEP_INPUTS, STEP_OUTPUTS, step_io
 
 # Fields of a model that the C++ code follows; one that is not here has to have its default.
-FOLLOWED = {
+_FOLLOWED = {
     "variant", "vocab", "seq_len", "hidden", "heads", "h_layers", "l_layers", "h_cycles", "l_cycles", "expansion",
     "mixing", "symbol_width", "norm", "mlp", "bias", "positions", "grid_positions", "grid_heads", "grid", "connections",
     "halt_head", "q_outputs", "q_unused", "puzzle_dim", "puzzle_len", "puzzles", "max_steps", "rope_theta",
 }  # fmt: skip
-VALUES = {  # of the fields that choose a function; with mixing=groups the spec leaves no other choice
+_VALUES = {  # of the fields that choose a function; with mixing=groups the spec leaves no other choice
     "mixing": {"attention", "groups"}, "norm": {"rms", "layer"}, "mlp": {"swiglu", "gelu"},
     "positions": {"rope", "learned", "sinusoidal", "none"}, "halt_head": {"first", "pooled"},
 }  # fmt: skip
@@ -41,7 +41,7 @@ def why_unsupported(manifest: Manifest) -> str | None:
     """Return why our own code does not run the artifact, or None."""
     spec = manifest.spec
     fields = type(spec).model_fields
-    chosen = {name: getattr(spec, name) for name in fields if name not in FOLLOWED or name in VALUES}
+    chosen = {name: getattr(spec, name) for name in fields if name not in _FOLLOWED or name in _VALUES}
     lattice = spec.mixing == "groups"
     wanted = "fp32" if lattice else "int8"
     sizes = (
@@ -59,7 +59,7 @@ def why_unsupported(manifest: Manifest) -> str | None:
     holds = {
         f"it is {manifest.precision}, not {wanted}": manifest.precision == wanted,
         **{
-            f"it has {name}={value}": value in VALUES.get(name, {fields[name].default})
+            f"it has {name}={value}": value in _VALUES.get(name, {fields[name].default})
             for name, value in chosen.items()
         },
         **sizes,
@@ -90,13 +90,14 @@ class NativeSession(HostSession):
         self.threads = max(1, min(threads or usable_cores(), self.spec.total_len))
         self._library = library()
         path = folder / STEP_FILE
+        tensors = read_graph(path, self.spec)
         model: Model | Lattice
         if self.spec.mixing == "groups":
             new = self._library.hrm_new_lattice
-            model, _keep = lattice_of(self.spec, read_graph(path, self.spec, LatticeReading), path)
+            model, _keep = lattice_of(self.spec, tensors, path)
         else:
             new = self._library.hrm_new
-            model, _keep = model_of(self.spec, read_graph(path, self.spec, AttentionReading), path)
+            model, _keep = model_of(self.spec, tensors, path)
             self.arithmetic = Arithmetic("int8")
         no_thread = ctypes.c_int32()
         engine = ctypes.c_void_p(new(ctypes.byref(model), self.threads, ctypes.byref(no_thread)))
@@ -115,8 +116,8 @@ class NativeSession(HostSession):
         if int(feeds["tokens"].max()) >= self.spec.vocab:  # an address, in C++
             raise ValueError(f"token {feeds['tokens'].max()} is beyond the vocabulary of {self.spec.vocab}")
         given = [np.ascontiguousarray(feeds[name]) if name in feeds else None for name in STEP_INPUTS]
-        found = [np.empty((batch, *map(int, table[name][1][1:])), np.float32) for name in STEP_OUTPUTS]
-        pointers = [None if array is None else array.ctypes.data for array in (*given, *found)]
+        outputs = [np.empty((batch, *map(int, table[name][1][1:])), np.float32) for name in STEP_OUTPUTS]
+        pointers = [None if array is None else array.ctypes.data for array in (*given, *outputs)]
         self._library.hrm_step(self._engine, batch, *pointers)
-        z_h, z_l, logits, q = found
+        z_h, z_l, logits, q = outputs
         return z_h, z_l, logits, q

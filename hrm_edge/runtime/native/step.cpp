@@ -8,10 +8,10 @@
 namespace {
 
 // Null where there is no memory, or where a thread cannot be started (then `no_thread` is 1).
-template <class Worker, class Given> void* engine(const Given& model, int32_t threads, int32_t* no_thread) {
+template <class Work, class Given> void* engine(const Given& model, int32_t threads, int32_t* no_thread) {
     *no_thread = 0;
     try {
-        return static_cast<hrm::Step*>(new hrm::Engine<Worker>(model, threads));
+        return static_cast<hrm::Step*>(new hrm::Engine<Work>(model, threads));
     } catch (const std::system_error&) {
         *no_thread = 1;
     } catch (...) {
@@ -25,10 +25,10 @@ extern "C" {
 
 // `model` may go after it
 void* hrm_new(const HrmModel* model, int32_t threads, int32_t* no_thread) {
-    return engine<hrm::Worker>(*model, threads, no_thread);
+    return engine<hrm::AttentionStep>(*model, threads, no_thread);
 }
 void* hrm_new_lattice(const HrmLattice* model, int32_t threads, int32_t* no_thread) {
-    return engine<hrm::lattice::Worker>(*model, threads, no_thread);
+    return engine<hrm::lattice::LatticeStep>(*model, threads, no_thread);
 }
 
 void hrm_free(void* engine) { delete static_cast<hrm::Step*>(engine); }

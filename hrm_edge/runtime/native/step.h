@@ -21,8 +21,7 @@ constexpr float kHidden = -1e30f;  // score of a column that pads attention's ke
 
 // What the threads that share one puzzle have in common: keys and values, twice, so that one barrier a layer is enough.
 struct Team {
-    Team(const HrmModel& m, int threads) : barrier(threads) {
-        for (int i = 0; i <= threads; ++i) first.push_back(m.T * i / threads);
+    Team(const HrmModel& m, int threads) : first(parts_of(m.T, threads)), barrier(threads) {
         for (auto& rows : keys) rows = Buffer<float>(size_t(m.T) * m.D);
         for (auto& rows : values) rows = Buffer<float>(size_t(m.T) * m.D);
     }
@@ -81,15 +80,9 @@ struct Model : HrmModel {
     Matrix to_l, to_h;
 };
 
-// One thread's part of a puzzle's step.
-class Worker {
+class AttentionStep : public Worker<Model, Team, Scratch> {
   public:
-    using Model = hrm::Model;
-    using Team = hrm::Team;
-    using Scratch = hrm::Scratch;
-
-    Worker(const Model& m, Team& team, Scratch& scratch, int index)
-        : m_(m), team_(team), s_(scratch), begin_(team.first[index]), end_(team.first[index + 1]) {}
+    using Worker::Worker;
 
     void step(const Puzzle& p) {
         embed(p);
@@ -357,10 +350,6 @@ class Worker {
         }
     }
 
-    const Model& m_;
-    Team& team_;
-    Scratch& s_;
-    const int begin_, end_;
     int turn_ = 0;  // which of the team's two keys and values come next: threads that share puzzles agree
 };
 

@@ -11,12 +11,12 @@ from numpy.typing import NDArray
 
 from hrm_edge.errors import UserError
 from hrm_edge.packages import unusable
-from hrm_edge.runtime.native.structure import OTHERWISE, Reading
+from hrm_edge.runtime.native.structure import OTHERWISE, GraphCheck
 from hrm_edge.runtime.state import AGAIN
 from hrm_edge.spec import ModelSpec
 
 
-def read_graph(path: Path, spec: ModelSpec, reading: type[Reading]) -> dict[str, NDArray[Any]]:
+def read_graph(path: Path, spec: ModelSpec) -> dict[str, NDArray[Any]]:
     """Return the initializers of an artifact's graph by name.
 
     Raises ``UserError`` where the graph computes something else than the C++ code does.
@@ -28,7 +28,7 @@ def read_graph(path: Path, spec: ModelSpec, reading: type[Reading]) -> dict[str,
         raise unusable("onnx", error, "which --backend native needs", install="onnx") from error
     graph = onnx.load(path).graph
     tensors = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
-    reading(graph.node, tensors, spec, path).check()
+    GraphCheck(graph.node, tensors, spec, path).check()
     return tensors
 
 
@@ -42,14 +42,14 @@ class Tensors:
     def __call__(self, name: str, dtype: type[np.generic], *shape: int) -> NDArray[Any]:
         if name not in self.tensors:
             raise UserError(f"{self.path} has no '{name}', which --backend native needs", f"{AGAIN}, or {OTHERWISE}")
-        found = self.tensors[name]
-        if found.shape != shape or found.dtype != dtype:
+        tensor = self.tensors[name]
+        if tensor.shape != shape or tensor.dtype != dtype:
             raise UserError(
-                f"{self.path}: '{name}' is {found.dtype} {list(found.shape)}, "
+                f"{self.path}: '{name}' is {tensor.dtype} {list(tensor.shape)}, "
                 f"the manifest's model has {np.dtype(dtype)} {list(shape)}",
                 AGAIN,
             )
-        return self.keep(found)
+        return self.keep(tensor)
 
     def keep(self, array: NDArray[Any]) -> NDArray[Any]:
         self.kept.append(np.asarray(array, order="C"))

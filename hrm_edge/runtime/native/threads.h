@@ -52,15 +52,39 @@ struct Step {  // of a model of any kind
     virtual void step(int batch, const Puzzle& all) = 0;
 };
 
+// The positions 0 to count - 1 in consecutive parts, one for each of the threads: where each begins, and their end.
+inline std::vector<int> parts_of(int count, int threads) {
+    std::vector<int> first;
+    for (int i = 0; i <= threads; ++i) first.push_back(count * i / threads);
+    return first;
+}
+
+// What a thread has at hand for its part of a puzzle's step. Model is made from what Python hands over; Team is what
+// threads that share a puzzle have in common, with the first position of each; Scratch is one thread's memory.
+template <class ModelOf, class TeamOf, class ScratchOf> class Worker {
+  public:
+    using Model = ModelOf;
+    using Team = TeamOf;
+    using Scratch = ScratchOf;
+
+    Worker(const Model& m, Team& team, Scratch& scratch, int index)
+        : m_(m), team_(team), s_(scratch), index_(index), begin_(team.first[index]), end_(team.first[index + 1]) {}
+
+  protected:
+    const Model& m_;
+    Team& team_;
+    Scratch& s_;
+    const int index_, begin_, end_;  // of the thread; its positions
+};
+
 // A model, and threads that wait for the next step: a while without sleeping, for it comes at once while a puzzle is
 // being solved. Each thread takes a puzzle at a time; those that would leave some without work are shared by all.
 //
-// Worker names the other three: Model, made from what Python hands over; Team, what threads that share a puzzle have in
-// common; Scratch, one thread's memory. Worker::step is a thread's part of a puzzle's step.
-template <class Worker> class Engine : public Step {
-    using Model = typename Worker::Model;
-    using Team = typename Worker::Team;
-    using Scratch = typename Worker::Scratch;
+// Work::step is a thread's part of a puzzle's step; see Worker, which it extends.
+template <class Work> class Engine : public Step {
+    using Model = typename Work::Model;
+    using Team = typename Work::Team;
+    using Scratch = typename Work::Scratch;
 
   public:
     template <class Given> Engine(const Given& m, int threads) : model_(m), together_(model_, threads), done_(threads) {
@@ -119,9 +143,9 @@ template <class Worker> class Engine : public Step {
 
     void work(int index) {
         const int shared = batch_ % int(alone_.size());
-        Worker with_others(model_, together_, *scratch_[index], index);
+        Work with_others(model_, together_, *scratch_[index], index);
         for (int b = 0; b < shared; ++b) with_others.step(slot(b));
-        Worker alone(model_, *alone_[index], *scratch_[index], 0);
+        Work alone(model_, *alone_[index], *scratch_[index], 0);
         for (int b; (b = next_.fetch_add(1)) < batch_;) alone.step(slot(b));
     }
 

@@ -83,9 +83,9 @@ class Messages:
     def add(self, is_error: bool, message: str) -> None:
         if is_error:
             self.errors.append(" ".join(message.split()))
-        found = re.search(r"Peak memory usage of TRT CPU/GPU memory allocators: CPU (\d+) MiB, GPU (\d+) MiB", message)
-        if found:
-            self.peak_mib = {"cpu": int(found[1]), "gpu": int(found[2])}
+        peak = re.search(r"Peak memory usage of TRT CPU/GPU memory allocators: CPU (\d+) MiB, GPU (\d+) MiB", message)
+        if peak:
+            self.peak_mib = {"cpu": int(peak[1]), "gpu": int(peak[2])}
 
 
 def logger_for(api: Api, messages: Messages) -> Any:

@@ -37,8 +37,8 @@ from hrm_edge.runtime.trt.plugins import find_attention, plugin_identity
 from hrm_edge.runtime.trt.targets import check_targets
 from hrm_edge.runtime.trt.worker import MIB, Request, out_of_memory
 
-WORKSPACE_SHARE = 0.5  # of MemAvailable: on a Jetson the builder, the desktop and the GPU share one memory
-WORKSPACE_STEPS_MIB = (4096, 2048, 1024, 512, 256, 128, 64)
+_WORKSPACE_SHARE = 0.5  # of MemAvailable: on a Jetson the builder, the desktop and the GPU share one memory
+_WORKSPACE_STEPS_MIB = (4096, 2048, 1024, 512, 256, 128, 64)
 OnMessage = Callable[[str], None]
 Make = Callable[[Request, OnMessage], dict[str, Any]]
 """Writes the plan of a request and returns what ``BuildRecord`` says of the build."""
@@ -67,7 +67,7 @@ def workspace_mib(asked: int | None, available: int) -> int:
     Steps, so that the same machine gives the same engine although its free memory changes from day to day.
     Raises ``UserError`` when more is asked for than the share that is safe.
     """
-    limit = int(available * WORKSPACE_SHARE) // MIB
+    limit = int(available * _WORKSPACE_SHARE) // MIB
     if asked is not None:
         if asked > limit:
             raise UserError(
@@ -75,7 +75,7 @@ def workspace_mib(asked: int | None, available: int) -> int:
                 f"ask for {limit} or less, or close other programs",
             )
         return asked
-    return next((step for step in WORKSPACE_STEPS_MIB if step <= limit), WORKSPACE_STEPS_MIB[-1])
+    return next((step for step in _WORKSPACE_STEPS_MIB if step <= limit), _WORKSPACE_STEPS_MIB[-1])
 
 
 def plan_identity(manifest: Manifest, options: BuildOptions) -> Identity:

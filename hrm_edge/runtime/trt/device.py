@@ -60,8 +60,8 @@ def l4t_release(path: Path = Path("/etc/nv_tegra_release")) -> str | None:
     """Return ``36.4.3`` on a Jetson with that release, None elsewhere."""
     if not path.is_file():
         return None
-    found = re.search(r"R(\d+) .*REVISION: ([\d.]+)", path.read_text(errors="replace"))
-    return f"{found[1]}.{found[2]}" if found else None
+    match = re.search(r"R(\d+) .*REVISION: ([\d.]+)", path.read_text(errors="replace"))
+    return f"{match[1]}.{match[2]}" if match else None
 
 
 def platform_name() -> str:
@@ -71,7 +71,7 @@ def platform_name() -> str:
 
 def memory_available(path: Path = Path("/proc/meminfo")) -> int:
     """Return bytes that programs can still take without swapping (the kernel's MemAvailable)."""
-    found = re.search(r"^MemAvailable:\s+(\d+) kB", path.read_text(), re.MULTILINE)
-    if found is None:
+    match = re.search(r"^MemAvailable:\s+(\d+) kB", path.read_text(), re.MULTILINE)
+    if match is None:
         raise UserError(f"{path} has no MemAvailable", "Linux 3.14 or newer has it; or name --workspace")
-    return 1024 * int(found[1])
+    return 1024 * int(match[1])

@@ -9,7 +9,7 @@ import numpy as np
 
 from hrm_edge.errors import UserError
 from hrm_edge.manifest import STATE_FILE, Manifest
-from hrm_edge.runtime.state import read_state
+from hrm_edge.runtime.state import carry_dtype, read_state
 from hrm_edge.runtime.trt import cache
 from hrm_edge.runtime.trt.api import Api, Messages, find_api, logger_for
 from hrm_edge.runtime.trt.build import BuildOptions, plan_identity
@@ -59,7 +59,7 @@ def open_engine(
     if plan is None:
         said = messages.errors[0] if messages.errors else "no reason given"
         raise UserError(f"{api.name} {api.version} cannot read {folder / PLAN_FILE}: {said}", rebuild(folder))
-    dtype = np.dtype(np.float16 if manifest.precision == "fp16" else np.float32)
+    dtype = carry_dtype(manifest)
     names = TENSOR_NAMES[engine.identity.options.frontend]
     _check_tensors(plan, api, manifest, dtype, folder, names)
     state = read_state(artifact / STATE_FILE, manifest.spec, dtype)
@@ -71,8 +71,8 @@ def open_engine(
 
 def built_before(folder: Path, manifest: Manifest) -> Path:
     """Return the cached engine that ``export --backend tensorrt`` would use here, else ``folder``."""
-    found = cache.find(plan_identity(manifest, BuildOptions()))
-    return found[0] if found is not None else folder
+    cached = cache.find(plan_identity(manifest, BuildOptions()))
+    return cached[0] if cached is not None else folder
 
 
 def _check_tensors(
@@ -81,10 +81,10 @@ def _check_tensors(
     """Compare names, types and shapes of the engine with ``step_io``."""
     trt, table = api.module, step_io(manifest.spec)
     kinds = {"int32": trt.int32, "float32": trt.float32, "carry": trt.float16 if dtype == np.float16 else trt.float32}
-    found = [plan.get_tensor_name(index) for index in range(plan.num_io_tensors)]
+    names_here = [plan.get_tensor_name(index) for index in range(plan.num_io_tensors)]
     wanted = [name for name in (*STEP_INPUTS, *STEP_OUTPUTS) if name in table]
-    if sorted(found) != sorted(names.get(name, name) for name in wanted):
-        raise UserError(f"{folder / PLAN_FILE} has tensors {found}, the model has {wanted}", rebuild(folder))
+    if sorted(names_here) != sorted(names.get(name, name) for name in wanted):
+        raise UserError(f"{folder / PLAN_FILE} has tensors {names_here}, the model has {wanted}", rebuild(folder))
     for name in wanted:
         called, (kind, shape) = names.get(name, name), table[name]
         is_now = (plan.get_tensor_dtype(called), tuple(plan.get_tensor_shape(called))[1:])

@@ -108,8 +108,8 @@ class _DeviceLogits:
         for position, row, length in runs(wanted):
             self._cuda.download(host[position : position + length], source, row * row_bytes)
         self._cuda.synchronize()
-        found: NDArray[np.float32] = host[: len(wanted)].copy()
-        return found
+        logits: NDArray[np.float32] = host[: len(wanted)].copy()
+        return logits
 
 
 class TrtSession:
@@ -176,11 +176,11 @@ class TrtSession:
 
     def levels(self, slots: Slots, batch: int) -> list[NDArray[Any]]:
         """Return z_h and z_l [batch, T, D], copied to the host."""
-        found = [np.zeros((batch, *self._shapes[name]), self._dtypes[name]) for name in _CARRY]
-        for host, name in zip(found, _CARRY, strict=True):
+        states = [np.zeros((batch, *self._shapes[name]), self._dtypes[name]) for name in _CARRY]
+        for host, name in zip(states, _CARRY, strict=True):
             self.cuda.download(host, slots.carry[slots.front][name])
         self.cuda.synchronize()
-        return found
+        return states
 
     # -- the protocol -------------------------------------------------------------------------------------------
 

@@ -26,7 +26,7 @@ from hrm_edge.runtime.trt.identity import Options
 from hrm_edge.runtime.trt.plugins import load_attention
 
 MIB = 1 << 20
-MEMORY_WORDS = (
+_MEMORY_WORDS = (
     "out of memory",
     "outofmemory",
     "memoryallocation",
@@ -139,23 +139,23 @@ def _progress_monitor(api: Api) -> Any:
         def __init__(self) -> None:
             base.__init__(self)
             self.steps: dict[str, int] = {}
-            self.told = 0.0
+            self.last_report = 0.0
 
         def phase_start(self, phase: str, parent: str | None, steps: int) -> None:
             self.steps[phase] = steps
-            self.tell(phase, 0)
+            self.report(phase, 0)
 
         def step_complete(self, phase: str, step: int) -> bool:
-            self.tell(phase, step + 1)
+            self.report(phase, step + 1)
             return True
 
         def phase_finish(self, phase: str) -> None:
             self.steps.pop(phase, None)
 
-        def tell(self, phase: str, step: int) -> None:
+        def report(self, phase: str, step: int) -> None:
             now = time.monotonic()
-            if now - self.told >= 0.2:
-                self.told = now
+            if now - self.last_report >= 0.2:
+                self.last_report = now
                 _say(phase=phase, step=step, steps=self.steps.get(phase, 0))
 
     return Monitor()
@@ -178,7 +178,7 @@ def _failed(api: Api, messages: Messages, request: Request) -> NoReturn:
 
 def says_memory(message: str) -> bool:
     """Whether a builder's or torch's message is about memory that could not be had."""
-    return any(word in message.lower() for word in MEMORY_WORDS)
+    return any(word in message.lower() for word in _MEMORY_WORDS)
 
 
 def out_of_memory(said: str, options: Options) -> tuple[str, str]:

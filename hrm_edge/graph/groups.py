@@ -15,9 +15,7 @@ from numpy.typing import NDArray
 from hrm_edge.spec import FIRST_SYMBOL, GROUPS, ModelSpec, token_kinds
 
 if TYPE_CHECKING:
-    from hrm_edge.export.graph import StepGraph
-
-Array = NDArray[np.generic]
+    from hrm_edge.graph.step import StepNodes
 
 GROUP_LAYERS = tuple(f"{group}_proj" for group in GROUPS)
 
@@ -38,14 +36,14 @@ def kind_rows(spec: ModelSpec, table: NDArray[np.float32]) -> NDArray[np.float32
     return np.stack([table[0, :w], table[FIRST_SYMBOL, :w], table[FIRST_SYMBOL, w : 2 * w]])
 
 
-def symbol_norm(graph: StepGraph, x: str) -> str:
+def symbol_norm(graph: StepNodes, x: str) -> str:
     """Add the norm of every symbol: x [B, S, D] to [B, S, N, W]."""
     spec = graph.spec
     symbols = graph.op("Reshape", x, graph.shape(-1, spec.seq_len, spec.symbols, spec.symbol_width))
     return graph.norm(symbols, "symbol_norm", spec.symbol_width)
 
 
-def block(graph: StepGraph, x: str, name: str) -> str:
+def block(graph: StepNodes, x: str, name: str) -> str:
     """Add a block: x [B, S, D] to [B, S, D]."""
     spec = graph.spec
     assert spec.grid is not None
@@ -71,16 +69,16 @@ def block(graph: StepGraph, x: str, name: str) -> str:
     return graph.op("Add", x, graph.op("Reshape", sent, graph.shape(-1, spec.seq_len, spec.hidden)))
 
 
-def heads(graph: StepGraph, z_h: str) -> tuple[str, str]:
+def heads(graph: StepNodes, z_h: str) -> tuple[str, str]:
     """Add the heads of z_h [B, S, D]: (logits [B, S, V], q [B, 1]); padding and blank have logit 0."""
     spec = graph.spec
     normal = symbol_norm(graph, z_h)
     symbols = graph.op("Reshape", graph.linear(normal, "lm_head"), graph.shape(-1, spec.seq_len, spec.symbols))
-    pads = graph.constant("before_symbols", np.array([0, 0, FIRST_SYMBOL, 0, 0, 0], np.int64))
+    pads = graph.ints("before_symbols", 0, 0, FIRST_SYMBOL, 0, 0, 0)
     mean = graph.op("ReduceMean", normal, _axes(graph, 1, 2), keepdims=0)
     q = graph.linear(mean, "q_head")
     return graph.op("Pad", symbols, pads), q
 
 
-def _axes(graph: StepGraph, *axes: int) -> str:
-    return graph.constant("axes_" + "_".join(map(str, axes)), np.array(axes, np.int64))
+def _axes(graph: StepNodes, *axes: int) -> str:
+    return graph.ints("axes_" + "_".join(map(str, axes)), *axes)

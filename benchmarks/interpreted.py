@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from triton.runtime import interpreter
 
+from hrm_edge.ops import fused
 from hrm_edge.ops.kernel import attention_kernel, launch
 from hrm_edge.ops.tuning import Config
 
@@ -89,3 +90,20 @@ def run_interpreted(
         np.errstate(all="ignore"),
     ):  # -inf minus -inf of masked rows is never stored
         launch(kernel, qkv, heads, rope, out, config, grid)
+
+
+@contextlib.contextmanager
+def interpreted(config: Config) -> Iterator[None]:
+    """Within, the operator runs the Triton kernel on CPU tensors in Triton's interpreter."""
+
+    def run(qkv: Tensor, heads: int, rope: tuple[Tensor, Tensor] | None, grid: Sequence[int] = ()) -> Tensor:
+        out = qkv.new_empty((*qkv.shape[:2], qkv.shape[2] // 3))
+        run_interpreted(qkv.contiguous(), heads, rope, out, config, grid)
+        return out
+
+    reference = fused.reference_attention
+    fused.reference_attention = run
+    try:
+        yield
+    finally:
+        fused.reference_attention = reference
