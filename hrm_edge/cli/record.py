@@ -68,9 +68,11 @@ def record(
     from hrm_edge.doctor.machine import Machine
     from hrm_edge.errors import GateError, Interrupted
     from hrm_edge.files import check_input
+    from hrm_edge.record.archive import TABLE_FILE
     from hrm_edge.record.plan import check_choices, may_lock_clocks, modes_to_hold, plan
     from hrm_edge.record.run import Wanted, archive_of, make_record
     from hrm_edge.record.schema import OWN_PUZZLES, Settings
+    from hrm_edge.record.table import warnings_of
 
     check_choices(models or (), backends or ())
     if data is not None:
@@ -100,6 +102,8 @@ def record(
     except KeyboardInterrupt as error:
         raise Interrupted("Interrupted", f"finished rows are kept; go on with: hrm-edge {again}") from error
     show_record(measured)
+    if warnings_of(measured):
+        echo(f"What the warnings say: {out / TABLE_FILE}")
     archive = archive_of(out)
     echo(f"Archive: {archive}, {archive.stat().st_size / 1e3:.0f} kB. docs/how-to/record.md says how to hand it in")
     echo(f"Next: tar -tvf {quote(str(archive))}")

@@ -172,6 +172,7 @@ def test_a_record_of_engines_and_the_cpu(orin, tmp_path):
     assert again.about == found.about
     assert again.reports == found.reports
     assert "| sudoku-nano fp32 |" in markdown(found)
+    assert f"Warnings:\n\n- {rows[0].name}: {SAMPLE['warnings'][0]}" in markdown(found)
     assert (tmp_path / "board/table.md").read_text() == markdown(found)
 
 
