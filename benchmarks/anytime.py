@@ -33,7 +33,7 @@ from hrm_edge.device.system import System
 from hrm_edge.errors import HrmEdgeError, UserError
 from hrm_edge.files import atomic_file, write_json
 from hrm_edge.manifest import read_manifest
-from hrm_edge.report import wilson_95
+from hrm_edge.report.figures import wilson_95
 from hrm_edge.runtime import open_artifact
 from hrm_edge.solve import solve
 from hrm_edge.tasks import get_task

@@ -20,7 +20,7 @@ from typing import Any
 from hrm_edge.device.identity import describe_device
 from hrm_edge.errors import HrmEdgeError, UserError
 from hrm_edge.files import atomic_file, write_json
-from hrm_edge.report import wilson_95
+from hrm_edge.report.figures import wilson_95
 
 
 def points_of(runs: list[Path], cores: float) -> list[dict[str, Any]]:

@@ -28,7 +28,7 @@ from hrm_edge.device.identity import describe_device, package_version
 from hrm_edge.errors import HrmEdgeError
 from hrm_edge.files import write_json
 from hrm_edge.manifest import read_manifest
-from hrm_edge.report import decibels
+from hrm_edge.report.figures import decibels
 from hrm_edge.runtime import CpuBackend, open_step, openvino, ort
 from hrm_edge.runtime.arithmetic import Arithmetic
 from hrm_edge.runtime.compile_cache import processor

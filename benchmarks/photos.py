@@ -32,7 +32,7 @@ from hrm_edge.device.identity import describe_device
 from hrm_edge.digits.labels import read_labels
 from hrm_edge.errors import HrmEdgeError, UserError
 from hrm_edge.files import sha256, write_json
-from hrm_edge.report import wilson_95
+from hrm_edge.report.figures import wilson_95
 from hrm_edge.solve import solve
 from hrm_edge.tasks.sudoku import FIRST_DIGIT, Sudoku
 from hrm_edge.tasks.sudoku_search import require_unique

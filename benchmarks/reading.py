@@ -51,7 +51,7 @@ from hrm_edge.digits.sheet import Content, draw_sheet
 from hrm_edge.digits.train import KEPT_HANDS
 from hrm_edge.errors import HrmEdgeError, UserError
 from hrm_edge.files import sha256, write_json, write_text
-from hrm_edge.report import wilson_95
+from hrm_edge.report.figures import wilson_95
 from hrm_edge.tasks.sudoku import FIRST_DIGIT, Sudoku
 from hrm_edge.tasks.sudoku_search import require_unique
 from hrm_edge.vision import judge

@@ -26,7 +26,7 @@ from photos import labelled
 from hrm_edge.device.identity import describe_device
 from hrm_edge.errors import HrmEdgeError, UserError
 from hrm_edge.files import atomic_file, sha256, write_json
-from hrm_edge.report import wilson_95
+from hrm_edge.report.figures import wilson_95
 from hrm_edge.tasks.sudoku import Sudoku
 from hrm_edge.vision.images import Image, load_image
 from hrm_edge.vision.judge import tokens_of

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 from hrm_edge.errors import UserError, nearest
@@ -26,10 +26,6 @@ class Entry:
     hardware: str = ""
     time: str = ""
     accuracy: str = ""
-
-    def document(self) -> dict[str, str]:
-        """Return the fields for programs."""
-        return asdict(self)
 
 
 def names() -> list[str]:

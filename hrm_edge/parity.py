@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from hrm_edge.costs import reference_batch
 from hrm_edge.manifest import Gate, Over, Parity, Precision
 from hrm_edge.recipe import Limits
-from hrm_edge.report import AccuracyDrop, accuracy_drop, decibels
+from hrm_edge.report.figures import AccuracyDrop, accuracy_drop, decibels
 from hrm_edge.session import Carry, Session, wants_to_halt
 from hrm_edge.tasks.base import Task, exact
 from hrm_edge.tasks.puzzles import Puzzles

@@ -93,8 +93,8 @@ class Evaluate(Section):
     )
 
 
-class Checkpoints(Section):
-    """Checkpoints of a training run."""
+class _Checkpoints(Section):
+    """_Checkpoints of a training run."""
 
     every: int = Field(default=500, ge=1, le=MOST, description="optimizer steps")
     keep: int = Field(default=2, ge=1, le=MOST, description="newest ones kept, beside the best")
@@ -138,7 +138,7 @@ class Recipe(Section):
     augment: Augment = Augment()
     train: Train = Train()
     evaluate: Evaluate = Evaluate()
-    checkpoints: Checkpoints = Checkpoints()
+    checkpoints: _Checkpoints = _Checkpoints()
     quantization: Quantization = Quantization()
     limits: Limits = Limits()
 

@@ -5,7 +5,7 @@ Axes: N puzzles, S cells.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -18,6 +18,7 @@ HaltedBy = Literal["rules", "head", "limit"]
 Stage = Literal["encode", "step", "decode", "halt check"]
 """Stage of solving: filling slots and applying views; the session's step; logits to answers; checking the rules."""
 STAGES: tuple[Stage, ...] = ("encode", "step", "decode", "halt check")
+_ARRAYS = ("givens", "answers", "verified", "steps_by_view", "views", "latency_s", "q_halt")  # a row a puzzle
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,16 +68,20 @@ class Solutions:
     def subset(self, rows: NDArray[np.int64]) -> Solutions:
         """Return the solutions of the puzzles ``rows`` [n], in that order."""
         return Solutions(
-            givens=self.givens[rows],
-            answers=self.answers[rows],
-            verified=self.verified[rows],
-            steps_by_view=self.steps_by_view[rows],
-            views=self.views[rows],
-            latency_s=self.latency_s[rows],
-            q_halt=self.q_halt[rows],
+            **{name: getattr(self, name)[rows] for name in _ARRAYS},
             halted_by=[self.halted_by[row] for row in rows.tolist()],
             traces=None if self.traces is None else [self.traces[row] for row in rows.tolist()],
             stage_s=self.stage_s,
+        )
+
+    @classmethod
+    def joined(cls, parts: Sequence[Solutions]) -> Solutions:
+        """Return the solutions of several calls as one, without their traces."""
+        return cls(
+            **{name: np.concatenate([getattr(part, name) for part in parts]) for name in _ARRAYS},
+            halted_by=[reason for part in parts for reason in part.halted_by],
+            traces=None,
+            stage_s={stage: sum(part.stage_s[stage] for part in parts) for stage in STAGES},
         )
 
     def __getitem__(self, index: int) -> Solution:

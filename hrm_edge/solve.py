@@ -9,8 +9,8 @@ import itertools
 import time
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Literal, TypeVar
+from dataclasses import dataclass, replace
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,25 +40,54 @@ _REASONS: tuple[HaltedBy, ...] = ("limit", "head", "rules")
 _LIMIT, _HEAD, _RULES = range(3)
 
 
+@dataclass(frozen=True, kw_only=True)
+class SolveOptions:
+    """How hard puzzles are tried."""
+
+    halt: Halt = "rules"
+    max_steps: int | None = None
+    """ACT steps of one view; None: the model's own."""
+    views: int = 1
+    """Symmetries tried per puzzle at most; 1 is the puzzle as given."""
+    guesses: int | None = None
+    """Cells added to the givens of each further view, drawn from the model's logits at the end of the first view; the
+    answer is checked against the puzzle without them. None: :data:`GUESSES` for mixing=groups, else 0.
+    """
+    budget_s: float | None = None
+    """Seconds in slots after which no further view of a puzzle is tried."""
+    parallel_views: int = 1
+    """Further views of a puzzle that share the batch; the first one that solves it ends the others. Above 1, that view
+    depends on the slots; which puzzles are solved within ``views`` does not.
+    """
+    slots: int = 64
+    """Puzzles in the batch at most."""
+    seed: int = 0
+    """Chooses the symmetries."""
+
+    def steps_of(self, session: Session) -> int:
+        """Return the ACT steps of one view of the session's model."""
+        return session.spec.max_steps if self.max_steps is None else self.max_steps
+
+    def guesses_of(self, session: Session) -> int:
+        """Return the number of cells guessed in each further view of the session's model."""
+        if self.guesses is not None:
+            return self.guesses
+        return GUESSES if session.spec.mixing == "groups" else 0
+
+
 def solve(
     session: Session,
     task: Task,
     givens: Tokens,
+    options: SolveOptions = SolveOptions(),
     *,
     puzzle_ids: NDArray[np.int32] | None = None,
-    halt: Halt = "rules",
-    max_steps: int | None = None,
-    views: int = 1,
-    guesses: int | None = None,
-    budget_s: float | None = None,
-    parallel_views: int = 1,
-    slots: int = 64,
-    seed: int = 0,
     on_progress: Progress | None = None,
     on_step: Watch | None = None,
     trace: bool = False,
+    **changes: Any,
 ) -> Solutions:
-    """Answer ``givens`` uint8 [N, S] with at most ``slots`` puzzles in the batch at a time.
+    """Answer ``givens`` uint8 [N, S] with at most ``options.slots`` puzzles in the batch at a time.
 
     A slot that halts takes the next puzzle from the queue at once; when the queue is empty the batch shrinks, so the
     cost follows the remaining work. A puzzle that is not verified when its slot halts is queued again under a random
@@ -66,49 +95,24 @@ def solve(
     slots for ``budget_s`` seconds. The symmetry depends only on ``seed``, the puzzle's index and the number of the
     view: slots do not change results.
 
-    ``parallel_views``: number of further views of a puzzle that share the batch; the first one that solves it ends the
-    others. If it is above 1, that view depends on the slots; which puzzles are solved within ``views`` does not.
-
-    ``guesses``: number of cells to add to the givens of each further view, drawn from the model's logits at the end of
-    the first view; the answer is checked against the puzzle without them. Default: :data:`GUESSES` for mixing=groups,
-    else 0.
-
-    ``puzzle_ids`` int32 [N]: rows of the model's puzzle table (default: 0, the blank one). ``max_steps``: ACT steps of
-    one view (default: the model's own). ``halt``, ``on_step``, ``trace``: see :data:`Halt`, :data:`Watch`,
-    :class:`Solution`. Raises ``UserError`` if the model is not for this task or has no such puzzle ids.
+    ``changes``: single options, as ``views=4``. ``puzzle_ids`` int32 [N]: rows of the model's puzzle table (default: 0,
+    the blank one). ``on_step``, ``trace``: see :data:`Watch`, :class:`Solution`. Raises ``UserError`` if the model is
+    not for this task or has no such puzzle ids.
     """
+    options = replace(options, **changes)
     givens = np.asarray(givens, dtype=np.uint8)
     ids = np.zeros(len(givens), np.int32) if puzzle_ids is None else np.asarray(puzzle_ids, dtype=np.int32)
-    steps = session.spec.max_steps if max_steps is None else max_steps
-    if guesses is None:
-        guesses = default_guesses(session)
-    if min(steps, views, slots, parallel_views) < 1:
+    steps, slots, parallel = options.steps_of(session), options.slots, options.parallel_views
+    if min(steps, options.views, slots, parallel) < 1:
         raise ValueError(
-            f"max_steps={steps}, views={views}, slots={slots} and parallel_views={parallel_views} must be at least 1"
+            f"max_steps={steps}, views={options.views}, slots={slots} and parallel_views={parallel} must be at least 1"
         )
-    if trace and parallel_views > 1:
+    if trace and parallel > 1:
         raise ValueError("a trace is of one view after another: trace needs parallel_views=1")
     check_fits(session, task)
     _check_input(session, task, givens, ids)
-    retries = _Retries(views, guesses, budget_s, parallel_views, seed)
-    loop = _Loop(session, task, givens, ids, halt, steps, retries, on_progress, on_step, trace)
-    return loop.run(min(slots, session.max_batch, len(givens) * parallel_views))
-
-
-def default_guesses(session: Session) -> int:
-    """Return the default number of cells guessed in each further view."""
-    return GUESSES if session.spec.mixing == "groups" else 0
-
-
-@dataclass(frozen=True)
-class _Retries:
-    """Settings for puzzles that are unsolved when a view ends."""
-
-    views: int
-    guesses: int
-    budget_s: float | None
-    parallel: int
-    seed: int
+    loop = _Loop(session, task, givens, ids, options, on_progress, on_step, trace)
+    return loop.run(min(slots, session.max_batch, len(givens) * parallel))
 
 
 def check_fits(session: Session, task: Task) -> None:
@@ -145,15 +149,14 @@ class _Loop:
         task: Task,
         givens: Tokens,
         ids: NDArray[np.int32],
-        halt: Halt,
-        max_steps: int,
-        retries: _Retries,
+        options: SolveOptions,
         on_progress: Progress | None,
         on_step: Watch | None,
         trace: bool,
     ) -> None:
         self.session, self.task, self.givens, self.ids = session, task, givens, ids
-        self.halt, self.max_steps, self.retries = halt, max_steps, retries
+        self.options, self.halt = options, options.halt
+        self.max_steps, self.guesses = options.steps_of(session), options.guesses_of(session)
         self.on_progress, self.on_step = on_progress, on_step
         count = len(givens)
         # The queue: puzzles not begun yet, in order, then further views in the order of their requests.
@@ -168,7 +171,7 @@ class _Loop:
         # The results.
         self.answers = np.zeros_like(givens)
         self.verified = np.zeros(count, np.bool_)
-        self.steps_by_view = np.zeros((count, retries.views), np.int32)
+        self.steps_by_view = np.zeros((count, options.views), np.int32)
         self.views = np.zeros(count, np.int32)
         self.latency_s = np.zeros(count, np.float64)
         self.q_halt = np.zeros(count, np.float32)
@@ -267,10 +270,10 @@ class _Loop:
         self.held[item] += 1
         puzzle = self.givens[item : item + 1]
         if view:
-            rng = np.random.default_rng((self.retries.seed, item, view))
+            rng = np.random.default_rng((self.options.seed, item, view))
             there = self.task.random_views(1, rng)
             if item in self.beliefs:
-                puzzle = self.task.with_guesses(puzzle[0], self.beliefs[item], self.retries.guesses, rng)[None]
+                puzzle = self.task.with_guesses(puzzle[0], self.beliefs[item], self.guesses, rng)[None]
             puzzle, back = there.apply(puzzle), there.inverse()
         else:
             back = self.task.identity_views(1)
@@ -358,10 +361,10 @@ class _Loop:
         Returns False if no view of the puzzle is left to wait for.
         """
         spent = self.latency_s[item] + (time.perf_counter() - self.since[item] if self.held[item] else 0)
-        if self.retries.budget_s is not None and spent >= self.retries.budget_s:
+        if self.options.budget_s is not None and spent >= self.options.budget_s:
             return False
         first = int(self.next_view[item])
-        behind = min(first + (1 if ended else self.retries.parallel), self.retries.views)
+        behind = min(first + (1 if ended else self.options.parallel_views), self.options.views)
         self.again.extend((item, view) for view in range(first, behind))
         self.next_view[item] = behind
         self.open[item] += behind - first - 1
@@ -379,6 +382,6 @@ class _Loop:
 
     def _believe(self, slots: NDArray[np.int64], logits: Logits) -> None:
         """Keep the logits at the end of the first view of the unsolved ``slots``, from which guesses are drawn."""
-        if self.retries.guesses:
+        if self.guesses:
             for slot in slots[self.view[slots] == 0].tolist():
                 self.beliefs[int(self.item[slot])] = self._own_frame(slot, logits[slot])

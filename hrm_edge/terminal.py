@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import re
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
@@ -18,6 +18,7 @@ from rich.text import Text
 
 if TYPE_CHECKING:
     from rich.console import ConsoleOptions, RenderableType
+    from rich.table import Table
 
 # Control characters but tab and newline, and those that turn the direction of text. Bold, which a solved grid has on a
 # terminal, passes.
@@ -51,6 +52,23 @@ def open_console(*, stderr: bool = False, width: int = 160, **options: Any) -> C
 def echo(message: object = "", *, err: bool = False, nl: bool = True) -> None:
     """Print ``message`` on stdout or stderr at once."""
     print(visible(str(message)), end="\n" if nl else "", file=sys.stderr if err else sys.stdout, flush=True)
+
+
+def table_of(
+    columns: Sequence[str], rows: Iterable[Sequence[str]], *, words: int = 1, no_wrap: bool = False, **options: Any
+) -> Table:
+    """Make a table: the first columns, so many as ``words``, are text, the others are numbers, aligned on the right.
+
+    ``options`` are those of rich's ``Table``.
+    """
+    from rich.table import Table
+
+    table = Table(title_justify="left", **options)
+    for index, name in enumerate(columns):
+        table.add_column(name, justify="left" if index < words else "right", no_wrap=no_wrap)
+    for row in rows:
+        table.add_row(*row)
+    return table
 
 
 @contextlib.contextmanager

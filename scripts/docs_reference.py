@@ -17,7 +17,7 @@ from hrm_edge.doctor import Diagnosis
 from hrm_edge.manifest import Manifest
 from hrm_edge.recipe import Recipe
 from hrm_edge.record.schema import About
-from hrm_edge.report import BenchReport, EvalReport
+from hrm_edge.report.schema import BenchReport, EvalReport
 
 WIDE = "---\nhide: [toc]\n---\n\n"  # no list of headings beside a page of wide tables
 RESULTS = Path(__file__).resolve().parent.parent / "benchmarks" / "RESULTS.md"

@@ -13,8 +13,8 @@ import hrm_edge
 from hrm_edge.files import write_json
 from hrm_edge.manifest import read_manifest
 from hrm_edge.recipe import load_recipe
-from hrm_edge.report import BenchReport, EvalReport
 from hrm_edge.report.read import read_bench
+from hrm_edge.report.schema import BenchReport, EvalReport
 from hrm_edge.runtime.trt.identity import read_engine
 
 SAMPLES = Path(__file__).parent / "samples"

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from hrm_edge.session import FRESH
-from hrm_edge.solve import GUESSES, default_guesses, solve
+from hrm_edge.solve import GUESSES, SolveOptions, solve
 from hrm_edge.spec import variant_spec
 from hrm_edge.tasks import get_task
 from hrm_edge.tasks.sudoku import FIRST_DIGIT, Sudoku, geometry
@@ -105,8 +105,8 @@ def test_only_a_model_whose_answer_moves_with_the_board_guesses_unasked() -> Non
             super().__init__(enough=0)
             self.spec = variant_spec("lattice", vocab=6, seq_len=16, grid=(4, 4, 2, 2))
 
-    assert default_guesses(Lattice()) == GUESSES
-    assert default_guesses(Undecided(enough=0)) == 0
+    assert SolveOptions().guesses_of(Lattice()) == GUESSES
+    assert SolveOptions().guesses_of(Undecided(enough=0)) == 0
 
 
 def test_a_budget_ends_the_views_of_a_puzzle() -> None:

@@ -11,20 +11,8 @@ from pydantic import ValidationError
 from hrm_edge.device.identity import Device
 from hrm_edge.device.state import read_state
 from hrm_edge.files import read_json, write_json
-from hrm_edge.report import (
-    AtViews,
-    BenchReport,
-    Data,
-    Engine,
-    EvalReport,
-    Model,
-    Power,
-    WarmUp,
-    accuracy_drop,
-    decibels,
-    latency_ms,
-    wilson_95,
-)
+from hrm_edge.report.figures import accuracy_drop, decibels, latency_ms, wilson_95
+from hrm_edge.report.schema import AtViews, BenchReport, Data, Engine, EvalReport, Model, Power, WarmUp
 from hrm_edge.report.text import markdown, number, tables
 from hrm_edge.terminal import open_console
 

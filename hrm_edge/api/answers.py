@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from hrm_edge.api.callbacks import OnMessage, OnProgress
 from hrm_edge.errors import UserError
-from hrm_edge.report import Data
+from hrm_edge.report.schema import Data
 from hrm_edge.tasks.base import Task, Tokens
 from hrm_edge.tasks.puzzles import Puzzles
 from hrm_edge.tasks.samples import sample_file

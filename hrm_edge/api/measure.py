@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from shlex import quote
 from typing import TYPE_CHECKING, Any
 
@@ -14,40 +14,31 @@ from hrm_edge.api.engine_parity import check_first
 from hrm_edge.api.model import Model
 from hrm_edge.errors import UserError
 from hrm_edge.manifest import Manifest, read_manifest
+from hrm_edge.solve import SolveOptions
 
 if TYPE_CHECKING:
-    from hrm_edge.bench.run import Subject
-    from hrm_edge.bench.scenarios import Solver
-    from hrm_edge.report import BenchReport, ColdStart, Data, EvalReport
-    from hrm_edge.report.schema import Protocol, Scenario
-    from hrm_edge.solve import Halt
-
-
-@dataclass(frozen=True)
-class EvalOptions:
-    """What is answered, and how."""
-
-    limit: int | None = None
-    views: int | None = None
-    halt: Halt = "rules"
-    max_steps: int | None = None
-    slots: int = 64
-    guesses: int | None = None
-    seed: int = 0
+    from hrm_edge.bench.scenarios import BenchOptions, Solver
+    from hrm_edge.report.schema import BenchReport, ColdStart, EvalReport, Protocol
+    from hrm_edge.report.schema import Model as About
+    from hrm_edge.session import Session
 
 
 def evaluate(
     model: Model,
     data: str,
-    options: EvalOptions,
-    paired: Model | None,
+    options: SolveOptions,
     *,
+    limit: int | None = None,
+    views: int | None = None,
+    paired: Model | None = None,
     on_message: OnMessage,
     on_progress: OnProgress,
 ) -> tuple[EvalReport, dict[str, Any]]:
     """Answer the puzzles of ``data`` and score them: (report, answers in ARC Prize's format, empty of other tasks).
 
-    ``paired``: a model that answers the same puzzles too. Raises ``UserError`` for data that the model is not for.
+    ``limit``: only the first so many puzzles (of ARC: tasks). ``views``: tried per puzzle, whatever ``options`` say
+    (None: 1, of ARC all that the folder has). ``paired``: a model that answers the same puzzles too. Raises
+    ``UserError`` for data that the model is not for.
     """
     from hrm_edge.bench.run import evaluate as run
     from hrm_edge.bench.scenarios import Solver
@@ -55,15 +46,11 @@ def evaluate(
     is_arc = model.task.family == "arc"
     if paired is not None and is_arc:
         raise UserError("--paired is not for arc, whose answers vote", "leave it out: compare the two pass@2")
-    steps = options.max_steps or model.session.spec.max_steps
     if is_arc:
-        halt: Halt = "fixed" if options.halt == "rules" else options.halt
-        solver = Solver(model.session, model.task, halt, steps, 1, options.slots, options.seed)
-        return _evaluate_arc(model, solver, data, options, on_progress)
-    solver = Solver(
-        model.session, model.task, options.halt, steps, options.views or 1, options.slots, options.seed, options.guesses
-    )
-    puzzles, about = answered_puzzles(data, model.task, options.limit, on_message, on_progress)
+        options = replace(options, views=1, halt="fixed" if options.halt == "rules" else options.halt)
+        return _evaluate_arc(model, Solver(model.session, model.task, options), data, limit, views, on_progress)
+    solver = Solver(model.session, model.task, replace(options, views=views or 1))
+    puzzles, about = answered_puzzles(data, model.task, limit, on_message, on_progress)
     report = run(
         solver,
         puzzles,
@@ -77,20 +64,20 @@ def evaluate(
 
 
 def _evaluate_arc(
-    model: Model, solver: Solver, data: str, options: EvalOptions, on_progress: OnProgress
+    model: Model, solver: Solver, data: str, limit: int | None, views: int | None, on_progress: OnProgress
 ) -> tuple[EvalReport, dict[str, Any]]:
     """Score ARC by votes; the answers are in ARC Prize's format."""
     from hrm_edge.bench.arc import evaluate_arc
     from hrm_edge.data.arc import read_questions
     from hrm_edge.data.layout import identifiers_hash, is_data_folder
-    from hrm_edge.report import Data
+    from hrm_edge.report.schema import Data
 
     if not is_data_folder(data):
         raise UserError(
             f"{data} is no built data folder: a model of arc answers the tasks of the folder that it was trained on",
             f"build one with: hrm-edge data build arc --out DATA --source {quote(data)}",
         )
-    questions = read_questions(data, options.limit)
+    questions = read_questions(data, limit)
     trained_on = model.origin.get("identifiers")
     if trained_on is not None and trained_on != identifiers_hash(data):
         raise UserError(
@@ -99,7 +86,7 @@ def _evaluate_arc(
             "give that folder, or one built with the same sources, options and seed",
         )
     most = int(questions.view.max()) + 1
-    chosen = min(options.views or most, most)
+    chosen = min(views or most, most)
     total = int((questions.view < chosen).sum())
     about = Data(path=data, task=model.task.name, puzzles=total, answers="data")
     return evaluate_arc(
@@ -113,44 +100,14 @@ def _evaluate_arc(
     )
 
 
-@dataclass(frozen=True)
-class BenchOptions:
-    """What is measured, and how; see ``hrm-edge bench --help``."""
-
-    data: str | None = None
-    limit: int | None = None
-    scenario: Scenario = "single-stream"
-    duration_s: float = 60.0
-    fps: float = 30.0
-    views: int = 1
-    halt: Halt = "rules"
-    max_steps: int | None = None
-    slots: int | None = None
-    seed: int = 0
-    power: str = "auto"
-    idle_s: float = 10.0
-    reference: str | None = None
-    strict: bool = False
-
-    @property
-    def batch(self) -> int:
-        """Puzzles in the batch at most."""
-        return self.slots or 64 if self.scenario == "offline" else 1
-
-    def check(self) -> None:
-        """Raise ``UserError`` for options that exclude each other."""
-        if self.scenario != "offline" and self.slots is not None:
-            raise UserError(
-                "--slots is for --scenario offline", f"{self.scenario} has one puzzle at a time: leave it out"
-            )
-
-
 def _solver_for(model: Model, options: BenchOptions) -> Solver:
     """Make what a benchmark calls to answer puzzles."""
     from hrm_edge.bench.scenarios import Solver
 
-    steps = options.max_steps or model.session.spec.max_steps
-    return Solver(model.session, model.task, options.halt, steps, options.views, options.batch, options.seed)
+    how = SolveOptions(
+        halt=options.halt, max_steps=options.max_steps, views=options.views, slots=options.batch, seed=options.seed
+    )
+    return Solver(model.session, model.task, how)
 
 
 def first_answer(
@@ -163,7 +120,7 @@ def first_answer(
     """
     from hrm_edge.bench.timing import process_age_s
     from hrm_edge.data.puzzles import load_puzzles
-    from hrm_edge.report import ColdStart
+    from hrm_edge.report.schema import ColdStart
 
     if process_s is None or loaded_s is None:
         return None
@@ -198,10 +155,9 @@ def bench(
     that is not there, a reference that is another model, or with ``options.strict`` a machine that is not ready;
     ``GateError`` where the engine misses its limits.
     """
-    from hrm_edge.bench.run import Ask
+    from hrm_edge.bench.run import Subject
     from hrm_edge.bench.run import bench as run
-    from hrm_edge.bench.scenarios import Plan
-    from hrm_edge.report import Data
+    from hrm_edge.report.schema import Data
 
     options.check()
     parity = check_first(model.session, model.manifest, options.data, on_message)
@@ -211,49 +167,44 @@ def bench(
     digest = hashlib.sha256(puzzles.givens.tobytes()).hexdigest()
     path = options.data or f"the package's own {model.task.name} puzzles"
     data = Data(**{**about.model_dump(), "sha256": digest, "path": path})
-    subject = replace(
-        _subject(model, options.reference, data),
+    reference, reason = _reference(model, options.reference)
+    subject = Subject(
+        model=model.about,
+        data=data,
+        threads=model.threads,
+        parity=model.parity,
+        engine_parity=parity,
+        reference=reference,
+        reference_reason=reason,
         cold_start=cold_start,
         protocol=protocol,
         command=command,
-        engine_parity=parity,
     )
-    plan = Plan(options.duration_s, options.fps)
     report = run(
         _solver_for(model, options),
         puzzles,
         subject=subject,
-        ask=Ask(options.scenario, plan, options.power, options.idle_s, options.strict),
+        options=options,
         on_progress=lambda share: on_progress(options.scenario, share, 1.0),
         on_message=on_message,
     )
     return report, model.task.format(puzzles.givens[0])
 
 
-def _subject(model: Model, reference: str | None, data: Data) -> Subject:
-    """Name what is measured, and open the float32 artifact that its answers are compared with."""
+def _reference(model: Model, named: str | None) -> tuple[tuple[About, Session] | None, str]:
+    """Open the float32 artifact that the answers are compared with; None and the reason where there is none."""
     from hrm_edge.api.open import load
-    from hrm_edge.bench.run import Subject
 
-    name = reference or _own_float32(model)
-    other, reason = None, "no float32 artifact was named (--reference)"
-    if name is not None:
-        opened = load(name)
-        if opened.about.precision != "fp32":
-            raise UserError(f"--reference {name} is {opened.about.precision}", "give the same model in fp32")
-        if opened.session.spec != model.session.spec:
-            raise UserError(f"--reference {name} is another model than {model.called}", "give the same one in fp32")
-        other = opened.about, opened.session
-    elif model.about.precision == "fp32":
-        reason = "this is the float32 artifact"
-    return Subject(
-        model=model.about,
-        data=data,
-        threads=model.threads,
-        parity=model.parity,
-        reference=other,
-        reference_reason=reason,
-    )
+    name = named or _own_float32(model)
+    if name is None:
+        is_float32 = model.about.precision == "fp32"
+        return None, "this is the float32 artifact" if is_float32 else "no float32 artifact was named (--reference)"
+    opened = load(name)
+    if opened.about.precision != "fp32":
+        raise UserError(f"--reference {name} is {opened.about.precision}", "give the same model in fp32")
+    if opened.session.spec != model.session.spec:
+        raise UserError(f"--reference {name} is another model than {model.called}", "give the same one in fp32")
+    return (opened.about, opened.session), ""
 
 
 def _own_float32(model: Model) -> str | None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from hrm_edge.api.callbacks import OnMessage, OnProgress, ignore, log
 from hrm_edge.manifest import Manifest
 from hrm_edge.packages import explained
-from hrm_edge.report import Model as About
+from hrm_edge.report.schema import Model as About
 from hrm_edge.session import Session
 from hrm_edge.tasks.base import Task
 
@@ -19,8 +19,7 @@ if TYPE_CHECKING:
 
     from hrm_edge.api.export import Exported, Target
     from hrm_edge.api.solve import Result
-    from hrm_edge.report import BenchReport, EvalReport
-    from hrm_edge.report.schema import Scenario
+    from hrm_edge.report.schema import BenchReport, EvalReport, Scenario
     from hrm_edge.runtime.trt.build import BuildOptions
     from hrm_edge.solve import Halt
 
@@ -86,9 +85,17 @@ class Model:
         Raises ``UserError`` for text that is no puzzle, for a puzzle without exactly one solution, and for a picture
         without a puzzle. A puzzle that stays unsolved raises nothing: ``result.verified`` is False.
         """
-        from hrm_edge.api.solve import SolveOptions, solve_all
+        from hrm_edge.api.solve import solve_all
+        from hrm_edge.solve import SolveOptions
 
-        options = SolveOptions(views, guesses, budget_s, parallel_views, max_steps, seed)
+        options = SolveOptions(
+            views=views,
+            guesses=guesses,
+            budget_s=budget_s,
+            parallel_views=parallel_views,
+            max_steps=max_steps,
+            seed=seed,
+        )
         results, single = solve_all(self, puzzles, options, on_message=on_message, on_progress=on_progress)
         return results[0] if single else results
 
@@ -117,10 +124,21 @@ class Model:
         Accuracy counts whole puzzles that are exactly right, in [0, 1]; times are seconds or milliseconds, as the
         fields' names say. Raises ``UserError`` for data that cannot be read or that the model is not for.
         """
-        from hrm_edge.api.measure import EvalOptions, evaluate
+        from hrm_edge.api.measure import evaluate
+        from hrm_edge.solve import SolveOptions
 
-        options = EvalOptions(limit, views, halt, max_steps, slots, guesses, seed)
-        return evaluate(self, str(data), options, paired, on_message=on_message, on_progress=on_progress)[0]
+        options = SolveOptions(halt=halt, max_steps=max_steps, slots=slots, guesses=guesses, seed=seed)
+        report, _ = evaluate(
+            self,
+            str(data),
+            options,
+            limit=limit,
+            views=views,
+            paired=paired,
+            on_message=on_message,
+            on_progress=on_progress,
+        )
+        return report
 
     def bench(
         self,
@@ -154,23 +172,24 @@ class Model:
         ``UserError`` for a meter, a set or a reference that is not there, ``GateError`` for an engine that computes
         something else than its artifact.
         """
-        from hrm_edge.api.measure import BenchOptions, bench
+        from hrm_edge.api.measure import bench
+        from hrm_edge.bench.scenarios import BenchOptions
 
         options = BenchOptions(
-            None if data is None else str(data),
-            limit,
-            scenario,
-            duration_s,
-            fps,
-            views,
-            halt,
-            max_steps,
-            slots,
-            seed,
-            power,
-            idle_s,
-            reference,
-            strict,
+            data=None if data is None else str(data),
+            limit=limit,
+            scenario=scenario,
+            duration_s=duration_s,
+            fps=fps,
+            views=views,
+            halt=halt,
+            max_steps=max_steps,
+            slots=slots,
+            seed=seed,
+            power=power,
+            idle_s=idle_s,
+            reference=reference,
+            strict=strict,
         )
         return bench(self, options, on_message=on_message, on_progress=on_progress)[0]
 

@@ -14,7 +14,7 @@ from hrm_edge.checkpoint import CHECKPOINT, CHECKPOINTS, is_checkpoint
 from hrm_edge.costs import parameter_table, weight_bytes
 from hrm_edge.errors import UserError, nearest
 from hrm_edge.manifest import MANIFEST, STEP_FILE, Manifest, read_manifest
-from hrm_edge.report import Model as About
+from hrm_edge.report.schema import Model as About
 from hrm_edge.session import Session
 from hrm_edge.spec import VARIANTS, ModelSpec
 from hrm_edge.tasks import get_task

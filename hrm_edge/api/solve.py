@@ -18,7 +18,8 @@ from hrm_edge.api.callbacks import OnMessage, OnProgress, ignore, log
 from hrm_edge.api.model import Model
 from hrm_edge.api.pictures import Picture, draw_overlay, givens_of, picture_paths, read_pictures
 from hrm_edge.errors import UserError
-from hrm_edge.solution import Solution, Solutions
+from hrm_edge.solution import Solution
+from hrm_edge.solve import Progress, SolveOptions, solve
 from hrm_edge.tasks.base import Task, Tokens
 from hrm_edge.tasks.puzzles import TYPED, Puzzles
 from hrm_edge.tasks.sudoku import BLANK
@@ -27,24 +28,6 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike
 
 ARRAY = "array"  # what messages and results call a puzzle that was given as an array
-
-
-@dataclass(frozen=True)
-class SolveOptions:
-    """How hard a puzzle is tried."""
-
-    views: int = 64
-    """Symmetries tried at most; 1 is the puzzle as given."""
-    guesses: int | None = None
-    """Cells guessed in each view after the first; None: what suits the model."""
-    budget_s: float | None = None
-    """Seconds after which no further view of a puzzle is tried."""
-    parallel_views: int = 1
-    """Further views of a puzzle that share a batch: quicker on a GPU."""
-    max_steps: int | None = None
-    """ACT steps of one view; None: the model's."""
-    seed: int = 0
-    """Chooses the symmetries."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -166,7 +149,8 @@ def solve_all(
         single = paths == [Path(puzzles)]
         if single and pictures[0].error is not None:
             raise pictures[0].error
-        solutions = iter(_solve(model, givens_of(pictures), options, on_progress))
+        givens = givens_of(pictures)
+        solutions = iter(solve(model.session, task, givens, options, on_progress=_solving(on_progress, len(givens))))
         results = [
             Result(str(p.path), "a picture", task, None if p.puzzle is None else next(solutions), p) for p in pictures
         ]
@@ -182,26 +166,13 @@ def solve_all(
     for row, name in enumerate(names):
         only_solution(task, read.givens[row], name)
         on_progress("checking", row + 1, len(read))
-    solved = _solve(model, read.givens, options, on_progress)
+    solved = solve(model.session, task, read.givens, options, on_progress=_solving(on_progress, len(read)))
     return [Result(n, read.source.format, task, solution) for n, solution in zip(names, solved, strict=True)], single
 
 
-def _solve(model: Model, givens: Tokens, options: SolveOptions, on_progress: OnProgress) -> Solutions:
-    from hrm_edge.solve import solve
-
-    return solve(
-        model.session,
-        model.task,
-        givens,
-        halt="rules",
-        max_steps=options.max_steps,
-        views=options.views,
-        guesses=options.guesses,
-        budget_s=options.budget_s,
-        parallel_views=options.parallel_views,
-        seed=options.seed,
-        on_progress=lambda done, verified: on_progress("solving", done, len(givens)),
-    )
+def _solving(on_progress: OnProgress, total: int) -> Progress:
+    """Return the loop's callback, which tells ``on_progress``."""
+    return lambda done, verified: on_progress("solving", done, total)
 
 
 def _read(puzzle: str, task: Task, model: str, on_message: OnMessage) -> tuple[Puzzles, bool]:

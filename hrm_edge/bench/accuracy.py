@@ -6,7 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from hrm_edge.report import Answers, AtViews, Model, Paired, accuracy_drop, wilson_95
+from hrm_edge.report.figures import accuracy_drop, wilson_95
+from hrm_edge.report.schema import Answers, AtViews, Model, Paired
 from hrm_edge.solution import Solutions
 from hrm_edge.tasks.base import Bools, Task, Tokens, exact
 

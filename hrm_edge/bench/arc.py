@@ -14,7 +14,7 @@ from hrm_edge.bench.accuracy import answer_fields, marks_to
 from hrm_edge.bench.run import common_fields
 from hrm_edge.bench.scenarios import Solver
 from hrm_edge.errors import UserError
-from hrm_edge.report import ArcAtViews, ArcCells, ArcVotes, CellAccuracy, Data, EvalReport, Model
+from hrm_edge.report.schema import ArcAtViews, ArcCells, ArcVotes, CellAccuracy, Data, EvalReport, Model
 from hrm_edge.solution import Solutions
 from hrm_edge.solve import Progress
 from hrm_edge.tasks.arc import FIRST_COLOUR, decode, encode

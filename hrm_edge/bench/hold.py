@@ -50,8 +50,6 @@ echo held
 cat >/dev/null
 restore "$@"
 """
-_ROOT: tuple[str, ...] = ()
-_SUDO = ("sudo", "--non-interactive")
 
 
 @contextlib.contextmanager
@@ -76,7 +74,7 @@ def hold(
     if lock_clocks and shutil.which("jetson_clocks") is None:
         raise UserError("--lock-clocks: this machine has no jetson_clocks", "leave it out: it is for a Jetson")
     if become_root is None:
-        become_root = _ROOT if os.geteuid() == 0 else _SUDO
+        become_root = () if os.geteuid() == 0 else ("sudo", "--non-interactive")
     command = [*become_root, "sh", "-c", _GUARDIAN, "hrm-edge-guardian", number, power_mode or "-", before]
     try:
         # Its own process group keeps Ctrl-C in the terminal from reaching it.

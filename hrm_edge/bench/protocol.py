@@ -13,7 +13,7 @@ from hrm_edge.records import Record
 from hrm_edge.report.schema import Scenario
 
 
-class ProtocolFile(Record):
+class _ProtocolFile(Record):
     """One file of ``benchmarks/protocols``."""
 
     name: str
@@ -35,16 +35,16 @@ class ProtocolFile(Record):
         return self.model_dump(exclude={"name", "about"})
 
 
-def read_protocol(path: Path | str) -> tuple[ProtocolFile, str]:
+def read_protocol(path: Path | str) -> tuple[_ProtocolFile, str]:
     """Return the protocol in a YAML file and the file's sha256. Raises ``UserError`` naming the key that is wrong."""
     raw = read_yaml(path, "correct the line that is named")
     try:
-        return ProtocolFile.model_validate(raw), sha256(path)
+        return _ProtocolFile.model_validate(raw), sha256(path)
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(map(str, first["loc"]))
         hint = (
-            nearest(key, ProtocolFile.model_fields)
+            nearest(key, _ProtocolFile.model_fields)
             if first["type"] == "extra_forbidden"
             else "see benchmarks/protocols"
         )

@@ -4,25 +4,26 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from typing import Any
 
 from hrm_edge.backends import package_of
 from hrm_edge.bench.accuracy import answer_fields, paired, score_by_views
-from hrm_edge.bench.power.choose import AUTO, Chosen, open_meter
+from hrm_edge.bench.power.choose import Chosen, open_meter
 from hrm_edge.bench.power.energy import idle_power, measure
 from hrm_edge.bench.power.sampler import Sampler
-from hrm_edge.bench.reference import MOST_PUZZLES, against
 from hrm_edge.bench.roofline import roofline
-from hrm_edge.bench.scenarios import MIN_QUERIES, SCENARIOS, Measured, Plan, Progress, Solver
+from hrm_edge.bench.scenarios import MIN_QUERIES, SCENARIOS, BenchOptions, Measured, Progress, Solver
 from hrm_edge.bench.timing import warm_up
 from hrm_edge.device.identity import Device, describe_device, package_version
 from hrm_edge.device.state import read_state, warnings_after, warnings_before
 from hrm_edge.device.system import System
 from hrm_edge.errors import UserError
-from hrm_edge.report import (
+from hrm_edge.parity import measure as measure_parity
+from hrm_edge.report.figures import latency_ms, quantile
+from hrm_edge.report.schema import (
     BenchReport,
     ColdStart,
     Data,
@@ -31,20 +32,17 @@ from hrm_edge.report import (
     IdlePower,
     Model,
     Power,
+    Protocol,
     Reference,
+    ReferenceAt,
     WarmUp,
-    latency_ms,
 )
-from hrm_edge.report.figures import quantile
-from hrm_edge.report.schema import Protocol, Scenario
 from hrm_edge.runtime.trt.identity import EngineParity
 from hrm_edge.session import Session
 from hrm_edge.solve import Progress as SolveProgress
-from hrm_edge.solve import default_guesses
-from hrm_edge.tasks.base import Tokens
 from hrm_edge.tasks.puzzles import Puzzles
 
-IDLE_S = 10.0
+_COMPARED = 64  # puzzles that the reference answers too, at most
 LATENCY_POINTS = 60
 
 
@@ -63,19 +61,6 @@ class Subject:
     cold_start: ColdStart | None = None
     protocol: Protocol | None = None
     command: str = ""
-
-
-@dataclass(frozen=True)
-class Ask:
-    """Settings of a benchmark: the scenario, the power meter, the time at rest."""
-
-    scenario: Scenario
-    plan: Plan
-    power: str = AUTO
-    idle_s: float = IDLE_S
-    strict: bool = False
-    """Whether to refuse a machine that is not ready: clocks not locked, hot, busy."""
-    system: System = field(default_factory=System)
 
 
 def evaluate(
@@ -106,7 +91,7 @@ def evaluate(
         **common_fields(solver, model, data, threads),
         **answer_fields(solutions, labels, solver.task),
         mean_views=float(solutions.views.mean()),
-        by_views=score_by_views(solutions, labels, solver.views, solver.task),
+        by_views=score_by_views(solutions, labels, solver.options.views, solver.task),
         paired=beside,
         duration_s=duration,
         throughput_per_s=len(solutions) / duration,
@@ -118,40 +103,42 @@ def bench(
     puzzles: Puzzles,
     *,
     subject: Subject,
-    ask: Ask,
+    options: BenchOptions,
+    system: System | None = None,
     on_progress: Progress,
     on_message: Callable[[str], None] = lambda message: None,
 ) -> BenchReport:
     """Measure one scenario on ``puzzles``, N > 0, and score its answers against their labels.
 
-    Raises ``UserError`` where the requested power meter is missing or, with ``ask.strict``,
-    where the machine is not ready.
+    Raises ``UserError`` where the requested power meter is missing or, with ``options.strict``, where the machine is
+    not ready: clocks not locked, hot, busy.
     """
     assert puzzles.labels is not None
+    system = system or System()
     on_cpu = solver.session.backend.endswith("-cpu")
-    chosen = open_meter(ask.power, ask.system, on_cpu=on_cpu)
-    before = read_state(ask.system)
-    warnings = warnings_before(before, ask.system)
-    if ask.strict and warnings:
+    chosen = open_meter(options.power, system, on_cpu=on_cpu)
+    before = read_state(system)
+    warnings = warnings_before(before, system)
+    if options.strict and warnings:
         if chosen.meter is not None:
             chosen.meter.close()
         raise UserError("--strict: " + "; ".join(warnings), "fix that, or leave --strict out to measure all the same")
-    with _sampling(chosen) as sampler:
-        idle = _rest(sampler, ask.idle_s, on_message)
-        warm = warm_up(solver.session, puzzles.givens[: min(solver.slots, solver.session.max_batch)])
-        measured = SCENARIOS[ask.scenario](solver, puzzles, ask.plan, on_progress)
-    after = read_state(ask.system)
+    with contextlib.nullcontext() if chosen.meter is None else Sampler(chosen.meter) as sampler:
+        idle = _rest(sampler, options.idle_s, on_message)
+        warm = warm_up(solver.session, puzzles.givens[: min(solver.options.slots, solver.session.max_batch)])
+        measured = SCENARIOS[options.scenario](solver, puzzles, options, on_progress)
+    after = read_state(system)
     power = _power(chosen, sampler, measured, idle)
     warnings += [*warnings_after(before, after), *_doubts(measured, warm, power)]
-    device = describe_device(ask.system)
+    device = describe_device(system)
     return BenchReport(
         **common_fields(solver, subject.model, subject.data, subject.threads, device),
         **answer_fields(measured.solutions, puzzles.labels[: len(measured.solutions)], solver.task),
         **_figures(measured),
         **_energies(power, measured),
-        **_compared(solver, puzzles.givens, subject),
+        **_compared(solver, puzzles.head(_COMPARED), subject),
         command=subject.command,
-        scenario=ask.scenario,
+        scenario=options.scenario,
         protocol=subject.protocol,
         warnings=warnings,
         cold_start=subject.cold_start,
@@ -163,15 +150,6 @@ def bench(
         device_before=before,
         device_after=after,
     )
-
-
-@contextlib.contextmanager
-def _sampling(chosen: Chosen) -> Iterator[Sampler | None]:
-    if chosen.meter is None:
-        yield None
-    else:
-        with Sampler(chosen.meter) as sampler:
-            yield sampler
 
 
 def _rest(sampler: Sampler | None, seconds: float, on_message: Callable[[str], None]) -> IdlePower | None:
@@ -264,22 +242,19 @@ def _doubts(measured: Measured, warm: WarmUp, power: Power) -> list[str]:
     return warnings
 
 
-def _compared(solver: Solver, givens: Tokens, subject: Subject) -> dict[str, Any]:
+def _compared(solver: Solver, puzzles: Puzzles, subject: Subject) -> dict[str, Any]:
     """Return the parity with a float32 engine in this run, or the reason why there is none."""
     if subject.reference is None:
         return {"reference_reason": subject.reference_reason}
     model, session = subject.reference
-    given = givens[:MOST_PUZZLES]
+    steps = solver.options.steps_of(solver.session)
     try:
-        at = against(solver.session, session, given, solver.max_steps)
+        rows = measure_parity(session, solver.session, puzzles, steps).everywhere
     except Exception as error:  # noqa: BLE001 - the window is measured by now, and must not be lost
         return {"reference_reason": f"running {model.path} beside it failed: {type(error).__name__}: {error}"}
-    puzzles = min(len(given), solver.session.max_batch, session.max_batch)
-    return {
-        "reference": Reference(
-            name=model.name, path=model.path, precision=model.precision, sha256=model.sha256, puzzles=puzzles, at=at
-        )
-    }
+    at = [ReferenceAt(steps=r.steps, logits_sqnr_db=r.logits_sqnr_db, same_answers=r.same_answers) for r in rows]
+    same = model.model_dump(include={"name", "path", "precision", "sha256"})
+    return {"reference": Reference(**same, puzzles=len(puzzles), at=at)}
 
 
 def _roofline(solver: Solver, model: Model, measured: Measured, device: Device, on_cpu: bool) -> Any:
@@ -296,14 +271,15 @@ def common_fields(
     solver: Solver, model: Model, data: Data, threads: int | None, device: Device | None = None
 ) -> dict[str, Any]:
     """Return the fields that every report has, apart from the answers'."""
-    backend = solver.session.backend
-    arithmetic = getattr(solver.session, "arithmetic", None)
+    session, options = solver.session, solver.options
+    backend = session.backend
+    arithmetic = getattr(session, "arithmetic", None)
     engine = Engine(
         backend=backend,
         version=package_version(package_of(backend)) or "unknown",
-        threads=getattr(solver.session, "threads", threads),
-        slots=min(solver.slots, solver.session.max_batch),
-        chosen=getattr(solver.session, "chosen", None),
+        threads=getattr(session, "threads", threads),
+        slots=min(options.slots, session.max_batch),
+        chosen=getattr(session, "chosen", None),
         arithmetic=None if arithmetic is None else str(arithmetic),
     )
     return {
@@ -312,9 +288,9 @@ def common_fields(
         "engine": engine,
         "device": device or describe_device(),
         "data": data,
-        "halt": solver.halt,
-        "max_steps": solver.max_steps,
-        "views": solver.views,
-        "guesses": default_guesses(solver.session) if solver.guesses is None else solver.guesses,
-        "seed": solver.seed,
+        "halt": options.halt,
+        "max_steps": options.steps_of(session),
+        "views": options.views,
+        "guesses": options.guesses_of(session),
+        "seed": options.seed,
     }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,9 +13,8 @@ from hrm_edge.device.clocks import power_modes
 from hrm_edge.device.system import System
 from hrm_edge.errors import UserError, nearest
 from hrm_edge.manifest import MANIFEST
-from hrm_edge.report import BenchReport
 from hrm_edge.report.read import read_bench
-from hrm_edge.report.schema import Scenario
+from hrm_edge.report.schema import BenchReport, Scenario
 
 AXES = ("precision", "batch", "power-mode")
 PRECISIONS = ("fp32", "fp16", "int8")
@@ -45,11 +45,36 @@ def check_axes(sweep: str, models: Sequence[str], scenario: Scenario, power_mode
     return axes
 
 
-def models_of(models: Sequence[str], axes: Sequence[str], calibration: str | None, scratch: Path) -> list[str]:
-    """Return the models to measure: as named, or one that has float32 weights, exported to each precision."""
-    if "precision" not in axes or len(models) > 1:
-        return list(models)
-    found = []
+def measure_points(
+    models: Sequence[str],
+    axes: Sequence[str],
+    calibration: str | None,
+    options: Sequence[str],
+    points: Points,
+    on_message: Callable[[str], None],
+) -> None:
+    """Measure every point with the ``options`` of ``hrm-edge bench`` and put it into ``points``."""
+    with tempfile.TemporaryDirectory(prefix="hrm-edge-sweep.") as folder:
+        scratch = Path(folder)
+        models = _exported(models, calibration, scratch) if "precision" in axes and len(models) == 1 else models
+        modes: list[str | None] = list(_modes()) if "power-mode" in axes else [None]
+        batches: list[int | None] = list(BATCHES) if "batch" in axes else [None]
+        for mode, model, batch in itertools.product(modes, models, batches):
+            name = ", ".join(str(part) for part in (Path(model).name, batch and f"{batch} slots", mode) if part)
+            on_message(f"Measuring {name}")
+            file = scratch / "point.json"
+            file.unlink(missing_ok=True)
+            chosen = [*(["--slots", str(batch)] if batch else []), *(["--power-mode", mode] if mode else [])]
+            ended = run_verb(["bench", model, *options, *chosen, "--json", str(file)])
+            if file.is_file():
+                points.reports += read_bench(file)
+            else:
+                points.failed[name] = ended.last_words
+
+
+def _exported(models: Sequence[str], calibration: str | None, scratch: Path) -> list[str]:
+    """Export a model that has float32 weights to each precision, and return the artifacts."""
+    artifacts = []
     for precision in PRECISIONS:
         out = scratch / f"{Path(models[0]).name}-{precision}"
         arguments = ["export", models[0], "--out", str(out), f"--{precision}"]
@@ -59,32 +84,8 @@ def models_of(models: Sequence[str], axes: Sequence[str], calibration: str | Non
                 f"--sweep precision: {precision} cannot be exported: {ended.last_words}",
                 "name an artifact for each precision: hrm-edge bench fp32/ int8/ --sweep precision",
             )
-        found.append(str(out))
-    return found
-
-
-def measure_points(
-    models: Sequence[str],
-    axes: Sequence[str],
-    options: Sequence[str],
-    scratch: Path,
-    points: Points,
-    on_message: Callable[[str], None],
-) -> None:
-    """Measure every point with the ``options`` of ``hrm-edge bench`` and put it into ``points``."""
-    modes: list[str | None] = list(_modes()) if "power-mode" in axes else [None]
-    batches: list[int | None] = list(BATCHES) if "batch" in axes else [None]
-    for mode, model, batch in itertools.product(modes, models, batches):
-        name = ", ".join(str(part) for part in (Path(model).name, batch and f"{batch} slots", mode) if part)
-        on_message(f"Measuring {name}")
-        file = scratch / "point.json"
-        file.unlink(missing_ok=True)
-        chosen = [*(["--slots", str(batch)] if batch else []), *(["--power-mode", mode] if mode else [])]
-        ended = run_verb(["bench", model, *options, *chosen, "--json", str(file)])
-        if file.is_file():
-            points.reports += read_bench(file)
-        else:
-            points.failed[name] = ended.last_words
+        artifacts.append(str(out))
+    return artifacts
 
 
 def _modes() -> list[str]:

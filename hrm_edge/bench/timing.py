@@ -10,9 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hrm_edge.device.system import System
-from hrm_edge.report import WarmUp
+from hrm_edge.report.schema import WarmUp
 from hrm_edge.session import AnyStepResult, Carry, Session
-from hrm_edge.spec import ModelSpec
 from hrm_edge.tasks.base import Tokens
 
 WINDOW_STEPS = 4
@@ -30,32 +29,11 @@ class TimedSession:
 
     def __init__(self, session: Session) -> None:
         self.session = session
+        self.spec, self.backend, self.max_batch = session.spec, session.backend, session.max_batch
+        self.initial_carry, self.gather = session.initial_carry, session.gather
         self.step_s: list[float] = []
         self.device_s: list[float] = []
         self.batches: list[int] = []
-
-    @property
-    def spec(self) -> ModelSpec:
-        """Specification of the wrapped session's model."""
-        return self.session.spec
-
-    @property
-    def backend(self) -> str:
-        """Name of the wrapped session's backend."""
-        return self.session.backend
-
-    @property
-    def max_batch(self) -> int:
-        """Largest batch of the wrapped session."""
-        return self.session.max_batch
-
-    def initial_carry(self, batch: int) -> Carry:
-        """Return the wrapped session's initial carry."""
-        return self.session.initial_carry(batch)
-
-    def gather(self, carry: Carry, rows: NDArray[np.int64]) -> Carry:
-        """Rearrange a carry in the wrapped session; see :class:`Session`."""
-        return self.session.gather(carry, rows)
 
     def step(self, tokens: NDArray[np.uint8], puzzle_ids: NDArray[np.int32], carry: Carry) -> AnyStepResult:
         """Run and time one step of the wrapped session; see :class:`Session`."""

@@ -2,94 +2,95 @@
 
 from __future__ import annotations
 
-from typing import Any
+import shlex
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from datetime import datetime, timezone
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from hrm_edge.cli.options import (
-    Duration,
+    COUNT,
+    DURATION,
+    STDOUT,
+    Document,
     JsonCommand,
+    Output,
     OutputFile,
-    backend_option,
     complete_models,
     halt_option,
-    json_option,
-    markdown_option,
+    limit_option,
     max_steps_option,
-    seed_option,
+    option,
+    progress_bars,
+    report_options,
+    run_options,
+    say,
+    show,
     task_option,
-    threads_option,
     views_option,
 )
+from hrm_edge.errors import GateError, Interrupted, UserError
+
+if TYPE_CHECKING:
+    from hrm_edge.backends import Backend
+    from hrm_edge.bench.scenarios import BenchOptions
+    from hrm_edge.report.schema import BenchReport, Protocol
+
+Files = tuple[str | None, str | None, str | None]
+"""Where the JSON, the Markdown and the HTML go."""
+_ON_COMMAND_LINE = click.core.ParameterSource.COMMANDLINE
+# Parameters of a sweep that are not passed on to its points.
+_NOT_PASSED = {"models", "compare", "sweep", "max_regression", "calibration", "json_file", "markdown_file", "html_file"}
 
 
 @click.command(cls=JsonCommand)
 @click.argument("models", metavar="MODEL", nargs=-1, required=True, type=click.Path(), shell_complete=complete_models)
-@click.option(
+@option(
     "--data",
     type=click.Path(),
     help="Built data folder, or a file of puzzles as solve reads them.  [default: 256 puzzles of the package]",
 )
 @task_option
-@click.option("--limit", type=click.IntRange(1), help="Only the first so many puzzles.")
-@click.option(
+@limit_option
+@option(
     "--scenario",
     type=click.Choice(["single-stream", "offline", "camera"]),
     default="single-stream",
-    show_default=True,
     help="One puzzle after another, all at hand at once, or one with every frame.",
 )
-@click.option(
-    "--duration",
-    "duration_s",
-    type=Duration(),
-    default="10s",
-    show_default=True,
-    help="At least so long; 600s to cite.",
-)
-@click.option("--protocol", type=click.Path(exists=True, dir_okay=False), help="YAML file that sets these options.")
-@click.option(
-    "--fps", type=click.FloatRange(0, min_open=True), default=30.0, show_default=True, help="Camera: frames/s."
-)
+@option("--duration", "duration_s", type=DURATION, default="10s", help="At least so long; 600s to cite.")
+@option("--protocol", type=click.Path(exists=True, dir_okay=False), help="YAML file that sets these options.")
+@option("--fps", type=click.FloatRange(0, min_open=True), default=30.0, help="Camera: frames/s.")
 @views_option(1)
 @halt_option()
 @max_steps_option
-@click.option("--slots", type=click.IntRange(1), help="Offline: puzzles in the batch at most.  [default: 64]")
-@backend_option
-@threads_option
-@seed_option
-@click.option(
+@option("--slots", type=COUNT, help="Offline: puzzles in the batch at most.  [default: 64]")
+@run_options
+@option(
     "--power",
     default="auto",
-    show_default=True,
     help="Meter: auto, none, ina238, ina3221, tegrastats, jtop, nvml, rapl; METER:RAIL for one rail.",
 )
-@click.option(
-    "--idle",
-    "idle_s",
-    type=Duration(),
-    default="10s",
-    show_default=True,
-    help="With a meter: at rest first, for the net energy.",
-)
-@click.option(
+@option("--idle", "idle_s", type=DURATION, default="10s", help="With a meter: at rest first, for the net energy.")
+@option(
     "--reference",
     type=click.Path(),
     shell_complete=complete_models,
     help="float32 artifact to compare with in the same run.  [default: a shipped one's own]",
 )
-@click.option("--strict", is_flag=True, help="Refuse a machine that is not ready, fail a run that was disturbed.")
-@click.option("--power-mode", help="Jetson: hold this mode, by name, while measuring (needs root).")
-@click.option("--lock-clocks", is_flag=True, help="Jetson: hold the highest clocks while measuring (needs root).")
-@click.option("--compare", is_flag=True, help="MODEL are reports: one table, the first being the baseline.")
-@click.option("--max-regression", type=click.FloatRange(0), help="With --compare: fail if so many % worse.")
-@click.option("--sweep", help="One report per point of precision, batch, power-mode (a list with commas).")
-@click.option(
+@option("--strict", is_flag=True, help="Refuse a machine that is not ready, fail a run that was disturbed.")
+@option("--power-mode", help="Jetson: hold this mode, by name, while measuring (needs root).")
+@option("--lock-clocks", is_flag=True, help="Jetson: hold the highest clocks while measuring (needs root).")
+@option("--compare", is_flag=True, help="MODEL are reports: one table, the first being the baseline.")
+@option("--max-regression", type=click.FloatRange(0), help="With --compare: fail if so many % worse.")
+@option("--sweep", help="One report per point of precision, batch, power-mode (a list with commas).")
+@option(
     "--calibration", type=click.Path(), help="With --sweep precision of one model: puzzles for INT8, as for export."
 )
-@json_option("the report")
-@markdown_option
-@click.option(
+@report_options
+@option(
     "--html",
     "html_file",
     type=OutputFile(needs=("matplotlib", "for its plots")),
@@ -104,6 +105,9 @@ def bench(
     sweep: str | None,
     max_regression: float | None,
     calibration: str | None,
+    json_file: str | None,
+    markdown_file: str | None,
+    html_file: str | None,
     **chosen: Any,
 ) -> None:
     """Measure MODEL, an artifact, a checkpoint or a published state-dict file, on this machine: latency, throughput,
@@ -116,26 +120,185 @@ def bench(
     hrm-edge bench --compare before.json after.json --max-regression 10
     hrm-edge bench build/run --sweep precision,batch --calibration build/data
     """
-    from hrm_edge.cli.bench_compare import compare_reports
-    from hrm_edge.cli.bench_one import Options, measure_and_show
-    from hrm_edge.cli.bench_sweep import run_sweep
-    from hrm_edge.errors import UserError
-
-    options = Options(**chosen)
-    for flag, given, needs, present in (
-        ("--max-regression", max_regression is not None, "--compare", compare),
-        ("--calibration", calibration is not None, "--sweep", sweep is not None),
-    ):
-        if given and not present:
-            raise UserError(f"{flag} is for {needs}", "leave it out")
+    if max_regression is not None and not compare:
+        raise UserError("--max-regression is for --compare", "leave it out")
+    if calibration is not None and sweep is None:
+        raise UserError("--calibration is for --sweep", "leave it out")
+    files = (json_file, markdown_file, html_file)
     if compare:
-        compare_reports(models, options, max_regression)
+        _compare(models, files, max_regression)
     elif sweep is not None:
-        run_sweep(context, models, options, sweep, calibration)
+        _sweep(context, models, files, sweep, calibration)
     elif len(models) > 1:
         raise UserError(
             f"bench measures one model at a time, not {len(models)}",
             "several in one table: measure each with --json, then --compare; or --sweep precision",
         )
     else:
-        measure_and_show(context, models[0], options)
+        _measure_and_show(context, models[0], files, **chosen)
+
+
+def _outputs(files: Files, *contents: Callable[[], Document]) -> list[Output]:
+    return [Output(name, content) for name, content in zip(files, contents, strict=True)]
+
+
+def _measure_and_show(
+    context: click.Context, model: str, files: Files, *, lock_clocks: bool, power_mode: str | None, **chosen: Any
+) -> None:
+    """Measure ``model``, write the files, print the table; ``GateError`` where ``--strict`` is not met."""
+    from hrm_edge.bench.hold import hold
+
+    with hold(lock_clocks=lock_clocks, power_mode=power_mode):
+        report, example, strict = _measure(context, model, **chosen)
+    json_file = files[0]
+    follow = f"hrm-edge solve {example} --model {shlex.quote(model)}"
+    if json_file is not None and json_file != STDOUT:
+        follow = f"hrm-edge bench --compare {shlex.quote(json_file)} OTHER.json"
+    from hrm_edge.report.html import page  # after the cold start: its import belongs to no model
+    from hrm_edge.report.text import markdown, tables
+
+    outputs = _outputs(files, report.document, lambda: markdown(report), lambda: page([report]))
+    show(tables(report), outputs, follow)
+    if strict and report.warnings:
+        raise GateError("--strict: " + "; ".join(report.warnings), "fix that and measure again")
+
+
+def _measure(
+    context: click.Context,
+    name: str,
+    *,
+    task_name: str | None,
+    protocol: str | None,
+    backend: Backend | None,
+    threads: int | None,
+    **chosen: Any,
+) -> tuple[BenchReport, str, bool]:
+    """Load, answer once cold, then measure; the report, a puzzle of the set as text, and whether to be strict."""
+    from hrm_edge.api.measure import bench as run
+    from hrm_edge.api.measure import first_answer
+    from hrm_edge.api.open import load
+    from hrm_edge.bench.scenarios import BenchOptions
+    from hrm_edge.bench.timing import process_age_s
+
+    process_s = process_age_s()
+    options, followed = _under_protocol(context, BenchOptions(**chosen), protocol)
+    options.check()
+    model = load(name, threads=threads, task=task_name, backend=backend, slots=options.batch, on_message=say)
+    cold = first_answer(model, options, process_s, process_age_s())
+    command = shlex.join(["hrm-edge", *context.obj])
+    with progress_bars() as on_progress:
+        report, example = run(
+            model, options, cold_start=cold, protocol=followed, command=command, on_message=say, on_progress=on_progress
+        )
+    return report, example, options.strict
+
+
+def _under_protocol(
+    context: click.Context, options: BenchOptions, path: str | None
+) -> tuple[BenchOptions, Protocol | None]:
+    """The protocol's settings, except those that the command line changes; these are kept in the report."""
+    if path is None:
+        return options, None
+    from hrm_edge.bench.protocol import read_protocol
+    from hrm_edge.report.schema import Protocol
+
+    file, digest = read_protocol(path)
+    changed: dict[str, Any] = {}
+    settings: dict[str, Any] = {}
+    for name, value in file.settings().items():
+        field = name if hasattr(options, name) else f"{name}_s"
+        if context.get_parameter_source(field) is _ON_COMMAND_LINE and getattr(options, field) != value:
+            changed[name] = getattr(options, field)
+        else:
+            settings[field] = value
+    return replace(options, **settings), Protocol(name=file.name, sha256=digest, changed=changed)
+
+
+def _compare(reports_of: Sequence[str], files: Files, max_regression: float | None) -> None:
+    """Print the table of the reports in ``reports_of``, write the files, then hold them to ``max_regression`` percent.
+
+    Raises ``UserError`` for reports of different protocols, ``GateError`` for a regression.
+    """
+    from hrm_edge.report.compare import (
+        comparison,
+        comparison_markdown,
+        comparison_table,
+        judge,
+        require_one_protocol,
+    )
+    from hrm_edge.report.html import page
+    from hrm_edge.report.read import read_bench
+
+    named = [(file, report) for file in reports_of for report in read_bench(file)]
+    require_one_protocol(named)
+    reports = [report for _, report in named]
+    failures, unjudged = judge(reports, (max_regression or 0.0) / 100)
+    verdict = (failures, unjudged) if max_regression is not None else ([], [])
+    outputs = _outputs(
+        files,
+        lambda: comparison(reports, *verdict),
+        lambda: comparison_markdown(reports, *verdict),
+        lambda: page(reports),
+    )
+    more = "--max-regression 10" if max_regression is None else "--html compare.html"
+    show(
+        [comparison_table(reports, *verdict)],
+        outputs,
+        f"hrm-edge bench --compare {shlex.join(reports_of)} {more}",
+    )
+    if max_regression is not None and failures:
+        raise GateError("; ".join(failures), "find what changed, or allow more with --max-regression")
+
+
+def _sweep(context: click.Context, models: Sequence[str], files: Files, sweep: str, calibration: str | None) -> None:
+    """Measure every point, write the files, and print one table.
+
+    Raises ``UserError`` where an axis cannot be swept here, or no point could be measured, and
+    ``Interrupted`` after Ctrl-C, when the points that were measured are written.
+    """
+    from hrm_edge.bench.sweep import Points, check_axes, measure_points
+    from hrm_edge.report.compare import comparison_markdown, comparison_table
+    from hrm_edge.report.html import page
+    from hrm_edge.report.schema import Sweep
+
+    axes = check_axes(sweep, models, context.params["scenario"], context.params["power_mode"])
+    points, stopped = Points(), False
+    given = _passed_on(context, _NOT_PASSED | ({"slots"} if "batch" in axes else set()))
+    try:
+        measure_points(models, axes, calibration, given, points, say)
+    except KeyboardInterrupt:
+        stopped = True
+    reports = points.reports
+    if stopped and not reports:
+        raise KeyboardInterrupt
+    if not reports:
+        raise UserError("no point could be measured: " + "; ".join(f"{k}: {v}" for k, v in points.failed.items()))
+    for name, why in points.failed.items():
+        say(f"Not measured: {name}: {why}")
+    document = Sweep(
+        created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        command=shlex.join(["hrm-edge", *context.obj]),
+        axes=axes,
+        points=reports,
+        failed=points.failed,
+    )
+    outputs = _outputs(files, document.document, lambda: comparison_markdown(reports, [], []), lambda: page(reports))
+    show(
+        [comparison_table(reports, [], [])],
+        outputs,
+        f"hrm-edge bench {shlex.quote(models[0])} --duration 600s --json bench.json --html bench.html",
+    )
+    if stopped:
+        raise Interrupted("Interrupted", f"{len(reports)} points were measured before")
+
+
+def _passed_on(context: click.Context, own: set[str]) -> list[str]:
+    """The options that were given on the command line, for a point of the sweep, without its ``own``."""
+    words: list[str] = []
+    for parameter in context.command.params:
+        name = parameter.name or ""
+        if context.get_parameter_source(name) is _ON_COMMAND_LINE and name in context.params and name not in own:
+            value = context.params[name]
+            text = f"{value}s" if name in ("duration_s", "idle_s") else str(value)
+            words += [parameter.opts[0]] if value is True else [parameter.opts[0], text]
+    return words

@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
-from rich.table import Table
 
 from hrm_edge import catalog
-from hrm_edge.cli.options import progress_bars, say
+from hrm_edge.cli.options import PATH, Decorator, option, progress_bars, say
 from hrm_edge.errors import UserError
 from hrm_edge.tasks import get_task
-from hrm_edge.tasks.base import Task
-from hrm_edge.terminal import open_console
+from hrm_edge.terminal import open_console, table_of
 
 if TYPE_CHECKING:
     from hrm_edge.data.builder import Summary
@@ -30,15 +27,19 @@ _FLAGS = {  # family of tasks → the options it takes
 }
 
 
+def _number(flag: str, text: str) -> Decorator:
+    return option(flag, type=int, metavar="N", help=text)
+
+
 @click.group()
 def data() -> None:
     """Build data sets from a file, a hub, an archive or a generator."""
 
 
-@data.command()
+@data.command("build")
 @click.argument("task", metavar="{sudoku|mini-sudoku|sudoku-RxC|maze|maze-RxC|arc}")
-@click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder to make; it must not exist yet.")
-@click.option(
+@option("--out", required=True, type=PATH, help="Folder to make; it must not exist yet.")
+@option(
     "--source",
     multiple=True,
     metavar="hub|generate|PATH",
@@ -47,47 +48,32 @@ def data() -> None:
     "train.csv and test.csv; mazes also as .npz. arc: an archive, a folder or Kaggle's *_challenges.json, given once "
     "for each.  [default: generate]",
 )
-@click.option("--seed", type=int, default=0, show_default=True, help="The same seed and options give the same bytes.")
-@click.option(
-    "--augment", type=int, metavar="N", help="Random symmetries added to each training puzzle.  [default: 0; arc 1000]"
-)
-@click.option(
+@option("--seed", type=int, default=0, help="The same seed and options give the same bytes.")
+@_number("--augment", "Random symmetries added to each training puzzle.  [default: 0; arc 1000]")
+@_number(
     "--test-count",
-    type=int,
-    metavar="N",
-    help="Test puzzles; no symmetry turns one into a training puzzle. "
-    "[default: 1000; of a file at most a tenth; of the hub all]",
+    "Test puzzles; no symmetry turns one into a training puzzle. [default: 1000; of a file at most a tenth; of the hub "
+    "all]",
 )
-@click.option("--subsample", type=int, metavar="N", help="Draw N training puzzles from the hub or PATH (arc: tasks).")
-@click.option("--count", type=int, metavar="N", help="Training puzzles to generate.  [default: 10000; maze 1000]")
-@click.option(
-    "--min-path",
-    type=int,
-    metavar="N",
-    help="Of generated mazes: fewest moves of the shortest path.  [default: 112 at 30x30]",
-)
-@click.option(
+@_number("--subsample", "Draw N training puzzles from the hub or PATH (arc: tasks).")
+@_number("--count", "Training puzzles to generate.  [default: 10000; maze 1000]")
+@_number("--min-path", "Of generated mazes: fewest moves of the shortest path.  [default: 112 at 30x30]")
+@option(
     "--clues",
     metavar="N|LOW-HIGH",
     help="Clues of generated puzzles.  [default: as few as each grid allows; mini-sudoku 4-8]",
 )
-@click.option("--minimal", is_flag=True, help="Generate only puzzles that need every one of their clues.")
-@click.option(
+@option("--minimal", is_flag=True, help="Generate only puzzles that need every one of their clues.")
+@option(
     "--difficulty",
     metavar="NAME",
     help="Of generated puzzles, by the solver's guesses: easy 0, medium 1-3, "
     "hard 4-15, extreme 16 and more (about one in 200).",
 )
-@click.option("--min-guesses", type=int, metavar="N", help="The same as a number.")
-@click.option("--max-guesses", type=int, metavar="N", help="The same as a number.")
-@click.option(
-    "--processes",
-    type=int,
-    default=1,
-    show_default=True,
-    help="Processes that share the work; they do not change the result.",
-)
-def build(task: str, out: Path, **flags: Any) -> None:
+@_number("--min-guesses", "The same as a number.")
+@_number("--max-guesses", "The same as a number.")
+@option("--processes", type=int, default=1, help="Processes that share the work; they do not change the result.")
+def _build(task: str, out: Path, **flags: Any) -> None:
     """Build the data folder OUT: train/ and test/ in the published layout.
 
     \b
@@ -110,11 +96,15 @@ def build(task: str, out: Path, **flags: Any) -> None:
         if len(sources) > 1:
             raise UserError(f"{board.name} is built from one --source, not {len(sources)}", "give one of them")
         given["source"] = sources[0]
-    _show(board, out, {"sudoku": _sudoku, "maze": _maze, "arc": _arc}[board.family](board, out, given))
+    built = _BUILD[board.family](board, out, given)
+    console = open_console(soft_wrap=True)
+    console.print(table_of(built.columns, built.rows, title=f"{board.name} in {out}"))
+    for note in built.notes:
+        console.print(note)
+    console.print(f"Next: hrm-edge train {built.recipe} --data {shlex.quote(str(out))}")
 
 
-@dataclass(frozen=True)
-class _Built:
+class _Built(NamedTuple):
     """Display of a build: a table with a row for each part, and sentences below it."""
 
     columns: Sequence[str]
@@ -124,13 +114,12 @@ class _Built:
 
 
 def _sudoku(task: Any, out: Path, given: dict[str, Any]) -> _Built:
-    from hrm_edge.data.build import Options
-    from hrm_edge.data.build import build as build_folder
+    from hrm_edge.data.build import Options, build
     from hrm_edge.data.generator import wanted_of
 
     wanted = wanted_of(task, **{name: given.pop(name, None) for name in _WANTED})
     with progress_bars() as on_progress:
-        summary = build_folder(task, out, Options(wanted=wanted, **given), on_progress)
+        summary = build(task, out, Options(wanted=wanted, **given), on_progress)
     rows = [
         (*_row(split, part), _span(part.clues), "-" if part.guesses is None else f"mean {part.guesses:.2f}")
         for split, part in summary.parts.items()
@@ -140,20 +129,18 @@ def _sudoku(task: Any, out: Path, given: dict[str, Any]) -> _Built:
 
 
 def _maze(task: Any, out: Path, given: dict[str, Any]) -> _Built:
-    from hrm_edge.data.maze import Options
-    from hrm_edge.data.maze import build as build_folder
+    from hrm_edge.data.maze import Options, build
 
     min_length = given.pop("min_path", None)
     with progress_bars() as on_progress:
-        summary = build_folder(task, out, Options(min_length=min_length, **given), on_progress)
+        summary = build(task, out, Options(min_length=min_length, **given), on_progress)
     rows = [(*_row(split, part), _span(part.moves), f"{part.walls:.0%}") for split, part in summary.parts.items()]
     recipe = "maze-hard_reduced" if task.name == "maze" else "RECIPE"
     return _Built(("part", "mazes", "examples", "moves", "walls"), rows, _notes("mazes", summary), recipe)
 
 
 def _arc(task: Any, out: Path, given: dict[str, Any]) -> _Built:
-    from hrm_edge.data.arc import Options
-    from hrm_edge.data.arc import build as build_folder
+    from hrm_edge.data.arc import Options, build
 
     sources = given.pop("source", ())
     if not sources or set(sources) & {"generate", "hub"}:
@@ -163,10 +150,13 @@ def _arc(task: Any, out: Path, given: dict[str, Any]) -> _Built:
             "as --source",
         )
     with progress_bars() as on_progress:
-        summary = build_folder(out, Options(sources, **given), on_progress)
+        summary = build(out, Options(sources, **given), on_progress)
     rows = [(split, f"{p.groups:,}", f"{p.puzzles:,}", f"{p.examples:,}") for split, p in summary.parts.items()]
     notes = [f"{summary.short:,} tasks have fewer different augmentations than that."] if summary.short else []
     return _Built(("part", "tasks", "puzzles", "examples"), rows, notes, "arc-1_reduced")
+
+
+_BUILD = {"sudoku": _sudoku, "maze": _maze, "arc": _arc}
 
 
 def _row(split: str, part: Any) -> tuple[str, str, str]:
@@ -186,16 +176,3 @@ def _notes(things: str, summary: Summary[Any]) -> list[str]:
     if summary.dropped:
         notes.append(f"{summary.dropped:,} {things} equivalent to one for testing were left out of training.")
     return notes
-
-
-def _show(task: Task, out: Path, built: _Built) -> None:
-    console = open_console(soft_wrap=True)
-    table = Table(title=f"{task.name} in {out}", title_justify="left")
-    for name in built.columns:
-        table.add_column(name, justify="left" if name == "part" else "right")
-    for row in built.rows:
-        table.add_row(*row)
-    console.print(table)
-    for note in built.notes:
-        console.print(note)
-    console.print(f"Next: hrm-edge train {built.recipe} --data {shlex.quote(str(out))}")

@@ -5,11 +5,11 @@ from __future__ import annotations
 import re
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
-from hrm_edge.cli.options import backend_option, model_option, say, views_option
+from hrm_edge.cli.options import COUNT, PATH, Parsed, backend_option, model_option, option, say, views_option
 from hrm_edge.errors import UserError
 from hrm_edge.terminal import echo
 
@@ -20,39 +20,31 @@ if TYPE_CHECKING:
     from hrm_edge.demo.serve import Address
 
 
-class _Size(click.ParamType):
+def _size(text: str) -> tuple[int, int]:
     """``1280x720`` to (width, height)."""
-
-    name = "WxH"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, int]:
-        if isinstance(value, tuple):
-            return value[0], value[1]
-        match = re.fullmatch(r"(\d{2,5})x(\d{2,5})", value)
-        if match is None:
-            self.fail(f"'{value}' is no picture size: write 1280x720", param, ctx)
-        return int(match[1]), int(match[2])
+    match = re.fullmatch(r"(\d{2,5})x(\d{2,5})", text)
+    if match is None:
+        raise ValueError(f"'{text}' is no picture size: write 1280x720")
+    return int(match[1]), int(match[2])
 
 
 @click.command()
-@click.option(
+@option(
     "--camera",
     metavar="SOURCE",
     help="0 (V4L2), csi:0, an rtsp:// or http:// URL, a video, a picture, a folder of pictures, or browser.  "
     "[default: the first V4L2 camera; with --web and none, browser]",
 )
-@click.option(
-    "--wait", is_flag=True, help="Start without the camera or URL where it is not there yet, and wait for it."
-)
-@click.option("--kiosk", is_flag=True, help="Open the page full-screen in a browser here, and end with it.")
-@click.option("--web", metavar="[HOST:]PORT", help="Show a web page instead of a window; without HOST, here only.")
+@option("--wait", is_flag=True, help="Start without the camera or URL where it is not there yet, and wait for it.")
+@option("--kiosk", is_flag=True, help="Open the page full-screen in a browser here, and end with it.")
+@option("--web", metavar="[HOST:]PORT", help="Show a web page instead of a window; without HOST, here only.")
 @model_option("Artifact or checkpoint folder, or a shipped model")
 @views_option(64)
 @backend_option
-@click.option("--threads", type=click.IntRange(1), help="Threads of one step (artifacts).  [default: 1]")
-@click.option("--size", type=_Size(), default="1280x720", show_default=True, help="Asked of a V4L2 or CSI camera.")
-@click.option("--cert", type=click.Path(path_type=Path), help="Certificate (PEM): the page over https.")
-@click.option("--key", type=click.Path(path_type=Path), help="Its private key (PEM).")
+@option("--threads", type=COUNT, help="Threads of one step (artifacts).  [default: 1]")
+@option("--size", type=Parsed("WxH", _size), default="1280x720", help="Asked of a V4L2 or CSI camera.")
+@option("--cert", type=PATH, help="Certificate (PEM): the page over https.")
+@option("--key", type=PATH, help="Its private key (PEM).")
 def demo(
     camera: str | None,
     wait: bool,

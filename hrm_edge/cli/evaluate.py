@@ -9,25 +9,23 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from hrm_edge.cli.options import (
+    COUNT,
     STDOUT,
     JsonCommand,
     Output,
     OutputFile,
-    backend_option,
     complete_models,
     guesses_option,
     halt_option,
-    json_option,
-    markdown_option,
     max_steps_option,
     model_argument,
+    option,
     progress_bars,
-    report_outputs,
+    report_options,
+    run_options,
     say,
-    seed_option,
-    show_report,
+    show,
     task_option,
-    threads_option,
 )
 
 if TYPE_CHECKING:
@@ -36,25 +34,21 @@ if TYPE_CHECKING:
 
 @click.command("eval", cls=JsonCommand)
 @model_argument
-@click.option(
+@option(
     "--data",
     required=True,
     type=click.Path(),
     help="Built data folder, or a file of puzzles, see solve; - is standard input.",
 )
 @task_option
-@click.option("--limit", type=click.IntRange(1), help="Only the first so many puzzles (arc: tasks).")
-@click.option(
-    "--views", type=click.IntRange(1), help="Symmetries tried per puzzle.  [default: 1; arc: all that the folder has]"
-)
+@option("--limit", type=COUNT, help="Only the first so many puzzles (arc: tasks).")
+@option("--views", type=COUNT, help="Symmetries tried per puzzle.  [default: 1; arc: all that the folder has]")
 @guesses_option
 @halt_option(" (the published way)")
 @max_steps_option
-@click.option("--slots", type=click.IntRange(1), default=64, show_default=True, help="Puzzles in the batch at most.")
-@backend_option
-@threads_option
-@seed_option
-@click.option(
+@option("--slots", type=COUNT, default=64, help="Puzzles in the batch at most.")
+@run_options
+@option(
     "--paired",
     "other",
     metavar="MODEL",
@@ -62,13 +56,14 @@ if TYPE_CHECKING:
     shell_complete=complete_models,
     help="Let this model answer the same puzzles too, and tell the difference in exact accuracy with its interval.",
 )
-@click.option("--submission", type=OutputFile(), help="arc: write the answers in ARC Prize's format.")
-@json_option("the report")
-@markdown_option
+@option("--submission", type=OutputFile(), help="arc: write the answers in ARC Prize's format.")
+@report_options
 def evaluate(
     model: str,
     data: str,
     task_name: str | None,
+    limit: int | None,
+    views: int | None,
     backend: Backend | None,
     threads: int | None,
     other: str | None,
@@ -92,12 +87,13 @@ def evaluate(
     hrm-edge eval build/int8 --data puzzles.csv --limit 2000 --paired build/fp32
     hrm-edge eval runs/arc-1_reduced --data data/arc-1 --submission out.json
     """
-    from hrm_edge.api.measure import EvalOptions
     from hrm_edge.api.measure import evaluate as run
     from hrm_edge.api.open import load
     from hrm_edge.errors import UserError
+    from hrm_edge.report.text import markdown, tables
+    from hrm_edge.solve import SolveOptions
 
-    options = EvalOptions(**chosen)
+    options = SolveOptions(**chosen)
     opened = load(model, threads=threads, task=task_name, backend=backend, slots=options.slots, on_message=say)
     if submission is not None and opened.task.family != "arc":
         raise UserError(f"--submission is for arc, {model} is for {opened.task.name}", "leave it out")
@@ -107,10 +103,15 @@ def evaluate(
     if other is not None:
         paired = load(other, threads=threads, backend=backend, slots=options.slots, on_message=say)
     with progress_bars() as on_progress:
-        report, answers = run(opened, data, options, paired, on_message=say, on_progress=on_progress)
+        report, answers = run(
+            opened, data, options, limit=limit, views=views, paired=paired, on_message=say, on_progress=on_progress
+        )
     following = f"hrm-edge bench {quote(model)} --data {quote(data)}"
     if opened.manifest is None:
         following = f"hrm-edge export {quote(model)} --out ARTIFACT --int8 --calibration {quote(data)}"
-    outputs = report_outputs(report, json_file, markdown_file)
-    answers_file = Output(submission, lambda: json.dumps(answers) + "\n", "Submission")
-    show_report(report, [*outputs, answers_file], following)
+    outputs = [
+        Output(json_file, report.document),
+        Output(markdown_file, lambda: markdown(report)),
+        Output(submission, lambda: json.dumps(answers) + "\n", "Submission"),
+    ]
+    show(tables(report), outputs, following)

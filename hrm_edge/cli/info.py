@@ -6,14 +6,14 @@ from typing import Any
 
 import click
 
-from hrm_edge.cli.options import JsonCommand, json_option, model_argument, put_json, say, task_option
-from hrm_edge.terminal import echo, open_console
+from hrm_edge.cli.options import JsonCommand, json_option, model_argument, option, put_json, say, task_option
+from hrm_edge.terminal import echo, open_console, table_of
 
 
 @click.command(cls=JsonCommand)
 @model_argument
-@click.option("--vocab", type=click.IntRange(2, 256), help="Tokens; for a variant's name only.  [default: 11]")
-@click.option("--seq-len", type=click.IntRange(1, 4096), help="Cells; for a variant's name only.  [default: 81]")
+@option("--vocab", type=click.IntRange(2, 256), help="Tokens; for a variant's name only.  [default: 11]")
+@option("--seq-len", type=click.IntRange(1, 4096), help="Cells; for a variant's name only.  [default: 81]")
 @task_option
 @json_option("what is shown")
 def info(model: str, vocab: int | None, seq_len: int | None, task_name: str | None, json_file: str | None) -> None:
@@ -38,15 +38,9 @@ def info(model: str, vocab: int | None, seq_len: int | None, task_name: str | No
 
 
 def _print(document: dict[str, Any]) -> None:
-    from rich.table import Table
-
     spec, parameters = document["spec"], document["parameters"]
-    table = Table(
-        "part", "parameters", title=f"{document['name']} ({document['kind']})", title_justify="left", box=None
-    )
-    table.columns[1].justify = "right"
-    for row in parameters["table"]:
-        table.add_row(row["name"], f"{row['count']:,}")
+    rows = [(row["name"], f"{row['count']:,}") for row in parameters["table"]]
+    table = table_of(("part", "parameters"), rows, title=f"{document['name']} ({document['kind']})", box=None)
     table.add_section()
     table.add_row(f"trainable, {parameters['tensors']} tensors", f"{parameters['trainable']:,}", style="bold")
     table.add_row("in the state dict", f"{parameters['state_dict']:,}")
@@ -67,7 +61,6 @@ def _print(document: dict[str, Any]) -> None:
 
 def _show_card(name: str) -> None:
     """Print what a model at hand is, how it was made, what it can do and what it fails on."""
-    from rich.table import Table
     from rich.text import Text
 
     from hrm_edge import zoo
@@ -77,13 +70,16 @@ def _show_card(name: str) -> None:
     console.print(Text.assemble((name, "bold"), about))
     console.print(f"trained: {card.training}; {card.samples:,} samples of {card.data}; {card.date}")
     console.print(f"fails on: {card.fails_on}")
-    table = Table(box=None, padding=(0, 2, 0, 0))
-    table.add_column("puzzles of", no_wrap=True)
-    for column in ("count", "views", "exactly right (95 %)", "false"):
-        table.add_column(column, justify="right", no_wrap=True)
-    for row in card.accuracy:
-        low, high = row.interval_95
-        exact = f"{row.exact_accuracy:.1%} ({low:.1%} to {high:.1%})"
-        table.add_row(row.data, f"{row.puzzles:,}", str(row.views), exact, str(row.false_verified))
-    console.print(table)
+    rows = [
+        (
+            row.data,
+            f"{row.puzzles:,}",
+            str(row.views),
+            "{:.1%} ({:.1%} to {:.1%})".format(row.exact_accuracy, *row.interval_95),
+            str(row.false_verified),
+        )
+        for row in card.accuracy
+    ]
+    columns = ("puzzles of", "count", "views", "exactly right (95 %)", "false")
+    console.print(table_of(columns, rows, no_wrap=True, box=None, padding=(0, 2, 0, 0)))
     console.print("false: wrong answers called solved")

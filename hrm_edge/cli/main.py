@@ -142,7 +142,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         prepare()
         if os.environ.get(COMPLETE):
-            return _complete(os.environ[COMPLETE])
+            from click.shell_completion import shell_complete
+
+            return shell_complete(cli, {}, "hrm-edge", COMPLETE, os.environ[COMPLETE])
         _check_empty(arguments)
         arguments = _long_form(arguments)
         with cli.make_context("hrm-edge", list(arguments), obj=arguments) as context:
@@ -159,29 +161,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return EXIT_OK
     except (KeyboardInterrupt, click.Abort):
         return _show(Interrupted("Interrupted"))
-    except HrmEdgeError as error:
-        if context is not None and context.meta.get(_VERBOSE):
-            _print_traceback()
-        is_ours = isinstance(error, Interrupted) or not _was_interrupted(error)
-        return _show(error if is_ours else Interrupted("Interrupted"))
     except Exception as error:  # noqa: BLE001 - the last resort: every exception ends here
-        known = None if _was_interrupted(error) else _as_user_error(error)
-        if known is not None:
-            if context is not None and context.meta.get(_VERBOSE):
-                _print_traceback()
-            return _show(known)
-        if _was_interrupted(error):
+        if _was_interrupted(error) and not isinstance(error, Interrupted):
             return _show(Interrupted("Interrupted"))
-        _print_traceback()
+        known = error if isinstance(error, HrmEdgeError) else _as_user_error(error)
+        if known is None or (context is not None and context.meta.get(_VERBOSE)):
+            import traceback
+
+            traceback.print_exc()
+        if known is not None:
+            return _show(known)
         print(f"\nThis is a bug in hrm-edge {__version__}: please report it with the text above.", file=sys.stderr)
         return EXIT_BUG
     return EXIT_OK
-
-
-def _print_traceback() -> None:
-    import traceback
-
-    traceback.print_exc()
 
 
 def _long_form(arguments: list[str]) -> list[str]:
@@ -189,13 +181,6 @@ def _long_form(arguments: list[str]) -> list[str]:
     if arguments[:1] == ["help"]:
         return [*arguments[1:], "--help"]
     return ["--version"] if arguments == ["version"] else arguments
-
-
-def _complete(instruction: str) -> int:
-    """Answer a shell's script: what may follow the words typed so far."""
-    from click.shell_completion import shell_complete
-
-    return shell_complete(cli, {}, "hrm-edge", COMPLETE, instruction)
 
 
 def _check_empty(arguments: Sequence[str]) -> None:

@@ -7,15 +7,15 @@ from shlex import quote
 
 import click
 
-from hrm_edge.cli.options import JsonCommand, json_option, put_json
+from hrm_edge.cli.options import JsonCommand, json_option, option, put_json
 from hrm_edge.terminal import echo, open_console, status
 
 
 @click.command(cls=JsonCommand)
 @json_option("the cards")
-@click.option("--from", "location", metavar="LOCATION", help="List what a folder, https://… or hf:OWNER/REPO has.")
-@click.option("--pull", "pulled", metavar="NAME", help="Copy this model from LOCATION; its name then works everywhere.")
-@click.option(
+@option("--from", "location", metavar="LOCATION", help="List what a folder, https://… or hf:OWNER/REPO has.")
+@option("--pull", "pulled", metavar="NAME", help="Copy this model from LOCATION; its name then works everywhere.")
+@option(
     "--index",
     "shelf",
     type=click.Path(path_type=Path, file_okay=False, exists=True),
@@ -44,7 +44,7 @@ def models(json_file: str | None, location: str | None, pulled: str | None, shel
         return
     from hrm_edge import zoo
 
-    if put_json(json_file, {"models": zoo.cards()}):
+    if put_json(json_file, {"models": [zoo.card(name).document() for name in zoo.names()]}):
         _show(zoo.names())
         echo("Next: hrm-edge solve PUZZLE")
 

@@ -20,65 +20,93 @@ from hrm_edge.terminal import echo, open_console
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
 
-    from hrm_edge.report import Report
 
 STDOUT = "-"
 _UNITS_S = {"ms": 1e-3, "s": 1, "m": 60, "h": 3600}
 
 
-task_option = click.option(
-    "--task", "task_name", metavar="NAME", help="Of a published file that does not tell it: sudoku, maze, arc."
-)
-threads_option = click.option("--threads", type=click.IntRange(1), help="Threads of one step (ONNX Runtime).")
-seed_option = click.option("--seed", type=int, default=0, show_default=True, help="Chooses the symmetries.")
-max_steps_option = click.option(
-    "--max-steps", type=click.IntRange(1), help="ACT steps per view.  [default: the model's]"
-)
+class Parsed(click.ParamType):
+    """Type of an option whose text ``parse`` turns into a value; a ``ValueError`` of it says what is wrong."""
 
-backend_option = click.option(
-    "--backend",
-    type=click.Choice(NAMES),
-    metavar="NAME",  # click would put all of them into one long line
-    help=f"What runs an artifact: {', '.join(NAMES[:-1])} or {NAMES[-1]}. auto: the CPU backend and number of "
-    "threads that a trial finds fastest; "
-    "native: our own step (INT8, or a lattice in float32), compiled here when it is first asked for (needs a C++ "
-    "compiler and onnx); "
-    "torch-tensorrt: an engine that was saved with --module.  "
-    "[default: TensorRT where it holds an engine, else onnxruntime]",
-)
+    def __init__(self, name: str, parse: Callable[[str], Any]) -> None:
+        self.name, self._parse = name, parse
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if not isinstance(value, str):  # a default that is converted already
+            return value
+        try:
+            return self._parse(value)
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
 
 
-guesses_option = click.option(
-    "--guesses",
-    type=click.IntRange(0),
-    help="Cells guessed, by what the model believes, in each view after the first; the answer is checked without them."
-    "  [default: 2 for a model whose answer moves with the board, else 0]",
-)
+def _seconds(text: str) -> float:
+    parts = re.findall(r"(\d+(?:\.\d+)?)(ms|[smh])", text)
+    if not parts or "".join(number + unit for number, unit in parts) != text:
+        raise ValueError(f"'{text}' is no duration: write 200ms, 90s, 30m, 2h or 1h30m")
+    return float(sum(float(number) * _UNITS_S[unit] for number, unit in parts))
 
 
-def option_group(*options: Callable[[Any], Any]) -> Callable[[Any], Any]:
+DURATION = Parsed("duration", _seconds)
+"""``200ms``, ``90s``, ``30m``, ``2h`` or ``1h30m`` to seconds."""
+COUNT = click.IntRange(1)
+PATH = click.Path(path_type=Path)
+Decorator = Callable[[Any], Any]
+
+
+def option(*names: str, **settings: Any) -> Decorator:
+    """Return ``click.option``, whose help shows the default where there is one."""
+    return click.option(*names, show_default=settings.get("default", "") != "", **settings)
+
+
+def option_group(*options: Decorator) -> Decorator:
     """Return a decorator that adds all of ``options``, in their order."""
 
     def add(command: Any) -> Any:
-        for option in reversed(options):
-            command = option(command)
+        for each in reversed(options):
+            command = each(command)
         return command
 
     return add
 
 
-def views_option(default: int) -> Callable[[Any], Any]:
+task_option = option(
+    "--task", "task_name", metavar="NAME", help="Of a published file that does not tell it: sudoku, maze, arc."
+)
+limit_option = option("--limit", type=COUNT, help="Only the first so many puzzles.")
+max_steps_option = option("--max-steps", type=COUNT, help="ACT steps per view.  [default: the model's]")
+guesses_option = option(
+    "--guesses",
+    type=click.IntRange(0),
+    help="Cells guessed, by what the model believes, in each view after the first; the answer is checked without them."
+    "  [default: 2 for a model whose answer moves with the board, else 0]",
+)
+backend_option = option(
+    "--backend",
+    type=click.Choice(NAMES),
+    metavar="NAME",  # click would put all of them into one long line
+    help=f"What runs an artifact: {', '.join(NAMES[:-1])} or {NAMES[-1]}. auto: the CPU backend and number of threads "
+    "that a trial finds fastest; native: our own step (INT8, or a lattice in float32), compiled here when it is first "
+    "asked for (needs a C++ compiler and onnx); torch-tensorrt: an engine that was saved with --module.  "
+    "[default: TensorRT where it holds an engine, else onnxruntime]",
+)
+run_options = option_group(
+    backend_option,
+    option("--threads", type=COUNT, help="Threads of one step (ONNX Runtime)."),
+    option("--seed", type=int, default=0, help="Chooses the symmetries."),
+)
+"""``--backend``, ``--threads`` and ``--seed``."""
+
+
+def views_option(default: int) -> Decorator:
     """Return the option ``--views``."""
-    return click.option(
-        "--views", type=click.IntRange(1), default=default, show_default=True, help="Symmetries tried per puzzle."
-    )
+    return option("--views", type=COUNT, default=default, help="Symmetries tried per puzzle.")
 
 
-def halt_option(fixed: str = "") -> Callable[[Any], Any]:
+def halt_option(fixed: str = "") -> Decorator:
     """Return the option ``--halt``; ``fixed``: a remark on the last of its ways."""
     ways = f"Stop when the rules are kept, when the model's head says so, or after all steps{fixed}."
-    choice = click.Choice(["rules", "head", "fixed"])
-    return click.option("--halt", type=choice, default="rules", show_default=True, help=ways)
+    return option("--halt", type=click.Choice(["rules", "head", "fixed"]), default="rules", help=ways)
 
 
 class JsonCommand(click.Command):
@@ -97,9 +125,9 @@ class JsonCommand(click.Command):
         return super().parse_args(ctx, args)
 
 
-def json_option(what: str) -> Callable[[Any], Any]:
+def json_option(what: str) -> Decorator:
     """Return the option ``--json [FILE]`` of a ``JsonCommand``; ``what`` it writes, in words for its help."""
-    return click.option(
+    return option(
         "--json",
         "json_file",
         metavar="[FILE]",
@@ -108,13 +136,6 @@ def json_option(what: str) -> Callable[[Any], Any]:
         type=OutputFile(),
         help=f"Write {what} as JSON, to stdout where no FILE is named.",
     )
-
-
-def markdown_option(command: Any) -> Any:
-    """Add the option ``--markdown FILE``."""
-    return click.option(
-        "--markdown", "markdown_file", type=OutputFile(), help="Write the report as Markdown; - is stdout."
-    )(command)
 
 
 def put_json(json_file: str | None, document: Any) -> bool:
@@ -139,11 +160,10 @@ def complete_models(ctx: click.Context, param: click.Parameter, incomplete: str)
 model_argument = click.argument("model", type=click.Path(), shell_complete=complete_models)
 
 
-def model_option(what: str) -> Callable[[Any], Any]:
+def model_option(what: str) -> Decorator:
     """Return the option ``--model``; ``what`` may be named, in words for its help."""
-    return click.option(
-        "--model", type=click.Path(), shell_complete=complete_models, help=f"{what}.  [default: one for 9x9 Sudoku]"
-    )
+    help_text = f"{what}.  [default: one for 9x9 Sudoku]"
+    return option("--model", type=click.Path(), shell_complete=complete_models, help=help_text)
 
 
 def complete_recipes(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
@@ -159,20 +179,6 @@ def _names_and_files(names: Sequence[str], incomplete: str) -> list[CompletionIt
     # Files first: click's script for bash drops what came before them.
     matching = [CompletionItem(name) for name in names if name.startswith(incomplete)]
     return [CompletionItem(incomplete, type="file"), *matching]
-
-
-class Duration(click.ParamType):
-    """``200ms``, ``90s``, ``30m``, ``2h`` or ``1h30m`` to seconds."""
-
-    name = "duration"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        if isinstance(value, float):
-            return value
-        parts = re.findall(r"(\d+(?:\.\d+)?)(ms|[smh])", value)
-        if not parts or "".join(number + unit for number, unit in parts) != value:
-            self.fail(f"'{value}' is no duration: write 200ms, 90s, 30m, 2h or 1h30m", param, ctx)
-        return float(sum(float(number) * _UNITS_S[unit] for number, unit in parts))
 
 
 class OutputFile(click.ParamType):
@@ -198,6 +204,13 @@ class OutputFile(click.ParamType):
             if other != flag:
                 raise UserError(f"{flag} {value}: {other} is written there too", "give each a file of its own")
         return STDOUT if value == STDOUT else str(check_writable(flag, Path(value)))
+
+
+report_options = option_group(
+    json_option("the report"),
+    option("--markdown", "markdown_file", type=OutputFile(), help="Write the report as Markdown; - is stdout."),
+)
+"""``--json`` and ``--markdown``."""
 
 
 @contextlib.contextmanager
@@ -232,20 +245,6 @@ class Output(NamedTuple):
     name: str | None
     content: Callable[[], Document]
     title: str = "Report"
-
-
-def show_report(report: Report, outputs: Sequence[Output], following: str) -> None:
-    """Print the tables of ``report``, write ``outputs``, print the next command."""
-    from hrm_edge.report.text import tables
-
-    show(tables(report), outputs, following)
-
-
-def report_outputs(report: Report, json_file: str | None, markdown_file: str | None) -> list[Output]:
-    """Return the files of any report, JSON first."""
-    from hrm_edge.report.text import markdown
-
-    return [Output(json_file, report.document), Output(markdown_file, lambda: markdown(report))]
 
 
 def show(tables: Sequence[Any], outputs: Sequence[Output], following: str) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from hrm_edge.cli.options import complete_recipes, json_option, put_json
+from hrm_edge.cli.options import PATH, complete_recipes, json_option, put_json
 from hrm_edge.terminal import echo, open_console
 
 if TYPE_CHECKING:
@@ -31,19 +31,21 @@ def recipes(context: click.Context, json_file: str | None) -> None:
     """
     if context.invoked_subcommand is not None:
         return
+    from dataclasses import asdict
+
     from hrm_edge.catalog import entries
 
     listed = entries()
-    if not put_json(json_file, {"recipes": [entry.document() for entry in listed]}):
+    if not put_json(json_file, {"recipes": [asdict(entry) for entry in listed]}):
         return
     for entry in listed:
         _print(entry, ("hardware", "time", "accuracy"))
     echo("\nNext: hrm-edge recipes show NAME, or hrm-edge train NAME --data DIR")
 
 
-@recipes.command()
+@recipes.command("show")
 @click.argument("name", type=click.Path(), shell_complete=complete_recipes)
-def show(name: str) -> None:
+def _show(name: str) -> None:
     """Show the recipe NAME: the comment on top, then its keys."""
     from hrm_edge.catalog import find, read_entry
 
@@ -52,10 +54,10 @@ def show(name: str) -> None:
     echo(f"\nNext: {read_entry(path).command}", err=True)
 
 
-@recipes.command()
+@recipes.command("copy")
 @click.argument("name", type=click.Path(), shell_complete=complete_recipes)
-@click.argument("file", required=False, type=click.Path(path_type=Path))
-def copy(name: str, file: Path | None) -> None:
+@click.argument("file", required=False, type=PATH)
+def _copy(name: str, file: Path | None) -> None:
     """Copy the recipe NAME to FILE, to be changed.  [default: NAME.yaml in the current folder]"""
     from hrm_edge.catalog import find
     from hrm_edge.errors import UserError

@@ -4,54 +4,45 @@ from __future__ import annotations
 
 from pathlib import Path
 from shlex import join, quote
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
-from hrm_edge.cli.options import Duration, progress_bars, say
+from hrm_edge.cli.options import DURATION, PATH, Parsed, option, progress_bars, say
 from hrm_edge.terminal import echo, open_console
 
 if TYPE_CHECKING:
-    from hrm_edge.record.archive import Record
+    from hrm_edge.record.archive import MachineRecord
 
 QUICK_S, FULL_S = 20.0, 60.0
 IDLE_S = 10.0
 
 
-class Names(click.ParamType):
+def _names(text: str) -> tuple[str, ...]:
     """``a,b,c`` to its words."""
+    words = tuple(dict.fromkeys(word.strip() for word in text.split(",") if word.strip()))
+    if not words:
+        raise ValueError("name at least one, or leave the option out")
+    return words
 
-    name = "a,b,…"
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, ...]:
-        if isinstance(value, tuple):
-            return value
-        words = tuple(dict.fromkeys(word.strip() for word in str(value).split(",") if word.strip()))
-        if not words:
-            self.fail("name at least one, or leave the option out", param, ctx)
-        return words
+_NAMES = Parsed("a,b,…", _names)
 
 
 @click.command()
-@click.option(
-    "--out",
-    type=click.Path(path_type=Path),
-    default="hrm-edge-record",
-    show_default=True,
-    help="Folder of the record; its archive is written beside it.",
-)
-@click.option("--quick", is_flag=True, help="About 15 minutes: 20 s a row, the present power mode.")
-@click.option("--models", type=Names(), help="Shipped models or artifacts.  [default: all that are at hand]")
-@click.option(
+@option("--out", type=PATH, default="hrm-edge-record", help="Folder of the record; its archive is written beside it.")
+@option("--quick", is_flag=True, help="About 15 minutes: 20 s a row, the present power mode.")
+@option("--models", type=_NAMES, help="Shipped models or artifacts.  [default: all that are at hand]")
+@option(
     "--backends",
-    type=Names(),
+    type=_NAMES,
     help="Of onnxruntime, openvino, native, tensorrt, tensorrt-rtx, torch-tensorrt.  [default: what works here]",
 )
-@click.option(
-    "--power-modes", type=Names(), help="Jetson: modes to measure in (needs root).  [default: all; --quick: as it is]"
+@option(
+    "--power-modes", type=_NAMES, help="Jetson: modes to measure in (needs root).  [default: all; --quick: as it is]"
 )
-@click.option("--duration", type=Duration(), help="Seconds a row, 64 puzzles at least.  [default: 60s; --quick: 20s]")
-@click.option("--data", type=click.Path(), help="File of puzzles.  [default: 256 of the package, as others have them]")
+@option("--duration", type=DURATION, help="Seconds a row, 64 puzzles at least.  [default: 60s; --quick: 20s]")
+@option("--data", type=click.Path(), help="File of puzzles.  [default: 256 of the package, as others have them]")
 def record(
     out: Path,
     quick: bool,
@@ -113,7 +104,7 @@ def record(
     echo(f"Next: tar -tvf {quote(str(archive))}")
 
 
-def show_record(found: Record) -> None:
+def show_record(found: MachineRecord) -> None:
     """Print the table of a record, and what is not in it."""
     from rich.table import Table
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from hrm_edge.cli.options import STDOUT, JsonCommand, json_option, say
+from hrm_edge.cli.options import PATH, STDOUT, JsonCommand, json_option, option, say
 from hrm_edge.errors import UserError
 from hrm_edge.files import check_writable
 from hrm_edge.terminal import echo
@@ -19,11 +19,11 @@ if TYPE_CHECKING:
 
 _PASSED_ON = {"ignore_unknown_options": True, "help_option_names": ["-h", "--help"]}
 WHEELHOUSE = "build/wheelhouse"
-_model_option = click.option("--model", help="Artifact folder or shipped model.  [default: one for 9x9 Sudoku]")
+_model_option = option("--model", help="Artifact folder or shipped model.  [default: one for 9x9 Sudoku]")
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
-@click.option("--ssh-config", type=click.Path(path_type=Path, exists=True), help="Another configuration for ssh.")
+@option("--ssh-config", type=click.Path(path_type=Path, exists=True), help="Another configuration for ssh.")
 @click.argument("host")
 @click.pass_context
 def remote(context: click.Context, host: str, ssh_config: Path | None) -> None:
@@ -41,10 +41,10 @@ def remote(context: click.Context, host: str, ssh_config: Path | None) -> None:
     context.obj = Board(host, ssh_config)
 
 
-@remote.command(cls=JsonCommand, context_settings=_PASSED_ON)
+@remote.command("doctor", cls=JsonCommand, context_settings=_PASSED_ON)
 @json_option("everything that was found")
 @click.pass_obj
-def doctor(board: Board, json_file: str | None) -> None:
+def _doctor(board: Board, json_file: str | None) -> None:
     """Say what HOST has and lacks."""
     from hrm_edge.remote.errand import json_words
 
@@ -55,17 +55,11 @@ def doctor(board: Board, json_file: str | None) -> None:
         echo(f"Next: {board.command('bench', 'sudoku-nano', '--duration', '60s')}")
 
 
-@remote.command()
-@click.option(
-    "--wheelhouse",
-    type=click.Path(path_type=Path),
-    default=WHEELHOUSE,
-    show_default=True,
-    help="Made by 'make wheelhouse'; HOST needs no internet.",
-)
+@remote.command("setup")
+@option("--wheelhouse", type=PATH, default=WHEELHOUSE, help="Made by 'make wheelhouse'; HOST needs no internet.")
 @click.argument("setup_options", nargs=-1, type=click.UNPROCESSED)
 @click.pass_obj
-def setup(board: Board, wheelhouse: Path, setup_options: tuple[str, ...]) -> None:
+def _setup(board: Board, wheelhouse: Path, setup_options: tuple[str, ...]) -> None:
     """Install hrm-edge on HOST from a wheelhouse; run again after an update. SETUP_OPTIONS go to setup.sh after --.
 
     \b
@@ -103,12 +97,12 @@ def _artifact(name: str) -> Path:
     raise unknown_model(name)
 
 
-@remote.command(context_settings=_PASSED_ON)
+@remote.command("bench", context_settings=_PASSED_ON)
 @click.argument("model")
-@click.option("--engine", is_flag=True, help="Build a TensorRT engine on HOST and measure that.")
+@option("--engine", is_flag=True, help="Build a TensorRT engine on HOST and measure that.")
 @click.argument("bench_options", nargs=-1, type=click.UNPROCESSED)
 @click.pass_obj
-def bench(board: Board, model: str, engine: bool, bench_options: tuple[str, ...]) -> None:
+def _bench(board: Board, model: str, engine: bool, bench_options: tuple[str, ...]) -> None:
     """Measure MODEL on HOST and bring the report back. BENCH_OPTIONS are those of 'hrm-edge bench'.
 
     Files after --json, --markdown, --html are written on this machine; a file after --data is sent.
@@ -120,24 +114,22 @@ def bench(board: Board, model: str, engine: bool, bench_options: tuple[str, ...]
 
     rest, files = split_files(bench_options)
     files.setdefault("--json", Path("reports") / f"{_plain(f'{board.host}-{Path(model).name}')}.json")
-    for option, file in files.items():
-        check_writable(option, file)
+    for flag, file in files.items():
+        check_writable(flag, file)
     with board.errand("bench", say) as errand:
         path = errand.send_model(_artifact(model), engine=engine)
         words = errand.send_data(rest)
-        words += [word for option in files for word in (option, file_on_board(option))]
+        words += [word for flag in files for word in (flag, file_on_board(flag))]
         errand.run(f'"$edge" bench {path} {" ".join(words)}', files=files)
     echo(f"Report: {files['--json']}")
     echo(f"Next: hrm-edge bench --compare {shlex.quote(str(files['--json']))} OTHER.json")
 
 
-@remote.command(context_settings=_PASSED_ON)
-@click.option(
-    "--out", type=click.Path(path_type=Path), help="The archive on this machine.  [default: reports/HOST-record.tar.gz]"
-)
+@remote.command("record", context_settings=_PASSED_ON)
+@option("--out", type=PATH, help="The archive on this machine.  [default: reports/HOST-record.tar.gz]")
 @click.argument("record_options", nargs=-1, type=click.UNPROCESSED)
 @click.pass_obj
-def record(board: Board, out: Path | None, record_options: tuple[str, ...]) -> None:
+def _record(board: Board, out: Path | None, record_options: tuple[str, ...]) -> None:
     """Measure all that works on HOST and bring the archive back. RECORD_OPTIONS are those of 'hrm-edge record'.
 
     A run that was stopped goes on: give the same command again.
@@ -169,14 +161,14 @@ def _plain(name: str) -> str:
     return "".join(letter if letter.isalnum() else "-" for letter in name)
 
 
-@remote.command(cls=JsonCommand, context_settings=_PASSED_ON)
+@remote.command("solve", cls=JsonCommand, context_settings=_PASSED_ON)
 @click.argument("puzzle")
 @_model_option
-@click.option("--engine", is_flag=True, help="Build a TensorRT engine on HOST and solve with that.")
+@option("--engine", is_flag=True, help="Build a TensorRT engine on HOST and solve with that.")
 @json_option("the answers")
 @click.argument("solve_options", nargs=-1, type=click.UNPROCESSED)
 @click.pass_obj
-def solve(
+def _solve(
     board: Board, puzzle: str, model: str | None, engine: bool, json_file: str | None, solve_options: tuple[str, ...]
 ) -> None:
     """Solve PUZZLE, text or a file that is sent, on HOST. SOLVE_OPTIONS are those of 'hrm-edge solve'."""
@@ -195,12 +187,12 @@ def solve(
         echo(f"Next: {board.command('bench', model or default)}")
 
 
-@remote.command(context_settings=_PASSED_ON)
-@click.option("--port", type=click.IntRange(1024, 65535), default=8000, show_default=True, help="Here and on HOST.")
+@remote.command("demo", context_settings=_PASSED_ON)
+@option("--port", type=click.IntRange(1024, 65535), default=8000, help="Here and on HOST.")
 @_model_option
 @click.argument("demo_options", nargs=-1, type=click.UNPROCESSED)
 @click.pass_obj
-def demo(board: Board, port: int, model: str | None, demo_options: tuple[str, ...]) -> None:
+def _demo(board: Board, port: int, model: str | None, demo_options: tuple[str, ...]) -> None:
     """Run the camera demo on HOST and show its page here, through ssh: nothing is opened on the network."""
     for ending in (signal.SIGTERM, signal.SIGHUP):  # as Ctrl-C: a demo that nobody looks at would keep the camera
         if signal.getsignal(ending) != signal.SIG_IGN:  # nohup ignores the terminal's end
@@ -214,10 +206,10 @@ def demo(board: Board, port: int, model: str | None, demo_options: tuple[str, ..
         errand.run(f'"$edge" demo {" ".join(words)} 1>&2', port=port, show=False)
 
 
-@remote.command()
-@click.option("--out", type=click.Path(path_type=Path), default="reports", show_default=True, help="Folder for them.")
+@remote.command("pull")
+@option("--out", type=PATH, default="reports", help="Folder for them.")
 @click.pass_obj
-def pull(board: Board, out: Path) -> None:
+def _pull(board: Board, out: Path) -> None:
     """Bring back the reports of this workstation's jobs on HOST, as when this machine slept while they ran."""
     from hrm_edge.remote.job import Job, finished_jobs
 

@@ -10,19 +10,20 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from hrm_edge.cli.options import (
-    Duration,
+    COUNT,
+    DURATION,
+    PATH,
     JsonCommand,
-    backend_option,
     guesses_option,
     json_option,
     max_steps_option,
     model_option,
+    option,
     progress_bars,
     put_json,
+    run_options,
     say,
-    seed_option,
     task_option,
-    threads_option,
     views_option,
 )
 from hrm_edge.errors import GateError, UserError
@@ -30,8 +31,9 @@ from hrm_edge.tasks.puzzles import TYPED
 from hrm_edge.terminal import echo
 
 if TYPE_CHECKING:
-    from hrm_edge.api.solve import Result, SolveOptions
+    from hrm_edge.api.solve import Result
     from hrm_edge.backends import Backend
+    from hrm_edge.solve import SolveOptions
     from hrm_edge.tasks.base import Task
 
 
@@ -41,25 +43,16 @@ if TYPE_CHECKING:
 @task_option
 @views_option(64)
 @guesses_option
-@click.option(
-    "--budget", "budget_s", type=Duration(), help="Time for a puzzle after which no further view is tried, as 200ms."
-)
-@click.option(
+@option("--budget", "budget_s", type=DURATION, help="Time for a puzzle after which no further view is tried, as 200ms.")
+@option(
     "--parallel-views",
-    type=click.IntRange(1),
+    type=COUNT,
     default=1,
-    show_default=True,
     help="Further views of a puzzle that are tried at the same time in one batch: quicker on a GPU.",
 )
 @max_steps_option
-@backend_option
-@threads_option
-@seed_option
-@click.option(
-    "--overlay",
-    type=click.Path(path_type=Path),
-    help="Of a picture: write it here with the answer drawn in; of a folder: a folder.",
-)
+@run_options
+@option("--overlay", type=PATH, help="Of a picture: write it here with the answer drawn in; of a folder: a folder.")
 @json_option("the answers")
 def solve(
     puzzle: str,
@@ -88,7 +81,8 @@ def solve(
     """
     from hrm_edge.api.open import load, named_or_default
     from hrm_edge.api.pictures import picture_paths
-    from hrm_edge.api.solve import SolveOptions, solve_all
+    from hrm_edge.api.solve import solve_all
+    from hrm_edge.solve import SolveOptions
 
     paths = picture_paths(puzzle)
     if overlay is not None:

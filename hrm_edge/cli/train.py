@@ -13,26 +13,24 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from hrm_edge.cli.options import Duration, complete_recipes
+from hrm_edge.cli.options import COUNT, DURATION, PATH, Parsed, complete_recipes, option, progress_bars
 from hrm_edge.terminal import echo
 
 if TYPE_CHECKING:
-    from hrm_edge.recipe import Recipe
+    from hrm_edge.recipe import Keys, Recipe
     from hrm_edge.training.distributed import World
 
 
-class _NodeRange(click.ParamType):
+# Flags that mean nothing to the digit network, minutes of work on one core, and their value where they are not given.
+_NOT_FOR_DIGITS = {"resume": False, "wandb": "", "nproc": 1, "nnodes": (1, 1), "rdzv_endpoint": ""}
+
+
+def _node_range(text: str) -> tuple[int, int]:
     """``2`` or ``1:4`` to (fewest, most)."""
-
-    name = "MIN[:MAX]"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, int]:
-        if isinstance(value, tuple):
-            return value
-        low, _, high = str(value).partition(":")
-        if not low.isdigit() or not (high or low).isdigit() or not 1 <= int(low) <= int(high or low):
-            self.fail(f"'{value}' is no number of hosts: write 2, or 1:4 for one to four", param, ctx)
-        return int(low), int(high or low)
+    low, _, high = text.partition(":")
+    if not low.isdigit() or not (high or low).isdigit() or not 1 <= int(low) <= int(high or low):
+        raise ValueError(f"'{text}' is no number of hosts: write 2, or 1:4 for one to four")
+    return int(low), int(high or low)
 
 
 @contextmanager
@@ -56,43 +54,29 @@ def _stop_flag() -> Iterator[list[str]]:
 @click.command()
 @click.argument("recipe", type=click.Path(), shell_complete=complete_recipes)
 @click.argument("changes", nargs=-1, metavar="[KEY=VALUE]...")
-@click.option(
+@option(
     "--data",
     type=click.Path(),
     metavar="DIR",
     help="Built data folder, see 'hrm-edge data build'.  [default: the recipe's]",
 )
-@click.option(
+@option(
     "--set",
     "overrides",
     multiple=True,
     metavar="KEY=VALUE",
     help="Change a recipe key, as KEY=VALUE behind RECIPE does.",
 )
-@click.option("--out", type=click.Path(path_type=Path), help="Run folder  [default: runs/<recipe>]")
-@click.option("--resume", is_flag=True, help="Go on from the newest checkpoint in the run folder.")
-@click.option("--time-limit", type=Duration(), help="Save and stop after this time: 90s, 30m, 2h.")
-@click.option("--wandb", metavar="PROJECT", default="", help="Log to this Weights & Biases project too.")
-@click.option(
-    "--nproc", type=click.IntRange(min=1), default=1, show_default=True, help="Processes on this host; one a GPU."
-)
-@click.option("--nnodes", type=_NodeRange(), default="1", show_default=True, help="Hosts, or fewest and most of them.")
-@click.option("--rdzv-endpoint", default="", metavar="HOST[:PORT]", help="The host where several hosts meet.")
-@click.option("--rdzv-id", default="", metavar="NAME", help="Name of the job, the same on all its hosts.")
-@click.option(
-    "--max-restarts",
-    type=click.IntRange(min=0),
-    default=3,
-    show_default=True,
-    help="How often lost processes are started again.",
-)
-@click.option(
-    "--host-timeout",
-    type=Duration(),
-    default="10m",
-    show_default=True,
-    help="How long to wait for another process or host.",
-)
+@option("--out", type=PATH, help="Run folder  [default: runs/<recipe>]")
+@option("--resume", is_flag=True, help="Go on from the newest checkpoint in the run folder.")
+@option("--time-limit", type=DURATION, help="Save and stop after this time: 90s, 30m, 2h.")
+@option("--wandb", metavar="PROJECT", default="", help="Log to this Weights & Biases project too.")
+@option("--nproc", type=COUNT, default=1, help="Processes on this host; one a GPU.")
+@option("--nnodes", type=Parsed("MIN[:MAX]", _node_range), default="1", help="Hosts, or fewest and most of them.")
+@option("--rdzv-endpoint", default="", metavar="HOST[:PORT]", help="The host where several hosts meet.")
+@option("--rdzv-id", default="", metavar="NAME", help="Name of the job, the same on all its hosts.")
+@option("--max-restarts", type=click.IntRange(0), default=3, help="How often lost processes are started again.")
+@option("--host-timeout", type=DURATION, default="10m", help="How long to wait for another process or host.")
 def train(
     recipe: str,
     changes: tuple[str, ...],
@@ -151,9 +135,7 @@ def train(
     keys = read_keys(recipe, [*overrides, *changes], data)
     run = out or Path("runs") / keys.path.stem
     if keys.task == "digits":
-        from hrm_edge.cli.digits import train_digits
-
-        train_digits(keys, run, {"nproc": nproc, **flags})
+        _train_digits(keys, run, {"nproc": nproc, **flags})
         return
     options = check_recipe(keys)
     own = ["train", recipe, *changes, *(word for o in overrides for word in ("--set", o)), "--out", str(run)]
@@ -161,6 +143,35 @@ def train(
     if "RANK" not in os.environ and (nproc > 1 or flags["nnodes"] != (1, 1) or flags["rdzv_endpoint"]):
         raise click.exceptions.Exit(_launch(options, own, nproc, flags))
     _work(options, run, own, flags)
+
+
+def _train_digits(keys: Keys, run: Path, flags: dict[str, Any]) -> None:
+    """Train the network that reads digits, and say what came of it."""
+    from hrm_edge.errors import UserError
+
+    given = [name.replace("_", "-") for name, value in _NOT_FOR_DIGITS.items() if flags[name] != value]
+    if given:
+        raise UserError(
+            f"--{given[0]}: the digit network is trained in one go by one process", f"leave --{given[0]} out"
+        )
+    try:
+        from hrm_edge.digits.recipe import DigitsRecipe
+        from hrm_edge.digits.train import ONNX_FILE, train_digits
+    except ModuleNotFoundError as error:
+        if error.name not in ("PIL", "cv2", "torch", "onnx"):
+            raise
+        raise UserError(f"training the digit network needs {error.name}", "pip install 'hrm-edge[digits]'") from error
+    recipe = keys.validate(DigitsRecipe)
+    steps = recipe.train.steps
+    with progress_bars() as show:
+        about = train_digits(
+            recipe, run, lambda step, loss: show(f"training {steps} steps", step, steps), flags["time_limit"]
+        )
+    echo(
+        f"{about['steps']} steps in {about['train_s']:.0f} s on {len(about['fonts'])} fonts and {about['photos']} "
+        f"photos; {about['rendered_cell_accuracy']:.2%} of {about['rendered_cells']} rendered cells read rightly"
+    )
+    echo(f"Next: python benchmarks/photos.py PHOTOS --digits {shlex.quote(str(run / ONNX_FILE))}")
 
 
 def _launch(options: Recipe, own: list[str], nproc: int, flags: dict[str, Any]) -> int:

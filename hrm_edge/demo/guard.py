@@ -8,11 +8,10 @@ from ipaddress import ip_address
 from urllib.parse import parse_qs, urlsplit
 
 from starlette.datastructures import Headers
-from starlette.middleware import Middleware
 from starlette.responses import PlainTextResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-COOKIE = "hrm_edge_token"
+_COOKIE = "hrm_edge_token"
 _HEADERS = {
     "Content-Security-Policy": "default-src 'self'; img-src 'self' blob: data:; frame-ancestors 'none'",
     "X-Content-Type-Options": "nosniff",
@@ -29,16 +28,36 @@ def is_loopback(host: str) -> bool:
 
 
 class Guard:
-    """``token``: None where the server listens on loopback only."""
+    """ASGI middleware around ``app``: refuses who has no access, and adds the security headers.
 
-    def __init__(self, token: str | None) -> None:
-        self._token = token
+    ``token``: None where the server listens on loopback only.
+    """
 
-    def middleware(self) -> Middleware:
-        """Return the guard as Starlette's middleware."""
-        return Middleware(_Guarded, guard=self)
+    def __init__(self, app: ASGIApp, token: str | None) -> None:
+        self._app, self._token = app, token
 
-    def refusal(self, scope: Scope) -> Response | None:
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] not in ("http", "websocket"):
+            await self._app(scope, receive, send)
+            return
+
+        async def secured(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                message["headers"] = [
+                    *message["headers"],
+                    *((k.lower().encode(), v.encode()) for k, v in _HEADERS.items()),
+                ]
+            await send(message)
+
+        refusal = self._refusal(scope)
+        if refusal is None:
+            await self._app(scope, receive, secured)
+        elif scope["type"] == "websocket":
+            await send({"type": "websocket.close", "code": 1008})
+        else:
+            await refusal(scope, receive, secured)
+
+    def _refusal(self, scope: Scope) -> Response | None:
         """Return why a request is refused (or where it is sent instead); None where it may pass."""
         headers = Headers(scope=scope)
         host = headers.get("host", "")
@@ -55,7 +74,7 @@ class Guard:
         if self._fits(given):
             if scope["type"] == "http" and scope["method"] == "GET" and scope["path"] == "/":
                 answer = RedirectResponse("./", 303)  # the token leaves the address bar
-                answer.set_cookie(COOKIE, given, httponly=True, samesite="strict", secure=scope["scheme"] == "https")
+                answer.set_cookie(_COOKIE, given, httponly=True, samesite="strict", secure=scope["scheme"] == "https")
                 return answer
             return None
         if self._fits(_cookie(headers.get("cookie", ""))):
@@ -75,35 +94,7 @@ def _name(host: str) -> str:
 
 def _cookie(header: str) -> str:
     try:
-        found = SimpleCookie(header).get(COOKIE)
+        found = SimpleCookie(header).get(_COOKIE)
     except CookieError:
         return ""
     return found.value if found is not None else ""
-
-
-class _Guarded:
-    """ASGI middleware: asks the guard, and adds the security headers."""
-
-    def __init__(self, app: ASGIApp, guard: Guard) -> None:
-        self._app, self._guard = app, guard
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] not in ("http", "websocket"):
-            await self._app(scope, receive, send)
-            return
-
-        async def secured(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                message["headers"] = [
-                    *message["headers"],
-                    *((k.lower().encode(), v.encode()) for k, v in _HEADERS.items()),
-                ]
-            await send(message)
-
-        refusal = self._guard.refusal(scope)
-        if refusal is None:
-            await self._app(scope, receive, secured)
-        elif scope["type"] == "websocket":
-            await send({"type": "websocket.close", "code": 1008})
-        else:
-            await refusal(scope, receive, secured)

@@ -7,14 +7,13 @@ import secrets
 import socket
 import ssl
 import threading
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import uvicorn
 
 from hrm_edge.demo.connections import LimitedHttp
-from hrm_edge.demo.guard import Guard, is_loopback
+from hrm_edge.demo.guard import is_loopback
 from hrm_edge.demo.loop import Demo
 from hrm_edge.demo.web import FRAME_BYTES, Web
 from hrm_edge.errors import UserError
@@ -99,7 +98,7 @@ class Server:
         self.token = None if address.is_local else secrets.token_urlsafe(16)
         self._scheme, self._host = "http" if tls is None else "https", address.host
         config = uvicorn.Config(
-            web.app(Guard(self.token)),
+            web.app(self.token),
             http=LimitedHttp,
             log_level="error",  # a warning for every bad request would let anybody fill the log
             access_log=False,
@@ -130,7 +129,7 @@ class Server:
 
     def run(self) -> None:
         """Serve, with the demo's loop in a thread beside it."""
-        thread = threading.Thread(target=self._guarded(self._demo.run), name="demo", daemon=True)
+        thread = threading.Thread(target=self._run_demo, name="demo", daemon=True)
         thread.start()
         try:
             self._server.run(sockets=[self._socket])
@@ -145,12 +144,9 @@ class Server:
         """End :meth:`run`; from any thread."""
         self._server.should_exit = True
 
-    def _guarded(self, run: Callable[[threading.Event], None]) -> Callable[[], None]:
-        def guarded() -> None:
-            try:
-                run(self._stop)
-            except BaseException as error:  # noqa: BLE001 - raised again in the thread of `run`
-                self._fault = error
-                self.stop()
-
-        return guarded
+    def _run_demo(self) -> None:
+        try:
+            self._demo.run(self._stop)
+        except BaseException as error:  # noqa: BLE001 - raised again in the thread of `run`
+            self._fault = error
+            self.stop()

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from starlette.applications import Starlette
+from starlette.middleware import Middleware
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import FileResponse, JSONResponse, Response
 from starlette.routing import BaseRoute, Route, WebSocketRoute
@@ -49,8 +50,8 @@ class Web:
         self._uploads = 0
         self._decoding = asyncio.Semaphore(2)  # hostile pictures are slow: they may not take every thread
 
-    def app(self, guard: Guard) -> Starlette:
-        """Build the ASGI application, every route behind ``guard``."""
+    def app(self, token: str | None) -> Starlette:
+        """Build the ASGI application, every route behind a :class:`Guard` with ``token``."""
         routes: list[BaseRoute] = [Route(path, self._file(name)) for path, name in FILES.items()]
         routes += [
             Route("/state", self._state),
@@ -60,7 +61,7 @@ class Web:
             Route("/photo", self._no_photo, methods=["DELETE"]),
             WebSocketRoute("/live", self._live),
         ]
-        return Starlette(routes=routes, middleware=[guard.middleware()])
+        return Starlette(routes=routes, middleware=[Middleware(Guard, token=token)])
 
     # -- the page -----------------------------------------------------------------------------------------------
 

@@ -42,13 +42,9 @@ class _Table(Record):
 
 
 @functools.cache
-def _table() -> _Table:
-    return _Table.model_validate(read_json(BOARDS_FILE))
-
-
 def boards() -> dict[str, Board]:
-    """Return all boards by key."""
-    return dict(_table().boards)
+    """Return all boards by key; read once per process, not to be changed."""
+    return _Table.model_validate(read_json(BOARDS_FILE)).boards
 
 
 def board_of(name: str | None, part: str | None = None, *, is_super: bool = False) -> str | None:

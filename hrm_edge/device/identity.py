@@ -54,7 +54,7 @@ def describe_device(system: System | None = None) -> Device:
         board=_board(system, [name for name in (machine, *gpus) if name]),
         cpu=_cpu_model(system),
         cores=len(os.sched_getaffinity(0)),
-        memory_bytes=memory_bytes(system),
+        memory_bytes=memory_field(system, "MemTotal") or 0,
         os=_os_name(),
         kernel=platform.release(),
         architecture=platform.machine(),
@@ -116,11 +116,6 @@ def l4t_release(system: System) -> str | None:
     """Return the L4T release (``36.4.3``) from ``/etc/nv_tegra_release``; None where this machine is not a Jetson."""
     found = _L4T.search(system.line("/etc/nv_tegra_release") or "")
     return f"{found[1]}.{found[2]}" if found else None
-
-
-def memory_bytes(system: System) -> int:
-    """Return the size of the main memory, or 0 where it is unknown."""
-    return memory_field(system, "MemTotal") or 0
 
 
 def memory_field(system: System, name: str) -> int | None:

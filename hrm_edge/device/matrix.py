@@ -29,18 +29,18 @@ class Release(Record):
     """SoC → package → the only version that works there; packages that are not listed do not depend on the JetPack."""
 
 
-class Soc(Record):
+class _Soc(Record):
     """Chip and the compute capability of its GPU, such as ``8.7``."""
 
     name: str
     sm: str
 
 
-class Matrix(Record):
+class _Matrix(Record):
     """All of ``jetpack.yaml``."""
 
     releases: list[Release]
-    socs: dict[str, Soc]
+    socs: dict[str, _Soc]
     """Chip's name in the device tree (``tegra234``) → chip."""
     modules: dict[str, str]
     """Part number in the device tree → module's name."""
@@ -65,6 +65,6 @@ def starts_with(version: str, leading: str) -> bool:
 
 
 @functools.cache
-def load_matrix() -> Matrix:
+def load_matrix() -> _Matrix:
     """Read and check ``jetpack.yaml``, once per process."""
-    return Matrix.model_validate(yaml.safe_load(MATRIX.read_text(encoding="utf-8")))
+    return _Matrix.model_validate(yaml.safe_load(MATRIX.read_text(encoding="utf-8")))

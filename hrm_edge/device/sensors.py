@@ -6,12 +6,11 @@ They are only looked up here: ``hrm_edge.bench.power`` reads them, ``hrm-edge do
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 from hrm_edge.device.identity import is_jetson
-from hrm_edge.device.rails import total_of
 from hrm_edge.device.system import System
 
 INA3221 = "/sys/bus/i2c/drivers/ina3221*/*/hwmon/hwmon*/in*_label"
@@ -30,6 +29,37 @@ RAPL_HINT = (
     "sudo tee /etc/udev/rules.d/60-power.rules && sudo udevadm control --reload && sudo udevadm trigger, "
     "or run as root (CVE-2020-8694 is why it is closed)"
 )
+
+
+_NOT_WALL = "the carrier board and the power supply's losses are outside: it is not wall power"
+
+
+@dataclass(frozen=True)
+class Scope:
+    """Rails that are added, and a description of what their sum covers."""
+
+    rails: tuple[str, ...]
+    words: str
+
+
+# The first one whose rails are all present is used; a rail that is a part of another is not added.
+# Source: NVIDIA's Jetson Linux developer guide, software-based power monitoring.
+_TOTALS = (
+    Scope(("VIN",), f"VIN: everything the Thor module draws; {_NOT_WALL}"),
+    Scope(("VDD_IN",), f"VDD_IN: everything the module draws (CPU, GPU, memory, I/O); {_NOT_WALL}"),
+    Scope(
+        ("VDD_GPU_SOC", "VDD_CPU_CV", "VIN_SYS_5V0"),
+        "VDD_GPU_SOC + VDD_CPU_CV + VIN_SYS_5V0: about what the AGX Orin module draws (VDDQ_VDD2_1V8AO lies under "
+        f"VIN_SYS_5V0 and is not added); {_NOT_WALL}",
+    ),
+)
+OF_ONE_RAIL = "{}: this rail only, as asked for; the rest of the machine is outside"
+
+
+def total_of(rails: Iterable[str]) -> Scope | None:
+    """Return the total of a board that has these ``rails``, or None where no known total consists of them."""
+    present = set(rails)
+    return next((total for total in _TOTALS if present.issuperset(total.rails)), None)
 
 
 @dataclass(frozen=True)
@@ -64,8 +94,6 @@ class Source:
     """Power meter that this machine may have."""
 
     name: str
-    where: str
-    """Files, program or library that it reads."""
     rails: tuple[str, ...] = ()
     problem: str | None = None
     """Reason why it cannot be used; None where it can."""
@@ -109,19 +137,19 @@ def power_sources(system: System) -> list[Source]:
 
 def _hwmon(name: str, where: str, rails: list[RailFiles], system: System) -> Source:
     if not rails:
-        return Source(name, where, problem=f"no {name.upper()} sensor on this machine")
+        return Source(name, problem=f"no {name.upper()} sensor on this machine")
     try:
         for rail in rails:
             rail.watts(system)
     except PermissionError as error:
-        return Source(name, where, problem=f"{error.filename or where} is not readable", hint=HWMON_HINT)
+        return Source(name, problem=f"{error.filename or where} is not readable", hint=HWMON_HINT)
     except (OSError, ValueError) as error:
-        return Source(name, where, problem=f"rail {rail.name} cannot be read: {error}", hint="see dmesg for the sensor")
+        return Source(name, problem=f"rail {rail.name} cannot be read: {error}", hint="see dmesg for the sensor")
     names = tuple(rail.name for rail in rails)
     if total_of(names) is None:
         problem = f"no total is known for the rails {', '.join(names)}"
-        return Source(name, where, names, problem, f"choose one rail: --power {name}:{names[0]}")
-    return Source(name, where, names)
+        return Source(name, names, problem, f"choose one rail: --power {name}:{names[0]}")
+    return Source(name, names)
 
 
 def _ina3221(system: System) -> Source:
@@ -135,42 +163,42 @@ def _ina238(system: System) -> Source:
 def _tegrastats(system: System) -> Source:
     if system.run("which", "tegrastats") is None:
         where = "is not on the PATH" if is_jetson(system) else "is a Jetson's, this machine is none"
-        return Source("tegrastats", "tegrastats", problem=f"tegrastats {where}")
-    return Source("tegrastats", "tegrastats")
+        return Source("tegrastats", problem=f"tegrastats {where}")
+    return Source("tegrastats")
 
 
 def _jtop(system: System) -> Source:
     if not is_jetson(system):
-        return Source("jtop", "jtop", problem="jtop is for a Jetson, this machine is none")
+        return Source("jtop", problem="jtop is for a Jetson, this machine is none")
     if importlib.util.find_spec("jtop") is None:
-        return Source("jtop", "jtop", problem="jtop is not installed", hint="sudo pip install jetson-stats && reboot")
+        return Source("jtop", problem="jtop is not installed", hint="sudo pip install jetson-stats && reboot")
     socket = system.path(JTOP_SOCKET)
     if not socket.exists():
         hint = "sudo systemctl restart jtop.service (and see 'systemctl status jtop')"
-        return Source("jtop", JTOP_SOCKET, problem="the jtop service is not running", hint=hint)
-    return Source("jtop", JTOP_SOCKET)
+        return Source("jtop", problem="the jtop service is not running", hint=hint)
+    return Source("jtop")
 
 
 def _nvml(system: System) -> Source:
     if is_jetson(system):
-        return Source("nvml", "pynvml", problem="NVML has no power reading on a Jetson")
+        return Source("nvml", problem="NVML has no power reading on a Jetson")
     if system.line("/proc/driver/nvidia/version") is None:
-        return Source("nvml", "pynvml", problem="no NVIDIA driver on this machine")
+        return Source("nvml", problem="no NVIDIA driver on this machine")
     if importlib.util.find_spec("pynvml") is None:
-        return Source("nvml", "pynvml", problem="pynvml is not installed", hint="pip install 'hrm-edge[power]'")
-    return Source("nvml", "pynvml")
+        return Source("nvml", problem="pynvml is not installed", hint="pip install 'hrm-edge[power]'")
+    return Source("nvml")
 
 
 def _rapl(system: System) -> Source:
     zones = rapl_zones(system)
     if not zones:
-        return Source("rapl", RAPL, problem="the CPU shows no RAPL energy counters (virtual machines hide them)")
+        return Source("rapl", problem="the CPU shows no RAPL energy counters (virtual machines hide them)")
     try:
         for zone in zones:
             system.read(zone.energy_uj)
     except OSError as error:
-        return Source("rapl", RAPL, problem=f"{error.filename or RAPL} is not readable", hint=RAPL_HINT)
-    return Source("rapl", RAPL, tuple(zone.name for zone in zones))
+        return Source("rapl", problem=f"{error.filename or RAPL} is not readable", hint=RAPL_HINT)
+    return Source("rapl", tuple(zone.name for zone in zones))
 
 
 _LOOKS: tuple[Callable[[System], Source], ...] = (_ina238, _ina3221, _tegrastats, _jtop, _nvml, _rapl)

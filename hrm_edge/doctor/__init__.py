@@ -8,12 +8,9 @@ from pydantic import Field
 
 from hrm_edge import __version__
 from hrm_edge.doctor.backends import Backend, backends
-from hrm_edge.doctor.engine import engine_rules
-from hrm_edge.doctor.facts import Facts
-from hrm_edge.doctor.findings import Finding, fail, worst_first
+from hrm_edge.doctor.facts import Facts, read_facts
 from hrm_edge.doctor.machine import Machine
-from hrm_edge.doctor.read import read_facts
-from hrm_edge.doctor.rules import rules
+from hrm_edge.doctor.rules import LEVELS, Finding, engine_rules, fail, rules
 from hrm_edge.errors import HrmEdgeError
 from hrm_edge.records import Record
 
@@ -51,6 +48,6 @@ def diagnose(machine: Machine, try_pipeline: Callable[[], str]) -> Diagnosis:
             pipeline = f"failed: {error}"
             what = f"solving a puzzle with a shipped model fails: {type(error).__name__}: {error}"
             findings.append(fail("road", what, "pip install --force-reinstall hrm-edge"))
-    findings = worst_first([*findings, *engine_rules(facts)])
+    findings = sorted([*findings, *engine_rules(facts)], key=lambda finding: LEVELS.index(finding.level))
     passed = not any(finding.level == "fail" for finding in findings)
     return Diagnosis(passed=passed, pipeline=pipeline, facts=facts, findings=findings, backends=backends(facts))

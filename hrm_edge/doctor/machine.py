@@ -17,6 +17,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
+from typing import TypeVar
 
 from pydantic import Field
 
@@ -50,6 +51,9 @@ class GpuSession(Record):
     driver: str | None = Field(default=None, description="the newest CUDA that the driver runs")
     error: str | None = None
     hint: str | None = None
+
+
+Tried = TypeVar("Tried", Import, GpuSession)
 
 
 @dataclass(frozen=True)
@@ -93,10 +97,29 @@ def _last_line(code: str, *, check: bool = False) -> str:
     return done.stdout.splitlines()[-1]
 
 
+def _tried(code: str, kind: type[Tried], slow: Tried, crashed: Tried) -> Tried:
+    """Run ``code``, a try that sets ``result``, in a new process, and return the result or the error as a ``kind``.
+
+    Returns ``slow`` where it takes too long, ``crashed`` where the process says nothing.
+    """
+    code += (
+        "except Exception as error:\n"
+        "    result = {'error': f'{type(error).__name__}: {error}'.splitlines()[0][:200]}\n"
+        "import json\n"
+        "print('\\n' + json.dumps(result))\n"
+    )
+    try:
+        return kind.model_validate(json.loads(_last_line(code)))
+    except subprocess.TimeoutExpired:
+        return slow
+    except (OSError, ValueError, IndexError):
+        return crashed
+
+
 def try_import(name: str) -> Import:
     """Import ``name`` in a new process: a library of the wrong machine may crash it."""
     code = (
-        "import importlib, json, sys\n"
+        "import importlib\n"
         "import hrm_edge.quiet\n"
         "hrm_edge.quiet.switch_off()\n"
         "try:\n"
@@ -104,17 +127,10 @@ def try_import(name: str) -> Import:
         "    providers = getattr(module, 'get_available_providers', list)()\n"
         "    built = getattr(module, 'getBuildInformation', str)().split()\n"  # of OpenCV
         "    providers += ['GStreamer'] if ['GStreamer:', 'YES'] in map(list, zip(built, built[1:])) else []\n"
-        "    found = {'version': str(getattr(module, '__version__', '?')), 'providers': providers}\n"
-        "except Exception as error:\n"
-        "    found = {'error': f'{type(error).__name__}: {error}'.splitlines()[0][:200]}\n"
-        "print('\\n' + json.dumps(found))\n"
+        "    result = {'version': str(getattr(module, '__version__', '?')), 'providers': providers}\n"
     )
-    try:
-        return Import.model_validate(json.loads(_last_line(code)))
-    except subprocess.TimeoutExpired:
-        return Import(error=f"importing it takes more than {IMPORT_LIMIT_S:.0f} s")
-    except (OSError, ValueError, IndexError):
-        return Import(error="importing it crashes Python")
+    slow = f"importing it takes more than {IMPORT_LIMIT_S:.0f} s"
+    return _tried(code, Import, Import(error=slow), Import(error="importing it crashes Python"))
 
 
 def is_missing(name: str, error: str | None) -> bool:
@@ -136,23 +152,16 @@ def _try_int8(module: str) -> str | None:
 def try_gpu() -> GpuSession:
     """Move data to the GPU and back in a new process: a driver of another machine may crash it."""
     code = (
-        "import json\n"
         "from hrm_edge.errors import UserError\n"
         "from hrm_edge.runtime.trt.cuda import try_cuda\n"
         "try:\n"
-        "    said = try_cuda()\n"
+        "    result = try_cuda()\n"
         "except UserError as error:\n"
-        "    said = {'error': error.problem, 'hint': error.hint}\n"
-        "except Exception as error:\n"
-        "    said = {'error': f'{type(error).__name__}: {error}'.splitlines()[0][:200]}\n"
-        "print('\\n' + json.dumps(said))\n"
+        "    result = {'error': error.problem, 'hint': error.hint}\n"
     )
-    try:
-        return GpuSession.model_validate(json.loads(_last_line(code)))
-    except subprocess.TimeoutExpired:
-        return GpuSession(error=f"the GPU did not answer within {IMPORT_LIMIT_S:.0f} s", hint="dmesg | tail")
-    except (OSError, ValueError, IndexError):
-        return GpuSession(error="moving data to the GPU crashes Python", hint="dmesg | tail; see nvidia-smi")
+    slow = GpuSession(error=f"the GPU did not answer within {IMPORT_LIMIT_S:.0f} s", hint="dmesg | tail")
+    crashed = GpuSession(error="moving data to the GPU crashes Python", hint="dmesg | tail; see nvidia-smi")
+    return _tried(code, GpuSession, slow, crashed)
 
 
 def _own_groups() -> frozenset[str]:

@@ -19,7 +19,7 @@ from hrm_edge.model.hrm import HRM
 from hrm_edge.model.session import TorchSession
 from hrm_edge.parity import converged
 from hrm_edge.quant.policy import Policy, Sensitivity, linear_layers
-from hrm_edge.report import decibels
+from hrm_edge.report.figures import decibels
 from hrm_edge.tasks.puzzles import Puzzles
 
 OnMessage = Callable[[str], None]

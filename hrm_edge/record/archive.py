@@ -18,8 +18,8 @@ from hrm_edge.errors import UserError
 from hrm_edge.files import atomic_file, check_input, read_bytes
 from hrm_edge.record.schema import MOST_ROWS, ROW_NAME, About, parse_about
 from hrm_edge.records import parse_record
-from hrm_edge.report import BenchReport
 from hrm_edge.report.read import parse_bench
+from hrm_edge.report.schema import BenchReport
 
 RECORD_FILE, DOCTOR_FILE, TABLE_FILE, ROWS = "record.json", "doctor.json", "table.md", "rows"
 TOP = "hrm-edge-record"  # the archive's folder, whatever the record's own is called
@@ -32,7 +32,7 @@ _AGAIN = "ask its sender for the archive that 'hrm-edge record' wrote"
 
 
 @dataclass(frozen=True)
-class Record:
+class MachineRecord:
     """A record that was read."""
 
     name: str
@@ -42,13 +42,13 @@ class Record:
     """Row name → its report; rows that could not be measured have none."""
 
 
-def record_of(folder: Path) -> Record:
+def record_of(folder: Path) -> MachineRecord:
     """Return the record in a folder. Raises ``UserError`` where it is none."""
     names = [RECORD_FILE, DOCTOR_FILE, *(f"{ROWS}/{path.name}" for path in sorted((folder / ROWS).glob("*.json")))]
     return _record({name: read_bytes(folder / name, MOST_FILE_BYTES) for name in names}, str(folder))
 
 
-def read_archive(path: Path) -> Record:
+def read_archive(path: Path) -> MachineRecord:
     """Return the record in an archive; nothing is unpacked to the disk.
 
     Raises ``UserError`` for what is no archive of a record of this version, or holds anything but its files: links,
@@ -67,7 +67,7 @@ def read_archive(path: Path) -> Record:
     return _record(files, str(path))
 
 
-def read_archives(folder: Path) -> tuple[list[Record], list[UserError]]:
+def read_archives(folder: Path) -> tuple[list[MachineRecord], list[UserError]]:
     """Return the records of all archives in a folder, and what is wrong with the others."""
     found, refused = [], []
     for path in sorted(folder.glob(f"*{SUFFIX}")):
@@ -115,7 +115,7 @@ def _members(unpacked: gzip.GzipFile, path: Path) -> Iterator[tuple[str, bytes]]
             yield member.name.removeprefix(f"{TOP}/"), stream.read()
 
 
-def _record(files: Mapping[str, bytes], name: str) -> Record:
+def _record(files: Mapping[str, bytes], name: str) -> MachineRecord:
     """Return the record whose files are given, each checked against its schema."""
     for needed in (RECORD_FILE, DOCTOR_FILE):
         if needed not in files:
@@ -132,7 +132,7 @@ def _record(files: Mapping[str, bytes], name: str) -> Record:
         if len(found) != 1 or found[0].model.sha256 != row.sha256:
             raise UserError(f"{name}: {file} is not of the model that {RECORD_FILE} names", _AGAIN)
         reports[row.name] = found[0]
-    return Record(name, about, diagnosis, reports)
+    return MachineRecord(name, about, diagnosis, reports)
 
 
 def _json(content: bytes, name: str) -> Any:

@@ -18,13 +18,13 @@ from hrm_edge.device.identity import Device, describe_device
 from hrm_edge.doctor import Diagnosis
 from hrm_edge.errors import UserError
 from hrm_edge.files import os_error, read_json, write_json, write_text
-from hrm_edge.record.archive import DOCTOR_FILE, RECORD_FILE, ROWS, TABLE_FILE, Record, pack, record_of
+from hrm_edge.record.archive import DOCTOR_FILE, RECORD_FILE, ROWS, TABLE_FILE, MachineRecord, pack, record_of
 from hrm_edge.record.plan import ENGINES
 from hrm_edge.record.schema import About, Row, Settings, parse_about
 from hrm_edge.record.scrub import Scrubber, publishable_diagnosis, scrubber_of_this_machine
 from hrm_edge.record.table import markdown
-from hrm_edge.report import BenchReport
 from hrm_edge.report.read import parse_bench
+from hrm_edge.report.schema import BenchReport
 
 ENGINE_FOLDER, _LOCK, _MEASURING = "engines", ".lock", ".measuring.json"
 ROW_LIMIT_S = 3600.0
@@ -67,7 +67,7 @@ def make_record(
     on_message: OnMessage,
     on_progress: OnProgress,
     run: Callable[..., Ended] = run_verb,
-) -> Record:
+) -> MachineRecord:
     """Measure what ``out`` lacks of the rows, and write its table and archive.
 
     Raises ``UserError`` where ``out`` holds something else, or a record with other settings or of another machine, and

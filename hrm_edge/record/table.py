@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from hrm_edge.record.archive import Record
+from hrm_edge.record.archive import MachineRecord
 from hrm_edge.record.schema import OWN_PUZZLES, Row
-from hrm_edge.report import BenchReport
+from hrm_edge.report.schema import BenchReport
 from hrm_edge.report.text import markdown_table, number
 from hrm_edge.terminal import visible
 
@@ -59,25 +59,25 @@ def _warmth(report: BenchReport) -> str:
     return f"{max(before.values()):.0f} to {max(after.values()):.0f}" if before and after else NOT_MEASURED
 
 
-def rows_of(record: Record) -> list[tuple[str, ...]]:
+def rows_of(record: MachineRecord) -> list[tuple[str, ...]]:
     """Return the cells of every measured row."""
     return [_cells(row, record.reports[row.name]) for row in record.about.rows if row.name in record.reports]
 
 
-def machine_of(record: Record) -> str:
+def machine_of(record: MachineRecord) -> str:
     """Return the machine's name: a board by its module, a card by its GPU, else the product or processor."""
     device = record.about.device
     return device.module or ", ".join(device.gpus) or device.machine or device.cpu
 
 
-def problems_of(record: Record) -> list[str]:
+def problems_of(record: MachineRecord) -> list[str]:
     """Return what is not in the table, and why."""
     failed = [f"{row.name}: {row.problem}" for row in record.about.rows if row.problem is not None]
     waiting = [row for row in record.about.rows if row.problem is None and row.name not in record.reports]
     return [*failed, *(f"{row.name}: not yet measured" for row in waiting), *record.about.notes]
 
 
-def markdown(record: Record) -> str:
+def markdown(record: MachineRecord) -> str:
     """Return one record as a page: machine, settings, rows, and what could not be measured."""
     about = record.about
     device, settings = about.device, about.settings
@@ -96,7 +96,7 @@ def markdown(record: Record) -> str:
     return "\n".join([*lines, *(["Not measured:", "", *problems, ""] if problems else [])])
 
 
-def boards_table(records: Sequence[Record]) -> str:
+def boards_table(records: Sequence[MachineRecord]) -> str:
     """Return all records as one Markdown table; without a record, a sentence that says so."""
     found = [
         (machine_of(record), *line, f"{record.about.hrm_edge}, {record.about.created[:10]}, {_how(record)}")
@@ -114,6 +114,6 @@ def _plain(cell: str) -> str:
     return visible(cell).replace("<", "&lt;").replace("[", "\\[")
 
 
-def _how(record: Record) -> str:
+def _how(record: MachineRecord) -> str:
     settings = record.about.settings
     return f"{settings.duration_s:g} s" + ("" if settings.puzzles == OWN_PUZZLES else f" of {settings.puzzles}")

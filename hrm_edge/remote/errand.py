@@ -30,10 +30,10 @@ class Board:
     ssh_config: Path | None
 
     @contextmanager
-    def errand(self, verb: str, on_message: Callable[[str], None]) -> Iterator[Errand]:
+    def errand(self, verb: str, on_message: Callable[[str], None]) -> Iterator[_Errand]:
         """Reach the board and yield what runs ``verb`` there."""
         with reach(self.host, self.ssh_config, on_message) as host:
-            yield Errand(Workspace(host, workstation()), verb, on_message)
+            yield _Errand(Workspace(host, workstation()), verb, on_message)
 
     def command(self, *words: str) -> str:
         """Return a command of this workstation for the board."""
@@ -41,7 +41,7 @@ class Board:
         return shlex.join(["hrm-edge", "remote", *config, self.host, *words])
 
 
-class Errand:
+class _Errand:
     """One command on a board; the models and data that it needs are sent before it runs."""
 
     def __init__(self, space: Workspace, verb: str, on_message: Callable[[str], None]) -> None:

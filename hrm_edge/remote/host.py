@@ -80,29 +80,27 @@ class Host:
         self.name = name
         self._scratch = scratch
         self._on_message = on_message
-        self._options = [*(["-F", str(config)] if config else []), "-o", "StrictHostKeyChecking=yes", *_ALIVE]
+        options = [*(["-F", str(config)] if config else []), "-o", "StrictHostKeyChecking=yes", *_ALIVE]
         if not sys.stdin.isatty():
-            self._options += ["-o", "BatchMode=yes"]  # nobody is there to type a password
+            options += ["-o", "BatchMode=yes"]  # nobody is there to type a password
+        self._ssh = ["ssh", *options, "-o", f"ControlPath={scratch}/%C"]
 
-    @property
-    def _shared(self) -> list[str]:
-        return ["-o", f"ControlPath={self._scratch}/%C"]
+    def _control(self, *words: str) -> subprocess.CompletedProcess[str]:
+        """Ask the shared connection's master process for something."""
+        return subprocess.run([*self._ssh, "-O", *words, self.name], capture_output=True, text=True, check=False)
 
     def connect(self) -> None:
         """Have a shared connection, for which a password is asked once.
 
         Raises ``DroppedError``, or ``UserError`` where ssh is refused.
         """
-        alive = subprocess.run(
-            ["ssh", *self._options, *self._shared, "-O", "check", self.name], capture_output=True, check=False
-        )
-        if alive.returncode == 0:
+        if self._control("check").returncode == 0:
             return
         # The connection outlives this command and keeps its stderr open: a pipe would never end.
         with tempfile.TemporaryFile("w+", dir=self._scratch) as words:
             keep = ["-o", "ControlMaster=yes", "-o", "ControlPersist=60"]
             done = subprocess.run(
-                ["ssh", *self._options, *self._shared, *keep, self.name, "true"],
+                [*self._ssh, *keep, self.name, "true"],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=words,
@@ -113,16 +111,11 @@ class Host:
                 self._failed(words.read())
 
     def disconnect(self) -> None:
-        subprocess.run(
-            ["ssh", *self._options, *self._shared, "-O", "exit", self.name], capture_output=True, check=False
-        )
+        self._control("exit")
 
     def forward(self, port: int) -> None:
         """Let ``port`` of this machine's loopback reach the same one of the board's."""
-        line = ["-O", "forward", "-L", f"127.0.0.1:{port}:127.0.0.1:{port}"]
-        done = subprocess.run(
-            ["ssh", *self._options, *self._shared, *line, self.name], capture_output=True, text=True, check=False
-        )
+        done = self._control("forward", "-L", f"127.0.0.1:{port}:127.0.0.1:{port}")
         if done.returncode:
             raise UserError(f"port {port} cannot be forwarded: {done.stderr.strip()}", "choose another one: --port N")
 
@@ -131,7 +124,7 @@ class Host:
 
         Its output begins with ``mark``.
         """
-        return ["ssh", *self._options, *self._shared, "-T", self.name, remote_words(script, mark)]
+        return [*self._ssh, "-T", self.name, remote_words(script, mark)]
 
     def run(self, script: str, stdin: str | None = None) -> Done:
         """Run a short script once. Raises ``DroppedError``, or ``UserError`` where ssh is refused."""
@@ -154,8 +147,7 @@ class Host:
 
         ``source`` and ``target``: folders, of which the board's is made by :meth:`at`, the other a ``Path`` of here.
         """
-        ssh = ["ssh", *self._options, *self._shared]
-        shell = shlex.join([*python_command("-m", "hrm_edge.remote.shell"), *ssh])
+        shell = shlex.join([*python_command("-m", "hrm_edge.remote.shell"), *self._ssh])
         # absolute: rsync takes a relative "nano:v2" for a folder of a host called nano
         places = [place if isinstance(place, str) else f"{place.absolute()}/" for place in (source, target)]
         done = subprocess.run(

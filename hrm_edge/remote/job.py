@@ -86,7 +86,7 @@ class Job:
         self._checked(write, text)
 
     def _checked(self, script: str, stdin: str | None = None) -> None:
-        done = self.host.persistently(lambda: self.host.run(self.space.preamble + script, stdin))
+        done = self.space.run(script, stdin)
         if done.code:
             words = done.err.strip().splitlines() or [f"exit code {done.code}"]
             hint = "df -h" if "No space" in done.err else "ls -ld .cache"
@@ -116,11 +116,11 @@ class Job:
                 raise UserError(f"{self.host.name}: the job {self.name} is gone", "run the command again")
 
         self.host.persistently(stream)
-        word = self.host.persistently(lambda: self.host.run(f"{self.space.preamble} cat jobs/{self.name}/code")).out
+        word = self.space.run(f"cat jobs/{self.name}/code").out
         return int(word) if word.strip().isdecimal() else None
 
     def stdout(self) -> str:
-        return self.host.persistently(lambda: self.host.run(f"{self.space.preamble} cat jobs/{self.name}/stdout")).out
+        return self.space.run(f"cat jobs/{self.name}/stdout").out
 
     def stop(self) -> None:
         """End the job, by force where it does not end in five seconds."""
@@ -158,5 +158,5 @@ def finished_jobs(space: Workspace) -> list[str]:
     script = (
         'for job in jobs/*/; do [ -e "$job/code" ] && [ -n "$(ls "$job/out" 2>/dev/null)" ] && basename "$job"; done'
     )
-    listed = space.host.persistently(lambda: space.host.run(f"{space.preamble} {script}; true")).out.split()
+    listed = space.run(f"{script}; true").out.split()
     return sorted(name for name in listed if re.fullmatch(r"[\w-]+", name))

@@ -14,7 +14,7 @@ from pathlib import Path
 from hrm_edge.errors import UserError
 from hrm_edge.files import sha256, write_text
 from hrm_edge.manifest import MANIFEST, read_manifest
-from hrm_edge.remote.host import Host
+from hrm_edge.remote.host import Done, Host
 
 REMOTE_ROOT = ".cache/hrm-edge/remote"  # under the board's home
 MAX_BASES = 20  # folders that rsync compares with at most
@@ -55,6 +55,10 @@ class Workspace:
         self.base = f"base={shlex.quote(self.folder)}"
         self.preamble = f'set -u; {self.base}; mkdir -p "$base/jobs" && cd "$base" || exit 1; '
 
+    def run(self, script: str, stdin: str | None = None) -> Done:
+        """Run a short script in the workspace; it may be run twice where the connection drops."""
+        return self.host.persistently(lambda: self.host.run(f"{self.preamble} {script}", stdin))
+
     def send_model(self, folder: Path) -> Sent:
         """Send an artifact: the files that its manifest lists, verified here. An engine of this machine stays here."""
         manifest = read_manifest(folder)
@@ -75,7 +79,7 @@ class Workspace:
         target = f"{kind}/{digest}"
         path = f'"$base"/{target}' + (f"/{shlex.quote(rename)}" if rename else "")
         look = f"mkdir -p {kind}; [ -d {target} ] && echo there; ls -t {kind} | head -n {MAX_BASES}"
-        listed = self.host.persistently(lambda: self.host.run(self.preamble + look)).out.split()
+        listed = self.run(look).out.split()
         if listed[:1] == ["there"]:
             return Sent(path, 0)
         # Files that are the same in another folder are copied there; what a cut-off copy left is gone on with.
@@ -85,7 +89,7 @@ class Workspace:
         listing = b"\0".join(map(os.fsencode, names))
         stats = self.host.persistently(lambda: self.host.rsync(options, parent, there, listing))
         finish = f"mv -T {target}.part {target} 2>/dev/null || [ -d {target} ]"
-        if self.host.persistently(lambda: self.host.run(self.preamble + finish)).code:
+        if self.run(finish).code:
             raise UserError(f"{self.host.name}: {target} could not be completed", f"ssh {self.host.name} df -h")
         found = re.search(r"Literal data: ([\d,]+)", stats)
         return Sent(path, int(found[1].replace(",", "")) if found else 0)

@@ -1,16 +1,18 @@
-"""Comparison of reports of one protocol, of which the first is the baseline, and the regression gate."""
+"""Comparison of reports of one protocol, of which the first is the baseline: its gate, table, Markdown and JSON."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from typing import Any
+
+from rich.table import Table
 
 from hrm_edge.errors import UserError
 from hrm_edge.report.schema import BenchReport
-from hrm_edge.report.text import number
+from hrm_edge.report.text import markdown_table, number
 
 # Settings that two reports must share for a comparison; all others may differ, to be compared.
-PROTOCOL: dict[str, Callable[[BenchReport], object]] = {
+_PROTOCOL: dict[str, Callable[[BenchReport], object]] = {
     "scenario": lambda report: report.scenario,
     "task": lambda report: report.data.task,
     "puzzles": lambda report: report.data.sha256 or report.data.path,
@@ -27,18 +29,6 @@ COLUMNS = (
 )  # fmt: skip
 
 
-@dataclass(frozen=True)
-class Limits:
-    """Largest allowed losses against the baseline."""
-
-    slower: float = 0.10
-    """Share of the p90 latency or, offline, of the throughput."""
-    more_energy: float = 0.10
-    """Share of the energy per puzzle."""
-    accuracy_points: float = 1.0
-    """Percentage points of exact accuracy."""
-
-
 def require_one_protocol(named: Sequence[tuple[str, BenchReport]]) -> None:
     """Raise ``UserError`` that names every setting in which a report differs from the first."""
     if len(named) < 2:
@@ -47,7 +37,7 @@ def require_one_protocol(named: Sequence[tuple[str, BenchReport]]) -> None:
     for name, report in named[1:]:
         different = [
             f"{what} ({value(first)} and {value(report)})"
-            for what, value in PROTOCOL.items()
+            for what, value in _PROTOCOL.items()
             if value(first) != value(report)
         ]
         if different:
@@ -77,7 +67,7 @@ def _same_machine(a: BenchReport, b: BenchReport) -> bool:
     return key(a) == key(b)
 
 
-def speed(report: BenchReport) -> float:
+def _speed(report: BenchReport) -> float:
     """Return the headline as a rate, larger is better: 1 / p90 latency, or the throughput offline; per second."""
     return report.throughput_per_s if report.scenario == "offline" else 1e3 / report.latency_ms.p90
 
@@ -98,7 +88,7 @@ def comparison_rows(reports: Sequence[BenchReport]) -> list[tuple[str, ...]]:
                 number(ms.p99),
                 number(report.step_latency_ms.p50),
                 number(report.throughput_per_s, 4),
-                f"{speed(report) / speed(reports[0]):.2f}x",
+                f"{_speed(report) / _speed(reports[0]):.2f}x",
                 f"{report.exact_accuracy:.1%} ({low:.1%} to {high:.1%}) of {report.count}",
                 sqnr,
                 "–" if joules is None else number(joules),
@@ -108,28 +98,74 @@ def comparison_rows(reports: Sequence[BenchReport]) -> list[tuple[str, ...]]:
     return found
 
 
-def judge(reports: Sequence[BenchReport], limits: Limits) -> tuple[list[str], list[str]]:
-    """Return the regressions against the first report, and what could not be judged; each is a sentence."""
+def judge(reports: Sequence[BenchReport], share: float) -> tuple[list[str], list[str]]:
+    """Return the regressions against the first report, and what could not be judged; each is a sentence.
+
+    ``share``: the largest allowed loss of speed (p90 latency or, offline, throughput), of energy per puzzle, and of
+    exact accuracy in hundreds of points.
+    """
     first, failures, unjudged = reports[0], [], []
     for report in reports[1:]:
         name = label(report)
-        lost = 100 * (first.exact_accuracy - report.exact_accuracy)
-        if lost > limits.accuracy_points:
-            failures.append(
-                f"{name}: exact accuracy is {lost:.2f} points lower, the limit is {limits.accuracy_points:g}"
-            )
+        lost = first.exact_accuracy - report.exact_accuracy
+        if lost > share:
+            failures.append(f"{name}: exact accuracy is {100 * lost:.2f} points lower, the limit is {100 * share:g}")
         if not _same_machine(first, report):
             unjudged.append(f"{name}: another machine or power mode, so its times and energy are not judged")
             continue
-        slower = speed(first) / speed(report) - 1
-        if slower > limits.slower:
-            failures.append(f"{name}: {slower:.1%} slower, the limit is {limits.slower:.0%}")
+        slower = _speed(first) / _speed(report) - 1
+        if slower > share:
+            failures.append(f"{name}: {slower:.1%} slower, the limit is {share:.0%}")
         if first.power.scope != report.power.scope:
             unjudged.append(f"{name}: its power is that of other rails, so its energy is not judged")
         elif first.energy_j_per_puzzle and report.energy_j_per_puzzle:
             more = report.energy_j_per_puzzle / first.energy_j_per_puzzle - 1
-            if more > limits.more_energy:
-                failures.append(f"{name}: {more:.1%} more energy per puzzle, the limit is {limits.more_energy:.0%}")
+            if more > share:
+                failures.append(f"{name}: {more:.1%} more energy per puzzle, the limit is {share:.0%}")
         elif first.energy_j_per_puzzle:
             unjudged.append(f"{name}: no energy figure ({report.energy_reason})")
     return failures, unjudged
+
+
+def comparison_table(reports: Sequence[BenchReport], failures: Sequence[str], unjudged: Sequence[str]) -> Table:
+    """Return the comparison as a table for a terminal, with the gate's verdict below it."""
+    first = reports[0]
+    title = f"{first.scenario}, {first.data.path}: {first.halt}, {first.views} views, the first is the baseline"
+    notes = "\n".join([*(f"REGRESSION {text}" for text in failures), *(f"not judged: {text}" for text in unjudged)])
+    table = Table(*COLUMNS, title=title, title_justify="left", caption=notes or None, caption_justify="left")
+    for cells in comparison_rows(reports):
+        table.add_row(*cells)
+    return table
+
+
+def comparison_markdown(reports: Sequence[BenchReport], failures: Sequence[str], unjudged: Sequence[str]) -> str:
+    """Return the comparison as Markdown, with each report's warnings and the gate's verdict."""
+    lines = ["# hrm-edge bench --compare", "", *markdown_table(COLUMNS, comparison_rows(reports)), ""]
+    lines += [f"- Warning, {label(report)}: {text}" for report in reports for text in report.warnings]
+    lines += [f"- **Regression**: {text}" for text in failures] + [f"- Not judged: {text}" for text in unjudged]
+    return "\n".join(lines) + "\n"
+
+
+def comparison(reports: Sequence[BenchReport], failures: Sequence[str], unjudged: Sequence[str]) -> dict[str, Any]:
+    """Return the comparison as a JSON document for programs."""
+    return {
+        "kind": "hrm-edge comparison",
+        "schema_version": reports[0].schema_version,
+        "regressions": list(failures),
+        "not_judged": list(unjudged),
+        "reports": [
+            {
+                "label": label(report),
+                "scenario": report.scenario,
+                "latency_ms": report.latency_ms.model_dump(),
+                "throughput_per_s": report.throughput_per_s,
+                "speed_against_first": _speed(report) / _speed(reports[0]),
+                "exact_accuracy": report.exact_accuracy,
+                "exact_accuracy_interval_95": report.exact_accuracy_interval_95,
+                "energy_j_per_puzzle": report.energy_j_per_puzzle,
+                "power_w_mean": report.power.power_w_mean,
+                "warnings": report.warnings,
+            }
+            for report in reports
+        ],
+    }

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Any
 
 from hrm_edge.errors import UserError, nearest
 from hrm_edge.files import read_json, user_cache
@@ -110,8 +109,3 @@ def card(name: str) -> Card:
 def read_card(path: Path) -> Card:
     """Return the card in a file. Raises ``UserError`` where it is invalid."""
     return parse_record(read_json(path), Card, f"{path} is no model card", _AGAIN)
-
-
-def cards() -> list[dict[str, Any]]:
-    """Return all cards, ready for JSON."""
-    return [card(name).document() for name in names()]

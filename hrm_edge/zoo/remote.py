@@ -47,7 +47,7 @@ def _name(name: str) -> str:
     return name
 
 
-class Entry(Record):
+class _Entry(Record):
     """Model in an index."""
 
     manifest_sha256: Sha256
@@ -55,13 +55,13 @@ class Entry(Record):
     about: str
 
 
-class Index(Record):
+class _Index(Record):
     """Content of a location's ``index.json``."""
 
-    models: dict[Annotated[str, AfterValidator(_name)], Entry]
+    models: dict[Annotated[str, AfterValidator(_name)], _Entry]
 
 
-def write_index(shelf: Path) -> Index:
+def write_index(shelf: Path) -> _Index:
     """Make a folder of artifacts and cards a location: verify every model, then write ``index.json``."""
     found = sorted(path.parent for path in shelf.glob(f"*/{MANIFEST}"))
     if not found:
@@ -71,22 +71,22 @@ def write_index(shelf: Path) -> Index:
         if not zoo.is_name(folder.name):
             raise UserError(f"{folder}: '{folder.name}' is no name of a model", "use letters, digits, '.', '-' and '_'")
         manifest, card = read_manifest(folder), zoo.read_card(zoo.card_of(folder))
-        models[folder.name] = Entry(
+        models[folder.name] = _Entry(
             manifest_sha256=sha256(folder / MANIFEST),
             bytes=manifest.size_bytes,
             about=f"{card.task}, {card.variant}, {card.precision}, {card.parameters:,} parameters",
         )
-    index = Index(models=models)
+    index = _Index(models=models)
     index.write(shelf / INDEX)
     return index
 
 
-def read_index(location: str) -> Index:
+def read_index(location: str) -> _Index:
     """Return the index of a location. Raises ``UserError`` where it has none or cannot be reached."""
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / INDEX
         _copy(location, INDEX, file, RECORD_BYTES, _silent)
-        return parse_record(read_json(file), Index, f"{location}/{INDEX} is no index of models", _HINT)
+        return parse_record(read_json(file), _Index, f"{location}/{INDEX} is no index of models", _HINT)
 
 
 def pull(name: str, location: str, on_progress: OnProgress = _silent) -> Path:
@@ -119,7 +119,7 @@ def pull(name: str, location: str, on_progress: OnProgress = _silent) -> Path:
     return target
 
 
-def _fetch(folder: Path, entry: Entry, location: str, on_progress: OnProgress) -> None:
+def _fetch(folder: Path, entry: _Entry, location: str, on_progress: OnProgress) -> None:
     """Copy a model's files to ``folder`` and its card to the folder's parent, and verify them."""
     name = folder.name
     _copy(location, f"{name}/{MANIFEST}", folder / MANIFEST, RECORD_BYTES, on_progress)
@@ -159,7 +159,7 @@ def _place(fresh: Path, target: Path) -> None:
         raise
 
 
-def _is_whole(folder: Path, entry: Entry) -> bool:
+def _is_whole(folder: Path, entry: _Entry) -> bool:
     """Return whether the model is already there, complete and unchanged."""
     if not (folder / MANIFEST).is_file() or not zoo.card_of(folder).is_file():
         return False
@@ -178,7 +178,7 @@ def _remove_leftovers(name: str) -> None:
             shutil.rmtree(folder, ignore_errors=True)
 
 
-def _check_space(entry: Entry, name: str) -> None:
+def _check_space(entry: _Entry, name: str) -> None:
     free = shutil.disk_usage(zoo.pulled()).free
     if entry.bytes > free:
         raise UserError(

@@ -12,10 +12,11 @@ import pytest
 from hrm_edge import zoo
 from hrm_edge.bench.power.choose import open_meter
 from hrm_edge.bench.power.hwmon import HwmonMeter
-from hrm_edge.bench.scenarios import Plan, Solver, single_stream
+from hrm_edge.bench.scenarios import BenchOptions, Solver, single_stream
 from hrm_edge.data.puzzles import load_puzzles
 from hrm_edge.manifest import STEP_FILE
 from hrm_edge.runtime import open_artifact
+from hrm_edge.solve import SolveOptions
 from hrm_edge.tasks import get_task
 from hrm_edge.tasks.samples import sample_file
 from tests import machines
@@ -34,7 +35,12 @@ def test_latency_agrees_with_the_profiler_and_the_wall_clock(tmp_path):
     profiled = onnxruntime.InferenceSession(str(folder / STEP_FILE), options, providers=["CPUExecutionProvider"])
     session._session = profiled  # the same engine, watched
     givens = load_puzzles(source, task, 16)
-    measured = single_stream(Solver(session, task, "rules", 16, 1, 1, 0), givens, Plan(3.0), lambda share: None)
+    measured = single_stream(
+        Solver(session, task, SolveOptions(max_steps=16, slots=1)),
+        givens,
+        BenchOptions(duration_s=3.0),
+        lambda share: None,
+    )
     events = json.loads((tmp_path / profiled.end_profiling()).read_text())
     runs = [event["dur"] / 1e6 for event in events if event["name"] == "model_run"]
     assert len(runs) == len(measured.timed.step_s)

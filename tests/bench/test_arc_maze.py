@@ -11,11 +11,12 @@ import pytest
 
 from hrm_edge.bench.arc import cell_accuracies, evaluate_arc
 from hrm_edge.bench.run import evaluate
-from hrm_edge.bench.scenarios import Plan, Solver, offline, single_stream
+from hrm_edge.bench.scenarios import BenchOptions, Solver, offline, single_stream
 from hrm_edge.data.arc import Options, build, read_questions
 from hrm_edge.errors import UserError
-from hrm_edge.report import Data, EvalReport, Model
+from hrm_edge.report.schema import Data, EvalReport, Model
 from hrm_edge.report.text import markdown, rows
+from hrm_edge.solve import SolveOptions
 from hrm_edge.spec import variant_spec
 from hrm_edge.tasks.arc import Arc, encode
 from hrm_edge.tasks.arc_votes import Questions
@@ -50,7 +51,7 @@ def arc_solver(questions: Questions, right: np.ndarray, rows_of_table: int | Non
     oracle.tell(
         questions.puzzle_ids[right], questions.inputs[right], questions.labels[right], np.full(right.sum(), 2.0)
     )
-    return Solver(oracle, Arc(), "fixed", 1, 1, 16, 0)
+    return Solver(oracle, Arc(), SolveOptions(halt="fixed", max_steps=1, slots=16))
 
 
 def judge(questions: Questions, right: np.ndarray, views: int = VIEWS) -> tuple[EvalReport, dict]:
@@ -138,10 +139,12 @@ def test_a_folder_of_another_build_is_refused(questions: Questions) -> None:
 def test_measuring_asks_with_the_puzzles_own_rows(questions: Questions, scenario) -> None:
     solver = arc_solver(questions, np.ones(len(questions), bool))
     asked = Puzzles.of(Arc(), questions.inputs, ids=questions.puzzle_ids, called="p")
-    measured = scenario(solver, asked, Plan(0.0), lambda share: None)
+    measured = scenario(solver, asked, BenchOptions(duration_s=0.0), lambda share: None)
     count = len(measured.solutions)
     assert (measured.solutions.answers == questions.labels[:count]).all()
-    blank = scenario(solver, Puzzles.of(Arc(), questions.inputs, called="p"), Plan(0.0), lambda share: None)
+    blank = scenario(
+        solver, Puzzles.of(Arc(), questions.inputs, called="p"), BenchOptions(duration_s=0.0), lambda share: None
+    )
     assert (blank.solutions.answers == questions.inputs[:count]).all()
 
 
@@ -163,7 +166,7 @@ def maze_report(task: Maze, given: str, label: str, answer: str) -> EvalReport:
     oracle = Oracle(variant_spec("reduced", vocab=6, seq_len=task.seq_len, hidden=8, heads=1), {})
     oracle.tell(np.zeros(1, np.int32), cells(given), cells(answer), np.zeros(1))
     data = Data(path="p", task=task.name, puzzles=1, answers="data")
-    solver = Solver(oracle, task, "rules", 1, 1, 1, 0)
+    solver = Solver(oracle, task, SolveOptions(max_steps=1, slots=1))
     return evaluate(
         solver,
         Puzzles.of(task, cells(given), cells(label), called="p"),

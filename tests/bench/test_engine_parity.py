@@ -12,10 +12,9 @@ import pytest
 from onnx import numpy_helper
 
 from hrm_edge import zoo
+from hrm_edge.api import engine_parity
 from hrm_edge.api.answers import sample_puzzles
-from hrm_edge.api.engine_parity import check_built, check_set
-from hrm_edge.bench import engine_parity
-from hrm_edge.bench.engine_parity import engine_limits, measure_engine, said_of
+from hrm_edge.api.engine_parity import check_built, check_set, engine_limits, measure_engine, said_of
 from hrm_edge.cli.main import main
 from hrm_edge.files import write_json
 from hrm_edge.manifest import STEP_FILE, read_manifest

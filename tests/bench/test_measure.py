@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 
 from hrm_edge.bench.accuracy import score, score_by_views, steps_histogram
-from hrm_edge.bench.run import Ask, Subject, bench, evaluate
-from hrm_edge.bench.scenarios import MIN_QUERIES, Plan, Solver, camera, offline, single_stream
+from hrm_edge.bench.run import Subject, bench, evaluate
+from hrm_edge.bench.scenarios import MIN_QUERIES, BenchOptions, Solver, camera, offline, single_stream
 from hrm_edge.bench.timing import WINDOW_STEPS, TimedSession, process_age_s, warm_up
-from hrm_edge.report import Data, Model
-from hrm_edge.solve import solve
+from hrm_edge.report.schema import Data, Model
+from hrm_edge.solve import SolveOptions, solve
 from hrm_edge.tasks.puzzles import Puzzles
 from hrm_edge.tasks.sudoku import Sudoku
 from tests import machines
@@ -30,7 +30,9 @@ def made(count: int, blanks: int) -> Puzzles:
 
 
 def solver(slots=1, views=1, **options) -> Solver:
-    return Solver(ScriptedSession(MINI, spec_of(MINI), **options), MINI, "rules", 8, views, slots, 0)
+    return Solver(
+        ScriptedSession(MINI, spec_of(MINI), **options), MINI, SolveOptions(max_steps=8, views=views, slots=slots)
+    )
 
 
 def ignore(share: float) -> None:
@@ -39,7 +41,7 @@ def ignore(share: float) -> None:
 
 def test_single_stream_goes_round_the_set_and_scores_each_puzzle_once():
     given, s = made(10, 8), solver()
-    measured = single_stream(s, given, Plan(0.0), ignore)
+    measured = single_stream(s, given, BenchOptions(duration_s=0.0), ignore)
     assert len(measured.latency_s) == MIN_QUERIES
     assert (measured.solutions.givens == given.givens).all()
     expected = s(given)
@@ -53,7 +55,7 @@ def test_single_stream_goes_round_the_set_and_scores_each_puzzle_once():
 
 def test_single_stream_lasts_as_long_as_asked():
     seen = []
-    measured = single_stream(solver(), made(3, 4), Plan(0.3), seen.append)
+    measured = single_stream(solver(), made(3, 4), BenchOptions(duration_s=0.3), seen.append)
     assert measured.duration_s >= 0.3
     assert len(measured.latency_s) >= MIN_QUERIES
     assert seen == sorted(seen)
@@ -66,8 +68,8 @@ def test_single_stream_latency_is_what_the_caller_waits():
             time.sleep(0.002)
             return super().step(tokens, puzzle_ids, carry)
 
-    s = Solver(Slow(MINI, spec_of(MINI), hopeless=0.0, longest=1), MINI, "rules", 8, 1, 1, 0)
-    measured = single_stream(s, made(4, 4), Plan(0.0), ignore)
+    s = Solver(Slow(MINI, spec_of(MINI), hopeless=0.0, longest=1), MINI, SolveOptions(max_steps=8, slots=1))
+    measured = single_stream(s, made(4, 4), BenchOptions(duration_s=0.0), ignore)
     assert min(measured.latency_s) >= 0.002
     assert min(measured.timed.step_s) >= 0.002
 
@@ -78,21 +80,21 @@ def test_camera_takes_the_newest_frame_and_counts_from_it():
             time.sleep(0.004)
             return super().step(tokens, puzzle_ids, carry)
 
-    slow = Solver(Slow(MINI, spec_of(MINI), hopeless=0.0, longest=1), MINI, "rules", 8, 1, 1, 0)
+    slow = Solver(Slow(MINI, spec_of(MINI), hopeless=0.0, longest=1), MINI, SolveOptions(max_steps=8, slots=1))
     given = made(4, 4)
-    measured = camera(slow, given, Plan(0.0, frames_per_s=1000.0), ignore)
+    measured = camera(slow, given, BenchOptions(duration_s=0.0, fps=1000.0), ignore)
     assert measured.pace is not None
     assert len(measured.latency_s) == MIN_QUERIES
     assert measured.pace.frames == len(measured.latency_s) + measured.pace.dropped
     assert measured.pace.dropped > MIN_QUERIES  # four frames come while one is solved
     assert min(measured.latency_s) >= 0.004
-    paced = camera(solver(hopeless=0.0, longest=1), given, Plan(0.0, frames_per_s=200.0), ignore)
+    paced = camera(solver(hopeless=0.0, longest=1), given, BenchOptions(duration_s=0.0, fps=200.0), ignore)
     assert paced.duration_s >= (MIN_QUERIES - 1) / 200
     assert sorted(paced.answered_at_s) == paced.answered_at_s
 
 
 def test_stages_are_inside_the_latency():
-    measured = single_stream(solver(), made(4, 4), Plan(0.0), ignore)
+    measured = single_stream(solver(), made(4, 4), BenchOptions(duration_s=0.0), ignore)
     assert set(measured.stage_s) == {"encode", "step", "decode", "halt check"}
     assert min(measured.stage_s.values()) > 0
     assert sum(measured.stage_s.values()) <= sum(measured.latency_s)
@@ -109,7 +111,7 @@ def test_the_age_of_this_process():
 
 def test_offline_answers_the_whole_set_through_the_slots():
     given, s = made(60, 8), solver(slots=4)
-    measured = offline(s, given, Plan(0.3), ignore)
+    measured = offline(s, given, BenchOptions(duration_s=0.3), ignore)
     rounds, rest = divmod(len(measured.latency_s), len(measured.solutions))
     assert rest == 0
     assert rounds >= 1
@@ -124,8 +126,8 @@ def test_offline_takes_no_more_than_fits_the_time_and_no_less_than_shows_refilli
             time.sleep(0.005)
             return super().step(tokens, puzzle_ids, carry)
 
-    s = Solver(Slow(MINI, spec_of(MINI)), MINI, "rules", 8, 1, 2, 0)
-    measured = offline(s, made(200, 8), Plan(0.01), ignore)
+    s = Solver(Slow(MINI, spec_of(MINI)), MINI, SolveOptions(max_steps=8, slots=2))
+    measured = offline(s, made(200, 8), BenchOptions(duration_s=0.01), ignore)
     assert len(measured.solutions) == len(measured.latency_s) == 8
 
 
@@ -218,7 +220,7 @@ def test_reports_join_measurement_and_score(tmp_path):
     ):
         report = bench(
             s, given, subject=Subject(MODEL, data), on_progress=ignore,
-            ask=Ask("offline", Plan(0.05), power=power, system=system),
+            options=BenchOptions(scenario="offline", duration_s=0.05, power=power), system=system,
         )  # fmt: skip
         assert report.power.power_w_mean is None
         assert report.energy_j_per_puzzle is None

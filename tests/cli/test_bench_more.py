@@ -15,8 +15,8 @@ from hrm_edge.api.measure import _own_float32
 from hrm_edge.api.open import load
 from hrm_edge.bench.protocol import read_protocol
 from hrm_edge.files import read_json, write_json
-from hrm_edge.report import BenchReport, Sweep
 from hrm_edge.report.read import read_bench
+from hrm_edge.report.schema import BenchReport, Sweep
 from hrm_edge.tasks.sudoku import Sudoku
 from tests.artifacts import write_singles_artifact
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from hrm_edge.report import BenchReport, EvalReport
+from hrm_edge.report.schema import BenchReport, EvalReport
 from hrm_edge.tasks.maze import Maze
 
 torch = pytest.importorskip("torch")

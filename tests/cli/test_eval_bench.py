@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from hrm_edge.report import BenchReport, EvalReport
+from hrm_edge.report.schema import BenchReport, EvalReport
 from hrm_edge.tasks.sudoku import Sudoku
 from hrm_edge.tasks.sudoku_search import require_unique
 from tests.artifacts import rounds_needed, write_singles_artifact

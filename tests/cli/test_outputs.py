@@ -15,7 +15,7 @@ from hrm_edge.api import solve as solving
 from hrm_edge.bench import roofline as roofline_module
 from hrm_edge.bench import run as run_module
 from hrm_edge.bench import sweep
-from hrm_edge.cli import bench_compare, bench_sweep, options
+from hrm_edge.cli import bench, evaluate, options
 from hrm_edge.errors import UserError
 from hrm_edge.files import read_json
 from tests.artifacts import write_singles_artifact
@@ -128,7 +128,7 @@ def lost_folder(tmp_path, monkeypatch):
             folder.write_text("a file stands here now")
         real(tables, outputs, following)
 
-    for module in (options, bench_compare, bench_sweep):
+    for module in (bench, evaluate):
         monkeypatch.setattr(module, "show", show)
     return folder
 
@@ -169,8 +169,8 @@ def test_what_is_measured_beside_the_run_cannot_lose_it(run, command, tmp_path, 
     def no_memory(*arguments) -> None:
         raise MemoryError
 
-    monkeypatch.setattr(roofline_module, "trial_peaks", no_memory)
-    monkeypatch.setattr(run_module, "against", no_memory)
+    monkeypatch.setattr(roofline_module, "_trial_peaks", no_memory)
+    monkeypatch.setattr(run_module, "measure_parity", no_memory)
     half = write_singles_artifact(tmp_path / "half", MINI, precision="fp16")
     model, *rest = command("bench", run)[1:]
     done = run("bench", half, *rest, "--reference", model, "--json", tmp_path / "r.json")

@@ -21,7 +21,7 @@ from hrm_edge.api.open import PUBLISHED_CONFIG
 from hrm_edge.model.load import load_model
 from hrm_edge.model.published import CONFIG
 from hrm_edge.model.state_dict import read_state_dict
-from hrm_edge.report import BenchReport, EvalReport
+from hrm_edge.report.schema import BenchReport, EvalReport
 from hrm_edge.tasks.samples import sample_file
 from tests.published import arrays_of, weights_of
 

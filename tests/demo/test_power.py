@@ -9,7 +9,7 @@ import pytest
 from hrm_edge.bench.power.choose import Chosen, open_meter
 from hrm_edge.bench.power.meter import Reading, SensorError
 from hrm_edge.demo.power import PERIOD_S, Gauge
-from hrm_edge.device.rails import Scope
+from hrm_edge.device.sensors import Scope
 from hrm_edge.device.system import System
 
 

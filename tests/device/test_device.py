@@ -13,12 +13,11 @@ from hrm_edge.device.boards import board_of, boards
 from hrm_edge.device.clocks import power_mode, power_modes
 from hrm_edge.device.identity import describe_device, is_jetson, package_version
 from hrm_edge.device.matrix import jetpack_of
-from hrm_edge.device.rails import total_of
-from hrm_edge.device.sensors import HWMON_HINT, RAPL_HINT, ina3221_rails, power_sources, rapl_zones
+from hrm_edge.device.sensors import HWMON_HINT, RAPL_HINT, ina3221_rails, power_sources, rapl_zones, total_of
 from hrm_edge.device.state import read_state, warnings_after, warnings_before
 from hrm_edge.device.system import System
+from hrm_edge.doctor.facts import read_facts
 from hrm_edge.doctor.machine import Import, Machine
-from hrm_edge.doctor.read import read_facts
 from hrm_edge.doctor.rules import rules
 from hrm_edge.spec import variant_spec
 from tests import machines

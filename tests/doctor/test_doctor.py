@@ -13,8 +13,8 @@ from packaging.requirements import Requirement
 
 from hrm_edge.device.matrix import load_matrix, starts_with
 from hrm_edge.doctor import Diagnosis, diagnose
-from hrm_edge.doctor.findings import LEVELS
 from hrm_edge.doctor.machine import GpuSession, Import, Interpreter, Package, try_gpu
+from hrm_edge.doctor.rules import LEVELS
 from hrm_edge.errors import UserError
 from tests.doctor import trees
 from tests.doctor.trees import ALL, MISSING, VENV, Tree

@@ -21,7 +21,7 @@ from hrm_edge.model.session import TorchSession
 from hrm_edge.parity import AccuracyDrop, Measured, cosines, judge, measure
 from hrm_edge.quant.policy import int8_layers
 from hrm_edge.recipe import Limits, Quantization, Recipe
-from hrm_edge.report import decibels
+from hrm_edge.report.figures import decibels
 from hrm_edge.runtime import open_artifact
 from hrm_edge.solve import solve
 from hrm_edge.tasks import get_task

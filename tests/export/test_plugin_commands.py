@@ -18,7 +18,7 @@ from hrm_edge.manifest import STATE_FILE, STEP_FILE, read_manifest
 from hrm_edge.plugin import python as python_plugin
 from hrm_edge.plugin.contract import ABI, NAME, NAMESPACE, VERSION
 from hrm_edge.plugin.onnx_file import without_functions
-from hrm_edge.report import decibels
+from hrm_edge.report.figures import decibels
 from hrm_edge.runtime.trt import build, worker
 from hrm_edge.runtime.trt.api import Api
 from hrm_edge.runtime.trt.identity import PLAN_FILE, read_engine

@@ -25,7 +25,7 @@ from hrm_edge.plugin.load import explain
 from hrm_edge.plugin.onnx_file import without_functions
 from hrm_edge.quant.calibrate import activation_scales
 from hrm_edge.recipe import Quantization, Recipe
-from hrm_edge.report import decibels
+from hrm_edge.report.figures import decibels
 from hrm_edge.spec import ModelSpec, step_io, variant_spec
 from hrm_edge.tasks import get_task
 from hrm_edge.training.loop import start

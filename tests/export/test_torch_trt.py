@@ -34,7 +34,7 @@ from hrm_edge.plugin.contract import ABI, NAME, NAMESPACE, VERSION
 from hrm_edge.quant.calibrate import activation_scales
 from hrm_edge.quant.policy import int8_layers
 from hrm_edge.recipe import Quantization
-from hrm_edge.report import decibels
+from hrm_edge.report.figures import decibels
 from hrm_edge.runtime.trt import device
 from hrm_edge.runtime.trt.identity import BatchRange, Options
 from hrm_edge.spec import variant_spec

@@ -13,8 +13,7 @@ import numpy as np
 import pytest
 
 from hrm_edge import zoo
-from hrm_edge.api.engine_parity import check_set
-from hrm_edge.bench.engine_parity import measure_engine
+from hrm_edge.api.engine_parity import check_set, measure_engine
 from hrm_edge.errors import UserError
 from hrm_edge.manifest import Manifest, read_manifest
 from hrm_edge.runtime import open_artifact

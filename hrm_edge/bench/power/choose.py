@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from hrm_edge.bench.power.hwmon import HwmonMeter
 from hrm_edge.bench.power.jtop import JtopMeter
-from hrm_edge.bench.power.meter import Clock, Meter, SensorError, scope_of
+from hrm_edge.bench.power.meter import Clock, Meter, SensorError
 from hrm_edge.bench.power.nvml import NvmlMeter
 from hrm_edge.bench.power.rapl import RaplMeter
 from hrm_edge.bench.power.tegrastats import TegrastatsMeter
@@ -67,28 +67,13 @@ def _best(sources: dict[str, Source], system: System, on_cpu: bool, clock: Clock
 
 
 def _ina3221(system: System, clock: Clock, rail: str | None) -> Meter:
-    rails = ina3221_rails(system)
-    scope = scope_of([found.name for found in rails], rail)
-    return HwmonMeter("ina3221", "sysfs, INA3221", scope, rails, system, clock)
+    return HwmonMeter("ina3221", "sysfs, INA3221", ina3221_rails(system), system, clock, rail)
 
 
 def _ina238(system: System, clock: Clock, rail: str | None) -> Meter:
     """Open the INA238 (total) together with the INA3221, whose rails are parts of that total and show where it goes."""
     rails = [*ina238_rails(system), *ina3221_rails(system)]
-    scope = scope_of([found.name for found in rails], rail)
-    return HwmonMeter("ina238", "sysfs, INA238 (total) and INA3221 (parts)", scope, rails, system, clock)
-
-
-def _tegrastats(system: System, clock: Clock, rail: str | None) -> Meter:
-    return TegrastatsMeter(clock, rail)
-
-
-def _jtop(system: System, clock: Clock, rail: str | None) -> Meter:
-    return JtopMeter(clock, rail)
-
-
-def _nvml(system: System, clock: Clock, rail: str | None) -> Meter:
-    return NvmlMeter(clock, rail)
+    return HwmonMeter("ina238", "sysfs, INA238 (total) and INA3221 (parts)", rails, system, clock, rail)
 
 
 def _rapl(system: System, clock: Clock, rail: str | None) -> Meter:
@@ -102,8 +87,8 @@ def _rapl(system: System, clock: Clock, rail: str | None) -> Meter:
 _OPEN: dict[str, Callable[[System, Clock, str | None], Meter]] = {
     "ina238": _ina238,
     "ina3221": _ina3221,
-    "tegrastats": _tegrastats,
-    "jtop": _jtop,
-    "nvml": _nvml,
+    "tegrastats": lambda system, clock, rail: TegrastatsMeter(clock, rail),
+    "jtop": lambda system, clock, rail: JtopMeter(clock, rail),
+    "nvml": lambda system, clock, rail: NvmlMeter(clock, rail),
     "rapl": _rapl,
 }

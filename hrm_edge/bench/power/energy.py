@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from hrm_edge.bench.power.meter import Reading
 from hrm_edge.bench.power.sampler import Sampler
-from hrm_edge.report.power import Gap, IdlePower, Power, RailPower
+from hrm_edge.report.schema import Gap, IdlePower, Power, RailPower
 
 Floats = NDArray[np.float64]
 

@@ -7,7 +7,7 @@ import threading
 from collections.abc import Mapping
 from typing import Any
 
-from hrm_edge.bench.power.meter import Clock, Latest, Reading, SensorError, scope_of
+from hrm_edge.bench.power.meter import Clock, FollowedMeter, Reading, SensorError
 
 PERIOD_S = 0.5
 FIRST_READING_S = 6.0
@@ -44,7 +44,7 @@ def explain(error: BaseException) -> str:
     return text or type(error).__name__
 
 
-class JtopMeter:
+class JtopMeter(FollowedMeter):
     """Readings of the jtop service, followed by a thread."""
 
     name = "jtop"
@@ -56,7 +56,8 @@ class JtopMeter:
 
         Raises ``SensorError`` where the service cannot be reached or has no known total.
         """
-        self._clock, self._latest, self._stop = clock, Latest(), threading.Event()
+        super().__init__(clock)
+        self._stop = threading.Event()
         try:
             module = importlib.import_module("jtop")
         except ImportError as error:
@@ -66,29 +67,15 @@ class JtopMeter:
             self._client.start()
         except Exception as error:
             raise SensorError(explain(error)) from error
-        self._thread = threading.Thread(target=self._follow, name="jtop", daemon=True)
-        self._thread.start()
-        try:
-            self.scope = scope_of(self._latest.get(FIRST_READING_S).rails_w, rail)
-        except BaseException:
-            self.close()
-            raise
+        self._begin(FIRST_READING_S, rail)
 
     def _follow(self) -> None:
         try:
             while not self._stop.is_set() and self._client.ok():
-                self._latest.put(Reading(self._clock(), rails_of(self._client.power)))
-            self._latest.end("the jtop service ended the connection")
+                self._put(Reading(self._clock(), rails_of(self._client.power)))
+            self._end("the jtop service ended the connection")
         except Exception as error:  # noqa: BLE001 - a broken service must end in the report, not in this thread
-            self._latest.end(explain(error))
-
-    def read(self) -> Reading:
-        """Return the service's newest reading. Raises ``SensorError`` if the service ended."""
-        return self._latest.get()
-
-    def notes(self) -> list[str]:
-        """Return no notes."""
-        return []
+            self._end(explain(error))
 
     def close(self) -> None:
         """Close the connection and end the thread."""

@@ -5,9 +5,8 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
-from typing import Protocol
 
-from hrm_edge.device.rails import OF_ONE_RAIL, Scope, total_of
+from hrm_edge.device.sensors import OF_ONE_RAIL, Scope, total_of
 from hrm_edge.errors import UserError, nearest
 
 Clock = Callable[[], float]
@@ -30,59 +29,65 @@ class Reading:
     """Energy counted since some moment before the first reading; None for a meter without a counter."""
 
 
-class Meter(Protocol):
+class Meter:
     """An open power meter."""
 
-    @property
-    def name(self) -> str:
-        """Name of the meter in ``--power``."""
-
-    @property
-    def sensor(self) -> str:
-        """Source of the readings: files, a program or a library."""
-
-    @property
-    def scope(self) -> Scope:
-        """Rails that make the total, and what that total covers."""
-
-    @property
-    def period_s(self) -> float:
-        """Time between readings."""
+    name: str
+    """Name of the meter in ``--power``."""
+    sensor: str
+    """Source of the readings: files, a program or a library."""
+    scope: Scope
+    """Rails that make the total, and what that total covers."""
+    period_s: float = 0.05
+    """Time between readings."""
 
     def read(self) -> Reading:
-        """Return the newest reading, or the last one again. Raises ``SensorError`` or ``OSError``."""
+        """Return the newest reading, or the last one again. Raises ``SensorError``, ``OSError`` or ``ValueError``."""
+        raise NotImplementedError
 
     def notes(self) -> list[str]:
         """Return other observations of the meter, for the report."""
+        return []
 
     def close(self) -> None:
         """Release files, threads and programs."""
 
 
-class Latest:
-    """Newest reading of a source that pushes its readings: one thread puts, another one gets."""
+class FollowedMeter(Meter):
+    """Meter whose source pushes its readings: a thread that runs ``_follow`` puts them, another reads the newest."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
         self._changed = threading.Condition()
         self._reading: Reading | None = None
         self._ended: str | None = None
 
-    def put(self, reading: Reading) -> None:
-        """Store the newest reading."""
+    def _follow(self) -> None:
+        """Put readings until the source ends."""
+        raise NotImplementedError
+
+    def _begin(self, wait_s: float, rail: str | None) -> None:
+        """Follow the source and wait for its first reading, whose rails make the scope; close where there is none."""
+        self._thread = threading.Thread(target=self._follow, name=self.name, daemon=True)
+        self._thread.start()
+        try:
+            self.scope = scope_of(self._newest(wait_s).rails_w, rail)
+        except BaseException:
+            self.close()
+            raise
+
+    def _put(self, reading: Reading) -> None:
         with self._changed:
             self._reading = reading
             self._changed.notify_all()
 
-    def end(self, reason: str) -> None:
+    def _end(self, reason: str) -> None:
         """Record that the source has ended, and why."""
         with self._changed:
             self._ended = self._ended or reason
             self._changed.notify_all()
 
-    def get(self, wait_s: float = 0.0) -> Reading:
-        """Return the newest reading, waiting for the first one. Raises ``SensorError`` if the source ended or is
-        silent.
-        """
+    def _newest(self, wait_s: float) -> Reading:
         with self._changed:
             self._changed.wait_for(lambda: self._reading is not None or self._ended is not None, wait_s)
             if self._ended is not None:
@@ -90,6 +95,10 @@ class Latest:
             if self._reading is None:
                 raise SensorError(f"it said nothing within {wait_s:g} s")
             return self._reading
+
+    def read(self) -> Reading:
+        """Return the newest reading. Raises ``SensorError`` if the source ended."""
+        return self._newest(0.0)
 
 
 def scope_of(rails: Collection[str], rail: str | None) -> Scope:

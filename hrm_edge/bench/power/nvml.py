@@ -5,17 +5,16 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
-from hrm_edge.bench.power.meter import Clock, Reading, SensorError
-from hrm_edge.device.rails import Scope
+from hrm_edge.bench.power.meter import Clock, Meter, Reading, SensorError
+from hrm_edge.device.sensors import Scope
 from hrm_edge.errors import UserError, nearest
 
 
-class NvmlMeter:
+class NvmlMeter(Meter):
     """Meter of one GPU: its counter gives the energy, its integrated power checks it."""
 
     name = "nvml"
     sensor = "nvmlDeviceGetTotalEnergyConsumption, nvmlDeviceGetPowerUsage"
-    period_s = 0.05
 
     def __init__(self, clock: Clock, rail: str | None = None) -> None:
         """Open NVML; ``rail`` is ``GPU0``, ``GPU1`` … (default: the first).
@@ -57,10 +56,6 @@ class NvmlMeter:
         except self._nvml.NVMLError as error:
             raise SensorError(f"NVML: {error}") from error
         return Reading((before + self._clock()) / 2, {self._rail: watts}, joules)
-
-    def notes(self) -> list[str]:
-        """Return no notes."""
-        return []
 
     def close(self) -> None:
         """Close NVML."""

@@ -4,18 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from hrm_edge.bench.power.meter import Clock, Reading
-from hrm_edge.device.rails import Scope
-from hrm_edge.device.sensors import RAPL, Zone
+from hrm_edge.bench.power.meter import Clock, Meter, Reading
+from hrm_edge.device.sensors import RAPL, Scope, Zone
 from hrm_edge.device.system import System
 
 
-class RaplMeter:
+class RaplMeter(Meter):
     """Meter of the CPU packages and of the memory, where the memory has a counter of its own."""
 
     name = "rapl"
     sensor = f"{RAPL}/energy_uj"
-    period_s = 0.05
 
     def __init__(self, zones: Sequence[Zone], system: System, clock: Clock) -> None:
         self._zones, self._system, self._clock = zones, system, clock
@@ -37,10 +35,3 @@ class RaplMeter:
             self._total_uj += (now - self._last[zone.name]) % (zone.wrap_uj + 1)
             self._last[zone.name] = now
         return Reading((before + self._clock()) / 2, {}, self._total_uj / 1e6)
-
-    def notes(self) -> list[str]:
-        """Return no notes."""
-        return []
-
-    def close(self) -> None:
-        """Do nothing: files are opened and closed at each read."""

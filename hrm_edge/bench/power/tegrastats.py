@@ -5,11 +5,10 @@ from __future__ import annotations
 import contextlib
 import re
 import subprocess
-import threading
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
-from hrm_edge.bench.power.meter import Clock, Latest, Reading, SensorError, scope_of
+from hrm_edge.bench.power.meter import Clock, FollowedMeter, Reading, SensorError
 from hrm_edge.child import end_process
 
 PERIOD_S = 0.1
@@ -26,7 +25,7 @@ _CORE = re.compile(r"(\d{1,3})%(?:@(\d{1,6}))?")
 
 
 @dataclass(frozen=True)
-class TegraLine:
+class _TegraLine:
     """Values of one line; one that the line lacks is empty or None."""
 
     rails_w: dict[str, float]
@@ -38,11 +37,11 @@ class TegraLine:
     """Load of each core; None is off."""
 
 
-def parse_tegrastats(line: str) -> TegraLine:
+def parse_tegrastats(line: str) -> _TegraLine:
     """Parse a line of any L4T release; never raises, for any text."""
     gpu, cpu = _GPU.search(line), _CPU.search(line)
     cores = [_CORE.match(core.strip()) for core in cpu[1].split(",")] if cpu else []
-    return TegraLine(
+    return _TegraLine(
         rails_w={name: int(now) / 1e3 for name, now in _RAIL.findall(line) if name != "NC"},
         temperatures_c={name: float(value) for name, value in _HEAT.findall(line) if float(value) > -100},
         gpu_share=int(gpu[1] or 0) / 100 if gpu else None,
@@ -78,7 +77,7 @@ def _start_program(command: Sequence[str]) -> Stream:
     return stdout, stop
 
 
-class TegrastatsMeter:
+class TegrastatsMeter(FollowedMeter):
     """Meter that runs the program and keeps its newest line; the printed mean is of all time and not used."""
 
     name = "tegrastats"
@@ -93,22 +92,16 @@ class TegrastatsMeter:
         """
         command = ("tegrastats", "--interval", str(round(1e3 * PERIOD_S)))
         self.sensor = " ".join(command)
-        self._clock, self._latest = clock, Latest()
+        super().__init__(clock)
         self._hottest, self._gpu = -273.0, (0.0, 0)
         self._lines, self._stop = start(command)
-        self._thread = threading.Thread(target=self._follow, name="tegrastats", daemon=True)
-        self._thread.start()
-        try:
-            self.scope = scope_of(self._latest.get(FIRST_LINE_S).rails_w, rail)
-        except BaseException:
-            self.close()
-            raise
+        self._begin(FIRST_LINE_S, rail)
 
     def _follow(self) -> None:
         with contextlib.suppress(ValueError):  # the pipe was closed by close()
             for line in self._lines:
                 self._take(line, self._clock())
-        self._latest.end("tegrastats ended")
+        self._end("tegrastats ended")
 
     def _take(self, line: str, at_s: float) -> None:
         """Keep a line that came at ``at_s``, unless it has no rails."""
@@ -117,11 +110,7 @@ class TegrastatsMeter:
             self._hottest = max([self._hottest, *found.temperatures_c.values()])
             if found.gpu_share is not None:
                 self._gpu = (self._gpu[0] + found.gpu_share, self._gpu[1] + 1)
-            self._latest.put(Reading(at_s, found.rails_w))
-
-    def read(self) -> Reading:
-        """Return the newest line's reading. Raises ``SensorError`` if the program ended."""
-        return self._latest.get()
+            self._put(Reading(at_s, found.rails_w))
 
     def notes(self) -> list[str]:
         """Return the hottest sensor's temperature and the mean GPU load."""
