@@ -63,8 +63,8 @@ def read_checkpoint(folder: Path) -> CheckpointInfo:
 
 def checkpoints(run: Path) -> list[Path]:
     """Return all checkpoint folders of a run, oldest first."""
-    found = (run / CHECKPOINTS).glob("step-*") if (run / CHECKPOINTS).is_dir() else ()
-    return sorted(p for p in found if (p / CHECKPOINT).is_file())
+    folders = (run / CHECKPOINTS).glob("step-*") if (run / CHECKPOINTS).is_dir() else ()
+    return sorted(p for p in folders if (p / CHECKPOINT).is_file())
 
 
 def find_checkpoint(path: Path | str) -> Path:

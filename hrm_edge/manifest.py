@@ -127,10 +127,10 @@ def verify_files(folder: Path, files: dict[str, FileEntry], *, again: str) -> No
         size = path.stat().st_size
         if size != entry.bytes:
             raise UserError(f"{path} has {size} bytes, the manifest says {entry.bytes}", f"the file is torn: {again}")
-        found = sha256(path)
-        if found != entry.sha256:
+        digest = sha256(path)
+        if digest != entry.sha256:
             raise UserError(
-                f"{path}: hash mismatch, sha256 is {found[:16]}…, the manifest says {entry.sha256[:16]}…",
+                f"{path}: hash mismatch, sha256 is {digest[:16]}…, the manifest says {entry.sha256[:16]}…",
                 f"the file was changed or damaged: {again}",
             )
 

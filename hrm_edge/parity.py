@@ -120,7 +120,7 @@ def measure(
     task, answered = check.task, bool(check.answered().all())
     at_marks: dict[int, list[_Apart]] = {mark: [] for mark in marks}
     ours, theirs = [], []
-    batch = min(reference_batch(reference.spec), exported.max_batch)
+    batch = min(reference_batch(reference.spec), reference.max_batch, exported.max_batch)
     for begin in range(0, len(check), batch):
         part = check[begin : begin + batch]
         tokens, ids = part.givens, part.ids

@@ -58,6 +58,6 @@ def check_version(path: Path | str, raw: Any, version: int, again: str) -> None:
     """Raise ``UserError`` unless ``raw``, the JSON of ``path``, has this ``schema_version``."""
     if not isinstance(raw, dict) or "schema_version" not in raw:
         raise UserError(f"{path} was not written by hrm-edge: it has no schema_version", again)
-    found = raw["schema_version"]
-    if found != version:
-        raise UserError(f"{path}: schema_version is {found}, this hrm-edge reads {version}", again)
+    written = raw["schema_version"]
+    if written != version:
+        raise UserError(f"{path}: schema_version is {written}, this hrm-edge reads {version}", again)

@@ -62,17 +62,17 @@ def measure_engine(session: Any, manifest: Manifest, check: Puzzles, on_message:
     per_puzzle = steps * statistics.median(step_seconds(reference, _BATCH)) / _BATCH
     check = check.head(max(FEWEST_PUZZLES, int(REFERENCE_S / per_puzzle)))
     on_message(f"comparing the engine with ONNX Runtime on {len(check)} puzzles, {steps} steps each")
-    found = measure(reference, session, check, steps)
+    measured = measure(reference, session, check, steps)
     parity = EngineParity(
         device=opened.device,
         backend=session.backend,
         reference=f"{reference.backend} {package_version('onnxruntime')}",
         puzzles_from=check.source.path,
-        after=found.everywhere,
-        held=found.gate_row(),
-        accuracy_lost_points=None if found.drop is None else found.drop.points,
-        accuracy_lost_interval_95=None if found.drop is None else found.drop.interval_95,
-        gate=judge(found, manifest.precision, engine_limits(manifest, len(check)), "ONNX Runtime"),
+        after=measured.everywhere,
+        held=measured.gate_row(),
+        accuracy_lost_points=None if measured.drop is None else measured.drop.points,
+        accuracy_lost_interval_95=None if measured.drop is None else measured.drop.interval_95,
+        gate=judge(measured, manifest.precision, engine_limits(manifest, len(check)), "ONNX Runtime"),
         created=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         hrm_edge=__version__,
     )

@@ -28,19 +28,19 @@ class Picture:
     """A picture's puzzle, or why there is none."""
 
     path: Path
-    found: Recognised | None
+    recognised: Recognised | None
     error: UserError | None
 
     @property
     def puzzle(self) -> Tokens | None:
         """Tokens [81] that the rules accepted."""
-        return None if self.found is None else self.found.verdict.puzzle
+        return None if self.recognised is None else self.recognised.verdict.puzzle
 
     def about(self) -> dict[str, Any]:
         """Return what the JSON of ``solve`` says of the picture."""
-        if self.found is None:
+        if self.recognised is None:
             return {"error": str(self.error)}
-        reading, verdict = self.found.reading, self.found.verdict
+        reading, verdict = self.recognised.reading, self.recognised.verdict
         document: dict[str, Any] = {
             "read": "".join(map(str, reading.digits.tolist())),
             "repaired": list(verdict.repaired),
@@ -49,8 +49,8 @@ class Picture:
             "written_disagreeing": list(verdict.disagreeing),
             "corners": reading.grid.corners.round(1).tolist(),
             "orientation": reading.orientation,
-            "grids": self.found.grids,
-            **{f"{stage}_ms": ms for stage, ms in self.found.ms.items()},
+            "grids": self.recognised.grids,
+            **{f"{stage}_ms": ms for stage, ms in self.recognised.ms.items()},
         }
         return document if self.error is None else {"error": str(self.error), **document}
 
@@ -59,11 +59,11 @@ class Picture:
         from hrm_edge.vision.judge import doubts_text
 
         notes = []
-        if self.found is None:
+        if self.recognised is None:
             return ""
-        if self.found.grids > 1:
-            notes.append(f"one of {self.found.grids} grids in the picture")
-        return "; ".join(notes + doubts_text(self.found.reading, self.found.verdict))
+        if self.recognised.grids > 1:
+            notes.append(f"one of {self.recognised.grids} grids in the picture")
+        return "; ".join(notes + doubts_text(self.recognised.reading, self.recognised.verdict))
 
 
 def _doubt(reading: Reading, cell: int) -> dict[str, Any]:
@@ -161,7 +161,7 @@ def draw_overlay(picture: Picture, answer: Tokens, target: Path) -> None:
     from hrm_edge.vision.images import load_image, save_image
     from hrm_edge.vision.overlay import draw_result
 
-    assert picture.found is not None
+    assert picture.recognised is not None
     image = load_image(picture.path)
-    draw_result(image, picture.found.reading.grid, picture.found.verdict, answer)
+    draw_result(image, picture.recognised.reading.grid, picture.recognised.verdict, answer)
     save_image(image, target)

@@ -44,17 +44,17 @@ def evaluate_arc(
     rows = np.flatnonzero(questions.view < views)
     began = time.perf_counter()
     asked = Puzzles.of(solver.task, questions.inputs[rows], None, questions.puzzle_ids[rows], called=data.path)
-    found = solver(asked, on_progress=on_progress)
+    solutions = solver(asked, on_progress=on_progress)
     duration = time.perf_counter() - began
     originals = questions.originals()
-    votes, by_views = _vote(questions, originals, rows, found, views)
+    votes, by_views = _vote(questions, originals, rows, solutions, views)
     last = score(votes, originals)
     known = questions.labels[rows].any(axis=1)
     plain = known & (questions.view[rows] == 0)
-    cells = cell_accuracies(questions.inputs[rows][plain], questions.labels[rows][plain], found.answers[plain])
+    cells = cell_accuracies(questions.inputs[rows][plain], questions.labels[rows][plain], solutions.answers[plain])
     report = EvalReport(
         **(common_fields(solver, model, data, threads) | {"views": views}),
-        **answer_fields(found.subset(np.flatnonzero(known)), questions.labels[rows][known]),
+        **answer_fields(solutions.subset(np.flatnonzero(known)), questions.labels[rows][known]),
         arc=ArcVotes(tasks=last.tasks, questions=last.questions, asked=len(originals), by_views=by_views, cells=cells),
         mean_views=len(rows) / max(1, len(originals)),
         by_views=[],
@@ -75,17 +75,17 @@ def _check_table(solver: Solver, questions: Questions, path: str) -> None:
 
 
 def _vote(
-    questions: Questions, originals: list[Question], rows: NDArray[np.int64], found: Solutions, views: int
+    questions: Questions, originals: list[Question], rows: NDArray[np.int64], solutions: Solutions, views: int
 ) -> tuple[Votes, list[ArcAtViews]]:
     """Return all votes, and the score after 1, 4, 16, 64 and all views."""
     votes, by_views = Votes(), []
     # The published code breaks ties by the mean halting probability.
-    surety = 1 / (1 + np.exp(-found.q_halt.astype(np.float64)))
+    surety = 1 / (1 + np.exp(-solutions.q_halt.astype(np.float64)))
     counted = 0
     for mark in marks_to(views):
         new = np.flatnonzero((questions.view[rows] >= counted) & (questions.view[rows] < mark))
         names = [questions.identifiers[row] for row in rows[new]]
-        votes.add(names, questions.inputs[rows[new]], found.answers[new], surety[new])
+        votes.add(names, questions.inputs[rows[new]], solutions.answers[new], surety[new])
         counted = mark
         at = score(votes, originals)
         if at.questions:

@@ -27,7 +27,7 @@ def _step_bytes(spec: ModelSpec, precision: str, batch: float) -> float:
     return weight_bytes(spec)[precision] + batch * moved
 
 
-def _trial_peaks() -> tuple[float, float]:
+def trial_peaks() -> tuple[float, float]:
     """Measure this CPU's float32 operations and copied bytes (read + written) per second, as numpy reaches them."""
     rng = np.random.default_rng(0)
     a, b = (rng.random((MATRIX, MATRIX), np.float32) for _ in range(2))
@@ -65,7 +65,7 @@ def roofline(spec: ModelSpec, precision: str, batch: float, step_s: float, board
     if on_cpu:
         source = "float32 matrix product and copy of numpy on this CPU, measured after the run"
         try:
-            peaks = _trial_peaks()
+            peaks = trial_peaks()
         # The measurement is done by now; a small board's lack of memory must not lose it.
         except MemoryError:
             source = "unknown: no memory was left to measure this CPU's rates"

@@ -89,7 +89,7 @@ def _exported(models: Sequence[str], calibration: str | None, scratch: Path) -> 
 
 
 def _modes() -> list[str]:
-    found = list(power_modes(System()).values())
-    if not found:
+    modes = list(power_modes(System()).values())
+    if not modes:
         raise UserError("--sweep power-mode: this machine has no nvpmodel modes", "it is for a Jetson")
-    return found
+    return modes

@@ -118,8 +118,8 @@ def _source(camera: str | None, web: str | None) -> str:
         raise UserError("--camera browser needs the page", "add --web 8000")
     if camera is not None:
         return camera
-    found = cameras()
-    return found[0] if found else BROWSER if web is not None else "0"
+    attached = cameras()
+    return attached[0] if attached else BROWSER if web is not None else "0"
 
 
 def _build(opened: Model, model: str, source: str, size: tuple[int, int], views: int) -> Demo:

@@ -105,8 +105,8 @@ class _LazyGroup(click.Group):
 
         if incomplete.startswith("-"):
             return click.Command.shell_complete(self, ctx, incomplete)
-        found = [(name, verb.summary) for name, verb in VERBS.items() if name.startswith(incomplete)]
-        return [CompletionItem(name, help=summary) for name, summary in found]
+        matching = [(name, verb.summary) for name, verb in VERBS.items() if name.startswith(incomplete)]
+        return [CompletionItem(name, help=summary) for name, summary in matching]
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):

@@ -38,8 +38,8 @@ def _other_letters(error: UnicodeError) -> tuple[str, int]:
     if not isinstance(error, UnicodeEncodeError):
         raise error
     text = error.object[error.start : error.end].translate(_INSTEAD)
-    found = [f"\\x{ord(c) - 0xDC00:02x}" if "\udc80" <= c <= "\udcff" else c if c.isascii() else "?" for c in text]
-    return "".join(found), error.end
+    letters = [f"\\x{ord(c) - 0xDC00:02x}" if "\udc80" <= c <= "\udcff" else c if c.isascii() else "?" for c in text]
+    return "".join(letters), error.end
 
 
 def _find_home() -> None:

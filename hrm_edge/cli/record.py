@@ -95,25 +95,25 @@ def record(
     again = join(click.get_current_context().obj or ["record"])
     try:
         with progress_bars() as on_progress:
-            found = make_record(out, wanted, diagnosis, on_message=say, on_progress=on_progress)
+            measured = make_record(out, wanted, diagnosis, on_message=say, on_progress=on_progress)
     except KeyboardInterrupt as error:
         raise Interrupted("Interrupted", f"finished rows are kept; go on with: hrm-edge {again}") from error
-    show_record(found)
+    show_record(measured)
     archive = archive_of(out)
     echo(f"Archive: {archive}, {archive.stat().st_size / 1e3:.0f} kB. docs/how-to/record.md says how to hand it in")
     echo(f"Next: tar -tvf {quote(str(archive))}")
 
 
-def show_record(found: MachineRecord) -> None:
+def show_record(record: MachineRecord) -> None:
     """Print the table of a record, and what is not in it."""
     from rich.table import Table
 
     from hrm_edge.record.table import COLUMNS, machine_of, problems_of, rows_of
 
-    table = Table(*COLUMNS, title=machine_of(found), title_justify="left")
-    for cells in rows_of(found):
+    table = Table(*COLUMNS, title=machine_of(record), title_justify="left")
+    for cells in rows_of(record):
         table.add_row(*cells)
     console = open_console()
     console.print(table)
-    for problem in problems_of(found):
+    for problem in problems_of(record):
         echo(f"Not measured: {problem}")

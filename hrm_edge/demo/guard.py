@@ -94,7 +94,7 @@ def _name(host: str) -> str:
 
 def _cookie(header: str) -> str:
     try:
-        found = SimpleCookie(header).get(_COOKIE)
+        cookie = SimpleCookie(header).get(_COOKIE)
     except CookieError:
         return ""
-    return found.value if found is not None else ""
+    return cookie.value if cookie is not None else ""

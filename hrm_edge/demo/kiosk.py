@@ -33,10 +33,10 @@ def find_browser(environ: Mapping[str, str] = os.environ) -> str:
             "run it in the desktop's session; or leave --kiosk out, and open the page on another machine: "
             "--web 0.0.0.0:8000",
         )
-    found = next((path for name in BROWSERS if (path := shutil.which(name))), None)
-    if found is None:
+    program = next((path for name in BROWSERS if (path := shutil.which(name))), None)
+    if program is None:
         raise UserError(f"--kiosk: none of {', '.join(BROWSERS)} is installed", "sudo apt-get install firefox")
-    return found
+    return program
 
 
 def _profiles(program: str, snaps: Path = Path("/snap/bin")) -> Path | None:

@@ -49,13 +49,13 @@ def bind(address: Address) -> socket.socket:
         family = socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM)[0][0]
     except socket.gaierror as error:
         raise UserError(f"--web: unknown host '{address.host}'", _FORM) from error
-    found = socket.socket(family)
+    listener = socket.socket(family)
     try:
-        found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        found.bind((address.host, address.port))
-        found.listen()
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((address.host, address.port))
+        listener.listen()
     except OSError as error:
-        found.close()
+        listener.close()
         remedies = {
             errno.EADDRINUSE: f"choose another port: --web {address.port + 1 if address.port < 65535 else 8000}",
             errno.EACCES: "ports below 1024 are for root: choose another, such as --web 8000",
@@ -63,7 +63,7 @@ def bind(address: Address) -> socket.socket:
         }
         problem = f"--web: cannot listen at {address.host}, port {address.port}: {error.strerror}"
         raise UserError(problem, remedies.get(error.errno or 0, _FORM)) from error
-    return found
+    return listener
 
 
 def own_address() -> str:

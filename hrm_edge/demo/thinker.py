@@ -141,7 +141,7 @@ class Thinker:
             thought.records += bytes([view % 256, step % 256]) + beliefs(logits).tobytes()
             thought.steps, thought.view = thought.steps + 1, view
 
-        found = solve(
+        solutions = solve(
             self._session,
             self.task,
             givens[None],
@@ -150,7 +150,7 @@ class Thinker:
             max_steps=self._max_steps,
             on_step=watch,
         )
-        return found[0]
+        return solutions[0]
 
 
 def beliefs(logits: NDArray[np.float32]) -> NDArray[np.uint8]:

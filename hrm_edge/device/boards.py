@@ -53,7 +53,7 @@ def board_of(name: str | None, part: str | None = None, *, is_super: bool = Fals
     ``is_super``: the device tree says that the module runs in Super mode. None where no board in the table matches.
     """
     if part is not None:
-        found = [key for key, board in boards().items() if part in board.parts and (is_super or not board.super)]
-        return max(found, key=lambda key: boards()[key].super, default=None)
-    found = [k for k, b in boards().items() if name and b.match and all(word in name for word in b.match)]
-    return max(found, key=lambda key: len(boards()[key].match), default=None)
+        matching = [key for key, board in boards().items() if part in board.parts and (is_super or not board.super)]
+        return max(matching, key=lambda key: boards()[key].super, default=None)
+    matching = [k for k, b in boards().items() if name and b.match and all(word in name for word in b.match)]
+    return max(matching, key=lambda key: len(boards()[key].match), default=None)

@@ -32,9 +32,9 @@ class Clock(Record):
 
 def power_mode(system: System) -> str | None:
     """Return the nvpmodel mode's name (ids differ between boards), or None where there is none or it cannot be read."""
-    found = re.search(r"Power Mode:\s*(\S+)", system.run("nvpmodel", "-q") or "")
-    if found:
-        return found[1]
+    named = re.search(r"Power Mode:\s*(\S+)", system.run("nvpmodel", "-q") or "")
+    if named:
+        return named[1]
     # Calling nvpmodel -q may need root; the status file does not.
     status = re.search(r"pmode:(\d+)", system.line(NVPMODEL_STATUS) or "")
     return power_modes(system).get(int(status[1])) if status else None
@@ -49,7 +49,7 @@ def power_modes(system: System) -> dict[int, str]:
 
 def clocks(system: System) -> list[Clock]:
     """Return the clocks of the online CPU clusters and of the GPU; empty where none can be read (a virtual machine)."""
-    found = [clock for path in system.glob("/sys/devices/system/cpu/cpufreq/policy*") if (clock := _cpu(system, path))]
+    known = [clock for path in system.glob("/sys/devices/system/cpu/cpufreq/policy*") if (clock := _cpu(system, path))]
     for pattern in GPU_CLOCKS:
         for path in system.glob(pattern):
             low, high = system.integer(path / "min_freq"), system.integer(path / "max_freq")
@@ -57,8 +57,8 @@ def clocks(system: System) -> list[Clock]:
                 steps = (system.line(path / "available_frequencies") or "").split()
                 top = max((int(step) for step in steps if step.isdecimal()), default=None)
                 now, governor = system.integer(path / "cur_freq"), system.line(path / "governor")
-                found.append(_clock("gpu", now, low, high, top, 1e6, governor))
-    return found
+                known.append(_clock("gpu", now, low, high, top, 1e6, governor))
+    return known
 
 
 def _cpu(system: System, path: Path) -> Clock | None:

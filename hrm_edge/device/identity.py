@@ -114,8 +114,8 @@ def _board(system: System, names: list[str]) -> str | None:
 
 def l4t_release(system: System) -> str | None:
     """Return the L4T release (``36.4.3``) from ``/etc/nv_tegra_release``; None where this machine is not a Jetson."""
-    found = _L4T.search(system.line("/etc/nv_tegra_release") or "")
-    return f"{found[1]}.{found[2]}" if found else None
+    release = _L4T.search(system.line("/etc/nv_tegra_release") or "")
+    return f"{release[1]}.{release[2]}" if release else None
 
 
 def memory_field(system: System, name: str) -> int | None:
@@ -137,8 +137,10 @@ def _cpu_model(system: System) -> str:
 
 def _driver(system: System) -> str | None:
     """Return the version in ``NVRM version: NVIDIA UNIX x86_64 Kernel Module  580.65.06  …``."""
-    found = re.search(r"Kernel Module\b[^\n]*?\s(\d+\.\d+(?:\.\d+)?)", system.line("/proc/driver/nvidia/version") or "")
-    return found[1] if found else None
+    version = re.search(
+        r"Kernel Module\b[^\n]*?\s(\d+\.\d+(?:\.\d+)?)", system.line("/proc/driver/nvidia/version") or ""
+    )
+    return version[1] if version else None
 
 
 def _os_name() -> str:

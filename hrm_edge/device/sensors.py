@@ -102,13 +102,13 @@ class Source:
 
 def ina3221_rails(system: System) -> list[RailFiles]:
     """Return the rails of every INA3221, named by their labels."""
-    found = []
+    rails = []
     for label in system.glob(INA3221):
         name, number = system.line(label), label.name.removeprefix("in").removesuffix("_label")
         if name is not None and name not in NO_RAIL:
             files = label.with_name(f"in{number}_input"), label.with_name(f"curr{number}_input")
-            found.append(RailFiles(name, *files))
-    return found
+            rails.append(RailFiles(name, *files))
+    return rails
 
 
 def ina238_rails(system: System) -> list[RailFiles]:
@@ -121,13 +121,13 @@ def ina238_rails(system: System) -> list[RailFiles]:
 
 def rapl_zones(system: System) -> list[Zone]:
     """Return the counters of the CPU packages and of the memory; those of cores and graphics are parts of a package."""
-    found = []
+    zones = []
     for folder in system.glob(RAPL):
         name, wrap = system.line(folder / "name"), system.integer(folder / "max_energy_range_uj")
         parent = folder.name.split(":")[1]
         if name is not None and wrap is not None and (name.startswith("package") or name == "dram"):
-            found.append(Zone(name if name != "dram" else f"dram-{parent}", folder / "energy_uj", wrap))
-    return found
+            zones.append(Zone(name if name != "dram" else f"dram-{parent}", folder / "energy_uj", wrap))
+    return zones
 
 
 def power_sources(system: System) -> list[Source]:

@@ -316,7 +316,7 @@ def read_facts(machine: Machine) -> Facts:
     gpus, gpu_device = _gpus(machine, kind), any(map(machine.has, _GPU_NODES[kind]))
     tensorrt = _tensorrt(machine, debs)
     engines = (tensorrt.imported, imports.get("tensorrt_rtx"))
-    has_session = gpus and gpu_device and any(found is not None and not found.error for found in engines)
+    has_session = gpus and gpu_device and any(imported is not None and not imported.error for imported in engines)
     loaded = {"onnxruntime": not onnxruntime.error, "openvino": openvino is not None and not openvino.error}
     probes = {name: BACKENDS[name].probe for name, loads in loaded.items() if loads}
     return Facts(
@@ -335,7 +335,7 @@ def read_facts(machine: Machine) -> Facts:
         imports=imports,
         int8={name: said for name, module in probes.items() if (said := machine.int8(module))},
         compiler=next((path for name in _COMPILERS if (path := machine.system.run("which", name))), "").strip() or None,
-        packages={name: found for name in _PACKAGES if (found := machine.package(name))},
+        packages={name: imported for name in _PACKAGES if (imported := machine.package(name))},
         python=_python(machine, debs),
         user=machine.user,
         is_root=machine.is_root,

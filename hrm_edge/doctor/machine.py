@@ -73,8 +73,8 @@ class Interpreter:
 def _find_package(name: str) -> Package | None:
     """Look a distribution up by name; nothing is imported."""
     try:
-        found = metadata.distribution(name)
-        return Package(version=found.version, from_apt="dist-packages" in str(found.locate_file("")))
+        distribution = metadata.distribution(name)
+        return Package(version=distribution.version, from_apt="dist-packages" in str(distribution.locate_file("")))
     except Exception:  # noqa: BLE001 - the metadata of a damaged installation raises anything
         return None
 

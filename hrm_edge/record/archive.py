@@ -69,13 +69,13 @@ def read_archive(path: Path) -> MachineRecord:
 
 def read_archives(folder: Path) -> tuple[list[MachineRecord], list[UserError]]:
     """Return the records of all archives in a folder, and what is wrong with the others."""
-    found, refused = [], []
+    records, refused = [], []
     for path in sorted(folder.glob(f"*{SUFFIX}")):
         try:
-            found.append(read_archive(path))
+            records.append(read_archive(path))
         except UserError as error:
             refused.append(error)
-    return found, refused
+    return records, refused
 
 
 class _Limited(io.RawIOBase):
@@ -128,10 +128,10 @@ def _record(files: Mapping[str, bytes], name: str) -> MachineRecord:
         file = f"{ROWS}/{row.name}.json"
         if row.problem is not None or file not in files:
             continue
-        found = parse_bench(_json(files[file], f"{name}: {file}"), f"{name}: {file}")
-        if len(found) != 1 or found[0].model.sha256 != row.sha256:
+        of_file = parse_bench(_json(files[file], f"{name}: {file}"), f"{name}: {file}")
+        if len(of_file) != 1 or of_file[0].model.sha256 != row.sha256:
             raise UserError(f"{name}: {file} is not of the model that {RECORD_FILE} names", _AGAIN)
-        reports[row.name] = found[0]
+        reports[row.name] = of_file[0]
     return MachineRecord(name, about, diagnosis, reports)
 
 

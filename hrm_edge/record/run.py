@@ -92,15 +92,15 @@ def make_record(
                 rows.append(row)
             progress.row_done()
         _write_about(out, about, rows, scrubber)
-        found = record_of(out)
-        if not found.reports:
+        record = record_of(out)
+        if not record.reports:
             raise UserError(
                 f"no row could be measured: {'; '.join(f'{row.name}: {row.problem}' for row in rows)}",
                 "hrm-edge doctor; then the same command again",
             )
-        write_text(out / TABLE_FILE, markdown(found))
+        write_text(out / TABLE_FILE, markdown(record))
         pack(out, archive_of(out))
-        return found
+        return record
 
 
 class _Progress:

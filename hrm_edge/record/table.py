@@ -98,14 +98,14 @@ def markdown(record: MachineRecord) -> str:
 
 def boards_table(records: Sequence[MachineRecord]) -> str:
     """Return all records as one Markdown table; without a record, a sentence that says so."""
-    found = [
+    lines = [
         (machine_of(record), *line, f"{record.about.hrm_edge}, {record.about.created[:10]}, {_how(record)}")
         for record in sorted(records, key=lambda record: (machine_of(record), record.about.created))
         for line in rows_of(record)
     ]
-    if not found:
+    if not lines:
         return NOTHING
-    plain = [[_plain(cell) for cell in line] for line in found]
+    plain = [[_plain(cell) for cell in line] for line in lines]
     return "\n".join(markdown_table(("machine", *COLUMNS, "hrm-edge, date, window"), plain))
 
 

@@ -63,16 +63,16 @@ class _Errand:
 
     def send_data(self, options: Sequence[str]) -> list[str]:
         """Return ``options`` quoted for the board, with a local file after ``--data`` sent there."""
-        found: list[str] = []
+        words: list[str] = []
         for option in options:
             name, equals, value = option.partition("=")
-            if found[-1:] == ["--data"] and Path(option).exists():
-                found.append(self.space.send_data(Path(option)).path)
+            if words[-1:] == ["--data"] and Path(option).exists():
+                words.append(self.space.send_data(Path(option)).path)
             elif name == "--data" and equals and Path(value).exists():
-                found += ["--data", self.space.send_data(Path(value)).path]
+                words += ["--data", self.space.send_data(Path(value)).path]
             else:
-                found.append(shlex.quote(option))
-        return found
+                words.append(shlex.quote(option))
+        return words
 
     def run(
         self,

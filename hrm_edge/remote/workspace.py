@@ -91,5 +91,5 @@ class Workspace:
         finish = f"mv -T {target}.part {target} 2>/dev/null || [ -d {target} ]"
         if self.run(finish).code:
             raise UserError(f"{self.host.name}: {target} could not be completed", f"ssh {self.host.name} df -h")
-        found = re.search(r"Literal data: ([\d,]+)", stats)
-        return Sent(path, int(found[1].replace(",", "")) if found else 0)
+        literal = re.search(r"Literal data: ([\d,]+)", stats)
+        return Sent(path, int(literal[1].replace(",", "")) if literal else 0)

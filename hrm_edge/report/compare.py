@@ -74,13 +74,13 @@ def _speed(report: BenchReport) -> float:
 
 def comparison_rows(reports: Sequence[BenchReport]) -> list[tuple[str, ...]]:
     """Return the cells of :data:`COLUMNS`, a row for each report; "–" stands for values that were not measured."""
-    found: list[tuple[str, ...]] = []
+    lines: list[tuple[str, ...]] = []
     for report in reports:
         low, high = report.exact_accuracy_interval_95
         ms, watts = report.latency_ms, report.power.power_w_mean
         sqnr = f"{report.reference.at[-1].logits_sqnr_db:.1f}" if report.reference else "–"
         joules = report.energy_j_per_puzzle
-        found.append(
+        lines.append(
             (
                 label(report),
                 number(ms.p50),
@@ -95,7 +95,7 @@ def comparison_rows(reports: Sequence[BenchReport]) -> list[tuple[str, ...]]:
                 "–" if watts is None else number(watts),
             )
         )
-    return found
+    return lines
 
 
 def judge(reports: Sequence[BenchReport], share: float) -> tuple[list[str], list[str]]:

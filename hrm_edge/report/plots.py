@@ -53,8 +53,8 @@ def _svg(title: str, draw: Draw) -> str:
         draw(axes)
         text = io.StringIO()
         FigureCanvasSVG(figure).print_svg(text, metadata={"Date": None, "Creator": None})
-    found = text.getvalue()
-    return found[found.index("<svg") :]
+    svg = text.getvalue()
+    return svg[svg.index("<svg") :]
 
 
 def _short(report: BenchReport) -> str:

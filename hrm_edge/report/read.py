@@ -25,7 +25,7 @@ def parse_bench(raw: Any, path: str) -> list[BenchReport]:
     if kind not in KINDS:
         raise UserError(f"{path} is no bench report" + (f" but a '{kind}'" if kind else ""), again)
     check_version(path, raw, BENCH_SCHEMA, again)
-    found: BenchReport | Sweep = parse_record(
+    report: BenchReport | Sweep = parse_record(
         raw, KINDS[kind], path, "the file was changed by hand or torn: measure again"
     )
-    return found.points if isinstance(found, Sweep) else [found]
+    return report.points if isinstance(report, Sweep) else [report]

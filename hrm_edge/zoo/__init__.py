@@ -62,8 +62,8 @@ def is_name(name: str) -> bool:
 
 def names() -> list[str]:
     """Return the names of the local models, shipped and pulled; a folder without a card is an interrupted pull."""
-    found = {path.parent for shelf in (ZOO, pulled()) for path in shelf.glob(f"*/{MANIFEST}")}
-    return sorted({folder.name for folder in found if is_name(folder.name) and card_of(folder).is_file()})
+    folders = {path.parent for shelf in (ZOO, pulled()) for path in shelf.glob(f"*/{MANIFEST}")}
+    return sorted({folder.name for folder in folders if is_name(folder.name) and card_of(folder).is_file()})
 
 
 def card_of(folder: Path) -> Path:

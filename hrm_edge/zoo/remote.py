@@ -63,11 +63,11 @@ class _Index(Record):
 
 def write_index(shelf: Path) -> _Index:
     """Make a folder of artifacts and cards a location: verify every model, then write ``index.json``."""
-    found = sorted(path.parent for path in shelf.glob(f"*/{MANIFEST}"))
-    if not found:
+    folders = sorted(path.parent for path in shelf.glob(f"*/{MANIFEST}"))
+    if not folders:
         raise UserError(f"{shelf} holds no artifact folder", f"put NAME/ and NAME{zoo.CARD} there first")
     models = {}
-    for folder in found:
+    for folder in folders:
         if not zoo.is_name(folder.name):
             raise UserError(f"{folder}: '{folder.name}' is no name of a model", "use letters, digits, '.', '-' and '_'")
         manifest, card = read_manifest(folder), zoo.read_card(zoo.card_of(folder))
@@ -123,10 +123,10 @@ def _fetch(folder: Path, entry: _Entry, location: str, on_progress: OnProgress) 
     """Copy a model's files to ``folder`` and its card to the folder's parent, and verify them."""
     name = folder.name
     _copy(location, f"{name}/{MANIFEST}", folder / MANIFEST, RECORD_BYTES, on_progress)
-    found = sha256(folder / MANIFEST)
-    if found != entry.manifest_sha256:
+    digest = sha256(folder / MANIFEST)
+    if digest != entry.manifest_sha256:
         raise UserError(
-            f"{location}/{name}/{MANIFEST}: sha256 is {found[:16]}…, {INDEX} says {entry.manifest_sha256[:16]}…",
+            f"{location}/{name}/{MANIFEST}: sha256 is {digest[:16]}…, {INDEX} says {entry.manifest_sha256[:16]}…",
             "the location is half updated or damaged: try again later, or tell who keeps it",
         )
     files = parse_manifest(folder).files

@@ -7,6 +7,7 @@ import time
 import numpy as np
 import pytest
 
+from hrm_edge import parity
 from hrm_edge.bench.accuracy import score, score_by_views, steps_histogram
 from hrm_edge.bench.run import Subject, bench, evaluate
 from hrm_edge.bench.scenarios import MIN_QUERIES, BenchOptions, Solver, camera, offline, single_stream
@@ -230,3 +231,10 @@ def test_reports_join_measurement_and_score(tmp_path):
     assert report.throughput_per_s == pytest.approx(report.queries / report.duration_s)
     assert report.solved_per_s <= report.throughput_per_s
     assert 1 <= report.mean_batch <= 8
+
+
+def test_a_reference_that_takes_few_puzzles_at_a_time_is_asked_for_no_more(monkeypatch):
+    monkeypatch.setattr(parity, "_state", lambda carry, rotation: np.ones((len(carry.steps), 2, 4), np.float32))
+    reference, other = (ScriptedSession(MINI, spec_of(MINI), max_batch=most) for most in (3, 64))
+    rows = parity.measure(reference, other, made(10, 4), 4).everywhere
+    assert [(row.steps, row.puzzles, row.same_answers) for row in rows] == [(1, 10, 1.0), (4, 10, 1.0)]

@@ -169,7 +169,7 @@ def test_what_is_measured_beside_the_run_cannot_lose_it(run, command, tmp_path, 
     def no_memory(*arguments) -> None:
         raise MemoryError
 
-    monkeypatch.setattr(roofline_module, "_trial_peaks", no_memory)
+    monkeypatch.setattr(roofline_module, "trial_peaks", no_memory)
     monkeypatch.setattr(run_module, "measure_parity", no_memory)
     half = write_singles_artifact(tmp_path / "half", MINI, precision="fp16")
     model, *rest = command("bench", run)[1:]

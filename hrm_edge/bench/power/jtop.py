@@ -21,13 +21,13 @@ def rails_of(power: Mapping[str, Any]) -> dict[str, float]:
     ``SensorError`` for another shape.
     """
     try:
-        found = {str(name): float(values["power"]) / 1e3 for name, values in power["rail"].items()}
+        rails = {str(name): float(values["power"]) / 1e3 for name, values in power["rail"].items()}
         total = power.get("tot") or {}
         if "name" in total:
-            found[str(total["name"])] = float(total["power"]) / 1e3
+            rails[str(total["name"])] = float(total["power"]) / 1e3
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise SensorError(f"jtop's power has an unknown form: {type(error).__name__} {error}") from error
-    return found
+    return rails
 
 
 def explain(error: BaseException) -> str:

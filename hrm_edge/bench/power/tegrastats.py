@@ -105,12 +105,12 @@ class TegrastatsMeter(FollowedMeter):
 
     def _take(self, line: str, at_s: float) -> None:
         """Keep a line that came at ``at_s``, unless it has no rails."""
-        found = parse_tegrastats(line)
-        if found.rails_w:
-            self._hottest = max([self._hottest, *found.temperatures_c.values()])
-            if found.gpu_share is not None:
-                self._gpu = (self._gpu[0] + found.gpu_share, self._gpu[1] + 1)
-            self._put(Reading(at_s, found.rails_w))
+        values = parse_tegrastats(line)
+        if values.rails_w:
+            self._hottest = max([self._hottest, *values.temperatures_c.values()])
+            if values.gpu_share is not None:
+                self._gpu = (self._gpu[0] + values.gpu_share, self._gpu[1] + 1)
+            self._put(Reading(at_s, values.rails_w))
 
     def notes(self) -> list[str]:
         """Return the hottest sensor's temperature and the mean GPU load."""
