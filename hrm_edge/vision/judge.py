@@ -31,7 +31,10 @@ _DOUBTFUL = 0.9  # probability of a digit, below which it is shown as in doubt
 # probabilities of being written by hand, from which on a digit is left out: the next where the last was not enough
 _WRITTEN = (0.5, 0.2, 0.08, 0.03)
 MAX_COST = 9.0  # nats: how much less likely than the likeliest reading a repaired one may be
-RIVALS = 4.5  # nats between an answer and all others for which one digit was misread and one was missed
+RIVALS = 3.0  # nats between an answer and another for which one digit was misread and one was missed
+# The same where digits were left out. Then the whole reading was wrong somewhere, and what is said of each cell by
+# itself is worth less: printed digits are taken for written ones and written ones for print on the same page.
+RIVALS_LEFT_OUT = 5.5
 MIN_GIVENS = 17  # no puzzle with fewer has one solution
 _TRAINED_BLANKS = 0.47  # of the cells that recipes/digits.yaml trains on
 _TRIED_WITHOUT = 16  # digits in doubt that are left out to see whether the others need them
@@ -41,7 +44,6 @@ _REPAIRED_PARTS = 2  # ways of leaving out what was written that are repaired to
 _SLIP = 0.05  # share of the digits written by hand that are wrong
 _MISSED = 0.02  # printed digits that are missed at least, on average, however sure the blanks are
 _MISREAD = 1e-4  # the least probability of any digit: the network is never surer than that
-_UNLIKELY = 1.5  # nats beyond ``RIVALS`` from which on another answer is not looked for
 _OTHERS = 20  # other answers that are compared where a digit is taken away
 _NAMED = 4  # cells in a message
 
@@ -179,26 +181,22 @@ def _rival(reading: Reading, rules: _Rules, puzzle: Tokens, solution: Tokens) ->
 
     A digit that was misread, or written by hand and taken for print, makes a wrong answer where a printed one was
     missed, or taken for written. So each digit of ``puzzle`` [81] is taken away in turn: what else is an answer then is
-    compared by all that is in the picture, including the digits that were left out. Several that are each not likely
-    enough may be together, so their likelihoods are added up.
+    compared by all that is in the picture, including the digits that were left out.
     """
     evidence, blank = _evidence(reading), puzzle == BLANK
     cells, answer = np.arange(len(puzzle)), solution - FIRST_DIGIT
     lost = evidence[cells, answer][:, None] - evidence  # [81, 9]: nats by which the answer beats another digit
     missed = ((1 - reading.probabilities[:, 0]) * (1 - reading.written))[blank].sum()
-    least = RIVALS + min(0.0, float(np.log(missed + _MISSED)))
+    least = RIVALS_LEFT_OUT if (reading.digits[blank] > 0).any() else RIVALS
+    least += min(0.0, float(np.log(missed + _MISSED)))
     gain = -float(lost.min(axis=1)[blank].sum())  # of another answer by what was left out, at most
     against = np.where(lost > 0, lost, np.inf).min(axis=1)
-    likely: dict[bytes, float] = {}  # of the other answers, as a multiple of the answer's
-    for cell in np.flatnonzero(~blank & (against - gain < least + _UNLIKELY)):
+    for cell in np.flatnonzero(~blank & (against - gain < least)):
         without = puzzle.copy()
         without[cell] = BLANK
         for other in rules.solutions(without, _OTHERS)[0] - FIRST_DIGIT:
-            if (other != answer).any():
-                likely[other.tobytes()] = float(np.exp(-lost[cells, other].sum()))
-        if sum(likely.values()) > np.exp(-least):
-            likeliest = np.frombuffer(max(likely, key=lambda key: likely[key]), answer.dtype)
-            return tuple(int(at) for at in np.flatnonzero((likeliest != answer) & (reading.digits > 0)))
+            if (other != answer).any() and float(lost[cells, other].sum()) < least:
+                return tuple(int(at) for at in np.flatnonzero((other != answer) & (reading.digits > 0)))
     return None
 
 
