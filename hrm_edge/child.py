@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from multiprocessing.context import SpawnContext
 from typing import Any
 
-from hrm_edge.errors import UserError
+from hrm_edge.errors import EXIT_BUG, UserError
 
 # Python 3.10 has no -P: the first entry, which is the current folder, goes before anything is imported.
 _FORGET_FOLDER = "import sys; del sys.path[0]; "
@@ -97,6 +97,8 @@ def _last_words(errors: str, code: int) -> str:
     told = [line for line in lines if line.startswith(("Error: ", "Failed: "))]
     if not told and code < 0:
         return f"it was ended by signal {-code}" + " (out of memory?)" * (code == -9)
+    if code == EXIT_BUG and len(lines) > 1:  # the last line asks for a report; before it stands what was raised
+        return f"{lines[-2]} (a bug in hrm-edge: please report it)"
     return (told or lines or [f"exit code {code}"])[-1]
 
 

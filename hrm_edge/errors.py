@@ -8,6 +8,7 @@ from collections.abc import Iterable
 EXIT_OK = 0
 EXIT_GATE = 1  # the work ran and failed its own gate (accuracy, parity)
 EXIT_USER = 2  # the user's input or machine is at fault
+EXIT_BUG = 70  # EX_SOFTWARE of sysexits.h: none of the contract's codes, a failed gate (1) least of all
 EXIT_INTERRUPTED = 130
 
 

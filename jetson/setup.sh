@@ -180,7 +180,9 @@ import cv2
 built, version = cv2.getBuildInformation(), tuple(map(int, cv2.__version__.split(".")[:2]))
 sys.exit(version < (4, 9) or not all(re.search(part + r":\s+YES", built) for part in ("GStreamer", "FFMPEG")))
 '
-if [[ $seen == true && -z $dry ]] && "$venv/bin/python" -I -m pip show --quiet opencv-python-headless 2>/dev/null &&
+if [[ $seen == true && -n $dry ]]; then
+    say "Then this system's OpenCV takes the place of pip's, where it has GStreamer and loads."
+elif [[ $seen == true ]] && "$venv/bin/python" -I -m pip show --quiet opencv-python-headless 2>/dev/null &&
     "$venv/bin/python" -I -c "$usable_opencv" >/dev/null 2>&1; then
     say "This system's OpenCV has GStreamer and loads, so it takes the place of pip's:"
     run "$venv/bin/python" -I -m pip --disable-pip-version-check uninstall --quiet --yes opencv-python-headless ||

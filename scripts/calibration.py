@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 
 from hrm_edge.data.build import default_wanted
-from hrm_edge.data.canonical import classes
+from hrm_edge.data.canonical import identities
 from hrm_edge.data.generator import DIFFICULTIES, Wanted, generate
 from hrm_edge.files import sha256, write_json, write_text
 from hrm_edge.quant.sets import CALIBRATION, INDEX_FILE
@@ -24,7 +24,7 @@ def _samples() -> np.ndarray:
     path = sample_file(TASK.name)
     assert path is not None
     questions = [line.partition(",")[0] for line in path.read_text(encoding="utf-8").splitlines()[1:]]
-    return classes(TASK, np.stack([TASK.parse(question) for question in questions]))
+    return identities(TASK, np.stack([TASK.parse(question) for question in questions]))
 
 
 def main() -> None:

@@ -14,7 +14,7 @@ import click
 import numpy as np
 from rich.progress import track
 
-from hrm_edge.data.canonical import classes
+from hrm_edge.data.canonical import identities
 from hrm_edge.data.dataset import Dataset
 from hrm_edge.data.puzzles import load_puzzles
 from hrm_edge.tasks import get_task
@@ -29,12 +29,12 @@ PIECE = 20_000
 def main(data: Path, files: tuple[Path, ...]) -> None:
     task = get_task("sudoku")
     assert isinstance(task, Sudoku)
-    tested = {file: classes(task, load_puzzles(file, task).givens) for file in files}
+    tested = {file: identities(task, load_puzzles(file, task).givens) for file in files}
     shared = dict.fromkeys(files, 0)
     train = Dataset(data, "train", task)
     for start in track(range(0, len(train), PIECE), f"{len(train):,} training puzzles"):
         rows = np.arange(start, min(start + PIECE, len(train)))
-        seen = classes(task, train.examples(rows)[0])
+        seen = identities(task, train.examples(rows)[0])
         for file, names in tested.items():
             shared[file] += int(np.isin(names, seen).sum())
     for file, count in shared.items():

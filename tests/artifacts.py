@@ -213,7 +213,9 @@ def singles_puzzles(task: Sudoku, count: int, *, solvable: bool = True, seed: in
         for cell in rng.permutation(task.seq_len):
             fewer = puzzle.copy()
             fewer[cell] = BLANK
-            if len(find_solutions(task, fewer).found) == 1 and (not solvable or rounds_needed(task, fewer) is not None):
+            if len(find_solutions(task, fewer).solutions) == 1 and (
+                not solvable or rounds_needed(task, fewer) is not None
+            ):
                 puzzle = fewer
         if (rounds_needed(task, puzzle) is not None) == solvable:
             found.append((puzzle, answer))

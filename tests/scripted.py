@@ -25,7 +25,7 @@ def spec_of(task: Sudoku, **overrides: object) -> ModelSpec:
 
 @functools.cache
 def _answer(task: Sudoku, puzzle: bytes) -> bytes:
-    (answer,) = find_solutions(task, np.frombuffer(puzzle, np.uint8), 1).found
+    (answer,) = find_solutions(task, np.frombuffer(puzzle, np.uint8), 1).solutions
     return answer.tobytes()
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from hrm_edge import child
 from hrm_edge.child import python_command, run_verb, spawn_context
 from hrm_edge.errors import UserError
 
@@ -93,6 +94,14 @@ def test_a_sweep_and_a_record_run_the_installed_package(hostile):
     ended = run_verb(["sollve"])
     assert (ended.code, "did you mean 'solve'?" in ended.last_words) == (2, True)
     hostile.check()
+
+
+def test_the_last_words_of_a_fault_name_it():
+    errors = (
+        "Traceback (most recent call last):\n  ...\nKeyError: 'lanes'\n\nThis is a bug in hrm-edge: please report it\n"
+    )
+    assert child._last_words(errors, 70) == "KeyError: 'lanes' (a bug in hrm-edge: please report it)"
+    assert child._last_words("Error: no such file\n  name another\n", 2) == "Error: no such file"
 
 
 def test_a_verb_that_takes_too_long_is_stopped():

@@ -34,7 +34,7 @@ class Undecided:
         logits = np.full((len(tokens), MINI.seq_len, MINI.vocab), -9, np.float32)
         for row, puzzle in enumerate(tokens):
             self.shown.append(puzzle.copy())
-            found = find_solutions(MINI, puzzle, 1).found
+            found = find_solutions(MINI, puzzle, 1).solutions
             certain = len(found) and (puzzle >= FIRST_DIGIT).sum() >= self.enough
             believed = found[0] if len(found) else np.full(MINI.seq_len, FIRST_DIGIT, np.uint8)
             other = (believed - FIRST_DIGIT + 1) % MINI.side + FIRST_DIGIT

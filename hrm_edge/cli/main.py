@@ -16,6 +16,7 @@ import click
 from hrm_edge import __version__
 from hrm_edge.cli.process import prepare
 from hrm_edge.errors import (
+    EXIT_BUG,
     EXIT_INTERRUPTED,
     EXIT_OK,
     EXIT_USER,
@@ -28,8 +29,6 @@ from hrm_edge.errors import (
 
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
-
-EXIT_BUG = 70  # EX_SOFTWARE of sysexits.h: none of the contract's codes, a failed gate (1) least of all
 
 
 class Verb(NamedTuple):

@@ -68,9 +68,11 @@ def record(
     from hrm_edge.doctor.machine import Machine
     from hrm_edge.errors import GateError, Interrupted
     from hrm_edge.files import check_input
+    from hrm_edge.record.archive import TABLE_FILE
     from hrm_edge.record.plan import check_choices, may_lock_clocks, modes_to_hold, plan
     from hrm_edge.record.run import Wanted, archive_of, make_record
     from hrm_edge.record.schema import OWN_PUZZLES, Settings
+    from hrm_edge.record.table import warnings_of
 
     check_choices(models or (), backends or ())
     if data is not None:
@@ -91,7 +93,8 @@ def record(
         lock_clocks=may_lock_clocks(system),
     )
     wanted = Wanted(rows, settings, [*notes, *left_out], data)
-    say(f"{len(rows)} rows, about {max(1, round(wanted.expected_s() / 60))} minutes; Ctrl-C stops, the same goes on")
+    minutes = max(1, round(wanted.expected_s() / 60))
+    say(f"Rows: {len(rows)}, about {minutes} min in all. Ctrl-C stops, the same command goes on")
     again = join(click.get_current_context().obj or ["record"])
     try:
         with progress_bars() as on_progress:
@@ -99,6 +102,8 @@ def record(
     except KeyboardInterrupt as error:
         raise Interrupted("Interrupted", f"finished rows are kept; go on with: hrm-edge {again}") from error
     show_record(measured)
+    if warnings_of(measured):
+        echo(f"What the warnings say: {out / TABLE_FILE}")
     archive = archive_of(out)
     echo(f"Archive: {archive}, {archive.stat().st_size / 1e3:.0f} kB. docs/how-to/record.md says how to hand it in")
     echo(f"Next: tar -tvf {quote(str(archive))}")

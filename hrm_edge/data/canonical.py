@@ -42,14 +42,12 @@ def canonical(task: Sudoku, tokens: Tokens) -> Tokens:
     return out.reshape(np.shape(tokens))
 
 
-def classes(task: Sudoku, tokens: Tokens) -> NDArray[np.void]:
-    """Return one comparable key per puzzle of [N, S] (for ``np.isin``, ``np.unique``): its canonical form's bytes."""
-    return keys(canonical(task, tokens))
-
-
 def identities(task: Task, tokens: Tokens) -> NDArray[np.void]:
-    """Return one comparable key per puzzle of [N, S]: its symmetry class or, where it has none, the puzzle itself."""
-    return classes(task, tokens) if has_canonical(task) else keys(tokens)
+    """Return one comparable key per puzzle of [N, S] (for ``np.isin``, ``np.unique``).
+
+    It is the puzzle's symmetry class or, where it has none, the puzzle itself.
+    """
+    return keys(canonical(task, tokens) if has_canonical(task) else tokens)
 
 
 def keys(tokens: Tokens) -> NDArray[np.void]:

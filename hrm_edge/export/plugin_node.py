@@ -18,7 +18,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from hrm_edge.errors import UserError
 from hrm_edge.graph.step import head_mask
-from hrm_edge.plugin.contract import HEAD_DIMS, MAX_LENGTH, NAME, NAMESPACE, VERSION
+from hrm_edge.plugin.contract import NAME, NAMESPACE, VERSION, shape_problem
 from hrm_edge.spec import ModelSpec
 
 
@@ -28,10 +28,8 @@ def check_spec(spec: ModelSpec) -> None:
     if spec.mixing != "attention":
         how = "an MLP" if spec.mixing == "mlp" else "sums over rows, columns and boxes"
         raise UserError(f"--plugin: the model mixes positions by {how}, it has no attention", hint)
-    if spec.head_dim not in HEAD_DIMS:
-        raise UserError(f"--plugin: the model's head size is {spec.head_dim}, the kernels have {HEAD_DIMS}", hint)
-    if spec.total_len > MAX_LENGTH:
-        raise UserError(f"--plugin: {spec.total_len} positions, the kernels take {MAX_LENGTH}", hint)
+    if problem := shape_problem(spec.heads, (-1, spec.total_len, 3 * spec.hidden)):
+        raise UserError(f"--plugin: {problem}", hint)
 
 
 def attributes(spec: ModelSpec) -> dict[str, Any]:

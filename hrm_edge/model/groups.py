@@ -15,23 +15,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from hrm_edge.model.layers import Linear
-from hrm_edge.spec import FIRST_SYMBOL, GROUPS, RMS_EPS, ModelSpec
+from hrm_edge.model.layers import Linear, RMSNorm
+from hrm_edge.spec import FIRST_SYMBOL, GROUPS, ModelSpec
 
 _SMALL = 0.5  # of the usual initial spread, for what is added up
-
-
-class SymbolNorm(nn.Module):
-    """Root mean square norm over W of [..., N * W], computed in float32, without a weight."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.width = width
-
-    def forward(self, x: Tensor) -> Tensor:
-        wide = x.unflatten(-1, (-1, self.width)).float()
-        normal = wide * torch.rsqrt(wide.square().mean(-1, keepdim=True) + RMS_EPS)
-        return normal.flatten(-2).to(x.dtype)
 
 
 class _SymbolMLP(nn.Module):
@@ -53,7 +40,7 @@ class GroupBlock(nn.Module):
         super().__init__()
         assert spec.grid is not None
         self.grid = spec.grid
-        self.norm = SymbolNorm(spec.symbol_width)
+        self.norm = RMSNorm(spec.symbol_width)
         self.pool_proj = Linear(spec.symbol_width, spec.symbol_width, bias=False)
         for name in GROUPS:
             self.add_module(f"{name}_proj", Linear(spec.symbol_width, 2 * spec.inner, bias=False))
@@ -80,6 +67,6 @@ class GroupBlock(nn.Module):
 
 def symbol_heads(spec: ModelSpec, z_h: Tensor, lm_head: Linear, q_head: Linear) -> tuple[Tensor, Tensor]:
     """Return (logits [B, S, V], q [B, Q]) of z_h [B, S, D], both float32; padding and blank always have logit 0."""
-    normal = SymbolNorm(spec.symbol_width)(z_h).unflatten(-1, (spec.symbols, spec.symbol_width))
+    normal = RMSNorm(spec.symbol_width)(z_h).unflatten(-1, (spec.symbols, spec.symbol_width))
     symbols = lm_head(normal).squeeze(-1).float()  # [B, S, N]
     return F.pad(symbols, (FIRST_SYMBOL, 0)), q_head(normal.mean((1, 2), dtype=torch.float32))

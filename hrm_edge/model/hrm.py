@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from hrm_edge.graph.step import head_mask
-from hrm_edge.model.groups import GroupBlock, SymbolNorm, symbol_heads
-from hrm_edge.model.layers import Block, Embedding, LayerNorm, Level, Linear, Rope, truncated_normal_
+from hrm_edge.model.groups import GroupBlock, symbol_heads
+from hrm_edge.model.layers import Block, Embedding, LayerNorm, Level, Linear, RMSNorm, Rope, truncated_normal_
 from hrm_edge.ops.attention import rope_tables
 from hrm_edge.spec import (
     KINDS,
@@ -54,7 +54,7 @@ class _PuzzleTable(nn.Module):
 
 def _level(spec: ModelSpec, layers: int) -> Level:
     if spec.mixing == "groups":
-        return Level(SymbolNorm(spec.symbol_width), [GroupBlock(spec) for _ in range(layers)])
+        return Level(RMSNorm(spec.symbol_width), [GroupBlock(spec) for _ in range(layers)])
     norm = LayerNorm(spec.hidden) if spec.norm == "layer" else nn.Identity()
     return Level(norm, [Block(spec) for _ in range(layers)])
 

@@ -77,11 +77,19 @@ class Embedding(nn.Module):
 
 
 class RMSNorm(nn.Module):
-    """x / sqrt(mean(x^2) + 1e-5) over the last axis, computed in float32, without a weight."""
+    """x / sqrt(mean(x^2) + 1e-5) over the last axis, computed in float32, without a weight.
+
+    ``width``: over each ``width`` consecutive values of that axis instead.
+    """
+
+    def __init__(self, width: int | None = None) -> None:
+        super().__init__()
+        self.width = width
 
     def forward(self, x: Tensor) -> Tensor:
-        wide = x.float()
-        return (wide * torch.rsqrt(wide.square().mean(-1, keepdim=True) + RMS_EPS)).to(x.dtype)
+        wide = (x if self.width is None else x.unflatten(-1, (-1, self.width))).float()
+        normal = wide * torch.rsqrt(wide.square().mean(-1, keepdim=True) + RMS_EPS)
+        return (normal if self.width is None else normal.flatten(-2)).to(x.dtype)
 
 
 class LayerNorm(nn.Module):

@@ -15,7 +15,7 @@ from torch import Tensor
 from hrm_edge.errors import UserError
 from hrm_edge.ops.reference import grid_mask, reference_attention, unfused_attention
 from hrm_edge.ops.tuning import choose
-from hrm_edge.plugin.contract import DTYPES, HEAD_DIMS, LEAST_SM, MAX_LENGTH, grid_problem
+from hrm_edge.plugin.contract import DTYPES, LEAST_SM, shape_problem
 
 _SCHEMA = "(Tensor qkv, int heads, Tensor? cos, Tensor? sin, int[] grid=[]) -> Tensor"
 HINT = "use hrm_edge.ops.attention.packed_attention, which takes torch's own kernels there"
@@ -26,23 +26,14 @@ def _check_inputs(qkv: Tensor, heads: int, cos: Tensor | None, sin: Tensor | Non
     name = str(qkv.dtype).removeprefix("torch.")
     if name not in DTYPES and not (name == "float64" and qkv.device.type == "cpu"):
         raise UserError(f"fused_attention: qkv is {name}, the kernel computes {', '.join(DTYPES)}", HINT)
-    if qkv.dim() != 3 or heads < 1 or qkv.shape[2] % (3 * heads):
-        raise UserError(
-            f"fused_attention: qkv {tuple(qkv.shape)} is not [B, S, 3*heads*Dh] with heads={heads}", "check `heads`"
-        )
-    head_dim = qkv.shape[2] // (3 * heads)
-    if head_dim not in HEAD_DIMS:
-        raise UserError(f"fused_attention: head size {head_dim}, the kernel has {HEAD_DIMS}", HINT)
-    if not 1 <= qkv.shape[1] <= MAX_LENGTH:
-        raise UserError(f"fused_attention: {qkv.shape[1]} positions, the kernel takes 1 to {MAX_LENGTH}", HINT)
-    if grid and (problem := grid_problem(grid, heads, qkv.shape[1])):
-        raise UserError(f"fused_attention: {problem}", HINT)
+    if problem := shape_problem(heads, qkv.shape, grid):
+        raise UserError(f"fused_attention: {problem}", f"check `heads` and `grid`, or {HINT}")
     if (cos is None) != (sin is None):
         raise UserError("fused_attention: cos without sin", "give both or neither")
     for table in (cos, sin):
         if table is None:
             continue
-        wanted = (qkv.shape[1], head_dim // 2)
+        wanted = (qkv.shape[1], qkv.shape[2] // (6 * heads))
         if tuple(table.shape) != wanted or table.device != qkv.device or table.stride(1) != 1:
             raise UserError(
                 f"fused_attention: a rope table is {tuple(table.shape)} on {table.device}",

@@ -35,3 +35,17 @@ def grid_problem(grid: Sequence[int], heads: int, length: int) -> str | None:
     if length not in (rows * columns, -1):
         return f"a board of {rows}x{columns} has {rows * columns} cells, there are {length} positions"
     return None if heads % VIEWS == 0 else f"{heads} heads cannot see row, column, box and board in turn"
+
+
+def shape_problem(heads: int, qkv: Sequence[int], grid: Sequence[int] = ()) -> str | None:
+    """Return why the kernels do not compute the attention of ``qkv`` [B, S, 3*heads*Dh]; None where they do.
+
+    A dimension of -1 is not known yet.
+    """
+    if len(qkv) != 3 or heads < 1 or qkv[2] <= 0 or qkv[2] % (3 * heads):
+        return f"qkv {list(qkv)} is not [B, S, 3*heads*Dh] with heads={heads}"
+    if qkv[2] // (3 * heads) not in HEAD_DIMS:
+        return f"head size {qkv[2] // (3 * heads)}, the kernels have {HEAD_DIMS}"
+    if qkv[1] == 0 or qkv[1] > MAX_LENGTH:
+        return f"{qkv[1]} positions, the kernels take 1 to {MAX_LENGTH}"
+    return grid_problem(grid, heads, qkv[1]) if grid else None

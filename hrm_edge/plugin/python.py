@@ -20,13 +20,12 @@ from hrm_edge.plugin.contract import (
     ABI,
     ALIGNMENT,
     DTYPES,
-    HEAD_DIMS,
-    MAX_LENGTH,
     NAME,
     NAMESPACE,
     NO_GRID,
     VERSION,
     grid_problem,
+    shape_problem,
 )
 from hrm_edge.plugin.driver import WRONG_IMAGE, Driver, DriverError, driver
 from hrm_edge.plugin.kernels import Kernel, KernelFolder
@@ -68,21 +67,14 @@ class Launcher:
 
 def _check_shapes(heads: int, qkv: Sequence[int], tables: Sequence[Sequence[int]], grid: Sequence[int] = ()) -> None:
     """Raise ``UserError`` unless the kernels compute these shapes; a dimension of -1 is not known yet."""
-    hint = "export without --plugin"
-    if len(qkv) != 3 or qkv[2] <= 0 or qkv[2] % (3 * heads):
-        raise UserError(f"qkv {list(qkv)} is not [B, S, 3*heads*Dh] with heads={heads}", "check the node's `heads`")
-    head_dim = qkv[2] // (3 * heads)
-    if head_dim not in HEAD_DIMS:
-        raise UserError(f"head size {head_dim}, the kernels have {HEAD_DIMS}", hint)
-    if qkv[1] == 0 or qkv[1] > MAX_LENGTH:
-        raise UserError(f"{qkv[1]} positions, the kernels take 1 to {MAX_LENGTH}", hint)
-    if grid and (problem := grid_problem(grid, heads, qkv[1])):
-        raise UserError(problem, "check the node's `grid`")
+    if problem := shape_problem(heads, qkv, grid):
+        raise UserError(problem, "check the node's `heads` and `grid`, or export without --plugin")
+    half = qkv[2] // (6 * heads)
     if len(tables) not in (0, 2):
         raise UserError(f"{1 + len(tables)} inputs", "give qkv, or qkv, cos and sin")
     for table in tables:
-        if len(table) != 2 or table[0] not in (qkv[1], -1) or table[1] not in (head_dim // 2, -1):
-            raise UserError(f"a rope table is {list(table)}", f"it must be [{qkv[1]}, {head_dim // 2}]")
+        if len(table) != 2 or table[0] not in (qkv[1], -1) or table[1] not in (half, -1):
+            raise UserError(f"a rope table is {list(table)}", f"it must be [{qkv[1]}, {half}]")
 
 
 class Layer:

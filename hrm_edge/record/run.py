@@ -82,6 +82,9 @@ def make_record(
         )
         rows: list[Row] = []
         progress = _Progress(wanted, on_progress)
+        finished = sum(_finished(out, row) is not None for row in wanted.rows)
+        if finished:
+            on_message(f"{finished} of {len(wanted.rows)} rows are there already")
         for at, row in enumerate(wanted.rows):
             if _finished(out, row) is None:
                 on_message(f"{at + 1} of {len(wanted.rows)}: {row.name}")

@@ -77,13 +77,19 @@ def problems_of(record: MachineRecord) -> list[str]:
     return [*failed, *(f"{row.name}: not yet measured" for row in waiting), *record.about.notes]
 
 
+def warnings_of(record: MachineRecord) -> list[str]:
+    """Return what may have disturbed a row."""
+    return [f"{name}: {'; '.join(report.warnings)}" for name, report in record.reports.items() if report.warnings]
+
+
 def markdown(record: MachineRecord) -> str:
     """Return one record as a page: machine, settings, rows, and what could not be measured."""
     about = record.about
     device, settings = about.device, about.settings
     jetpack = f", JetPack {device.jetpack}" if device.jetpack else ""
     how = f"at least {settings.duration_s:g} s and 64 puzzles a row, one after another, {settings.puzzles}"
-    machine = f"{device.cpu}, {device.cores} cores, {device.os}{jetpack}"
+    cores = f"{device.cores} core" + "s" * (device.cores != 1)
+    machine = f"{device.cpu}, {cores}, {device.os}{jetpack}"
     lines = [
         f"# {machine_of(record)}",
         "",
@@ -92,8 +98,10 @@ def markdown(record: MachineRecord) -> str:
         *markdown_table(COLUMNS, rows_of(record)),
         "",
     ]
-    problems = [f"- {text}" for text in problems_of(record)]
-    return "\n".join([*lines, *(["Not measured:", "", *problems, ""] if problems else [])])
+    lists = {"Warnings": warnings_of(record), "Not measured": problems_of(record)}
+    for title, texts in lists.items():
+        lines += [f"{title}:", "", *(f"- {text}" for text in texts), ""] if texts else []
+    return "\n".join(lines)
 
 
 def boards_table(records: Sequence[MachineRecord]) -> str:

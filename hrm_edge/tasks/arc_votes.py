@@ -43,8 +43,14 @@ class Questions:
         return len(self.identifiers)
 
     def originals(self) -> list[Question]:
-        """Return the questions without augmentation, see :func:`questions`."""
-        return questions(self.identifiers, self.inputs, self.labels)
+        """Return the questions of the part in its order: the examples of puzzles without augmentation."""
+        questions = []
+        for identifier, given, label in zip(self.identifiers, self.inputs, self.labels, strict=True):
+            task, augmentation = split_identifier(identifier)
+            grid = decode(given)
+            if task == identifier and grid is not None:
+                questions.append(Question(task, augmentation.invert(grid), decode(label)))
+        return questions
 
 
 class Question(NamedTuple):
@@ -75,17 +81,6 @@ class Score:
     """Attempts allowed → number of tasks with all their questions answered."""
     tasks: int
     questions: int
-
-
-def questions(identifiers: Sequence[str], inputs: Tokens, labels: Tokens) -> list[Question]:
-    """Return the questions of a test part in its order: the examples [N, S] of puzzles without augmentation."""
-    questions = []
-    for identifier, given, label in zip(identifiers, inputs, labels, strict=True):
-        task, augmentation = split_identifier(identifier)
-        grid = decode(given)
-        if task == identifier and grid is not None:
-            questions.append(Question(task, augmentation.invert(grid), decode(label)))
-    return questions
 
 
 class Votes:

@@ -187,7 +187,7 @@ def other_branch(board: _Ints, at: int, step: int, pending: _Ints) -> int:
 
 
 def read_level(board: _Ints, at: int, side: int, grids: _Ints, start: int) -> None:
-    """Write the placed digits of a solved level as tokens to ``found[start : start + S]``."""
+    """Write the placed digits of a solved level as tokens to ``grids[start : start + S]``."""
     cells = side * side
     for cell in range(cells):
         token, rest = 1, board[at + cells + cell]
@@ -234,9 +234,9 @@ def search(
 
 
 class _Searched(NamedTuple):
-    """Holds what a search came to."""
+    """Result of a search."""
 
-    found: Tokens
+    solutions: Tokens
     """Solutions [n, S], at most as many as were asked for."""
     guesses: int
     exhausted: bool
@@ -264,7 +264,7 @@ def require_unique(task: Sudoku, tokens: Tokens, max_nodes: int = _EDGE_MAX_NODE
     """
     task.check_givens(tokens)
     searched = find_solutions(task, tokens, 2, max_nodes)
-    return None if searched.exhausted and len(searched.found) < 2 else only_solution(task, searched.found)
+    return None if searched.exhausted and len(searched.solutions) < 2 else only_solution(task, searched.solutions)
 
 
 def only_solution(task: Sudoku, solutions: Tokens) -> Tokens:

@@ -46,22 +46,18 @@ def decode_upload(data: bytes) -> Image:
             )
         half = width * height <= 4 * _UPLOAD_PIXELS
         flags = cv2.IMREAD_REDUCED_COLOR_2 if half else cv2.IMREAD_REDUCED_COLOR_4
-    return _decode(data, name, flags, upright=True)
+    return decode_image(data, name, flags=flags)
 
 
-def decode_image(data: bytes, name: str, upright: bool = True) -> Image:
+def decode_image(data: bytes, name: str, upright: bool = True, flags: int = cv2.IMREAD_COLOR) -> Image:
     """Decode a JPEG, PNG, WebP, BMP or GIF file to BGR uint8 [h, w, 3]; errors call it ``name``.
 
     Of an animation it is the first picture; what is transparent becomes paper.
 
     Raises ``UserError`` for what is no picture, is torn, or has more than ``_MAX_PIXELS`` pixels or less than
-    ``_MIN_SIDE`` a side. The size is taken from the header, before anything is decoded.
+    ``_MIN_SIDE`` a side. The size is taken from the header, before anything is decoded. ``flags``: of OpenCV, which
+    turns only some kinds of files by their EXIF note.
     """
-    return _decode(data, name, cv2.IMREAD_COLOR, upright)
-
-
-def _decode(data: bytes, name: str, flags: int, upright: bool) -> Image:
-    """See :func:`decode_image`; ``flags`` of OpenCV, which turns only some kinds of files by their EXIF note."""
     if len(data) > _MAX_BYTES:
         raise _too_large(name)
     header = _read_header(data, name)

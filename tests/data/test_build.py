@@ -11,7 +11,7 @@ import pytest
 
 from hrm_edge.cli.main import main
 from hrm_edge.data.build import Options, build
-from hrm_edge.data.canonical import classes
+from hrm_edge.data.canonical import identities
 from hrm_edge.data.generator import Wanted, generate
 from hrm_edge.data.layout import Part, read_part
 from hrm_edge.errors import UserError
@@ -47,7 +47,7 @@ def test_generated_parts_share_no_class(task: Sudoku, tmp_path: Path) -> None:
     assert (len(train), len(test)) == (200, 100) == (summary.parts["train"].groups, summary.parts["test"].groups)
     for part in (train, test):
         assert task.verify(part.inputs, part.labels).all()
-    assert not np.isin(classes(task, test.inputs), classes(task, train.inputs)).any()
+    assert not np.isin(identities(task, test.inputs), identities(task, train.inputs)).any()
 
 
 def test_same_seed_same_bytes_whatever_the_processes(tmp_path: Path) -> None:
@@ -80,10 +80,10 @@ def test_file_is_solved_split_and_augmented(tmp_path: Path, puzzle_file: Path) -
     assert summary.solved == 100 - summary.dropped
     assert len(train) == 5 * summary.parts["train"].groups
     assert NINE.verify(train.inputs, train.labels).all()
-    groups = classes(NINE, train.inputs).reshape(-1, 5)
+    groups = identities(NINE, train.inputs).reshape(-1, 5)
     assert (groups == groups[:, :1]).all()
     assert len(np.unique(groups[:, 0])) >= len(groups) - 10
-    assert not np.isin(classes(NINE, test.inputs), groups).any()
+    assert not np.isin(identities(NINE, test.inputs), groups).any()
     originals = {line for line in puzzle_file.read_text().split() if line}
     assert {NINE.format(row) for row in train.inputs[::5]} < originals
     assert len(np.unique(train.inputs, axis=0)) == len(train)

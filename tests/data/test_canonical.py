@@ -7,7 +7,7 @@ import itertools
 import numpy as np
 import pytest
 
-from hrm_edge.data.canonical import canonical, classes, has_canonical
+from hrm_edge.data.canonical import canonical, has_canonical, identities
 from hrm_edge.data.generator import Wanted, _candidates, generate
 from hrm_edge.errors import UserError
 from hrm_edge.tasks.base import Tokens
@@ -34,11 +34,11 @@ def test_different_puzzles_stay_different() -> None:
     """One clue moved or relabelled makes another class, as other minimal puzzles do."""
     task = Sudoku(3, 3)
     made = _candidates(task, 6, Wanted(), 0)[0]
-    assert len(np.unique(classes(task, made))) == len(made) == 256
+    assert len(np.unique(identities(task, made))) == len(made) == 256
     fewer = made.copy()
     for row in fewer:
         row[np.nonzero(row > 1)[0][0]] = 1
-    assert not np.isin(classes(task, fewer), classes(task, made)).any()
+    assert not np.isin(identities(task, fewer), identities(task, made)).any()
 
 
 def _smallest(task: Sudoku, tokens: Tokens) -> bytes:

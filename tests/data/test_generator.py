@@ -36,7 +36,7 @@ def test_unique_and_minimal(task: Sudoku) -> None:
     assert (solved.answers == made.puzzles.labels).all()
     assert task.verify(made.puzzles.givens, made.puzzles.labels).all()
     assert (solved.guesses == made.guesses).all()
-    assert len(find_solutions(task, made.puzzles.givens[0]).found) == 1  # and by the solver that is not compiled
+    assert len(find_solutions(task, made.puzzles.givens[0]).solutions) == 1  # and by the solver that is not compiled
     if task.side <= 9:
         for puzzle in made.puzzles.givens[:5]:
             given = np.nonzero(puzzle > 1)[0]

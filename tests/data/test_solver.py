@@ -29,7 +29,7 @@ def test_agrees_with_plain_python() -> None:
     assert solved.guesses[0] == 0
     assert solved.guesses[1] > 3
     for row, puzzle in enumerate(puzzles):
-        found = find_solutions(task, puzzle).found
+        found = find_solutions(task, puzzle).solutions
         assert len(found) == solved.counts[row]
         assert (solved.answers[row] == (found[0] if len(found) else 0)).all()
     assert task.verify(puzzles, solved.answers).tolist() == [True, True, True, False, True]

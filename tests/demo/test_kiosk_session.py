@@ -135,6 +135,8 @@ def session(tmp_path) -> Iterator[Session]:
             time.sleep(0.1)
         made.systemctl("import-environment", "PATH", "DISPLAY", "OMP_NUM_THREADS")  # as desktops do
         yield made
+        made.systemctl("exit")  # it takes its control groups with it
+        manager.wait(60)
     finally:
         manager.kill()
         manager.wait()

@@ -175,7 +175,7 @@ def test_tensorrts_parser_takes_the_body_and_asks_for_the_plugin_without_it() ->
 
 
 @pytest.mark.parametrize("changes, text", [
-    ({"hidden": 32}, "head size is 16"), ({"seq_len": 1024, "puzzle_dim": 64}, "1025 positions"),
+    ({"hidden": 32}, "head size 16"), ({"seq_len": 1024, "puzzle_dim": 64}, "1025 positions"),
     ({"mixing": "mlp", "positions": "none"}, "mixes positions by an MLP"),
 ])  # fmt: skip
 def test_a_model_that_the_plugin_does_not_serve_is_refused(changes: dict[str, Any], text: str) -> None:

@@ -75,7 +75,7 @@ def test_a_jetsons_environment_sees_apts_packages(board):
     finally:
         release.unlink()
     assert "Jetson, L4T 36.4.3" in done.stdout
-    assert "/usr/bin/python3 -m venv --system-site-packages /opt/other/venv" in done.stdout
+    assert "/usr/bin/python3 -I -m venv --system-site-packages /opt/other/venv" in done.stdout
     found = json.loads(doctor.stdout)
     assert (found["facts"]["kind"], found["facts"]["board"]["jetpack"]) == ("jetson", "6.2")
     assert "tensorrt-missing" in [finding["name"] for finding in found["findings"]]

@@ -225,6 +225,7 @@ def test_a_jetson_gets_the_binding_that_moves_an_engines_data(board, wheelhouse,
     assert online.returncode == 0, online.stderr
     assert "Jetson, L4T {}.{}".format(*JETSONS[board]) in online.stdout
     assert "(with cuda-python of constraints.txt, which moves an engine's data to the GPU)" in online.stdout
+    assert "Then this system's OpenCV takes the place of pip's, where" in online.stdout
     (pip,) = [line for line in online.stdout.splitlines() if " -m pip " in line]
     assert pip.endswith("web\\,report\\,gpu\\]")
     without = setup("--offline", wheelhouse, "--dry-run", home=tmp_path, path=bin_)

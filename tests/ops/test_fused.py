@@ -162,7 +162,7 @@ def test_the_model_computes_the_same_through_the_kernel(variant: str) -> None:
         (lambda q, c, s: OP(q, 5, c, s), "is not [B, S, 3*heads*Dh] with heads=5"),
         (lambda q, c, s: OP(q, 0, c, s), "with heads=0"),
         (lambda q, c, s: OP(q, 1, c, s), "a rope table is (9, 16)"),
-        (lambda q, c, s: OP(q, 4, None, None), "head size 16, the kernel has (32, 64)"),
+        (lambda q, c, s: OP(q, 4, None, None), "head size 16, the kernels have (32, 64)"),
         (lambda q, c, s: OP(q[0], 2, c, s), "is not [B, S"),
         (lambda q, c, s: OP(q, 2, c, None), "cos without sin"),
         (lambda q, c, s: OP(q, 2, c[:5], s[:5]), "a rope table is (5, 16)"),

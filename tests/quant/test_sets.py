@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from hrm_edge.data.canonical import classes
+from hrm_edge.data.canonical import identities
 from hrm_edge.data.puzzles import load_puzzles
 from hrm_edge.errors import UserError
 from hrm_edge.quant import sets
@@ -37,7 +37,7 @@ def test_no_symmetry_links_it_to_what_is_measured():
     path, sample = shipped_set("sudoku"), sample_file("sudoku")
     assert path is not None
     assert sample is not None
-    own, shipped = (classes(NINE, load_puzzles(file, NINE).givens) for file in (path, sample))
+    own, shipped = (identities(NINE, load_puzzles(file, NINE).givens) for file in (path, sample))
     assert not np.isin(shipped, own).any()
     assert len(np.unique(own)) == len(own)
 

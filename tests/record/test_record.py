@@ -172,16 +172,18 @@ def test_a_record_of_engines_and_the_cpu(orin, tmp_path):
     assert again.about == found.about
     assert again.reports == found.reports
     assert "| sudoku-nano fp32 |" in markdown(found)
+    assert f"Warnings:\n\n- {rows[0].name}: {SAMPLE['warnings'][0]}" in markdown(found)
     assert (tmp_path / "board/table.md").read_text() == markdown(found)
 
 
-def test_what_was_finished_is_not_measured_again(orin):
+def test_what_was_finished_is_not_measured_again(orin, capsys):
     rows, machine, make = orin
     machine.stop_at = 4
     with pytest.raises(KeyboardInterrupt):
         make()
     machine.stop_at, before = None, len(machine.asked)
     assert len(make().reports) == len(rows)
+    assert f"2 of {len(rows)} rows are there already" in capsys.readouterr().out
     assert len(machine.asked) - before == len(rows) - 2 + sum(row.backend == "tensorrt" for row in rows) - 1
     before = len(machine.asked)
     assert len(make().reports) == len(rows)

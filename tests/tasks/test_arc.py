@@ -22,7 +22,7 @@ from hrm_edge.tasks.arc import (
     random_augmentation,
     split_identifier,
 )  # fmt: skip
-from hrm_edge.tasks.arc_votes import Question, Votes, questions, score, submission
+from hrm_edge.tasks.arc_votes import Question, Questions, Votes, score, submission
 
 ARC = Arc()
 SEEDS = st.integers(0, 2**32 - 1)
@@ -263,7 +263,7 @@ def test_questions_are_the_examples_without_augmentation() -> None:
     labels = np.stack(
         [encode(grids[1]), encode(grids[2]), encode(augmentation.apply(grids[1])), np.zeros(900, np.uint8)]
     )
-    found = questions(names, inputs, labels)
+    found = Questions(names, np.arange(4, dtype=np.int32), np.array([0, 0, 1, 0]), inputs, labels, 5).originals()
     assert [question.task for question in found] == ["a", "a", "b"]
     assert (found[1].input == grids[1]).all()
     assert (found[1].output == grids[2]).all()

@@ -45,7 +45,7 @@ def test_random_givens_without_a_solution_are_seen(all_grids: np.ndarray) -> Non
     counts = []
     for _ in range(300):
         puzzle = np.where(rng.random(16) < 0.7, 1, rng.integers(2, 6, 16)).astype(np.uint8)
-        counts.append(len(find_solutions(task, puzzle, limit=300).found))
+        counts.append(len(find_solutions(task, puzzle, limit=300).solutions))
         assert counts[-1] == ((puzzle == 1) | (puzzle == all_grids)).all(axis=1).sum()
     assert 0 in counts
     assert max(counts) > 0
@@ -80,7 +80,7 @@ def test_no_solution() -> None:
         require_unique(task, task.parse("12345678." + "." * 8 + "9" + "." * 63))
     clash = np.ones(81, np.uint8)
     clash[:2] = 6
-    assert not len(find_solutions(task, clash).found)
+    assert not len(find_solutions(task, clash).solutions)
     with pytest.raises(UserError, match="two 5s in row 1"):
         require_unique(task, clash)
 
@@ -88,7 +88,7 @@ def test_no_solution() -> None:
 def test_budget() -> None:
     task = get_task("sudoku")
     searched = find_solutions(task, task.parse(HARD), max_nodes=3)
-    assert (len(searched.found), searched.exhausted) == (0, True)
+    assert (len(searched.solutions), searched.exhausted) == (0, True)
     assert require_unique(task, task.parse(HARD), max_nodes=3) is None
 
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from hrm_edge.data import build as sudoku_build
 from hrm_edge.data import maze as maze_build
-from hrm_edge.data.canonical import classes
+from hrm_edge.data.canonical import identities
 from hrm_edge.data.dataset import Dataset
 from hrm_edge.errors import UserError
 from hrm_edge.recipe import Augment
@@ -39,8 +39,8 @@ def test_a_label_solves_its_sudoku(folders: dict[str, Path], seed: int, progress
     feed = Feed(data, SUDOKU, augment, seed)
     inputs, labels, _ = (np.asarray(part, np.uint8) for part in feed.take(16, progress))
     assert SUDOKU.verify(inputs, labels).all()
-    known = {name.tobytes() for name in classes(SUDOKU, np.array(data.part.labels))}
-    assert {name.tobytes() for name in classes(SUDOKU, labels)} <= known, "a symmetry of a grid of the data set"
+    known = {name.tobytes() for name in identities(SUDOKU, np.array(data.part.labels))}
+    assert {name.tobytes() for name in identities(SUDOKU, labels)} <= known, "a symmetry of a grid of the data set"
 
 
 @given(seed=st.integers(0, 2**31))

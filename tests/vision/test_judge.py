@@ -191,7 +191,7 @@ def test_what_is_left_out_of_a_puzzle_gives_it_no_other_answer():
         for digit in range(1, 10):
             other = NINE.parse(PUZZLES[0]).copy()
             other[[left_out, cell]] = BLANK, digit + BLANK
-            found = find_solutions(NINE, other, 2).found
+            found = find_solutions(NINE, other, 2).solutions
             if len(found) != 1 or np.array_equal(found[0], right):
                 continue
             written = np.full(81, 0.03, np.float32)
@@ -210,7 +210,7 @@ def test_a_written_digit_taken_for_print_makes_no_answer():
     for given in np.flatnonzero(puzzle > BLANK):
         without = puzzle.copy()
         without[given] = BLANK
-        for other in find_solutions(NINE, without, 5).found:
+        for other in find_solutions(NINE, without, 5).solutions:
             differing = np.flatnonzero((other != answer) & (puzzle == BLANK))
             entered = next((cell for cell in differing if only(without, cell, other)), None)
             if entered is None or (other == answer).all():
@@ -258,7 +258,7 @@ def only(without: np.ndarray, cell: int, other: np.ndarray) -> bool:
     """Whether ``without`` with the digit that ``other`` has in ``cell`` has one solution."""
     more = without.copy()
     more[cell] = other[cell]
-    return len(find_solutions(NINE, more).found) == 1
+    return len(find_solutions(NINE, more).solutions) == 1
 
 
 def test_a_wrong_entry_among_right_ones_is_left_out():
@@ -293,7 +293,7 @@ def test_digits_that_are_needed_and_hardly_likely_are_no_answer():
 def unique_without(cell: int) -> bool:
     without = NINE.parse(PUZZLES[1])
     without[cell] = BLANK
-    return len(find_solutions(NINE, without).found) == 1
+    return len(find_solutions(NINE, without).solutions) == 1
 
 
 def test_the_search_has_a_budget(monkeypatch):
