@@ -32,6 +32,9 @@ _DOUBTFUL = 0.9  # probability of a digit, below which it is shown as in doubt
 _WRITTEN = (0.5, 0.2, 0.08, 0.03)
 MAX_COST = 9.0  # nats: how much less likely than the likeliest reading a repaired one may be
 RIVALS = 3.0  # nats between an answer and another for which one digit was misread and one was missed
+# The same where digits were left out. Then the whole reading was wrong somewhere, and what is said of each cell by
+# itself is worth less: printed digits are taken for written ones and written ones for print on the same page.
+RIVALS_LEFT_OUT = 5.5
 MIN_GIVENS = 17  # no puzzle with fewer has one solution
 _TRAINED_BLANKS = 0.47  # of the cells that recipes/digits.yaml trains on
 _TRIED_WITHOUT = 16  # digits in doubt that are left out to see whether the others need them
@@ -184,7 +187,8 @@ def _rival(reading: Reading, rules: _Rules, puzzle: Tokens, solution: Tokens) ->
     cells, answer = np.arange(len(puzzle)), solution - FIRST_DIGIT
     lost = evidence[cells, answer][:, None] - evidence  # [81, 9]: nats by which the answer beats another digit
     missed = ((1 - reading.probabilities[:, 0]) * (1 - reading.written))[blank].sum()
-    least = RIVALS + min(0.0, float(np.log(missed + _MISSED)))
+    least = RIVALS_LEFT_OUT if (reading.digits[blank] > 0).any() else RIVALS
+    least += min(0.0, float(np.log(missed + _MISSED)))
     gain = -float(lost.min(axis=1)[blank].sum())  # of another answer by what was left out, at most
     against = np.where(lost > 0, lost, np.inf).min(axis=1)
     for cell in np.flatnonzero(~blank & (against - gain < least)):

@@ -227,6 +227,33 @@ def test_a_written_digit_taken_for_print_makes_no_answer():
     assert tried > 5
 
 
+def test_a_printed_digit_misread_and_taken_for_written_makes_no_answer():
+    """The misread digit is left out for it fits nothing; a player's wrong entry, taken for print, then decides."""
+    puzzle = NINE.parse(PUZZLES[1])
+    answer = require_unique(NINE, puzzle)
+    tried = 0
+    for given in np.flatnonzero(puzzle > BLANK):
+        without = puzzle.copy()
+        without[given] = BLANK
+        for other in find_solutions(NINE, without, 5).found:
+            differing = np.flatnonzero((other != answer) & (puzzle == BLANK))
+            entered = next((cell for cell in differing if only(without, cell, other)), None)
+            if entered is None or (other == answer).all():
+                continue
+            for digit in range(FIRST_DIGIT, FIRST_DIGIT + 9):
+                seen = puzzle.copy()
+                seen[entered], seen[given] = other[entered], digit
+                if digit == puzzle[given] or len(find_solutions(NINE, seen).found):
+                    continue
+                written = np.full(81, 0.03, np.float32)
+                written[entered], written[given] = 0.057, 0.56
+                doubts = {int(given): (int(puzzle[given] - BLANK), 0.2)}
+                verdict = judge(replace(reading(NINE.format(seen), doubts), written=written), NINE)
+                assert verdict.puzzle is None or (require_unique(NINE, verdict.puzzle) == answer).all()
+                tried += 1
+    assert tried > 5
+
+
 def only(without: np.ndarray, cell: int, other: np.ndarray) -> bool:
     """Whether ``without`` with the digit that ``other`` has in ``cell`` has one solution."""
     more = without.copy()
