@@ -167,7 +167,7 @@ def test_the_road_without_a_gpu(tmp_path: Path) -> None:
 # -- the session -----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+@pytest.mark.parametrize("precision", ["fp32", pytest.param("fp16", marks=[pytest.mark.slow, pytest.mark.ci])])
 def test_a_module_steps_as_the_artifact_does(precision: str) -> None:
     """The loop's whole protocol with a torch program, on the CPU, beside ONNX Runtime."""
     name = "sudoku-nano" if precision == "fp32" else "sudoku-nano-fp16"

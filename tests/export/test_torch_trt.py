@@ -71,7 +71,12 @@ def test_the_operator_rounds_as_the_artifact_does() -> None:
     assert half.dtype == torch.float16
 
 
-@pytest.mark.parametrize("name", list(SPECS))
+IN_CI = [pytest.mark.slow, pytest.mark.ci]  # each traces a model as one that stays does
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=IN_CI if name in ("nano-32", "reduced", "trm") else []) for name in SPECS]
+)
 def test_the_exported_step_is_the_int8_graph(name: str) -> None:
     """The program that Torch-TensorRT is given against the artifact's INT8 ONNX graph, in ONNX Runtime."""
 

@@ -16,7 +16,9 @@ from hrm_edge.runtime.compile_cache import processor
 from hrm_edge.runtime.native import compile as compiling
 from hrm_edge.spec import ModelSpec
 
-MARCHES = ("-march=native", "-march=x86-64-v3", "-march=x86-64-v2")  # with VNNI, AVX2, SSE alone
+MARCHES = (  # with VNNI, AVX2, SSE alone
+    "-march=native", "-march=x86-64-v3", pytest.param("-march=x86-64-v2", marks=[pytest.mark.slow, pytest.mark.ci]),
+)  # fmt: skip
 
 
 def boards(spec: ModelSpec, count: int, seed: int = 1) -> tuple[np.ndarray, np.ndarray]:
