@@ -6,6 +6,7 @@ likely readings of the least certain cells makes a puzzle.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
@@ -44,6 +45,7 @@ _REPAIRED_PARTS = 2  # ways of leaving out what was written that are repaired to
 _SLIP = 0.05  # share of the digits written by hand that are wrong
 _MISSED = 0.02  # printed digits that are missed at least, on average, however sure the blanks are
 _MISREAD = 1e-4  # the least probability of any digit: the network is never surer than that
+_ALIKE = 0.3  # of its price costs each further cell of one digit that is taken for the same other one
 _OTHERS = 20  # other answers that are compared where a digit is taken away
 _NAMED = 4  # cells in a message
 
@@ -76,7 +78,8 @@ def judge(reading: Reading, task: Sudoku, repair: bool = True) -> Verdict:
     there must be one solution; a wrong digit may. So nothing is accepted that needs digits which are together in more
     doubt than ``MAX_DOUBT``; nor where another reading that is hardly less likely is a puzzle with another solution,
     nor where one that is nearer to the whole reading is; nor where one digit less allows another answer that agrees
-    better with what was left out (:func:`_rival`). After ``MAX_WORK`` checks the search ends, and nothing is accepted.
+    better with what was left out (:func:`_rival`); nor where one digit may have been taken for another throughout
+    (:func:`_confused`). After ``MAX_WORK`` checks the search ends, and nothing is accepted.
     """
     reading, rules = _weighed(reading), _Rules(task)
     tokens = tokens_of(reading.digits)
@@ -137,7 +140,7 @@ def _checked(reading: Reading, rules: _Rules, puzzle: Tokens, repaired: tuple[in
     share = reading.probabilities[given, puzzle[given] - BLANK]
     doubt = _doubt(reading, rules, puzzle)
     doubtful = tuple(int(cell) for cell in given[share < _DOUBTFUL] if cell not in repaired)
-    rival = _rival(reading, rules, puzzle, solution)
+    rival = _rival(reading, rules, puzzle, solution) or _confused(reading, rules, puzzle, solution)
     if rival is not None:
         return Verdict(None, _uncertain(reading, np.array(sorted({*repaired, *doubtful, *rival}))), doubt=doubt)
     if doubt > MAX_DOUBT:
@@ -197,6 +200,31 @@ def _rival(reading: Reading, rules: _Rules, puzzle: Tokens, solution: Tokens) ->
         for other in rules.solutions(without, _OTHERS)[0] - FIRST_DIGIT:
             if (other != answer).any() and float(lost[cells, other].sum()) < least:
                 return tuple(int(at) for at in np.flatnonzero((other != answer) & (reading.digits > 0)))
+    return None
+
+
+def _confused(reading: Reading, rules: _Rules, puzzle: Tokens, solution: Tokens) -> tuple[int, ...] | None:
+    """Name cells of one digit that are all another one in another answer which is hardly less likely; None: no such.
+
+    What makes one 3 of a print look like a 5 does so to the next: such errors come together. So cells of one digit that
+    are each in doubt with the same other digit are changed together, at the full price of one and ``_ALIKE`` of others.
+    """
+    given = np.flatnonzero(puzzle >= FIRST_DIGIT)
+    taken = puzzle[given] - BLANK
+    log = np.log(np.maximum(reading.probabilities[given], 1e-12))
+    nats = log[np.arange(len(given)), taken][:, None] - log  # [given, 10]: by which the digit taken beats another
+    for digit, other in itertools.permutations(range(1, 10), 2):
+        doubtful = np.flatnonzero((taken == digit) & (nats[:, other] <= MARGIN))
+        for size in range(2, len(doubtful) + 1):
+            for chosen in map(list, itertools.combinations(doubtful, size)):
+                price = nats[chosen, other]
+                if price.max() + _ALIKE * (price.sum() - price.max()) > MARGIN:
+                    continue
+                changed = puzzle.copy()
+                changed[given[chosen]] = other + BLANK
+                found, _ = _solved(changed, rules)
+                if found is not None and not np.array_equal(found, solution):
+                    return tuple(int(cell) for cell in given[chosen])
     return None
 
 

@@ -182,6 +182,29 @@ def test_a_reading_with_a_rival_is_refused():
     assert f"too much of it is uncertain: {read}" in verdict.why.problem
 
 
+def test_a_digit_taken_for_another_twice_makes_no_answer():
+    """In one print two 3s that look like 5s are one error: it is likelier than both by themselves."""
+    tried = 0
+    for text in PUZZLES:
+        puzzle = NINE.parse(text)
+        answer = require_unique(NINE, puzzle)
+        for digit, other in itertools.permutations(range(1, 10), 2):
+            for pair in itertools.combinations(np.flatnonzero(puzzle == digit + BLANK).tolist(), 2):
+                changed = puzzle.copy()
+                changed[list(pair)] = other + BLANK
+                if len(find_solutions(NINE, changed, 2).solutions) != 1:
+                    continue
+                seen = NINE.format(changed)
+                sure = dict.fromkeys(pair, (digit, 0.001))
+                taken = judge(reading(seen, sure), NINE).puzzle
+                assert taken is not None
+                assert NINE.format(taken) == seen
+                verdict = judge(reading(seen, dict.fromkeys(pair, (digit, 0.07))), NINE)  # 2.6 nats each
+                assert verdict.puzzle is None or np.array_equal(require_unique(NINE, verdict.puzzle), answer)
+                tried += 1
+    assert tried > 2
+
+
 def test_what_is_left_out_of_a_puzzle_gives_it_no_other_answer():
     """A reading that is a puzzle, one of whose digits may be written, is not repaired without that digit."""
     right = require_unique(NINE, NINE.parse(PUZZLES[0]))
@@ -235,7 +258,7 @@ def test_a_printed_digit_misread_and_taken_for_written_makes_no_answer():
     for given in np.flatnonzero(puzzle > BLANK):
         without = puzzle.copy()
         without[given] = BLANK
-        for other in find_solutions(NINE, without, 5).found:
+        for other in find_solutions(NINE, without, 5).solutions:
             differing = np.flatnonzero((other != answer) & (puzzle == BLANK))
             entered = next((cell for cell in differing if only(without, cell, other)), None)
             if entered is None or (other == answer).all():
@@ -243,7 +266,7 @@ def test_a_printed_digit_misread_and_taken_for_written_makes_no_answer():
             for digit in range(FIRST_DIGIT, FIRST_DIGIT + 9):
                 seen = puzzle.copy()
                 seen[entered], seen[given] = other[entered], digit
-                if digit == puzzle[given] or len(find_solutions(NINE, seen).found):
+                if digit == puzzle[given] or len(find_solutions(NINE, seen).solutions):
                     continue
                 written = np.full(81, 0.03, np.float32)
                 written[entered], written[given] = 0.057, 0.56
