@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from unittest.mock import Mock
 
 import onnxruntime
@@ -54,7 +53,8 @@ def test_a_meter_reads_the_two_files_of_every_rail_and_nothing_else(tmp_path):
     assert isinstance(meter, HwmonMeter)
     assert meter.period_s == 0.05
     counting = Mock(wraps=meter.system)
-    assert len(replace(meter, system=counting).read().rails_w) == len(meter.rails) == 4
-    wanted = {path for rail in meter.rails for path in (rail.millivolts, rail.milliamperes)}
+    meter.system = counting
+    assert len(meter.read().rails_w) == len(meter._rails) == 4
+    wanted = {path for rail in meter._rails for path in (rail.millivolts, rail.milliamperes)}
     assert [name for name, _, _ in counting.mock_calls] == ["read"] * 8
     assert {call.args[0] for call in counting.read.call_args_list} == wanted
