@@ -1,10 +1,11 @@
 """Accuracy against core-hours of a training run, as JSON and a plot: where it still climbs, training on pays.
 
-    python benchmarks/curve.py RUN [RUN ...] [--cores 1] --json FILE [--plot FILE.png]
+    python benchmarks/curve.py RUN [RUN ...] [--cores 1] --json FILE [--plot FILE.png] [--against FILE]
 
 The RUNs continue each other: each began with the last weights of the one before (``--set init=RUN``). Every point is
 an evaluation of the run's own log, on held-out puzzles with the averaged weights. Core-hours are wall time times
---cores, waiting included, so they are an upper bound. The plot needs matplotlib (pip install 'hrm-edge[report]').
+--cores, waiting included, so they are an upper bound. --against draws the curves of other results files of this
+program too. The plot needs matplotlib (pip install 'hrm-edge[report]').
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from typing import Any
 
 from hrm_edge.device.identity import describe_device
 from hrm_edge.errors import HrmEdgeError, UserError
-from hrm_edge.files import atomic_file, write_json
+from hrm_edge.files import atomic_file, read_json, write_json
 from hrm_edge.report.figures import wilson_95
 
 
@@ -47,7 +48,7 @@ def points_of(runs: list[Path], cores: float) -> list[dict[str, Any]]:
     return found
 
 
-def plot(points: list[dict[str, Any]], path: Path) -> None:
+def plot(curves: dict[str, list[dict[str, Any]]], path: Path) -> None:
     """Accuracy with its 95 % band; where a run ends and the next begins, a dotted line."""
     try:
         from matplotlib.figure import Figure
@@ -55,17 +56,20 @@ def plot(points: list[dict[str, Any]], path: Path) -> None:
         raise UserError("--plot needs matplotlib", "pip install 'hrm-edge[report]'") from error
     figure = Figure(figsize=(7, 4), layout="constrained")
     axes = figure.add_subplot()
-    hours = [point["core_hours"] for point in points]
-    low, high = zip(*(point["interval_95"] for point in points), strict=True)
-    axes.fill_between(hours, low, high, alpha=0.2, linewidth=0)
-    axes.plot(hours, [point["exact_accuracy"] for point in points], marker=".")
-    for before, after in itertools.pairwise(points):
-        if before["run"] != after["run"]:
-            axes.axvline(before["core_hours"], linestyle=":", color="grey", linewidth=1)
+    for name, points in curves.items():
+        hours = [point["core_hours"] for point in points]
+        low, high = zip(*(point["interval_95"] for point in points), strict=True)
+        axes.fill_between(hours, low, high, alpha=0.2, linewidth=0)
+        right = [point["exact_accuracy"] for point in points]
+        axes.plot(hours, right, marker=".", label=f"{name}, {points[-1]['puzzles']} puzzles")
+        for before, after in itertools.pairwise(points):
+            if before["run"] != after["run"]:
+                axes.axvline(before["core_hours"], linestyle=":", color="grey", linewidth=1)
     axes.set(xlabel="core-hours", ylabel="exactly right, one view", xlim=(0, None), ylim=(0, 1))
     axes.yaxis.set_major_formatter("{x:.0%}")
     axes.grid(alpha=0.3)
-    axes.set_title(f"{points[-1]['puzzles']} held-out puzzles, band: 95 %", fontsize=10)
+    axes.legend(loc="lower right")
+    axes.set_title("held-out puzzles, band: 95 %", fontsize=10)
     with atomic_file(path) as temporary:
         figure.savefig(temporary, dpi=120, format="png")
 
@@ -76,6 +80,7 @@ def main() -> int:
     parser.add_argument("--cores", type=float, default=1, help="that the runs had (default: 1)")
     parser.add_argument("--json", type=Path, required=True)
     parser.add_argument("--plot", type=Path)
+    parser.add_argument("--against", type=Path, nargs="*", default=[], metavar="FILE", help="results of other curves")
     arguments = parser.parse_args()
     try:
         points = points_of(arguments.runs, arguments.cores)
@@ -84,7 +89,8 @@ def main() -> int:
             "device": describe_device().model_dump(mode="json"), "cores": arguments.cores, "points": points,
         })  # fmt: skip
         if arguments.plot:
-            plot(points, arguments.plot)
+            others = {file.stem.removeprefix("curve-"): read_json(file)["points"] for file in arguments.against}
+            plot({arguments.json.stem.removeprefix("curve-"): points, **others}, arguments.plot)
     except HrmEdgeError as error:
         print(f"Error: {error}", file=sys.stderr)
         return error.exit_code
