@@ -12,11 +12,11 @@ ROOT = Path(__file__).parents[1]
 OUTSIDE = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
 
 
-def test_ctrl_c_tests_pass_where_the_shell_lets_the_run_ignore_it() -> None:
-    """As in ``make test &`` of a script."""
+def test_ctrl_c_tests_pass_where_the_shell_lets_the_run_ignore_it(tmp_path: Path) -> None:
+    """As in ``make test &`` of a script. In a folder of its own, or pytest would remove those of earlier runs first."""
     test = "tests/cli/test_main.py::test_ctrl_c_ends_with_one_line_and_130"
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", test],
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--basetemp", tmp_path / "base", test],
         cwd=ROOT, env=OUTSIDE, capture_output=True, text=True, timeout=120, check=False,
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_IGN),
     )  # fmt: skip
