@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Iterator
 from dataclasses import replace
 
 import numpy as np
@@ -230,23 +231,17 @@ def test_a_written_digit_taken_for_print_makes_no_answer():
     puzzle = NINE.parse(PUZZLES[1])
     answer = require_unique(NINE, puzzle)
     tried = 0
-    for given in np.flatnonzero(puzzle > BLANK):
-        without = puzzle.copy()
-        without[given] = BLANK
-        for other in find_solutions(NINE, without, 5).solutions:
-            differing = np.flatnonzero((other != answer) & (puzzle == BLANK))
-            entered = next((cell for cell in differing if only(without, cell, other)), None)
-            if entered is None or (other == answer).all():
-                continue
-            played = [cell for cell in differing if cell != entered][:2]
-            digits = puzzle.copy()
-            digits[entered], digits[played] = other[entered], answer[played]
-            written = np.full(81, 0.03, np.float32)
-            written[[given, *played]] = 0.6
-            text = NINE.format(digits)
-            verdict = judge(replace(reading(text), written=written), NINE)
-            assert verdict.puzzle is None or (require_unique(NINE, verdict.puzzle) == answer).all()
-            tried += 1
+    for given, entered, other in wrong_entries(puzzle, answer):
+        differing = np.flatnonzero((other != answer) & (puzzle == BLANK))
+        played = [cell for cell in differing if cell != entered][:2]
+        digits = puzzle.copy()
+        digits[entered], digits[played] = other[entered], answer[played]
+        written = np.full(81, 0.03, np.float32)
+        written[[given, *played]] = 0.6
+        text = NINE.format(digits)
+        verdict = judge(replace(reading(text), written=written), NINE)
+        assert verdict.puzzle is None or (require_unique(NINE, verdict.puzzle) == answer).all()
+        tried += 1
     assert tried > 5
 
 
@@ -255,26 +250,31 @@ def test_a_printed_digit_misread_and_taken_for_written_makes_no_answer():
     puzzle = NINE.parse(PUZZLES[1])
     answer = require_unique(NINE, puzzle)
     tried = 0
-    for given in np.flatnonzero(puzzle > BLANK):
+    for given, entered, other in wrong_entries(puzzle, answer):
+        for digit in range(FIRST_DIGIT, FIRST_DIGIT + 9):
+            seen = puzzle.copy()
+            seen[entered], seen[given] = other[entered], digit
+            if digit == puzzle[given] or len(find_solutions(NINE, seen).solutions):
+                continue
+            written = np.full(81, 0.03, np.float32)
+            written[entered], written[given] = 0.057, 0.56
+            doubts = {given: (int(puzzle[given] - BLANK), 0.2)}
+            verdict = judge(replace(reading(NINE.format(seen), doubts), written=written), NINE)
+            assert verdict.puzzle is None or (require_unique(NINE, verdict.puzzle) == answer).all()
+            tried += 1
+    assert tried > 5
+
+
+def wrong_entries(puzzle: np.ndarray, answer: np.ndarray) -> Iterator[tuple[int, int, np.ndarray]]:
+    """Yield (given, blank, other answer): in place of the given, that answer's digit in the blank leaves it alone."""
+    for given in np.flatnonzero(puzzle > BLANK).tolist():
         without = puzzle.copy()
         without[given] = BLANK
         for other in find_solutions(NINE, without, 5).solutions:
-            differing = np.flatnonzero((other != answer) & (puzzle == BLANK))
+            differing = np.flatnonzero((other != answer) & (puzzle == BLANK)).tolist()
             entered = next((cell for cell in differing if only(without, cell, other)), None)
-            if entered is None or (other == answer).all():
-                continue
-            for digit in range(FIRST_DIGIT, FIRST_DIGIT + 9):
-                seen = puzzle.copy()
-                seen[entered], seen[given] = other[entered], digit
-                if digit == puzzle[given] or len(find_solutions(NINE, seen).solutions):
-                    continue
-                written = np.full(81, 0.03, np.float32)
-                written[entered], written[given] = 0.057, 0.56
-                doubts = {int(given): (int(puzzle[given] - BLANK), 0.2)}
-                verdict = judge(replace(reading(NINE.format(seen), doubts), written=written), NINE)
-                assert verdict.puzzle is None or (require_unique(NINE, verdict.puzzle) == answer).all()
-                tried += 1
-    assert tried > 5
+            if entered is not None:
+                yield given, entered, other
 
 
 def only(without: np.ndarray, cell: int, other: np.ndarray) -> bool:
