@@ -142,12 +142,12 @@ def _build(opened: Opened, model: str, source: str, size: tuple[int, int], views
 
 def _serve(show: Demo, opened: Opened, address: Address, tls: tuple[Path, Path] | None, browser: str | None) -> None:
     """Serve the page until Ctrl-C or, in a kiosk, until its ``browser`` is closed."""
-    from hrm_edge.bench.power.choose import AUTO, open_meter
     from hrm_edge.demo.kiosk import Browser
     from hrm_edge.demo.power import Gauge
     from hrm_edge.demo.serve import Server
     from hrm_edge.demo.web import Web
     from hrm_edge.device.system import System
+    from hrm_edge.power import AUTO, open_meter
     from hrm_edge.vision.images import decode_upload
 
     model = {"name": opened.about.name, "parameters": opened.about.parameters, "backend": opened.session.backend}
