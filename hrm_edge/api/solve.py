@@ -15,7 +15,7 @@ import numpy as np
 
 from hrm_edge.api.answers import note_format, only_solution
 from hrm_edge.api.callbacks import OnMessage, OnProgress, ignore, log
-from hrm_edge.api.model import Model
+from hrm_edge.api.open import Opened
 from hrm_edge.api.pictures import Picture, draw_overlay, givens_of, picture_paths, read_pictures
 from hrm_edge.errors import UserError
 from hrm_edge.solution import Solution
@@ -124,7 +124,7 @@ class Result:
 
 
 def solve_all(
-    model: Model,
+    model: Opened,
     puzzles: str | Path | Sequence[str] | ArrayLike,
     options: SolveOptions,
     *,

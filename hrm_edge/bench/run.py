@@ -11,9 +11,6 @@ from typing import Any
 
 from hrm_edge.backends import package_of
 from hrm_edge.bench.accuracy import answer_fields, paired, score_by_views
-from hrm_edge.bench.power.choose import Chosen, open_meter
-from hrm_edge.bench.power.energy import idle_power, measure
-from hrm_edge.bench.power.sampler import Sampler
 from hrm_edge.bench.roofline import roofline
 from hrm_edge.bench.scenarios import MIN_QUERIES, SCENARIOS, BenchOptions, Measured, Progress, Solver
 from hrm_edge.bench.timing import warm_up
@@ -22,6 +19,9 @@ from hrm_edge.device.state import read_state, warnings_after, warnings_before
 from hrm_edge.device.system import System
 from hrm_edge.errors import UserError
 from hrm_edge.parity import measure as measure_parity
+from hrm_edge.power import Chosen, open_meter
+from hrm_edge.power.energy import idle_power, measure
+from hrm_edge.power.sampler import Sampler
 from hrm_edge.report.figures import latency_ms, quantile
 from hrm_edge.report.schema import (
     BenchReport,

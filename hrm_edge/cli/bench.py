@@ -176,14 +176,14 @@ def _measure(
     """Load, answer once cold, then measure; the report, a puzzle of the set as text, and whether to be strict."""
     from hrm_edge.api.measure import bench as run
     from hrm_edge.api.measure import first_answer
-    from hrm_edge.api.open import load
+    from hrm_edge.api.open import open_model
     from hrm_edge.bench.scenarios import BenchOptions
     from hrm_edge.bench.timing import process_age_s
 
     process_s = process_age_s()
     options, followed = _under_protocol(context, BenchOptions(**chosen), protocol)
     options.check()
-    model = load(name, threads=threads, task=task_name, backend=backend, slots=options.batch, on_message=say)
+    model = open_model(name, threads=threads, task=task_name, backend=backend, slots=options.batch, on_message=say)
     cold = first_answer(model, options, process_s, process_age_s())
     command = shlex.join(["hrm-edge", *context.obj])
     with progress_bars() as on_progress:

@@ -14,7 +14,7 @@ from hrm_edge.errors import UserError
 from hrm_edge.terminal import echo
 
 if TYPE_CHECKING:
-    from hrm_edge.api.model import Model
+    from hrm_edge.api.open import Opened
     from hrm_edge.backends import Backend
     from hrm_edge.demo.loop import Demo
     from hrm_edge.demo.serve import Address
@@ -68,7 +68,7 @@ def demo(
     hrm-edge demo --camera browser --web 8000
     hrm-edge demo --camera puzzle.mp4 --web 0.0.0.0:8000
     """
-    from hrm_edge.api.open import load, named_or_default
+    from hrm_edge.api.open import named_or_default, open_model
     from hrm_edge.backends import BACKENDS
     from hrm_edge.checkpoint import is_checkpoint
 
@@ -95,7 +95,7 @@ def demo(
     on_cpu = backend is None or (backend != "auto" and BACKENDS[backend].on_cpu)
     if threads is None and on_cpu and not is_checkpoint(folder or Path(name)):
         threads = 1  # the picture wants the other cores
-    opened = load(name, backend=backend, threads=threads, folder=folder, on_message=say)
+    opened = open_model(name, backend=backend, threads=threads, folder=folder, on_message=say)
     show = _build(opened, name, _source(camera, web), size, views)
     try:
         if show.camera is not None:
@@ -122,7 +122,7 @@ def _source(camera: str | None, web: str | None) -> str:
     return attached[0] if attached else BROWSER if web is not None else "0"
 
 
-def _build(opened: Model, model: str, source: str, size: tuple[int, int], views: int) -> Demo:
+def _build(opened: Opened, model: str, source: str, size: tuple[int, int], views: int) -> Demo:
     from hrm_edge.demo.loop import Demo
     from hrm_edge.demo.thinker import Thinker
     from hrm_edge.solve import check_fits
@@ -140,14 +140,14 @@ def _build(opened: Model, model: str, source: str, size: tuple[int, int], views:
     return Demo(mailbox, camera, Reader(), Thinker(opened.session, task, views=views))
 
 
-def _serve(show: Demo, opened: Model, address: Address, tls: tuple[Path, Path] | None, browser: str | None) -> None:
+def _serve(show: Demo, opened: Opened, address: Address, tls: tuple[Path, Path] | None, browser: str | None) -> None:
     """Serve the page until Ctrl-C or, in a kiosk, until its ``browser`` is closed."""
-    from hrm_edge.bench.power.choose import AUTO, open_meter
     from hrm_edge.demo.kiosk import Browser
     from hrm_edge.demo.power import Gauge
     from hrm_edge.demo.serve import Server
     from hrm_edge.demo.web import Web
     from hrm_edge.device.system import System
+    from hrm_edge.power import AUTO, open_meter
     from hrm_edge.vision.images import decode_upload
 
     model = {"name": opened.about.name, "parameters": opened.about.parameters, "backend": opened.session.backend}

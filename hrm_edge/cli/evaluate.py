@@ -88,20 +88,20 @@ def evaluate(
     hrm-edge eval runs/arc-1_reduced --data data/arc-1 --submission out.json
     """
     from hrm_edge.api.measure import evaluate as run
-    from hrm_edge.api.open import load
+    from hrm_edge.api.open import open_model
     from hrm_edge.errors import UserError
     from hrm_edge.report.text import markdown, tables
     from hrm_edge.solve import SolveOptions
 
     options = SolveOptions(**chosen)
-    opened = load(model, threads=threads, task=task_name, backend=backend, slots=options.slots, on_message=say)
+    opened = open_model(model, threads=threads, task=task_name, backend=backend, slots=options.slots, on_message=say)
     if submission is not None and opened.task.family != "arc":
         raise UserError(f"--submission is for arc, {model} is for {opened.task.name}", "leave it out")
     if submission == STDOUT:
         raise UserError("--submission -: stdout is for reports", "name a file")
     paired = None
     if other is not None:
-        paired = load(other, threads=threads, backend=backend, slots=options.slots, on_message=say)
+        paired = open_model(other, threads=threads, backend=backend, slots=options.slots, on_message=say)
     with progress_bars() as on_progress:
         report, answers = run(
             opened, data, options, limit=limit, views=views, paired=paired, on_message=say, on_progress=on_progress

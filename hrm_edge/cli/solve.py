@@ -79,7 +79,7 @@ def solve(
     hrm-edge solve 0030400000020100 --model artifacts/mini
     hrm-edge solve photo.jpg --overlay solved.jpg
     """
-    from hrm_edge.api.open import load, named_or_default
+    from hrm_edge.api.open import named_or_default, open_model
     from hrm_edge.api.pictures import picture_paths
     from hrm_edge.api.solve import solve_all
     from hrm_edge.solve import SolveOptions
@@ -88,7 +88,7 @@ def solve(
     if overlay is not None:
         _check_overlay(overlay, puzzle, paths)
     name, folder = named_or_default(model)
-    opened = load(name, folder=folder, threads=threads, task=task_name, backend=backend, on_message=say)
+    opened = open_model(name, folder=folder, threads=threads, task=task_name, backend=backend, on_message=say)
     options = SolveOptions(**chosen)
     with progress_bars() as on_progress:
         results, _ = solve_all(opened, puzzle, options, paths=paths, on_message=say, on_progress=on_progress)
