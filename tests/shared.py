@@ -26,3 +26,15 @@ def made_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path],
             make(folder)
             (folder / ".made").touch()
     return folder
+
+
+def small_kernels(factory: pytest.TempPathFactory) -> Path:
+    """Fused kernels as ``hrm_edge.ops.aot`` writes them: for sm_87 and the base's PTX, float16, Dh 32."""
+    from hrm_edge.ops.aot import main
+
+    command = ["--sm", "87", "--dtype", "float16", "--head-dim", "32", "--out"]
+
+    def compile_them(folder: Path) -> None:
+        assert main([*command, str(folder / "kernels")]) == 0
+
+    return made_once(factory, "kernels", compile_them) / "kernels"
