@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import importlib.util
 import os
 import signal
@@ -41,6 +42,12 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         for name, value in keeping_compilers(all_workers(tmp_path_factory) / "compiled").items():
             patch.setenv(name, value)
         yield
+
+
+def pytest_collection_finish() -> None:
+    """Let the garbage collector pass over what is loaded by now, which stays: torch's own is half a million objects."""
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
