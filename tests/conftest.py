@@ -7,13 +7,14 @@ import importlib.util
 import os
 import signal
 from collections.abc import Iterator
+from contextlib import nullcontext
 
 import pytest
 from hypothesis import settings
 
 from hrm_edge.quiet import switch_off
 from tests.needs import keeping_compilers
-from tests.shared import all_workers
+from tests.shared import all_workers, numba_compiles_once
 
 # Two threads of one matrix library on two cores slow each other down; a test that measures threads sets its own.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -41,7 +42,8 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         patch.setenv("XDG_CACHE_HOME", str(cache))
         for name, value in keeping_compilers(all_workers(tmp_path_factory) / "compiled").items():
             patch.setenv(name, value)
-        yield
+        with numba_compiles_once(tmp_path_factory) if "PYTEST_XDIST_WORKER" in os.environ else nullcontext():
+            yield
 
 
 def pytest_collection_finish() -> None:
