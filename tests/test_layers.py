@@ -65,7 +65,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "tasks": {"errors"},
     "terminal": set(),
     # core
-    "session": {"spec"},
+    "session": {"costs", "spec", "tasks"},
     "solution": {"tasks"},
     "solve": {"errors", "spec", "tasks", "session", "solution"},
     "parity": {"costs", "manifest", "recipe", "report", "session", "tasks"},
