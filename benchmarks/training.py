@@ -40,8 +40,8 @@ from torch import Tensor
 
 from hrm_edge import __version__
 from hrm_edge.child import python_command, spawn_context
-from hrm_edge.data.build import Options, build
 from hrm_edge.data.dataset import Dataset
+from hrm_edge.data.sudoku import Options, build
 from hrm_edge.device.identity import describe_device
 from hrm_edge.errors import HrmEdgeError, UserError
 from hrm_edge.files import read_json, write_json

@@ -165,7 +165,7 @@ BLOCKED_ON_EDGE = ("torch", "onnx", "numba", "huggingface_hub")
 
 
 def unit_of(path: Path) -> str:
-    """``hrm_edge/data/build.py`` → ``data``, ``hrm_edge/spec.py`` → ``spec``."""
+    """``hrm_edge/data/sudoku.py`` → ``data``, ``hrm_edge/spec.py`` → ``spec``."""
     return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
 
 

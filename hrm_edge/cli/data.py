@@ -114,8 +114,8 @@ class _Built(NamedTuple):
 
 
 def _sudoku(task: Any, out: Path, given: dict[str, Any]) -> _Built:
-    from hrm_edge.data.build import Options, build
     from hrm_edge.data.generator import wanted_of
+    from hrm_edge.data.sudoku import Options, build
 
     wanted = wanted_of(task, **{name: given.pop(name, None) for name in _WANTED})
     with progress_bars() as on_progress:

@@ -17,8 +17,8 @@ from onnx import numpy_helper
 
 from hrm_edge import zoo
 from hrm_edge.api.train import load_initial
-from hrm_edge.data.build import Options, build
 from hrm_edge.data.dataset import Dataset
+from hrm_edge.data.sudoku import Options, build
 from hrm_edge.errors import UserError
 from hrm_edge.export.recover import recover
 from hrm_edge.manifest import STATE_FILE, STEP_FILE, parse_manifest, write_manifest

@@ -13,7 +13,7 @@ import torch
 from click.testing import CliRunner
 
 from hrm_edge.cli.export import export as command
-from hrm_edge.data.build import Options, build
+from hrm_edge.data.sudoku import Options, build
 from hrm_edge.errors import UserError
 from hrm_edge.export.graph import IR_VERSION, OPSET, StepGraph
 from hrm_edge.export.plugin_node import attention_function, attributes

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from hrm_edge.data.build import Options, build
 from hrm_edge.data.dataset import Dataset
+from hrm_edge.data.sudoku import Options, build
 from hrm_edge.errors import UserError
 from hrm_edge.model.load import load_model
 from hrm_edge.quant.policy import int8_layers

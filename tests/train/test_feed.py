@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hrm_edge.data import build as sudoku_build
 from hrm_edge.data import maze as maze_build
+from hrm_edge.data import sudoku as sudoku_build
 from hrm_edge.data.canonical import identities
 from hrm_edge.data.dataset import Dataset
 from hrm_edge.errors import UserError

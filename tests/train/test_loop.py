@@ -18,9 +18,9 @@ import torch
 
 from hrm_edge.checkpoint import checkpoints, find_checkpoint
 from hrm_edge.cli.main import main
-from hrm_edge.data.build import Options, build
 from hrm_edge.data.dataset import Dataset, Sampler
 from hrm_edge.data.layout import PartWriter
+from hrm_edge.data.sudoku import Options, build
 from hrm_edge.errors import GateError, UserError
 from hrm_edge.model.load import load_model, load_session
 from hrm_edge.recipe import Recipe
