@@ -199,7 +199,7 @@ def _show_artifact(manifest: Manifest, out: Path) -> None:
     rows = [[cell(row) for cell in parity.values()] for row in [*manifest.parity, *manifest.parity_apart]]
     title = f"{out}: {manifest.spec.variant} {manifest.precision} against torch fp32"
     console = open_console()
-    console.print(table_of([*parity], rows, words=0, title=title))
+    console.print(table_of([*parity], rows, words=(), title=title))
     points = manifest.accuracy_lost_points
     accuracy = "not compared (no answers)"
     if points is not None and manifest.accuracy_lost_interval_95 is not None:

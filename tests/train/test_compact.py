@@ -91,9 +91,7 @@ def test_a_later_checkpoint_replaces_the_kept_one(data: Path, tmp_path: Path) ->
         write_compact(tmp_path / "other", tmp_path / "kept")
 
 
-def test_weights_alone_are_the_averaged_ones_and_a_start_for_another_run(
-    run: Path, data: Path, tmp_path: Path
-) -> None:
+def test_weights_alone_are_the_averaged_ones_and_a_start_for_another_run(run: Path, data: Path, tmp_path: Path) -> None:
     folder = write_compact(run, tmp_path / "kept", weights_only=True)
     assert [path.name for path in folder.glob("*.safetensors")] == ["model.safetensors"]
     averaged = load_model(run)[0].state_dict()
