@@ -157,7 +157,7 @@ MAY_USE: dict[str, set[str]] = {
         "pydantic",
         "rich",
     },
-    "api": {"numpy", "pydantic"},
+    "api": {"numpy", "pydantic", "rich"},
     "cli": {"click", "rich", "numpy", "pydantic"},
 }
 # The door and the command line import these only inside functions: they must run where there is no torch.

@@ -70,9 +70,7 @@ def option_group(*options: Decorator) -> Decorator:
     return add
 
 
-task_option = option(
-    "--task", "task_name", metavar="NAME", help="Of a published file that does not tell it: sudoku, maze, arc."
-)
+task_option = option("--task", metavar="NAME", help="Of a published file that does not tell it: sudoku, maze, arc.")
 limit_option = option("--limit", type=COUNT, help="Only the first so many puzzles.")
 max_steps_option = option("--max-steps", type=COUNT, help="ACT steps per view.  [default: the model's]")
 guesses_option = option(
@@ -96,6 +94,11 @@ run_options = option_group(
     option("--seed", type=int, default=0, help="Chooses the symmetries."),
 )
 """``--backend``, ``--threads`` and ``--seed``."""
+
+
+def opening(chosen: dict[str, Any]) -> dict[str, Any]:
+    """Take out of a verb's parameters what :func:`hrm_edge.api.open.open_model` is to know of the model."""
+    return {name: chosen.pop(name) for name in ("task", "backend", "threads")}
 
 
 def views_option(default: int) -> Decorator:
