@@ -19,6 +19,7 @@ PACKAGE = ROOT / "hrm_edge"
 
 BASE = {
     "backends",
+    "callbacks",
     "catalog",
     "checkpoint",
     "child",
@@ -48,6 +49,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "__main__": {"cli"},
     # base
     "backends": set(),
+    "callbacks": set(),
     "child": {"errors"},
     "quiet": set(),
     "errors": set(),

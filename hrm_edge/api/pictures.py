@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from hrm_edge.api.callbacks import OnProgress
+from hrm_edge.callbacks import OnProgress
 from hrm_edge.errors import UserError
 from hrm_edge.files import check_writable
 from hrm_edge.manifest import MANIFEST

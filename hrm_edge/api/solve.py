@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from hrm_edge.api.answers import note_format, only_solution
-from hrm_edge.api.callbacks import OnMessage, OnProgress, ignore, log
 from hrm_edge.api.open import Opened
 from hrm_edge.api.pictures import Picture, draw_overlay, givens_of, picture_paths, read_pictures
+from hrm_edge.callbacks import OnMessage, OnProgress, ignore, log
 from hrm_edge.errors import GateError, UserError
 from hrm_edge.solution import Solution
 from hrm_edge.solve import Progress, SolveOptions, solve

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import click
 
 from hrm_edge import catalog
-from hrm_edge.api.callbacks import OnProgress
+from hrm_edge.callbacks import OnProgress
 from hrm_edge.cli.options import PATH, Decorator, option, progress_bars, say
 from hrm_edge.errors import UserError
 from hrm_edge.tasks import get_task

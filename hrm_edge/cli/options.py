@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import click
 
 from hrm_edge.backends import NAMES
+from hrm_edge.callbacks import OnProgress
 from hrm_edge.errors import UserError
 from hrm_edge.files import check_writable
 from hrm_edge.packages import check_installed
@@ -217,7 +218,7 @@ report_options = option_group(
 
 
 @contextlib.contextmanager
-def progress_bars() -> Iterator[Callable[[str, float, float], None]]:
+def progress_bars() -> Iterator[OnProgress]:
     """Show on a terminal a bar for each thing being done; call the result with what, how much, of how much."""
     from rich.progress import Progress, TaskID
 

@@ -12,6 +12,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 from hrm_edge import __version__
+from hrm_edge.callbacks import OnMessage, OnProgress
 from hrm_edge.child import Ended, run_verb
 from hrm_edge.device.identity import Device, describe_device
 from hrm_edge.doctor import Diagnosis
@@ -29,9 +30,6 @@ ENGINE_FOLDER, _LOCK, _MEASURING = "engines", ".lock", ".measuring.json"
 ROW_LIMIT_S = 3600.0
 # What may differ when a record goes on: a kernel's update moves the memory that it reports.
 _MAY_CHANGE = {"kernel", "memory_bytes"}
-
-OnMessage = Callable[[str], None]
-OnProgress = Callable[[str, float, float], None]
 
 
 def archive_of(out: Path) -> Path:
