@@ -15,10 +15,10 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --constraint constraints.txt $(PIP_ARGS)
 
 .DEFAULT_GOAL := help
-.PHONY: help venv train-venv quickstart trm test test-ci test-slow test-x86 test-arm64 check format wheelhouse dist docs clean distclean
+.PHONY: help venv train-venv quickstart trm test test-ci test-slow test-avx2 test-x86 test-arm64 check format wheelhouse dist docs clean distclean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 # Beside the environment, not in it: it asks for an older tensorrt-rtx than ours. One test converts with it, with no GPU.
 TORCH_TENSORRT := torch-tensorrt-rtx==2.13.0 dllist==2.0.0 psutil==7.2.2
@@ -66,6 +66,9 @@ test-ci: $(VENV)/.installed-dev ## what CI runs beside: conversions and builds w
 
 test-slow: $(VENV)/.installed-dev ## the tests that take minutes
 	$(BIN)/python -m pytest -m "slow and not gpu and not trt and not jetson"
+
+test-avx2: $(VENV)/.installed-dev ## `make test` as on a processor that has AVX2 and nothing beyond, at full speed
+	scripts/held_to_avx2.sh $(MAKE) test
 
 test-x86: $(VENV)/.installed-dev ## INT8 parity as a Haswell (AVX2) and a Nehalem (SSE) compute it, by qemu-user (10 minutes)
 	$(BIN)/python -m pytest -m slow tests/runtime/test_imitated.py

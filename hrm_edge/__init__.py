@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from hrm_edge.api.answers import sample_puzzles as sample_puzzles
     from hrm_edge.api.model import Model as Model
-    from hrm_edge.api.open import load as load
+    from hrm_edge.api.model import load as load
     from hrm_edge.api.solve import Result as Result
     from hrm_edge.api.train import train as train
     from hrm_edge.errors import GateError as GateError
@@ -30,7 +30,7 @@ _EXPORTS = {  # name → the module that has it
     "Model": "hrm_edge.api.model",
     "Result": "hrm_edge.api.solve",
     "UserError": "hrm_edge.errors",
-    "load": "hrm_edge.api.open",
+    "load": "hrm_edge.api.model",
     "sample_puzzles": "hrm_edge.api.answers",
     "train": "hrm_edge.api.train",
 }

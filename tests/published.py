@@ -60,7 +60,11 @@ def model_of(arrays: Arrays) -> HRM:
     return model
 
 
-def close(found: Tensor, expected: NDArray[np.generic], tolerance: float = 1e-5) -> None:
-    """Raise ``AssertionError`` unless both agree within ``tolerance`` times the largest expected magnitude."""
+def close(found: Tensor, expected: NDArray[np.generic], tolerance: float = 4e-5) -> None:
+    """Raise ``AssertionError`` unless both agree within ``tolerance`` times the largest expected magnitude.
+
+    The default is for what one step computes: float64 is up to 7e-6 from the published float32, as is a processor that
+    adds in another order.
+    """
     scale = np.abs(expected).max() or 1.0
     np.testing.assert_allclose(found.detach().numpy() / scale, expected / scale, rtol=0, atol=tolerance)

@@ -9,28 +9,28 @@ from typing import TYPE_CHECKING, Any
 
 from hrm_edge import zoo
 from hrm_edge.api.answers import answered_puzzles, sample_puzzles
-from hrm_edge.api.callbacks import OnMessage, OnProgress
 from hrm_edge.api.engine_parity import check_first
-from hrm_edge.api.model import Model
+from hrm_edge.api.open import Opened, open_model
+from hrm_edge.callbacks import OnMessage, OnProgress
 from hrm_edge.errors import UserError
 from hrm_edge.manifest import Manifest, read_manifest
+from hrm_edge.report.schema import BenchReport, ColdStart, Data, EvalReport, Protocol
+from hrm_edge.report.schema import Model as About
 from hrm_edge.solve import SolveOptions
 
 if TYPE_CHECKING:
     from hrm_edge.bench.scenarios import BenchOptions, Solver
-    from hrm_edge.report.schema import BenchReport, ColdStart, EvalReport, Protocol
-    from hrm_edge.report.schema import Model as About
     from hrm_edge.session import Session
 
 
 def evaluate(
-    model: Model,
+    model: Opened,
     data: str,
     options: SolveOptions,
     *,
     limit: int | None = None,
     views: int | None = None,
-    paired: Model | None = None,
+    paired: Opened | None = None,
     on_message: OnMessage,
     on_progress: OnProgress,
 ) -> tuple[EvalReport, dict[str, Any]]:
@@ -64,13 +64,12 @@ def evaluate(
 
 
 def _evaluate_arc(
-    model: Model, solver: Solver, data: str, limit: int | None, views: int | None, on_progress: OnProgress
+    model: Opened, solver: Solver, data: str, limit: int | None, views: int | None, on_progress: OnProgress
 ) -> tuple[EvalReport, dict[str, Any]]:
     """Score ARC by votes; the answers are in ARC Prize's format."""
     from hrm_edge.bench.arc import evaluate_arc
     from hrm_edge.data.arc import read_questions
     from hrm_edge.data.layout import identifiers_hash, is_data_folder
-    from hrm_edge.report.schema import Data
 
     if not is_data_folder(data):
         raise UserError(
@@ -100,7 +99,7 @@ def _evaluate_arc(
     )
 
 
-def _solver_for(model: Model, options: BenchOptions) -> Solver:
+def _solver_for(model: Opened, options: BenchOptions) -> Solver:
     """Make what a benchmark calls to answer puzzles."""
     from hrm_edge.bench.scenarios import Solver
 
@@ -111,7 +110,7 @@ def _solver_for(model: Model, options: BenchOptions) -> Solver:
 
 
 def first_answer(
-    model: Model, options: BenchOptions, process_s: float | None, loaded_s: float | None
+    model: Opened, options: BenchOptions, process_s: float | None, loaded_s: float | None
 ) -> ColdStart | None:
     """Answer one puzzle right after loading: what a user who starts the program waits for.
 
@@ -120,7 +119,6 @@ def first_answer(
     """
     from hrm_edge.bench.timing import process_age_s
     from hrm_edge.data.puzzles import load_puzzles
-    from hrm_edge.report.schema import ColdStart
 
     if process_s is None or loaded_s is None:
         return None
@@ -140,7 +138,7 @@ def first_answer(
 
 
 def bench(
-    model: Model,
+    model: Opened,
     options: BenchOptions,
     *,
     cold_start: ColdStart | None = None,
@@ -157,7 +155,6 @@ def bench(
     """
     from hrm_edge.bench.run import Subject
     from hrm_edge.bench.run import bench as run
-    from hrm_edge.report.schema import Data
 
     options.check()
     parity = check_first(model.session, model.manifest, options.data, on_message)
@@ -191,15 +188,13 @@ def bench(
     return report, model.task.format(puzzles.givens[0])
 
 
-def _reference(model: Model, named: str | None) -> tuple[tuple[About, Session] | None, str]:
+def _reference(model: Opened, named: str | None) -> tuple[tuple[About, Session] | None, str]:
     """Open the float32 artifact that the answers are compared with; None and the reason where there is none."""
-    from hrm_edge.api.open import load
-
     name = named or _own_float32(model)
     if name is None:
         is_float32 = model.about.precision == "fp32"
         return None, "this is the float32 artifact" if is_float32 else "no float32 artifact was named (--reference)"
-    opened = load(name)
+    opened = open_model(name)
     if opened.about.precision != "fp32":
         raise UserError(f"--reference {name} is {opened.about.precision}", "give the same model in fp32")
     if opened.session.spec != model.session.spec:
@@ -207,7 +202,7 @@ def _reference(model: Model, named: str | None) -> tuple[tuple[About, Session] |
     return (opened.about, opened.session), ""
 
 
-def _own_float32(model: Model) -> str | None:
+def _own_float32(model: Opened) -> str | None:
     """Find the shipped float32 artifact of the same checkpoint; None where the model is float32 itself."""
     if model.manifest is None or model.about.precision == "fp32":
         return None

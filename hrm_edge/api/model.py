@@ -5,55 +5,27 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
-from hrm_edge.api.callbacks import OnMessage, OnProgress, ignore, log
-from hrm_edge.manifest import Manifest
+from hrm_edge.api.export import Exported, ExportOptions, Target, export
+from hrm_edge.api.measure import bench, evaluate
+from hrm_edge.api.open import Opened, is_published, open_model
+from hrm_edge.api.solve import Result, solve_all
+from hrm_edge.callbacks import OnMessage, OnProgress, ignore, log
 from hrm_edge.packages import explained
-from hrm_edge.report.schema import Model as About
-from hrm_edge.session import Session
-from hrm_edge.tasks.base import Task
+from hrm_edge.solve import Halt, SolveOptions
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
 
-    from hrm_edge.api.export import Exported, Target
-    from hrm_edge.api.solve import Result
+    from hrm_edge.backends import Backend
     from hrm_edge.report.schema import BenchReport, EvalReport, Scenario
     from hrm_edge.runtime.trt.build import BuildOptions
-    from hrm_edge.solve import Halt
 
 
 @dataclass(frozen=True, eq=False)
-class Model:
+class Model(Opened):
     """An opened model: solve puzzles, measure accuracy and speed, export. Made by :func:`hrm_edge.load`."""
-
-    called: str
-    """The name or path that the user gave."""
-    session: Session
-    """Advances a batch of puzzles by one step; see :mod:`hrm_edge.session`."""
-    task: Task
-    """The puzzles it is for: text to tokens and back, the rules."""
-    about: About
-    """Name, variant, precision, number of parameters, size in bytes."""
-    folder: Path
-    """The artifact's or checkpoint's folder, or the published file."""
-    manifest: Manifest | None
-    """An artifact's; None of a checkpoint."""
-    origin: dict[str, Any]
-    """Where the weights are from, as far as it is known."""
-    threads: int | None = None
-    """Threads of one step on the CPU; None: the backend's default."""
-
-    @property
-    def backend(self) -> str:
-        """What runs it, for example ``onnxruntime-cpu``."""
-        return self.session.backend
-
-    @property
-    def parity(self) -> list[dict[str, Any]]:
-        """The manifest's comparison with torch, a row for each number of steps."""
-        return [] if self.manifest is None else [row.model_dump(mode="json") for row in self.manifest.parity]
 
     def __repr__(self) -> str:
         return f"<hrm_edge.Model {self.about.name}: {self.task.name}, {self.about.precision}, {self.backend}>"
@@ -85,9 +57,6 @@ class Model:
         Raises ``UserError`` for text that is no puzzle, for a puzzle without exactly one solution, and for a picture
         without a puzzle. A puzzle that stays unsolved raises nothing: ``result.verified`` is False.
         """
-        from hrm_edge.api.solve import solve_all
-        from hrm_edge.solve import SolveOptions
-
         options = SolveOptions(
             views=views,
             guesses=guesses,
@@ -124,9 +93,6 @@ class Model:
         Accuracy counts whole puzzles that are exactly right, in [0, 1]; times are seconds or milliseconds, as the
         fields' names say. Raises ``UserError`` for data that cannot be read or that the model is not for.
         """
-        from hrm_edge.api.measure import evaluate
-        from hrm_edge.solve import SolveOptions
-
         options = SolveOptions(halt=halt, max_steps=max_steps, slots=slots, guesses=guesses, seed=seed)
         report, _ = evaluate(
             self,
@@ -172,7 +138,6 @@ class Model:
         ``UserError`` for a meter, a set or a reference that is not there, ``GateError`` for an engine that computes
         something else than its artifact.
         """
-        from hrm_edge.api.measure import bench
         from hrm_edge.bench.scenarios import BenchOptions
 
         options = BenchOptions(
@@ -221,9 +186,6 @@ class Model:
         ``out`` that holds something and for what the model or the machine cannot do, ``GateError`` where the export
         misses its recipe's limits: the folder is written then, and marked.
         """
-        from hrm_edge.api.export import ExportOptions, export
-        from hrm_edge.api.open import is_published
-
         files = [None if path is None else Path(path) for path in (calibration, policy, sensitivity)]
         options = ExportOptions(precision, files[0], files[1], files[2], puzzles, max_steps, plugin)
         task = self.task.name if is_published(self.folder) else None
@@ -240,3 +202,34 @@ class Model:
             )
         exported.check()
         return exported
+
+
+def load(
+    name: str | Path,
+    *,
+    backend: Backend | None = None,
+    threads: int | None = None,
+    task: str | None = None,
+    slots: int = 1,
+    folder: Path | None = None,
+    on_message: OnMessage = log,
+) -> Model:
+    """Open a model and return an object that solves, measures and exports.
+
+    ``name``: a shipped model (``sudoku-nano``), an artifact or an engine of ``hrm-edge export``, a run or a checkpoint
+    of ``hrm-edge train`` (which needs torch), or a published state-dict file.
+
+    ``backend``: ``onnxruntime``, ``openvino``, ``openvino-bf16``, ``native``, ``tensorrt``, ``torch-tensorrt``, or
+    ``auto``, the CPU backend that a trial finds fastest for ``slots`` puzzles at a time. None: TensorRT where the
+    folder holds an engine, else ONNX Runtime; a checkpoint always runs in torch.
+    ``threads``: of one step, on the CPU. ``task``: ``sudoku``, ``maze`` or ``arc``, of a published file that does not
+    say it. ``folder``: where the model is, whatever ``name`` is the name of in the current folder.
+    ``on_message`` gets notes in words: a missed export gate, what had to be assumed; by default they are logged.
+
+    Raises ``UserError`` (``problem``, ``hint``) where nothing is called that, or the folder is torn, incomplete, or
+    not valid on this machine.
+    """
+    opened = open_model(
+        name, backend=backend, threads=threads, task=task, slots=slots, folder=folder, on_message=on_message
+    )
+    return Model(**vars(opened))

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hrm_edge import zoo
-from hrm_edge.api.callbacks import OnMessage, log
-from hrm_edge.api.model import Model
+from hrm_edge.callbacks import OnMessage, log
 from hrm_edge.checkpoint import CHECKPOINT, CHECKPOINTS, is_checkpoint
 from hrm_edge.costs import parameter_table, weight_bytes
 from hrm_edge.errors import UserError, nearest
@@ -18,6 +18,7 @@ from hrm_edge.report.schema import Model as About
 from hrm_edge.session import Session
 from hrm_edge.spec import VARIANTS, ModelSpec
 from hrm_edge.tasks import get_task
+from hrm_edge.tasks.base import Task
 
 if TYPE_CHECKING:
     from hrm_edge.backends import Backend
@@ -25,7 +26,39 @@ if TYPE_CHECKING:
 PUBLISHED_CONFIG = "all_config.yaml"  # beside a published state-dict file, hrm_edge.model.published reads it
 
 
-def load(
+@dataclass(frozen=True, eq=False)
+class Opened:
+    """An opened model as data; :class:`hrm_edge.Model` adds what can be done with it."""
+
+    called: str
+    """The name or path that the user gave."""
+    session: Session
+    """Advances a batch of puzzles by one step; see :mod:`hrm_edge.session`."""
+    task: Task
+    """The puzzles it is for: text to tokens and back, the rules."""
+    about: About
+    """Name, variant, precision, number of parameters, size in bytes."""
+    folder: Path
+    """The artifact's or checkpoint's folder, or the published file."""
+    manifest: Manifest | None
+    """An artifact's; None of a checkpoint."""
+    origin: dict[str, Any]
+    """Where the weights are from, as far as it is known."""
+    threads: int | None = None
+    """Threads of one step on the CPU; None: the backend's default."""
+
+    @property
+    def backend(self) -> str:
+        """What runs it, for example ``onnxruntime-cpu``."""
+        return self.session.backend
+
+    @property
+    def parity(self) -> list[dict[str, Any]]:
+        """The manifest's comparison with torch, a row for each number of steps."""
+        return [] if self.manifest is None else [row.model_dump(mode="json") for row in self.manifest.parity]
+
+
+def open_model(
     name: str | Path,
     *,
     backend: Backend | None = None,
@@ -34,22 +67,8 @@ def load(
     slots: int = 1,
     folder: Path | None = None,
     on_message: OnMessage = log,
-) -> Model:
-    """Open a model and return an object that solves, measures and exports.
-
-    ``name``: a shipped model (``sudoku-nano``), an artifact or an engine of ``hrm-edge export``, a run or a checkpoint
-    of ``hrm-edge train`` (which needs torch), or a published state-dict file.
-
-    ``backend``: ``onnxruntime``, ``openvino``, ``openvino-bf16``, ``native``, ``tensorrt``, ``torch-tensorrt``, or
-    ``auto``, the CPU backend that a trial finds fastest for ``slots`` puzzles at a time. None: TensorRT where the
-    folder holds an engine, else ONNX Runtime; a checkpoint always runs in torch.
-    ``threads``: of one step, on the CPU. ``task``: ``sudoku``, ``maze`` or ``arc``, of a published file that does not
-    say it. ``folder``: where the model is, whatever ``name`` is the name of in the current folder.
-    ``on_message`` gets notes in words: a missed export gate, what had to be assumed; by default they are logged.
-
-    Raises ``UserError`` (``problem``, ``hint``) where nothing is called that, or the folder is torn, incomplete, or
-    not valid on this machine.
-    """
+) -> Opened:
+    """Open a model as data; the arguments are those of :func:`hrm_edge.load`."""
     name = str(name)
     path = folder or zoo.path_of(name)
     if (path / MANIFEST).is_file():
@@ -131,7 +150,7 @@ def _artifact(
     backend: Backend | None,
     slots: int,
     on_message: OnMessage,
-) -> Model:
+) -> Opened:
     from hrm_edge.runtime.trt.identity import known_parity
 
     session, manifest = _opened(path, threads, backend, slots)
@@ -158,10 +177,10 @@ def _artifact(
         gate_passed=manifest.gate.passed,
     )
     origin = manifest.provenance.get("checkpoint") or {}
-    return Model(called, session, get_task(manifest.task), about, path, manifest, origin, threads)
+    return Opened(called, session, get_task(manifest.task), about, path, manifest, origin, threads)
 
 
-def _checkpoint(path: Path, called: str, threads: int | None, task: str | None, on_message: OnMessage) -> Model:
+def _checkpoint(path: Path, called: str, threads: int | None, task: str | None, on_message: OnMessage) -> Opened:
     if threads is not None:
         raise UserError(f"--threads: {path} is a checkpoint, which torch runs", "leave it out, or export the model")
     with _torch_for(f"{path} is a checkpoint, which"):
@@ -181,7 +200,7 @@ def _checkpoint(path: Path, called: str, threads: int | None, task: str | None, 
         sha256=None,
         gate_passed=None,
     )
-    return Model(called, session, get_task(origin["task"]), about, Path(origin["path"]), None, origin, threads)
+    return Opened(called, session, get_task(origin["task"]), about, Path(origin["path"]), None, origin, threads)
 
 
 @contextlib.contextmanager

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 
 from hrm_edge import zoo
-from hrm_edge.api.open import load
+from hrm_edge.api.open import open_model
 from hrm_edge.errors import UserError
 from hrm_edge.solve import solve
 
@@ -17,7 +17,7 @@ def try_pipeline() -> str:
     name = zoo.default_for("sudoku")
     if name is None:
         raise UserError("this installation holds no model", "pip install --force-reinstall hrm-edge")
-    model = load(name, folder=zoo.folder_of(name))
+    model = open_model(name, folder=zoo.folder_of(name))
     givens = model.task.parse(EASY)[None]
     began = time.perf_counter()
     (answer,) = solve(model.session, model.task, givens, halt="rules", views=64)

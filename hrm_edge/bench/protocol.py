@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field, ValidationError
 
+from hrm_edge.bench.scenarios import BenchOptions
 from hrm_edge.errors import UserError, nearest
 from hrm_edge.files import read_yaml, sha256
 from hrm_edge.records import Record
-from hrm_edge.report.schema import Scenario
+from hrm_edge.report.schema import Protocol, Scenario
 
 
 class _ProtocolFile(Record):
@@ -49,3 +52,17 @@ def read_protocol(path: Path | str) -> tuple[_ProtocolFile, str]:
             else "see benchmarks/protocols"
         )
         raise UserError(f"{path}: {key}: {first['msg']}", hint) from error
+
+
+def under_protocol(options: BenchOptions, given: Collection[str], path: str) -> tuple[BenchOptions, Protocol]:
+    """Return the protocol's settings, except for the options in ``given``; what these change is kept in the report."""
+    file, digest = read_protocol(path)
+    changed: dict[str, Any] = {}
+    settings: dict[str, Any] = {}
+    for name, value in file.settings().items():
+        field = name if hasattr(options, name) else f"{name}_s"
+        if field in given and getattr(options, field) != value:
+            changed[name] = getattr(options, field)
+        else:
+            settings[field] = value
+    return replace(options, **settings), Protocol(name=file.name, sha256=digest, changed=changed)

@@ -4,24 +4,24 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from typing import Any
 
 from hrm_edge.backends import package_of
 from hrm_edge.bench.accuracy import answer_fields, paired, score_by_views
-from hrm_edge.bench.power.choose import Chosen, open_meter
-from hrm_edge.bench.power.energy import idle_power, measure
-from hrm_edge.bench.power.sampler import Sampler
 from hrm_edge.bench.roofline import roofline
 from hrm_edge.bench.scenarios import MIN_QUERIES, SCENARIOS, BenchOptions, Measured, Progress, Solver
 from hrm_edge.bench.timing import warm_up
+from hrm_edge.callbacks import OnMessage
 from hrm_edge.device.identity import Device, describe_device, package_version
 from hrm_edge.device.state import read_state, warnings_after, warnings_before
 from hrm_edge.device.system import System
 from hrm_edge.errors import UserError
 from hrm_edge.parity import measure as measure_parity
+from hrm_edge.power import Chosen, open_meter
+from hrm_edge.power.energy import idle_power, measure
+from hrm_edge.power.sampler import Sampler
 from hrm_edge.report.figures import latency_ms, quantile
 from hrm_edge.report.schema import (
     BenchReport,
@@ -106,7 +106,7 @@ def bench(
     options: BenchOptions,
     system: System | None = None,
     on_progress: Progress,
-    on_message: Callable[[str], None] = lambda message: None,
+    on_message: OnMessage = lambda message: None,
 ) -> BenchReport:
     """Measure one scenario on ``puzzles``, N > 0, and score its answers against their labels.
 
@@ -152,7 +152,7 @@ def bench(
     )
 
 
-def _rest(sampler: Sampler | None, seconds: float, on_message: Callable[[str], None]) -> IdlePower | None:
+def _rest(sampler: Sampler | None, seconds: float, on_message: OnMessage) -> IdlePower | None:
     """Measure the machine's power at rest; None without a meter, or for 0 ``seconds``."""
     if sampler is None or seconds <= 0:
         return None

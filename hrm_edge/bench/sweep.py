@@ -4,30 +4,22 @@ from __future__ import annotations
 
 import itertools
 import tempfile
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from datetime import datetime, timezone
 from pathlib import Path
 
+from hrm_edge.callbacks import OnMessage
 from hrm_edge.child import run_verb
 from hrm_edge.device.clocks import power_modes
 from hrm_edge.device.system import System
 from hrm_edge.errors import UserError, nearest
 from hrm_edge.manifest import MANIFEST
 from hrm_edge.report.read import read_bench
-from hrm_edge.report.schema import BenchReport, Scenario
+from hrm_edge.report.schema import BenchReport, Scenario, Sweep
 
 AXES = ("precision", "batch", "power-mode")
 PRECISIONS = ("fp32", "fp16", "int8")
 BATCHES = (1, 4, 16, 64)
-
-
-@dataclass
-class Points:
-    """What a sweep has measured so far."""
-
-    reports: list[BenchReport] = field(default_factory=list)
-    failed: dict[str, str] = field(default_factory=dict)
-    """Point → why it could not be measured."""
 
 
 def check_axes(sweep: str, models: Sequence[str], scenario: Scenario, power_mode: str | None) -> list[str]:
@@ -45,15 +37,47 @@ def check_axes(sweep: str, models: Sequence[str], scenario: Scenario, power_mode
     return axes
 
 
-def measure_points(
+def sweep(
     models: Sequence[str],
     axes: Sequence[str],
     calibration: str | None,
     options: Sequence[str],
-    points: Points,
-    on_message: Callable[[str], None],
-) -> None:
-    """Measure every point with the ``options`` of ``hrm-edge bench`` and put it into ``points``."""
+    command: str,
+    on_message: OnMessage,
+) -> tuple[Sweep, bool]:
+    """Measure every point with the ``options`` of ``hrm-edge bench``, and say whether Ctrl-C ended it before.
+
+    Raises ``UserError`` where no point could be measured, ``KeyboardInterrupt`` where none was before Ctrl-C.
+    """
+    reports: list[BenchReport] = []
+    failed: dict[str, str] = {}
+    stopped = False
+    try:
+        for name, measured in _points(models, axes, calibration, options, on_message):
+            if isinstance(measured, str):
+                failed[name] = measured
+            else:
+                reports += measured
+    except KeyboardInterrupt:
+        if not reports:
+            raise
+        stopped = True
+    if not reports:
+        raise UserError("no point could be measured: " + "; ".join(f"{name}: {why}" for name, why in failed.items()))
+    for name, why in failed.items():
+        on_message(f"Not measured: {name}: {why}")
+    created = datetime.now(timezone.utc).isoformat(timespec="seconds")
+    return Sweep(created=created, command=command, axes=list(axes), points=reports, failed=failed), stopped
+
+
+def _points(
+    models: Sequence[str],
+    axes: Sequence[str],
+    calibration: str | None,
+    options: Sequence[str],
+    on_message: OnMessage,
+) -> Iterator[tuple[str, list[BenchReport] | str]]:
+    """Measure point by point; of each its name and its reports, or why there are none."""
     with tempfile.TemporaryDirectory(prefix="hrm-edge-sweep.") as folder:
         scratch = Path(folder)
         models = _exported(models, calibration, scratch) if "precision" in axes and len(models) == 1 else models
@@ -66,10 +90,7 @@ def measure_points(
             file.unlink(missing_ok=True)
             chosen = [*(["--slots", str(batch)] if batch else []), *(["--power-mode", mode] if mode else [])]
             ended = run_verb(["bench", model, *options, *chosen, "--json", str(file)])
-            if file.is_file():
-                points.reports += read_bench(file)
-            else:
-                points.failed[name] = ended.last_words
+            yield name, read_bench(file) if file.is_file() else ended.last_words
 
 
 def _exported(models: Sequence[str], calibration: str | None, scratch: Path) -> list[str]:

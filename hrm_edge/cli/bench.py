@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Callable, Sequence
-from dataclasses import replace
-from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -22,6 +20,7 @@ from hrm_edge.cli.options import (
     halt_option,
     limit_option,
     max_steps_option,
+    opening,
     option,
     progress_bars,
     report_options,
@@ -34,9 +33,7 @@ from hrm_edge.cli.options import (
 from hrm_edge.errors import GateError, Interrupted, UserError
 
 if TYPE_CHECKING:
-    from hrm_edge.backends import Backend
-    from hrm_edge.bench.scenarios import BenchOptions
-    from hrm_edge.report.schema import BenchReport, Protocol
+    from hrm_edge.report.schema import BenchReport
 
 Files = tuple[str | None, str | None, str | None]
 """Where the JSON, the Markdown and the HTML go."""
@@ -135,170 +132,124 @@ def bench(
             "several in one table: measure each with --json, then --compare; or --sweep precision",
         )
     else:
-        _measure_and_show(context, models[0], files, **chosen)
-
-
-def _outputs(files: Files, *contents: Callable[[], Document]) -> list[Output]:
-    return [Output(name, content) for name, content in zip(files, contents, strict=True)]
-
-
-def _measure_and_show(
-    context: click.Context, model: str, files: Files, *, lock_clocks: bool, power_mode: str | None, **chosen: Any
-) -> None:
-    """Measure ``model``, write the files, print the table; ``GateError`` where ``--strict`` is not met."""
-    from hrm_edge.bench.hold import hold
-
-    with hold(lock_clocks=lock_clocks, power_mode=power_mode):
-        report, example, strict = _measure(context, model, **chosen)
-    json_file = files[0]
-    follow = f"hrm-edge solve {example} --model {shlex.quote(model)}"
-    if json_file is not None and json_file != STDOUT:
-        follow = f"hrm-edge bench --compare {shlex.quote(json_file)} OTHER.json"
-    from hrm_edge.report.html import page  # after the cold start: its import belongs to no model
-    from hrm_edge.report.text import markdown, tables
-
-    outputs = _outputs(files, report.document, lambda: markdown(report), lambda: page([report]))
-    show(tables(report), outputs, follow)
-    if strict and report.warnings:
-        raise GateError("--strict: " + "; ".join(report.warnings), "fix that and measure again")
+        _measure(context, models[0], files, **chosen)
 
 
 def _measure(
     context: click.Context,
     name: str,
+    files: Files,
     *,
-    task_name: str | None,
     protocol: str | None,
-    backend: Backend | None,
-    threads: int | None,
+    lock_clocks: bool,
+    power_mode: str | None,
     **chosen: Any,
-) -> tuple[BenchReport, str, bool]:
-    """Load, answer once cold, then measure; the report, a puzzle of the set as text, and whether to be strict."""
+) -> None:
+    """Load ``name``, answer once cold, then measure; ``GateError`` where ``--strict`` is not met."""
     from hrm_edge.api.measure import bench as run
     from hrm_edge.api.measure import first_answer
-    from hrm_edge.api.open import load
+    from hrm_edge.api.open import open_model
+    from hrm_edge.bench.hold import hold
+    from hrm_edge.bench.protocol import under_protocol
     from hrm_edge.bench.scenarios import BenchOptions
     from hrm_edge.bench.timing import process_age_s
 
-    process_s = process_age_s()
-    options, followed = _under_protocol(context, BenchOptions(**chosen), protocol)
-    options.check()
-    model = load(name, threads=threads, task=task_name, backend=backend, slots=options.batch, on_message=say)
-    cold = first_answer(model, options, process_s, process_age_s())
-    command = shlex.join(["hrm-edge", *context.obj])
-    with progress_bars() as on_progress:
-        report, example = run(
-            model, options, cold_start=cold, protocol=followed, command=command, on_message=say, on_progress=on_progress
-        )
-    return report, example, options.strict
+    with hold(lock_clocks=lock_clocks, power_mode=power_mode):
+        process_s = process_age_s()
+        how = opening(chosen)
+        options, followed = BenchOptions(**chosen), None
+        if protocol is not None:
+            options, followed = under_protocol(options, _given(context), protocol)
+        options.check()
+        model = open_model(name, slots=options.batch, on_message=say, **how)
+        cold = first_answer(model, options, process_s, process_age_s())
+        with progress_bars() as on_progress:
+            report, example = run(
+                model,
+                options,
+                cold_start=cold,
+                protocol=followed,
+                command=_command(context),
+                on_message=say,
+                on_progress=on_progress,
+            )
+    follow = f"hrm-edge solve {example} --model {shlex.quote(name)}"
+    if files[0] is not None and files[0] != STDOUT:
+        follow = f"hrm-edge bench --compare {shlex.quote(files[0])} OTHER.json"
+    from hrm_edge.report.text import markdown, tables  # after the cold start: its import belongs to no model
+
+    show(tables(report), _outputs(files, report.document, lambda: markdown(report), [report]), follow)
+    if options.strict and report.warnings:
+        raise GateError("--strict: " + "; ".join(report.warnings), "fix that and measure again")
 
 
-def _under_protocol(
-    context: click.Context, options: BenchOptions, path: str | None
-) -> tuple[BenchOptions, Protocol | None]:
-    """The protocol's settings, except those that the command line changes; these are kept in the report."""
-    if path is None:
-        return options, None
-    from hrm_edge.bench.protocol import read_protocol
-    from hrm_edge.report.schema import Protocol
-
-    file, digest = read_protocol(path)
-    changed: dict[str, Any] = {}
-    settings: dict[str, Any] = {}
-    for name, value in file.settings().items():
-        field = name if hasattr(options, name) else f"{name}_s"
-        if context.get_parameter_source(field) is _ON_COMMAND_LINE and getattr(options, field) != value:
-            changed[name] = getattr(options, field)
-        else:
-            settings[field] = value
-    return replace(options, **settings), Protocol(name=file.name, sha256=digest, changed=changed)
-
-
-def _compare(reports_of: Sequence[str], files: Files, max_regression: float | None) -> None:
-    """Print the table of the reports in ``reports_of``, write the files, then hold them to ``max_regression`` percent.
+def _compare(named: Sequence[str], files: Files, max_regression: float | None) -> None:
+    """Print the table of the reports in ``named``, write the files, then hold them to ``max_regression`` percent.
 
     Raises ``UserError`` for reports of different protocols, ``GateError`` for a regression.
     """
-    from hrm_edge.report.compare import (
-        comparison,
-        comparison_markdown,
-        comparison_table,
-        judge,
-        require_one_protocol,
-    )
-    from hrm_edge.report.html import page
+    from hrm_edge.report.compare import Comparison, require_one_protocol
     from hrm_edge.report.read import read_bench
 
-    named = [(file, report) for file in reports_of for report in read_bench(file)]
-    require_one_protocol(named)
-    reports = [report for _, report in named]
-    failures, unjudged = judge(reports, (max_regression or 0.0) / 100)
-    verdict = (failures, unjudged) if max_regression is not None else ([], [])
-    outputs = _outputs(
-        files,
-        lambda: comparison(reports, *verdict),
-        lambda: comparison_markdown(reports, *verdict),
-        lambda: page(reports),
-    )
+    reports = [(file, report) for file in named for report in read_bench(file)]
+    require_one_protocol(reports)
+    compared = Comparison.under_limit([report for _, report in reports], max_regression)
     more = "--max-regression 10" if max_regression is None else "--html compare.html"
-    show(
-        [comparison_table(reports, *verdict)],
-        outputs,
-        f"hrm-edge bench --compare {shlex.join(reports_of)} {more}",
-    )
-    if max_regression is not None and failures:
-        raise GateError("; ".join(failures), "find what changed, or allow more with --max-regression")
+    outputs = _outputs(files, compared.document, compared.markdown, compared.reports)
+    show([compared.table()], outputs, f"hrm-edge bench --compare {shlex.join(named)} {more}")
+    if compared.failures:
+        raise GateError("; ".join(compared.failures), "find what changed, or allow more with --max-regression")
 
 
 def _sweep(context: click.Context, models: Sequence[str], files: Files, sweep: str, calibration: str | None) -> None:
-    """Measure every point, write the files, and print one table.
-
-    Raises ``UserError`` where an axis cannot be swept here, or no point could be measured, and
-    ``Interrupted`` after Ctrl-C, when the points that were measured are written.
-    """
-    from hrm_edge.bench.sweep import Points, check_axes, measure_points
-    from hrm_edge.report.compare import comparison_markdown, comparison_table
-    from hrm_edge.report.html import page
-    from hrm_edge.report.schema import Sweep
+    """Measure every point, write the files, and print one table; after Ctrl-C of the points that were measured."""
+    from hrm_edge.bench.sweep import check_axes
+    from hrm_edge.bench.sweep import sweep as run
+    from hrm_edge.report.compare import Comparison
 
     axes = check_axes(sweep, models, context.params["scenario"], context.params["power_mode"])
-    points, stopped = Points(), False
     given = _passed_on(context, _NOT_PASSED | ({"slots"} if "batch" in axes else set()))
-    try:
-        measure_points(models, axes, calibration, given, points, say)
-    except KeyboardInterrupt:
-        stopped = True
-    reports = points.reports
-    if stopped and not reports:
-        raise KeyboardInterrupt
-    if not reports:
-        raise UserError("no point could be measured: " + "; ".join(f"{k}: {v}" for k, v in points.failed.items()))
-    for name, why in points.failed.items():
-        say(f"Not measured: {name}: {why}")
-    document = Sweep(
-        created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        command=shlex.join(["hrm-edge", *context.obj]),
-        axes=axes,
-        points=reports,
-        failed=points.failed,
-    )
-    outputs = _outputs(files, document.document, lambda: comparison_markdown(reports, [], []), lambda: page(reports))
+    swept, stopped = run(models, axes, calibration, given, _command(context), say)
+    compared = Comparison(swept.points)
     show(
-        [comparison_table(reports, [], [])],
-        outputs,
+        [compared.table()],
+        _outputs(files, swept.document, compared.markdown, swept.points),
         f"hrm-edge bench {shlex.quote(models[0])} --duration 600s --json bench.json --html bench.html",
     )
     if stopped:
-        raise Interrupted("Interrupted", f"{len(reports)} points were measured before")
+        raise Interrupted("Interrupted", f"{len(swept.points)} points were measured before")
+
+
+def _outputs(
+    files: Files,
+    document: Callable[[], Document],
+    markdown: Callable[[], Document],
+    reports: Sequence[BenchReport],
+) -> list[Output]:
+    def html() -> Document:
+        from hrm_edge.report.html import page
+
+        return page(reports)
+
+    return [Output(name, content) for name, content in zip(files, (document, markdown, html), strict=True)]
+
+
+def _command(context: click.Context) -> str:
+    return shlex.join(["hrm-edge", *context.obj])
+
+
+def _given(context: click.Context) -> list[str]:
+    """Return the parameters that stand on the command line."""
+    return [name for name in context.params if context.get_parameter_source(name) is _ON_COMMAND_LINE]
 
 
 def _passed_on(context: click.Context, own: set[str]) -> list[str]:
-    """The options that were given on the command line, for a point of the sweep, without its ``own``."""
+    """Return the options that were given on the command line, for a point of the sweep, without its ``own``."""
     words: list[str] = []
-    for parameter in context.command.params:
-        name = parameter.name or ""
-        if context.get_parameter_source(name) is _ON_COMMAND_LINE and name in context.params and name not in own:
+    flags = {parameter.name: parameter.opts[0] for parameter in context.command.params}
+    for name in _given(context):
+        if name not in own:
             value = context.params[name]
             text = f"{value}s" if name in ("duration_s", "idle_s") else str(value)
-            words += [parameter.opts[0]] if value is True else [parameter.opts[0], text]
+            words += [flags[name]] if value is True else [flags[name], text]
     return words

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,13 +10,9 @@ import click
 
 from hrm_edge.cli.options import COUNT, PATH, Parsed, backend_option, model_option, option, say, views_option
 from hrm_edge.errors import UserError
-from hrm_edge.terminal import echo
 
 if TYPE_CHECKING:
-    from hrm_edge.api.model import Model
     from hrm_edge.backends import Backend
-    from hrm_edge.demo.loop import Demo
-    from hrm_edge.demo.serve import Address
 
 
 def _size(text: str) -> tuple[int, int]:
@@ -68,7 +63,7 @@ def demo(
     hrm-edge demo --camera browser --web 8000
     hrm-edge demo --camera puzzle.mp4 --web 0.0.0.0:8000
     """
-    from hrm_edge.api.open import load, named_or_default
+    from hrm_edge.api.open import named_or_default, open_model
     from hrm_edge.backends import BACKENDS
     from hrm_edge.checkpoint import is_checkpoint
 
@@ -78,101 +73,15 @@ def demo(
         raise UserError(
             "--cert and --key go together, with --web", "give both: --web 8000 --cert cert.pem --key key.pem"
         )
-    if web is None:
-        from hrm_edge.demo.window import check_window, run_window
+    from hrm_edge.demo.run import Page, Window, find_source, running
 
-        check_window()
-    else:
-        from hrm_edge.demo.serve import parse_address
-
-        address = parse_address(web)
-    browser = None
-    if kiosk:
-        from hrm_edge.demo.kiosk import find_browser
-
-        browser = find_browser()
+    tls = None if cert is None or key is None else (cert, key)
+    screen = Window() if web is None else Page(web, tls, kiosk=kiosk)
     name, folder = named_or_default(model)
     on_cpu = backend is None or (backend != "auto" and BACKENDS[backend].on_cpu)
     if threads is None and on_cpu and not is_checkpoint(folder or Path(name)):
         threads = 1  # the picture wants the other cores
-    opened = load(name, backend=backend, threads=threads, folder=folder, on_message=say)
-    show = _build(opened, name, _source(camera, web), size, views)
-    try:
-        if show.camera is not None:
-            show.camera.start(wait=wait)
-        if web is None:
-            run_window(show)
-        else:
-            _serve(show, opened, address, None if cert is None or key is None else (cert, key), browser)
-    finally:
-        if show.camera is not None:
-            show.camera.stop()
-        show.thinker.stop()
-
-
-def _source(camera: str | None, web: str | None) -> str:
-    """What to open: as asked, else the first camera of this machine, else with a page the browser's."""
-    from hrm_edge.vision.sources import BROWSER, cameras
-
-    if camera == BROWSER and web is None:
-        raise UserError("--camera browser needs the page", "add --web 8000")
-    if camera is not None:
-        return camera
-    attached = cameras()
-    return attached[0] if attached else BROWSER if web is not None else "0"
-
-
-def _build(opened: Model, model: str, source: str, size: tuple[int, int], views: int) -> Demo:
-    from hrm_edge.demo.loop import Demo
-    from hrm_edge.demo.thinker import Thinker
-    from hrm_edge.solve import check_fits
-    from hrm_edge.tasks.sudoku import Sudoku
-    from hrm_edge.vision.frames import Camera, Mailbox
-    from hrm_edge.vision.read import Reader
-    from hrm_edge.vision.sources import BROWSER, open_source
-
-    task = Sudoku(3, 3)
-    if opened.task != task:
-        raise UserError(f"{model} solves {opened.task.name}, and 9x9 grids are what is read", "choose another --model")
-    check_fits(opened.session, task)
-    mailbox = Mailbox()
-    camera = None if source == BROWSER else Camera(open_source(source, size), mailbox)
-    return Demo(mailbox, camera, Reader(), Thinker(opened.session, task, views=views))
-
-
-def _serve(show: Demo, opened: Model, address: Address, tls: tuple[Path, Path] | None, browser: str | None) -> None:
-    """Serve the page until Ctrl-C or, in a kiosk, until its ``browser`` is closed."""
-    from hrm_edge.bench.power.choose import AUTO, open_meter
-    from hrm_edge.demo.kiosk import Browser
-    from hrm_edge.demo.power import Gauge
-    from hrm_edge.demo.serve import Server
-    from hrm_edge.demo.web import Web
-    from hrm_edge.device.system import System
-    from hrm_edge.vision.images import decode_upload
-
-    model = {"name": opened.about.name, "parameters": opened.about.parameters, "backend": opened.session.backend}
-    gauge = Gauge(open_meter(AUTO, System(), on_cpu="cpu" in opened.session.backend))
-    page = Web(show, decode_upload, model, gauge)
-    server = Server(show, page, address, tls)
-    source = "the browser's camera" if show.camera is None else show.camera.source.name
-    echo(f"Source: {source}. Open {server.url}", err=True)
-    if not address.is_local:
-        _show_qr_code(server.url)
-    echo("Ctrl-C ends it.", err=True)
-    shown = None if browser is None else Browser(browser, server.url, server.stop)
-    try:
-        server.run()
-    finally:
-        if shown is not None:
-            shown.close()
-        gauge.close()
-
-
-def _show_qr_code(url: str) -> None:
-    """Print the address as a QR code where a phone can see it: on a terminal that has its characters."""
-    from hrm_edge.demo.kiosk import qr_code
-
-    encoding = (sys.stderr.encoding or "").lower().replace("-", "")
-    code = qr_code(url) if sys.stderr.isatty() and encoding == "utf8" else None
-    if code is not None:
-        echo(code, err=True, nl=False)
+    opened = open_model(name, backend=backend, threads=threads, folder=folder, on_message=say)
+    source = find_source(camera, screen)
+    with running(opened.session, opened.task, name, source=source, size=size, views=views, wait=wait) as show:
+        screen.show(show, opened.about, opened.backend)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from hrm_edge.bench.power.choose import Chosen
-from hrm_edge.bench.power.meter import Clock, Reading, SensorError
+from hrm_edge.power import Chosen
+from hrm_edge.power.meter import Clock, Reading, SensorError
 
 PERIOD_S = 0.5  # a figure that changes faster cannot be read by people
 

@@ -18,8 +18,8 @@ from hrm_edge.backends import BACKENDS
 from hrm_edge.device.clocks import clocks, power_mode, power_modes
 from hrm_edge.device.identity import JETSON_GPU_NODES, compatible, is_jetson, l4t_release, memory_field, module_name
 from hrm_edge.device.matrix import jetpack_of, load_matrix
-from hrm_edge.device.sensors import power_sources
 from hrm_edge.doctor.machine import GpuSession, Import, Machine, Package, is_missing
+from hrm_edge.power import power_sources
 from hrm_edge.records import Record
 
 Kind = Literal["jetson", "pc", "wsl2", "arm"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from rich.table import Table
@@ -127,45 +128,59 @@ def judge(reports: Sequence[BenchReport], share: float) -> tuple[list[str], list
     return failures, unjudged
 
 
-def comparison_table(reports: Sequence[BenchReport], failures: Sequence[str], unjudged: Sequence[str]) -> Table:
-    """Return the comparison as a table for a terminal, with the gate's verdict below it."""
-    first = reports[0]
-    title = f"{first.scenario}, {first.data.path}: {first.halt}, {first.views} views, the first is the baseline"
-    notes = "\n".join([*(f"REGRESSION {text}" for text in failures), *(f"not judged: {text}" for text in unjudged)])
-    table = Table(*COLUMNS, title=title, title_justify="left", caption=notes or None, caption_justify="left")
-    for cells in comparison_rows(reports):
-        table.add_row(*cells)
-    return table
+@dataclass(frozen=True)
+class Comparison:
+    """Reports side by side, the first being the baseline, and what a limit on their regression found."""
 
+    reports: Sequence[BenchReport]
+    failures: Sequence[str] = ()
+    unjudged: Sequence[str] = ()
 
-def comparison_markdown(reports: Sequence[BenchReport], failures: Sequence[str], unjudged: Sequence[str]) -> str:
-    """Return the comparison as Markdown, with each report's warnings and the gate's verdict."""
-    lines = ["# hrm-edge bench --compare", "", *markdown_table(COLUMNS, comparison_rows(reports)), ""]
-    lines += [f"- Warning, {label(report)}: {text}" for report in reports for text in report.warnings]
-    lines += [f"- **Regression**: {text}" for text in failures] + [f"- Not judged: {text}" for text in unjudged]
-    return "\n".join(lines) + "\n"
+    @classmethod
+    def under_limit(cls, reports: Sequence[BenchReport], percent: float | None) -> Comparison:
+        """Compare and judge by :func:`judge`, or only compare where no limit is given."""
+        return cls(reports) if percent is None else cls(reports, *judge(reports, percent / 100))
 
+    def table(self) -> Table:
+        """Return the comparison as a table for a terminal, with the gate's verdict below it."""
+        first = self.reports[0]
+        title = f"{first.scenario}, {first.data.path}: {first.halt}, {first.views} views, the first is the baseline"
+        notes = [*(f"REGRESSION {text}" for text in self.failures), *(f"not judged: {text}" for text in self.unjudged)]
+        caption = "\n".join(notes) or None
+        table = Table(*COLUMNS, title=title, title_justify="left", caption=caption, caption_justify="left")
+        for cells in comparison_rows(self.reports):
+            table.add_row(*cells)
+        return table
 
-def comparison(reports: Sequence[BenchReport], failures: Sequence[str], unjudged: Sequence[str]) -> dict[str, Any]:
-    """Return the comparison as a JSON document for programs."""
-    return {
-        "kind": "hrm-edge comparison",
-        "schema_version": reports[0].schema_version,
-        "regressions": list(failures),
-        "not_judged": list(unjudged),
-        "reports": [
-            {
-                "label": label(report),
-                "scenario": report.scenario,
-                "latency_ms": report.latency_ms.model_dump(),
-                "throughput_per_s": report.throughput_per_s,
-                "speed_against_first": _speed(report) / _speed(reports[0]),
-                "exact_accuracy": report.exact_accuracy,
-                "exact_accuracy_interval_95": report.exact_accuracy_interval_95,
-                "energy_j_per_puzzle": report.energy_j_per_puzzle,
-                "power_w_mean": report.power.power_w_mean,
-                "warnings": report.warnings,
-            }
-            for report in reports
-        ],
-    }
+    def markdown(self) -> str:
+        """Return the comparison as Markdown, with each report's warnings and the gate's verdict."""
+        lines = ["# hrm-edge bench --compare", "", *markdown_table(COLUMNS, comparison_rows(self.reports)), ""]
+        lines += [f"- Warning, {label(report)}: {text}" for report in self.reports for text in report.warnings]
+        lines += [f"- **Regression**: {text}" for text in self.failures]
+        lines += [f"- Not judged: {text}" for text in self.unjudged]
+        return "\n".join(lines) + "\n"
+
+    def document(self) -> dict[str, Any]:
+        """Return the comparison as a JSON document for programs."""
+        first = self.reports[0]
+        return {
+            "kind": "hrm-edge comparison",
+            "schema_version": first.schema_version,
+            "regressions": list(self.failures),
+            "not_judged": list(self.unjudged),
+            "reports": [
+                {
+                    "label": label(report),
+                    "scenario": report.scenario,
+                    "latency_ms": report.latency_ms.model_dump(),
+                    "throughput_per_s": report.throughput_per_s,
+                    "speed_against_first": _speed(report) / _speed(first),
+                    "exact_accuracy": report.exact_accuracy,
+                    "exact_accuracy_interval_95": report.exact_accuracy_interval_95,
+                    "energy_j_per_puzzle": report.energy_j_per_puzzle,
+                    "power_w_mean": report.power.power_w_mean,
+                    "warnings": report.warnings,
+                }
+                for report in self.reports
+            ],
+        }

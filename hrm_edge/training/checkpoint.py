@@ -114,6 +114,8 @@ class Restored:
             raise UserError(f"--resume: {run} holds no checkpoint", "start it without --resume")
         self.folder = folders[-1]
         self.info = read_checkpoint(self.folder)
+        if OPTIMIZER_FILE not in self.info.files:
+            raise UserError(f"--resume: {run} keeps weights alone", "begin another run from them: init=" + str(run))
         self.loop: dict[str, Any] = read_json(self.folder / LOOP_FILE)
 
     @property

@@ -10,8 +10,8 @@ import types
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from hrm_edge.bench.power.meter import Meter
-from hrm_edge.bench.power.sampler import Sampler
+from hrm_edge.power.meter import Meter
+from hrm_edge.power.sampler import Sampler
 from tests.machines import Machine
 
 Curve = Callable[[float], float]

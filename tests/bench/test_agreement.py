@@ -9,11 +9,11 @@ import onnxruntime
 import pytest
 
 from hrm_edge import zoo
-from hrm_edge.bench.power.choose import open_meter
-from hrm_edge.bench.power.hwmon import HwmonMeter
 from hrm_edge.bench.scenarios import BenchOptions, Solver, single_stream
 from hrm_edge.data.puzzles import load_puzzles
 from hrm_edge.manifest import STEP_FILE
+from hrm_edge.power import open_meter
+from hrm_edge.power.ina import Ina3221
 from hrm_edge.runtime import open_artifact
 from hrm_edge.solve import SolveOptions
 from hrm_edge.tasks import get_task
@@ -50,7 +50,7 @@ def test_latency_agrees_with_the_profiler_and_the_wall_clock(tmp_path):
 def test_a_meter_reads_the_two_files_of_every_rail_and_nothing_else(tmp_path):
     """Which costs less than 1% of a core at 20 readings a second (0.2 ms each, beside much other work)."""
     meter = open_meter("ina3221", machines.agx_orin(tmp_path).system, on_cpu=False).meter
-    assert isinstance(meter, HwmonMeter)
+    assert isinstance(meter, Ina3221)
     assert meter.period_s == 0.05
     counting = Mock(wraps=meter.system)
     meter.system = counting

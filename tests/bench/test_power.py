@@ -6,16 +6,17 @@ import time
 
 import pytest
 
-from hrm_edge.bench.power.choose import open_meter
-from hrm_edge.bench.power.energy import IdlePower, idle_power, measure, of_power
-from hrm_edge.bench.power.jtop import JtopMeter, explain, rails_of
-from hrm_edge.bench.power.meter import SensorError
-from hrm_edge.bench.power.nvml import NvmlMeter
-from hrm_edge.bench.power.rapl import RaplMeter
-from hrm_edge.bench.power.sampler import GIVE_UP_AFTER
-from hrm_edge.bench.power.tegrastats import TegrastatsMeter
-from hrm_edge.device.sensors import INA3221, rapl_zones
+from hrm_edge.device.system import System
 from hrm_edge.errors import UserError
+from hrm_edge.power import open_meter
+from hrm_edge.power.energy import IdlePower, idle_power, measure, of_power
+from hrm_edge.power.ina import INA3221
+from hrm_edge.power.jtop import JtopMeter, explain, rails_of
+from hrm_edge.power.meter import SensorError
+from hrm_edge.power.nvml import NvmlMeter
+from hrm_edge.power.rapl import RaplMeter
+from hrm_edge.power.sampler import GIVE_UP_AFTER
+from hrm_edge.power.tegrastats import TegrastatsMeter
 from tests import machines
 from tests.bench.simulated import WAVES, Clock, Lines, World, jtop_module, nvml_module, record, shares
 
@@ -93,7 +94,7 @@ def test_thors_negative_rail_is_kept_and_its_total_is_the_input(tmp_path):
 def test_energy_by_tegrastats(form, wave):
     """The program is read by the meter's own thread; only the clock and the pipe are the test's."""
     lines, clock = Lines(form), Clock()
-    meter = lines.meter = TegrastatsMeter(clock, start=lines.start)
+    meter = lines.meter = TegrastatsMeter(System(), clock, start=lines.start)
     assert lines.command == ["tegrastats", "--interval", "100"]
     found = measure(record(World(clock, lines.show, wave), meter, 8.0), *WINDOW, None, [])
     meter.close()
@@ -106,7 +107,7 @@ def test_a_real_program_is_followed_and_its_end_is_seen(tmp_path, monkeypatch):
     script.write_text("#!/bin/sh\nfor n in 1 2 3; do echo VDD_IN 400${n}mW/4000mW; sleep 0.02; done\n")
     script.chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
-    meter = TegrastatsMeter(lambda: 1.0)
+    meter = TegrastatsMeter(System(), lambda: 1.0)
     meter._thread.join(5)
     assert meter.scope.rails == ("VDD_IN",)
     with pytest.raises(SensorError, match="tegrastats ended"):
@@ -114,7 +115,7 @@ def test_a_real_program_is_followed_and_its_end_is_seen(tmp_path, monkeypatch):
     meter.close()
     script.unlink()
     with pytest.raises(SensorError, match="tegrastats does not start: No such file"):
-        TegrastatsMeter(lambda: 1.0)
+        TegrastatsMeter(System(), lambda: 1.0)
 
 
 @pytest.mark.parametrize("wave", WAVES, ids=lambda wave: wave.name)
@@ -135,7 +136,7 @@ def test_energy_by_jtop(monkeypatch, rails, total, period_s, window, within, wav
     clock = Clock()
     show = jtop_module(monkeypatch, rails, total)
     show(5.0)
-    meter = JtopMeter(clock)
+    meter = JtopMeter(System(), clock)
 
     def show_and_wait(watts: float) -> None:
         before = meter.read()
@@ -152,7 +153,7 @@ def test_jtops_totals_that_are_none(monkeypatch):
     thor = {"VDD_GPU": 0.5, "VDD_CPU_SOC_MSS": 0.3, "VIN_SYS_5V0": 0.2}
     jtop_module(monkeypatch, thor, None)(10.0)
     with pytest.raises(SensorError, match="no total is known for the rails VDD_GPU, VDD_CPU_SOC_MSS, VIN_SYS_5V0"):
-        JtopMeter(Clock())
+        JtopMeter(System(), Clock())
     assert rails_of({"rail": {"VDD_SOC": {"power": 100}}, "tot": {"power": 4000, "name": "VDD_IN"}}) == {
         "VDD_SOC": 0.1, "VDD_IN": 4.0,
     }  # fmt: skip
@@ -170,7 +171,7 @@ def test_jtops_totals_that_are_none(monkeypatch):
 def test_jtops_failures_come_with_what_fixes_them(monkeypatch, failure, hint):
     jtop_module(monkeypatch, {"VDD_IN": 1.0}, "VDD_IN", failure)
     with pytest.raises(SensorError, match=hint):
-        JtopMeter(Clock())
+        JtopMeter(System(), Clock())
     assert hint in explain(RuntimeError(failure))
 
 
@@ -179,7 +180,7 @@ def test_jtops_failures_come_with_what_fixes_them(monkeypatch, failure, hint):
 def test_energy_of_an_rtx_card_by_counter_and_by_power(monkeypatch, wave, counter):
     clock = Clock()
     nvml_module(monkeypatch, clock, wave, counter=counter)
-    sampler = record(World(clock, lambda watts: None, wave), NvmlMeter(clock), 8.0)
+    sampler = record(World(clock, lambda watts: None, wave), NvmlMeter(System(), clock), 8.0)
     found = measure(sampler, *WINDOW, None, [])
     assert found.energy_j == pytest.approx(wave.energy(*WINDOW), rel=0.01)
     assert found.energy_from == ("counter" if counter else "integrated power")
@@ -200,7 +201,7 @@ def test_energy_of_a_cpu_whose_counter_wraps(tmp_path, wave):
         machines.rapl(machine, counts, wrap)
 
     show(0.0)
-    meter = RaplMeter(rapl_zones(machine.system), machine.system, clock)
+    meter = RaplMeter(machine.system, clock)
     assert meter.scope.rails == ("package-0", "dram-0")  # cores lie inside the package
     found = measure(record(World(clock, show, wave), meter, 8.0), *WINDOW, None, [])
     assert found.energy_j == pytest.approx(wave.energy(*WINDOW), rel=0.01)

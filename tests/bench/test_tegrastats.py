@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hrm_edge.bench.power.tegrastats import TegrastatsMeter, parse_tegrastats
+from hrm_edge.device.system import System
+from hrm_edge.power.tegrastats import TegrastatsMeter, parse_tegrastats
 
 ORIN = (
     "11-25-2026 03:15:32 RAM 4722/7620MB (lfb 4x4MB) SWAP 0/3810MB (cached 0MB) "
@@ -59,7 +60,7 @@ def test_a_thor_at_rest_counts_in_the_mean_load():
         yield from [*[idle] * 9, busy]
         ended.wait()
 
-    meter = TegrastatsMeter(lambda: 0.0, start=lambda command: (lines(), ended.set))
+    meter = TegrastatsMeter(System(), lambda: 0.0, start=lambda command: (lines(), ended.set))
     meter.close()
     assert "tegrastats: mean GPU load 9%" in meter.notes()
 

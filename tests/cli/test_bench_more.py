@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from hrm_edge import load
 from hrm_edge.api.measure import _own_float32
-from hrm_edge.api.open import load
 from hrm_edge.bench.protocol import read_protocol
 from hrm_edge.files import read_json, write_json
 from hrm_edge.report.read import read_bench

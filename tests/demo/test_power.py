@@ -6,11 +6,10 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from hrm_edge.bench.power.choose import Chosen, open_meter
-from hrm_edge.bench.power.meter import Reading, SensorError
 from hrm_edge.demo.power import PERIOD_S, Gauge
-from hrm_edge.device.sensors import Scope
 from hrm_edge.device.system import System
+from hrm_edge.power import Chosen, open_meter
+from hrm_edge.power.meter import Reading, Scope, SensorError
 
 
 @dataclass

@@ -13,12 +13,15 @@ from hrm_edge.device.boards import board_of, boards
 from hrm_edge.device.clocks import power_mode, power_modes
 from hrm_edge.device.identity import describe_device, is_jetson, package_version
 from hrm_edge.device.matrix import jetpack_of
-from hrm_edge.device.sensors import HWMON_HINT, RAPL_HINT, ina3221_rails, power_sources, rapl_zones, total_of
 from hrm_edge.device.state import read_state, warnings_after, warnings_before
 from hrm_edge.device.system import System
 from hrm_edge.doctor.facts import read_facts
 from hrm_edge.doctor.machine import Import, Machine
 from hrm_edge.doctor.rules import rules
+from hrm_edge.power import power_sources
+from hrm_edge.power.ina import HWMON_HINT, Ina3221
+from hrm_edge.power.meter import total_of
+from hrm_edge.power.rapl import RAPL_HINT, rapl_zones
 from hrm_edge.spec import variant_spec
 from tests import machines
 
@@ -204,7 +207,7 @@ def test_power_sources_by_board(tmp_path, make, usable):
 
 
 def test_channels_that_are_not_connected_are_no_rails(tmp_path):
-    names = [rail.name for rail in ina3221_rails(machines.agx_orin(tmp_path).system)]
+    names = [rail.name for rail in Ina3221.rails_of(machines.agx_orin(tmp_path).system)]
     assert names == ["VDD_GPU_SOC", "VDD_CPU_CV", "VIN_SYS_5V0", "VDDQ_VDD2_1V8AO"]
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import runpy
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +20,9 @@ from hrm_edge.runtime.choose import candidates
 from hrm_edge.runtime.native.session import available
 from hrm_edge.spec import variant_spec
 from tests.artifacts import write_random_artifact
+from tests.needs import installed
 
+ROOT = Path(__file__).resolve().parents[2]
 SPEC = variant_spec("nano", vocab=11, seq_len=81, grid=(9, 9, 3, 3))
 INEXACT = "the 8-bit products of onnxruntime .* are not exact on this processor"
 
@@ -35,7 +39,7 @@ def cache(tmp_path, monkeypatch):
 
 
 def test_the_probe_is_what_its_script_writes():
-    script = Path(__file__).parents[2] / "scripts" / "probe_graph.py"
+    script = ROOT / "scripts" / "probe_graph.py"
     assert runpy.run_path(str(script))["probe_graph"]() == arithmetic.PROBE.read_bytes()
 
 
@@ -77,7 +81,7 @@ def decide(*found: bool | Exception) -> tuple[Arithmetic | None, int]:
 def test_the_decision_and_its_cache(cache, monkeypatch):
     assert decide(False, False) == (None, 2)
     assert decide(True, True) == (None, 0)  # known by now
-    monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", "AVX2")  # may choose other instructions
+    monkeypatch.setenv("ONEDNN_ANOTHER", "1")  # may choose other instructions
     inexact = Arithmetic("float32", "the 8-bit products of runtime 1.2 are not exact on this processor")
     assert decide(False, True) == (inexact, 2)
     assert str(inexact) == f"products in float32, for {inexact.why}"
@@ -188,3 +192,21 @@ def test_sessions_here_are_exact(tmp_path, backend):
     assert session.arithmetic is not None
     module = {"onnxruntime": "ort", "openvino": "openvino"}[backend]
     assert str(session.arithmetic) == str(__import__(f"hrm_edge.runtime.{module}", fromlist=["_"]).int8_arithmetic())
+
+
+CPUINFO = Path("/proc/cpuinfo")
+HELD = """
+import numpy
+from hrm_edge.runtime import ort
+print(numpy._core._multiarray_umath.__cpu_features__["AVX512F"], ort._probe(True), ort._probe(False))
+"""
+
+
+@pytest.mark.skipif(
+    not CPUINFO.exists() or "cpuid_fault" not in CPUINFO.read_text(), reason="this processor lets no CPUID fault"
+)
+def test_held_to_avx2_onnxruntime_is_not_exact():
+    installed("cc", "gcc")
+    command = [ROOT / "scripts" / "held_to_avx2.sh", sys.executable, "-c", HELD]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["False", "False", "True"]

@@ -91,6 +91,18 @@ def test_a_later_checkpoint_replaces_the_kept_one(data: Path, tmp_path: Path) ->
         write_compact(tmp_path / "other", tmp_path / "kept")
 
 
+def test_weights_alone_are_the_averaged_ones_and_a_start_for_another_run(run: Path, data: Path, tmp_path: Path) -> None:
+    folder = write_compact(run, tmp_path / "kept", weights_only=True)
+    assert [path.name for path in folder.glob("*.safetensors")] == ["model.safetensors"]
+    averaged = load_model(run)[0].state_dict()
+    begun = start(recipe(data).model_copy(update={"init": str(tmp_path / "kept")}), tmp_path / "next", resume=False)
+    assert begun.learner.step == 0
+    for name, tensor in begun.learner.model.state_dict().items():
+        assert torch.allclose(tensor, averaged[name], atol=1e-6, rtol=1e-3), name
+    with pytest.raises(UserError, match="keeps weights alone"):
+        start(load_recipe(tmp_path / "kept" / "recipe.yaml", [f"data={data}"]), tmp_path / "kept", resume=True)
+
+
 def test_what_is_no_run_and_what_holds_something_else_is_refused(run: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="holds no checkpoint"):
         write_compact(tmp_path, tmp_path / "kept")
@@ -118,5 +130,10 @@ def test_one_command_saves_and_one_goes_on(
     assert done.returncode == 0, done.stderr
     assert "resumed at step 4 of a compact checkpoint" in done.stdout + done.stderr
     assert (tmp_path / "runs/mini/checkpoints/step-00000006").is_dir()
+
+    assert do("save", str(run), "kept/weights", "--weights") == 0
+    assert "hrm-edge train RECIPE --data DIR init=kept/weights" in capsys.readouterr().out
+    assert do("go-on", "kept/weights", "--data", str(data)) == 2
+    assert "keeps weights alone" in capsys.readouterr().err
     assert [folder.name for folder in checkpoints(tmp_path / "kept/mini")] == ["step-00000004"]
     assert do("go-on", "nothing", "--data", str(data)) == 2

@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hrm_edge.bench.power.meter import Reading
-from hrm_edge.bench.power.sampler import Sampler
+from hrm_edge.power.meter import Reading
+from hrm_edge.power.sampler import Sampler
 from hrm_edge.report.schema import Gap, IdlePower, Power, RailPower
 
 Floats = NDArray[np.float64]

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-import importlib
+import importlib.util
 import threading
 from collections.abc import Mapping
 from typing import Any
 
-from hrm_edge.bench.power.meter import Clock, FollowedMeter, Reading, SensorError
+from hrm_edge.device.identity import is_jetson
+from hrm_edge.device.system import System
+from hrm_edge.power.meter import Clock, FollowedMeter, Reading, SensorError, Source
 
+JTOP_SOCKET = "/run/jtop.sock"
 PERIOD_S = 0.5
 FIRST_READING_S = 6.0
 
@@ -51,7 +54,7 @@ class JtopMeter(FollowedMeter):
     sensor = "jetson.power"
     period_s = PERIOD_S
 
-    def __init__(self, clock: Clock, rail: str | None = None) -> None:
+    def __init__(self, system: System, clock: Clock, rail: str | None = None) -> None:
         """Connect and wait for the first reading; with ``rail``, measure only that rail.
 
         Raises ``SensorError`` where the service cannot be reached or has no known total.
@@ -68,6 +71,19 @@ class JtopMeter(FollowedMeter):
         except Exception as error:
             raise SensorError(explain(error)) from error
         self._begin(FIRST_READING_S, rail)
+
+    @classmethod
+    def find(cls, system: System) -> Source:
+        """Look for the package and its running service; see :meth:`Meter.find`."""
+        if not is_jetson(system):
+            return Source("jtop", problem="jtop is for a Jetson, this machine is none")
+        if importlib.util.find_spec("jtop") is None:
+            return Source("jtop", problem="jtop is not installed", hint="sudo pip install jetson-stats && reboot")
+        socket = system.path(JTOP_SOCKET)
+        if not socket.exists():
+            hint = "sudo systemctl restart jtop.service (and see 'systemctl status jtop')"
+            return Source("jtop", problem="the jtop service is not running", hint=hint)
+        return Source("jtop")
 
     def _follow(self) -> None:
         try:

@@ -6,7 +6,7 @@ import threading
 import time
 from collections.abc import Callable
 
-from hrm_edge.bench.power.meter import Clock, Meter, Reading, SensorError
+from hrm_edge.power.meter import Clock, Meter, Reading, SensorError
 
 # Failures in a row, 2 s at 20 Hz, after which the sensor counts as dead: more reads would only cost time.
 GIVE_UP_AFTER = 40

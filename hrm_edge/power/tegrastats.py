@@ -8,8 +8,10 @@ import subprocess
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
-from hrm_edge.bench.power.meter import Clock, FollowedMeter, Reading, SensorError
 from hrm_edge.child import end_process
+from hrm_edge.device.identity import is_jetson
+from hrm_edge.device.system import System
+from hrm_edge.power.meter import Clock, FollowedMeter, Reading, SensorError, Source
 
 PERIOD_S = 0.1
 FIRST_LINE_S = 5.0
@@ -84,7 +86,11 @@ class TegrastatsMeter(FollowedMeter):
     period_s = PERIOD_S
 
     def __init__(
-        self, clock: Clock, rail: str | None = None, start: Callable[[Sequence[str]], Stream] = _start_program
+        self,
+        system: System,
+        clock: Clock,
+        rail: str | None = None,
+        start: Callable[[Sequence[str]], Stream] = _start_program,
     ) -> None:
         """Start the program and wait for its first line with rails; with ``rail``, measure only that rail.
 
@@ -96,6 +102,14 @@ class TegrastatsMeter(FollowedMeter):
         self._hottest, self._gpu = -273.0, (0.0, 0)
         self._lines, self._stop = start(command)
         self._begin(FIRST_LINE_S, rail)
+
+    @classmethod
+    def find(cls, system: System) -> Source:
+        """Look for the program; see :meth:`Meter.find`."""
+        if system.run("which", "tegrastats") is None:
+            where = "is not on the PATH" if is_jetson(system) else "is a Jetson's, this machine is none"
+            return Source("tegrastats", problem=f"tegrastats {where}")
+        return Source("tegrastats")
 
     def _follow(self) -> None:
         with contextlib.suppress(ValueError):  # the pipe was closed by close()

@@ -1,16 +1,66 @@
-"""The contract between a power meter and the thread that samples it."""
+"""What a power meter is: a class that finds it on a machine and opens it, and the readings it gives."""
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 
-from hrm_edge.device.sensors import OF_ONE_RAIL, Scope, total_of
+from hrm_edge.device.system import System
 from hrm_edge.errors import UserError, nearest
 
 Clock = Callable[[], float]
 """Seconds of a clock that never goes back: ``time.monotonic``, or a test's own."""
+
+
+_NOT_WALL = "the carrier board and the power supply's losses are outside: it is not wall power"
+
+
+@dataclass(frozen=True)
+class Scope:
+    """Rails that are added, and a description of what their sum covers."""
+
+    rails: tuple[str, ...]
+    words: str
+
+
+# The first one whose rails are all present is used; a rail that is a part of another is not added.
+# Source: NVIDIA's Jetson Linux developer guide, software-based power monitoring.
+_TOTALS = (
+    Scope(("VIN",), f"VIN: everything the Thor module draws; {_NOT_WALL}"),
+    Scope(("VDD_IN",), f"VDD_IN: everything the module draws (CPU, GPU, memory, I/O); {_NOT_WALL}"),
+    Scope(
+        ("VDD_GPU_SOC", "VDD_CPU_CV", "VIN_SYS_5V0"),
+        "VDD_GPU_SOC + VDD_CPU_CV + VIN_SYS_5V0: about what the AGX Orin module draws (VDDQ_VDD2_1V8AO lies under "
+        f"VIN_SYS_5V0 and is not added); {_NOT_WALL}",
+    ),
+)
+OF_ONE_RAIL = "{}: this rail only, as asked for; the rest of the machine is outside"
+
+
+def total_of(rails: Iterable[str]) -> Scope | None:
+    """Return the total of a board that has these ``rails``, or None where no known total consists of them."""
+    present = set(rails)
+    return next((total for total in _TOTALS if present.issuperset(total.rails)), None)
+
+
+@dataclass(frozen=True)
+class Source:
+    """Power meter that this machine may have."""
+
+    name: str
+    rails: tuple[str, ...] = ()
+    problem: str | None = None
+    """Reason why it cannot be used; None where it can."""
+    hint: str | None = None
+
+
+def readable_by_users(rule: str) -> str:
+    """Return the command that lets users read a sensor's files: it installs a ``rule`` of udev."""
+    return (
+        f"let users read it: echo '{rule}' | sudo tee /etc/udev/rules.d/60-power.rules && "
+        "sudo udevadm control --reload && sudo udevadm trigger"
+    )
 
 
 class SensorError(Exception):
@@ -30,7 +80,7 @@ class Reading:
 
 
 class Meter:
-    """An open power meter."""
+    """An open power meter; :meth:`find` says whether it can be opened here, and nothing is opened for that."""
 
     name: str
     """Name of the meter in ``--power``."""
@@ -40,6 +90,21 @@ class Meter:
     """Rails that make the total, and what that total covers."""
     period_s: float = 0.05
     """Time between readings."""
+    of_gpu = False
+    """Whether it measures nothing but a GPU."""
+
+    def __init__(self, system: System, clock: Clock, rail: str | None = None) -> None:
+        """Open the meter, or only its ``rail``.
+
+        Raises ``SensorError`` or ``OSError`` where it cannot be read or no total is known, ``UserError`` for a rail
+        that it does not have.
+        """
+        raise NotImplementedError
+
+    @classmethod
+    def find(cls, system: System) -> Source:
+        """Say whether the machine has this meter, and where it cannot be used why, and what to do about it."""
+        raise NotImplementedError
 
     def read(self) -> Reading:
         """Return the newest reading, or the last one again. Raises ``SensorError``, ``OSError`` or ``ValueError``."""

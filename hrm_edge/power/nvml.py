@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import importlib
+import importlib.util
 from typing import Any
 
-from hrm_edge.bench.power.meter import Clock, Meter, Reading, SensorError
-from hrm_edge.device.sensors import Scope
+from hrm_edge.device.identity import is_jetson
+from hrm_edge.device.system import System
 from hrm_edge.errors import UserError, nearest
+from hrm_edge.power.meter import Clock, Meter, Reading, Scope, SensorError, Source
 
 
 class NvmlMeter(Meter):
@@ -15,8 +16,9 @@ class NvmlMeter(Meter):
 
     name = "nvml"
     sensor = "nvmlDeviceGetTotalEnergyConsumption, nvmlDeviceGetPowerUsage"
+    of_gpu = True
 
-    def __init__(self, clock: Clock, rail: str | None = None) -> None:
+    def __init__(self, system: System, clock: Clock, rail: str | None = None) -> None:
         """Open NVML; ``rail`` is ``GPU0``, ``GPU1`` … (default: the first).
 
         Raises ``SensorError`` where the library, the driver or the reading is missing.
@@ -38,6 +40,17 @@ class NvmlMeter(Meter):
         except self._nvml.NVMLError as error:
             raise SensorError(f"NVML: {error}") from error
         self.scope = Scope((self._rail,), f"{self._rail}: the graphics card; CPU, memory and the rest are outside")
+
+    @classmethod
+    def find(cls, system: System) -> Source:
+        """Look for a driver and for the library; see :meth:`Meter.find`."""
+        if is_jetson(system):
+            return Source("nvml", problem="NVML has no power reading on a Jetson")
+        if system.line("/proc/driver/nvidia/version") is None:
+            return Source("nvml", problem="no NVIDIA driver on this machine")
+        if importlib.util.find_spec("pynvml") is None:
+            return Source("nvml", problem="pynvml is not installed", hint="pip install 'hrm-edge[power]'")
+        return Source("nvml")
 
     def _has_counter(self) -> bool:
         try:
