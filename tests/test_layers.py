@@ -69,7 +69,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "tasks": {"errors"},
     "terminal": set(),
     # core
-    "session": {"spec"},
+    "session": {"costs", "spec", "tasks"},
     "solution": {"tasks"},
     "solve": {"errors", "spec", "tasks", "session", "solution"},
     "parity": {"costs", "manifest", "recipe", "report", "session", "tasks"},
@@ -170,7 +170,7 @@ BLOCKED_ON_EDGE = ("torch", "onnx", "numba", "huggingface_hub")
 
 
 def unit_of(path: Path) -> str:
-    """``hrm_edge/data/build.py`` → ``data``, ``hrm_edge/spec.py`` → ``spec``."""
+    """``hrm_edge/data/sudoku.py`` → ``data``, ``hrm_edge/spec.py`` → ``spec``."""
     return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
 
 

@@ -111,8 +111,8 @@ class _Built(NamedTuple):
 
 
 def _sudoku(task: Any, out: Path, given: dict[str, Any], on_progress: OnProgress) -> _Built:
-    from hrm_edge.data.build import Options, build
     from hrm_edge.data.generator import wanted_of
+    from hrm_edge.data.sudoku import Options, build
 
     wanted = wanted_of(task, **{name: given.pop(name, None) for name in _WANTED})
     summary = build(task, out, Options(wanted=wanted, **given), on_progress)

@@ -140,11 +140,13 @@ def _checked(reading: Reading, rules: _Rules, puzzle: Tokens, repaired: tuple[in
     share = reading.probabilities[given, puzzle[given] - BLANK]
     doubt = _doubt(reading, rules, puzzle)
     doubtful = tuple(int(cell) for cell in given[share < _DOUBTFUL] if cell not in repaired)
-    rival = _rival(reading, rules, puzzle, solution) or _confused(reading, rules, puzzle, solution)
-    if rival is not None:
-        return Verdict(None, _uncertain(reading, np.array(sorted({*repaired, *doubtful, *rival}))), doubt=doubt)
-    if doubt > MAX_DOUBT:
-        return Verdict(None, _uncertain(reading, np.array(sorted({*repaired, *doubtful}))), doubt=doubt)
+    rival = _rival(reading, rules, puzzle, solution)
+    # What is in too much doubt is refused anyway, and it is there that sets of equal doubtful digits are many.
+    if rival is None and doubt <= MAX_DOUBT:
+        rival = _confused(reading, rules, puzzle, solution)
+    if rival is not None or doubt > MAX_DOUBT:
+        uncertain = np.array(sorted({*repaired, *doubtful, *(rival or ())}))
+        return Verdict(None, _uncertain(reading, uncertain), doubt=doubt)
     left_out = np.flatnonzero((puzzle == BLANK) & (reading.digits > 0))
     ignored = tuple(int(cell) for cell in left_out if cell not in repaired)
     disagreeing = tuple(cell for cell in ignored if solution[cell] - BLANK != reading.digits[cell])
