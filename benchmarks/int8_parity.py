@@ -33,8 +33,9 @@ from hrm_edge.runtime import CpuBackend, open_step, openvino, ort
 from hrm_edge.runtime.arithmetic import Arithmetic
 from hrm_edge.runtime.compile_cache import processor
 from hrm_edge.runtime.native.session import available
-from hrm_edge.session import Session
+from hrm_edge.session import Session, rollout
 from hrm_edge.tasks import get_task
+from hrm_edge.tasks.puzzles import Puzzles
 from hrm_edge.tasks.samples import sample_file
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -50,14 +51,10 @@ def folder(precision: str) -> Path:
     return found
 
 
-def logits(session: Session, tokens: NDArray[np.uint8]) -> list[NDArray[np.float32]]:
+def logits(session: Session, puzzles: Puzzles) -> list[NDArray[np.float32]]:
     """Logits [N, S, V] after each of ``MARKS`` steps."""
-    carry, ids, kept = session.initial_carry(len(tokens)), np.zeros(len(tokens), np.int32), []
-    for step in range(1, max(MARKS) + 1):
-        carry, found, _ = session.step(tokens, ids, carry)
-        if step in MARKS:
-            kept.append(found)
-    return kept
+    run = rollout(session, puzzles, max(MARKS), len(puzzles))
+    return [after.logits[:] for after in run if after.step in MARKS]
 
 
 def against(wanted: list[NDArray[np.float32]], found: list[NDArray[np.float32]]) -> list[float]:
@@ -68,9 +65,9 @@ def against(wanted: list[NDArray[np.float32]], found: list[NDArray[np.float32]])
     ]
 
 
-def rows(tokens: NDArray[np.uint8]) -> list[dict[str, Any]]:
+def rows(puzzles: Puzzles) -> list[dict[str, Any]]:
     single, bytes_ = folder("fp32"), folder("int8")
-    wanted = logits(open_step(single, read_manifest(single), 1, "onnxruntime"), tokens)
+    wanted = logits(open_step(single, read_manifest(single), 1, "onnxruntime"), puzzles)
     manifest, found = read_manifest(bytes_), []
     runtimes: list[tuple[CpuBackend, Any, Arithmetic]] = [("onnxruntime", ort, ort.int8_arithmetic())]
     if package_version("openvino") is not None:
@@ -82,11 +79,11 @@ def rows(tokens: NDArray[np.uint8]) -> list[dict[str, Any]]:
                 session = open_step(bytes_, manifest, 1, backend)
             exact = products == "float32" or own.products == "int8"
             taken = own.products == products
-            db = against(wanted, logits(session, tokens))
+            db = against(wanted, logits(session, puzzles))
             found.append({"backend": backend, "products": products, "exact": exact, "taken": taken, "db": db})
     if available(manifest):
         print("native", file=sys.stderr)
-        db = against(wanted, logits(open_step(bytes_, manifest, 1, "native"), tokens))
+        db = against(wanted, logits(open_step(bytes_, manifest, 1, "native"), puzzles))
         found.append({"backend": "native", "products": "int8", "exact": True, "taken": True, "db": db})
     return found
 
@@ -103,7 +100,7 @@ def measure(puzzles: int, imitated: str | None) -> dict[str, Any]:
         "instructions": None if imitated else [name for name in SETS if name in known],
         "versions": {name: package_version(name) for name in ("onnxruntime", "openvino", "numpy")},
         "model": f"{MODEL}-int8", "puzzles": puzzles, "steps": list(MARKS),
-        "rows": rows(load_puzzles(path, TASK, puzzles).givens),
+        "rows": rows(load_puzzles(path, TASK, puzzles)),
     }  # fmt: skip
 
 

@@ -40,8 +40,8 @@ from torch import Tensor
 
 from hrm_edge import __version__
 from hrm_edge.child import python_command, spawn_context
-from hrm_edge.data.build import Options, build
 from hrm_edge.data.dataset import Dataset
+from hrm_edge.data.sudoku import Options, build
 from hrm_edge.device.identity import describe_device
 from hrm_edge.errors import HrmEdgeError, UserError
 from hrm_edge.files import read_json, write_json
@@ -158,7 +158,7 @@ def serve(name: str, setting: Setting, pipe: Connection) -> None:
     task = Sudoku(3, 3)
     recipe = recipe_for(setting.variant, setting.batch, setting.precision, setting.data)
     spec = variant_spec(setting.variant, vocab=task.vocab, seq_len=task.seq_len, grid=task.grid)
-    feed = Feed(Dataset(setting.data, "train", task), task, recipe.augment, 0)
+    feed = Feed(Dataset(setting.data, "train", task), recipe.augment, 0)
     why = ""
     if name == "ours":
         learner = Learner(recipe, spec, feed, World(device), lambda model: None)

@@ -20,8 +20,8 @@ from hrm_edge.costs import reference_batch
 from hrm_edge.manifest import Gate, Over, Parity, Precision
 from hrm_edge.recipe import Limits
 from hrm_edge.report.figures import AccuracyDrop, accuracy_drop, decibels
-from hrm_edge.session import Carry, Session, wants_to_halt
-from hrm_edge.tasks.base import Task, exact
+from hrm_edge.session import Carry, Rolled, Session, rollout, wants_to_halt
+from hrm_edge.tasks.base import exact
 from hrm_edge.tasks.puzzles import Puzzles
 
 FEWEST_SETTLED = 16  # puzzles: a mean over fewer says little
@@ -33,15 +33,15 @@ def cosines(a: NDArray[np.float32], b: NDArray[np.float32]) -> NDArray[np.float6
     return np.asarray(np.einsum("nd,nd->n", x, y) / (np.linalg.norm(x, axis=1) * np.linalg.norm(y, axis=1)))
 
 
-def converged(
-    task: Task, tokens: NDArray[np.uint8], logits: NDArray[np.float32], q: NDArray[np.float32]
-) -> NDArray[np.bool_]:
-    """Return bool [N]: whether the answers of ``logits`` [N, S, V] to ``tokens`` [N, S] obey the rules.
+def converged(after: Rolled) -> NDArray[np.bool_]:
+    """Return bool [B]: whether the answers after a step obey the rules, so that a solver would take them.
 
-    A solver would take such answers. ARC has no rules to check an answer by: there the halting head's ``q`` [N, Q]
-    decides.
+    ARC has no rules to check an answer by: there the halting head decides.
     """
-    return task.verify(tokens, logits.argmax(-1).astype(np.uint8)) if task.has_rules else wants_to_halt(q)
+    task = after.puzzles.task
+    if not task.has_rules:
+        return wants_to_halt(after.q)
+    return task.verify(after.puzzles.givens, after.logits[:].argmax(-1).astype(np.uint8))
 
 
 @dataclass(frozen=True)
@@ -117,22 +117,19 @@ def measure(
     reference's times this matrix (``hrm_edge.quant.rotate``).
     """
     marks = sorted({1, min(4, steps), steps})
-    task, answered = check.task, bool(check.answered().all())
+    answered = bool(check.answered().all())
     at_marks: dict[int, list[_Apart]] = {mark: [] for mark in marks}
     ours, theirs = [], []
     batch = min(reference_batch(reference.spec), reference.max_batch, exported.max_batch)
-    for begin in range(0, len(check), batch):
-        part = check[begin : begin + batch]
-        tokens, ids = part.givens, part.ids
-        a, b = reference.initial_carry(len(tokens)), exported.initial_carry(len(tokens))
-        for step in range(1, steps + 1):
-            a, logits_a, q_a = reference.step(tokens, ids, a)
-            b, logits_b, q_b = exported.step(tokens, ids, b)
-            if step in at_marks:
-                states = _state(a, None), _state(b, rotation)
-                at_marks[step].append(_apart(logits_a[:], logits_b[:], *states, part.labels if answered else None))
-        theirs.append(converged(task, tokens, logits_a[:], q_a))
-        ours.append(converged(task, tokens, logits_b[:], q_b))
+    runs = (rollout(session, check, steps, batch) for session in (reference, exported))
+    for a, b in zip(*runs, strict=True):
+        if a.step in at_marks:
+            states = _state(a.carry, None), _state(b.carry, rotation)
+            labels = a.puzzles.labels if answered else None
+            at_marks[a.step].append(_apart(a.logits[:], b.logits[:], *states, labels))
+        if a.step == steps:
+            theirs.append(converged(a))
+            ours.append(converged(b))
     everywhere = {mark: _joined(parts) for mark, parts in at_marks.items()}
     last, before, after = everywhere[steps], np.concatenate(theirs), np.concatenate(ours)
     split: dict[Over, NDArray[np.bool_]] = {

@@ -5,12 +5,16 @@ Axes: B slots in the batch, S cells, V vocabulary, Q outputs of the halting head
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
+from hrm_edge.costs import reference_batch
 from hrm_edge.spec import ModelSpec
+from hrm_edge.tasks.puzzles import Puzzles
 
 Carry: TypeAlias = Any  # opaque to the loop: arrays on the host, buffers on a device, torch tensors
 FRESH = -1  # in ``Session.gather``: a slot that starts from the initial state
@@ -60,6 +64,34 @@ class Session(Protocol):
         The given carry must not be used afterwards. Read the logits of few slots only: each one is copied from the
         device.
         """
+
+
+@dataclass(frozen=True)
+class Rolled:
+    """What one step of a :func:`rollout` gave."""
+
+    puzzles: Puzzles
+    """The batch, B of the puzzles."""
+    step: int
+    """From 1."""
+    carry: Carry
+    logits: Logits
+    q: NDArray[np.float32]
+
+
+def rollout(session: Session, puzzles: Puzzles, steps: int, batch: int | None = None) -> Iterator[Rolled]:
+    """Run every puzzle for all ``steps`` steps, whether it would halt or not, and yield after every step.
+
+    The puzzles come in batches of ``batch`` (None: as many as torch compares at a time), one after another: all steps
+    of the first batch, then those of the next.
+    """
+    batch = min(batch or reference_batch(session.spec), session.max_batch)
+    for begin in range(0, len(puzzles), batch):
+        part = puzzles[begin : begin + batch]
+        carry = session.initial_carry(len(part))
+        for step in range(1, steps + 1):
+            carry, logits, q = session.step(part.givens, part.ids, carry)
+            yield Rolled(part, step, carry, logits, q)
 
 
 def wants_to_halt(q: NDArray[np.float32]) -> NDArray[np.bool_]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import re
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
@@ -55,9 +55,14 @@ def echo(message: object = "", *, err: bool = False, nl: bool = True) -> None:
 
 
 def table_of(
-    columns: Sequence[str], rows: Iterable[Sequence[str]], *, words: int = 1, no_wrap: bool = False, **options: Any
+    columns: Sequence[str],
+    rows: Iterable[Sequence[Text | str]],
+    *,
+    words: Collection[int] = (0,),
+    no_wrap: bool = False,
+    **options: Any,
 ) -> Table:
-    """Make a table: the first columns, so many as ``words``, are text, the others are numbers, aligned on the right.
+    """Make a table: the columns with the numbers in ``words`` are text, the others are figures, aligned on the right.
 
     ``options`` are those of rich's ``Table``.
     """
@@ -65,7 +70,7 @@ def table_of(
 
     table = Table(title_justify="left", **options)
     for index, name in enumerate(columns):
-        table.add_column(name, justify="left" if index < words else "right", no_wrap=no_wrap)
+        table.add_column(name, justify="left" if index in words else "right", no_wrap=no_wrap)
     for row in rows:
         table.add_row(*row)
     return table

@@ -7,9 +7,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from hrm_edge.data.build import default_wanted
 from hrm_edge.data.canonical import identities
-from hrm_edge.data.generator import DIFFICULTIES, Wanted, generate
+from hrm_edge.data.generator import DIFFICULTIES, Wanted, default_wanted, generate
 from hrm_edge.files import sha256, write_json, write_text
 from hrm_edge.quant.sets import CALIBRATION, INDEX_FILE
 from hrm_edge.tasks.samples import sample_file

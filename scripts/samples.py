@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from hrm_edge.data.build import default_wanted
-from hrm_edge.data.generator import generate
+from hrm_edge.data.generator import default_wanted, generate
 from hrm_edge.files import write_text
 from hrm_edge.tasks.samples import SAMPLES
 from hrm_edge.tasks.sudoku import Sudoku

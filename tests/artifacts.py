@@ -21,6 +21,7 @@ from hrm_edge.manifest import STATE_FILE, STEP_FILE, Gate, Manifest, Parity, Pre
 from hrm_edge.runtime import ort
 from hrm_edge.spec import STEP_INPUTS, STEP_OUTPUTS, ModelSpec, step_io, variant_spec
 from hrm_edge.tasks.base import Tokens
+from hrm_edge.tasks.puzzles import Puzzles
 from hrm_edge.tasks.sudoku import BLANK, FIRST_DIGIT, Sudoku, geometry
 from hrm_edge.tasks.sudoku_search import find_solutions
 from tests.scripted import puzzles
@@ -173,7 +174,7 @@ def write_random_artifact(folder: Path, spec: ModelSpec, precision: Precision, t
     scales = None
     if precision == "int8":
         tokens = np.random.default_rng(0).integers(1, spec.vocab, (16, spec.seq_len)).astype(np.uint8)
-        scales = activation_scales(model, tokens, np.zeros(16, np.int32), Quantization(observer="max"), 1)
+        scales = activation_scales(model, as_puzzles(tokens), Quantization(observer="max"), 1)
     folder.mkdir(parents=True)
     graph = StepGraph(spec, weights, half=precision == "fp16", activation_scales=scales).build()
     onnx.save(graph, folder / STEP_FILE)
@@ -188,6 +189,11 @@ def write_random_artifact(folder: Path, spec: ModelSpec, precision: Precision, t
         Manifest(name="a", task=task, precision=precision, spec=spec, opset=OPSET, max_batch=1024, gate=gate),
     )
     return folder
+
+
+def as_puzzles(tokens: Tokens) -> Puzzles:
+    """For what looks at the tokens alone."""
+    return Puzzles.of(Sudoku(), tokens, called="made")
 
 
 def exact_session(graph: bytes | str, threads: int = 0) -> onnxruntime.InferenceSession:

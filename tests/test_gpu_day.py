@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from hrm_edge.data.build import Options, build
+from hrm_edge.data.sudoku import Options, build
 from hrm_edge.model.load import load_model
 from hrm_edge.tasks.sudoku import Sudoku
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from hrm_edge.api.callbacks import OnMessage, OnProgress
+from hrm_edge.callbacks import OnMessage, OnProgress
 from hrm_edge.errors import UserError
 from hrm_edge.report.schema import Data
 from hrm_edge.tasks.base import Task, Tokens

@@ -10,8 +10,8 @@ from typing import Any
 from pydantic import ValidationError
 
 from hrm_edge import catalog, zoo
-from hrm_edge.api.callbacks import OnMessage
 from hrm_edge.api.open import is_published, note_assumed, published_spec, refuse_task, unknown_model
+from hrm_edge.callbacks import OnMessage
 from hrm_edge.checkpoint import find_checkpoint, is_checkpoint, read_checkpoint
 from hrm_edge.costs import flops_per_step, parameter_table, weight_bytes
 from hrm_edge.errors import UserError

@@ -15,7 +15,7 @@ from typing import Any
 
 from hrm_edge import __version__
 from hrm_edge.api.answers import sample_puzzles
-from hrm_edge.api.callbacks import OnMessage
+from hrm_edge.callbacks import OnMessage
 from hrm_edge.device.identity import package_version
 from hrm_edge.errors import GateError, UserError
 from hrm_edge.manifest import Manifest

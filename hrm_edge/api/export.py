@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from hrm_edge import zoo
-from hrm_edge.api.callbacks import OnMessage, OnProgress
 from hrm_edge.api.engine_parity import check_built, refuse_failed
 from hrm_edge.api.open import note_assumed, unknown_model
+from hrm_edge.callbacks import OnMessage, OnProgress
 from hrm_edge.errors import GateError, UserError
 from hrm_edge.files import check_input, check_writable
 from hrm_edge.manifest import MANIFEST, Manifest, Precision

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from hrm_edge import zoo
 from hrm_edge.api.answers import answered_puzzles, sample_puzzles
-from hrm_edge.api.callbacks import OnMessage, OnProgress
 from hrm_edge.api.engine_parity import check_first
 from hrm_edge.api.open import Opened, open_model
+from hrm_edge.callbacks import OnMessage, OnProgress
 from hrm_edge.errors import UserError
 from hrm_edge.manifest import Manifest, read_manifest
 from hrm_edge.report.schema import BenchReport, ColdStart, Data, EvalReport, Protocol

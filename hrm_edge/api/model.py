@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from hrm_edge.api.callbacks import OnMessage, OnProgress, ignore, log
 from hrm_edge.api.export import Exported, ExportOptions, Target, export
 from hrm_edge.api.measure import bench, evaluate
 from hrm_edge.api.open import Opened, is_published, open_model
 from hrm_edge.api.solve import Result, solve_all
+from hrm_edge.callbacks import OnMessage, OnProgress, ignore, log
 from hrm_edge.packages import explained
 from hrm_edge.solve import Halt, SolveOptions
 

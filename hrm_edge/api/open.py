@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hrm_edge import zoo
-from hrm_edge.api.callbacks import OnMessage, log
+from hrm_edge.callbacks import OnMessage, log
 from hrm_edge.checkpoint import CHECKPOINT, CHECKPOINTS, is_checkpoint
 from hrm_edge.costs import parameter_table, weight_bytes
 from hrm_edge.errors import UserError, nearest

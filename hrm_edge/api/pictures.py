@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from hrm_edge.api.callbacks import OnProgress
+from hrm_edge.callbacks import OnProgress
 from hrm_edge.errors import UserError
+from hrm_edge.files import check_writable
 from hrm_edge.manifest import MANIFEST
 from hrm_edge.tasks.base import Task, Tokens
 from hrm_edge.tasks.sudoku import Sudoku
 from hrm_edge.tasks.sudoku_search import SeveralSolutions
-from hrm_edge.vision.formats import SUFFIXES, is_picture, pictures_of
+from hrm_edge.vision.formats import FORMATS, SUFFIXES, is_picture, pictures_of
 
 if TYPE_CHECKING:
     from hrm_edge.vision.read import Reading
@@ -165,3 +166,17 @@ def draw_overlay(picture: Picture, answer: Tokens, target: Path) -> None:
     image = load_image(picture.path)
     draw_result(image, picture.recognised.reading.grid, picture.recognised.verdict, answer)
     save_image(image, target)
+
+
+def check_overlay(overlay: Path, puzzle: str, paths: list[Path]) -> None:
+    """Raise ``UserError`` where ``--overlay`` cannot be written; ``paths``: the pictures that ``puzzle`` names."""
+    if not paths:
+        raise UserError(f"--overlay: {puzzle} is no picture", "leave --overlay out, or solve a picture")
+    if Path(puzzle).is_dir():
+        if overlay.exists() and (not overlay.is_dir() or overlay.resolve() == Path(puzzle).resolve()):
+            raise UserError(f"--overlay {overlay}: not a folder of its own", "name another folder with --overlay")
+        check_writable("--overlay", overlay / paths[0].name)
+    elif overlay.suffix.lower() not in FORMATS:
+        raise UserError(f"--overlay {overlay}: what format?", f"end it in {', '.join(FORMATS)}")
+    else:
+        check_writable("--overlay", overlay)

@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from hrm_edge.api.answers import note_format, only_solution
-from hrm_edge.api.callbacks import OnMessage, OnProgress, ignore, log
 from hrm_edge.api.open import Opened
 from hrm_edge.api.pictures import Picture, draw_overlay, givens_of, picture_paths, read_pictures
-from hrm_edge.errors import UserError
+from hrm_edge.callbacks import OnMessage, OnProgress, ignore, log
+from hrm_edge.errors import GateError, UserError
 from hrm_edge.solution import Solution
 from hrm_edge.solve import Progress, SolveOptions, solve
 from hrm_edge.tasks.base import Task, Tokens
@@ -168,6 +168,27 @@ def solve_all(
         on_progress("checking", row + 1, len(read))
     solved = solve(model.session, task, read.givens, options, on_progress=_solving(on_progress, len(read)))
     return [Result(n, read.source.format, task, solution) for n, solution in zip(names, solved, strict=True)], single
+
+
+def unsolved_error(results: list[Result], model: Opened, options: SolveOptions) -> GateError:
+    """Return the error that says what is left undone, and what helps against each kind of it."""
+    default_steps = model.session.spec.max_steps
+    unread = sum(result.solution is None for result in results)
+    unsolved = sum(result.solution is not None and not result.verified for result in results)
+    what, hints = [], []
+    if unread:
+        what.append(f"{unread} of {len(results)} pictures not read")
+        hints.append("take those pictures again as is said of each")
+    if unsolved:
+        steps = options.max_steps or default_steps
+        cost = f"views tried: {options.views}, steps of each: {steps}"
+        what.append(f"{unsolved} of {len(results)} puzzles not solved ({cost})")
+        more = [f"--max-steps {default_steps}"] if steps < default_steps else []
+        most = model.task.distinct_views or 4 * options.views
+        more += [f"--views {min(most, 4 * options.views)}"] if options.views < most else []
+        more += ["a longer --budget"] if options.budget_s is not None else []
+        hints.append(f"try more: {' '.join(more)}, or a stronger model" if more else "try a stronger model")
+    return GateError("; ".join(what), "; ".join(hints))
 
 
 def _solving(on_progress: OnProgress, total: int) -> Progress:

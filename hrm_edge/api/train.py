@@ -1,15 +1,20 @@
-"""Training a recipe from Python, in this process."""
+"""Training a recipe: in this process, or by processes that are started for it."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import contextlib
+import os
+import signal
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from hrm_edge.errors import UserError
 from hrm_edge.packages import explained
 
 if TYPE_CHECKING:
+    from hrm_edge.recipe import Recipe
     from hrm_edge.training.loggers import Line
     from hrm_edge.training.loop import Outcome
 
@@ -65,3 +70,60 @@ def load_initial(name: str) -> tuple[Any, Any, Path]:
     from hrm_edge.export.recover import recover  # it takes the extra 'export', which training alone does not
 
     return *recover(path), path
+
+
+@contextlib.contextmanager
+def stop_signals() -> Iterator[list[str]]:
+    """Let SIGINT and SIGTERM put their name into the list, so that the running step ends and its state is saved."""
+    seen: list[str] = []
+
+    def handler(number: int, frame: FrameType | None) -> None:
+        if seen:  # the second one means now
+            raise KeyboardInterrupt
+        seen.append(signal.Signals(number).name)
+
+    before = {number: signal.signal(number, handler) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield seen
+    finally:
+        for number, old in before.items():
+            signal.signal(number, old)
+
+
+def launch_processes(
+    recipe: Recipe,
+    words: Sequence[str],
+    *,
+    nproc: int,
+    nnodes: tuple[int, int],
+    rdzv_endpoint: str,
+    rdzv_id: str,
+    max_restarts: int,
+    host_timeout: float,
+    resume: bool,
+    time_limit: float | None,
+    wandb: str,
+) -> int:
+    """Start the processes of this host, see 'hrm-edge train --help', and return their exit code.
+
+    Each of them runs ``hrm-edge`` with ``words`` and the settings of here, and finds its rank in the environment.
+    """
+    chosen = os.environ.get("TORCH_CPP_LOG_LEVEL")  # read when torch loads
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "FATAL")  # a C++ stack for every try to reach the other hosts
+    from hrm_edge.training.launch import Hosts, launch
+    from hrm_edge.training.loop import check_batch
+
+    os.environ["TORCH_CPP_LOG_LEVEL"] = chosen or "ERROR"  # the processes to be started: no warnings about host names
+
+    if nnodes != (1, 1) and not rdzv_endpoint:
+        raise UserError("--nnodes: several hosts have to meet somewhere", "add --rdzv-endpoint HOST:PORT on all hosts")
+    if rdzv_endpoint and not rdzv_id:
+        raise UserError("--rdzv-endpoint: the job needs a name", "add --rdzv-id NAME, the same on all hosts")
+    hosts = Hosts(nproc, nnodes, rdzv_endpoint, rdzv_id, max_restarts, host_timeout)
+    for ranks in hosts.rank_counts():
+        check_batch(recipe, ranks)
+    worker = [*words, "--host-timeout", f"{host_timeout:g}s"]
+    worker += ["--resume"] if resume else []
+    worker += ["--time-limit", f"{time_limit:g}s"] if time_limit is not None else []
+    worker += ["--wandb", wandb] if wandb else []
+    return launch(worker, hosts)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import itertools
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from datetime import datetime, timezone
 from pathlib import Path
 
+from hrm_edge.callbacks import OnMessage
 from hrm_edge.child import run_verb
 from hrm_edge.device.clocks import power_modes
 from hrm_edge.device.system import System
@@ -42,7 +43,7 @@ def sweep(
     calibration: str | None,
     options: Sequence[str],
     command: str,
-    on_message: Callable[[str], None],
+    on_message: OnMessage,
 ) -> tuple[Sweep, bool]:
     """Measure every point with the ``options`` of ``hrm-edge bench``, and say whether Ctrl-C ended it before.
 
@@ -74,7 +75,7 @@ def _points(
     axes: Sequence[str],
     calibration: str | None,
     options: Sequence[str],
-    on_message: Callable[[str], None],
+    on_message: OnMessage,
 ) -> Iterator[tuple[str, list[BenchReport] | str]]:
     """Measure point by point; of each its name and its reports, or why there are none."""
     with tempfile.TemporaryDirectory(prefix="hrm-edge-sweep.") as folder:

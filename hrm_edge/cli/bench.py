@@ -20,6 +20,7 @@ from hrm_edge.cli.options import (
     halt_option,
     limit_option,
     max_steps_option,
+    opening,
     option,
     progress_bars,
     report_options,
@@ -32,7 +33,6 @@ from hrm_edge.cli.options import (
 from hrm_edge.errors import GateError, Interrupted, UserError
 
 if TYPE_CHECKING:
-    from hrm_edge.backends import Backend
     from hrm_edge.report.schema import BenchReport
 
 Files = tuple[str | None, str | None, str | None]
@@ -140,10 +140,7 @@ def _measure(
     name: str,
     files: Files,
     *,
-    task_name: str | None,
     protocol: str | None,
-    backend: Backend | None,
-    threads: int | None,
     lock_clocks: bool,
     power_mode: str | None,
     **chosen: Any,
@@ -159,11 +156,12 @@ def _measure(
 
     with hold(lock_clocks=lock_clocks, power_mode=power_mode):
         process_s = process_age_s()
+        how = opening(chosen)
         options, followed = BenchOptions(**chosen), None
         if protocol is not None:
             options, followed = under_protocol(options, _given(context), protocol)
         options.check()
-        model = open_model(name, threads=threads, task=task_name, backend=backend, slots=options.batch, on_message=say)
+        model = open_model(name, slots=options.batch, on_message=say, **how)
         cold = first_answer(model, options, process_s, process_age_s())
         with progress_bars() as on_progress:
             report, example = run(

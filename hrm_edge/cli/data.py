@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
 from hrm_edge import catalog
+from hrm_edge.callbacks import OnProgress
 from hrm_edge.cli.options import PATH, Decorator, option, progress_bars, say
 from hrm_edge.errors import UserError
 from hrm_edge.tasks import get_task
@@ -20,11 +21,6 @@ if TYPE_CHECKING:
 
 _COMMON = ("source", "seed", "augment", "subsample", "processes")
 _WANTED = ("clues", "minimal", "difficulty", "min_guesses", "max_guesses")  # of generated Sudokus
-_FLAGS = {  # family of tasks → the options it takes
-    "sudoku": (*_COMMON, "count", "test_count", *_WANTED),
-    "maze": (*_COMMON, "count", "test_count", "min_path"),
-    "arc": _COMMON,
-}
 
 
 def _number(flag: str, text: str) -> Decorator:
@@ -85,7 +81,7 @@ def _build(task: str, out: Path, **flags: Any) -> None:
     hrm-edge data build arc --out build/arc-2 --source arc-agi-2.tar.gz
     """
     board = get_task(task)
-    flags_of_task = _FLAGS[board.family]
+    flags_of_task, build = _FAMILIES[board.family]
     given = {name: value for name, value in flags.items() if value is not None and value is not False and value != ()}
     for name in given:
         if name not in flags_of_task:
@@ -96,7 +92,8 @@ def _build(task: str, out: Path, **flags: Any) -> None:
         if len(sources) > 1:
             raise UserError(f"{board.name} is built from one --source, not {len(sources)}", "give one of them")
         given["source"] = sources[0]
-    built = _BUILD[board.family](board, out, given)
+    with progress_bars() as on_progress:
+        built = build(board, out, given, on_progress)
     console = open_console(soft_wrap=True)
     console.print(table_of(built.columns, built.rows, title=f"{board.name} in {out}"))
     for note in built.notes:
@@ -113,13 +110,12 @@ class _Built(NamedTuple):
     recipe: str
 
 
-def _sudoku(task: Any, out: Path, given: dict[str, Any]) -> _Built:
-    from hrm_edge.data.build import Options, build
+def _sudoku(task: Any, out: Path, given: dict[str, Any], on_progress: OnProgress) -> _Built:
     from hrm_edge.data.generator import wanted_of
+    from hrm_edge.data.sudoku import Options, build
 
     wanted = wanted_of(task, **{name: given.pop(name, None) for name in _WANTED})
-    with progress_bars() as on_progress:
-        summary = build(task, out, Options(wanted=wanted, **given), on_progress)
+    summary = build(task, out, Options(wanted=wanted, **given), on_progress)
     rows = [
         (*_row(split, part), _span(part.clues), "-" if part.guesses is None else f"mean {part.guesses:.2f}")
         for split, part in summary.parts.items()
@@ -128,18 +124,17 @@ def _sudoku(task: Any, out: Path, given: dict[str, Any]) -> _Built:
     return _Built(("part", "puzzles", "examples", "clues", "guesses"), rows, _notes("puzzles", summary), recipe)
 
 
-def _maze(task: Any, out: Path, given: dict[str, Any]) -> _Built:
+def _maze(task: Any, out: Path, given: dict[str, Any], on_progress: OnProgress) -> _Built:
     from hrm_edge.data.maze import Options, build
 
     min_length = given.pop("min_path", None)
-    with progress_bars() as on_progress:
-        summary = build(task, out, Options(min_length=min_length, **given), on_progress)
+    summary = build(task, out, Options(min_length=min_length, **given), on_progress)
     rows = [(*_row(split, part), _span(part.moves), f"{part.walls:.0%}") for split, part in summary.parts.items()]
     recipe = "maze-hard_reduced" if task.name == "maze" else "RECIPE"
     return _Built(("part", "mazes", "examples", "moves", "walls"), rows, _notes("mazes", summary), recipe)
 
 
-def _arc(task: Any, out: Path, given: dict[str, Any]) -> _Built:
+def _arc(task: Any, out: Path, given: dict[str, Any], on_progress: OnProgress) -> _Built:
     from hrm_edge.data.arc import Options, build
 
     sources = given.pop("source", ())
@@ -149,14 +144,18 @@ def _arc(task: Any, out: Path, given: dict[str, Any]) -> _Built:
             "download those of fchollet/ARC-AGI and victorvikram/ConceptARC, or of arcprize/ARC-AGI-2, and give each "
             "as --source",
         )
-    with progress_bars() as on_progress:
-        summary = build(out, Options(sources, **given), on_progress)
+    summary = build(out, Options(sources, **given), on_progress)
     rows = [(split, f"{p.groups:,}", f"{p.puzzles:,}", f"{p.examples:,}") for split, p in summary.parts.items()]
     notes = [f"{summary.short:,} tasks have fewer different augmentations than that."] if summary.short else []
     return _Built(("part", "tasks", "puzzles", "examples"), rows, notes, "arc-1_reduced")
 
 
-_BUILD = {"sudoku": _sudoku, "maze": _maze, "arc": _arc}
+_FAMILIES: dict[str, tuple[tuple[str, ...], Callable[[Any, Path, dict[str, Any], OnProgress], _Built]]] = {
+    "sudoku": ((*_COMMON, "count", "test_count", *_WANTED), _sudoku),
+    "maze": ((*_COMMON, "count", "test_count", "min_path"), _maze),
+    "arc": (_COMMON, _arc),
+}
+"""Family of tasks → the options that it takes, and what builds it."""
 
 
 def _row(split: str, part: Any) -> tuple[str, str, str]:

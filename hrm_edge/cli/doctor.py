@@ -5,7 +5,6 @@ from __future__ import annotations
 import click
 
 from hrm_edge.cli.options import JsonCommand, json_option, put_json
-from hrm_edge.errors import GateError
 from hrm_edge.terminal import echo
 
 
@@ -30,11 +29,7 @@ def doctor(json_file: str | None) -> None:
         from hrm_edge.doctor.text import print_diagnosis
 
         print_diagnosis(diagnosis)
-    if not diagnosis.passed:
-        worst = diagnosis.findings[0]
-        works = worst.name == "engine-session"  # which is judged beside the default pipeline
-        problem = worst.problem if works else f"the default pipeline does not work here: {worst.problem}"
-        raise GateError(problem, worst.hint)
+    diagnosis.check()
     if for_people:
         echo("Next: hrm-edge bench sudoku-nano --duration 10s")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from shlex import quote
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
@@ -19,6 +19,7 @@ from hrm_edge.cli.options import (
     halt_option,
     max_steps_option,
     model_argument,
+    opening,
     option,
     progress_bars,
     report_options,
@@ -27,9 +28,6 @@ from hrm_edge.cli.options import (
     show,
     task_option,
 )
-
-if TYPE_CHECKING:
-    from hrm_edge.backends import Backend
 
 
 @click.command("eval", cls=JsonCommand)
@@ -61,11 +59,8 @@ if TYPE_CHECKING:
 def evaluate(
     model: str,
     data: str,
-    task_name: str | None,
     limit: int | None,
     views: int | None,
-    backend: Backend | None,
-    threads: int | None,
     other: str | None,
     submission: str | None,
     json_file: str | None,
@@ -93,15 +88,16 @@ def evaluate(
     from hrm_edge.report.text import markdown, tables
     from hrm_edge.solve import SolveOptions
 
+    how = opening(chosen)
     options = SolveOptions(**chosen)
-    opened = open_model(model, threads=threads, task=task_name, backend=backend, slots=options.slots, on_message=say)
+    opened = open_model(model, slots=options.slots, on_message=say, **how)
     if submission is not None and opened.task.family != "arc":
         raise UserError(f"--submission is for arc, {model} is for {opened.task.name}", "leave it out")
     if submission == STDOUT:
         raise UserError("--submission -: stdout is for reports", "name a file")
     paired = None
     if other is not None:
-        paired = open_model(other, threads=threads, backend=backend, slots=options.slots, on_message=say)
+        paired = open_model(other, slots=options.slots, on_message=say, **{**how, "task": None})
     with progress_bars() as on_progress:
         report, answers = run(
             opened, data, options, limit=limit, views=views, paired=paired, on_message=say, on_progress=on_progress

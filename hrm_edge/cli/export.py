@@ -10,23 +10,18 @@ import click
 
 from hrm_edge.cli.options import COUNT, PATH, Parsed, complete_models, option, option_group, say, task_option
 from hrm_edge.errors import UserError
-from hrm_edge.terminal import echo, open_console, status, table_of
+from hrm_edge.terminal import echo, open_console, status
 
 if TYPE_CHECKING:
-    from hrm_edge.api.export import Exported, Target
-    from hrm_edge.manifest import Manifest
+    from hrm_edge.api.export import Target
     from hrm_edge.runtime.trt.build import BuildOptions
 
+_OF_ENGINES = ("max_batch", "opt_batch", "workspace", "optimization_level", "plugin_library", "no_cache")
 _ENGINE_FLAGS = {  # parameter → the backends that take it
-    "runtime": {"tensorrt"},
-    "sm": {"tensorrt"},
-    "max_batch": {"tensorrt", "torch-tensorrt"},
-    "opt_batch": {"tensorrt", "torch-tensorrt"},
-    "workspace": {"tensorrt", "torch-tensorrt"},
-    "optimization_level": {"tensorrt", "torch-tensorrt"},
-    "plugin_library": {"tensorrt", "torch-tensorrt"},
-    "no_cache": {"tensorrt", "torch-tensorrt"},
-    "module": {"torch-tensorrt"},
+    "runtime": ("tensorrt",),
+    "sm": ("tensorrt",),
+    **dict.fromkeys(_OF_ENGINES, ("tensorrt", "torch-tensorrt")),
+    "module": ("torch-tensorrt",),
 }
 
 
@@ -122,7 +117,7 @@ _engine_options = option_group(
     help="What to build; an engine's folder is an artifact too.",
 )
 @_engine_options
-def export(model: Path, out: Path, task_name: str | None, backend: Target, **flags: Any) -> None:
+def export(model: Path, out: Path, task: str | None, backend: Target, **flags: Any) -> None:
     """Export MODEL, a run or checkpoint folder of 'hrm-edge train' or a published state-dict file, as an artifact.
 
     An fp32 artifact or a shipped model may be exported again, in another precision or as an engine.
@@ -145,6 +140,7 @@ def export(model: Path, out: Path, task_name: str | None, backend: Target, **fla
     """
     from hrm_edge.api.export import ExportOptions
     from hrm_edge.api.export import export as run
+    from hrm_edge.api.export_text import parts
 
     engine = _build_options(backend, {name: flags.pop(name) for name in _ENGINE_FLAGS})
     with status("exporting") as show:
@@ -154,14 +150,13 @@ def export(model: Path, out: Path, task_name: str | None, backend: Target, **fla
             ExportOptions(**flags),
             backend=backend,
             engine=engine,
-            task=task_name,
+            task=task,
             on_message=say,
             on_progress=lambda what, done, total: show(what),
         )
-    if exported.manifest is not None:
-        _show_artifact(exported.manifest, out)
-    if exported.engine is not None:
-        _show_engine(exported)
+    console = open_console()
+    for part in parts(exported):
+        console.print(part)
     exported.check()
     following = f"hrm-edge bench {quote(str(out))}"
     if exported.engine is not None and exported.parity is None:
@@ -175,77 +170,9 @@ def _build_options(backend: str, flags: dict[str, Any]) -> BuildOptions:
     """Make the builder's options; ``UserError`` for a flag that ``backend`` has no use for."""
     for name, backends in _ENGINE_FLAGS.items():
         if flags[name] not in (None, False) and backend not in backends:
-            takes = " or ".join(sorted(backends))
-            raise UserError(f"--{name.replace('_', '-')} is for --backend {takes}", "leave it out")
+            raise UserError(f"--{name.replace('_', '-')} is for --backend {' or '.join(backends)}", "leave it out")
     from hrm_edge.runtime.trt.build import BuildOptions
 
     called = {"sm": "sms", "workspace": "workspace_mib", "plugin_library": "plugin"}  # flag → field
     chosen = {called.get(name, name): value for name, value in flags.items() if value is not None}
     return BuildOptions(use_cache=not chosen.pop("no_cache"), **chosen)
-
-
-def _show_artifact(manifest: Manifest, out: Path) -> None:
-    """Print what the manifest says of parity, accuracy and size."""
-    parity = {
-        "steps": lambda row: str(row.steps),
-        "puzzles": lambda row: str(row.puzzles),
-        "of": lambda row: row.over,
-        "median difference": lambda row: f"{row.logits_median_abs:.1e}",
-        "SQNR dB": lambda row: f"{row.logits_sqnr_db:.1f}",
-        "carry cosine mean": lambda row: "" if row.carry_cosine_mean is None else f"{row.carry_cosine_mean:.4f}",
-        "worst": lambda row: f"{row.carry_cosine:.4f}",
-        "same answers": lambda row: f"{row.same_answers:.1%}",
-    }
-    rows = [[cell(row) for cell in parity.values()] for row in [*manifest.parity, *manifest.parity_apart]]
-    title = f"{out}: {manifest.spec.variant} {manifest.precision} against torch fp32"
-    console = open_console()
-    console.print(table_of([*parity], rows, words=0, title=title))
-    points = manifest.accuracy_lost_points
-    accuracy = "not compared (no answers)"
-    if points is not None and manifest.accuracy_lost_interval_95 is not None:
-        low, high = manifest.accuracy_lost_interval_95
-        accuracy = f"{points:+.2f} points lost (paired, 95 %: {low:+.2f} to {high:+.2f})"
-    checked_on = manifest.provenance["checked_on"]
-    console.print(f"size {manifest.size_bytes / 1e6:.2f} MB, exact accuracy {accuracy}, checked on {checked_on}")
-    if (quantization := manifest.quantization) is not None:
-        console.print(
-            f"{quantization['layers']} layers in INT8, in float: {', '.join(quantization['float_layers'])}; "
-            f"calibrated on {quantization['calibration']['source']}"
-        )
-        parts = quantization["bytes"]
-        console.print(
-            f"weights are {parts['weights_of_fp32']:.3f} of float32's: {parts['int8']:,} bytes in INT8, "
-            f"{parts['scales']:,} of scales, {parts['float']:,} in float (heads, embeddings); "
-            f"constants {parts['constants']:,}"
-        )
-    if choice := manifest.provenance.get("precision_choice"):
-        console.print(f"chosen {choice['chosen']}")
-
-
-def _show_engine(exported: Exported) -> None:
-    """Print what was built, for which GPU, and how it compares with its artifact."""
-    from rich.table import Table
-
-    from hrm_edge.api.engine_parity import said_of
-    from hrm_edge.runtime.trt.identity import MODULE_FILE
-
-    engine, out = exported.engine, exported.folder
-    assert engine is not None
-    parity = said_of(exported.parity) if exported.parity is not None else f"not measured: {exported.not_measured}"
-    identity, options, built = engine.identity, engine.identity.options, engine.build
-    table = Table(title=f"{out}: {options.precision} engine", show_header=False)
-    architectures = ", ".join(f"SM{sm}" for sm in identity.sm)
-    device = f"{identity.device} ({architectures})" if identity.device else f"GPUs of {architectures}"
-    table.add_row("valid for", f"{identity.runtime} {identity.tensorrt}, {device}")
-    table.add_row("batch", f"{options.batch.min} to {options.batch.max}, tuned for {options.batch.opt}")
-    layers = f", {built.layers} layers before fusion" if built.layers else ""
-    table.add_row("size", f"{engine.plan.bytes / 1e6:.1f} MB{layers}")
-    if engine.module is not None:
-        table.add_row("torch module", f"{MODULE_FILE}, {engine.module.bytes / 1e6:.1f} MB")
-    how = f"from the cache ({built.created[:10]})" if exported.from_cache else f"{built.seconds:.1f} s"
-    table.add_row("build", f"{how}, peak memory {built.peak_memory_bytes / 2**20:.0f} MiB")
-    table.add_row("workspace", f"{options.workspace_mib} MiB, optimization level {options.optimization_level}")
-    if identity.plugin:
-        table.add_row("needs plugin", f"{identity.plugin['namespace']}::{identity.plugin['name']}")
-    table.add_row("beside ONNX Runtime", parity)
-    open_console().print(table)

@@ -16,7 +16,7 @@ from hrm_edge.terminal import echo, open_console, table_of
 @option("--seq-len", type=click.IntRange(1, 4096), help="Cells; for a variant's name only.  [default: 81]")
 @task_option
 @json_option("what is shown")
-def info(model: str, vocab: int | None, seq_len: int | None, task_name: str | None, json_file: str | None) -> None:
+def info(model: str, vocab: int | None, seq_len: int | None, task: str | None, json_file: str | None) -> None:
     """Show the parameters, FLOPs per ACT step and bytes of MODEL.
 
     MODEL is a shipped model, a variant (full, trm, nano ...), a recipe, a run or checkpoint folder, an artifact folder,
@@ -28,7 +28,7 @@ def info(model: str, vocab: int | None, seq_len: int | None, task_name: str | No
     """
     from hrm_edge.api.describe import describe
 
-    document, following = describe(model, vocab, seq_len, task_name, say)
+    document, following = describe(model, vocab, seq_len, task, say)
     if put_json(json_file, document):
         if "card" in document:
             _show_card(model)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import click
 
 from hrm_edge.backends import NAMES
+from hrm_edge.callbacks import OnProgress
 from hrm_edge.errors import UserError
 from hrm_edge.files import check_writable
 from hrm_edge.packages import check_installed
@@ -70,9 +71,7 @@ def option_group(*options: Decorator) -> Decorator:
     return add
 
 
-task_option = option(
-    "--task", "task_name", metavar="NAME", help="Of a published file that does not tell it: sudoku, maze, arc."
-)
+task_option = option("--task", metavar="NAME", help="Of a published file that does not tell it: sudoku, maze, arc.")
 limit_option = option("--limit", type=COUNT, help="Only the first so many puzzles.")
 max_steps_option = option("--max-steps", type=COUNT, help="ACT steps per view.  [default: the model's]")
 guesses_option = option(
@@ -96,6 +95,11 @@ run_options = option_group(
     option("--seed", type=int, default=0, help="Chooses the symmetries."),
 )
 """``--backend``, ``--threads`` and ``--seed``."""
+
+
+def opening(chosen: dict[str, Any]) -> dict[str, Any]:
+    """Take out of a verb's parameters what :func:`hrm_edge.api.open.open_model` is to know of the model."""
+    return {name: chosen.pop(name) for name in ("task", "backend", "threads")}
 
 
 def views_option(default: int) -> Decorator:
@@ -214,7 +218,7 @@ report_options = option_group(
 
 
 @contextlib.contextmanager
-def progress_bars() -> Iterator[Callable[[str, float, float], None]]:
+def progress_bars() -> Iterator[OnProgress]:
     """Show on a terminal a bar for each thing being done; call the result with what, how much, of how much."""
     from rich.progress import Progress, TaskID
 

@@ -14,9 +14,6 @@ from hrm_edge.terminal import echo, open_console
 if TYPE_CHECKING:
     from hrm_edge.record.archive import MachineRecord
 
-QUICK_S, FULL_S = 20.0, 60.0
-IDLE_S = 10.0
-
 
 def _names(text: str) -> tuple[str, ...]:
     """``a,b,c`` to its words."""
@@ -63,54 +60,35 @@ def record(
     sudo -v && hrm-edge record --out my-board   # a Jetson, in all power modes
     """
     from hrm_edge.api.pipeline import try_pipeline
-    from hrm_edge.device.system import System
-    from hrm_edge.doctor import diagnose
+    from hrm_edge.doctor import Diagnosis, diagnose
     from hrm_edge.doctor.machine import Machine
-    from hrm_edge.errors import GateError, Interrupted
-    from hrm_edge.files import check_input
+    from hrm_edge.errors import Interrupted
     from hrm_edge.record.archive import TABLE_FILE
-    from hrm_edge.record.plan import check_choices, may_lock_clocks, modes_to_hold, plan
-    from hrm_edge.record.run import Wanted, archive_of, make_record
-    from hrm_edge.record.schema import OWN_PUZZLES, Settings
+    from hrm_edge.record.plan import plan_record
+    from hrm_edge.record.run import archive_of, make_record
     from hrm_edge.record.table import warnings_of
 
-    check_choices(models or (), backends or ())
-    if data is not None:
-        check_input(data)
-    system = System()
-    modes, notes = modes_to_hold(system, power_modes, quick=quick)
-    say("Looking at this machine")
-    diagnosis = diagnose(Machine(), try_pipeline)
-    worst = diagnosis.findings[0] if diagnosis.findings else None
-    if worst is not None and not diagnosis.passed and worst.name != "engine-session":
-        raise GateError(f"the default pipeline does not work here: {worst.problem}", worst.hint)
-    rows, left_out = plan(diagnosis, models or (), backends or (), modes)
-    settings = Settings(
-        quick=quick,
-        duration_s=duration or (QUICK_S if quick else FULL_S),
-        idle_s=IDLE_S,
-        puzzles=Path(data).name if data else OWN_PUZZLES,
-        lock_clocks=may_lock_clocks(system),
+    def look() -> Diagnosis:
+        say("Looking at this machine")
+        return diagnose(Machine(), try_pipeline)
+
+    wanted, diagnosis = plan_record(
+        models or (), backends or (), power_modes, quick=quick, duration_s=duration, data=data, look=look
     )
-    wanted = Wanted(rows, settings, [*notes, *left_out], data)
     minutes = max(1, round(wanted.expected_s() / 60))
-    say(f"Rows: {len(rows)}, about {minutes} min in all. Ctrl-C stops, the same command goes on")
+    say(f"Rows: {len(wanted.rows)}, about {minutes} min in all. Ctrl-C stops, the same command goes on")
     again = join(click.get_current_context().obj or ["record"])
     try:
         with progress_bars() as on_progress:
             measured = make_record(out, wanted, diagnosis, on_message=say, on_progress=on_progress)
     except KeyboardInterrupt as error:
         raise Interrupted("Interrupted", f"finished rows are kept; go on with: hrm-edge {again}") from error
-    show_record(measured)
-    if warnings_of(measured):
-        echo(f"What the warnings say: {out / TABLE_FILE}")
-    archive = archive_of(out)
-    echo(f"Archive: {archive}, {archive.stat().st_size / 1e3:.0f} kB. docs/how-to/record.md says how to hand it in")
-    echo(f"Next: tar -tvf {quote(str(archive))}")
+    warnings = f"What the warnings say: {out / TABLE_FILE}" if warnings_of(measured) else ""
+    show_record(measured, archive_of(out), warnings)
 
 
-def show_record(record: MachineRecord) -> None:
-    """Print the table of a record, and what is not in it."""
+def show_record(record: MachineRecord, archive: Path, remark: str = "") -> None:
+    """Print the table of a record and what is not in it, a remark, and what to do with its ``archive``."""
     from rich.table import Table
 
     from hrm_edge.record.table import COLUMNS, machine_of, problems_of, rows_of
@@ -118,7 +96,9 @@ def show_record(record: MachineRecord) -> None:
     table = Table(*COLUMNS, title=machine_of(record), title_justify="left")
     for cells in rows_of(record):
         table.add_row(*cells)
-    console = open_console()
-    console.print(table)
-    for problem in problems_of(record):
-        echo(f"Not measured: {problem}")
+    open_console().print(table)
+    for line in (*(f"Not measured: {problem}" for problem in problems_of(record)), remark):
+        if line:
+            echo(line)
+    echo(f"Archive: {archive}, {archive.stat().st_size / 1e3:.0f} kB. To hand it in, attach it to an issue of hrm-edge")
+    echo(f"Next: tar -tvf {quote(str(archive))}")

@@ -151,9 +151,7 @@ def _record(board: Board, out: Path | None, record_options: tuple[str, ...]) -> 
         # What was brought back is done with: the next record is measured anew.
         keep = f"[ $code -ne 0 ] || {{ mv {folder}{SUFFIX} report{SUFFIX} && rm -rf {folder}; }}; exit $code"
         errand.run(f"{command}; code=$?; {keep}", show=False, files={SUFFIX: archive}, brought_at=(0,))
-    show_record(read_archive(archive))
-    echo(f"Archive: {archive}. docs/how-to/record.md says how to hand it in")
-    echo(f"Next: tar -tvf {shlex.quote(str(archive))}")
+    show_record(read_archive(archive), archive)
 
 
 def _plain(name: str) -> str:

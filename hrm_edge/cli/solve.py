@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 from shlex import quote
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
@@ -18,6 +18,7 @@ from hrm_edge.cli.options import (
     json_option,
     max_steps_option,
     model_option,
+    opening,
     option,
     progress_bars,
     put_json,
@@ -26,15 +27,8 @@ from hrm_edge.cli.options import (
     task_option,
     views_option,
 )
-from hrm_edge.errors import GateError, UserError
 from hrm_edge.tasks.puzzles import TYPED
 from hrm_edge.terminal import echo
-
-if TYPE_CHECKING:
-    from hrm_edge.api.solve import Result
-    from hrm_edge.backends import Backend
-    from hrm_edge.solve import SolveOptions
-    from hrm_edge.tasks.base import Task
 
 
 @click.command(cls=JsonCommand)
@@ -57,9 +51,6 @@ if TYPE_CHECKING:
 def solve(
     puzzle: str,
     model: str | None,
-    task_name: str | None,
-    backend: Backend | None,
-    threads: int | None,
     overlay: Path | None,
     json_file: str | None,
     **chosen: Any,
@@ -80,15 +71,15 @@ def solve(
     hrm-edge solve photo.jpg --overlay solved.jpg
     """
     from hrm_edge.api.open import named_or_default, open_model
-    from hrm_edge.api.pictures import picture_paths
-    from hrm_edge.api.solve import solve_all
+    from hrm_edge.api.pictures import check_overlay, picture_paths
+    from hrm_edge.api.solve import solve_all, unsolved_error
     from hrm_edge.solve import SolveOptions
 
     paths = picture_paths(puzzle)
     if overlay is not None:
-        _check_overlay(overlay, puzzle, paths)
+        check_overlay(overlay, puzzle, paths)
     name, folder = named_or_default(model)
-    opened = open_model(name, folder=folder, threads=threads, task=task_name, backend=backend, on_message=say)
+    opened = open_model(name, folder=folder, on_message=say, **opening(chosen))
     options = SolveOptions(**chosen)
     with progress_bars() as on_progress:
         results, _ = solve_all(opened, puzzle, options, paths=paths, on_message=say, on_progress=on_progress)
@@ -101,44 +92,7 @@ def solve(
             if result.verified:
                 result.save(overlay / Path(result.source).name if Path(puzzle).is_dir() else overlay)
     if not all(result.verified for result in results):
-        raise _unsolved(results, opened.task, options, opened.session.spec.max_steps)
+        raise unsolved_error(results, opened, options)
     if for_people:
         data = "PUZZLES" if paths or results[0].source == TYPED else quote(puzzle)
         echo(f"Next: hrm-edge eval {quote(opened.called)} --data {data}")
-
-
-def _check_overlay(overlay: Path, puzzle: str, paths: list[Path]) -> None:
-    """Raise ``UserError`` where ``--overlay`` cannot be written, before anything is solved."""
-    from hrm_edge.files import check_writable
-    from hrm_edge.vision.formats import FORMATS
-
-    if not paths:
-        raise UserError(f"--overlay: {puzzle} is no picture", "leave --overlay out, or solve a picture")
-    if Path(puzzle).is_dir():
-        if overlay.exists() and (not overlay.is_dir() or overlay.resolve() == Path(puzzle).resolve()):
-            raise UserError(f"--overlay {overlay}: not a folder of its own", "name another folder with --overlay")
-        check_writable("--overlay", overlay / paths[0].name)
-    elif overlay.suffix.lower() not in FORMATS:
-        raise UserError(f"--overlay {overlay}: what format?", f"end it in {', '.join(FORMATS)}")
-    else:
-        check_writable("--overlay", overlay)
-
-
-def _unsolved(results: list[Result], task: Task, options: SolveOptions, default_steps: int) -> GateError:
-    """Say what is left undone, and what helps against each kind of it."""
-    unread = sum(result.solution is None for result in results)
-    unsolved = sum(result.solution is not None and not result.verified for result in results)
-    what, hints = [], []
-    if unread:
-        what.append(f"{unread} of {len(results)} pictures not read")
-        hints.append("take those pictures again as is said of each")
-    if unsolved:
-        steps = options.max_steps or default_steps
-        cost = f"views tried: {options.views}, steps of each: {steps}"
-        what.append(f"{unsolved} of {len(results)} puzzles not solved ({cost})")
-        more = [f"--max-steps {default_steps}"] if steps < default_steps else []
-        most = task.distinct_views or 4 * options.views
-        more += [f"--views {min(most, 4 * options.views)}"] if options.views < most else []
-        more += ["a longer --budget"] if options.budget_s is not None else []
-        hints.append(f"try more: {' '.join(more)}, or a stronger model" if more else "try a stronger model")
-    return GateError("; ".join(what), "; ".join(hints))

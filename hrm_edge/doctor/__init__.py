@@ -10,8 +10,8 @@ from hrm_edge import __version__
 from hrm_edge.doctor.backends import Backend, backends
 from hrm_edge.doctor.facts import Facts, read_facts
 from hrm_edge.doctor.machine import Machine
-from hrm_edge.doctor.rules import LEVELS, Finding, engine_rules, fail, rules
-from hrm_edge.errors import HrmEdgeError
+from hrm_edge.doctor.rules import ENGINE_SESSION, LEVELS, Finding, engine_rules, fail, rules
+from hrm_edge.errors import GateError, HrmEdgeError
 from hrm_edge.records import Record
 
 SCHEMA_VERSION = 1
@@ -27,6 +27,16 @@ class Diagnosis(Record):
     facts: Facts
     findings: list[Finding]
     backends: list[Backend]
+
+    def check(self, *, engines: bool = True) -> None:
+        """Raise ``GateError`` where the default pipeline does not work or, with ``engines``, a Jetson runs none."""
+        if self.passed:
+            return
+        worst = self.findings[0]
+        if worst.name != ENGINE_SESSION:
+            raise GateError(f"the default pipeline does not work here: {worst.problem}", worst.hint)
+        if engines:
+            raise GateError(worst.problem, worst.hint)
 
 
 def diagnose(machine: Machine, try_pipeline: Callable[[], str]) -> Diagnosis:

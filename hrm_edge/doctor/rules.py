@@ -20,6 +20,8 @@ _TELL_US = "use ONNX Runtime on the CPU, and tell us the output of 'hrm-edge doc
 
 Level = Literal["fail", "warn", "note"]
 LEVELS: tuple[Level, ...] = ("fail", "warn", "note")  # worst first
+ENGINE_SESSION = "engine-session"
+"""Name of the finding that engines cannot run, which is judged beside the default pipeline."""
 
 
 class Finding(Record):
@@ -376,7 +378,7 @@ def engine_rules(facts: Facts) -> Iterator[Finding]:
         wanted = f"cuda-python=={right}.*" if right else "hrm-edge[gpu]"
         weight = fail if facts.kind == "jetson" else _warn
         hint = f"{install} '{wanted}'" if lacks else session.hint
-        yield weight("engine-session", f"engines cannot run here: {session.error}", hint or f"{install} '{wanted}'")
+        yield weight(ENGINE_SESSION, f"engines cannot run here: {session.error}", hint or f"{install} '{wanted}'")
     elif of_another and installed is not None:
         yield _warn(
             "cuda-python",

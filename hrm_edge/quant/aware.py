@@ -5,8 +5,6 @@ The scales are those of the weights that the run starts from and stay as they ar
 
 from __future__ import annotations
 
-import numpy as np
-
 from hrm_edge.data.dataset import Dataset
 from hrm_edge.errors import UserError
 from hrm_edge.model.fake_quant import scale_of
@@ -26,11 +24,9 @@ def train_rounded(model: HRM, recipe: Recipe, data: Dataset) -> None:
             "recipe key 'quantization.aware' is true without 'init': rounding is trained into a trained model",
             "name a run, a checkpoint, an fp32 artifact or a shipped model: --set init=MODEL",
         )
-    rows = np.arange(min(recipe.quantization.calibration_puzzles, len(data)))
+    head = data.head(recipe.quantization.calibration_puzzles)
     was_training, device = model.training, model.H_init.device
-    scales = activation_scales(
-        model.cpu(), data.examples(rows)[0], data.identifiers(rows), recipe.quantization, model.spec.max_steps
-    )
+    scales = activation_scales(model.cpu(), head, recipe.quantization, model.spec.max_steps)
     model.to(device).train(was_training)
     layers = linear_layers(model)
     for name, scale in scales.items():

@@ -50,12 +50,11 @@ def prepare(
     """
     steps = model.spec.max_steps
     on_message(f"calibrating on {len(puzzles)} puzzles, {steps} steps each")
-    tokens, ids = puzzles.givens, puzzles.ids
-    written = smoothed(model, tokens, ids, options.smooth, steps) if options.smooth else model
+    written = smoothed(model, puzzles, options.smooth, steps) if options.smooth else model
     by = rotation(model.spec.hidden) if options.turn and can_rotate(model.spec) else None
     written = written if by is None else rotated(written, by)
     policy: Policy | None = None if policy_file is None else read_policy(policy_file, puzzles.task.name, model)
-    scales = activation_scales(written, tokens, ids, options, steps, policy)
+    scales = activation_scales(written, puzzles, options, steps, policy)
     if sensitivity_file is not None:
         head = puzzles.head(_SENSITIVITY_PUZZLES)
         policy = find_policy(written, scales, head, steps=steps, floor_db=limits.sqnr_db_int8, on_message=on_message)

@@ -13,13 +13,13 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from hrm_edge.costs import reference_batch
 from hrm_edge.model.fake_quant import fake_quantized_rows, scale_of
 from hrm_edge.model.hrm import HRM
 from hrm_edge.model.session import TorchSession
 from hrm_edge.parity import converged
 from hrm_edge.quant.policy import Policy, Sensitivity, linear_layers
 from hrm_edge.report.figures import decibels
+from hrm_edge.session import rollout
 from hrm_edge.tasks.puzzles import Puzzles
 
 OnMessage = Callable[[str], None]
@@ -59,14 +59,11 @@ class Final:
 
 def final(model: HRM, puzzles: Puzzles, steps: int) -> Final:
     """Run ``steps`` steps on every puzzle."""
-    session, batch, logits_of, converged_of = TorchSession(model), reference_batch(model.spec), [], []
-    for begin in range(0, len(puzzles), batch):
-        part = puzzles[begin : begin + batch]
-        carry = session.initial_carry(len(part))
-        for _ in range(steps):
-            carry, logits, q = session.step(part.givens, part.ids, carry)
-        logits_of.append(logits)
-        converged_of.append(converged(puzzles.task, part.givens, logits, q))
+    logits_of, converged_of = [], []
+    for after in rollout(TorchSession(model), puzzles, steps):
+        if after.step == steps:
+            logits_of.append(after.logits[:])
+            converged_of.append(converged(after))
     return Final(np.concatenate(logits_of), np.concatenate(converged_of))
 
 

@@ -87,7 +87,7 @@ def _given(path: Path, task: Task) -> tuple[Puzzles, Puzzles]:
     if not path.exists():
         raise UserError(f"--calibration {path}: there is no such file or folder", "check the path")
     if is_data_folder(path):
-        calibration, check = (_part(Dataset(path, split, task), task) for split in ("train", "test"))
+        calibration, check = (Dataset(path, split, task).head(MOST_PUZZLES) for split in ("train", "test"))
         return calibration, check
     puzzles = load_puzzles(path, task=task)
     half = len(puzzles) // 2
@@ -100,11 +100,6 @@ def _of(puzzles: Puzzles, called: str) -> Puzzles:
         answers = [task.only_answer(givens) for givens in puzzles.givens]
         labels = np.stack([answer for answer in answers if answer is not None])
     return Puzzles.of(task, puzzles.givens, labels, puzzles.ids, called=called)
-
-
-def _part(data: Dataset, task: Task) -> Puzzles:
-    rows = np.arange(min(len(data), MOST_PUZZLES))
-    return Puzzles.of(task, *data.examples(rows), data.identifiers(rows), called=f"{data.folder.name}/{data.split}")
 
 
 def _require_disjoint(task: Task, calibration: Puzzles, check: Puzzles) -> None:

@@ -12,15 +12,14 @@ from __future__ import annotations
 
 import copy
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from hrm_edge.model.hrm import HRM
 from hrm_edge.model.layers import Linear
 from hrm_edge.quant.calibrate import channel_peaks
 from hrm_edge.spec import GROUPS
+from hrm_edge.tasks.puzzles import Puzzles
 
 
 def _balance(peaks: Tensor, weight: Tensor, strength: float) -> Tensor:
@@ -31,13 +30,13 @@ def _balance(peaks: Tensor, weight: Tensor, strength: float) -> Tensor:
 
 
 @torch.no_grad()
-def smoothed(model: HRM, tokens: NDArray[np.uint8], puzzle_ids: NDArray[np.int32], strength: float, steps: int) -> HRM:
+def smoothed(model: HRM, puzzles: Puzzles, strength: float, steps: int) -> HRM:
     """Return a copy of ``model`` with the same function, whose down and output projections see fewer outliers.
 
-    tokens [N, S], puzzle_ids [N]: calibration puzzles, run for ``steps`` steps. ``strength`` in (0, 1): how much of
-    the range moves from the activations to the weights.
+    ``puzzles`` calibrate, run for ``steps`` steps. ``strength`` in (0, 1): how much of the range moves from the
+    activations to the weights.
     """
-    peaks = channel_peaks(model, tokens, puzzle_ids, steps)
+    peaks = channel_peaks(model, puzzles, steps)
     other = copy.deepcopy(model)
     hidden = model.spec.hidden
     for name, into in peaks.items():

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import re
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from hrm_edge import zoo
@@ -14,12 +15,67 @@ from hrm_edge.device.clocks import power_modes
 from hrm_edge.device.system import System
 from hrm_edge.doctor import Diagnosis
 from hrm_edge.errors import UserError, nearest
+from hrm_edge.files import check_input
 from hrm_edge.manifest import MANIFEST, STEP_FILE, Manifest, read_manifest
-from hrm_edge.record.schema import Row
+from hrm_edge.record.schema import OWN_PUZZLES, Row, Settings
 from hrm_edge.runtime.native.session import why_unsupported
 
 ENGINES = tuple(about.title for about in ON_GPU)  # built before they are measured
 BACKENDS = (*APART_ON_CPU, *ENGINES)
+QUICK_S, FULL_S = 20.0, 60.0  # a row's length
+IDLE_S = 10.0
+ROW_OVERHEAD_S = 12.0  # start, warm-up and the first answer, as they were on the slowest machine that we tried
+ENGINE_S = 60.0
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What to measure, and what the child processes are told."""
+
+    rows: Sequence[Row]
+    settings: Settings
+    notes: Sequence[str]
+    data: str | None = None
+    """File of puzzles in place of the package's own."""
+
+    def expected_s(self) -> float:
+        """Return about how long all of it takes."""
+        engines = {(row.model, row.backend) for row in self.rows if row.backend in ENGINES}
+        each = self.settings.duration_s + self.settings.idle_s + ROW_OVERHEAD_S
+        return len(self.rows) * each + len(engines) * ENGINE_S
+
+
+def plan_record(
+    models: Sequence[str],
+    backends: Sequence[str],
+    power_modes: Sequence[str] | None,
+    *,
+    quick: bool,
+    duration_s: float | None,
+    data: str | None,
+    look: Callable[[], Diagnosis],
+) -> tuple[Wanted, Diagnosis]:
+    """Decide what a record of this machine holds, by what ``look`` finds here; see :func:`plan`.
+
+    ``quick``: shorter rows in the present power mode, unless ``power_modes`` and ``duration_s`` say otherwise. Raises
+    ``UserError`` for a name that there is not, ``GateError`` where the default pipeline does not work.
+    """
+    check_choices(models, backends)
+    if data is not None:
+        check_input(data)
+    system = System()
+    modes, notes = modes_to_hold(system, power_modes, quick=quick)
+    diagnosis = look()
+    diagnosis.check(engines=False)
+    rows, left_out = plan(diagnosis, models, backends, modes)
+    settings = Settings(
+        quick=quick,
+        duration_s=duration_s or (QUICK_S if quick else FULL_S),
+        idle_s=IDLE_S,
+        puzzles=Path(data).name if data else OWN_PUZZLES,
+        lock_clocks=may_lock_clocks(system),
+    )
+    return Wanted(rows, settings, [*notes, *left_out], data), diagnosis
 
 
 def plan(

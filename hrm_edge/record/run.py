@@ -8,18 +8,18 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
 
 from hrm_edge import __version__
+from hrm_edge.callbacks import OnMessage, OnProgress
 from hrm_edge.child import Ended, run_verb
 from hrm_edge.device.identity import Device, describe_device
 from hrm_edge.doctor import Diagnosis
 from hrm_edge.errors import UserError
 from hrm_edge.files import os_error, read_json, write_json, write_text
 from hrm_edge.record.archive import DOCTOR_FILE, RECORD_FILE, ROWS, TABLE_FILE, MachineRecord, pack, record_of
-from hrm_edge.record.plan import ENGINES
+from hrm_edge.record.plan import ENGINES, Wanted
 from hrm_edge.record.schema import About, Row, Settings, parse_about
 from hrm_edge.record.scrub import Scrubber, publishable_diagnosis, scrubber_of_this_machine
 from hrm_edge.record.table import markdown
@@ -28,30 +28,8 @@ from hrm_edge.report.schema import BenchReport
 
 ENGINE_FOLDER, _LOCK, _MEASURING = "engines", ".lock", ".measuring.json"
 ROW_LIMIT_S = 3600.0
-ROW_OVERHEAD_S = 12.0  # start, warm-up and the first answer, as they were on the slowest machine that we tried
-ENGINE_S = 60.0
 # What may differ when a record goes on: a kernel's update moves the memory that it reports.
 _MAY_CHANGE = {"kernel", "memory_bytes"}
-
-OnMessage = Callable[[str], None]
-OnProgress = Callable[[str, float, float], None]
-
-
-@dataclass(frozen=True)
-class Wanted:
-    """What to measure, and what the child processes are told."""
-
-    rows: Sequence[Row]
-    settings: Settings
-    notes: Sequence[str]
-    data: str | None = None
-    """File of puzzles in place of the package's own."""
-
-    def expected_s(self) -> float:
-        """Return about how long all of it takes."""
-        engines = {(row.model, row.backend) for row in self.rows if row.backend in ENGINES}
-        each = self.settings.duration_s + self.settings.idle_s + ROW_OVERHEAD_S
-        return len(self.rows) * each + len(engines) * ENGINE_S
 
 
 def archive_of(out: Path) -> Path:

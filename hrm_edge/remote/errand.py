@@ -6,11 +6,12 @@ import shlex
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from hrm_edge.callbacks import OnMessage
 from hrm_edge.errors import EXIT_GATE, GateError, UserError
 from hrm_edge.files import atomic_file
 from hrm_edge.remote.host import reach
@@ -30,7 +31,7 @@ class Board:
     ssh_config: Path | None
 
     @contextmanager
-    def errand(self, verb: str, on_message: Callable[[str], None]) -> Iterator[_Errand]:
+    def errand(self, verb: str, on_message: OnMessage) -> Iterator[_Errand]:
         """Reach the board and yield what runs ``verb`` there."""
         with reach(self.host, self.ssh_config, on_message) as host:
             yield _Errand(Workspace(host, workstation()), verb, on_message)
@@ -44,7 +45,7 @@ class Board:
 class _Errand:
     """One command on a board; the models and data that it needs are sent before it runs."""
 
-    def __init__(self, space: Workspace, verb: str, on_message: Callable[[str], None]) -> None:
+    def __init__(self, space: Workspace, verb: str, on_message: OnMessage) -> None:
         self.space, self.verb, self.on_message = space, verb, on_message
         self._build = ""  # builds the engine first
 

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
+from hrm_edge.callbacks import OnMessage
 from hrm_edge.child import python_command
 from hrm_edge.errors import UserError
 from hrm_edge.remote.shell import after_mark, new_mark, remote_words
@@ -71,7 +72,7 @@ class Done:
 class Host:
     """``name`` is anything that ssh takes: an alias, HOST or USER@HOST."""
 
-    def __init__(self, name: str, scratch: Path, config: Path | None, on_message: Callable[[str], None]) -> None:
+    def __init__(self, name: str, scratch: Path, config: Path | None, on_message: OnMessage) -> None:
         if name.startswith("-"):
             raise UserError(f"'{name}' is no host", "hrm-edge remote HOST doctor")
         for tool in ("ssh", "rsync"):
@@ -200,7 +201,7 @@ class ProgressedError(DroppedError):
 
 
 @contextlib.contextmanager
-def reach(name: str, config: Path | None, on_message: Callable[[str], None]) -> Iterator[Host]:
+def reach(name: str, config: Path | None, on_message: OnMessage) -> Iterator[Host]:
     """A connection to ``name`` while the block runs. Raises ``UserError`` where the board cannot be reached."""
     with tempfile.TemporaryDirectory(prefix="hrm-edge-") as scratch:  # readable by this user only, and a short path
         host = Host(name, Path(scratch), config, on_message)

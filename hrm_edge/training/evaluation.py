@@ -12,7 +12,7 @@ from hrm_edge.model.weights import load_weights
 from hrm_edge.recipe import Evaluate
 from hrm_edge.solve import solve
 from hrm_edge.spec import ModelSpec
-from hrm_edge.tasks.base import PAD_TOKEN, Task, exact
+from hrm_edge.tasks.base import PAD_TOKEN, exact
 from hrm_edge.training.distributed import World
 
 SLOTS = 256
@@ -22,7 +22,6 @@ def evaluate(
     spec: ModelSpec,
     weights: dict[str, Tensor],
     data: Dataset,
-    task: Task,
     options: Evaluate,
     *,
     world: World,
@@ -35,12 +34,12 @@ def evaluate(
     model = HRM(spec).to(world.device)
     load_weights(model, weights, "the run's weights")
     rows = data.spread(options.puzzles)[world.rank :: world.size]
-    inputs, labels = data.examples(rows)
+    inputs, labels, ids = data.examples(rows)
     solutions = solve(
         TorchSession(model, dtype=dtype),
-        task,
+        data.task,
         inputs,
-        puzzle_ids=data.identifiers(rows),
+        puzzle_ids=ids,
         halt=options.halt,
         views=options.views,
         max_steps=options.max_steps or spec.max_steps,

@@ -12,21 +12,20 @@ from hrm_edge.data.dataset import Dataset, Sampler
 from hrm_edge.errors import UserError
 from hrm_edge.model.losses import IGNORE
 from hrm_edge.recipe import Augment
-from hrm_edge.tasks.base import Task
 from hrm_edge.tasks.sudoku import reveal
 
 
 class Feed:
     """Draws exactly as many puzzles as slots have halted; its state is small, JSON, and restores bit for bit."""
 
-    def __init__(self, dataset: Dataset, task: Task, augment: Augment, seed: int) -> None:
+    def __init__(self, dataset: Dataset, augment: Augment, seed: int) -> None:
         """Raise ``UserError`` for extra clues of a task that has none."""
+        self.task = task = dataset.task
         if task.family != "sudoku":
             for key in ("extra_clues", "extra_clues_end"):
                 if getattr(augment, key) not in (None, (0, 0)):
                     raise UserError(f"recipe key 'augment.{key}': {task.name} has no clues to add", "leave it out")
         self.sampler = Sampler(dataset, seed)
-        self.task = task
         self.augment = augment
         self.rng = np.random.default_rng([seed, 1])
 
@@ -60,7 +59,7 @@ class Feed:
 
     def anew(self, seed: int) -> Feed:
         """Return a feed of the same puzzles under another seed."""
-        return Feed(self.sampler.dataset, self.task, self.augment, seed)
+        return Feed(self.sampler.dataset, self.augment, seed)
 
     def state(self) -> dict[str, Any]:
         """Return JSON-ready state of the sampler and of the random generator."""

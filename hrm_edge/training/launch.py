@@ -20,7 +20,6 @@ import threading
 import time
 import uuid
 from dataclasses import dataclass
-from typing import Any
 
 import torch.distributed.elastic.rendezvous.registry as registry
 from torch.distributed import DistError, TCPStore  # type: ignore[attr-defined]
@@ -70,35 +69,28 @@ class Hosts:
         return [self.nproc * nodes for nodes in range(self.nnodes[0], self.nnodes[1] + 1)]
 
 
-class _LostAtMeeting(RendezvousConnectionError):
-    """A host took part in the meeting and was gone before all had their ranks."""
+# Ways in which a host is out of reach. torch shares out the ranks past the rendezvous, on the bare store: there another
+# host that took part in the meeting, and was gone before all had their ranks, is a DistError.
+_OUT_OF_REACH = (RendezvousConnectionError, DistError)
 
 
 class _Agent(LocalElasticAgent):
-    """Starts the workers again unless they have ended for a reason that stays."""
+    """Starts the workers again unless they have ended for a reason that stays, and says why.
 
-    has_met = False
-    """Has it met the agents of enough hosts and started its workers?"""
-
-    def __init__(self, spec: WorkerSpec, exit_barrier_timeout: float, restarts: int) -> None:
-        super().__init__(spec, DefaultLogsSpecs(), exit_barrier_timeout=exit_barrier_timeout)
-        self._remaining_restarts = restarts
+    torch starts them again whatever their exit code was, and tells nobody: for this there is no public way. Private in
+    torch are ``_monitor_workers``, ``_restart_workers`` and ``_remaining_restarts`` here, and ``_stop_heartbeats`` in
+    ``_take_part``.
+    """
 
     @property
     def restarts(self) -> int:
         """Number of restarts left for lost workers."""
         return int(self._remaining_restarts)
 
-    def _rendezvous(self, worker_group: WorkerGroup) -> None:
-        try:
-            super()._rendezvous(worker_group)
-        except DistError as error:  # torch shares out the ranks past the rendezvous, on the bare store
-            raise _LostAtMeeting from error
-
-    def _start_workers(self, worker_group: WorkerGroup) -> dict[int, Any]:
-        started: dict[int, Any] = super()._start_workers(worker_group)
-        self.has_met = True
-        return started
+    @property
+    def has_met(self) -> bool:
+        """Whether it has met the agents of enough hosts and started its workers."""
+        return any(worker.id is not None for worker in self.get_worker_group().workers)
 
     def _monitor_workers(self, worker_group: WorkerGroup) -> RunResult:
         result = super()._monitor_workers(worker_group)
@@ -139,7 +131,7 @@ def launch(arguments: list[str], hosts: Hosts) -> int:
         ) from error
     except RendezvousClosedError as error:
         raise UserError("the run was ended by another host", "its messages say why") from error
-    except RendezvousError as error:
+    except (RendezvousError, DistError) as error:
         reason = str(error.__cause__ or error).partition("\n")[0]  # torch adds its C++ stack
         raise UserError(
             f"no way to {hosts.rdzv_endpoint}, where the hosts are to meet: {reason}",
@@ -163,7 +155,7 @@ def _exit_code(result: RunResult, hosts: Hosts) -> int:
 
 def _run(arguments: list[str], hosts: Hosts) -> RunResult:
     """Run the agent of this host. When it has met the others and is cut off from where they met, it looks for the way
-    back; raises torch's ``RendezvousConnectionError`` when there is none for ``hosts.join_timeout`` seconds."""
+    back; raises one of ``_OUT_OF_REACH`` when there is none for ``hosts.join_timeout`` seconds."""
     place = _meeting_place(hosts)
     restarts = hosts.max_restarts
     search_until = 0.0  # who has not met anybody yet does not search: the address may be wrong
@@ -174,13 +166,13 @@ def _run(arguments: list[str], hosts: Hosts) -> RunResult:
             rendezvous = _rendezvous(place)
             agent = _agent(arguments, hosts, rendezvous, restarts)
             return _take_part(agent, rendezvous)
-        except RendezvousConnectionError as error:
+        except _OUT_OF_REACH as error:
             if agent is not None and agent.has_met:
                 # Restarts that were used stay used, as they do for the hosts that go on. The cut itself uses none, like
                 # any coming and going of hosts: the time limits it.
                 restarts = agent.restarts
                 search_until = time.monotonic() + hosts.join_timeout
-                what = "another host" if isinstance(error, _LostAtMeeting) else place.endpoint
+                what = "another host" if isinstance(error, DistError) else place.endpoint
                 seconds = f"{hosts.join_timeout:g} s"
                 print(f"hrm-edge: {what} is out of reach: looking for it for {seconds}", file=sys.stderr)
             elif time.monotonic() >= search_until:
@@ -251,10 +243,10 @@ def _agent(arguments: list[str], hosts: Hosts, rendezvous: DynamicRendezvousHand
         rdzv_handler=rendezvous,
         entrypoint=program,
         args=tuple(options),
-        max_restarts=hosts.max_restarts,
+        max_restarts=restarts,
         monitor_interval=0.1,
     )
-    return _Agent(spec, hosts.timeout, restarts)
+    return _Agent(spec, DefaultLogsSpecs(), exit_barrier_timeout=hosts.timeout)
 
 
 def _take_part(agent: _Agent, rendezvous: DynamicRendezvousHandler) -> RunResult:
@@ -262,12 +254,12 @@ def _take_part(agent: _Agent, rendezvous: DynamicRendezvousHandler) -> RunResult
     was interrupted or cut off."""
     try:
         return agent.run()
-    except RendezvousConnectionError:
+    except _OUT_OF_REACH:
         # It comes back under a new name; under the old one, kept alive by its heartbeats, the others would wait for it.
         rendezvous._stop_heartbeats()
         raise
     finally:
-        if not isinstance(sys.exc_info()[1], (SignalException, RendezvousConnectionError)):
+        if not isinstance(sys.exc_info()[1], (SignalException, *_OUT_OF_REACH)):
             rendezvous.shutdown()
 
 

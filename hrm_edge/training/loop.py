@@ -93,7 +93,7 @@ class Trainer:
                 "build it with more test examples",
             )
         self.data_hash = folder_hash(recipe.data) if world.rank == 0 else ""
-        feed = Feed(self.data, self.task, recipe.augment, recipe.seed)
+        feed = Feed(self.data, recipe.augment, recipe.seed)
         self.learner = Learner(recipe, self._spec(), feed, world, self._start_weights)
         self.logs, self.writer = Logs(run, wandb), Writer()
         self.seconds = 0.0  # of training, over all sessions of the run
@@ -256,7 +256,6 @@ class Trainer:
             learner.model.spec,
             learner.weights(),
             self.test,
-            self.task,
             options,
             world=self.world,
             dtype=learner.dtype,

@@ -70,7 +70,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def train_briefly(folder: Path) -> None:
     """Build ``data`` and train ``run``."""
-    from hrm_edge.data.build import Options, build
+    from hrm_edge.data.sudoku import Options, build
     from hrm_edge.recipe import Recipe
     from hrm_edge.training.loop import start
 

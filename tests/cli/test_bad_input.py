@@ -19,8 +19,8 @@ import torch
 from onnx import helper
 
 from hrm_edge.cli.main import main
-from hrm_edge.data.build import Options, build
 from hrm_edge.data.puzzles import load_puzzles
+from hrm_edge.data.sudoku import Options, build
 from hrm_edge.errors import UserError
 from hrm_edge.export.recover import ArtifactInfo
 from hrm_edge.manifest import MANIFEST, STEP_FILE, Manifest, write_manifest

@@ -17,8 +17,8 @@ from onnx import numpy_helper
 
 from hrm_edge import zoo
 from hrm_edge.api.train import load_initial
-from hrm_edge.data.build import Options, build
 from hrm_edge.data.dataset import Dataset
+from hrm_edge.data.sudoku import Options, build
 from hrm_edge.errors import UserError
 from hrm_edge.export.recover import recover
 from hrm_edge.manifest import STATE_FILE, STEP_FILE, parse_manifest, write_manifest
@@ -62,8 +62,7 @@ def test_an_exported_artifact_starts_where_its_run_ended(run, trained, tmp_path)
         recipe.model_copy(update={"init": str(folder)}), tmp_path / "more", resume=False, load=load_initial
     ).learner.model
     source, _, _ = load_model(trained)
-    inputs, _ = Dataset(recipe.data, "test", get_task(recipe.task)).examples(np.arange(8))
-    ids = np.zeros(len(inputs), np.int32)
+    inputs, _, ids = Dataset(recipe.data, "test", get_task(recipe.task)).examples(np.arange(8))
     sessions = [TorchSession(one.eval().cpu()) for one in (source, model, begun)]
     wanted, *others = (session.step(inputs, ids, session.initial_carry(len(inputs)))[1] for session in sessions)
     for other in others:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from hrm_edge.data.build import Options, build
+from hrm_edge.data.sudoku import Options, build
 from hrm_edge.tasks.sudoku import Sudoku
 from tests.shared import made_once
 

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 from hrm_edge.cli.main import main
-from hrm_edge.data.build import Options, build
 from hrm_edge.data.canonical import identities
 from hrm_edge.data.generator import Wanted, generate
 from hrm_edge.data.layout import Part, read_part
+from hrm_edge.data.sudoku import Options, build
 from hrm_edge.errors import UserError
 from hrm_edge.tasks.sudoku import Sudoku
 

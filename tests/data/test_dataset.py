@@ -78,8 +78,8 @@ def test_puzzles_of_several_examples(mini_folder: Path, tmp_path: Path) -> None:
     np.save(train / "all__puzzle_identifiers.npy", np.array([1, 2, 3], np.int32))
     metadata = json.loads((train / "dataset.json").read_text())
     (train / "dataset.json").write_text(json.dumps({**metadata, "total_groups": 2, "num_puzzle_identifiers": 4}))
-    data = Dataset(folder, "train")
-    assert data.identifiers(np.array([0, 49, 50, 79, 80, 119])).tolist() == [1, 1, 2, 2, 3, 3]
+    data = Dataset(folder, "train", Sudoku(2, 2))
+    assert data.examples(np.array([0, 49, 50, 79, 80, 119]))[2].tolist() == [1, 1, 2, 2, 3, 3]
     lengths = set()
     for seed in range(8):
         sampler = Sampler(data, seed)

@@ -12,7 +12,7 @@ from click.testing import CliRunner
 from onnx import numpy_helper
 
 from hrm_edge.cli.export import export as command
-from hrm_edge.data.build import Options, build
+from hrm_edge.data.sudoku import Options, build
 from hrm_edge.errors import GateError, UserError
 from hrm_edge.manifest import Manifest, Parity, read_manifest
 from hrm_edge.model.hrm import HRM

@@ -15,7 +15,7 @@ from onnx import numpy_helper
 from hrm_edge.export.graph import StepGraph
 from hrm_edge.graph.step import quantize_weight
 from hrm_edge.model.hrm import HRM
-from hrm_edge.quant.calibrate import activation_scales, run_recurrence
+from hrm_edge.quant.calibrate import activation_scales
 from hrm_edge.quant.policy import int8_layers
 from hrm_edge.quant.sensitivity import final, rounded, sqnr_db
 from hrm_edge.quant.smooth import smoothed
@@ -23,7 +23,7 @@ from hrm_edge.recipe import Quantization
 from hrm_edge.spec import ModelSpec, step_io, variant_spec
 from hrm_edge.tasks import get_task
 from hrm_edge.tasks.puzzles import Puzzles
-from tests.artifacts import exact_session
+from tests.artifacts import as_puzzles, exact_session
 
 Feeds = dict[str, NDArray[np.generic]]
 SMALL = {"hidden": 32, "heads": 4, "h_layers": 1, "l_layers": 2}
@@ -119,7 +119,7 @@ def test_graph_has_the_contracts_inputs_and_no_shape_arithmetic(name: str) -> No
 def quantize(name: str) -> tuple[HRM, dict[str, float], onnx.ModelProto]:
     model = make(SPECS[name])
     tokens = tokens_of(model.spec, 32).astype(np.uint8)
-    scales = activation_scales(model, tokens, np.zeros(32, np.int32), Quantization(), 4)
+    scales = activation_scales(model, as_puzzles(tokens), Quantization(), 4)
     return model, scales, StepGraph(model.spec, weights(model), activation_scales=scales).build()
 
 
@@ -158,7 +158,7 @@ def test_int8_mixing_over_positions_has_a_scale_per_position_and_one_per_row() -
     spec = SPECS["trm-mixer"]
     model = make(spec)
     tokens = tokens_of(spec, 32).astype(np.uint8)
-    scales = activation_scales(model, tokens, np.zeros(32, np.int32), Quantization(), 2)
+    scales = activation_scales(model, as_puzzles(tokens), Quantization(), 2)
     graph = StepGraph(spec, weights(model), activation_scales=scales).build()
     constants = {i.name: numpy_helper.to_array(i) for i in graph.graph.initializer}
     block = "L_level.layers.0.mlp_t"
@@ -189,8 +189,8 @@ def test_int8_of_random_weights_keeps_20_db(variant: str, cycles: tuple[int, int
     count = 32 if steps == 1 else 4
     tokens = tokens_of(spec, count).astype(np.uint8)
     puzzles = Puzzles.of(get_task("mini-sudoku"), tokens, called="random")
-    written = smoothed(model, tokens, puzzles.ids, 0.8, steps)
-    scales = activation_scales(written, tokens, puzzles.ids, Quantization(), steps)
+    written = smoothed(model, puzzles, 0.8, steps)
+    scales = activation_scales(written, puzzles, Quantization(), steps)
     expected = final(model, puzzles, steps)
     with rounded(written, scales):
         in_torch = final(written, puzzles, steps)
@@ -239,25 +239,25 @@ def test_each_of_sixteen_steps_is_within_1e_4_of_torch(variant: str) -> None:
 def test_calibration_sees_every_step() -> None:
     """A layer whose input grows with the steps gets its scale from the last one, not from the first."""
     model = make(SPECS["reduced"])
-    tokens, ids = tokens_of(model.spec, 16).astype(np.uint8), np.zeros(16, np.int32)
+    puzzles = as_puzzles(tokens_of(model.spec, 16).astype(np.uint8))
     seen: dict[int, float] = {}
     layer = model.get_submodule("l_to_h")
     handle = layer.register_forward_pre_hook(lambda _, inputs: seen.update({len(seen): float(inputs[0].abs().max())}))
-    run_recurrence(model, tokens, ids, 3)
+    activation_scales(model, puzzles, Quantization(observer="max"), 3)
     handle.remove()
     assert len(seen) == 3 * model.spec.h_cycles
     options = Quantization(observer="max")
-    short = activation_scales(model, tokens, ids, options, 1)
-    long = activation_scales(model, tokens, ids, options, 4)
+    short = activation_scales(model, puzzles, options, 1)
+    long = activation_scales(model, puzzles, options, 4)
     assert all(long[name] >= short[name] for name in short)
     assert any(long[name] > short[name] for name in short)
 
 
 def test_percentile_observer_cuts_the_tail_and_max_does_not() -> None:
     model = make(SPECS["reduced"])
-    tokens, ids = tokens_of(model.spec, 16).astype(np.uint8), np.zeros(16, np.int32)
-    top = activation_scales(model, tokens, ids, Quantization(observer="max"), 2)
-    cut = activation_scales(model, tokens, ids, Quantization(percentile=99.0), 2)
+    puzzles = as_puzzles(tokens_of(model.spec, 16).astype(np.uint8))
+    top = activation_scales(model, puzzles, Quantization(observer="max"), 2)
+    cut = activation_scales(model, puzzles, Quantization(percentile=99.0), 2)
     assert all(cut[name] < top[name] for name in top)
 
 

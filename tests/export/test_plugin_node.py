@@ -13,7 +13,7 @@ import torch
 from click.testing import CliRunner
 
 from hrm_edge.cli.export import export as command
-from hrm_edge.data.build import Options, build
+from hrm_edge.data.sudoku import Options, build
 from hrm_edge.errors import UserError
 from hrm_edge.export.graph import IR_VERSION, OPSET, StepGraph
 from hrm_edge.export.plugin_node import attention_function, attributes
@@ -29,7 +29,7 @@ from hrm_edge.report.figures import decibels
 from hrm_edge.spec import ModelSpec, step_io, variant_spec
 from hrm_edge.tasks import get_task
 from hrm_edge.training.loop import start
-from tests.artifacts import exact_session
+from tests.artifacts import as_puzzles, exact_session
 
 SMALL = {"hidden": 64, "heads": 2, "h_layers": 1, "l_layers": 2}
 SPECS = {
@@ -72,7 +72,7 @@ def test_the_node_costs_no_accuracy(name: str, precision: str) -> None:
     spec, options = model.spec, {"half": precision == "fp16"}
     if precision == "int8":
         tokens = np.random.default_rng(1).integers(1, spec.vocab, (16, spec.seq_len)).astype(np.uint8)
-        options["activation_scales"] = activation_scales(model, tokens, np.zeros(16, np.int32), Quantization(), 2)
+        options["activation_scales"] = activation_scales(model, as_puzzles(tokens), Quantization(), 2)
     inputs = feeds(spec, np.float16 if precision == "fp16" else np.float32)
     for carry, start_value in zip(("z_h", "z_l"), model.initial_state(3, torch.float32), strict=True):
         inputs[carry] = start_value.numpy().astype(inputs[carry].dtype)  # near what INT8 was calibrated on

@@ -10,6 +10,7 @@ from hrm_edge.model.hrm import HRM
 from hrm_edge.quant.calibrate import channel_peaks
 from hrm_edge.quant.smooth import smoothed
 from hrm_edge.spec import variant_spec
+from tests.artifacts import as_puzzles
 
 SMALL = {"hidden": 32, "heads": 2, "h_layers": 1, "l_layers": 1}
 
@@ -24,14 +25,14 @@ def test_the_function_stays_and_the_outliers_shrink(variant):
         model.get_parameter("L_level.layers.0.self_attn.qkv_proj.weight")[2 * 32 + 5] *= 50
         if variant == "full":
             model.get_parameter("L_level.layers.0.mlp.gate_up_proj.weight")[256 + 7] *= 50
-    tokens, ids = np.random.default_rng(0).integers(1, 11, (8, 81)).astype(np.uint8), np.zeros(8, np.int32)
-    other = smoothed(model, tokens, ids, 0.5, 2)
-    inputs = torch.from_numpy(tokens.astype(np.int32))
+    puzzles = as_puzzles(np.random.default_rng(0).integers(1, 11, (8, 81)).astype(np.uint8))
+    other = smoothed(model, puzzles, 0.5, 2)
+    inputs = torch.from_numpy(puzzles.givens.astype(np.int32))
     with torch.no_grad():
         before, after = (m(inputs, None, *m.initial_state(8, torch.float32))[2] for m in (model, other))
     torch.testing.assert_close(before, after, rtol=1e-3, atol=1e-3)
     loud = ["L_level.layers.0.self_attn.o_proj"] + ["L_level.layers.0.mlp.down_proj"] * (variant == "full")
-    peaks, smooth_peaks = channel_peaks(model, tokens, ids, 1), channel_peaks(other, tokens, ids, 1)
+    peaks, smooth_peaks = channel_peaks(model, puzzles, 1), channel_peaks(other, puzzles, 1)
     for name in loud:
         spread, now = (float(p[name].max() / p[name].median()) for p in (peaks, smooth_peaks))
         assert now < 0.5 * spread

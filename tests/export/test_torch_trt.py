@@ -38,7 +38,7 @@ from hrm_edge.report.figures import decibels
 from hrm_edge.runtime.trt import device
 from hrm_edge.runtime.trt.identity import BatchRange, Options
 from hrm_edge.spec import variant_spec
-from tests.artifacts import exact_session
+from tests.artifacts import as_puzzles, exact_session
 from tests.export.without_gpu import run_without_gpu
 
 SMALL: dict[str, Any] = {"hidden": 64, "heads": 2, "h_layers": 1, "l_layers": 1}
@@ -57,7 +57,7 @@ def made(name: str) -> tuple[HRM, dict[str, float], Any]:
     torch.manual_seed(0)
     model = HRM(SPECS[name]).eval()
     tokens = np.random.default_rng(0).integers(1, 6, (16, 16)).astype(np.uint8)
-    return model, activation_scales(model, tokens, np.zeros(16, np.int32), Quantization(), 2), tokens
+    return model, activation_scales(model, as_puzzles(tokens), Quantization(), 2), tokens
 
 
 def test_the_operator_rounds_as_the_artifact_does() -> None:

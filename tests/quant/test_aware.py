@@ -6,15 +6,14 @@ import numpy as np
 import pytest
 import torch
 
-from hrm_edge.data.build import Options, build
 from hrm_edge.data.dataset import Dataset
+from hrm_edge.data.sudoku import Options, build
 from hrm_edge.errors import UserError
 from hrm_edge.model.load import load_model
 from hrm_edge.quant.policy import int8_layers
 from hrm_edge.quant.sensitivity import final, rounded
 from hrm_edge.recipe import Recipe
 from hrm_edge.tasks import get_task
-from hrm_edge.tasks.puzzles import Puzzles
 from hrm_edge.training.loop import start
 
 
@@ -53,12 +52,11 @@ def test_fine_tuning_with_rounding(recipe: Recipe, tmp_path):
     before, _, _ = load_model(tmp_path / "float")
     trainer.run()
     after, _, _ = load_model(tmp_path / "aware")
-    inputs, labels = Dataset(recipe.data, "test").examples(np.arange(32))
-    check = Puzzles.of(get_task("mini-sudoku"), inputs, labels, called="test")
+    check = Dataset(recipe.data, "test", get_task("mini-sudoku")).head(32)
     losses = []
     for model in (before, after):
         with rounded(model, scales):
-            losses.append(cross_entropy(final(model, check, 2).logits, labels))
+            losses.append(cross_entropy(final(model, check, 2).logits, check.labels))
     assert losses[1] < losses[0]
     again = start(aware, tmp_path / "aware", resume=True)  # a resumed run rounds by the same scales
     resumed = int8_layers(again.learner.model)

@@ -11,6 +11,7 @@ from hrm_edge.quant.calibrate import activation_scales
 from hrm_edge.quant.rotate import can_rotate, rotated, rotation
 from hrm_edge.recipe import Quantization
 from hrm_edge.spec import variant_spec
+from tests.artifacts import as_puzzles
 
 SMALL = {"heads": 4, "h_layers": 1, "l_layers": 1}
 BOARD = {"vocab": 11, "seq_len": 81, "grid": (9, 9, 3, 3)}
@@ -50,10 +51,10 @@ def test_a_loud_channel_costs_less_range():
     model = HRM(variant_spec("nano", **BOARD, hidden=32, **SMALL)).eval()
     with torch.no_grad():
         model.get_parameter("L_level.layers.0.mlp.down_proj.weight")[5] *= 50
-    tokens, ids = np.random.default_rng(0).integers(1, 11, (16, 81)).astype(np.uint8), np.zeros(16, np.int32)
+    puzzles = as_puzzles(np.random.default_rng(0).integers(1, 11, (16, 81)).astype(np.uint8))
     layer = "L_level.layers.0.self_attn.qkv_proj"  # its input adds to what that layer wrote in the step before
     scales = [
-        activation_scales(m, tokens, ids, Quantization(observer="max"), 2)[layer]
+        activation_scales(m, puzzles, Quantization(observer="max"), 2)[layer]
         for m in (model, rotated(model, rotation(32)))
     ]
     assert scales[1] < 0.8 * scales[0]

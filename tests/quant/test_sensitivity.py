@@ -45,7 +45,7 @@ def model() -> HRM:
 
 @pytest.fixture(scope="module")
 def scales(model: HRM, puzzles: Puzzles) -> dict[str, float]:
-    return activation_scales(model, puzzles.givens, puzzles.ids, Quantization(observer="max"), 3)
+    return activation_scales(model, puzzles, Quantization(observer="max"), 3)
 
 
 def test_rounding_has_the_gradient_of_the_identity_inside_the_range():
@@ -135,7 +135,7 @@ def test_a_policy_round_trips_and_export_obeys_it(tmp_path, model: HRM, puzzles:
     assert again == policy
     assert HARMED not in int8_layers(model, again)
     assert exceptions(model, again)[HARMED] == "outliers"
-    found = activation_scales(model, puzzles.givens, puzzles.ids, Quantization(), 1, again)
+    found = activation_scales(model, puzzles, Quantization(), 1, again)
     assert len(found) == len(int8_layers(model)) - 1
 
 

@@ -26,8 +26,8 @@ from hrm_edge.errors import UserError
 from hrm_edge.files import read_json, write_json
 from hrm_edge.manifest import STEP_FILE, read_manifest
 from hrm_edge.record.archive import MOST_FILE_BYTES, MOST_UNPACKED_BYTES, TOP, read_archive
-from hrm_edge.record.plan import modes_to_hold, plan
-from hrm_edge.record.run import Wanted, archive_of, make_record
+from hrm_edge.record.plan import Wanted, modes_to_hold, plan
+from hrm_edge.record.run import archive_of, make_record
 from hrm_edge.record.schema import OWN_PUZZLES, Row, Settings
 from hrm_edge.record.scrub import Scrubber, publishable_diagnosis
 from hrm_edge.record.table import NOTHING, boards_table, markdown
@@ -239,8 +239,8 @@ TWO_ROWS = """\
 import sys
 from pathlib import Path
 from hrm_edge.doctor import Diagnosis
-from hrm_edge.record.plan import plan
-from hrm_edge.record.run import Wanted, make_record
+from hrm_edge.record.plan import Wanted, plan
+from hrm_edge.record.run import make_record
 from hrm_edge.record.schema import Settings
 diagnosis = Diagnosis.model_validate_json(Path("doctor.json").read_text())
 rows, notes = plan(diagnosis, ["one", "two"], ["onnxruntime"], [None])

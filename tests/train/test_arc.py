@@ -48,8 +48,8 @@ def recipe(data: Path, **train: Any) -> Recipe:
 
 def test_the_canvas_around_a_grid_is_no_label(data: Path) -> None:
     dataset = Dataset(data, "train", Arc())
-    inputs, labels, ids = Feed(dataset, Arc(), Augment(), seed=0).take(20, 0.0)
-    again, raw, _ = Feed(dataset, Arc(), Augment(), seed=0).sampler.take(20)
+    inputs, labels, ids = Feed(dataset, Augment(), seed=0).take(20, 0.0)
+    again, raw, _ = Feed(dataset, Augment(), seed=0).sampler.take(20)
     assert (inputs.numpy() == again).all()
     assert (labels.numpy() == np.where(raw == 0, IGNORE, raw.astype(np.int32))).all()
     assert (labels == IGNORE).any(dim=1).all(), "every sample grid is smaller than the canvas"
@@ -111,6 +111,6 @@ def test_the_reduced_recipe_learns_on_a_cpu_and_resumes(data: Path, tmp_path: Pa
 @torch.no_grad()
 def first_loss(model: HRM, data: Path) -> float:
     """Loss of the first ACT step on eight training puzzles, always the same: puzzles differ by more than it falls."""
-    batch = Feed(Dataset(data, "train", Arc()), Arc(), Augment(), seed=7).take(8, 0.0)
+    batch = Feed(Dataset(data, "train", Arc()), Augment(), seed=7).take(8, 0.0)
     carry = admit(model, fresh_carry(model, 8, torch.bfloat16), *batch)
     return float(act_step(model, carry, loss="stablemax").loss.lm) / 8

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from hrm_edge.checkpoint import checkpoints
-from hrm_edge.data.build import Options, build
+from hrm_edge.data.sudoku import Options, build
 from hrm_edge.errors import UserError
 from hrm_edge.model.load import load_model
 from hrm_edge.recipe import Recipe, load_recipe

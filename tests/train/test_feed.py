@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hrm_edge.data import build as sudoku_build
 from hrm_edge.data import maze as maze_build
+from hrm_edge.data import sudoku as sudoku_build
 from hrm_edge.data.canonical import identities
 from hrm_edge.data.dataset import Dataset
 from hrm_edge.errors import UserError
@@ -36,7 +36,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 def test_a_label_solves_its_sudoku(folders: dict[str, Path], seed: int, progress: float, low: int, more: int) -> None:
     augment = Augment(symmetries=True, extra_clues=(low, low + more), extra_clues_end=(0, low))
     data = Dataset(folders["sudoku"], "train", SUDOKU)
-    feed = Feed(data, SUDOKU, augment, seed)
+    feed = Feed(data, augment, seed)
     inputs, labels, _ = (np.asarray(part, np.uint8) for part in feed.take(16, progress))
     assert SUDOKU.verify(inputs, labels).all()
     known = {name.tobytes() for name in identities(SUDOKU, np.array(data.part.labels))}
@@ -47,7 +47,7 @@ def test_a_label_solves_its_sudoku(folders: dict[str, Path], seed: int, progress
 @settings(max_examples=25, deadline=None)
 def test_a_label_is_a_shortest_path_of_its_maze(folders: dict[str, Path], seed: int) -> None:
     data = Dataset(folders["maze"], "train", MAZE)
-    feed = Feed(data, MAZE, Augment(symmetries=True), seed)
+    feed = Feed(data, Augment(symmetries=True), seed)
     inputs, labels, _ = (np.asarray(part, np.uint8) for part in feed.take(16, 0.0))
     assert MAZE.optimal(inputs, labels).all()
     known = set(maze_build.classes(MAZE, np.array(data.part.inputs)))
@@ -58,5 +58,5 @@ def test_a_label_is_a_shortest_path_of_its_maze(folders: dict[str, Path], seed: 
 def test_extra_clues_are_refused_where_there_are_none(folders: dict[str, Path], key: str) -> None:
     data = Dataset(folders["maze"], "train", MAZE)
     with pytest.raises(UserError, match=rf"recipe key 'augment\.{key}': maze-6x6 has no clues to add\nleave it out"):
-        Feed(data, MAZE, Augment.model_validate({key: (0, 3)}), seed=0)
-    assert Feed(data, MAZE, Augment(extra_clues=(0, 0), extra_clues_end=(0, 0)), seed=0)
+        Feed(data, Augment.model_validate({key: (0, 3)}), seed=0)
+    assert Feed(data, Augment(extra_clues=(0, 0), extra_clues_end=(0, 0)), seed=0)

@@ -23,7 +23,7 @@ from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
 from hrm_edge.checkpoint import checkpoints
 from hrm_edge.cli.train import train
-from hrm_edge.data.build import Options, build
+from hrm_edge.data.sudoku import Options, build
 from hrm_edge.errors import UserError
 from hrm_edge.model.load import load_model
 from hrm_edge.tasks import get_task

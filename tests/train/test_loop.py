@@ -18,9 +18,9 @@ import torch
 
 from hrm_edge.checkpoint import checkpoints, find_checkpoint
 from hrm_edge.cli.main import main
-from hrm_edge.data.build import Options, build
 from hrm_edge.data.dataset import Dataset, Sampler
 from hrm_edge.data.layout import PartWriter
+from hrm_edge.data.sudoku import Options, build
 from hrm_edge.errors import GateError, UserError
 from hrm_edge.model.load import load_model, load_session
 from hrm_edge.recipe import Recipe
@@ -221,7 +221,8 @@ def test_a_position_beyond_the_data_is_refused_where_the_checkpoint_has_no_hash(
     """As older versions saved it: with the same groups and fewer examples the sampler never came to an end."""
     folder = shutil.copytree(data, tmp_path / "data")
     several = PartWriter(folder, "train", get_task("mini-sudoku"))
-    part = Dataset(data, "train").part
+    whole = Dataset(data, "train", get_task("mini-sudoku"))
+    part = whole.part
     with several:
         count = len(part) // 4
         sizes = np.ones(count, np.int32)
@@ -232,10 +233,12 @@ def test_a_position_beyond_the_data_is_refused_where_the_checkpoint_has_no_hash(
     with PartWriter(folder, "train", get_task("mini-sudoku")) as fewer:
         fewer.add(part.inputs[:count], part.labels[:count], groups=sizes)
     with pytest.raises(UserError, match=f"at example {state['position']} of an epoch that has {count}"):
-        Sampler(Dataset(folder, "train"), 0).restore(state)
+        Sampler(Dataset(folder, "train", get_task("mini-sudoku")), 0).restore(state)
     for wrong in (-1, 10**9):
         with pytest.raises(UserError, match="resume with the data folder the run was started with"):
-            Sampler(Dataset(data, "train"), 0).restore({**state, "groups": len(part), "position": wrong})
+            Sampler(Dataset(data, "train", get_task("mini-sudoku")), 0).restore(
+                {**state, "groups": len(part), "position": wrong}
+            )
 
 
 def test_a_data_folder_of_another_task_is_refused(data: Path, tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import pytest
 import torch
 import yaml
 
-from hrm_edge.data.build import Options, build
+from hrm_edge.data.sudoku import Options, build
 from hrm_edge.recipe import Recipe
 from hrm_edge.tasks import get_task
 from hrm_edge.training import precision

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from hrm_edge.checkpoint import checkpoints
-from hrm_edge.data.build import Options, build
+from hrm_edge.data.sudoku import Options, build
 from hrm_edge.errors import UserError
 from hrm_edge.model.weights import load_tensors
 from hrm_edge.tasks import get_task
