@@ -48,7 +48,7 @@ from hrm_edge.solve import Progress as SolveProgress
 from hrm_edge.tasks.puzzles import Puzzles
 
 _COMPARED = 64  # puzzles that the reference answers too, at most
-LATENCY_POINTS = 60
+_LATENCY_POINTS = 60
 
 
 @dataclass(frozen=True)
@@ -196,10 +196,10 @@ def _speed(measured: Measured, warm: WarmUp, cold_start: ColdStart | None) -> Sp
 
 def _latency_trace(measured: Measured) -> list[tuple[float, float]]:
     """Return (s, ms): the median latency in equal parts of the window, at their middles."""
-    stretch = measured.duration_s / LATENCY_POINTS
+    stretch = measured.duration_s / _LATENCY_POINTS
     groups: dict[int, list[float]] = {}
     for at, seconds in zip(measured.answered_at_s, measured.latency_s, strict=True):
-        groups.setdefault(min(int(at / stretch), LATENCY_POINTS - 1), []).append(seconds)
+        groups.setdefault(min(int(at / stretch), _LATENCY_POINTS - 1), []).append(seconds)
     return [
         (round((index + 0.5) * stretch, 3), round(1e3 * quantile(sorted(group), 0.5), 4))
         for index, group in sorted(groups.items())

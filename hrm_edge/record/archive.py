@@ -24,7 +24,7 @@ from hrm_edge.report.schema import BenchReport
 RECORD_FILE, DOCTOR_FILE, TABLE_FILE, ROWS = "record.json", "doctor.json", "table.md", "rows"
 TOP = "hrm-edge-record"  # the archive's folder, whatever the record's own is called
 SUFFIX = ".tar.gz"
-MOST_ARCHIVE_BYTES = 32 << 20
+_MOST_ARCHIVE_BYTES = 32 << 20
 MOST_UNPACKED_BYTES = 128 << 20
 MOST_FILE_BYTES = 4 << 20  # a report has about 15 kB
 _NAME = re.compile(rf"{TOP}/(record\.json|doctor\.json|table\.md|rows/{ROW_NAME}\.json)")
@@ -54,7 +54,7 @@ def read_archive(path: Path) -> MachineRecord:
     Raises ``UserError`` for what is no archive of a record of this version, or holds anything but its files: links,
     other names, too many or too large ones.
     """
-    check_input(path, MOST_ARCHIVE_BYTES)
+    check_input(path, _MOST_ARCHIVE_BYTES)
     files: dict[str, bytes] = {}
     try:
         with gzip.open(path, "rb") as unpacked:

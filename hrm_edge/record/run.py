@@ -26,8 +26,8 @@ from hrm_edge.record.table import markdown
 from hrm_edge.report.read import parse_bench
 from hrm_edge.report.schema import BenchReport
 
-ENGINE_FOLDER, _LOCK, _MEASURING = "engines", ".lock", ".measuring.json"
-ROW_LIMIT_S = 3600.0
+_ENGINE_FOLDER, _LOCK, _MEASURING = "engines", ".lock", ".measuring.json"
+_ROW_LIMIT_S = 3600.0
 # What may differ when a record goes on: a kernel's update moves the memory that it reports.
 _MAY_CHANGE = {"kernel", "memory_bytes"}
 
@@ -188,12 +188,12 @@ def _measure(
     """Measure a row in a process of its own; return it with the problem where there is one."""
 
     def verb(*words: str) -> str | None:
-        ended = run(words, limit_s=ROW_LIMIT_S, on_tick=on_tick)
+        ended = run(words, limit_s=_ROW_LIMIT_S, on_tick=on_tick)
         return None if ended.code == 0 else scrubber.text(ended.last_words)
 
     model = row.model
     if row.backend in ENGINES:
-        engine = out / ENGINE_FOLDER / f"{Path(row.model).name}.{row.backend}"
+        engine = out / _ENGINE_FOLDER / f"{Path(row.model).name}.{row.backend}"
         # A folder that is there may be of an older TensorRT. hrm-edge's own cache knows what may be used again.
         shutil.rmtree(engine, ignore_errors=True)
         runtime = ["--runtime", "tensorrt_rtx"] if row.backend == "tensorrt-rtx" else []

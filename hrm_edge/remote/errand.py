@@ -19,7 +19,7 @@ from hrm_edge.remote.job import FIND_EDGE, NO_PROGRAM, Job, new_job, stopped_by_
 from hrm_edge.remote.workspace import Workspace, workstation
 from hrm_edge.terminal import echo
 
-FILE_OPTIONS = ("--json", "--markdown", "--html")  # of bench: files that come back to this machine
+_FILE_OPTIONS = ("--json", "--markdown", "--html")  # of bench: files that come back to this machine
 STDOUT = "-"
 
 
@@ -133,9 +133,9 @@ def split_files(options: Sequence[str]) -> tuple[list[str], dict[str, Path]]:
         if waiting:
             files[waiting] = Path(option)
             waiting = None
-        elif name in FILE_OPTIONS and equals:
+        elif name in _FILE_OPTIONS and equals:
             files[name] = Path(value)
-        elif name in FILE_OPTIONS:
+        elif name in _FILE_OPTIONS:
             waiting = name
         else:
             rest.append(option)
