@@ -86,7 +86,7 @@ def _variant(name: str, vocab: int, seq_len: int) -> ModelSpec:
 
 
 def _board(seq_len: int) -> tuple[int, int, int, int] | None:
-    """A square board with the squarest boxes; None where the cells do not make one."""
+    """Return a square board with the squarest boxes; None where the cells do not make one."""
     side = math.isqrt(seq_len)
     if side * side != seq_len:
         return None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from hrm_edge.report.figures import accuracy_drop, wilson_95
-from hrm_edge.report.schema import Answers, AtViews, Model, Paired
+from hrm_edge.report.schema import Answers, AtViews, ModelInfo, Paired
 from hrm_edge.solution import Solutions
 from hrm_edge.tasks.base import Bools, Task, Tokens, exact
 
@@ -55,7 +55,7 @@ def steps_histogram(solutions: Solutions) -> dict[int, int]:
 
 
 def paired(
-    solutions: Solutions, other: Solutions, labels: Tokens, *, model: Model, backend: str, task: Task | None = None
+    solutions: Solutions, other: Solutions, labels: Tokens, *, model: ModelInfo, backend: str, task: Task | None = None
 ) -> Paired:
     """Compare ``solutions`` with the ``other`` model's answers to the same puzzles, puzzle by puzzle.
 

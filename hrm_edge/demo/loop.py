@@ -146,7 +146,7 @@ class Demo:
         return State("solved", f"solved in {1e3 * thought.solution.latency_s:.0f} ms and {steps}")
 
     def _board_of(self, thought: Thought) -> dict[str, Any]:
-        """The board beside the picture, and the cells in it that a person should look at."""
+        """Return the board beside the picture, and the cells in it that a person should look at."""
         reading, verdict = thought.reading, thought.verdict
         assert verdict is not None
         assert verdict.puzzle is not None

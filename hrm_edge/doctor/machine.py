@@ -135,14 +135,14 @@ def try_import(name: str) -> Import:
 
 
 def is_missing(name: str, error: str | None) -> bool:
-    """Whether importing ``name`` failed because it is not installed, and not because it does not load."""
+    """Return whether importing ``name`` failed because it is not installed, and not because it does not load."""
     return error == f"ModuleNotFoundError: No module named {name!r}"
 
 
 def _try_int8(module: str) -> str | None:
     """Return how a CPU runtime multiplies INT8 artifacts here, found out in a new process; None where that fails.
 
-    ``module``: of the runtime's sessions, see ``backends.About.probe``.
+    ``module``: of the runtime's sessions, see ``backends.BackendInfo.probe``.
     """
     code = f"from {module} import int8_arithmetic\nprint()\nprint(int8_arithmetic())"
     with contextlib.suppress(OSError, subprocess.SubprocessError, IndexError):

@@ -16,7 +16,7 @@ from typing import Any
 from hrm_edge.doctor import Diagnosis
 from hrm_edge.errors import UserError
 from hrm_edge.files import atomic_file, check_input, read_bytes
-from hrm_edge.record.schema import MOST_ROWS, ROW_NAME, About, parse_about
+from hrm_edge.record.schema import MOST_ROWS, ROW_NAME, RecordInfo, parse_about
 from hrm_edge.records import parse_record
 from hrm_edge.report.read import parse_bench
 from hrm_edge.report.schema import BenchReport
@@ -36,7 +36,7 @@ class MachineRecord:
     """A record that was read."""
 
     name: str
-    about: About
+    about: RecordInfo
     diagnosis: Diagnosis
     reports: Mapping[str, BenchReport]
     """Row name → its report; rows that could not be measured have none."""

@@ -202,7 +202,7 @@ class ProgressedError(DroppedError):
 
 @contextlib.contextmanager
 def reach(name: str, config: Path | None, on_message: OnMessage) -> Iterator[Host]:
-    """A connection to ``name`` while the block runs. Raises ``UserError`` where the board cannot be reached."""
+    """Keep a connection to ``name`` while the block runs. Raises ``UserError`` where the board cannot be reached."""
     with tempfile.TemporaryDirectory(prefix="hrm-edge-") as scratch:  # readable by this user only, and a short path
         host = Host(name, Path(scratch), config, on_message)
         for left in reversed(range(_FIRST_TRIES)):

@@ -144,7 +144,7 @@ def new_job(space: Workspace, verb: str) -> Job:
 
 @contextlib.contextmanager
 def stopped_by_ctrl_c(job: Job) -> Iterator[None]:
-    """Ctrl-C here ends the job there. When this process is killed, the job goes on and can be pulled later."""
+    """Let Ctrl-C here end the job there. When this process is killed, the job goes on and can be pulled later."""
     try:
         yield
     except KeyboardInterrupt as error:

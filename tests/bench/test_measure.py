@@ -12,7 +12,7 @@ from hrm_edge.bench.accuracy import score, score_by_views, steps_histogram
 from hrm_edge.bench.run import Subject, bench, evaluate
 from hrm_edge.bench.scenarios import MIN_QUERIES, BenchOptions, Solver, camera, offline, single_stream
 from hrm_edge.bench.timing import WINDOW_STEPS, TimedSession, process_age_s, warm_up
-from hrm_edge.report.schema import Data, Model
+from hrm_edge.report.schema import Data, ModelInfo
 from hrm_edge.solve import SolveOptions, solve
 from hrm_edge.tasks.puzzles import Puzzles
 from hrm_edge.tasks.sudoku import Sudoku
@@ -20,7 +20,7 @@ from tests import machines
 from tests.scripted import ScriptedSession, answer_of, puzzles, spec_of
 
 MINI = Sudoku(2, 2)
-MODEL = Model(
+MODEL = ModelInfo(
     name="m", path="m", kind="artifact", task="mini-sudoku", variant="nano", precision="fp32", parameters=1,
     size_bytes=1, sha256=None, gate_passed=True,
 )  # fmt: skip
@@ -212,7 +212,7 @@ def test_reports_join_measurement_and_score(tmp_path):
     given = Puzzles.of(MINI, givens, np.stack([answer_of(MINI, puzzle) for puzzle in givens]), called="made")
     data = Data(path="p", task="mini-sudoku", puzzles=20, answers="solver")
     s = solver(slots=8, views=3, hopeless=0.5)
-    found = evaluate(s, given, model=MODEL, data=data, threads=2)
+    found = evaluate(s, given, Subject(MODEL, data, threads=2))
     assert (found.count, found.views, found.engine.threads, found.engine.slots) == (20, 3, 2, 8)
     assert found.throughput_per_s == pytest.approx(20 / found.duration_s)
     for system, power, words in (
