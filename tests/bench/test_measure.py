@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from hrm_edge.solve import SolveOptions, solve
 from hrm_edge.tasks.puzzles import Puzzles
 from hrm_edge.tasks.sudoku import Sudoku
 from tests import machines
+from tests.bench.simulated import Clock
 from tests.scripted import ScriptedSession, answer_of, puzzles, spec_of
 
 MINI = Sudoku(2, 2)
@@ -141,20 +143,21 @@ def test_timed_session_counts_every_step():
     assert (timed.backend, timed.max_batch, timed.spec) == ("scripted", 64, model.spec)
 
 
-def test_warm_up_stops_when_stable_and_says_when_it_never_was():
+def test_warm_up_stops_when_stable_and_says_when_it_never_was(monkeypatch):
+    clock = Clock()
+    monkeypatch.setattr("hrm_edge.bench.timing.time", SimpleNamespace(monotonic=clock))
+
     class Paced(ScriptedSession):
         pace_s = 0.002
         factor = 1.0
 
         def step(self, tokens, puzzle_ids, carry):
-            time.sleep(self.pace_s)
+            clock.now += self.pace_s
             self.pace_s *= self.factor
             return super().step(tokens, puzzle_ids, carry)
 
     givens = puzzles(MINI, 2, blanks=4)
-    even = Paced(MINI, spec_of(MINI))
-    even.pace_s = 0.02  # long against what the scheduler adds
-    assert warm_up(even, givens).stable
+    assert warm_up(Paced(MINI, spec_of(MINI)), givens).stable
     slower = Paced(MINI, spec_of(MINI))
     slower.factor = 1.2
     found = warm_up(slower, givens, limit_s=0.1)
