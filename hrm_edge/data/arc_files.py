@@ -45,7 +45,7 @@ class ArcTask:
         return self.train + self.test
 
 
-def read_tasks(source: Path | str) -> list[ArcTask]:
+def _read_tasks(source: Path | str) -> list[ArcTask]:
     """Read the tasks of a .tar.gz, .tar or .zip archive, a folder or a .json file: training tasks first, each by name.
 
     From a repository that has folders ``training`` and ``evaluation``, or ``corpus``, only these are read. Files that
@@ -77,7 +77,7 @@ def read_all(sources: list[str]) -> list[ArcTask]:
     tasks: list[ArcTask] = []
     origin: dict[str, str] = {}
     for source in sources:
-        for task in read_tasks(source):
+        for task in _read_tasks(source):
             if task.name in origin:
                 raise UserError(
                     f"task {task.name} is in {origin[task.name]} and in {source}",

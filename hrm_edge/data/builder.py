@@ -23,7 +23,7 @@ from hrm_edge.tasks.base import Task, Tokens, Views
 from hrm_edge.tasks.puzzles import Puzzles
 
 HUB, GENERATE = "hub", "generate"
-DEFAULT_TEST = 1000
+_DEFAULT_TEST = 1000
 PIECE = 1 << 15  # puzzles solved or compared at a time
 _TEST_SEED, _TRAIN_SEED, _CHOICE_SEED, _VIEW_SEED = range(4)
 
@@ -49,7 +49,7 @@ class SourceOptions:
 
 
 @dataclass(frozen=True)
-class Collected:
+class _Collected:
     """Puzzles of both parts, all with answers, and how they were obtained; see ``Summary``."""
 
     train: Puzzles
@@ -174,18 +174,18 @@ class Builder(ABC, Generic[_AnyTask, _AnyOptions, Part]):
                 self.on_progress(f"writing {split}", start + len(part), len(puzzles))
         return self.describe(split, puzzles, len(puzzles) * size)
 
-    def _generate_parts(self) -> Collected:
+    def _generate_parts(self) -> _Collected:
         options = self.options
-        test = self.generated("test", DEFAULT_TEST if options.test_count is None else options.test_count, set())
+        test = self.generated("test", _DEFAULT_TEST if options.test_count is None else options.test_count, set())
         count = self.default_count if options.count is None else options.count
-        return Collected(self.generated("train", count, set(self.names(test.givens))), test)
+        return _Collected(self.generated("train", count, set(self.names(test.givens))), test)
 
     def seed_of(self, split: str) -> int:
         """Return the generator's seed for a part."""
         tag = _TRAIN_SEED if split == "train" else _TEST_SEED
         return int(np.random.SeedSequence([self.options.seed, tag]).generate_state(1, np.uint64)[0])
 
-    def _read_parts(self) -> Collected:
+    def _read_parts(self) -> _Collected:
         options, source = self.options, Path(self.options.source)
         rng = np.random.default_rng([options.seed, _CHOICE_SEED])
         if options.source != HUB and not source.is_dir():
@@ -209,12 +209,12 @@ class Builder(ABC, Generic[_AnyTask, _AnyOptions, Part]):
             formats[puzzles.source.path] = puzzles.source.format
             parts[split], new = self._answered(puzzles)
             solved += new
-        return Collected(parts["train"], parts["test"], solved, formats=formats)
+        return _Collected(parts["train"], parts["test"], solved, formats=formats)
 
-    def _split(self, file: Puzzles, rng: np.random.Generator) -> Collected:
+    def _split(self, file: Puzzles, rng: np.random.Generator) -> _Collected:
         """Split a single file into both parts, in the file's order, with no symmetry class in both."""
         options, path = self.options, file.source.path
-        test_count = min(DEFAULT_TEST, len(file) // 10) if options.test_count is None else options.test_count
+        test_count = min(_DEFAULT_TEST, len(file) // 10) if options.test_count is None else options.test_count
         if test_count >= len(file):
             raise UserError(
                 f"--test-count {test_count} leaves none of the {len(file)} {self.things} of {path} for training",
@@ -245,7 +245,7 @@ class Builder(ABC, Generic[_AnyTask, _AnyOptions, Part]):
             )
         train, solved = self._answered(file[np.sort(np.concatenate(kept))])
         test, solved_test = self._answered(file[np.sort(test_rows)])
-        return Collected(train, test, solved + solved_test, dropped, {path: file.source.format})
+        return _Collected(train, test, solved + solved_test, dropped, {path: file.source.format})
 
     def _answered(self, puzzles: Puzzles) -> tuple[Puzzles, int]:
         """Return the puzzles with all answers, solved where the file has none, and the number solved."""

@@ -47,7 +47,7 @@ class PartSummary:
     walls: float
 
 
-def default_length(task: Maze) -> int:
+def _default_length(task: Maze) -> int:
     """Return the fewest moves of generated mazes: ``_LENGTH_30``, scaled down by area or up by side."""
     area = task.seq_len / 900
     return max(1, round(_LENGTH_30 * min(area, area**0.5)))
@@ -84,7 +84,7 @@ def generate(
     No two are symmetries of each other or of a class in ``avoid``. The result is the same for any number of processes.
     Raises ``UserError`` when such mazes run out.
     """
-    length = default_length(task) if min_length is None else min_length
+    length = _default_length(task) if min_length is None else min_length
     kept = only_new(
         in_order(partial(_candidates, task, seed, length), itertools.count(0, _TRIES), processes),
         partial(classes, task),

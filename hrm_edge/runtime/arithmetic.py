@@ -85,7 +85,7 @@ def is_exact(run: Run) -> bool:
     return True
 
 
-def int8_is_exact(runtime: str, version: str, settings: str, probe: Callable[[], bool]) -> bool:
+def _int8_is_exact(runtime: str, version: str, settings: str, probe: Callable[[], bool]) -> bool:
     """Return whether a version of a runtime with its settings multiplies bytes exactly on this processor.
 
     ``probe`` is asked once per processor, version, settings and environment; then the user's cache knows. Where the
@@ -113,9 +113,9 @@ def arithmetic(runtime: str, version: str, settings: str, probe: Callable[[bool]
 
     ``probe``: whether the products are exact with the runtime's 8-bit kernels (True) or without them (False).
     """
-    if int8_is_exact(runtime, version, settings, lambda: probe(True)):
+    if _int8_is_exact(runtime, version, settings, lambda: probe(True)):
         return Arithmetic("int8")
-    if int8_is_exact(runtime, version, f"{settings} float32", lambda: probe(False)):
+    if _int8_is_exact(runtime, version, f"{settings} float32", lambda: probe(False)):
         return Arithmetic("float32", f"the 8-bit products of {runtime} {version} are not exact on this processor")
     raise UserError(
         f"{runtime} {version} computes other products than the artifact's here",

@@ -30,7 +30,7 @@ _RESTART = "check the ribbon cable, then: sudo systemctl restart nvargus-daemon"
 Size = tuple[int, int]  # width, height in pixels
 
 
-def command(sensor: int, size: Size, descriptor: int, fps: int = 30) -> list[str]:
+def _command(sensor: int, size: Size, descriptor: int, fps: int = 30) -> list[str]:
     """Return the command that writes frames to an open file. A frame that waits is replaced by the next one.
 
     Not to stdout: NVIDIA's source prints messages there.
@@ -68,7 +68,7 @@ class ProcessFeed:
             fcntl.fcntl(self._frames, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
         try:
             self._process = subprocess.Popen(
-                command(sensor, size, writing),
+                _command(sensor, size, writing),
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,

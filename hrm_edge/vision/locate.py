@@ -313,7 +313,7 @@ def _quads(ink: Gray, boxes: bool) -> list[Floats]:
     for area, index in sized[:12]:
         if area < smallest:
             break
-        around = [clockwise(cv2.boxPoints(cv2.minAreaRect(hulls[index])).astype(np.float32))] if boxes else []
+        around = [_clockwise(cv2.boxPoints(cv2.minAreaRect(hulls[index])).astype(np.float32))] if boxes else []
         for quad in (_four_corners(hulls[index]), *around):
             if quad is not None and not any(np.abs(quad - other).max() < _SAME for other in distinct):
                 distinct.append(quad)
@@ -329,10 +329,10 @@ def _four_corners(hull: NDArray[np.int32]) -> Floats | None:
             break
     if len(polygon) != 4 or cv2.contourArea(polygon) < 0.8 * area:
         return None
-    return clockwise(polygon.reshape(4, 2).astype(np.float32))
+    return _clockwise(polygon.reshape(4, 2).astype(np.float32))
 
 
-def clockwise(corners: Floats) -> Floats:
+def _clockwise(corners: Floats) -> Floats:
     """Return corners [4, 2] of a convex quadrilateral clockwise, the first being the top left as seen."""
     centre = corners.mean(axis=0)
     angles = np.arctan2(corners[:, 1] - centre[1], corners[:, 0] - centre[0])  # y points down: rising is clockwise

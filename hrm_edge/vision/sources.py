@@ -137,7 +137,7 @@ class _PictureFeed:
         """Do nothing: nothing is open."""
 
 
-def csi_pipeline(sensor: int, size: Size, fps: int = 30) -> str:
+def _csi_pipeline(sensor: int, size: Size, fps: int = 30) -> str:
     """Return the GStreamer pipeline of a Jetson's CSI sensor; its ISP converts, and only the newest frame is kept."""
     width, height = size
     return (
@@ -148,15 +148,15 @@ def csi_pipeline(sensor: int, size: Size, fps: int = 30) -> str:
     )
 
 
-def has_gstreamer() -> bool:
+def _has_gstreamer() -> bool:
     """Return whether this OpenCV was built with GStreamer, as JetPack's is and pip's is not."""
     return re.search(r"GStreamer:\s+YES", cv2.getBuildInformation()) is not None
 
 
 def _csi(sensor: int, size: Size) -> Feed:
-    if not has_gstreamer():
+    if not _has_gstreamer():
         return open_csi(sensor, size)
-    capture = cv2.VideoCapture(csi_pipeline(sensor, size), cv2.CAP_GSTREAMER)
+    capture = cv2.VideoCapture(_csi_pipeline(sensor, size), cv2.CAP_GSTREAMER)
     if not capture.isOpened():
         raise UserError(
             f"no CSI camera {sensor} answers",
@@ -166,7 +166,7 @@ def _csi(sensor: int, size: Size) -> Feed:
 
 
 def _v4l2(path: Path, size: Size) -> _CaptureFeed:
-    check_device(path)
+    _check_device(path)
     capture = cv2.VideoCapture(str(path), cv2.CAP_V4L2)
     if capture.isOpened():
         capture.set(cv2.CAP_PROP_FOURCC, cv2.VideoWriter.fourcc(*"MJPG"))  # raw video over USB 2 is slow at this size
@@ -174,7 +174,7 @@ def _v4l2(path: Path, size: Size) -> _CaptureFeed:
         capture.set(cv2.CAP_PROP_FRAME_HEIGHT, size[1])
         capture.set(cv2.CAP_PROP_BUFFERSIZE, 1)
         return _CaptureFeed(capture)
-    holders = users_of(path)
+    holders = _users_of(path)
     if holders:
         raise _busy(path, holders)
     raise UserError(
@@ -183,7 +183,7 @@ def _v4l2(path: Path, size: Size) -> _CaptureFeed:
     )
 
 
-def check_device(path: Path) -> None:
+def _check_device(path: Path) -> None:
     """Raise ``UserError`` where a video device is not there, not ours to open, or busy."""
     try:
         os.close(os.open(path, os.O_RDWR | os.O_NONBLOCK))
@@ -195,7 +195,7 @@ def check_device(path: Path) -> None:
         raise UserError(f"you may not use {path}", _GROUP) from error
     except OSError as error:
         if error.errno == errno.EBUSY:
-            raise _busy(path, users_of(path)) from error
+            raise _busy(path, _users_of(path)) from error
         raise UserError(f"{path}: {os.strerror(error.errno or 0)}", "unplug the camera and plug it in again") from error
 
 
@@ -204,7 +204,7 @@ def _busy(path: Path, holders: list[str]) -> UserError:
     return UserError(f"{path} is in use{who}", "close that program, or choose another camera")
 
 
-def users_of(path: Path) -> list[str]:
+def _users_of(path: Path) -> list[str]:
     """Return other processes that hold ``path`` open, as far as we may see: ``name (pid)``."""
     holders = []
     target = os.path.realpath(path)

@@ -20,7 +20,7 @@ from hrm_edge.export.torch_module import (
     carry_dtype,
     open_module,
 )
-from hrm_edge.export.torch_trt import exported_program, step_module
+from hrm_edge.export.torch_trt import _exported_program, _step_module
 from hrm_edge.manifest import STATE_FILE, read_manifest
 from hrm_edge.runtime import open_artifact
 from hrm_edge.runtime.state import State, read_state
@@ -176,7 +176,7 @@ def test_a_module_steps_as_the_artifact_does(precision: str) -> None:
     assert folder is not None
     model, _ = recover(fp32)
     half = precision == "fp16"
-    program = exported_program(step_module(model, None, half), half, BatchRange(min=1, opt=4, max=8))
+    program = _exported_program(_step_module(model, None, half), half, BatchRange(min=1, opt=4, max=8))
     manifest = read_manifest(folder)
     state = read_state(folder / STATE_FILE, manifest.spec, carry_dtype(manifest))
     session = ModuleSession(program.module(), manifest, state, torch.device("cpu"), 8)
@@ -194,7 +194,7 @@ def test_a_module_with_a_puzzle_table() -> None:
     spec = model.spec.model_copy(update={"puzzles": 3})
     table = np.random.default_rng(0).normal(size=(3, 64)).astype(np.float32)
     start = (model.H_init.numpy(), model.L_init.numpy())
-    program = exported_program(step_module(model, None, False), False, BatchRange(min=1, opt=4, max=8))
+    program = _exported_program(_step_module(model, None, False), False, BatchRange(min=1, opt=4, max=8))
     manifest = SimpleNamespace(spec=spec)
     session = ModuleSession(program.module(), manifest, State(spec, start, table), torch.device("cpu"), 8)  # type: ignore[arg-type]
     ids = np.array([2, 0, 1], np.int32)

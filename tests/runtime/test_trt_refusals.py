@@ -23,13 +23,13 @@ from hrm_edge.runtime import open_artifact
 from hrm_edge.runtime.trt import build, cache, device
 from hrm_edge.runtime.trt import open as opening
 from hrm_edge.runtime.trt.api import Api, find_api
-from hrm_edge.runtime.trt.build import BuildOptions, plan_identity, workspace_mib
-from hrm_edge.runtime.trt.cuda import CudaPython
+from hrm_edge.runtime.trt.build import BuildOptions, _workspace_mib, plan_identity
+from hrm_edge.runtime.trt.cuda import _CudaPython
 from hrm_edge.runtime.trt.device import Gpu, find_gpu, l4t_release, memory_available
 from hrm_edge.runtime.trt.identity import PLAN_FILE, SIDECAR_FILE, entry_of
 from hrm_edge.runtime.trt.open import open_engine
 from hrm_edge.runtime.trt.plugins import plugin_identity
-from hrm_edge.runtime.trt.targets import check_targets, table
+from hrm_edge.runtime.trt.targets import _table, check_targets
 from hrm_edge.tasks.sudoku import Sudoku
 from tests.artifacts import write_singles_artifact
 from tests.runtime.simulated import ORIN, Device, add_engine, cuda_runtime, simulated_api
@@ -48,7 +48,7 @@ def folder(tmp_path: Path) -> Path:
 def open_on(folder: Path, gpu: Gpu = ORIN, version: str = "10.3.0.30") -> Any:
     simulated = Device()
     api = simulated_api(simulated, version)
-    cuda = CudaPython(cuda_runtime(simulated))
+    cuda = _CudaPython(cuda_runtime(simulated))
     return open_engine(folder, read_manifest(folder), api=api, gpu=gpu, cuda=cuda)
 
 
@@ -163,7 +163,7 @@ DAMAGED: dict[str, tuple[Callable[[Path], Any], str]] = {
 @pytest.mark.parametrize("case", list(DAMAGED))
 def test_a_damaged_engine_is_refused(folder: Path, case: str, monkeypatch: pytest.MonkeyPatch) -> None:
     damage, said = DAMAGED[case]
-    monkeypatch.setattr(opening, "built_before", lambda path, manifest: path)
+    monkeypatch.setattr(opening, "_built_before", lambda path, manifest: path)
     damage(folder)
     with pytest.raises(UserError, match=said) as error:
         open_on(folder)
@@ -192,7 +192,7 @@ def test_an_architecture_that_is_too_old() -> None:
 
 def test_the_table_covers_what_is_sold() -> None:
     for runtime in ("tensorrt", "tensorrt_rtx"):
-        for row in table()[runtime].values():
+        for row in _table()[runtime].values():
             assert set(row["precisions"]) <= {"fp32", "fp16", "int8"}
     for sm in (87, 89, 90, 110, 120):
         check_targets(Api("tensorrt", SimpleNamespace(), "10.3"), (sm,), "int8")
@@ -218,7 +218,7 @@ def test_a_build_that_cannot_be_says_why(folder: Path, monkeypatch: pytest.Monke
     ("available_mib", "workspace"), [(23000, 4096), (8192, 4096), (8191, 2048), (3000, 1024), (200, 64), (10, 64)]
 )
 def test_the_workspace_follows_the_free_memory(available_mib: int, workspace: int) -> None:
-    assert workspace_mib(None, available_mib << 20) == workspace
+    assert _workspace_mib(None, available_mib << 20) == workspace
 
 
 def test_memory_available(tmp_path: Path) -> None:

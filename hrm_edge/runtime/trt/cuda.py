@@ -58,7 +58,7 @@ class Cuda(Protocol):
         """Record what ``work`` queues as a graph, without running it; the result launches it. None: no graphs here."""
 
 
-class CudaPython:
+class _CudaPython:
     """By NVIDIA's cuda-python (12.6 or newer), of the driver's CUDA or an older one."""
 
     name = "cuda-python"
@@ -138,7 +138,7 @@ class CudaPython:
         return lambda: self._call("cudaGraphLaunch", ready, self._stream)
 
 
-class PyCuda:
+class _PyCuda:
     """By PyCUDA, which has no graphs."""
 
     name = "pycuda"
@@ -178,7 +178,7 @@ class PyCuda:
         return None
 
 
-class Torch:
+class _Torch:
     """By torch's tensors and its allocator."""
 
     name = "torch"
@@ -230,13 +230,13 @@ def find_cuda() -> Cuda:
     """Return the first of the three that works here; raises ``UserError`` naming the package to install."""
     torch = sys.modules.get("torch")
     if torch is not None and torch.cuda.is_available():
-        return Torch(torch)
+        return _Torch(torch)
     try:
-        return CudaPython()
+        return _CudaPython()
     except ImportError as error:
         missing = error
     try:
-        return PyCuda()
+        return _PyCuda()
     except ImportError:
         raise UserError(
             f"nothing to move data to the GPU with: {missing}", "pip install 'hrm-edge[gpu]' (cuda-python), or pycuda"
@@ -271,4 +271,4 @@ def try_cuda() -> dict[str, str]:
     cuda.synchronize()
     if not np.array_equal(back, sent):
         raise _cuda_error("what came back from the GPU is not what was sent")
-    return {"binding": cuda.name, **(cuda.versions() if isinstance(cuda, CudaPython) else {})}
+    return {"binding": cuda.name, **(cuda.versions() if isinstance(cuda, _CudaPython) else {})}

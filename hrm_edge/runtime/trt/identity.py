@@ -146,7 +146,7 @@ def _canonical(value: Any) -> bytes:
     return json.dumps(value, sort_keys=True, separators=(",", ":")).encode()
 
 
-def calibration_sha256(manifest: Manifest) -> str | None:
+def _calibration_sha256(manifest: Manifest) -> str | None:
     """Hash all that the manifest says about quantization (set, observer, scales); None where nothing is quantized."""
     record = manifest.quantization
     return hashlib.sha256(_canonical(record)).hexdigest() if record else None
@@ -176,7 +176,7 @@ class Machine:
             l4t=l4t_release() if gpu else None,
             options=options,
             model_sha256=manifest.files[STEP_FILE].sha256,
-            calibration_sha256=calibration_sha256(manifest),
+            calibration_sha256=_calibration_sha256(manifest),
             plugin=plugin,
         )
 
@@ -202,7 +202,7 @@ def differences(identity: Identity, machine: Machine, manifest: Manifest) -> lis
         fields.append(("sm", list(identity.sm), gpu.sm))
     of_model = {
         "model_sha256": (identity.model_sha256, manifest.files[STEP_FILE].sha256),
-        "calibration_sha256": (identity.calibration_sha256, calibration_sha256(manifest)),
+        "calibration_sha256": (identity.calibration_sha256, _calibration_sha256(manifest)),
         "precision": (identity.options.precision, manifest.precision),
     }
     return fields + [(name, was, now) for name, (was, now) in of_model.items() if was != now]

@@ -44,7 +44,7 @@ def open_engine(
     """
     artifact = folder
     if not (folder / PLAN_FILE).is_file():
-        folder = built_before(folder, manifest)
+        folder = _built_before(folder, manifest)
     engine = read_engine(folder)
     api = api or find_api(engine.identity.runtime)
     gpu = gpu or find_gpu()
@@ -69,7 +69,7 @@ def open_engine(
     return session
 
 
-def built_before(folder: Path, manifest: Manifest) -> Path:
+def _built_before(folder: Path, manifest: Manifest) -> Path:
     """Return the cached engine that ``export --backend tensorrt`` would use here, else ``folder``."""
     cached = cache.find(plan_identity(manifest, BuildOptions()))
     return cached[0] if cached is not None else folder
