@@ -169,11 +169,13 @@ class PartWriter:
     """Writer of ``folder/split``, group by group; their number need not be known in advance.
 
     The arrays are streamed, not memory-mapped: they may be larger than the memory, and a full disk raises an
-    ``OSError`` instead of a signal. ``identifiers``: number of rows of the puzzle table, with the blank one.
+    ``OSError`` instead of a signal.
     """
 
-    def __init__(self, folder: Path, split: str, task: Task, identifiers: int = 1) -> None:
-        self.root, self.task, self.identifiers = Path(folder) / split, task, identifiers
+    def __init__(self, folder: Path, split: str, task: Task) -> None:
+        self.root, self.task = Path(folder) / split, task
+        self.identifiers = 1
+        """Number of rows of the puzzle table, with the blank one; to be set before the end where there are more."""
         self.root.mkdir(parents=True, exist_ok=True)
         self.examples = 0
         self.streams: list[BinaryIO] = []

@@ -19,11 +19,11 @@ Rope = tuple[Tensor, Tensor]
 _TRUNCATED_STD = 0.8796256610342398
 
 
-def truncated_normal_(tensor: Tensor, std: float, generator: torch.Generator | None = None) -> Tensor:
+def truncated_normal_(tensor: Tensor, std: float) -> Tensor:
     """Fill with a normal cut at two sigma, corrected so that ``std`` is the true standard deviation."""
     wide = std / _TRUNCATED_STD
     with torch.no_grad():
-        return nn.init.trunc_normal_(tensor, std=wide, a=-2 * wide, b=2 * wide, generator=generator)
+        return nn.init.trunc_normal_(tensor, std=wide, a=-2 * wide, b=2 * wide)
 
 
 class Linear(nn.Module):

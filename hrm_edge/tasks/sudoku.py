@@ -163,13 +163,13 @@ class Sudoku(Task):
             obeys = obeys & (seen == full).all(axis=-1)
         return np.asarray(obeys)
 
-    # -- symmetries ---------------------------------------------------------------------------------------------
-
     def only_answer(self, givens: Tokens) -> Tokens | None:
         """Return the only solution [S] of givens [S], or None if the search hit its limit; see ``require_unique``."""
         from hrm_edge.tasks.sudoku_search import require_unique  # imported here because it imports this module
 
         return require_unique(self, givens)
+
+    # -- symmetries ---------------------------------------------------------------------------------------------
 
     def random_views(self, count: int, rng: np.random.Generator) -> Views:
         """Draw from the symmetries uniformly: digits relabelled, bands, rows, stacks and columns shuffled, transposed.

@@ -23,14 +23,15 @@ INSTALL = "sudo apt-get install gstreamer1.0-tools nvidia-l4t-gstreamer"
 FIRST_FRAME_S = 15.0  # the sensor's daemon starts, and the exposure is found
 FRAME_S = 5.0
 END_S = 2.0
+FPS = 30  # of a CSI sensor
 _CHANNELS = 4  # BGRx, as the hardware converts to
 _PIPE_BYTES = 1 << 20
-_RESTART = "check the ribbon cable, then: sudo systemctl restart nvargus-daemon"
+RESTART = "check the ribbon cable, then: sudo systemctl restart nvargus-daemon"
 
 Size = tuple[int, int]  # width, height in pixels
 
 
-def _command(sensor: int, size: Size, descriptor: int, fps: int = 30) -> list[str]:
+def _command(sensor: int, size: Size, descriptor: int) -> list[str]:
     """Return the command that writes frames to an open file. A frame that waits is replaced by the next one.
 
     Not to stdout: NVIDIA's source prints messages there.
@@ -42,7 +43,7 @@ def _command(sensor: int, size: Size, descriptor: int, fps: int = 30) -> list[st
         "nvarguscamerasrc",
         f"sensor-id={sensor}",
         "!",
-        f"video/x-raw(memory:NVMM),width={width},height={height},framerate={fps}/1",
+        f"video/x-raw(memory:NVMM),width={width},height={height},framerate={FPS}/1",
         "!",
         "nvvidconv",
         "!",
@@ -149,4 +150,4 @@ def open_csi(sensor: int, size: Size) -> ProcessFeed:
     if "no element" in said:
         raise UserError(f"GStreamer has no part of the CSI camera here: {said}", INSTALL)
     why = said or f"no frame within {FIRST_FRAME_S:.0f} s"
-    raise UserError(f"no CSI camera {sensor} answers: {why}", _RESTART)
+    raise UserError(f"no CSI camera {sensor} answers: {why}", RESTART)

@@ -105,6 +105,7 @@ class Way(NamedTuple):
     """Also at the edges of the picture and without a frame: takes twice as long."""
 
 
+_MOST_GRIDS = 4  # of a picture
 WAYS = (Way(), Way(closely=True), Way(negative=True), Way(negative=True, closely=True))
 
 
@@ -117,7 +118,7 @@ def look_further(image: Image) -> list[Grid]:
     return []
 
 
-def locate(image: Image, limit: int = 4, cut: bool = False, way: Way = WAYS[0]) -> list[Grid]:
+def locate(image: Image, cut: bool = False, way: Way = WAYS[0]) -> list[Grid]:
     """Locate grids of a BGR picture uint8 [h, w, 3], the best first: large, with all their lines. Empty: none.
 
     ``cut``: instead, what looks like a grid that the edge of the picture cuts off.
@@ -127,7 +128,7 @@ def locate(image: Image, limit: int = 4, cut: bool = False, way: Way = WAYS[0]) 
     small = cv2.resize(gray, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA) if scale < 1 else gray
     small = cv2.bitwise_not(small) if way.negative else small
     grids = _closely(small) if way.closely else _quickly(small, cut)
-    return [replace(_rescaled(grid, scale), negative=way.negative) for grid in grids[:limit]]
+    return [replace(_rescaled(grid, scale), negative=way.negative) for grid in grids[:_MOST_GRIDS]]
 
 
 def _quickly(small: Gray, cut: bool) -> list[Grid]:

@@ -19,13 +19,13 @@ REFUSED: Color = (60, 60, 225)
 _GLYPH = 96  # pixels of a digit's square before it is warped into its cell
 
 
-def _draw_answer(image: Image, grid: Grid, givens: Tokens, answer: Tokens, color: Color = ANSWER) -> None:
+def _draw_answer(image: Image, grid: Grid, givens: Tokens, answer: Tokens) -> None:
     """Write ``answer`` [S] into the cells that ``givens`` [S] leave blank, into BGR ``image`` uint8 [h, w, 3] itself.
 
     ``grid``: turned so that its first corner is the puzzle's top left. The caller has verified the answer.
     """
     for cell in np.flatnonzero(givens < FIRST_DIGIT):
-        _stamp(image, _glyph(int(answer[cell]) - FIRST_DIGIT + 1), grid.cell_corners(int(cell)), color)
+        _stamp(image, _glyph(int(answer[cell]) - FIRST_DIGIT + 1), grid.cell_corners(int(cell)), ANSWER)
 
 
 def draw_result(image: Image, grid: Grid, verdict: Verdict, answer: Tokens) -> None:

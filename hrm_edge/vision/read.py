@@ -50,12 +50,12 @@ class Reading:
 
 
 class Reader:
-    """The digit network. One thread by default: a cell is small, and the solver wants the other cores."""
+    """The digit network, on one thread: a cell is small, and the solver wants the other cores."""
 
-    def __init__(self, path: Path | str = MODEL, threads: int = 1) -> None:
+    def __init__(self, path: Path | str = MODEL) -> None:
         ort = import_onnxruntime()
         options = ort.SessionOptions()
-        options.intra_op_num_threads = threads
+        options.intra_op_num_threads = 1
         options.log_severity_level = 3
         try:
             self._session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])

@@ -16,7 +16,7 @@ from hrm_edge.errors import UserError
 from hrm_edge.files import check_input
 from hrm_edge.vision.formats import FORMATS, is_picture
 from hrm_edge.vision.frames import STILL_INTERVAL_S, Feed, Source
-from hrm_edge.vision.gstreamer import open_csi
+from hrm_edge.vision.gstreamer import FPS, RESTART, open_csi
 from hrm_edge.vision.images import Image, image_files, load_image
 
 BROWSER = "browser"
@@ -137,12 +137,12 @@ class _PictureFeed:
         """Do nothing: nothing is open."""
 
 
-def _csi_pipeline(sensor: int, size: Size, fps: int = 30) -> str:
+def _csi_pipeline(sensor: int, size: Size) -> str:
     """Return the GStreamer pipeline of a Jetson's CSI sensor; its ISP converts, and only the newest frame is kept."""
     width, height = size
     return (
         f"nvarguscamerasrc sensor-id={sensor} ! "
-        f"video/x-raw(memory:NVMM), width={width}, height={height}, framerate={fps}/1 ! "
+        f"video/x-raw(memory:NVMM), width={width}, height={height}, framerate={FPS}/1 ! "
         "nvvidconv ! video/x-raw, format=BGRx ! videoconvert ! video/x-raw, format=BGR ! "
         "appsink drop=true max-buffers=1 sync=false"
     )
@@ -158,10 +158,7 @@ def _csi(sensor: int, size: Size) -> Feed:
         return open_csi(sensor, size)
     capture = cv2.VideoCapture(_csi_pipeline(sensor, size), cv2.CAP_GSTREAMER)
     if not capture.isOpened():
-        raise UserError(
-            f"no CSI camera {sensor} answers",
-            "check the ribbon cable, then: sudo systemctl restart nvargus-daemon",
-        )
+        raise UserError(f"no CSI camera {sensor} answers", RESTART)
     return _CaptureFeed(capture)
 
 
