@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
+import os
 import re
 import sys
 from collections.abc import Iterator
@@ -40,6 +41,12 @@ _OTHER_NUMPY = re.compile(r"multiarray failed to import|_ARRAY_API|compiled usin
 _STATIC_TLS = re.compile(r"(\S+): cannot allocate memory in static TLS block")
 _NEW_SYSTEM = re.compile(r"version `(?:GLIBC|GLIBCXX|CXXABI)_[\d.]+' not found")
 _LIBRARY = re.compile(r"(lib[\w.+-]+\.so[\w.]*): cannot open shared object file")
+
+
+def compiler_names() -> tuple[str, ...]:
+    """Return the programs that may compile C++ here, in their order: $CXX, or else the usual names."""
+    named = os.environ.get("CXX")
+    return (named,) if named else ("c++", "g++", "clang++")
 
 
 def check_installed(module: str, flag: str, purpose: str = "") -> None:

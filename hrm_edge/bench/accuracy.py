@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
 from hrm_edge.report.figures import accuracy_drop, wilson_95
@@ -56,11 +54,6 @@ def steps_histogram(solutions: Solutions) -> dict[int, int]:
     return {int(k): int(n) for k, n in zip(steps, counts, strict=True)}
 
 
-def answer_fields(solutions: Solutions, labels: Tokens, task: Task | None = None) -> dict[str, Any]:
-    """Return the report's fields about the answers: accuracy, verified answers and the histogram of steps."""
-    return {**score(solutions, labels, task).model_dump(), "steps_histogram": steps_histogram(solutions)}
-
-
 def paired(
     solutions: Solutions, other: Solutions, labels: Tokens, *, model: Model, backend: str, task: Task | None = None
 ) -> Paired:
@@ -71,13 +64,11 @@ def paired(
     right, others = exact(solutions.answers, labels), exact(other.answers, labels)
     only_other, only_this = int((others & ~right).sum()), int((right & ~others).sum())
     answers, loss = score(other, labels, task), accuracy_drop(only_other, only_this, len(solutions))
+    both = {"exact_accuracy", "exact_accuracy_interval_95", "false_verified", "mean_steps"}
     return Paired(
         model=model,
         backend=backend,
-        exact_accuracy=answers.exact_accuracy,
-        exact_accuracy_interval_95=answers.exact_accuracy_interval_95,
-        false_verified=answers.false_verified,
-        mean_steps=answers.mean_steps,
+        **answers.model_dump(include=both),
         only_other=only_other,
         only_this=only_this,
         lost_points=loss.points,

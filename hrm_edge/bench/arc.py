@@ -10,8 +10,9 @@ import time
 import numpy as np
 from numpy.typing import NDArray
 
-from hrm_edge.bench.accuracy import answer_fields, marks_to
-from hrm_edge.bench.run import common_fields
+from hrm_edge.bench.accuracy import marks_to, steps_histogram
+from hrm_edge.bench.accuracy import score as score_answers
+from hrm_edge.bench.run import describe_setup
 from hrm_edge.bench.scenarios import Solver
 from hrm_edge.errors import UserError
 from hrm_edge.report.schema import ArcAtViews, ArcCells, ArcVotes, CellAccuracy, Data, EvalReport, Model
@@ -52,9 +53,11 @@ def evaluate_arc(
     known = questions.labels[rows].any(axis=1)
     plain = known & (questions.view[rows] == 0)
     cells = cell_accuracies(questions.inputs[rows][plain], questions.labels[rows][plain], solutions.answers[plain])
+    answered = solutions.subset(np.flatnonzero(known))
     report = EvalReport(
-        **(common_fields(solver, model, data, threads) | {"views": views}),
-        **answer_fields(solutions.subset(np.flatnonzero(known)), questions.labels[rows][known]),
+        **dict(describe_setup(solver, model, data, threads).model_copy(update={"views": views})),
+        **dict(score_answers(answered, questions.labels[rows][known])),
+        steps_histogram=steps_histogram(answered),
         arc=ArcVotes(tasks=last.tasks, questions=last.questions, asked=len(originals), by_views=by_views, cells=cells),
         mean_views=len(rows) / max(1, len(originals)),
         by_views=[],

@@ -9,7 +9,7 @@ from datetime import datetime, timezone
 from typing import Any
 
 from hrm_edge.backends import package_of
-from hrm_edge.bench.accuracy import answer_fields, paired, score_by_views
+from hrm_edge.bench.accuracy import paired, score, score_by_views, steps_histogram
 from hrm_edge.bench.roofline import roofline
 from hrm_edge.bench.scenarios import MIN_QUERIES, SCENARIOS, BenchOptions, Measured, Progress, Solver
 from hrm_edge.bench.timing import warm_up
@@ -24,9 +24,11 @@ from hrm_edge.power.energy import idle_power, measure
 from hrm_edge.power.sampler import Sampler
 from hrm_edge.report.figures import latency_ms, quantile
 from hrm_edge.report.schema import (
+    Agreement,
     BenchReport,
     ColdStart,
     Data,
+    Energy,
     Engine,
     EvalReport,
     IdlePower,
@@ -35,6 +37,9 @@ from hrm_edge.report.schema import (
     Protocol,
     Reference,
     ReferenceAt,
+    Roofline,
+    Setup,
+    Speed,
     WarmUp,
 )
 from hrm_edge.runtime.trt.identity import EngineParity
@@ -88,8 +93,9 @@ def evaluate(
         theirs = solver(puzzles, session=session, on_progress=on_progress)
         beside = paired(solutions, theirs, labels, model=their_model, backend=session.backend, task=solver.task)
     return EvalReport(
-        **common_fields(solver, model, data, threads),
-        **answer_fields(solutions, labels, solver.task),
+        **dict(describe_setup(solver, model, data, threads)),
+        **dict(score(solutions, labels, solver.task)),
+        steps_histogram=steps_histogram(solutions),
         mean_views=float(solutions.views.mean()),
         by_views=score_by_views(solutions, labels, solver.options.views, solver.task),
         paired=beside,
@@ -132,20 +138,16 @@ def bench(
     warnings += [*warnings_after(before, after), *_doubts(measured, warm, power)]
     device = describe_device(system)
     return BenchReport(
-        **common_fields(solver, subject.model, subject.data, subject.threads, device),
-        **answer_fields(measured.solutions, puzzles.labels[: len(measured.solutions)], solver.task),
-        **_figures(measured),
-        **_energies(power, measured),
-        **_compared(solver, puzzles.head(_COMPARED), subject),
+        **dict(describe_setup(solver, subject.model, subject.data, subject.threads, device)),
+        **dict(score(measured.solutions, puzzles.labels[: len(measured.solutions)], solver.task)),
+        **dict(_speed(measured, warm, subject.cold_start)),
+        **dict(_energy(power, measured)),
+        **dict(_agreement(solver, puzzles.head(_COMPARED), subject)),
+        steps_histogram=steps_histogram(measured.solutions),
         command=subject.command,
         scenario=options.scenario,
         protocol=subject.protocol,
         warnings=warnings,
-        cold_start=subject.cold_start,
-        warm_up=warm,
-        power=power,
-        parity=subject.parity,
-        engine_parity=None if subject.engine_parity is None else subject.engine_parity.model_dump(mode="json"),
         roofline=_roofline(solver, subject.model, measured, device, on_cpu),
         device_before=before,
         device_after=after,
@@ -168,27 +170,28 @@ def _power(chosen: Chosen, sampler: Sampler | None, measured: Measured, idle: Id
     return measure(sampler, measured.began_s, measured.ended_s, idle, chosen.passed_over)
 
 
-def _figures(measured: Measured) -> dict[str, Any]:
-    """Return the report's times and rates."""
+def _speed(measured: Measured, warm: WarmUp, cold_start: ColdStart | None) -> Speed:
     queries, timed = len(measured.latency_s), measured.timed
     ordered = sorted(measured.latency_s)
     stages = {stage: 1e3 * seconds / queries for stage, seconds in measured.stage_s.items()}
     overlap = sum(timed.batches) / len(timed.batches)
     stages["the rest"] = max(0.0, 1e3 * measured.duration_s / queries - sum(stages.values())) if overlap == 1 else 0.0
-    return {
-        "queries": queries,
-        "duration_s": measured.duration_s,
-        "latency_ms": latency_ms(measured.latency_s),
-        "latency_ms_quantiles": [round(1e3 * quantile(ordered, share / 100), 4) for share in range(101)],
-        "latency_trace": _latency_trace(measured),
-        "step_latency_ms": latency_ms(timed.step_s),
-        "device_step_latency_ms": latency_ms(timed.device_s) if timed.device_s else None,
-        "stage_ms": stages,
-        "mean_batch": overlap,
-        "throughput_per_s": queries / measured.duration_s,
-        "solved_per_s": measured.verified / measured.duration_s,
-        "pace": measured.pace,
-    }
+    return Speed(
+        queries=queries,
+        duration_s=measured.duration_s,
+        cold_start=cold_start,
+        warm_up=warm,
+        latency_ms=latency_ms(measured.latency_s),
+        latency_ms_quantiles=[round(1e3 * quantile(ordered, share / 100), 4) for share in range(101)],
+        latency_trace=_latency_trace(measured),
+        step_latency_ms=latency_ms(timed.step_s),
+        device_step_latency_ms=latency_ms(timed.device_s) if timed.device_s else None,
+        stage_ms=stages,
+        mean_batch=overlap,
+        throughput_per_s=queries / measured.duration_s,
+        solved_per_s=measured.verified / measured.duration_s,
+        pace=measured.pace,
+    )
 
 
 def _latency_trace(measured: Measured) -> list[tuple[float, float]]:
@@ -203,7 +206,7 @@ def _latency_trace(measured: Measured) -> list[tuple[float, float]]:
     ]
 
 
-def _energies(power: Power, measured: Measured) -> dict[str, Any]:
+def _energy(power: Power, measured: Measured) -> Energy:
     """Return the energy per puzzle, attempted and solved, gross and net of the machine at rest."""
     queries, solved = len(measured.latency_s), measured.verified
     gross = power.energy_j
@@ -217,13 +220,14 @@ def _energies(power: Power, measured: Measured) -> dict[str, Any]:
     def per(joules: float | None, count: int) -> float | None:
         return joules / count if joules is not None and count else None
 
-    return {
-        "energy_j_per_puzzle": per(gross, queries),
-        "energy_j_per_puzzle_net": per(net, queries),
-        "energy_j_per_solved": per(gross, solved),
-        "energy_j_per_solved_net": per(net, solved),
-        "energy_reason": reason,
-    }
+    return Energy(
+        power=power,
+        energy_j_per_puzzle=per(gross, queries),
+        energy_j_per_puzzle_net=per(net, queries),
+        energy_j_per_solved=per(gross, solved),
+        energy_j_per_solved_net=per(net, solved),
+        energy_reason=reason,
+    )
 
 
 def _doubts(measured: Measured, warm: WarmUp, power: Power) -> list[str]:
@@ -242,22 +246,26 @@ def _doubts(measured: Measured, warm: WarmUp, power: Power) -> list[str]:
     return warnings
 
 
-def _compared(solver: Solver, puzzles: Puzzles, subject: Subject) -> dict[str, Any]:
-    """Return the parity with a float32 engine in this run, or the reason why there is none."""
+def _agreement(solver: Solver, puzzles: Puzzles, subject: Subject) -> Agreement:
+    """Return what is known of the model's parity, and measure that with the reference on ``puzzles``."""
+    engine = None if subject.engine_parity is None else subject.engine_parity.model_dump(mode="json")
+    known = Agreement(parity=subject.parity, engine_parity=engine, reference_reason=subject.reference_reason)
     if subject.reference is None:
-        return {"reference_reason": subject.reference_reason}
+        return known
     model, session = subject.reference
     steps = solver.options.steps_of(solver.session)
     try:
         rows = measure_parity(session, solver.session, puzzles, steps).everywhere
     except Exception as error:  # noqa: BLE001 - the window is measured by now, and must not be lost
-        return {"reference_reason": f"running {model.path} beside it failed: {type(error).__name__}: {error}"}
+        reason = f"running {model.path} beside it failed: {type(error).__name__}: {error}"
+        return known.model_copy(update={"reference_reason": reason})
     at = [ReferenceAt(steps=r.steps, logits_sqnr_db=r.logits_sqnr_db, same_answers=r.same_answers) for r in rows]
     same = model.model_dump(include={"name", "path", "precision", "sha256"})
-    return {"reference": Reference(**same, puzzles=len(puzzles), at=at)}
+    reference = Reference(**same, puzzles=len(puzzles), at=at)
+    return known.model_copy(update={"reference": reference, "reference_reason": None})
 
 
-def _roofline(solver: Solver, model: Model, measured: Measured, device: Device, on_cpu: bool) -> Any:
+def _roofline(solver: Solver, model: Model, measured: Measured, device: Device, on_cpu: bool) -> Roofline:
     """Return the roofline of the median step among those of the most common batch size."""
     batches = measured.timed.batches
     common = max(set(batches), key=batches.count)
@@ -267,10 +275,10 @@ def _roofline(solver: Solver, model: Model, measured: Measured, device: Device, 
     )
 
 
-def common_fields(
+def describe_setup(
     solver: Solver, model: Model, data: Data, threads: int | None, device: Device | None = None
-) -> dict[str, Any]:
-    """Return the fields that every report has, apart from the answers'."""
+) -> Setup:
+    """Return the section that every report begins with; ``device``: this machine, where it is described already."""
     session, options = solver.session, solver.options
     backend = session.backend
     arithmetic = getattr(session, "arithmetic", None)
@@ -282,15 +290,15 @@ def common_fields(
         chosen=getattr(session, "chosen", None),
         arithmetic=None if arithmetic is None else str(arithmetic),
     )
-    return {
-        "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        "model": model,
-        "engine": engine,
-        "device": device or describe_device(),
-        "data": data,
-        "halt": options.halt,
-        "max_steps": options.steps_of(session),
-        "views": options.views,
-        "guesses": options.guesses_of(session),
-        "seed": options.seed,
-    }
+    return Setup(
+        created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        model=model,
+        engine=engine,
+        device=device or describe_device(),
+        data=data,
+        halt=options.halt,
+        max_steps=options.steps_of(session),
+        views=options.views,
+        guesses=options.guesses_of(session),
+        seed=options.seed,
+    )

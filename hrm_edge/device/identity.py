@@ -62,7 +62,7 @@ def describe_device(system: System | None = None) -> Device:
         l4t=l4t,
         jetpack=jetpack_of(l4t),
         gpus=gpus,
-        driver=_driver(system),
+        driver=driver_version(system),
         versions={name: version for name in PACKAGES if (version := package_version(name)) is not None},
     )
 
@@ -135,8 +135,8 @@ def _cpu_model(system: System) -> str:
     return platform.processor() or platform.machine()
 
 
-def _driver(system: System) -> str | None:
-    """Return the version in ``NVRM version: NVIDIA UNIX x86_64 Kernel Module  580.65.06  …``."""
+def driver_version(system: System) -> str | None:
+    """Return the NVIDIA driver's version, of ``NVRM version: NVIDIA UNIX x86_64 Kernel Module  580.65.06  …``."""
     version = re.search(
         r"Kernel Module\b[^\n]*?\s(\d+\.\d+(?:\.\d+)?)", system.line("/proc/driver/nvidia/version") or ""
     )

@@ -16,10 +16,19 @@ from pydantic import Field
 
 from hrm_edge.backends import BACKENDS
 from hrm_edge.device.clocks import clocks, power_mode, power_modes
-from hrm_edge.device.identity import JETSON_GPU_NODES, compatible, is_jetson, l4t_release, memory_field, module_name
+from hrm_edge.device.identity import (
+    JETSON_GPU_NODES,
+    compatible,
+    driver_version,
+    is_jetson,
+    l4t_release,
+    memory_field,
+    module_name,
+)
 from hrm_edge.device.matrix import jetpack_of, load_matrix
 from hrm_edge.doctor.machine import GpuSession, Import, Machine, Package, is_missing
 from hrm_edge.power import power_sources
+from hrm_edge.power.meter import Source
 from hrm_edge.records import Record
 
 Kind = Literal["jetson", "pc", "wsl2", "arm"]
@@ -38,7 +47,6 @@ _PACKAGES = (
 # What backends, pictures, training and export stand on: "installed" is no promise that it loads.
 _JUDGED = ("numpy", "cv2", "onnx", "openvino", "tensorrt_rtx", "torch", "torch_tensorrt")
 _TENSORRT_PIP = ("tensorrt", "tensorrt-cu12", "tensorrt-cu13", "tensorrt-cu12-bindings", "tensorrt-cu13-bindings")
-_COMPILERS = ("c++", "g++", "clang++")  # as runtime/native/compile.py looks for them
 _GROUPS = ("video", "render", "i2c", "jtop")  # cameras, GPU, power sensors, jtop's socket
 _VERSION = r"\d+(?:\.\d+)*"
 _GPU_NODES: dict[Kind, tuple[str, ...]] = {
@@ -118,14 +126,13 @@ def _cuda(machine: Machine, debs: dict[str, str]) -> _Cuda:
         runtimes = sorted(_leading(v) or "" for name, v in debs.items() if name.startswith("cuda-cudart"))
         version = runtimes[-1] if runtimes else None
     smi = machine.system.run("nvidia-smi") or ""
-    driver = re.search(r"Driver Version:\s*([\d.]+)", smi) or re.search(
-        r"Kernel Module\b[^\n]*?\s(\d+\.\d+(?:\.\d+)?)", machine.text("/proc/driver/nvidia/version")
-    )
+    named = re.search(r"Driver Version:\s*([\d.]+)", smi)
+    driver = named[1] if named else driver_version(machine.system)
     of_driver = re.search(r"CUDA (?:UMD )?Version:\s*([\d.]+)", smi)
     cards = [path for path in machine.system.glob("/sys/bus/pci/devices/*") if _is_nvidia_display(machine, path)]
     return _Cuda(
         toolkit=_leading(version) if isinstance(version, str) else None,
-        driver=driver[1] if driver else None,
+        driver=driver,
         of_driver=of_driver[1] if of_driver else None,
         cards_without_driver=0 if driver else len(cards),
     )
@@ -222,20 +229,11 @@ def _jtop(machine: Machine) -> _Jtop:
     )
 
 
-class _Meter(Record):
-    """One way to measure power."""
-
-    name: str
-    rails: list[str]
-    problem: str | None = Field(description="why it cannot be used; null where it can")
-    hint: str | None = Field(alias="mend")
-
-
 class _Power(Record):
     mode: str | None
     modes: dict[str, int] = Field(description="name → number, which differs between boards")
     clocks_locked: bool | None
-    meters: list[_Meter] = Field(description="the best first")
+    meters: list[Source] = Field(description="the best first")
 
 
 def _power(machine: Machine) -> _Power:
@@ -245,10 +243,7 @@ def _power(machine: Machine) -> _Power:
         mode=power_mode(system),
         modes={name: number for number, name in power_modes(system).items()},
         clocks_locked=all(clock.locked for clock in all_clocks) if all_clocks else None,
-        meters=[
-            _Meter(name=source.name, rails=list(source.rails), problem=source.problem, hint=source.hint)
-            for source in power_sources(system)
-        ],
+        meters=power_sources(system),
     )
 
 
@@ -334,7 +329,8 @@ def read_facts(machine: Machine) -> Facts:
         onnxruntime=onnxruntime,
         imports=imports,
         int8={name: said for name, module in probes.items() if (said := machine.int8(module))},
-        compiler=next((path for name in _COMPILERS if (path := machine.system.run("which", name))), "").strip() or None,
+        compiler=next((path for name in machine.compilers if (path := machine.system.run("which", name))), "").strip()
+        or None,
         packages={name: imported for name in _PACKAGES if (imported := machine.package(name))},
         python=_python(machine, debs),
         user=machine.user,

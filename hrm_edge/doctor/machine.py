@@ -23,6 +23,7 @@ from pydantic import Field
 
 from hrm_edge.child import python_command
 from hrm_edge.device.system import System
+from hrm_edge.packages import compiler_names
 from hrm_edge.records import Record
 
 IMPORT_LIMIT_S = 120.0  # a board on an SD card takes half a minute for a first import
@@ -198,6 +199,7 @@ class Machine:
     int8: Callable[[str], str | None] = _try_int8
     gpu: Callable[[], GpuSession] = try_gpu
     python: Interpreter = field(default_factory=Interpreter)
+    compilers: tuple[str, ...] = field(default_factory=compiler_names)
     architecture: str = field(default_factory=lambda: os.uname().machine)
     user: str = field(default_factory=_own_name)
     groups: frozenset[str] = field(default_factory=_own_groups)

@@ -40,8 +40,9 @@ def _merge(x: Tensor) -> Tensor:
 
 
 def _slow_sdpa(qkv: Tensor) -> bool:
-    # torch's CPU kernel for bf16: at S=81, Dh=32 forward and backward take 6 times as long as the plain products
-    return qkv.device.type == "cpu" and qkv.dtype == torch.bfloat16
+    # Forward and backward of torch's CPU kernel in bf16 (Dh=32, one core with AMX) take 5 times as long as the plain
+    # products at T=81, as long at T=256, 0.7 times as long at T=900, where the scores no longer fit into the caches.
+    return qkv.device.type == "cpu" and qkv.dtype == torch.bfloat16 and qkv.shape[1] < 256
 
 
 def unfused_attention(qkv: Tensor, heads: int, rope: Rope | None, mask: Tensor | None = None) -> Tensor:

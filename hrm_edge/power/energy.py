@@ -9,7 +9,6 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -173,42 +172,36 @@ def measure(sampler: Sampler, begin: float, end: float, idle: IdlePower | None, 
     pieces = series.pieces.covering(limit).within(begin, end)
     gaps = _gaps_in(series.at, begin, end, limit)
     failures = [text for at, text in sampler.failures if begin <= at <= end]
-    known: dict[str, Any] = {
-        "meter": meter.name,
-        "sensor": meter.sensor,
-        "scope": meter.scope.words,
-        "window_s": window,
-        "covered_share": min(1.0, pieces.seconds / window),
-        "gaps": gaps,
-        "failures": len(failures),
-        "idle": idle,
-        "samples": int(((series.at >= begin) & (series.at <= end)).sum()),
-        "passed_over": passed_over,
-        "largest_gap_s": _largest_gap(series.at, begin, end),
-        "rails": _rails(sampler, begin, end, limit),
-        "reason": _reason(gaps, failures, window),
-        "notes": [*meter.notes(), *_notes(series, failures)],
-    }
+    reason = _reason(gaps, failures, window)
+    mean, error, blocks, trace = None, None, 0, []
     if pieces.seconds > 0:
         mean = pieces.joules / pieces.seconds
         error, blocks = _standard_error(pieces, begin, end)
-        known |= {
-            "power_w_mean": mean,
-            "power_w_standard_error": error,
-            "blocks": blocks,
-            "trace": _trace(series.pieces.covering(limit), begin),
-        }
-        known["power_w_net"] = None if idle is None else mean - idle.power_w_mean
-    power = Power(**known)
-    if power.reason is not None:
-        return power
-    check = None if series.integrated is None else series.integrated.covering(limit).within(begin, end).joules
-    return power.model_copy(
-        update={
-            "energy_j": pieces.joules,
-            "energy_j_integrated": check,
-            "energy_from": "counter" if series.counted else "integrated power",
-        }
+        trace = _trace(series.pieces.covering(limit), begin)
+    integrated = None if series.integrated is None else series.integrated.covering(limit).within(begin, end)
+    return Power(
+        meter=meter.name,
+        sensor=meter.sensor,
+        scope=meter.scope.words,
+        power_w_mean=mean,
+        power_w_standard_error=error,
+        blocks=blocks,
+        power_w_net=None if mean is None or idle is None else mean - idle.power_w_mean,
+        energy_j=pieces.joules if reason is None else None,
+        energy_from=None if reason else "counter" if series.counted else "integrated power",
+        energy_j_integrated=None if reason or integrated is None else integrated.joules,
+        window_s=window,
+        covered_share=min(1.0, pieces.seconds / window),
+        samples=int(((series.at >= begin) & (series.at <= end)).sum()),
+        largest_gap_s=_largest_gap(series.at, begin, end),
+        gaps=gaps,
+        failures=len(failures),
+        idle=idle,
+        rails=_rails(sampler, begin, end, limit),
+        trace=trace,
+        notes=[*meter.notes(), *_notes(series, failures)],
+        passed_over=passed_over,
+        reason=reason,
     )
 
 

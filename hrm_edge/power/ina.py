@@ -65,21 +65,21 @@ class Ina3221(Meter):
     @classmethod
     def find(cls, system: System) -> Source:
         """Read every rail once; see :meth:`Meter.find`."""
-        name, rails = cls.name, cls.rails_of(system)
+        rails = cls.rails_of(system)
         if not rails:
-            return Source(name, problem=f"no {name.upper()} sensor on this machine")
+            return cls._unusable(f"no {cls.name.upper()} sensor on this machine")
         try:
             for rail in rails:
                 rail.watts(system)
         except PermissionError as error:
-            return Source(name, problem=f"{error.filename} is not readable", hint=HWMON_HINT)
+            return cls._unusable(f"{error.filename} is not readable", HWMON_HINT)
         except (OSError, ValueError) as error:
-            return Source(name, problem=f"rail {rail.name} cannot be read: {error}", hint="see dmesg for the sensor")
-        names = tuple(rail.name for rail in rails)
+            return cls._unusable(f"rail {rail.name} cannot be read: {error}", "see dmesg for the sensor")
+        names = [rail.name for rail in rails]
         if total_of(names) is None:
             problem = f"no total is known for the rails {', '.join(names)}"
-            return Source(name, names, problem, f"choose one rail: --power {name}:{names[0]}")
-        return Source(name, names)
+            return cls._unusable(problem, f"choose one rail: --power {cls.name}:{names[0]}", rails=names)
+        return cls._found(*names)
 
     def read(self) -> Reading:
         """Read all rails. Raises ``OSError`` or ``ValueError`` if one of the total cannot be read."""

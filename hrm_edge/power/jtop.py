@@ -76,14 +76,14 @@ class JtopMeter(FollowedMeter):
     def find(cls, system: System) -> Source:
         """Look for the package and its running service; see :meth:`Meter.find`."""
         if not is_jetson(system):
-            return Source("jtop", problem="jtop is for a Jetson, this machine is none")
+            return cls._unusable("jtop is for a Jetson, this machine is none")
         if importlib.util.find_spec("jtop") is None:
-            return Source("jtop", problem="jtop is not installed", hint="sudo pip install jetson-stats && reboot")
+            return cls._unusable("jtop is not installed", "sudo pip install jetson-stats && reboot")
         socket = system.path(JTOP_SOCKET)
         if not socket.exists():
             hint = "sudo systemctl restart jtop.service (and see 'systemctl status jtop')"
-            return Source("jtop", problem="the jtop service is not running", hint=hint)
-        return Source("jtop")
+            return cls._unusable("the jtop service is not running", hint)
+        return cls._found()
 
     def _follow(self) -> None:
         try:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+
+from pydantic import Field
 
 from hrm_edge.device.system import System
 from hrm_edge.errors import UserError, nearest
+from hrm_edge.records import Record
 
 Clock = Callable[[], float]
 """Seconds of a clock that never goes back: ``time.monotonic``, or a test's own."""
@@ -44,15 +47,13 @@ def total_of(rails: Iterable[str]) -> Scope | None:
     return next((total for total in _TOTALS if present.issuperset(total.rails)), None)
 
 
-@dataclass(frozen=True)
-class Source:
+class Source(Record):
     """Power meter that this machine may have."""
 
     name: str
-    rails: tuple[str, ...] = ()
-    problem: str | None = None
-    """Reason why it cannot be used; None where it can."""
-    hint: str | None = None
+    rails: list[str] = Field(default=[])
+    problem: str | None = Field(default=None, description="why it cannot be used; null where it can")
+    hint: str | None = Field(default=None, alias="mend")
 
 
 def readable_by_users(rule: str) -> str:
@@ -105,6 +106,14 @@ class Meter:
     def find(cls, system: System) -> Source:
         """Say whether the machine has this meter, and where it cannot be used why, and what to do about it."""
         raise NotImplementedError
+
+    @classmethod
+    def _found(cls, *rails: str) -> Source:
+        return Source(name=cls.name, rails=list(rails))
+
+    @classmethod
+    def _unusable(cls, problem: str, hint: str | None = None, *, rails: Sequence[str] = ()) -> Source:
+        return Source(name=cls.name, rails=list(rails), problem=problem, hint=hint)
 
     def read(self) -> Reading:
         """Return the newest reading, or the last one again. Raises ``SensorError``, ``OSError`` or ``ValueError``."""

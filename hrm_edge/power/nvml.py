@@ -45,12 +45,12 @@ class NvmlMeter(Meter):
     def find(cls, system: System) -> Source:
         """Look for a driver and for the library; see :meth:`Meter.find`."""
         if is_jetson(system):
-            return Source("nvml", problem="NVML has no power reading on a Jetson")
+            return cls._unusable("NVML has no power reading on a Jetson")
         if system.line("/proc/driver/nvidia/version") is None:
-            return Source("nvml", problem="no NVIDIA driver on this machine")
+            return cls._unusable("no NVIDIA driver on this machine")
         if importlib.util.find_spec("pynvml") is None:
-            return Source("nvml", problem="pynvml is not installed", hint="pip install 'hrm-edge[power]'")
-        return Source("nvml")
+            return cls._unusable("pynvml is not installed", "pip install 'hrm-edge[power]'")
+        return cls._found()
 
     def _has_counter(self) -> bool:
         try:

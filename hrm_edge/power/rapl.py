@@ -60,13 +60,13 @@ class RaplMeter(Meter):
         """Read every counter once; see :meth:`Meter.find`."""
         zones = rapl_zones(system)
         if not zones:
-            return Source("rapl", problem="the CPU shows no RAPL energy counters (virtual machines hide them)")
+            return cls._unusable("the CPU shows no RAPL energy counters (virtual machines hide them)")
         try:
             for zone in zones:
                 system.read(zone.energy_uj)
         except OSError as error:
-            return Source("rapl", problem=f"{error.filename or RAPL} is not readable", hint=RAPL_HINT)
-        return Source("rapl", tuple(zone.name for zone in zones))
+            return cls._unusable(f"{error.filename or RAPL} is not readable", RAPL_HINT)
+        return cls._found(*(zone.name for zone in zones))
 
     def _count(self, zone: Zone) -> int:
         return int(self._system.read(zone.energy_uj))

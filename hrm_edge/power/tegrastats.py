@@ -108,8 +108,8 @@ class TegrastatsMeter(FollowedMeter):
         """Look for the program; see :meth:`Meter.find`."""
         if system.run("which", "tegrastats") is None:
             where = "is not on the PATH" if is_jetson(system) else "is a Jetson's, this machine is none"
-            return Source("tegrastats", problem=f"tegrastats {where}")
-        return Source("tegrastats")
+            return cls._unusable(f"tegrastats {where}")
+        return cls._found()
 
     def _follow(self) -> None:
         with contextlib.suppress(ValueError):  # the pipe was closed by close()

@@ -102,7 +102,9 @@ class AtViews(Answers):
     views: int
 
 
-class _Report(Answers):
+class Setup(Record):
+    """What was measured, on what, and how."""
+
     created: str = Field(description="UTC, ISO 8601")
     model: Model
     engine: Engine
@@ -113,6 +115,11 @@ class _Report(Answers):
     views: int = Field(description="tried per puzzle at most")
     guesses: int = Field(default=0, description="cells guessed in each view after the first")
     seed: int
+
+
+# A report is flat in its file: a section is a base class here, made as a value by what measures it. The fields stand in
+# the file in the order of the last base to the first, then the class's own.
+class _Report(Setup, Answers):
     steps_histogram: dict[int, int] = Field(description="ACT steps → puzzles")
 
 
@@ -315,15 +322,9 @@ class Power(Record):
     reason: str | None = Field(default=None, description="why there is no energy figure")
 
 
-class BenchReport(_Report):
-    """Report of ``hrm-edge bench``."""
+class Speed(Record):
+    """Times and rates of a scenario."""
 
-    schema_version: Literal[2] = BENCH_SCHEMA
-    kind: Literal["hrm-edge bench"] = "hrm-edge bench"
-    command: PublishedCommand = Field(description="that made this report")
-    scenario: Scenario
-    protocol: Protocol | None = None
-    warnings: list[str] = Field(description="what makes these figures worth less; empty in a clean run")
     queries: int = Field(description="puzzles answered in the window; more than count when the set was gone round")
     duration_s: float
     cold_start: ColdStart | None = Field(default=None, description="null where the process had done something before")
@@ -341,18 +342,42 @@ class BenchReport(_Report):
     throughput_per_s: float = Field(description="puzzles answered per second")
     solved_per_s: float = Field(description="verified puzzles per second")
     pace: Pace | None = None
+
+
+class Energy(Record):
+    """Power over the window, and the energy of a puzzle."""
+
     power: Power
     energy_j_per_puzzle: float | None = Field(description="gross, per attempted puzzle")
     energy_j_per_puzzle_net: float | None = Field(description="less what the machine at rest draws")
     energy_j_per_solved: float | None = Field(description="gross, per puzzle with a verified answer")
     energy_j_per_solved_net: float | None
     energy_reason: str | None = Field(description="why one of the energy figures is missing")
+
+
+class Agreement(Record):
+    """How near the measured step is to other ones of the same model."""
+
     parity: list[dict[str, Any]] = Field(description="of the artifact against the torch model, as its manifest says")
     engine_parity: dict[str, Any] | None = Field(
         default=None, description="of a GPU's engine against the artifact in ONNX Runtime, as its sidecar says"
     )
     reference: Reference | None = None
     reference_reason: str | None = Field(default=None, description="why nothing was compared in this run")
+
+
+class _BenchHead(_Report):
+    schema_version: Literal[2] = BENCH_SCHEMA
+    kind: Literal["hrm-edge bench"] = "hrm-edge bench"
+    command: PublishedCommand = Field(description="that made this report")
+    scenario: Scenario
+    protocol: Protocol | None = None
+    warnings: list[str] = Field(description="what makes these figures worth less; empty in a clean run")
+
+
+class BenchReport(Agreement, Energy, Speed, _BenchHead):
+    """Report of ``hrm-edge bench``."""
+
     roofline: Roofline | None = None
     device_before: DeviceState
     device_after: DeviceState

@@ -218,7 +218,7 @@ def test_what_cannot_be_read_comes_with_the_line_that_fixes_it(tmp_path):
     assert found.hint == HWMON_HINT
     pc = machines.rapl(machines.rtx_pc(tmp_path / "pc"), {"package-0": 5, "core": 3, "dram": 2})
     assert [zone.name for zone in rapl_zones(pc.system)] == ["package-0", "dram-0"]
-    assert sources(pc.system)["rapl"].rails == ("package-0", "dram-0")
+    assert sources(pc.system)["rapl"].rails == ["package-0", "dram-0"]
     found = sources(Closed(pc.root, pc.system.programs, closed="energy_uj"))["rapl"]
     assert "energy_uj is not readable" in (found.problem or "")
     assert found.hint == RAPL_HINT

@@ -92,7 +92,8 @@ def test_the_mend_of_a_power_mode_has_the_boards_own_number(tmp_path):
     assert "sudo nvpmodel -m 2" in remedies["power-mode"]
 
 
-def test_our_own_step_needs_a_compiler_and_onnx(tmp_path):
+def test_our_own_step_needs_a_compiler_and_onnx(tmp_path, monkeypatch):
+    monkeypatch.delenv("CXX", raising=False)
     laptop = trees.cpu_laptop()
     onnx, compiler = {"onnx": Package(version="1.23.0", from_apt=False)}, {"which g++": "/usr/bin/g++\n"}
     for number, (packages, programs, why) in enumerate((
@@ -104,6 +105,12 @@ def test_our_own_step_needs_a_compiler_and_onnx(tmp_path):
         found = look(replace(laptop, packages=packages, programs=programs), tmp_path / str(number)).backends
         (native,) = [backend for backend in found if backend.name == "native (CPU)"]
         assert (native.works, native.why) == (bool(packages and programs), why)
+
+
+def test_the_compiler_is_the_one_that_the_native_step_takes(tmp_path, monkeypatch):
+    monkeypatch.setenv("CXX", "clang++-18")
+    laptop = replace(trees.cpu_laptop(), programs={"which clang++-18": "/usr/bin/clang++-18\n", "which g++": "/g++\n"})
+    assert look(laptop, tmp_path).facts.compiler == "/usr/bin/clang++-18"
 
 
 def test_how_a_runtime_multiplies_is_said(tmp_path):

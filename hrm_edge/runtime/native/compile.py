@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import ctypes
 import hashlib
-import os
 import shutil
 import subprocess
 from pathlib import Path
 
 from hrm_edge.errors import UserError
 from hrm_edge.files import os_error, writable_cache
+from hrm_edge.packages import compiler_names
 from hrm_edge.runtime import compile_cache
 
 SOURCE = "step.cpp"
@@ -20,9 +20,7 @@ HINT = "install a C++ compiler (Debian, Ubuntu: sudo apt install g++), or use --
 
 def compiler() -> str | None:
     """Return the C++ compiler: $CXX, or the first of the usual names."""
-    named = os.environ.get("CXX")
-    names = (named,) if named else ("c++", "g++", "clang++")
-    return next((path for name in names if (path := shutil.which(name))), None)
+    return next((path for name in compiler_names() if (path := shutil.which(name))), None)
 
 
 def library() -> ctypes.CDLL:
