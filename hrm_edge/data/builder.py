@@ -14,6 +14,7 @@ from typing import Generic, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from hrm_edge.callbacks import OnProgress
 from hrm_edge.data.files import read_puzzles
 from hrm_edge.data.layout import PartWriter, write_identifiers
 from hrm_edge.data.sources import folder_files, hub_files
@@ -26,9 +27,6 @@ HUB, GENERATE = "hub", "generate"
 _DEFAULT_TEST = 1000
 PIECE = 1 << 15  # puzzles solved or compared at a time
 _TEST_SEED, _TRAIN_SEED, _CHOICE_SEED, _VIEW_SEED = range(4)
-
-Progress = Callable[[str, int, int], None]
-"""Callback that gets (what is being done, how much is done, of how much)."""
 
 
 @dataclass(frozen=True)
@@ -94,9 +92,8 @@ class Builder(ABC, Generic[_AnyTask, _AnyOptions, Part]):
     piece = PIECE
     """Examples written at a time."""
 
-    def __init__(self, task: _AnyTask, options: _AnyOptions, on_progress: Progress | None) -> None:
-        self.task, self.options = task, options
-        self.on_progress = on_progress or (lambda what, done, total: None)
+    def __init__(self, task: _AnyTask, options: _AnyOptions, on_progress: OnProgress) -> None:
+        self.task, self.options, self.on_progress = task, options, on_progress
 
     @abstractmethod
     def generated(self, split: str, count: int, tested: set[bytes]) -> Puzzles:

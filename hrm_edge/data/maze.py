@@ -14,7 +14,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from hrm_edge.data.builder import GENERATE, Builder, Progress, SourceOptions, Summary, check_least
+from hrm_edge.callbacks import OnProgress, ignore
+from hrm_edge.data.builder import GENERATE, Builder, SourceOptions, Summary, check_least
 from hrm_edge.data.parallel import in_order, only_new
 from hrm_edge.errors import UserError
 from hrm_edge.tasks.base import Tokens, Views
@@ -98,7 +99,7 @@ def generate(
     return np.concatenate([mazes[rows] for mazes, rows in kept])
 
 
-def build(task: Maze, out: Path | str, options: Options, on_progress: Progress | None = None) -> Summary[PartSummary]:
+def build(task: Maze, out: Path | str, options: Options, on_progress: OnProgress = ignore) -> Summary[PartSummary]:
     """Build the data folder ``out``, whole or not at all; no training maze is a symmetry of a test maze.
 
     The hub's data set and a folder with train and test files keep their own parts. Raises ``UserError`` for bad options

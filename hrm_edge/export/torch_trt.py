@@ -15,7 +15,7 @@ import inspect
 import re
 import resource
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from hrm_edge.callbacks import OnMessage
 from hrm_edge.errors import UserError
 from hrm_edge.model.hrm import HRM
 from hrm_edge.model.layers import Linear, row_peaks
@@ -277,9 +278,7 @@ def _convert_and_save(step: _Step, options: Options, path: Path) -> bytes:
     return bytes(engines[0])
 
 
-def make_plan(
-    model: HRM, scales: dict[str, float] | None, request: Request, on_message: Callable[[str], None]
-) -> dict[str, Any]:
+def make_plan(model: HRM, scales: dict[str, float] | None, request: Request, on_message: OnMessage) -> dict[str, Any]:
     """Build the plan of what an artifact was written from, for ``build_engine``; returns the fields of its record."""
     begun = time.monotonic()
     on_message("converting with Torch-TensorRT")

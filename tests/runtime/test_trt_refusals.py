@@ -14,6 +14,8 @@ from typing import Any
 import pytest
 
 from hrm_edge.cli.main import main
+from hrm_edge.device.identity import l4t_release
+from hrm_edge.device.system import System
 from hrm_edge.errors import UserError
 from hrm_edge.files import write_json
 from hrm_edge.manifest import MANIFEST, STEP_FILE, Manifest, read_manifest, write_manifest
@@ -25,7 +27,7 @@ from hrm_edge.runtime.trt import open as opening
 from hrm_edge.runtime.trt.api import Api, find_api
 from hrm_edge.runtime.trt.build import BuildOptions, _workspace_mib, plan_identity
 from hrm_edge.runtime.trt.cuda import _CudaPython
-from hrm_edge.runtime.trt.device import Gpu, find_gpu, l4t_release, memory_available
+from hrm_edge.runtime.trt.device import Gpu, find_gpu, memory_available
 from hrm_edge.runtime.trt.identity import PLAN_FILE, SIDECAR_FILE, entry_of
 from hrm_edge.runtime.trt.open import open_engine
 from hrm_edge.runtime.trt.plugins import plugin_identity
@@ -223,18 +225,20 @@ def test_the_workspace_follows_the_free_memory(available_mib: int, workspace: in
 
 def test_memory_available(tmp_path: Path) -> None:
     assert 1 << 20 < memory_available() < 1 << 44
-    (tmp_path / "meminfo").write_text("MemTotal: 8 kB\nMemAvailable:    1234 kB\n")
-    assert memory_available(tmp_path / "meminfo") == 1234 * 1024
-    (tmp_path / "old").write_text("MemTotal: 8 kB\n")
+    (tmp_path / "proc").mkdir()
+    (tmp_path / "proc" / "meminfo").write_text("MemTotal: 8 kB\nMemAvailable:    1234 kB\n")
+    assert memory_available(System(tmp_path)) == 1234 * 1024
+    (tmp_path / "proc" / "meminfo").write_text("MemTotal: 8 kB\n")
     with pytest.raises(UserError, match="has no MemAvailable"):
-        memory_available(tmp_path / "old")
+        memory_available(System(tmp_path))
 
 
 def test_the_jetson_release(tmp_path: Path) -> None:
-    path = tmp_path / "nv_tegra_release"
-    assert l4t_release(path) is None
+    path = tmp_path / "etc" / "nv_tegra_release"
+    assert l4t_release(System(tmp_path)) is None
+    path.parent.mkdir()
     path.write_text("# R36 (release), REVISION: 4.3, GCID: 38968081, BOARD: generic, EABI: aarch64, DATE: Wed Jan  8\n")
-    assert l4t_release(path) == "36.4.3"
+    assert l4t_release(System(tmp_path)) == "36.4.3"
 
 
 class Cuda:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from hrm_edge import __version__
+from hrm_edge.callbacks import OnMessage
 from hrm_edge.child import python_command
 from hrm_edge.errors import UserError
 from hrm_edge.files import atomic_folder
@@ -39,7 +40,6 @@ from hrm_edge.runtime.trt.worker import MIB, Request, out_of_memory
 
 _WORKSPACE_SHARE = 0.5  # of MemAvailable: on a Jetson the builder, the desktop and the GPU share one memory
 _WORKSPACE_STEPS_MIB = (4096, 2048, 1024, 512, 256, 128, 64)
-OnMessage = Callable[[str], None]
 Make = Callable[[Request, OnMessage], dict[str, Any]]
 """Writes the plan of a request and returns what ``BuildRecord`` says of the build."""
 

@@ -14,6 +14,8 @@ from typing import Any, Literal
 
 from pydantic import Field
 
+from hrm_edge.device.identity import l4t_release
+from hrm_edge.device.system import System
 from hrm_edge.errors import UserError
 from hrm_edge.manifest import (
     STEP_FILE,
@@ -27,7 +29,7 @@ from hrm_edge.manifest import (
 )
 from hrm_edge.records import Record, read_record
 from hrm_edge.runtime.trt.api import Api, Runtime
-from hrm_edge.runtime.trt.device import Gpu, l4t_release, platform_name
+from hrm_edge.runtime.trt.device import Gpu, platform_name
 
 PLAN_FILE = "engine.plan"  # nothing but TensorRT's plan: trtexec reads it
 SIDECAR_FILE = "engine.json"
@@ -173,7 +175,7 @@ class Machine:
             device=gpu.name if gpu else None,
             sm_count=gpu.sm_count if gpu else None,
             cuda=gpu.cuda if gpu else None,
-            l4t=l4t_release() if gpu else None,
+            l4t=l4t_release(System()) if gpu else None,
             options=options,
             model_sha256=manifest.files[STEP_FILE].sha256,
             calibration_sha256=_calibration_sha256(manifest),
@@ -191,7 +193,7 @@ def differences(identity: Identity, machine: Machine, manifest: Manifest) -> lis
         "device": gpu.name if gpu else "none",
         "sm_count": gpu.sm_count if gpu else 0,
         "cuda": gpu.cuda if gpu else "none",
-        "l4t": l4t_release(),
+        "l4t": l4t_release(System()),
     }
     fields = [
         (name, getattr(identity, name), value)
