@@ -19,10 +19,11 @@ from hrm_edge.digits.hands import drawn_hand, load_hands
 from hrm_edge.digits.network import DigitNet, write_onnx
 from hrm_edge.digits.photos import LabelledPhoto, load_photos, retake
 from hrm_edge.digits.recipe import DigitsRecipe
-from hrm_edge.digits.sheet import Floats, draw_sheet
+from hrm_edge.digits.sheet import draw_sheet
 from hrm_edge.errors import UserError
 from hrm_edge.files import atomic_folder, write_json
 from hrm_edge.vision.cells import cut_cells
+from hrm_edge.vision.images import Floats
 from hrm_edge.vision.read import Reader
 
 ONNX_FILE = "digits.onnx"

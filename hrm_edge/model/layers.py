@@ -10,10 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hrm_edge.model.fake_quant import fake_quantized, fake_quantized_rows
-from hrm_edge.ops.attention import packed_attention
+from hrm_edge.ops.attention import Rope, packed_attention
 from hrm_edge.spec import LEAST_PEAK, RMS_EPS, ModelSpec
-
-Rope = tuple[Tensor, Tensor]
 
 # std of a standard normal cut at +-2 sigma: drawing with std/this gives a truncated draw whose std is the true one
 _TRUNCATED_STD = 0.8796256610342398

@@ -9,7 +9,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from hrm_edge.vision.lattice import Floats, Gray, mesh_map
+from hrm_edge.vision.images import Floats, Gray
+from hrm_edge.vision.lattice import mesh_map
 
 CELL = 32  # pixels of a cell as the network sees it
 SIDE = 9

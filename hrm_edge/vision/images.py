@@ -14,6 +14,8 @@ from hrm_edge.files import atomic_file, read_bytes
 from hrm_edge.vision.formats import FORMATS, READABLE, Header, pictures_of, read_header
 
 Image = NDArray[np.uint8]  # [h, w, 3] BGR
+Gray = NDArray[np.uint8]  # [h, w]
+Floats = NDArray[np.float32]
 
 _MAX_BYTES = 64 << 20
 _MAX_PIXELS = 64_000_000  # above what phones save; decoded it takes 3 bytes a pixel

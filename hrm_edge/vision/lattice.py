@@ -10,8 +10,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-Gray = NDArray[np.uint8]
-Floats = NDArray[np.float32]
+from hrm_edge.vision.images import Floats, Gray
 
 _SPAN = 144  # pixels of the rectified grid: 16 a cell of a 9x9 grid
 MARGIN = 16  # pixels around it

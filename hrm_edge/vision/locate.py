@@ -14,11 +14,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from hrm_edge.vision.images import Floats, Gray, Image
 from hrm_edge.vision.lattice import Rectified, fit_mesh, follow_mesh, outline, project
-
-Image = NDArray[np.uint8]  # [h, w, 3] BGR
-Gray = NDArray[np.uint8]  # [h, w]
-Floats = NDArray[np.float32]
 
 WORK_SIDE = 640  # pixels of the longer side that grids are sought at: enough for a grid of a third of the picture
 

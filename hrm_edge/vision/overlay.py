@@ -9,8 +9,9 @@ import numpy as np
 
 from hrm_edge.tasks.base import Tokens
 from hrm_edge.tasks.sudoku import FIRST_DIGIT
+from hrm_edge.vision.images import Floats, Gray, Image
 from hrm_edge.vision.judge import Verdict
-from hrm_edge.vision.locate import Floats, Gray, Grid, Image
+from hrm_edge.vision.locate import Grid
 
 Color = tuple[int, int, int]  # BGR
 ANSWER: Color = (60, 170, 20)

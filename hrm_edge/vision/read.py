@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from hrm_edge.errors import UserError
 from hrm_edge.quiet import import_onnxruntime
 from hrm_edge.vision.cells import CELL, SIDE, cut_cells
-from hrm_edge.vision.locate import Floats, Grid, Image
+from hrm_edge.vision.images import Floats, Image
+from hrm_edge.vision.locate import Grid
 
 MODEL = Path(__file__).with_name("digits.onnx")
 CLASSES = 10

@@ -16,7 +16,7 @@ from hrm_edge.errors import UserError
 from hrm_edge.files import check_input
 from hrm_edge.vision.formats import FORMATS, is_picture
 from hrm_edge.vision.frames import STILL_INTERVAL_S, Feed, Source
-from hrm_edge.vision.gstreamer import FPS, RESTART, open_csi
+from hrm_edge.vision.gstreamer import FPS, RESTART, Size, open_csi
 from hrm_edge.vision.images import Image, image_files, load_image
 
 BROWSER = "browser"
@@ -25,8 +25,6 @@ FOLDER_S = 4.0  # how long each picture of a folder is shown
 _NETWORK_TIMEOUT_MS = 5000
 _TAKES = "--camera takes 0 (a V4L2 camera), csi:0, an rtsp:// or http:// URL, a video, a picture, a folder, or browser"
 _GROUP = "join the group that may use cameras, then log in again: sudo usermod -aG video $USER"
-
-Size = tuple[int, int]  # width, height in pixels
 
 
 def open_source(text: str, size: Size, dev: Path = Path("/dev")) -> Source:
