@@ -24,8 +24,8 @@ from hrm_edge.tasks.arc import Grid, check_grid
 Pair = tuple[Grid, "Grid | None"]
 """(input, output); None where the output of a test pair is not known."""
 
-EVALUATION = "evaluation"
-_SPLITS = ("training", EVALUATION)
+_EVALUATION = "evaluation"
+_SPLITS = ("training", _EVALUATION)
 _CHALLENGES, _SOLUTIONS = "challenges", "solutions"
 
 
@@ -66,7 +66,9 @@ def _read_tasks(source: Path | str) -> list[ArcTask]:
         tasks = [task for path in of_a_part or combined for task in _combined(source, path, texts)]
     else:
         tasks = [
-            _task(f"{source}: {path}", path.stem, path.parts[-2] == EVALUATION, _json(f"{source}: {path}", texts[path]))
+            _task(
+                f"{source}: {path}", path.stem, path.parts[-2] == _EVALUATION, _json(f"{source}: {path}", texts[path])
+            )
             for path in chosen
         ]
     return sorted(tasks, key=lambda task: (task.asked, task.name))

@@ -23,9 +23,9 @@ from hrm_edge.files import atomic_folder
 from hrm_edge.tasks.base import Task, Tokens, Views
 from hrm_edge.tasks.puzzles import Puzzles
 
-HUB, GENERATE = "hub", "generate"
+_HUB, GENERATE = "hub", "generate"
 _DEFAULT_TEST = 1000
-PIECE = 1 << 15  # puzzles solved or compared at a time
+_PIECE = 1 << 15  # puzzles solved or compared at a time
 _TEST_SEED, _TRAIN_SEED, _CHOICE_SEED, _VIEW_SEED = range(4)
 
 
@@ -89,7 +89,7 @@ class Builder(ABC, Generic[_AnyTask, _AnyOptions, Part]):
     """What the task's puzzles are called in messages."""
     default_count: int
     """Training puzzles that are generated where the options do not say how many."""
-    piece = PIECE
+    piece = _PIECE
     """Examples written at a time."""
 
     def __init__(self, task: _AnyTask, options: _AnyOptions, on_progress: OnProgress) -> None:
@@ -185,10 +185,10 @@ class Builder(ABC, Generic[_AnyTask, _AnyOptions, Part]):
     def _read_parts(self) -> _Collected:
         options, source = self.options, Path(self.options.source)
         rng = np.random.default_rng([options.seed, _CHOICE_SEED])
-        if options.source != HUB and not source.is_dir():
+        if options.source != _HUB and not source.is_dir():
             self.on_progress(f"reading {source.name}", 0, 1)
             return self._split(read_puzzles(options.source, self.task), rng)
-        files = hub_files(self.task) if options.source == HUB else folder_files(source, self.task)
+        files = hub_files(self.task) if options.source == _HUB else folder_files(source, self.task)
         parts, formats, solved = {}, {}, 0
         for split, flag, count in (
             ("train", "--subsample", options.subsample),
@@ -223,8 +223,8 @@ class Builder(ABC, Generic[_AnyTask, _AnyOptions, Part]):
         wanted = len(rest) if options.subsample is None else options.subsample
         kept: list[NDArray[np.int64]] = []
         count = dropped = 0
-        for start in range(0, len(rest), PIECE):
-            rows = rest[start : start + PIECE]
+        for start in range(0, len(rest), _PIECE):
+            rows = rest[start : start + _PIECE]
             if tested:
                 free = np.array([name not in tested for name in self.names(file.givens[rows])], bool)
                 rows = rows[free]
@@ -248,8 +248,8 @@ class Builder(ABC, Generic[_AnyTask, _AnyOptions, Part]):
         """Return the puzzles with all answers, solved where the file has none, and the number solved."""
         missing = np.flatnonzero(~puzzles.answered())
         labels = np.zeros_like(puzzles.givens) if puzzles.labels is None else puzzles.labels.copy()
-        for start in range(0, len(missing), PIECE):
-            rows = missing[start : start + PIECE]
+        for start in range(0, len(missing), _PIECE):
+            rows = missing[start : start + _PIECE]
             labels[rows] = self.solved(puzzles, rows)
             self.on_progress("solving", start + len(rows), len(missing))
         return replace(puzzles, labels=labels), len(missing)

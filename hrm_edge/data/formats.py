@@ -29,7 +29,7 @@ _QUESTION = (
     "board",
     "grid",
 )
-ANSWER = ("answer", "answers", "solution", "solutions")
+_ANSWER = ("answer", "answers", "solution", "solutions")
 _ONE_A_LINE = "one puzzle a line"
 _TITLE = re.compile(r"(grid|puzzle|sudoku|board|game|problem|maze|no\.?|nr\.?)[\s:#.]*\d*[\s:.]*", re.IGNORECASE)
 _SECTION = re.compile(r"\[(\w+)\]")
@@ -111,7 +111,7 @@ def _csv(names: list[str], delimiter: str, lines: Iterator[str], before: int, *,
         for raw in lines:  # noqa: UP028 - the line that the reader is at is kept
             yield raw
 
-    question, answer, source = place(_QUESTION), place(ANSWER), place(("source",))
+    question, answer, source = place(_QUESTION), place(_ANSWER), place(("source",))
     assert question is not None
     form = f"CSV, columns {names[question]}" + (f" and {names[answer]}" if answer is not None else "")
     reader, line = csv.reader(watched(), delimiter=delimiter), before + 1

@@ -20,7 +20,7 @@ from hrm_edge.vision.gstreamer import FPS, RESTART, Size, open_csi
 from hrm_edge.vision.images import Image, image_files, load_image
 
 BROWSER = "browser"
-SCHEMES = ("rtsp", "rtsps", "rtmp", "http", "https", "udp")
+_SCHEMES = ("rtsp", "rtsps", "rtmp", "http", "https", "udp")
 FOLDER_S = 4.0  # how long each picture of a folder is shown
 _NETWORK_TIMEOUT_MS = 5000
 _TAKES = "--camera takes 0 (a V4L2 camera), csi:0, an rtsp:// or http:// URL, a video, a picture, a folder, or browser"
@@ -40,8 +40,8 @@ def open_source(text: str, size: Size, dev: Path = Path("/dev")) -> Source:
         sensor = int(match[1])
         return Source(f"CSI camera {sensor}", lambda: _csi(sensor, size))
     if match := re.match(r"([a-z][a-z0-9+.-]*)://", text, re.IGNORECASE):
-        if match[1].lower() not in SCHEMES:
-            raise UserError(f"--camera {text}: cannot read {match[1]}:// URLs", f"known: {', '.join(SCHEMES)}")
+        if match[1].lower() not in _SCHEMES:
+            raise UserError(f"--camera {text}: cannot read {match[1]}:// URLs", f"known: {', '.join(_SCHEMES)}")
         return Source(_without_password(text), lambda: _url(text))
     path = Path(text)
     if path.is_dir():

@@ -181,7 +181,7 @@ def check(variant: str, precision: str, size: int, layers: list[Any], inputs: li
     spec = SPECS[variant]
     assert size > 100_000
     assert inputs == ["tokens", *(["puzzle"] if spec.puzzle_dim else []), "z_h", "z_l"]
-    assert outputs == ["output0", "output1", "output2", "output3"]  # as hrm_edge.runtime.trt.open.TENSOR_NAMES says
+    assert outputs == ["output0", "output1", "output2", "output3"]  # as hrm_edge.runtime.trt.open._TENSOR_NAMES says
     weights = [shape for shape in layers if len(shape) == 2]
     activations = [shape for shape in layers if len(shape) == 3]
     passes = sum(spec.block_passes)

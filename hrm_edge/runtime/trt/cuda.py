@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from hrm_edge.errors import UserError
 
 Launch: TypeAlias = Callable[[], None]
-NO_DRIVER = "nvidia-smi shows it; in a container: docker run --gpus all …, on a Jetson --runtime nvidia"
+_NO_DRIVER = "nvidia-smi shows it; in a container: docker run --gpus all …, on a Jetson --runtime nvidia"
 Host: TypeAlias = NDArray[Any]  # contiguous; page-locked (``pinned``) where the copy shall not block
 
 
@@ -74,7 +74,7 @@ class _CudaPython:
         try:
             code, *results = getattr(self._api, name)(*arguments)
         except RuntimeError as error:  # 12.6's, where libcuda.so.1 is missing
-            raise UserError(f"CUDA: there is no driver ({name}: {error})", NO_DRIVER) from error
+            raise UserError(f"CUDA: there is no driver ({name}: {error})", _NO_DRIVER) from error
         if int(code):
             said = f"{name} failed with {getattr(code, 'name', code)}"
             raise self._old_driver(said) if "InsufficientDriver" in said else _cuda_error(said)
@@ -84,7 +84,7 @@ class _CudaPython:
         """Return the error of a binding for a newer CUDA than the driver's, or of no driver at all (its CUDA is 0)."""
         driver, own = (self._version(name) for name in ("cudaDriverGetVersion", "cudaRuntimeGetVersion"))
         if driver == "0.0":
-            return UserError(f"CUDA: there is no driver ({said})", NO_DRIVER)
+            return UserError(f"CUDA: there is no driver ({said})", _NO_DRIVER)
         return UserError(
             f"cuda-python is for CUDA {own}, this driver runs CUDA {driver} ({said})",
             f"pip install 'cuda-python=={driver.partition('.')[0]}.*', or a newer driver",

@@ -34,7 +34,7 @@ from hrm_edge.runtime.trt.device import Gpu, platform_name
 PLAN_FILE = "engine.plan"  # nothing but TensorRT's plan: trtexec reads it
 SIDECAR_FILE = "engine.json"
 MODULE_FILE = "step.pt2"  # the same engine inside an ExportedProgram; see hrm_edge.export.torch_module
-SCHEMA_VERSION = 1
+_SCHEMA_VERSION = 1
 
 
 class BatchRange(Record):
@@ -119,7 +119,7 @@ class Engine(Record):
     """The sidecar, ``engine.json``."""
 
     kind: Literal["hrm-edge engine"] = "hrm-edge engine"
-    schema_version: int = SCHEMA_VERSION
+    schema_version: int = _SCHEMA_VERSION
     identity: Identity
     plan: FileEntry
     module: FileEntry | None = None
@@ -228,7 +228,7 @@ def read_engine(folder: Path) -> Engine:
         raise UserError(f"{folder} holds no engine: {PLAN_FILE} is missing", again)
     if not sidecar.is_file():
         raise UserError(f"{sidecar} is missing: what {PLAN_FILE} was built for cannot be known", again)
-    engine = read_record(sidecar, Engine, SCHEMA_VERSION, again=again)
+    engine = read_record(sidecar, Engine, _SCHEMA_VERSION, again=again)
     verify_files(folder, {PLAN_FILE: engine.plan}, again=again)
     return engine
 
