@@ -142,10 +142,10 @@ def _checked(reading: Reading, rules: _Rules, puzzle: Tokens, repaired: tuple[in
     doubtful = tuple(int(cell) for cell in given[share < _DOUBTFUL] if cell not in repaired)
     rival = _rival(reading, rules, puzzle, solution)
     # What is in too much doubt is refused anyway, and it is there that sets of equal doubtful digits are many.
-    if rival is None and doubt <= MAX_DOUBT:
+    if not rival and doubt <= MAX_DOUBT:
         rival = _confused(reading, rules, puzzle, solution)
-    if rival is not None or doubt > MAX_DOUBT:
-        uncertain = np.array(sorted({*repaired, *doubtful, *(rival or ())}))
+    if rival or doubt > MAX_DOUBT:
+        uncertain = np.array(sorted({*repaired, *doubtful, *rival}))
         return Verdict(None, _uncertain(reading, uncertain), doubt=doubt)
     left_out = np.flatnonzero((puzzle == BLANK) & (reading.digits > 0))
     ignored = tuple(int(cell) for cell in left_out if cell not in repaired)
@@ -181,8 +181,10 @@ def _doubt(reading: Reading, rules: _Rules, puzzle: Tokens) -> float:
     return doubt
 
 
-def _rival(reading: Reading, rules: _Rules, puzzle: Tokens, solution: Tokens) -> tuple[int, ...] | None:
-    """Name the cells where another answer differs that explains the picture nearly as well; None: there is none.
+def _rival(reading: Reading, rules: _Rules, puzzle: Tokens, solution: Tokens) -> tuple[int, ...]:
+    """Name the cells with a digit where another answer differs that explains the picture nearly as well.
+
+    Empty: there is no such answer, or it differs only in cells that were read as blanks.
 
     A digit that was misread, or written by hand and taken for print, makes a wrong answer where a printed one was
     missed, or taken for written. So each digit of ``puzzle`` [81] is taken away in turn: what else is an answer then is
@@ -202,11 +204,11 @@ def _rival(reading: Reading, rules: _Rules, puzzle: Tokens, solution: Tokens) ->
         for other in rules.solutions(without, _OTHERS)[0] - FIRST_DIGIT:
             if (other != answer).any() and float(lost[cells, other].sum()) < least:
                 return tuple(int(at) for at in np.flatnonzero((other != answer) & (reading.digits > 0)))
-    return None
+    return ()
 
 
-def _confused(reading: Reading, rules: _Rules, puzzle: Tokens, solution: Tokens) -> tuple[int, ...] | None:
-    """Name cells of one digit that are all another one in another answer which is hardly less likely; None: no such.
+def _confused(reading: Reading, rules: _Rules, puzzle: Tokens, solution: Tokens) -> tuple[int, ...]:
+    """Name cells of one digit that are all another one in another answer which is hardly less likely; empty: no such.
 
     What makes one 3 of a print look like a 5 does so to the next: such errors come together. So cells of one digit that
     are each in doubt with the same other digit are changed together, at the full price of one and ``_ALIKE`` of others.
@@ -227,7 +229,7 @@ def _confused(reading: Reading, rules: _Rules, puzzle: Tokens, solution: Tokens)
                 found, _ = _solved(changed, rules)
                 if found is not None and not np.array_equal(found, solution):
                     return tuple(int(cell) for cell in given[chosen])
-    return None
+    return ()
 
 
 def _evidence(reading: Reading) -> NDArray[np.float64]:
