@@ -18,7 +18,7 @@ EVERY_PRECISION = ("fp32", "fp16", "int8")
 
 
 @dataclass(frozen=True)
-class About:
+class BackendInfo:
     """What there is to know about a backend before it is loaded."""
 
     title: str
@@ -52,13 +52,13 @@ class About:
 
 
 BACKENDS = {  # the default one first
-    "onnxruntime": About(
+    "onnxruntime": BackendInfo(
         "onnxruntime (CPU)", ("onnxruntime",), EVERY_PRECISION, session="hrm_edge.runtime.ort:OrtSession"
     ),
-    "openvino": About(
+    "openvino": BackendInfo(
         "openvino (CPU)", ("openvino",), EVERY_PRECISION, session="hrm_edge.runtime.openvino:OpenVinoSession"
     ),
-    "openvino-bf16": About(
+    "openvino-bf16": BackendInfo(
         "openvino (CPU)",
         ("openvino",),
         EVERY_PRECISION,
@@ -66,7 +66,7 @@ BACKENDS = {  # the default one first
         settings={"bf16": True},
         keeps_precision=False,
     ),
-    "native": About(
+    "native": BackendInfo(
         "native (CPU)",
         ("onnx",),
         ("fp32", "int8"),
@@ -74,10 +74,10 @@ BACKENDS = {  # the default one first
         compiles=True,
         note="fp32: lattices, int8: models with attention",
     ),
-    "tensorrt": About("tensorrt", ("tensorrt",), architectures="tensorrt"),
-    "torch-tensorrt": About("torch-tensorrt", ("torch", "torch_tensorrt"), architectures="tensorrt"),
+    "tensorrt": BackendInfo("tensorrt", ("tensorrt",), architectures="tensorrt"),
+    "torch-tensorrt": BackendInfo("torch-tensorrt", ("torch", "torch_tensorrt"), architectures="tensorrt"),
 }
-RTX = About("tensorrt-rtx", ("tensorrt_rtx",), architectures="tensorrt_rtx")
+RTX = BackendInfo("tensorrt-rtx", ("tensorrt_rtx",), architectures="tensorrt_rtx")
 """The other TensorRT, for desktop cards, whose engines ``tensorrt`` opens."""
 NAMES = (*BACKENDS, "auto")
 APART_ON_CPU = {name: about for name, about in BACKENDS.items() if about.on_cpu and not about.settings}

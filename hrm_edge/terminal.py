@@ -58,19 +58,19 @@ def table_of(
     columns: Sequence[str],
     rows: Iterable[Sequence[Text | str]],
     *,
-    words: Collection[int] = (0,),
+    words: Collection[int] | None = (0,),
     no_wrap: bool = False,
     **options: Any,
 ) -> Table:
     """Make a table: the columns with the numbers in ``words`` are text, the others are figures, aligned on the right.
 
-    ``options`` are those of rich's ``Table``.
+    ``words``: None where all are text. ``options`` are those of rich's ``Table``.
     """
     from rich.table import Table
 
     table = Table(title_justify="left", **options)
     for index, name in enumerate(columns):
-        table.add_column(name, justify="left" if index in words else "right", no_wrap=no_wrap)
+        table.add_column(name, justify="left" if words is None or index in words else "right", no_wrap=no_wrap)
     for row in rows:
         table.add_row(*row)
     return table

@@ -16,7 +16,7 @@ from hrm_edge.device.matrix import load_matrix
 from hrm_edge.doctor import Diagnosis
 from hrm_edge.manifest import Manifest
 from hrm_edge.recipe import Recipe
-from hrm_edge.record.schema import About
+from hrm_edge.record.schema import RecordInfo
 from hrm_edge.report.schema import BenchReport, EvalReport
 
 WIDE = "---\nhide: [toc]\n---\n\n"  # no list of headings beside a page of wide tables
@@ -29,7 +29,7 @@ SCHEMAS: tuple[tuple[str, type[BaseModel]], ...] = (
     ("The report of hrm-edge bench --json", BenchReport),
     ("The report of hrm-edge eval --json", EvalReport),
     ("The output of hrm-edge doctor --json", Diagnosis),
-    ("The record.json of hrm-edge record", About),
+    ("The record.json of hrm-edge record", RecordInfo),
 )
 
 

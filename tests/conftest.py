@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import gc
 import importlib.util
 import os
 import signal
 from collections.abc import Iterator
+from contextlib import nullcontext
 
 import pytest
 from hypothesis import settings
 
 from hrm_edge.quiet import switch_off
 from tests.needs import keeping_compilers
-from tests.shared import all_workers
+from tests.shared import all_workers, numba_compiles_once
 
 # Two threads of one matrix library on two cores slow each other down; a test that measures threads sets its own.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -40,7 +42,15 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         patch.setenv("XDG_CACHE_HOME", str(cache))
         for name, value in keeping_compilers(all_workers(tmp_path_factory) / "compiled").items():
             patch.setenv(name, value)
-        yield
+        with numba_compiles_once(tmp_path_factory) if "PYTEST_XDIST_WORKER" in os.environ else nullcontext():
+            yield
+
+
+def pytest_collection_finish() -> None:
+    """Look for garbage less often, and not in what is loaded by now: it was a tenth of what torch's compiler takes."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(20_000, 20, 20)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -26,3 +27,39 @@ def made_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path],
             make(folder)
             (folder / ".made").touch()
     return folder
+
+
+@contextlib.contextmanager
+def numba_compiles_once(factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Let workers that need the same machine code wait for the first, which compiles it for all: ten seconds each."""
+    from numba.core.dispatcher import Dispatcher
+
+    compile_or_read, path, is_within = Dispatcher.compile, all_workers(factory) / "numba.lock", False
+
+    def in_turn(self: Dispatcher, sig: object) -> object:
+        nonlocal is_within
+        if is_within:  # a function that this one calls
+            return compile_or_read(self, sig)
+        with open(path, "w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            is_within = True
+            try:
+                return compile_or_read(self, sig)
+            finally:
+                is_within = False
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Dispatcher, "compile", in_turn)
+        yield
+
+
+def small_kernels(factory: pytest.TempPathFactory) -> Path:
+    """Fused kernels as ``hrm_edge.ops.aot`` writes them: for sm_87 and the base's PTX, float16, Dh 32."""
+    from hrm_edge.ops.aot import main
+
+    command = ["--sm", "87", "--dtype", "float16", "--head-dim", "32", "--out"]
+
+    def compile_them(folder: Path) -> None:
+        assert main([*command, str(folder / "kernels")]) == 0
+
+    return made_once(factory, "kernels", compile_them) / "kernels"

@@ -64,7 +64,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "checkpoint": {"errors", "files", "manifest", "records", "spec"},
     "device": {"errors", "files", "records"},
     "power": {"child", "device", "errors", "records", "report"},
-    "report": {"device", "errors", "files", "records"},
+    "report": {"device", "errors", "files", "records", "terminal"},
     "zoo": {"errors", "files", "manifest", "records"},
     "tasks": {"errors"},
     "terminal": set(),

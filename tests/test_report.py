@@ -12,7 +12,7 @@ from hrm_edge.device.identity import Device
 from hrm_edge.device.state import read_state
 from hrm_edge.files import read_json, write_json
 from hrm_edge.report.figures import accuracy_drop, decibels, latency_ms, wilson_95
-from hrm_edge.report.schema import AtViews, BenchReport, Data, Engine, EvalReport, Model, Power, WarmUp
+from hrm_edge.report.schema import AtViews, BenchReport, Data, Engine, EvalReport, ModelInfo, Power, WarmUp
 from hrm_edge.report.text import markdown, number, tables
 from hrm_edge.terminal import open_console
 
@@ -23,7 +23,7 @@ ANSWERS = {
 COMMON = {
     **ANSWERS,
     "created": "2026-01-02T03:04:05+00:00",
-    "model": Model(
+    "model": ModelInfo(
         name="mini|x", path="a/mini", kind="artifact", task="mini-sudoku", variant="nano", precision="int8",
         parameters=661_761, size_bytes=812_345, sha256="ab", gate_passed=True,
     ),

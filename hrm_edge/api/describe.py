@@ -20,7 +20,7 @@ from hrm_edge.recipe import load_recipe
 from hrm_edge.spec import VARIANTS, ModelSpec, variant_spec
 from hrm_edge.tasks import get_task
 
-SUDOKU_VOCAB, SUDOKU_CELLS = 11, 81
+_SUDOKU_VOCAB, _SUDOKU_CELLS = 11, 81
 
 
 def describe(
@@ -33,7 +33,7 @@ def describe(
     """
     if model not in VARIANTS and (vocab is not None or seq_len is not None):
         raise UserError("--vocab and --seq-len are for a variant's name", f"leave them out: {model} has its own")
-    kind, spec, about, following = _find(model, vocab or SUDOKU_VOCAB, seq_len or SUDOKU_CELLS, task, on_message)
+    kind, spec, about, following = _find(model, vocab or _SUDOKU_VOCAB, seq_len or _SUDOKU_CELLS, task, on_message)
     document = {
         "name": model,
         "kind": kind,
@@ -86,7 +86,7 @@ def _variant(name: str, vocab: int, seq_len: int) -> ModelSpec:
 
 
 def _board(seq_len: int) -> tuple[int, int, int, int] | None:
-    """A square board with the squarest boxes; None where the cells do not make one."""
+    """Return a square board with the squarest boxes; None where the cells do not make one."""
     side = math.isqrt(seq_len)
     if side * side != seq_len:
         return None

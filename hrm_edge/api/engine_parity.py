@@ -84,7 +84,7 @@ def measure_engine(session: Any, manifest: Manifest, check: Puzzles, on_message:
     return parity
 
 
-def said_of(parity: EngineParity) -> str:
+def parity_text(parity: EngineParity) -> str:
     """Return a one-line summary for people."""
     row, points = parity.held, parity.accuracy_lost_points
     answers = "" if points is None else f", {points:+.2f} points lost"
@@ -137,7 +137,7 @@ def check_first(
         return known
     puzzles = check_set(manifest.task, data)
     parity = measure_engine(session, manifest, puzzles, on_message)
-    on_message(f"Engine beside ONNX Runtime: {said_of(parity)}")
+    on_message(f"Engine beside ONNX Runtime: {parity_text(parity)}")
     refuse_failed(parity, opened.folder)
     return parity
 

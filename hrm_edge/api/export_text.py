@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from hrm_edge.api.engine_parity import said_of
+from hrm_edge.api.engine_parity import parity_text
 from hrm_edge.api.export import Exported
 from hrm_edge.manifest import Manifest
 from hrm_edge.terminal import table_of
@@ -88,5 +88,5 @@ def _engine(exported: Exported, engine: Engine) -> Iterator[tuple[str, str]]:
     yield "workspace", f"{options.workspace_mib} MiB, optimization level {options.optimization_level}"
     if identity.plugin:
         yield "needs plugin", f"{identity.plugin['namespace']}::{identity.plugin['name']}"
-    parity = said_of(exported.parity) if exported.parity is not None else f"not measured: {exported.not_measured}"
+    parity = parity_text(exported.parity) if exported.parity is not None else f"not measured: {exported.not_measured}"
     yield "beside ONNX Runtime", parity

@@ -14,8 +14,7 @@ from hrm_edge.api.open import Opened, open_model
 from hrm_edge.callbacks import OnMessage, OnProgress
 from hrm_edge.errors import UserError
 from hrm_edge.manifest import Manifest, read_manifest
-from hrm_edge.report.schema import BenchReport, ColdStart, Data, EvalReport, Protocol
-from hrm_edge.report.schema import Model as About
+from hrm_edge.report.schema import BenchReport, ColdStart, Data, EvalReport, ModelInfo, Protocol
 from hrm_edge.solve import SolveOptions
 
 if TYPE_CHECKING:
@@ -40,6 +39,7 @@ def evaluate(
     (None: 1, of ARC all that the folder has). ``paired``: a model that answers the same puzzles too. Raises
     ``UserError`` for data that the model is not for.
     """
+    from hrm_edge.bench.run import Subject
     from hrm_edge.bench.run import evaluate as run
     from hrm_edge.bench.scenarios import Solver
 
@@ -54,11 +54,9 @@ def evaluate(
     report = run(
         solver,
         puzzles,
-        model=model.about,
-        data=about,
-        threads=model.threads,
+        Subject(model.about, about, model.threads),
         on_progress=lambda done, verified: on_progress("solving", done, len(puzzles)),
-        other=None if paired is None else (paired.session, paired.about),
+        other=None if paired is None else (paired.about, paired.session),
     )
     return report, {}
 
@@ -68,6 +66,7 @@ def _evaluate_arc(
 ) -> tuple[EvalReport, dict[str, Any]]:
     """Score ARC by votes; the answers are in ARC Prize's format."""
     from hrm_edge.bench.arc import evaluate_arc
+    from hrm_edge.bench.run import Subject
     from hrm_edge.data.arc import read_questions
     from hrm_edge.data.layout import identifiers_hash, is_data_folder
 
@@ -92,9 +91,7 @@ def _evaluate_arc(
         solver,
         questions,
         chosen,
-        model=model.about,
-        data=about,
-        threads=model.threads,
+        Subject(model.about, about, model.threads),
         on_progress=lambda done, verified: on_progress("answering", done, total),
     )
 
@@ -188,7 +185,7 @@ def bench(
     return report, model.task.format(puzzles.givens[0])
 
 
-def _reference(model: Opened, named: str | None) -> tuple[tuple[About, Session] | None, str]:
+def _reference(model: Opened, named: str | None) -> tuple[tuple[ModelInfo, Session] | None, str]:
     """Open the float32 artifact that the answers are compared with; None and the reason where there is none."""
     name = named or _own_float32(model)
     if name is None:

@@ -14,7 +14,7 @@ from hrm_edge.checkpoint import CHECKPOINT, CHECKPOINTS, is_checkpoint
 from hrm_edge.costs import parameter_table, weight_bytes
 from hrm_edge.errors import UserError, nearest
 from hrm_edge.manifest import MANIFEST, STEP_FILE, Manifest, read_manifest
-from hrm_edge.report.schema import Model as About
+from hrm_edge.report.schema import ModelInfo
 from hrm_edge.session import Session
 from hrm_edge.spec import VARIANTS, ModelSpec
 from hrm_edge.tasks import get_task
@@ -36,7 +36,7 @@ class Opened:
     """Advances a batch of puzzles by one step; see :mod:`hrm_edge.session`."""
     task: Task
     """The puzzles it is for: text to tokens and back, the rules."""
-    about: About
+    about: ModelInfo
     """Name, variant, precision, number of parameters, size in bytes."""
     folder: Path
     """The artifact's or checkpoint's folder, or the published file."""
@@ -92,7 +92,7 @@ def named_or_default(name: str | None, task: str = "sudoku") -> tuple[str, Path 
 
 
 def is_published(path: Path) -> bool:
-    """Whether ``path`` may be a published state-dict file, or is a folder as it was downloaded."""
+    """Return whether ``path`` may be a published state-dict file, or is a folder as it was downloaded."""
     return path.is_file() or (path / PUBLISHED_CONFIG).is_file()
 
 
@@ -164,7 +164,7 @@ def _artifact(
     known = known_parity(session)
     if known is not None and not known.gate.passed:
         on_message(f"Warning: {path}: its engine misses its gate: {'; '.join(known.gate.failures)}")
-    about = About(
+    about = ModelInfo(
         name=manifest.name,
         path=called,
         kind="artifact",
@@ -188,7 +188,7 @@ def _checkpoint(path: Path, called: str, threads: int | None, task: str | None, 
     session, origin = load_session(path, task)
     note_assumed(origin["path"], origin, on_message)
     spec = session.spec
-    about = About(
+    about = ModelInfo(
         name=path.name,
         path=str(origin["path"]),
         kind="checkpoint",

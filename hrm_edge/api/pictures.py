@@ -68,7 +68,7 @@ class Picture:
 
 
 def _doubt(reading: Reading, cell: int) -> dict[str, Any]:
-    """A cell in doubt, for programs: ``read`` is 0 for a blank."""
+    """Return a cell in doubt, for programs: ``read`` is 0 for a blank."""
     return {
         "cell": cell,
         "row": cell // 9 + 1,
@@ -152,7 +152,7 @@ def _advice(why: UserError, recognised: Recognised) -> str:
 
 
 def givens_of(pictures: list[Picture]) -> Tokens:
-    """Tokens [N, 81] of the pictures that have a puzzle."""
+    """Return the tokens [N, 81] of the pictures that have a puzzle."""
     puzzles = [picture.puzzle for picture in pictures if picture.puzzle is not None]
     return np.stack(puzzles) if puzzles else np.zeros((0, 81), np.uint8)
 

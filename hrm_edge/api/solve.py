@@ -27,7 +27,7 @@ from hrm_edge.tasks.sudoku import BLANK
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
 
-ARRAY = "array"  # what messages and results call a puzzle that was given as an array
+_ARRAY = "array"  # what messages and results call a puzzle that was given as an array
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,7 +92,7 @@ class Result:
 
         ``bold``: write the answer's own cells bold, for a terminal.
         """
-        solution, name = self.solution, "" if self.source in (TYPED, ARRAY) else f"{self.source}: "
+        solution, name = self.solution, "" if self.source in (TYPED, _ARRAY) else f"{self.source}: "
         if solution is None:
             assert self.picture is not None
             return str(self.picture.error)
@@ -253,7 +253,7 @@ def _from_array(array: np.ndarray, task: Task) -> tuple[Puzzles, bool]:
             task.check_givens(tokens)
         except UserError as error:
             raise UserError(f"puzzle {row} of the array: {error.problem}", error.hint) from error
-    return _puzzles(givens, task, "an array of digits", ARRAY), array.shape in shapes[:2]
+    return _puzzles(givens, task, "an array of digits", _ARRAY), array.shape in shapes[:2]
 
 
 def _puzzles(givens: Tokens, task: Task, form: str, label: str) -> Puzzles:

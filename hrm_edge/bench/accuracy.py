@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 
 from hrm_edge.report.figures import accuracy_drop, wilson_95
-from hrm_edge.report.schema import Answers, AtViews, Model, Paired
+from hrm_edge.report.schema import Answers, AtViews, ModelInfo, Paired
 from hrm_edge.solution import Solutions
 from hrm_edge.tasks.base import Bools, Task, Tokens, exact
 
-VIEW_MARKS = (1, 4, 16, 64)
+_VIEW_MARKS = (1, 4, 16, 64)
 
 
 def score(solutions: Solutions, labels: Tokens, task: Task | None = None, *, views: int | None = None) -> Answers:
@@ -45,7 +45,7 @@ def score_by_views(solutions: Solutions, labels: Tokens, views: int, task: Task 
 
 def marks_to(views: int) -> list[int]:
     """Return the numbers of views that a report scores: 1, 4, 16 and 64 up to ``views``, and ``views`` itself."""
-    return sorted({*(mark for mark in VIEW_MARKS if mark <= views), views})
+    return sorted({*(mark for mark in _VIEW_MARKS if mark <= views), views})
 
 
 def steps_histogram(solutions: Solutions) -> dict[int, int]:
@@ -55,7 +55,7 @@ def steps_histogram(solutions: Solutions) -> dict[int, int]:
 
 
 def paired(
-    solutions: Solutions, other: Solutions, labels: Tokens, *, model: Model, backend: str, task: Task | None = None
+    solutions: Solutions, other: Solutions, labels: Tokens, *, model: ModelInfo, backend: str, task: Task | None = None
 ) -> Paired:
     """Compare ``solutions`` with the ``other`` model's answers to the same puzzles, puzzle by puzzle.
 

@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 
 from hrm_edge.bench.accuracy import marks_to, steps_histogram
 from hrm_edge.bench.accuracy import score as score_answers
-from hrm_edge.bench.run import describe_setup
+from hrm_edge.bench.run import Subject, describe_setup
 from hrm_edge.bench.scenarios import Solver
 from hrm_edge.errors import UserError
-from hrm_edge.report.schema import ArcAtViews, ArcCells, ArcVotes, CellAccuracy, Data, EvalReport, Model
+from hrm_edge.report.schema import ArcAtViews, ArcCells, ArcVotes, CellAccuracy, EvalReport
 from hrm_edge.solution import Solutions
 from hrm_edge.solve import Progress
 from hrm_edge.tasks.arc import FIRST_COLOUR, decode, encode
@@ -30,10 +30,8 @@ def evaluate_arc(
     solver: Solver,
     questions: Questions,
     views: int,
+    subject: Subject,
     *,
-    model: Model,
-    data: Data,
-    threads: int | None,
     on_progress: Progress | None = None,
 ) -> tuple[EvalReport, Submission]:
     """Answer the first ``views`` augmentations of each question and return the report and the submission.
@@ -41,10 +39,10 @@ def evaluate_arc(
     The submission is the content of the official submission file: task → its questions' two attempts. Raises
     ``UserError`` where the model's puzzle table does not belong to this data folder.
     """
-    _check_table(solver, questions, data.path)
+    _check_table(solver, questions, subject.data.path)
     rows = np.flatnonzero(questions.view < views)
     began = time.perf_counter()
-    asked = Puzzles.of(solver.task, questions.inputs[rows], None, questions.puzzle_ids[rows], called=data.path)
+    asked = Puzzles.of(solver.task, questions.inputs[rows], None, questions.puzzle_ids[rows], called=subject.data.path)
     solutions = solver(asked, on_progress=on_progress)
     duration = time.perf_counter() - began
     originals = questions.originals()
@@ -55,7 +53,7 @@ def evaluate_arc(
     cells = cell_accuracies(questions.inputs[rows][plain], questions.labels[rows][plain], solutions.answers[plain])
     answered = solutions.subset(np.flatnonzero(known))
     report = EvalReport(
-        **dict(describe_setup(solver, model, data, threads).model_copy(update={"views": views})),
+        **dict(describe_setup(solver, subject).model_copy(update={"views": views})),
         **dict(score_answers(answered, questions.labels[rows][known])),
         steps_histogram=steps_histogram(answered),
         arc=ArcVotes(tasks=last.tasks, questions=last.questions, asked=len(originals), by_views=by_views, cells=cells),

@@ -12,9 +12,9 @@ from hrm_edge.device.boards import Board, boards
 from hrm_edge.report.schema import Prediction, Roofline
 from hrm_edge.spec import ModelSpec, step_io
 
-TRIAL_S = 0.3
+_TRIAL_S = 0.3
 MATRIX = 1024
-COPY_BYTES = 1 << 27
+_COPY_BYTES = 1 << 27
 
 
 def _step_bytes(spec: ModelSpec, precision: str, batch: float) -> float:
@@ -31,16 +31,16 @@ def trial_peaks() -> tuple[float, float]:
     """Measure this CPU's float32 operations and copied bytes (read + written) per second, as numpy reaches them."""
     rng = np.random.default_rng(0)
     a, b = (rng.random((MATRIX, MATRIX), np.float32) for _ in range(2))
-    source = np.ones(COPY_BYTES // 4, np.float32)
+    source = np.ones(_COPY_BYTES // 4, np.float32)
     target = np.empty_like(source)
     flops = _best(lambda: np.matmul(a, b), 2.0 * MATRIX**3)
-    return flops, _best(lambda: np.copyto(target, source), 2.0 * COPY_BYTES)
+    return flops, _best(lambda: np.copyto(target, source), 2.0 * _COPY_BYTES)
 
 
 def _best(work: object, amount: float) -> float:
     assert callable(work)
     best, began = float("inf"), time.monotonic()
-    while time.monotonic() - began < TRIAL_S:
+    while time.monotonic() - began < _TRIAL_S:
         started = time.perf_counter()
         work()
         best = min(best, time.perf_counter() - started)

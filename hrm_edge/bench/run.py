@@ -32,7 +32,7 @@ from hrm_edge.report.schema import (
     Engine,
     EvalReport,
     IdlePower,
-    Model,
+    ModelInfo,
     Power,
     Protocol,
     Reference,
@@ -48,19 +48,19 @@ from hrm_edge.solve import Progress as SolveProgress
 from hrm_edge.tasks.puzzles import Puzzles
 
 _COMPARED = 64  # puzzles that the reference answers too, at most
-LATENCY_POINTS = 60
+_LATENCY_POINTS = 60
 
 
 @dataclass(frozen=True)
 class Subject:
-    """Subject of a benchmark, as its report describes it."""
+    """What is measured, as the report describes it; all below ``threads`` is a benchmark's."""
 
-    model: Model
+    model: ModelInfo
     data: Data
     threads: int | None = None
     parity: list[dict[str, Any]] = field(default_factory=list)
     engine_parity: EngineParity | None = None
-    reference: tuple[Model, Session] | None = None
+    reference: tuple[ModelInfo, Session] | None = None
     """Float32 model to compare with in this run."""
     reference_reason: str = "no float32 artifact was named (--reference)"
     cold_start: ColdStart | None = None
@@ -71,16 +71,14 @@ class Subject:
 def evaluate(
     solver: Solver,
     puzzles: Puzzles,
+    subject: Subject,
     *,
-    model: Model,
-    data: Data,
-    threads: int | None,
     on_progress: SolveProgress | None = None,
-    other: tuple[Session, Model] | None = None,
+    other: tuple[ModelInfo, Session] | None = None,
 ) -> EvalReport:
     """Answer ``puzzles``, N > 0, and compare with their labels.
 
-    ``other``: a session and its model, which answers the same puzzles afterwards to be compared puzzle by puzzle.
+    ``other``: a model that answers the same puzzles afterwards, to be compared puzzle by puzzle.
     """
     labels = puzzles.labels
     assert labels is not None
@@ -89,11 +87,11 @@ def evaluate(
     duration = time.perf_counter() - began
     beside = None
     if other is not None:
-        session, their_model = other
+        their_model, session = other
         theirs = solver(puzzles, session=session, on_progress=on_progress)
         beside = paired(solutions, theirs, labels, model=their_model, backend=session.backend, task=solver.task)
     return EvalReport(
-        **dict(describe_setup(solver, model, data, threads)),
+        **dict(describe_setup(solver, subject)),
         **dict(score(solutions, labels, solver.task)),
         steps_histogram=steps_histogram(solutions),
         mean_views=float(solutions.views.mean()),
@@ -138,7 +136,7 @@ def bench(
     warnings += [*warnings_after(before, after), *_doubts(measured, warm, power)]
     device = describe_device(system)
     return BenchReport(
-        **dict(describe_setup(solver, subject.model, subject.data, subject.threads, device)),
+        **dict(describe_setup(solver, subject, device)),
         **dict(score(measured.solutions, puzzles.labels[: len(measured.solutions)], solver.task)),
         **dict(_speed(measured, warm, subject.cold_start)),
         **dict(_energy(power, measured)),
@@ -196,10 +194,10 @@ def _speed(measured: Measured, warm: WarmUp, cold_start: ColdStart | None) -> Sp
 
 def _latency_trace(measured: Measured) -> list[tuple[float, float]]:
     """Return (s, ms): the median latency in equal parts of the window, at their middles."""
-    stretch = measured.duration_s / LATENCY_POINTS
+    stretch = measured.duration_s / _LATENCY_POINTS
     groups: dict[int, list[float]] = {}
     for at, seconds in zip(measured.answered_at_s, measured.latency_s, strict=True):
-        groups.setdefault(min(int(at / stretch), LATENCY_POINTS - 1), []).append(seconds)
+        groups.setdefault(min(int(at / stretch), _LATENCY_POINTS - 1), []).append(seconds)
     return [
         (round((index + 0.5) * stretch, 3), round(1e3 * quantile(sorted(group), 0.5), 4))
         for index, group in sorted(groups.items())
@@ -265,7 +263,7 @@ def _agreement(solver: Solver, puzzles: Puzzles, subject: Subject) -> Agreement:
     return known.model_copy(update={"reference": reference, "reference_reason": None})
 
 
-def _roofline(solver: Solver, model: Model, measured: Measured, device: Device, on_cpu: bool) -> Roofline:
+def _roofline(solver: Solver, model: ModelInfo, measured: Measured, device: Device, on_cpu: bool) -> Roofline:
     """Return the roofline of the median step among those of the most common batch size."""
     batches = measured.timed.batches
     common = max(set(batches), key=batches.count)
@@ -275,9 +273,7 @@ def _roofline(solver: Solver, model: Model, measured: Measured, device: Device, 
     )
 
 
-def describe_setup(
-    solver: Solver, model: Model, data: Data, threads: int | None, device: Device | None = None
-) -> Setup:
+def describe_setup(solver: Solver, subject: Subject, device: Device | None = None) -> Setup:
     """Return the section that every report begins with; ``device``: this machine, where it is described already."""
     session, options = solver.session, solver.options
     backend = session.backend
@@ -285,17 +281,17 @@ def describe_setup(
     engine = Engine(
         backend=backend,
         version=package_version(package_of(backend)) or "unknown",
-        threads=getattr(session, "threads", threads),
+        threads=getattr(session, "threads", subject.threads),
         slots=min(options.slots, session.max_batch),
         chosen=getattr(session, "chosen", None),
         arithmetic=None if arithmetic is None else str(arithmetic),
     )
     return Setup(
         created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        model=model,
+        model=subject.model,
         engine=engine,
         device=device or describe_device(),
-        data=data,
+        data=subject.data,
         halt=options.halt,
         max_steps=options.steps_of(session),
         views=options.views,

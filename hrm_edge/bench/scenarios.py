@@ -27,7 +27,7 @@ Progress = Callable[[float], None]
 """Callback that gets the share of the measurement that is done."""
 
 MIN_QUERIES = 64  # MLPerf's least number of queries for a p90
-MIN_ROUNDS = 4  # offline: least queue length in slots, so that refilling of slots counts
+_MIN_ROUNDS = 4  # offline: least queue length in slots, so that refilling of slots counts
 
 
 @dataclass(frozen=True)
@@ -208,7 +208,7 @@ def offline(solver: Solver, puzzles: Puzzles, options: BenchOptions, on_progress
     """
     slots = min(solver.options.slots, solver.session.max_batch, len(puzzles))
     trial_began = time.monotonic()
-    trial = puzzles[: MIN_ROUNDS * slots]
+    trial = puzzles[: _MIN_ROUNDS * slots]
     solver(trial)
     rate = len(trial) / (time.monotonic() - trial_began)
     queue = puzzles[: max(len(trial), int(rate * options.duration_s))]

@@ -17,7 +17,7 @@ from hrm_edge.manifest import MANIFEST
 from hrm_edge.report.read import read_bench
 from hrm_edge.report.schema import BenchReport, Scenario, Sweep
 
-AXES = ("precision", "batch", "power-mode")
+_AXES = ("precision", "batch", "power-mode")
 PRECISIONS = ("fp32", "fp16", "int8")
 BATCHES = (1, 4, 16, 64)
 
@@ -26,8 +26,8 @@ def check_axes(sweep: str, models: Sequence[str], scenario: Scenario, power_mode
     """Return the axes that ``sweep`` names; ``UserError`` where one is unknown, or has nothing to vary here."""
     axes = [axis.strip() for axis in sweep.split(",")]
     for axis in axes:
-        if axis not in AXES:
-            raise UserError(f"--sweep: there is no axis '{axis}'", nearest(axis, AXES))
+        if axis not in _AXES:
+            raise UserError(f"--sweep: there is no axis '{axis}'", nearest(axis, _AXES))
     if "precision" not in axes and len(models) > 1:
         raise UserError("several models are for --sweep precision", "add precision to --sweep, or name one model")
     if "power-mode" in axes and power_mode is not None:

@@ -15,9 +15,9 @@ from hrm_edge.session import AnyStepResult, Carry, Session
 from hrm_edge.tasks.base import Tokens
 
 WINDOW_STEPS = 4
-AGREEING_WINDOWS = 3
-AGREEMENT = 0.05  # windows whose medians differ by less are stable
-WARM_UP_LIMIT_S = 5.0
+_AGREEING_WINDOWS = 3
+_AGREEMENT = 0.05  # windows whose medians differ by less are stable
+_WARM_UP_LIMIT_S = 5.0
 
 
 class TimedSession:
@@ -47,7 +47,7 @@ class TimedSession:
         return result
 
 
-def warm_up(session: Session, givens: Tokens, *, limit_s: float = WARM_UP_LIMIT_S) -> WarmUp:
+def warm_up(session: Session, givens: Tokens, *, limit_s: float = _WARM_UP_LIMIT_S) -> WarmUp:
     """Step a batch of ``givens`` uint8 [B, S] until the medians of the last windows agree, or ``limit_s`` is over."""
     timed = TimedSession(session)
     carry = timed.initial_carry(len(givens))
@@ -59,8 +59,8 @@ def warm_up(session: Session, givens: Tokens, *, limit_s: float = WARM_UP_LIMIT_
         for _ in range(WINDOW_STEPS):
             carry, _, _ = timed.step(givens, ids, carry)
         medians.append(statistics.median(timed.step_s[-WINDOW_STEPS:]))
-        last = medians[-AGREEING_WINDOWS:]
-        stable = len(last) == AGREEING_WINDOWS and max(last) - min(last) <= AGREEMENT * max(last)
+        last = medians[-_AGREEING_WINDOWS:]
+        stable = len(last) == _AGREEING_WINDOWS and max(last) - min(last) <= _AGREEMENT * max(last)
     return WarmUp(steps=len(timed.step_s), seconds=time.monotonic() - started, stable=stable)
 
 

@@ -196,7 +196,7 @@ def _check_empty(arguments: Sequence[str]) -> None:
 
 
 def _was_interrupted(error: BaseException | None) -> bool:
-    """Whether Ctrl-C is behind ``error``: a library that is loading makes an ImportError of it."""
+    """Return whether Ctrl-C is behind ``error``: a library that is loading makes an ImportError of it."""
     while error is not None:
         if isinstance(error, KeyboardInterrupt):
             return True
@@ -205,7 +205,7 @@ def _was_interrupted(error: BaseException | None) -> bool:
 
 
 def _as_user_error(error: Exception) -> UserError | None:
-    """The user's view of an exception that is the machine's doing, or None where it is a bug of ours."""
+    """Return the user's view of an exception that is the machine's doing, or None where it is a bug of ours."""
     import errno
 
     from hrm_edge.files import os_error

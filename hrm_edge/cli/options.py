@@ -282,7 +282,7 @@ def show(tables: Sequence[Any], outputs: Sequence[Output], following: str) -> No
 
 
 def _print_json(document: Any) -> None:
-    """One JSON document on stdout."""
+    """Print a JSON document on stdout."""
     import json
 
     json.dump(document, sys.stdout, indent=2, allow_nan=False)

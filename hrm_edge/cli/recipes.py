@@ -39,7 +39,7 @@ def recipes(context: click.Context, json_file: str | None) -> None:
     if not put_json(json_file, {"recipes": [asdict(entry) for entry in listed]}):
         return
     for entry in listed:
-        _print(entry, ("hardware", "time", "accuracy"))
+        _print(entry)
     echo("\nNext: hrm-edge recipes show NAME, or hrm-edge train NAME --data DIR")
 
 
@@ -73,8 +73,8 @@ def _copy(name: str, file: Path | None) -> None:
     echo(f"{target}. Next: hrm-edge train {quote(str(target))} --data DIR")
 
 
-def _print(entry: Entry, fields: tuple[str, ...]) -> None:
-    """Print the name with the summary, and below it the ``fields`` that it has."""
+def _print(entry: Entry) -> None:
+    """Print the name with the summary, and below it what else is said of the recipe."""
     from rich.table import Table
     from rich.text import Text
 
@@ -82,7 +82,7 @@ def _print(entry: Entry, fields: tuple[str, ...]) -> None:
     console.print(Text(entry.name, style="bold"))
     table = Table.grid(padding=(0, 1))
     table.add_column(min_width=10, no_wrap=True)
-    for field in ("summary", *fields):
+    for field in ("summary", "hardware", "time", "accuracy"):
         if text := getattr(entry, field):
             table.add_row("  what" if field == "summary" else f"  {field}", text)
     console.print(table)

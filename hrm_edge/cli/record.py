@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from hrm_edge.cli.options import DURATION, PATH, Parsed, option, progress_bars, say
-from hrm_edge.terminal import echo, open_console
+from hrm_edge.terminal import echo, open_console, table_of
 
 if TYPE_CHECKING:
     from hrm_edge.record.archive import MachineRecord
@@ -89,14 +89,9 @@ def record(
 
 def show_record(record: MachineRecord, archive: Path, remark: str = "") -> None:
     """Print the table of a record and what is not in it, a remark, and what to do with its ``archive``."""
-    from rich.table import Table
-
     from hrm_edge.record.table import COLUMNS, machine_of, problems_of, rows_of
 
-    table = Table(*COLUMNS, title=machine_of(record), title_justify="left")
-    for cells in rows_of(record):
-        table.add_row(*cells)
-    open_console().print(table)
+    open_console().print(table_of(COLUMNS, rows_of(record), words=None, title=machine_of(record)))
     for line in (*(f"Not measured: {problem}" for problem in problems_of(record)), remark):
         if line:
             echo(line)

@@ -65,21 +65,11 @@ def _setup(board: Board, wheelhouse: Path, setup_options: tuple[str, ...]) -> No
     \b
     hrm-edge remote jetson setup -- --link
     """
-    if not (wheelhouse / "setup.sh").is_file():
-        raise UserError(f"{wheelhouse} is no wheelhouse: it has no setup.sh", "make wheelhouse")
-    needed = {machine for machine in ("aarch64", "x86_64") if any(wheelhouse.glob(f"*{machine}.whl"))}
+    from hrm_edge.remote.errand import check_wheelhouse
+
+    check_wheelhouse(wheelhouse)
     with board.errand("setup", say) as errand:
-        host = errand.space.host
-        machine = host.persistently(lambda: host.run("uname -m")).out.strip()
-        if needed and machine not in needed:
-            hint = f"python scripts/wheelhouse.py --machine {machine} --python VERSION"
-            raise UserError(f"{board.host} is {machine}, {wheelhouse} is for {', '.join(sorted(needed))}", hint)
-        sent = errand.space.send_data(wheelhouse)
-        say(f"Sent {sent.bytes_sent / 1e6:.1f} MB")
-        # setup.sh ends with the doctor, whose screen is what the user wants to see, but for its next command
-        install = f"bash {sent.path}/setup.sh --offline {sent.path} {shlex.join(setup_options)} 2>&1"
-        shown = "sed -u '/^Next: /d' >&2"
-        errand.run(f"{{ {install}; echo $? >../ended; }} | {shown}; exit $(cat ../ended)", show=False)
+        errand.install(wheelhouse, setup_options)
     echo(f"Next: {board.command('bench', 'sudoku-nano', '--duration', '60s')}")
 
 
@@ -137,20 +127,12 @@ def _record(board: Board, out: Path | None, record_options: tuple[str, ...]) -> 
     \b
     hrm-edge remote jetson record --quick
     """
-    import hashlib
-
     from hrm_edge.cli.record import show_record
     from hrm_edge.record.archive import SUFFIX, read_archive
 
     archive = check_writable("--out", out or Path("reports") / f"{_plain(board.host)}-record{SUFFIX}")
-    # The same options find the same folder again, with the rows that are finished.
-    folder = f'"$base"/records/{hashlib.sha256(shlex.join(record_options).encode()).hexdigest()[:16]}'
     with board.errand("record", say) as errand:
-        words = " ".join(errand.send_data(record_options))
-        command = f'mkdir -p "$base"/records; "$edge" record --out {folder} {words}'
-        # What was brought back is done with: the next record is measured anew.
-        keep = f"[ $code -ne 0 ] || {{ mv {folder}{SUFFIX} report{SUFFIX} && rm -rf {folder}; }}; exit $code"
-        errand.run(f"{command}; code=$?; {keep}", show=False, files={SUFFIX: archive}, brought_at=(0,))
+        errand.record(record_options, archive, SUFFIX)
     show_record(read_archive(archive), archive)
 
 

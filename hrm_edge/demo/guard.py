@@ -20,7 +20,7 @@ _HEADERS = {
 
 
 def is_loopback(host: str) -> bool:
-    """Whether ``host`` can only mean this machine: localhost, or a literal address of its loopback (127.0.0.2)."""
+    """Return whether ``host`` can only mean this machine: localhost, or an address of its loopback (127.0.0.2)."""
     try:
         return host == "localhost" or ip_address(host).is_loopback
     except ValueError:  # a name, such as 127.0.0.1.example.org

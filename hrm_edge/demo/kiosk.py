@@ -16,7 +16,7 @@ from hrm_edge.errors import UserError
 
 # A browser, and its words for: full-screen, with a profile of its own, and no questions at the start.
 _CHROMIUM = ("--kiosk", "--no-first-run", "--noerrdialogs", "--disable-session-crashed-bubble", "--user-data-dir={}")
-BROWSERS = {
+_BROWSERS = {
     "chromium": _CHROMIUM,
     "chromium-browser": _CHROMIUM,
     "google-chrome": _CHROMIUM,
@@ -33,9 +33,9 @@ def find_browser(environ: Mapping[str, str] = os.environ) -> str:
             "run it in the desktop's session; or leave --kiosk out, and open the page on another machine: "
             "--web 0.0.0.0:8000",
         )
-    program = next((path for name in BROWSERS if (path := shutil.which(name))), None)
+    program = next((path for name in _BROWSERS if (path := shutil.which(name))), None)
     if program is None:
-        raise UserError(f"--kiosk: none of {', '.join(BROWSERS)} is installed", "sudo apt-get install firefox")
+        raise UserError(f"--kiosk: none of {', '.join(_BROWSERS)} is installed", "sudo apt-get install firefox")
     return program
 
 
@@ -60,7 +60,7 @@ class Browser:
         self._profile = tempfile.TemporaryDirectory(
             prefix="hrm-edge-kiosk-", dir=_profiles(program), ignore_cleanup_errors=True
         )
-        words = [word.format(self._profile.name) for word in BROWSERS[Path(program).name]]
+        words = [word.format(self._profile.name) for word in _BROWSERS[Path(program).name]]
         try:
             self._process = subprocess.Popen(
                 [program, *words, url], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL

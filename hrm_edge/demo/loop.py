@@ -22,11 +22,11 @@ from hrm_edge.vision.locate import Grid
 from hrm_edge.vision.read import Reader, Reading, turned
 from hrm_edge.vision.track import Tracker
 
-FRAME_TIMEOUT_S = 0.5
-WAITING_S = 2.0  # without a frame: a browser's tab in the background sends one a second
+_FRAME_TIMEOUT_S = 0.5
+_WAITING_S = 2.0  # without a frame: a browser's tab in the background sends one a second
 PATIENCE_FRAMES = 12  # read before a reading that the rules refuse is called unsolvable
-SETTLED_EVERY = 4  # frames between two readings once the reading is stable: enough to notice another puzzle
-SEARCHING = State("searching", "searching for a Sudoku")
+_SETTLED_EVERY = 4  # frames between two readings once the reading is stable: enough to notice another puzzle
+_SEARCHING = State("searching", "searching for a Sudoku")
 _COLORS = {"solved": overlay.ANSWER, "unsolvable": overlay.REFUSED}
 
 
@@ -73,11 +73,11 @@ class Demo:
         while not stop.is_set():
             if self.thinker.fault is not None:
                 raise self.thinker.fault
-            frame = self.mailbox.take(FRAME_TIMEOUT_S)
+            frame = self.mailbox.take(_FRAME_TIMEOUT_S)
             if frame is not None:
                 last_s = frame.time_s
                 self.show(frame)
-            elif time.perf_counter() - last_s > WAITING_S:
+            elif time.perf_counter() - last_s > _WAITING_S:
                 self._publish(self._waiting(), self.view.image)
 
     def show(self, frame: Frame) -> None:
@@ -89,7 +89,7 @@ class Demo:
             self._forget(frame)
         image = frame.image.copy()
         if grid is None:
-            state = SEARCHING if self._tracker.other_side is None else self._other_side(self._tracker.other_side)
+            state = _SEARCHING if self._tracker.other_side is None else self._other_side(self._tracker.other_side)
         else:
             self._read(frame.image, grid)
             state = self._judge()
@@ -109,7 +109,7 @@ class Demo:
     def _read(self, image: Image, grid: Grid) -> None:
         """Fuse this frame's reading into what was read, where it is worth the time."""
         self._frames += 1
-        if self._tracker.seen and (not self._settled or self._frames % SETTLED_EVERY == 0):
+        if self._tracker.seen and (not self._settled or self._frames % _SETTLED_EVERY == 0):
             began = time.perf_counter()
             direction = self._reading.orientation if self._settled and self._reading is not None else None
             reading = self._fusion.add(self._reader.read(image, grid, direction))
@@ -146,7 +146,7 @@ class Demo:
         return State("solved", f"solved in {1e3 * thought.solution.latency_s:.0f} ms and {steps}")
 
     def _board_of(self, thought: Thought) -> dict[str, Any]:
-        """The board beside the picture, and the cells in it that a person should look at."""
+        """Return the board beside the picture, and the cells in it that a person should look at."""
         reading, verdict = thought.reading, thought.verdict
         assert verdict is not None
         assert verdict.puzzle is not None

@@ -12,7 +12,7 @@ from hrm_edge.demo.thinker import Thinker
 from hrm_edge.device.system import System
 from hrm_edge.errors import UserError
 from hrm_edge.power import AUTO, open_meter
-from hrm_edge.report.schema import Model
+from hrm_edge.report.schema import ModelInfo
 from hrm_edge.session import Session
 from hrm_edge.solve import check_fits
 from hrm_edge.tasks.base import Task
@@ -34,7 +34,7 @@ class Window:
 
         check_window()
 
-    def show(self, demo: Demo, about: Model, backend: str) -> None:
+    def show(self, demo: Demo, about: ModelInfo, backend: str) -> None:
         """Show ``demo`` until the window is closed."""
         from hrm_edge.demo.window import run_window
 
@@ -53,7 +53,7 @@ class Page:
         self._address, self._tls = parse_address(address), tls
         self._browser = find_browser() if kiosk else None
 
-    def show(self, demo: Demo, about: Model, backend: str) -> None:
+    def show(self, demo: Demo, about: ModelInfo, backend: str) -> None:
         """Serve ``demo`` until Ctrl-C or, in a kiosk, until its browser is closed."""
         from hrm_edge.demo.kiosk import Browser
         from hrm_edge.demo.power import Gauge

@@ -14,7 +14,7 @@ from hrm_edge.demo.thinker import Thought
 from hrm_edge.vision.images import Image
 
 Kind = Literal["waiting", "searching", "reading", "solving", "solved", "unsolvable"]
-JPEG_QUALITY = 80
+_JPEG_QUALITY = 80
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class View:
         """The picture as JPEG, encoded once however many viewers there are."""
         if self.image is None:
             return None
-        _, data = cv2.imencode(".jpg", self.image, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
+        _, data = cv2.imencode(".jpg", self.image, [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY])
         return bytes(data.tobytes())
 
 

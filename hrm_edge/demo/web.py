@@ -23,13 +23,13 @@ from hrm_edge.demo.view import View
 from hrm_edge.errors import UserError
 from hrm_edge.vision.images import Image
 
-PAGE = Path(__file__).parent / "page"
+_PAGE = Path(__file__).parent / "page"
 FILES = {"/": "index.html", "/page.css": "page.css", "/page.js": "page.js", "/board.js": "board.js"}
 PHOTO_BYTES = 24 << 20
 FRAME_BYTES = 4 << 20
 MAX_VIEWERS = 32
 MAX_UPLOADS = 4  # photos that are being received: each may hold PHOTO_BYTES
-QUIET_S = 0.5  # a viewer hears of the state at least this often
+_QUIET_S = 0.5  # a viewer hears of the state at least this often
 
 Decode = Callable[[bytes], Image]
 Power = Callable[[], dict[str, Any]]
@@ -68,7 +68,7 @@ class Web:
     @staticmethod
     def _file(name: str) -> Callable[[Request], Any]:
         async def send(_: Request) -> Response:
-            return FileResponse(PAGE / name, headers={"Cache-Control": "no-cache"})
+            return FileResponse(_PAGE / name, headers={"Cache-Control": "no-cache"})
 
         return send
 
@@ -208,7 +208,7 @@ class _Viewer:
         shown = -1
         while True:
             with contextlib.suppress(asyncio.TimeoutError):
-                await asyncio.wait_for(self._news.wait(), QUIET_S)
+                await asyncio.wait_for(self._news.wait(), _QUIET_S)
             self._news.clear()
             view = self._web.demo.view
             await self._socket.send_text(json.dumps(self._web.document(view)))

@@ -16,7 +16,7 @@ from hrm_edge.files import atomic_file
 from hrm_edge.vision import overlay
 from hrm_edge.vision.images import Image
 
-TITLE = "hrm-edge: live Sudoku"
+_TITLE = "hrm-edge: live Sudoku"
 _QUIT = (27, ord("q"))
 _SNAPSHOT = ord("s")
 _WAIT_S = 0.03
@@ -28,7 +28,7 @@ def check_window() -> None:
     if not any(os.environ.get(name) for name in ("DISPLAY", "WAYLAND_DISPLAY")):  # some builds abort the program then
         raise UserError("no window can be opened: there is no display", in_browser)
     try:
-        cv2.namedWindow(TITLE, cv2.WINDOW_NORMAL | cv2.WINDOW_KEEPRATIO)
+        cv2.namedWindow(_TITLE, cv2.WINDOW_NORMAL | cv2.WINDOW_KEEPRATIO)
     except cv2.error as error:
         if "The function is not implemented" in str(error):
             raise UserError(
@@ -49,9 +49,9 @@ def run_window(demo: Demo) -> None:
             view = demo.wait(number, _WAIT_S)
             if view.number != number and view.image is not None:
                 number = view.number
-                cv2.imshow(TITLE, _with_text(view))
+                cv2.imshow(_TITLE, _with_text(view))
             key = cv2.waitKey(1) & 0xFF
-            if key in _QUIT or cv2.getWindowProperty(TITLE, cv2.WND_PROP_VISIBLE) < 1:
+            if key in _QUIT or cv2.getWindowProperty(_TITLE, cv2.WND_PROP_VISIBLE) < 1:
                 break
             if key == _SNAPSHOT and view.image is not None:
                 _save_snapshot(view, Path(time.strftime("sudoku-%Y%m%d-%H%M%S.jpg")))

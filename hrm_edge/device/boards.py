@@ -8,7 +8,7 @@ from pathlib import Path
 from hrm_edge.files import read_json
 from hrm_edge.records import Record
 
-BOARDS_FILE = Path(__file__).with_name("boards.json")
+_BOARDS_FILE = Path(__file__).with_name("boards.json")
 
 
 class Board(Record):
@@ -44,7 +44,7 @@ class _Table(Record):
 @functools.cache
 def boards() -> dict[str, Board]:
     """Return all boards by key; read once per process, not to be changed."""
-    return _Table.model_validate(read_json(BOARDS_FILE)).boards
+    return _Table.model_validate(read_json(_BOARDS_FILE)).boards
 
 
 def board_of(name: str | None, part: str | None = None, *, is_super: bool = False) -> str | None:

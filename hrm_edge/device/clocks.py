@@ -10,8 +10,8 @@ from pydantic import Field
 from hrm_edge.device.system import System
 from hrm_edge.records import Record
 
-NVPMODEL_CONF, NVPMODEL_STATUS = "/etc/nvpmodel.conf", "/var/lib/nvpmodel/status"
-GPU_CLOCKS = ("/sys/class/devfreq/*.gpu", "/sys/class/devfreq/*.ga10b", "/sys/class/devfreq/gpu-gpc-0")
+NVPMODEL_CONF, _NVPMODEL_STATUS = "/etc/nvpmodel.conf", "/var/lib/nvpmodel/status"
+_GPU_CLOCKS = ("/sys/class/devfreq/*.gpu", "/sys/class/devfreq/*.ga10b", "/sys/class/devfreq/gpu-gpc-0")
 
 
 class Clock(Record):
@@ -36,7 +36,7 @@ def power_mode(system: System) -> str | None:
     if named:
         return named[1]
     # Calling nvpmodel -q may need root; the status file does not.
-    status = re.search(r"pmode:(\d+)", system.line(NVPMODEL_STATUS) or "")
+    status = re.search(r"pmode:(\d+)", system.line(_NVPMODEL_STATUS) or "")
     return power_modes(system).get(int(status[1])) if status else None
 
 
@@ -50,7 +50,7 @@ def power_modes(system: System) -> dict[int, str]:
 def clocks(system: System) -> list[Clock]:
     """Return the clocks of the online CPU clusters and of the GPU; empty where none can be read (a virtual machine)."""
     known = [clock for path in system.glob("/sys/devices/system/cpu/cpufreq/policy*") if (clock := _cpu(system, path))]
-    for pattern in GPU_CLOCKS:
+    for pattern in _GPU_CLOCKS:
         for path in system.glob(pattern):
             low, high = system.integer(path / "min_freq"), system.integer(path / "max_freq")
             if low is not None and high is not None:

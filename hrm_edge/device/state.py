@@ -12,8 +12,8 @@ from hrm_edge.device.identity import is_jetson, memory_field
 from hrm_edge.device.system import System
 from hrm_edge.records import Record
 
-HOT_C = 90.0  # an Orin throttles by software from 99 °C, earlier at the end of its fan curve
-BUSY_SHARE = 0.25  # share of the cores: load by other programs before the measurement
+_HOT_C = 90.0  # an Orin throttles by software from 99 °C, earlier at the end of its fan curve
+_BUSY_SHARE = 0.25  # share of the cores: load by other programs before the measurement
 
 
 class DeviceState(Record):
@@ -103,9 +103,9 @@ def warnings_before(state: DeviceState, system: System) -> list[str]:
         )
     if is_jetson(system) and state.power_mode is None:
         warnings.append("the power mode cannot be read: run as a user who may call 'nvpmodel -q'")
-    hot = {name: value for name, value in state.temperatures_c.items() if value >= HOT_C}
+    hot = {name: value for name, value in state.temperatures_c.items() if value >= _HOT_C}
     warnings += [f"{name} is at {value:.0f} °C before the start: let it cool" for name, value in hot.items()]
-    if state.load_1m is not None and state.load_1m > BUSY_SHARE * len(os.sched_getaffinity(0)):
+    if state.load_1m is not None and state.load_1m > _BUSY_SHARE * len(os.sched_getaffinity(0)):
         warnings.append(f"other programs are running (load {state.load_1m:.2f}): stop them before the measurement")
     return warnings
 
@@ -134,7 +134,7 @@ def warnings_after(before: DeviceState, after: DeviceState) -> list[str]:
     warnings += [
         f"{name} reached {value:.0f} °C during the measurement"
         for name, value in after.temperatures_c.items()
-        if value >= HOT_C
+        if value >= _HOT_C
     ]
     elapsed = after.monotonic_s - before.monotonic_s
     suspended, jumped = after.boot_s - before.boot_s - elapsed, after.wall_s - before.wall_s - elapsed

@@ -13,7 +13,7 @@ from pathlib import Path
 Programs = Callable[[Sequence[str]], "str | None"]
 """Function from a command to its standard output, or None where it is not installed, fails or hangs."""
 
-PROGRAM_LIMIT_S = 5.0
+_PROGRAM_LIMIT_S = 5.0
 
 
 def _run_program(command: Sequence[str]) -> str | None:
@@ -24,7 +24,7 @@ def _run_program(command: Sequence[str]) -> str | None:
             capture_output=True,
             text=True,
             errors="replace",
-            timeout=PROGRAM_LIMIT_S,
+            timeout=_PROGRAM_LIMIT_S,
             check=False,
             stdin=subprocess.DEVNULL,
         )

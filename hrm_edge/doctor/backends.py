@@ -6,7 +6,7 @@ from pathlib import Path
 
 from pydantic import Field
 
-from hrm_edge.backends import APART_ON_CPU, ON_GPU, RTX, About
+from hrm_edge.backends import APART_ON_CPU, ON_GPU, RTX, BackendInfo
 from hrm_edge.doctor.facts import Facts
 from hrm_edge.doctor.machine import Import, is_missing
 from hrm_edge.files import read_json
@@ -32,7 +32,7 @@ def backends(facts: Facts) -> list[Backend]:
     return on_cpu + [_on_gpu(facts, about) for about in ON_GPU]
 
 
-def _without(about: About, why: str) -> Backend:
+def _without(about: BackendInfo, why: str) -> Backend:
     return Backend(name=about.title, works=False, precisions=[], why=why)
 
 
@@ -43,7 +43,7 @@ def _import(facts: Facts, module: str) -> Import | None:
     return None if result is None or is_missing(module, result.error) else result
 
 
-def _lack(facts: Facts, about: About) -> str | None:
+def _lack(facts: Facts, about: BackendInfo) -> str | None:
     """Say why a backend's packages cannot be used: not installed, or what importing one raised. None where they can."""
     results = {DISTRIBUTIONS.get(module, module): _import(facts, module) for module in about.modules}
     missing = ["a C++ compiler"] if about.compiles and not facts.compiler else []
@@ -53,13 +53,13 @@ def _lack(facts: Facts, about: About) -> str | None:
     return next((f"{name} does not load: {r.error}" for name, r in results.items() if r is not None and r.error), None)
 
 
-def _version(facts: Facts, about: About) -> str:
+def _version(facts: Facts, about: BackendInfo) -> str:
     result = _import(facts, about.modules[-1])
     return (result.version if result is not None else None) or ""
 
 
-def _on_cpu(facts: Facts, name: str, about: About) -> Backend:
-    """A backend on the CPU, with how INT8 artifacts are multiplied where that was probed."""
+def _on_cpu(facts: Facts, name: str, about: BackendInfo) -> Backend:
+    """Judge a backend on the CPU, and say how INT8 artifacts are multiplied where that was probed."""
     if why := _lack(facts, about):
         return _without(about, why)
     version = f"compiled by {facts.compiler} when first asked for" if about.compiles else _version(facts, about)
@@ -68,8 +68,8 @@ def _on_cpu(facts: Facts, name: str, about: About) -> Backend:
     return Backend(name=about.title, works=True, precisions=list(about.precisions), why=why)
 
 
-def _on_gpu(facts: Facts, about: About) -> Backend:
-    """A backend on the GPU: what the first one's architecture runs, by the engine builder's own table."""
+def _on_gpu(facts: Facts, about: BackendInfo) -> Backend:
+    """Judge a backend on the GPU: what the first one's architecture runs, by the engine builder's own table."""
     if about is RTX and facts.kind == "jetson":
         return _without(about, "TensorRT-RTX is for desktop cards")
     if not facts.gpus:

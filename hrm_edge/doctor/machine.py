@@ -26,7 +26,7 @@ from hrm_edge.device.system import System
 from hrm_edge.packages import compiler_names
 from hrm_edge.records import Record
 
-IMPORT_LIMIT_S = 120.0  # a board on an SD card takes half a minute for a first import
+_IMPORT_LIMIT_S = 120.0  # a board on an SD card takes half a minute for a first import
 
 
 class Package(Record):
@@ -83,7 +83,7 @@ def _find_package(name: str) -> Package | None:
 def _last_line(code: str, *, check: bool = False) -> str:
     """Run Python code in a new process, which a library may crash, and return the last line that it prints.
 
-    Raises ``IndexError`` where it prints nothing, ``TimeoutExpired`` after ``IMPORT_LIMIT_S`` seconds, ``OSError``
+    Raises ``IndexError`` where it prints nothing, ``TimeoutExpired`` after ``_IMPORT_LIMIT_S`` seconds, ``OSError``
     where no process starts, and with ``check`` ``CalledProcessError`` for another exit code than 0.
     """
     done = subprocess.run(
@@ -92,7 +92,7 @@ def _last_line(code: str, *, check: bool = False) -> str:
         capture_output=True,
         text=True,
         errors="replace",
-        timeout=IMPORT_LIMIT_S,
+        timeout=_IMPORT_LIMIT_S,
         check=check,
     )
     return done.stdout.splitlines()[-1]
@@ -130,19 +130,19 @@ def try_import(name: str) -> Import:
         "    providers += ['GStreamer'] if ['GStreamer:', 'YES'] in map(list, zip(built, built[1:])) else []\n"
         "    result = {'version': str(getattr(module, '__version__', '?')), 'providers': providers}\n"
     )
-    slow = f"importing it takes more than {IMPORT_LIMIT_S:.0f} s"
+    slow = f"importing it takes more than {_IMPORT_LIMIT_S:.0f} s"
     return _tried(code, Import, Import(error=slow), Import(error="importing it crashes Python"))
 
 
 def is_missing(name: str, error: str | None) -> bool:
-    """Whether importing ``name`` failed because it is not installed, and not because it does not load."""
+    """Return whether importing ``name`` failed because it is not installed, and not because it does not load."""
     return error == f"ModuleNotFoundError: No module named {name!r}"
 
 
 def _try_int8(module: str) -> str | None:
     """Return how a CPU runtime multiplies INT8 artifacts here, found out in a new process; None where that fails.
 
-    ``module``: of the runtime's sessions, see ``backends.About.probe``.
+    ``module``: of the runtime's sessions, see ``backends.BackendInfo.probe``.
     """
     code = f"from {module} import int8_arithmetic\nprint()\nprint(int8_arithmetic())"
     with contextlib.suppress(OSError, subprocess.SubprocessError, IndexError):
@@ -160,7 +160,7 @@ def try_gpu() -> GpuSession:
         "except UserError as error:\n"
         "    result = {'error': error.problem, 'hint': error.hint}\n"
     )
-    slow = GpuSession(error=f"the GPU did not answer within {IMPORT_LIMIT_S:.0f} s", hint="dmesg | tail")
+    slow = GpuSession(error=f"the GPU did not answer within {_IMPORT_LIMIT_S:.0f} s", hint="dmesg | tail")
     crashed = GpuSession(error="moving data to the GPU crashes Python", hint="dmesg | tail; see nvidia-smi")
     return _tried(code, GpuSession, slow, crashed)
 

@@ -7,7 +7,7 @@ from rich.text import Text
 
 from hrm_edge.doctor import Diagnosis
 from hrm_edge.doctor.facts import Camera, Facts
-from hrm_edge.terminal import open_console
+from hrm_edge.terminal import open_console, table_of
 
 _STYLES = {"fail": "bold red", "warn": "yellow", "note": "cyan"}
 
@@ -34,17 +34,16 @@ def print_diagnosis(diagnosis: Diagnosis) -> None:
 
 
 def _backend_table(diagnosis: Diagnosis) -> Table:
-    table = Table()
-    for column in ("backend", "here", "precisions", "why"):
-        table.add_column(column)
-    for backend in diagnosis.backends:
-        works = Text("works", style="green") if backend.works else Text("no")
-        table.add_row(backend.name, works, ", ".join(backend.precisions) or "–", Text(backend.why))
-    return table
+    works = Text("works", style="green")
+    rows = [
+        (backend.name, works if backend.works else "no", ", ".join(backend.precisions) or "–", backend.why)
+        for backend in diagnosis.backends
+    ]
+    return table_of(("backend", "here", "precisions", "why"), rows, words=None)
 
 
 def _about(facts: Facts) -> list[tuple[str, str]]:
-    """The machine in a few lines."""
+    """Return the machine in a few lines."""
     board, power, memory = facts.board, facts.power, facts.resources
     kinds = {"jetson": "Jetson", "pc": "PC", "wsl2": "WSL2", "arm": "ARM machine"}
     inside = f", inside {facts.container}" if facts.container else ""

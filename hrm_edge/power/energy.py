@@ -19,10 +19,10 @@ from hrm_edge.report.schema import Gap, IdlePower, Power, RailPower
 
 Floats = NDArray[np.float64]
 
-GAP_PERIODS, GAP_LEAST_S = 4.0, 0.25
-BLOCKS, BLOCK_LEAST_S = 10, 0.5
-TRACE_POINTS = 400
-IDLE_LEAST_SAMPLES = 5
+_GAP_PERIODS, _GAP_LEAST_S = 4.0, 0.25
+_BLOCKS, _BLOCK_LEAST_S = 10, 0.5
+_TRACE_POINTS = 400
+_IDLE_LEAST_SAMPLES = 5
 
 
 @dataclass(frozen=True, eq=False)
@@ -128,7 +128,7 @@ def _standard_error(pieces: _Pieces, begin: float, end: float) -> tuple[float | 
 
     Returns (None, 0) where there are fewer than two blocks.
     """
-    count = min(BLOCKS, int((end - begin) / BLOCK_LEAST_S))
+    count = min(_BLOCKS, int((end - begin) / _BLOCK_LEAST_S))
     if count < 2:
         return None, 0
     edges = np.linspace(begin, end, count + 1)
@@ -141,7 +141,7 @@ def _standard_error(pieces: _Pieces, begin: float, end: float) -> tuple[float | 
 
 def _gap_limit(period_s: float) -> float:
     """Return the longest time between two readings, in s, over which the power may be interpolated."""
-    return max(GAP_PERIODS * period_s, GAP_LEAST_S)
+    return max(_GAP_PERIODS * period_s, _GAP_LEAST_S)
 
 
 def idle_power(sampler: Sampler, begin: float, end: float) -> IdlePower | None:
@@ -150,7 +150,7 @@ def idle_power(sampler: Sampler, begin: float, end: float) -> IdlePower | None:
     series = _series_of(sampler.readings, sampler.meter.scope.rails)
     pieces = series.pieces.covering(limit).within(begin, end)
     samples = int(((series.at >= begin) & (series.at <= end)).sum())
-    if samples < IDLE_LEAST_SAMPLES or pieces.seconds < 0.5 * (end - begin):
+    if samples < _IDLE_LEAST_SAMPLES or pieces.seconds < 0.5 * (end - begin):
         return None
     middle = (pieces.before_w + pieces.after_w) / 2
     return IdlePower(
@@ -252,9 +252,9 @@ def _rails(sampler: Sampler, begin: float, end: float, limit: float) -> list[Rai
 
 
 def _trace(pieces: _Pieces, begin: float) -> list[tuple[float, float]]:
-    """Return (s since ``begin``, mean power in W) for up to ``TRACE_POINTS`` groups of pieces, at their middles."""
+    """Return (s since ``begin``, mean power in W) for up to ``_TRACE_POINTS`` groups of pieces, at their middles."""
     count = len(pieces.begin)
-    groups = np.array_split(np.arange(count), min(count, TRACE_POINTS))
+    groups = np.array_split(np.arange(count), min(count, _TRACE_POINTS))
     points = []
     for rows in groups:
         part = _Pieces(pieces.begin[rows], pieces.end[rows], pieces.before_w[rows], pieces.after_w[rows])

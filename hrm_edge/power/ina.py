@@ -11,8 +11,8 @@ from hrm_edge.power.meter import Clock, Meter, Reading, Source, readable_by_user
 
 INA3221 = "/sys/bus/i2c/drivers/ina3221*/*/hwmon/hwmon*/in*_label"
 INA238 = "/sys/bus/i2c/drivers/ina238*/*/hwmon/hwmon*/power1_input"
-INA238_RAIL = "VIN"  # rail of the sensor on a Thor module; its hwmon node has no label
-NO_RAIL = ("NC", "sum of shunt voltages")  # channels that are not connected; the chip's own sum
+_INA238_RAIL = "VIN"  # rail of the sensor on a Thor module; its hwmon node has no label
+_NO_RAIL = ("NC", "sum of shunt voltages")  # channels that are not connected; the chip's own sum
 HWMON_HINT = readable_by_users('SUBSYSTEM=="hwmon", ATTR{name}=="ina*", RUN+="/bin/chmod -R a+r /sys%p"')
 
 
@@ -54,7 +54,7 @@ class Ina3221(Meter):
         rails = []
         for label in system.glob(INA3221):
             name, number = system.line(label), label.name.removeprefix("in").removesuffix("_label")
-            if name is not None and name not in NO_RAIL:
+            if name is not None and name not in _NO_RAIL:
                 files = label.with_name(f"in{number}_input"), label.with_name(f"curr{number}_input")
                 rails.append(RailFiles(name, *files))
         return rails
@@ -103,7 +103,7 @@ class Ina238(Ina3221):
     def rails_of(cls, system: System) -> list[RailFiles]:
         """Return the input rail of a Thor module; the rails of further INA238 sensors are numbered."""
         return [
-            RailFiles(INA238_RAIL if number == 1 else f"{INA238_RAIL}_{number}", microwatts=file)
+            RailFiles(_INA238_RAIL if number == 1 else f"{_INA238_RAIL}_{number}", microwatts=file)
             for number, file in enumerate(system.glob(INA238), 1)
         ]
 

@@ -11,9 +11,9 @@ from hrm_edge.device.identity import is_jetson
 from hrm_edge.device.system import System
 from hrm_edge.power.meter import Clock, FollowedMeter, Reading, SensorError, Source
 
-JTOP_SOCKET = "/run/jtop.sock"
+_JTOP_SOCKET = "/run/jtop.sock"
 PERIOD_S = 0.5
-FIRST_READING_S = 6.0
+_FIRST_READING_S = 6.0
 
 
 def rails_of(power: Mapping[str, Any]) -> dict[str, float]:
@@ -70,7 +70,7 @@ class JtopMeter(FollowedMeter):
             self._client.start()
         except Exception as error:
             raise SensorError(explain(error)) from error
-        self._begin(FIRST_READING_S, rail)
+        self._begin(_FIRST_READING_S, rail)
 
     @classmethod
     def find(cls, system: System) -> Source:
@@ -79,7 +79,7 @@ class JtopMeter(FollowedMeter):
             return cls._unusable("jtop is for a Jetson, this machine is none")
         if importlib.util.find_spec("jtop") is None:
             return cls._unusable("jtop is not installed", "sudo pip install jetson-stats && reboot")
-        socket = system.path(JTOP_SOCKET)
+        socket = system.path(_JTOP_SOCKET)
         if not socket.exists():
             hint = "sudo systemctl restart jtop.service (and see 'systemctl status jtop')"
             return cls._unusable("the jtop service is not running", hint)

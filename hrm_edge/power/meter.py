@@ -38,7 +38,7 @@ _TOTALS = (
         f"VIN_SYS_5V0 and is not added); {_NOT_WALL}",
     ),
 )
-OF_ONE_RAIL = "{}: this rail only, as asked for; the rest of the machine is outside"
+_OF_ONE_RAIL = "{}: this rail only, as asked for; the rest of the machine is outside"
 
 
 def total_of(rails: Iterable[str]) -> Scope | None:
@@ -183,7 +183,7 @@ def scope_of(rails: Collection[str], rail: str | None) -> Scope:
     if rail is not None:
         if rail not in rails:
             raise UserError(f"--power: there is no rail '{rail}'", nearest(rail, rails))
-        return Scope((rail,), OF_ONE_RAIL.format(rail))
+        return Scope((rail,), _OF_ONE_RAIL.format(rail))
     total = total_of(rails)
     if total is None:
         raise SensorError(f"no total is known for the rails {', '.join(rails) or '(none)'}")

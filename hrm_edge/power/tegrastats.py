@@ -14,7 +14,7 @@ from hrm_edge.device.system import System
 from hrm_edge.power.meter import Clock, FollowedMeter, Reading, SensorError, Source
 
 PERIOD_S = 0.1
-FIRST_LINE_S = 5.0
+_FIRST_LINE_S = 5.0
 
 # "VDD_IN 17946mW/15710mW[/17946mW]" or "VDD_IN 3902/3611": now/mean since start[/highest]. "RAM 1/2MB" is not a rail.
 _RAIL = re.compile(r"(?<!\S)([A-Z][A-Z0-9_]*) (-?\d{1,9})(?:mW)?/-?\d+(?:mW)?(?:/-?\d+(?:mW)?)?(?!\S)")
@@ -101,7 +101,7 @@ class TegrastatsMeter(FollowedMeter):
         super().__init__(clock)
         self._hottest, self._gpu = -273.0, (0.0, 0)
         self._lines, self._stop = start(command)
-        self._begin(FIRST_LINE_S, rail)
+        self._begin(_FIRST_LINE_S, rail)
 
     @classmethod
     def find(cls, system: System) -> Source:

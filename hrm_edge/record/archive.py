@@ -16,7 +16,7 @@ from typing import Any
 from hrm_edge.doctor import Diagnosis
 from hrm_edge.errors import UserError
 from hrm_edge.files import atomic_file, check_input, read_bytes
-from hrm_edge.record.schema import MOST_ROWS, ROW_NAME, About, parse_about
+from hrm_edge.record.schema import MOST_ROWS, ROW_NAME, RecordInfo, parse_about
 from hrm_edge.records import parse_record
 from hrm_edge.report.read import parse_bench
 from hrm_edge.report.schema import BenchReport
@@ -24,7 +24,7 @@ from hrm_edge.report.schema import BenchReport
 RECORD_FILE, DOCTOR_FILE, TABLE_FILE, ROWS = "record.json", "doctor.json", "table.md", "rows"
 TOP = "hrm-edge-record"  # the archive's folder, whatever the record's own is called
 SUFFIX = ".tar.gz"
-MOST_ARCHIVE_BYTES = 32 << 20
+_MOST_ARCHIVE_BYTES = 32 << 20
 MOST_UNPACKED_BYTES = 128 << 20
 MOST_FILE_BYTES = 4 << 20  # a report has about 15 kB
 _NAME = re.compile(rf"{TOP}/(record\.json|doctor\.json|table\.md|rows/{ROW_NAME}\.json)")
@@ -36,7 +36,7 @@ class MachineRecord:
     """A record that was read."""
 
     name: str
-    about: About
+    about: RecordInfo
     diagnosis: Diagnosis
     reports: Mapping[str, BenchReport]
     """Row name → its report; rows that could not be measured have none."""
@@ -54,7 +54,7 @@ def read_archive(path: Path) -> MachineRecord:
     Raises ``UserError`` for what is no archive of a record of this version, or holds anything but its files: links,
     other names, too many or too large ones.
     """
-    check_input(path, MOST_ARCHIVE_BYTES)
+    check_input(path, _MOST_ARCHIVE_BYTES)
     files: dict[str, bytes] = {}
     try:
         with gzip.open(path, "rb") as unpacked:

@@ -22,10 +22,10 @@ from hrm_edge.runtime.native.session import why_unsupported
 
 ENGINES = tuple(about.title for about in ON_GPU)  # built before they are measured
 BACKENDS = (*APART_ON_CPU, *ENGINES)
-QUICK_S, FULL_S = 20.0, 60.0  # a row's length
-IDLE_S = 10.0
-ROW_OVERHEAD_S = 12.0  # start, warm-up and the first answer, as they were on the slowest machine that we tried
-ENGINE_S = 60.0
+_QUICK_S, _FULL_S = 20.0, 60.0  # a row's length
+_IDLE_S = 10.0
+_ROW_OVERHEAD_S = 12.0  # start, warm-up and the first answer, as they were on the slowest machine that we tried
+_ENGINE_S = 60.0
 
 
 @dataclass(frozen=True)
@@ -41,8 +41,8 @@ class Wanted:
     def expected_s(self) -> float:
         """Return about how long all of it takes."""
         engines = {(row.model, row.backend) for row in self.rows if row.backend in ENGINES}
-        each = self.settings.duration_s + self.settings.idle_s + ROW_OVERHEAD_S
-        return len(self.rows) * each + len(engines) * ENGINE_S
+        each = self.settings.duration_s + self.settings.idle_s + _ROW_OVERHEAD_S
+        return len(self.rows) * each + len(engines) * _ENGINE_S
 
 
 def plan_record(
@@ -60,7 +60,7 @@ def plan_record(
     ``quick``: shorter rows in the present power mode, unless ``power_modes`` and ``duration_s`` say otherwise. Raises
     ``UserError`` for a name that there is not, ``GateError`` where the default pipeline does not work.
     """
-    check_choices(models, backends)
+    _check_choices(models, backends)
     if data is not None:
         check_input(data)
     system = System()
@@ -70,10 +70,10 @@ def plan_record(
     rows, left_out = plan(diagnosis, models, backends, modes)
     settings = Settings(
         quick=quick,
-        duration_s=duration_s or (QUICK_S if quick else FULL_S),
-        idle_s=IDLE_S,
+        duration_s=duration_s or (_QUICK_S if quick else _FULL_S),
+        idle_s=_IDLE_S,
         puzzles=Path(data).name if data else OWN_PUZZLES,
-        lock_clocks=may_lock_clocks(system),
+        lock_clocks=_may_lock_clocks(system),
     )
     return Wanted(rows, settings, [*notes, *left_out], data), diagnosis
 
@@ -86,7 +86,7 @@ def plan(
     ``models``: shipped names or artifact folders, empty for all that are at hand; ``backends``: names of
     :data:`BACKENDS`, empty for all. Raises ``UserError`` for a name that there is not, and where nothing is left.
     """
-    check_choices(models, backends)
+    _check_choices(models, backends)
     works = {backend.name.removesuffix(" (CPU)"): backend for backend in diagnosis.backends}
     notes = [f"{name}: {works[name].why}" for name in backends or BACKENDS if not works[name].works]
     wanted = [name for name in backends or BACKENDS if works[name].works]
@@ -108,7 +108,7 @@ def plan(
     return rows, notes
 
 
-def check_choices(models: Sequence[str], backends: Sequence[str]) -> None:
+def _check_choices(models: Sequence[str], backends: Sequence[str]) -> None:
     """Raise ``UserError`` for a model or backend that there is not; quick, for before the doctor is asked."""
     for name in backends:
         if name not in BACKENDS:
@@ -172,6 +172,6 @@ def _may_be_root(system: System) -> bool:
     return os.geteuid() == 0 or system.run("sudo", "--non-interactive", "true") is not None
 
 
-def may_lock_clocks(system: System) -> bool:
+def _may_lock_clocks(system: System) -> bool:
     """Return whether a Jetson's clocks can be held while a row is measured."""
     return shutil.which("jetson_clocks") is not None and _may_be_root(system)

@@ -20,14 +20,14 @@ from hrm_edge.errors import UserError
 from hrm_edge.files import os_error, read_json, write_json, write_text
 from hrm_edge.record.archive import DOCTOR_FILE, RECORD_FILE, ROWS, TABLE_FILE, MachineRecord, pack, record_of
 from hrm_edge.record.plan import ENGINES, Wanted
-from hrm_edge.record.schema import About, Row, Settings, parse_about
+from hrm_edge.record.schema import RecordInfo, Row, Settings, parse_about
 from hrm_edge.record.scrub import Scrubber, publishable_diagnosis, scrubber_of_this_machine
 from hrm_edge.record.table import markdown
 from hrm_edge.report.read import parse_bench
 from hrm_edge.report.schema import BenchReport
 
-ENGINE_FOLDER, _LOCK, _MEASURING = "engines", ".lock", ".measuring.json"
-ROW_LIMIT_S = 3600.0
+_ENGINE_FOLDER, _LOCK, _MEASURING = "engines", ".lock", ".measuring.json"
+_ROW_LIMIT_S = 3600.0
 # What may differ when a record goes on: a kernel's update moves the memory that it reports.
 _MAY_CHANGE = {"kernel", "memory_bytes"}
 
@@ -130,9 +130,9 @@ def _locked(out: Path, on_message: OnMessage) -> Iterator[None]:
         os.close(lock)
 
 
-def _begin(out: Path, wanted: Wanted, scrubber: Scrubber) -> About:
+def _begin(out: Path, wanted: Wanted, scrubber: Scrubber) -> RecordInfo:
     """Write the record's file, or check that the one that is there may go on."""
-    fresh = About(
+    fresh = RecordInfo(
         hrm_edge=__version__,
         created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
         settings=wanted.settings,
@@ -157,7 +157,7 @@ def _begin(out: Path, wanted: Wanted, scrubber: Scrubber) -> About:
     return fresh.model_copy(update={"created": before.created})
 
 
-def _seen(about: About, scrubber: Scrubber) -> Device:
+def _seen(about: RecordInfo, scrubber: Scrubber) -> Device:
     """Return this machine as a record describes it."""
     return Device.model_validate(scrubber.value(about.device.model_dump(mode="json")))
 
@@ -167,7 +167,7 @@ def _differing(before: Settings | Device, now: Settings | Device) -> list[str]:
     return [f"{key} ({one[key]}, now {two[key]})" for key in one if key not in _MAY_CHANGE and one[key] != two[key]]
 
 
-def _write_about(out: Path, about: About, rows: Sequence[Row], scrubber: Scrubber) -> None:
+def _write_about(out: Path, about: RecordInfo, rows: Sequence[Row], scrubber: Scrubber) -> None:
     whole = about.model_copy(update={"rows": list(rows)})
     write_json(out / RECORD_FILE, scrubber.value(whole.model_dump(mode="json")))
 
@@ -188,12 +188,12 @@ def _measure(
     """Measure a row in a process of its own; return it with the problem where there is one."""
 
     def verb(*words: str) -> str | None:
-        ended = run(words, limit_s=ROW_LIMIT_S, on_tick=on_tick)
+        ended = run(words, limit_s=_ROW_LIMIT_S, on_tick=on_tick)
         return None if ended.code == 0 else scrubber.text(ended.last_words)
 
     model = row.model
     if row.backend in ENGINES:
-        engine = out / ENGINE_FOLDER / f"{Path(row.model).name}.{row.backend}"
+        engine = out / _ENGINE_FOLDER / f"{Path(row.model).name}.{row.backend}"
         # A folder that is there may be of an older TensorRT. hrm-edge's own cache knows what may be used again.
         shutil.rmtree(engine, ignore_errors=True)
         runtime = ["--runtime", "tensorrt_rtx"] if row.backend == "tensorrt-rtx" else []

@@ -40,7 +40,7 @@ class Row(Record):
     problem: str | None = Field(default=None, description="why it could not be measured; null: it was, or not yet")
 
 
-class About(Record):
+class RecordInfo(Record):
     """The file ``record.json``."""
 
     schema_version: Literal[1] = RECORD_SCHEMA
@@ -53,7 +53,7 @@ class About(Record):
     rows: list[Row] = Field(max_length=MOST_ROWS)
 
 
-def parse_about(raw: Any, name: str) -> About:
+def parse_about(raw: Any, name: str) -> RecordInfo:
     """Return the record file read as ``raw`` from ``name``. Raises ``UserError`` for another kind or version of it."""
     kind = raw.get("kind") if isinstance(raw, dict) else None
     if kind != KIND:
@@ -63,7 +63,7 @@ def parse_about(raw: Any, name: str) -> About:
         by = f", of hrm-edge {raw.get('hrm_edge')}" if isinstance(raw.get("hrm_edge"), str) else ""
         raise UserError(
             f"{name}: this record's schema_version is {version}{by}; hrm-edge {__version__} reads "
-            f"{About.model_fields['schema_version'].default}",
+            f"{RecordInfo.model_fields['schema_version'].default}",
             "use the hrm-edge that made it, or make the record again with this one",
         )
-    return parse_record(raw, About, name, "it was changed by hand or torn: make it again")
+    return parse_record(raw, RecordInfo, name, "it was changed by hand or torn: make it again")

@@ -12,33 +12,9 @@ from pathlib import Path
 from typing import Any
 
 # Accounts and hosts that systems come with. They name nobody, and some are words of our own messages.
-_NOBODY = frozenset(
-    {
-        "",
-        "root",
-        "user",
-        "users",
-        "admin",
-        "nvidia",
-        "jetson",
-        "ubuntu",
-        "debian",
-        "pi",
-        "localhost",
-        "localdomain",
-        "docker",
-        "orin",
-        "thor",
-        "nano",
-        "tegra-ubuntu",
-        "python",
-        "gpu",
-        "cpu",
-        "home",
-        "video",
-        "render",
-    }
-)
+_ACCOUNTS = "root user users admin nvidia jetson ubuntu debian pi docker python gpu cpu home video render"
+_HOSTS = "localhost localdomain orin thor nano tegra-ubuntu"
+_NOBODY = {"", *_ACCOUNTS.split(), *_HOSTS.split()}
 # Folders that every machine has. Of any other absolute path only the last part stays.
 _SYSTEM = ("bin", "boot", "dev", "etc", "lib", "lib64", "opt", "proc", "run", "sbin", "sys", "usr", "var")
 # A slash that begins a path: not one inside a word, a relative path or an address.

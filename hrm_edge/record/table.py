@@ -22,7 +22,7 @@ COLUMNS = (
     "warnings",
 )
 NOTHING = "No board or card was recorded yet."
-NOT_MEASURED = "not measured"
+_NOT_MEASURED = "not measured"
 
 
 def _cells(row: Row, report: BenchReport) -> tuple[str, ...]:
@@ -36,7 +36,7 @@ def _cells(row: Row, report: BenchReport) -> tuple[str, ...]:
         f"{number(report.latency_ms.p50)} / {number(report.latency_ms.p90)}",
         f"{report.exact_accuracy:.1%} ({low:.1%} to {high:.1%}) of {report.count}",
         _agreement(report),
-        NOT_MEASURED if joules is None else number(joules),
+        _NOT_MEASURED if joules is None else number(joules),
         _warmth(report),
         str(len(report.warnings)),
     )
@@ -50,13 +50,13 @@ def _agreement(report: BenchReport) -> str:
     if report.reference is not None:
         last = report.reference.at[-1]
         return f"{last.logits_sqnr_db:.1f} dB, {last.same_answers:.1%} same"
-    return "it is float32" if report.model.precision == "fp32" else NOT_MEASURED
+    return "it is float32" if report.model.precision == "fp32" else _NOT_MEASURED
 
 
 def _warmth(report: BenchReport) -> str:
     """Return the hottest sensor before and after the row."""
     before, after = report.device_before.temperatures_c, report.device_after.temperatures_c
-    return f"{max(before.values()):.0f} to {max(after.values()):.0f}" if before and after else NOT_MEASURED
+    return f"{max(before.values()):.0f} to {max(after.values()):.0f}" if before and after else _NOT_MEASURED
 
 
 def rows_of(record: MachineRecord) -> list[tuple[str, ...]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import shlex
 import shutil
 import sys
@@ -19,7 +20,7 @@ from hrm_edge.remote.job import FIND_EDGE, NO_PROGRAM, Job, new_job, stopped_by_
 from hrm_edge.remote.workspace import Workspace, workstation
 from hrm_edge.terminal import echo
 
-FILE_OPTIONS = ("--json", "--markdown", "--html")  # of bench: files that come back to this machine
+_FILE_OPTIONS = ("--json", "--markdown", "--html")  # of bench: files that come back to this machine
 STDOUT = "-"
 
 
@@ -75,6 +76,30 @@ class _Errand:
                 words.append(shlex.quote(option))
         return words
 
+    def install(self, wheelhouse: Path, options: Sequence[str]) -> None:
+        """Send a wheelhouse and run its setup.sh with ``options``. Raises ``UserError`` for one of another machine."""
+        host = self.space.host
+        machine = host.persistently(lambda: host.run("uname -m")).out.strip()
+        needed = {machine for machine in ("aarch64", "x86_64") if any(wheelhouse.glob(f"*{machine}.whl"))}
+        if needed and machine not in needed:
+            hint = f"python scripts/wheelhouse.py --machine {machine} --python VERSION"
+            raise UserError(f"{host.name} is {machine}, {wheelhouse} is for {', '.join(sorted(needed))}", hint)
+        sent = self.space.send_data(wheelhouse)
+        self.on_message(f"Sent {sent.bytes_sent / 1e6:.1f} MB")
+        # setup.sh ends with the doctor, whose screen is what the user wants to see, but for its next command
+        install = f"bash {sent.path}/setup.sh --offline {sent.path} {shlex.join(options)} 2>&1"
+        shown = "sed -u '/^Next: /d' >&2"
+        self.run(f"{{ {install}; echo $? >../ended; }} | {shown}; exit $(cat ../ended)", show=False)
+
+    def record(self, options: Sequence[str], archive: Path, suffix: str) -> None:
+        """Run ``hrm-edge record`` with ``options`` and bring its archive, NAME``suffix``, to ``archive``."""
+        # The same options find the same folder again, with the rows that are finished.
+        folder = f'"$base"/records/{hashlib.sha256(shlex.join(options).encode()).hexdigest()[:16]}'
+        command = f'mkdir -p "$base"/records; "$edge" record --out {folder} {" ".join(self.send_data(options))}'
+        # What was brought back is done with: the next record is measured anew.
+        keep = f"[ $code -ne 0 ] || {{ mv {folder}{suffix} report{suffix} && rm -rf {folder}; }}; exit $code"
+        self.run(f"{command}; code=$?; {keep}", show=False, files={suffix: archive}, brought_at=(0,))
+
     def run(
         self,
         script: str,
@@ -118,6 +143,12 @@ class _Errand:
         return job, code
 
 
+def check_wheelhouse(folder: Path) -> None:
+    """Raise ``UserError`` where ``folder`` is none, before the board is reached."""
+    if not (folder / "setup.sh").is_file():
+        raise UserError(f"{folder} is no wheelhouse: it has no setup.sh", "make wheelhouse")
+
+
 def file_on_board(option: str) -> str:
     """Return the name under which a command on the board writes the file of ``option``."""
     return f"report{option.replace('--', '.')}"
@@ -133,9 +164,9 @@ def split_files(options: Sequence[str]) -> tuple[list[str], dict[str, Path]]:
         if waiting:
             files[waiting] = Path(option)
             waiting = None
-        elif name in FILE_OPTIONS and equals:
+        elif name in _FILE_OPTIONS and equals:
             files[name] = Path(value)
-        elif name in FILE_OPTIONS:
+        elif name in _FILE_OPTIONS:
             waiting = name
         else:
             rest.append(option)

@@ -27,10 +27,10 @@ T = TypeVar("T")
 
 SSH_FAILED = 255
 # rsync's codes for a connection that broke: socket, protocol stream, killed, timeouts; the rest is about files.
-RSYNC_DROPPED = (5, 10, 12, 20, 30, 35, SSH_FAILED)
-PATIENCE_S = 600.0  # how long a lost board is waited for before giving up
-LAST_PAUSE_S = 15.0
-FIRST_TRIES = 3  # a line that breaks during the first handshake; one that cannot be made is told at once
+_RSYNC_DROPPED = (5, 10, 12, 20, 30, 35, SSH_FAILED)
+_PATIENCE_S = 600.0  # how long a lost board is waited for before giving up
+_LAST_PAUSE_S = 15.0
+_FIRST_TRIES = 3  # a line that breaks during the first handshake; one that cannot be made is told at once
 # A board that lost its power says nothing: three missed answers, five seconds apart, are a drop.
 _ALIVE = ("-o", "ServerAliveInterval=5", "-o", "ServerAliveCountMax=3", "-o", "ConnectTimeout=15")
 
@@ -155,7 +155,7 @@ class Host:
             ["rsync", *_RSYNC, *options, f"--rsh={shell}", "--", *places], capture_output=True, check=False, input=stdin
         )
         said = done.stderr.decode(errors="replace")
-        if done.returncode in RSYNC_DROPPED:
+        if done.returncode in _RSYNC_DROPPED:
             self._failed(said)
         if done.returncode:
             words = said.strip().splitlines() or [f"exit code {done.returncode}"]
@@ -189,11 +189,11 @@ class Host:
                 why = str(error)
             now = time.monotonic()
             lost_at = lost_at if lost_at is not None else now
-            if now - lost_at > PATIENCE_S:
+            if now - lost_at > _PATIENCE_S:
                 raise UserError(f"{self.name} cannot be reached: {why}", f"ssh {self.name}; then run the same again")
             self._on_message(f"{self.name}: {why}; trying again")
             time.sleep(pause_s)
-            pause_s = min(2 * pause_s, LAST_PAUSE_S)
+            pause_s = min(2 * pause_s, _LAST_PAUSE_S)
 
 
 class ProgressedError(DroppedError):
@@ -202,10 +202,10 @@ class ProgressedError(DroppedError):
 
 @contextlib.contextmanager
 def reach(name: str, config: Path | None, on_message: OnMessage) -> Iterator[Host]:
-    """A connection to ``name`` while the block runs. Raises ``UserError`` where the board cannot be reached."""
+    """Keep a connection to ``name`` while the block runs. Raises ``UserError`` where the board cannot be reached."""
     with tempfile.TemporaryDirectory(prefix="hrm-edge-") as scratch:  # readable by this user only, and a short path
         host = Host(name, Path(scratch), config, on_message)
-        for left in reversed(range(FIRST_TRIES)):
+        for left in reversed(range(_FIRST_TRIES)):
             try:
                 host.connect()
                 break

@@ -22,7 +22,7 @@ from hrm_edge.remote.shell import Stream, new_mark
 from hrm_edge.remote.workspace import Workspace
 
 NO_PROGRAM = 127
-KEPT_JOBS = 20
+_KEPT_JOBS = 20
 # Where setup.sh puts the program; a board prepared by hand may have it on the PATH.
 FIND_EDGE = (
     'edge=; for one in "$HOME/.local/share/hrm-edge/venv/bin/hrm-edge" /opt/hrm-edge/venv/bin/hrm-edge '
@@ -71,7 +71,7 @@ class Job:
         """Put the job's script there and run it, detached from this connection."""
         job = f"jobs/{self.name}"
         old = (
-            f"ls -t jobs | tail -n +{KEPT_JOBS + 1} | while read -r old; do "
+            f"ls -t jobs | tail -n +{_KEPT_JOBS + 1} | while read -r old; do "
             "if [ -e jobs/$old/code ]; then rm -rf jobs/$old; fi; done"
         )
         self._checked(f"{old}; mkdir -p {job}")
@@ -144,7 +144,7 @@ def new_job(space: Workspace, verb: str) -> Job:
 
 @contextlib.contextmanager
 def stopped_by_ctrl_c(job: Job) -> Iterator[None]:
-    """Ctrl-C here ends the job there. When this process is killed, the job goes on and can be pulled later."""
+    """Let Ctrl-C here end the job there. When this process is killed, the job goes on and can be pulled later."""
     try:
         yield
     except KeyboardInterrupt as error:

@@ -16,8 +16,8 @@ from hrm_edge.files import sha256, write_text
 from hrm_edge.manifest import MANIFEST, read_manifest
 from hrm_edge.remote.host import Done, Host
 
-REMOTE_ROOT = ".cache/hrm-edge/remote"  # under the board's home
-MAX_BASES = 20  # folders that rsync compares with at most
+_REMOTE_ROOT = ".cache/hrm-edge/remote"  # under the board's home
+_MAX_BASES = 20  # folders that rsync compares with at most
 
 
 def workstation(state: Path | None = None) -> str:
@@ -51,7 +51,7 @@ class Workspace:
         home = host.persistently(lambda: host.run('printf %s "$HOME"')).out
         if not re.fullmatch(r"/[^\n]*", home):
             raise UserError(f"{host.name} does not say where its home is: {home!r}", f"ssh {host.name} pwd")
-        self.folder = f"{home}/{REMOTE_ROOT}/{name}"
+        self.folder = f"{home}/{_REMOTE_ROOT}/{name}"
         self.base = f"base={shlex.quote(self.folder)}"
         self.preamble = f'set -u; {self.base}; mkdir -p "$base/jobs" && cd "$base" || exit 1; '
 
@@ -78,7 +78,7 @@ class Workspace:
     def _send(self, parent: Path, names: list[str], kind: str, digest: str, rename: str | None) -> Sent:
         target = f"{kind}/{digest}"
         path = f'"$base"/{target}' + (f"/{shlex.quote(rename)}" if rename else "")
-        look = f"mkdir -p {kind}; [ -d {target} ] && echo there; ls -t {kind} | head -n {MAX_BASES}"
+        look = f"mkdir -p {kind}; [ -d {target} ] && echo there; ls -t {kind} | head -n {_MAX_BASES}"
         listed = self.run(look).out.split()
         if listed[:1] == ["there"]:
             return Sent(path, 0)

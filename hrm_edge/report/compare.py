@@ -11,6 +11,7 @@ from rich.table import Table
 from hrm_edge.errors import UserError
 from hrm_edge.report.schema import BenchReport
 from hrm_edge.report.text import markdown_table, number
+from hrm_edge.terminal import table_of
 
 # Settings that two reports must share for a comparison; all others may differ, to be compared.
 _PROTOCOL: dict[str, Callable[[BenchReport], object]] = {
@@ -147,10 +148,8 @@ class Comparison:
         title = f"{first.scenario}, {first.data.path}: {first.halt}, {first.views} views, the first is the baseline"
         notes = [*(f"REGRESSION {text}" for text in self.failures), *(f"not judged: {text}" for text in self.unjudged)]
         caption = "\n".join(notes) or None
-        table = Table(*COLUMNS, title=title, title_justify="left", caption=caption, caption_justify="left")
-        for cells in comparison_rows(self.reports):
-            table.add_row(*cells)
-        return table
+        rows = comparison_rows(self.reports)
+        return table_of(COLUMNS, rows, words=None, title=title, caption=caption, caption_justify="left")
 
     def markdown(self) -> str:
         """Return the comparison as Markdown, with each report's warnings and the gate's verdict."""

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 from hrm_edge.report.schema import Latency
 
-Z_95 = 1.959963984540054  # two-sided 95 % quantile of the normal distribution
-MOST_DB = 200.0
+_Z_95 = 1.959963984540054  # two-sided 95 % quantile of the normal distribution
+_MOST_DB = 200.0
 
 
 def quantile(ordered: Sequence[float], share: float) -> float:
@@ -31,9 +31,9 @@ def wilson_95(successes: int, count: int) -> tuple[float, float]:
     """Return the 95 % score interval of a share (Wilson 1927): within 0 and 1, and not empty at 0 or 100 %."""
     if count == 0:
         return 0.0, 1.0
-    share, z2 = successes / count, Z_95 * Z_95
+    share, z2 = successes / count, _Z_95 * _Z_95
     centre = (share + z2 / (2 * count)) / (1 + z2 / count)
-    half = Z_95 / (1 + z2 / count) * math.sqrt(share * (1 - share) / count + z2 / (4 * count * count))
+    half = _Z_95 / (1 + z2 / count) * math.sqrt(share * (1 - share) / count + z2 / (4 * count * count))
     return (0.0 if successes == 0 else centre - half), (1.0 if successes == count else centre + half)
 
 
@@ -53,11 +53,11 @@ def accuracy_drop(only_reference: int, only_found: int, count: int) -> AccuracyD
     each of the four cells, so that the interval is not empty where both counts are 0.
     """
     b, c, n = only_reference + 0.5, only_found + 0.5, count + 2.0
-    middle, spread = (b - c) / n, Z_95 * math.sqrt(b + c - (b - c) ** 2 / n) / n
+    middle, spread = (b - c) / n, _Z_95 * math.sqrt(b + c - (b - c) ** 2 / n) / n
     points = 100.0 * (only_reference - only_found) / count
     return AccuracyDrop(points, (100.0 * (middle - spread), 100.0 * (middle + spread)))
 
 
 def decibels(signal: float, noise: float) -> float:
     """Return the signal-to-quantization-noise ratio in dB, 10 log10(signal / noise), at most 200 (no noise)."""
-    return MOST_DB if noise == 0 else min(MOST_DB, 10.0 * math.log10(max(signal, 1e-300) / noise))
+    return _MOST_DB if noise == 0 else min(_MOST_DB, 10.0 * math.log10(max(signal, 1e-300) / noise))

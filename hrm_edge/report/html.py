@@ -12,7 +12,7 @@ from hrm_edge.report.compare import COLUMNS, comparison_rows, label
 from hrm_edge.report.schema import BenchReport
 from hrm_edge.report.text import number, rows
 
-STYLE = Path(__file__).with_name("page.css")
+_STYLE = Path(__file__).with_name("page.css")
 
 
 def page(reports: Sequence[BenchReport]) -> str:
@@ -24,7 +24,7 @@ def page(reports: Sequence[BenchReport]) -> str:
         title, body = f"{len(reports)} reports", _several(reports)
     # A name or path must not begin or end a script element; JSON has another way to write "<".
     data = json.dumps([report.model_dump(mode="json") for report in reports]).replace("<", "\\u003c")
-    style = STYLE.read_text(encoding="utf-8")
+    style = _STYLE.read_text(encoding="utf-8")
     return (
         f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         f'<meta name="viewport" content="width=device-width, initial-scale=1">'

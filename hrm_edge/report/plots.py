@@ -14,7 +14,7 @@ from hrm_edge.report.schema import BenchReport
 
 SIZE = (4.6, 3.1)  # inches; at 72 points each, a phone shows them nearly 1:1
 COLOURS = ("#1f6feb", "#d1480f", "#2da44e", "#8250df", "#bf8700", "#57606a")
-PREDICTED = ("orin-nano-8gb", "orin-nano-super", "agx-orin-64gb", "thor-t5000")  # roofs that differ enough to draw
+_PREDICTED = ("orin-nano-8gb", "orin-nano-super", "agx-orin-64gb", "thor-t5000")  # roofs that differ enough to draw
 _STYLE: dict[str, Any] = {
     "svg.fonttype": "none",
     "font.family": "sans-serif",
@@ -214,11 +214,11 @@ def roofline(reports: Sequence[BenchReport]) -> str | None:
             name = "this machine" + (", float32" if first.peaks_from.startswith("float32") else "")
             _roof(axes, low, high, first.peak_flop_per_s, first.peak_bytes_per_s, COLOURS[0], "-", name)
         precision = known[0].model.precision
-        for key in PREDICTED:
+        for key in _PREDICTED:
             board = boards()[key]
             peak, moved = board.peak_ops(precision), board.dram_gb_s * 1e9
             name = board.name.removeprefix("Jetson ")
-            _roof(axes, low, high, peak, moved, COLOURS[5], ":", name, above=key != PREDICTED[0])
+            _roof(axes, low, high, peak, moved, COLOURS[5], ":", name, above=key != _PREDICTED[0])
             x = intensities[0]
             axes.plot([x], [min(peak, x * moved)], **_HOLLOW)
         axes.plot([], [], **_HOLLOW, label="prediction, not measured")

@@ -45,7 +45,7 @@ class Latency(Record):
     min: float
 
 
-class Model(Record):
+class ModelInfo(Record):
     """Model that was measured."""
 
     name: str
@@ -106,7 +106,7 @@ class Setup(Record):
     """What was measured, on what, and how."""
 
     created: str = Field(description="UTC, ISO 8601")
-    model: Model
+    model: ModelInfo
     engine: Engine
     device: Device
     data: Data
@@ -162,7 +162,7 @@ class ArcVotes(Record):
 class Paired(Record):
     """Comparison with another model on the same puzzles, each halting by itself: the difference in exact accuracy."""
 
-    model: Model
+    model: ModelInfo
     backend: str
     exact_accuracy: float
     exact_accuracy_interval_95: tuple[float, float]

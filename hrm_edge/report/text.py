@@ -9,6 +9,7 @@ from typing import Any
 from rich.table import Table
 
 from hrm_edge.report.schema import Answers, BenchReport, CellAccuracy, EvalReport, Latency, Paired, Report
+from hrm_edge.terminal import table_of
 
 Row = tuple[str, str]
 
@@ -282,10 +283,8 @@ def tables(report: Report) -> list[Table]:
             loud.add_row(warning, style="red")
         shown.append(loud)
     if view_rows := _view_rows(report):
-        views = Table(*view_rows[0], title="by views", title_justify="left", box=None, padding=(0, 2, 0, 0))
-        for cells in view_rows[1:]:
-            views.add_row(*cells)
-        shown.append(views)
+        columns, *cells = view_rows
+        shown.append(table_of(columns, cells, words=None, title="by views", box=None, padding=(0, 2, 0, 0)))
     return shown
 
 

@@ -89,12 +89,12 @@ def path_of(name: str) -> Path:
     return folder_of(name) or path
 
 
-PREFERRED = ("sudoku-lattice",)  # solves the most of what ships; the smallest of them too
+_PREFERRED = ("sudoku-lattice",)  # solves the most of what ships; the smallest of them too
 
 
 def default_for(task: str) -> str | None:
     """Return the name of the default model for ``task``: a preferred, else a shipped, else a pulled one."""
-    shipped_first = sorted(names(), key=lambda name: (name not in PREFERRED, not (ZOO / name).is_dir()))
+    shipped_first = sorted(names(), key=lambda name: (name not in _PREFERRED, not (ZOO / name).is_dir()))
     return next((name for name in shipped_first if card(name).task == task), None)
 
 

@@ -27,9 +27,9 @@ from hrm_edge.records import Record, parse_record
 
 INDEX = "index.json"
 HUB = "hf:"
-TIMEOUT_S = 30.0
+_TIMEOUT_S = 30.0
 _PIECE = 1 << 20
-RECORD_BYTES = 4 << 20  # limit of an index, a manifest or a card, which are read as a whole
+_RECORD_BYTES = 4 << 20  # limit of an index, a manifest or a card, which are read as a whole
 LEFTOVER_S = 3600.0
 _HINT = "a location is a folder, an https:// address or hf:OWNER/REPO; 'hrm-edge models --index FOLDER' makes one"
 
@@ -85,7 +85,7 @@ def read_index(location: str) -> _Index:
     """Return the index of a location. Raises ``UserError`` where it has none or cannot be reached."""
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / INDEX
-        _copy(location, INDEX, file, RECORD_BYTES, _silent)
+        _copy(location, INDEX, file, _RECORD_BYTES, _silent)
         return parse_record(read_json(file), _Index, f"{location}/{INDEX} is no index of models", _HINT)
 
 
@@ -122,7 +122,7 @@ def pull(name: str, location: str, on_progress: OnProgress = _silent) -> Path:
 def _fetch(folder: Path, entry: _Entry, location: str, on_progress: OnProgress) -> None:
     """Copy a model's files to ``folder`` and its card to the folder's parent, and verify them."""
     name = folder.name
-    _copy(location, f"{name}/{MANIFEST}", folder / MANIFEST, RECORD_BYTES, on_progress)
+    _copy(location, f"{name}/{MANIFEST}", folder / MANIFEST, _RECORD_BYTES, on_progress)
     digest = sha256(folder / MANIFEST)
     if digest != entry.manifest_sha256:
         raise UserError(
@@ -139,7 +139,7 @@ def _fetch(folder: Path, entry: _Entry, location: str, on_progress: OnProgress) 
     for file, about in files.items():
         _copy(location, f"{name}/{file}", folder / file, about.bytes, on_progress)
     read_manifest(folder)
-    _copy(location, f"{name}{zoo.CARD}", zoo.card_of(folder), RECORD_BYTES, on_progress)
+    _copy(location, f"{name}{zoo.CARD}", zoo.card_of(folder), _RECORD_BYTES, on_progress)
     zoo.read_card(zoo.card_of(folder))
 
 
@@ -211,7 +211,7 @@ def _copy(location: str, name: str, target: Path, limit: int, on_progress: OnPro
 
 def _download(url: str, target: Path, limit: int, on_progress: OnProgress) -> None:
     try:
-        with urllib.request.urlopen(url, timeout=TIMEOUT_S) as answer, open(target, "wb") as stream:
+        with urllib.request.urlopen(url, timeout=_TIMEOUT_S) as answer, open(target, "wb") as stream:
             length, done = answer.headers.get("Content-Length", ""), 0
             announced = int(length) if length.isdecimal() else None
             while (announced or 0) <= limit and (piece := answer.read(_PIECE)):

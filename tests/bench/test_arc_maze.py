@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 
 from hrm_edge.bench.arc import cell_accuracies, evaluate_arc
-from hrm_edge.bench.run import evaluate
+from hrm_edge.bench.run import Subject, evaluate
 from hrm_edge.bench.scenarios import BenchOptions, Solver, offline, single_stream
 from hrm_edge.data.arc import Options, build, read_questions
 from hrm_edge.errors import UserError
-from hrm_edge.report.schema import Data, EvalReport, Model
+from hrm_edge.report.schema import Data, EvalReport, ModelInfo
 from hrm_edge.report.text import markdown, rows
 from hrm_edge.solve import SolveOptions
 from hrm_edge.spec import variant_spec
@@ -28,8 +28,8 @@ SAMPLES = Path(__file__).parent.parent / "data" / "arc" / "ARC-AGI"
 VIEWS = 9
 
 
-def model(task: str) -> Model:
-    return Model(
+def model(task: str) -> ModelInfo:
+    return ModelInfo(
         name="m", path="m", kind="checkpoint", task=task, variant="reduced", precision="fp32", parameters=1,
         size_bytes=1, sha256=None, gate_passed=None,
     )  # fmt: skip
@@ -56,7 +56,7 @@ def arc_solver(questions: Questions, right: np.ndarray, rows_of_table: int | Non
 
 def judge(questions: Questions, right: np.ndarray, views: int = VIEWS) -> tuple[EvalReport, dict]:
     data = Data(path="p", task="arc", puzzles=len(questions), answers="data")
-    return evaluate_arc(arc_solver(questions, right), questions, views, model=model("arc"), data=data, threads=None)
+    return evaluate_arc(arc_solver(questions, right), questions, views, Subject(model("arc"), data))
 
 
 def test_a_model_that_is_right_under_augmentation_only_needs_the_votes(questions: Questions) -> None:
@@ -132,7 +132,7 @@ def test_a_folder_of_another_build_is_refused(questions: Questions) -> None:
     solver = arc_solver(questions, questions.view > 0, rows_of_table=7)
     data = Data(path="p", task="arc", puzzles=1, answers="data")
     with pytest.raises(UserError, match="puzzle table has 7 rows, p has 46 identifiers"):
-        evaluate_arc(solver, questions, 1, model=model("arc"), data=data, threads=None)
+        evaluate_arc(solver, questions, 1, Subject(model("arc"), data))
 
 
 @pytest.mark.parametrize("scenario", [single_stream, offline])
@@ -170,9 +170,7 @@ def maze_report(task: Maze, given: str, label: str, answer: str) -> EvalReport:
     return evaluate(
         solver,
         Puzzles.of(task, cells(given), cells(label), called="p"),
-        model=model(task.name),
-        data=data,
-        threads=None,
+        Subject(model(task.name), data),
     )
 
 

@@ -14,7 +14,7 @@ from onnx import numpy_helper
 from hrm_edge import zoo
 from hrm_edge.api import engine_parity
 from hrm_edge.api.answers import sample_puzzles
-from hrm_edge.api.engine_parity import check_built, check_set, engine_limits, measure_engine, said_of
+from hrm_edge.api.engine_parity import check_built, check_set, engine_limits, measure_engine, parity_text
 from hrm_edge.cli.main import main
 from hrm_edge.files import write_json
 from hrm_edge.manifest import STEP_FILE, read_manifest
@@ -95,7 +95,7 @@ def check_passed(folder: Path) -> EngineParity:
     assert found.held.over == "both settle"
     assert found.accuracy_lost_points == pytest.approx(0.0, abs=100 / 24)
     assert found.puzzles_from == "the package's own puzzles"
-    assert said_of(found).endswith("(Orin)")
+    assert parity_text(found).endswith("(Orin)")
     measured(folder)
     assert len(read_engine(folder).parity) == 1  # the later one took its place
     return found

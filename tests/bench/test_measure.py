@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,15 +13,16 @@ from hrm_edge.bench.accuracy import score, score_by_views, steps_histogram
 from hrm_edge.bench.run import Subject, bench, evaluate
 from hrm_edge.bench.scenarios import MIN_QUERIES, BenchOptions, Solver, camera, offline, single_stream
 from hrm_edge.bench.timing import WINDOW_STEPS, TimedSession, process_age_s, warm_up
-from hrm_edge.report.schema import Data, Model
+from hrm_edge.report.schema import Data, ModelInfo
 from hrm_edge.solve import SolveOptions, solve
 from hrm_edge.tasks.puzzles import Puzzles
 from hrm_edge.tasks.sudoku import Sudoku
 from tests import machines
+from tests.bench.simulated import Clock
 from tests.scripted import ScriptedSession, answer_of, puzzles, spec_of
 
 MINI = Sudoku(2, 2)
-MODEL = Model(
+MODEL = ModelInfo(
     name="m", path="m", kind="artifact", task="mini-sudoku", variant="nano", precision="fp32", parameters=1,
     size_bytes=1, sha256=None, gate_passed=True,
 )  # fmt: skip
@@ -141,20 +143,21 @@ def test_timed_session_counts_every_step():
     assert (timed.backend, timed.max_batch, timed.spec) == ("scripted", 64, model.spec)
 
 
-def test_warm_up_stops_when_stable_and_says_when_it_never_was():
+def test_warm_up_stops_when_stable_and_says_when_it_never_was(monkeypatch):
+    clock = Clock()
+    monkeypatch.setattr("hrm_edge.bench.timing.time", SimpleNamespace(monotonic=clock))
+
     class Paced(ScriptedSession):
         pace_s = 0.002
         factor = 1.0
 
         def step(self, tokens, puzzle_ids, carry):
-            time.sleep(self.pace_s)
+            clock.now += self.pace_s
             self.pace_s *= self.factor
             return super().step(tokens, puzzle_ids, carry)
 
     givens = puzzles(MINI, 2, blanks=4)
-    even = Paced(MINI, spec_of(MINI))
-    even.pace_s = 0.02  # long against what the scheduler adds
-    assert warm_up(even, givens).stable
+    assert warm_up(Paced(MINI, spec_of(MINI)), givens).stable
     slower = Paced(MINI, spec_of(MINI))
     slower.factor = 1.2
     found = warm_up(slower, givens, limit_s=0.1)
@@ -212,7 +215,7 @@ def test_reports_join_measurement_and_score(tmp_path):
     given = Puzzles.of(MINI, givens, np.stack([answer_of(MINI, puzzle) for puzzle in givens]), called="made")
     data = Data(path="p", task="mini-sudoku", puzzles=20, answers="solver")
     s = solver(slots=8, views=3, hopeless=0.5)
-    found = evaluate(s, given, model=MODEL, data=data, threads=2)
+    found = evaluate(s, given, Subject(MODEL, data, threads=2))
     assert (found.count, found.views, found.engine.threads, found.engine.slots) == (20, 3, 2, 8)
     assert found.throughput_per_s == pytest.approx(20 / found.duration_s)
     for system, power, words in (

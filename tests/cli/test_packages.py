@@ -22,10 +22,11 @@ CUDA = "raise OSError('libcudart.so.12: cannot open shared object file: No such 
 INNER = "import a_module_that_is_not_there"
 
 
-def hrm_edge(*arguments: object, module: str, text: str, folder: Path) -> subprocess.CompletedProcess[str]:
-    """The command where ``module`` is a package whose code is ``text``; other heavy ones are not installed."""
-    (folder / "site" / module).mkdir(parents=True)
-    (folder / "site" / module / "__init__.py").write_text(f"{text}\n")
+def hrm_edge(*arguments: object, folder: Path, **texts: str) -> subprocess.CompletedProcess[str]:
+    """The command where each package of ``texts`` has that code; other heavy ones are not installed."""
+    for module, text in texts.items():
+        (folder / "site" / module).mkdir(parents=True)
+        (folder / "site" / module / "__init__.py").write_text(f"{text}\n")
     path = [str(folder / "site"), left_out(folder), str(ROOT)]
     environ = {**os.environ, "PYTHONPATH": os.pathsep.join(path), **quick_compilers()}
     command = [sys.executable, "-m", "hrm_edge", *map(str, arguments)]
@@ -55,7 +56,7 @@ CASES = [  # module, what its import raises, a command that needs it, what fixes
 @pytest.mark.parametrize(("module", "text", "words", "hint"), CASES)
 def test_a_package_that_does_not_load_is_a_clear_error(module, text, words, hint, tmp_path):
     (tmp_path / "a.jpg").write_bytes(b"not looked at")
-    done = hrm_edge(*(word.format(tmp_path) for word in words), module=module, text=text, folder=tmp_path)
+    done = hrm_edge(*(word.format(tmp_path) for word in words), folder=tmp_path, **{module: text})
     assert (done.returncode, done.stdout) == (2, ""), done.stderr
     assert f"{module} is installed and does not load" in done.stderr
     assert hint in done.stderr
@@ -63,29 +64,30 @@ def test_a_package_that_does_not_load_is_a_clear_error(module, text, words, hint
     assert "is not installed" not in done.stderr
 
 
-@pytest.mark.parametrize(
-    ("module", "text", "hint"),
-    [("cv2", ABI, "it is built for another NumPy"), ("cv2", "import os; os.abort()", "--force-reinstall"),
-     ("openvino", GLIBC, "it is made for a newer system"), ("onnx", INNER, "--force-reinstall onnx"),
-     ("torch", CUDA, "--force-reinstall torch")],
-)  # fmt: skip
-def test_the_doctor_imports_what_it_judges(module, text, hint, tmp_path):
-    done = hrm_edge("doctor", "--json", module=module, text=text, folder=tmp_path)
+def test_the_doctor_imports_what_it_judges(tmp_path):
+    broken = {"cv2": "import os; os.abort()", "openvino": GLIBC, "onnx": INNER, "torch": CUDA}
+    hints = {"cv2": "--force-reinstall", "openvino": "it is made for a newer system",
+             "onnx": "--force-reinstall onnx", "torch": "--force-reinstall torch"}  # fmt: skip
+    done = hrm_edge("doctor", "--json", folder=tmp_path, **broken)
     assert done.returncode == 0, done.stderr
-    found = json.loads(done.stdout)
-    (broken,) = [finding for finding in found["findings"] if finding["name"] == f"broken-{module}"]
-    assert (broken["level"], "is installed and does not load" in broken["what"]) == ("warn", True)
-    assert hint in broken["mend"]
-    works = {backend["name"]: backend["works"] for backend in found["backends"]}
-    assert module != "openvino" or not works["openvino (CPU)"]
-    assert module != "onnx" or not works["native (CPU)"]
+    report = json.loads(done.stdout)
+    found = {finding["name"]: finding for finding in report["findings"]}
+    for module, hint in hints.items():
+        finding = found[f"broken-{module}"]
+        assert (finding["level"], "is installed and does not load" in finding["what"]) == ("warn", True)
+        assert hint in finding["mend"]
+    works = {backend["name"]: backend["works"] for backend in report["backends"]}
+    assert not works["openvino (CPU)"]
+    assert not works["native (CPU)"]
 
 
 def test_the_doctor_tells_missing_from_broken(tmp_path):
-    done = hrm_edge("doctor", "--json", module="onnxruntime", text=INNER, folder=tmp_path)
-    worst = json.loads(done.stdout)["findings"][0]
+    done = hrm_edge("doctor", "--json", folder=tmp_path, onnxruntime=INNER, cv2=ABI)
+    worst, *others = json.loads(done.stdout)["findings"]
     assert (done.returncode, worst["name"]) == (1, "onnxruntime")
     assert "does not load (ModuleNotFoundError: No module named 'a_module_that_is_not_there')" in worst["what"]
+    (opencv,) = [finding for finding in others if finding["name"] == "broken-cv2"]
+    assert "it is built for another NumPy" in opencv["mend"]
 
 
 def test_an_error_inside_a_package_that_has_loaded_is_not_its_import():

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import http.server
+import itertools
 import json
 import os
 import shutil
@@ -145,15 +147,17 @@ def session(tmp_path) -> Iterator[Session]:
 class Network(http.server.BaseHTTPRequestHandler):
     """A network camera: pictures, one after another, for as long as somebody looks."""
 
-    frames = tuple(cv2.imencode(".jpg", frame)[1].tobytes() for frame in walk(EASY, 10))
+    @staticmethod
+    @functools.cache
+    def frames() -> list[bytes]:
+        return [cv2.imencode(".jpg", frame)[1].tobytes() for frame in walk(EASY, 10)]
 
     def do_GET(self) -> None:
         self.send_response(200)
         self.send_header("Content-Type", "multipart/x-mixed-replace; boundary=frame")
         self.end_headers()
         try:
-            for count in range(100_000):
-                frame = self.frames[count % len(self.frames)]
+            for frame in itertools.cycle(self.frames()):
                 self.wfile.write(b"--frame\r\nContent-Type: image/jpeg\r\nContent-Length: %d\r\n\r\n" % len(frame))
                 self.wfile.write(frame + b"\r\n")
                 time.sleep(0.1)

@@ -110,13 +110,14 @@ def _turned(
 def tolerance(case: Case, qkv: Tensor, expected: NDArray[np.float64]) -> float:
     """What an error may be.
 
-    float32: 1e-5, except where logits are so large that plain torch in float32 is not that near either: twice its
-    error (the rounding of rotated Q and K times a logit of 100). 16-bit: weights and result are each rounded once, by
-    half a unit in the last place at most.
+    float32: 1e-5, except where logits are so large that plain torch in float32 is not that near either: four times its
+    error (the rounding of rotated Q and K times a logit of 100), for in another order of its sums, which the processor
+    chooses, torch's own differs twofold. 16-bit: weights and result are each rounded once, by half a unit in the last
+    place at most.
     """
     if case.dtype == "float32":
         plain = reference_attention(qkv, case.heads, tables(case), case.grid).double().numpy()
-        return max(1e-5, 2 * float(np.abs(plain - expected).max()))
+        return max(1e-5, 4 * float(np.abs(plain - expected).max()))
     largest = float(qkv[..., -case.heads * case.head_dim :].abs().max())
     return 2.5 * UNIT[case.dtype] * largest
 

@@ -16,6 +16,7 @@ from hrm_edge.ops import aot, tuning
 from hrm_edge.ops.aot import _compile_variant, _Variant, _variants, build, main
 from hrm_edge.ops.tuning import BASE_SM, SMS, Config, choose, read_table
 from hrm_edge.plugin.kernels import KernelFolder
+from tests.shared import small_kernels
 
 
 @pytest.fixture(autouse=True)
@@ -58,9 +59,7 @@ def test_products_of_16_bit_types_use_tensor_cores_and_float32_is_not_cut_to_tf3
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("aot") / "kernels"
-    assert main(["--out", str(path), "--sm", "87", "--dtype", "float16", "--head-dim", "32"]) == 0
-    return path
+    return small_kernels(tmp_path_factory)
 
 
 def test_the_folder_serves_what_the_table_asks_for(folder: Path) -> None:

@@ -49,8 +49,9 @@ BOARD = (4, 4, 2, 2)
 @pytest.mark.parametrize("rope", [True, False])
 def test_torch_takes_heads_that_see_parts_of_a_board(rope: bool) -> None:
     qkv, cos, sin = inputs(16, 4)
-    found = torch.library.opcheck(OP, (qkv, 4, cos if rope else None, sin if rope else None, BOARD))
-    assert set(found.values()) == {"SUCCESS"}
+    if rope:  # torch's check of what it takes costs a second; without tables: test_torch_takes_the_operator
+        found = torch.library.opcheck(OP, (qkv, 4, cos, sin, BOARD))
+        assert set(found.values()) == {"SUCCESS"}
     wide = qkv.detach().double().requires_grad_()
     tables = (cos.double(), sin.double()) if rope else (None, None)
     rope_of = tuple(torch.cat([t, t], -1) for t in tables) if rope else None

@@ -12,21 +12,15 @@ from typing import Any
 import pytest
 
 from hrm_edge.plugin.driver import Driver
-from tests.shared import made_once
+from tests.shared import made_once, small_kernels
 
 HERE = Path(__file__).parent
 
 
 @pytest.fixture(scope="session")
 def kernels(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Kernels for sm_87 and the base's PTX; float16, Dh 32."""
     pytest.importorskip("triton", reason="pip install 'hrm-edge[fused]'")
-    from hrm_edge.ops.aot import build
-
-    folder = made_once(
-        tmp_path_factory, "kernels", lambda folder: build(folder / "kernels", (87,), ("float16",), (32,))
-    )
-    return folder / "kernels"
+    return small_kernels(tmp_path_factory)
 
 
 class _Last(ctypes.Structure):
