@@ -104,7 +104,7 @@ def test_a_copy_is_the_file_and_is_never_written_over_another(tmp_path, capsys):
     assert (tmp_path / "mini-sudoku_nano.yaml").is_file()
 
 
-def test_data_is_taken_as_it_is_written(tmp_path):
+def test_data_is_taken_as_it_is_written():
     """``--set`` reads YAML: a folder called 2024 or [a] would become something else."""
     for folder in ("2024", "[a]", "a: b", "null"):
         assert read_keys("mini-sudoku_nano", (), folder).raw["data"] == folder

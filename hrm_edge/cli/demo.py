@@ -73,15 +73,24 @@ def demo(
         raise UserError(
             "--cert and --key go together, with --web", "give both: --web 8000 --cert cert.pem --key key.pem"
         )
-    from hrm_edge.demo.run import Page, Window, find_source, running
+    if web is None:
+        from hrm_edge.demo.window import check_window, run_window
 
-    tls = None if cert is None or key is None else (cert, key)
-    screen = Window() if web is None else Page(web, tls, kiosk=kiosk)
+        check_window()
+    else:
+        from hrm_edge.demo.serve import Page
+
+        page = Page(web, None if cert is None or key is None else (cert, key), kiosk=kiosk, on_message=say)
     name, folder = named_or_default(model)
     on_cpu = backend is None or (backend != "auto" and BACKENDS[backend].on_cpu)
     if threads is None and on_cpu and not is_checkpoint(folder or Path(name)):
         threads = 1  # the picture wants the other cores
     opened = open_model(name, backend=backend, threads=threads, folder=folder, on_message=say)
-    source = find_source(camera, screen)
+    from hrm_edge.demo.run import find_source, running
+
+    source = find_source(camera, from_viewers=web is not None)
     with running(opened.session, opened.task, name, source=source, size=size, views=views, wait=wait) as show:
-        screen.show(show, opened.about, opened.backend)
+        if web is None:
+            run_window(show)
+        else:
+            page.show(show, opened.about, opened.backend)

@@ -2,21 +2,31 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import secrets
 import socket
 import ssl
+import sys
 import threading
 from dataclasses import dataclass
 from pathlib import Path
 
 import uvicorn
 
+from hrm_edge.callbacks import OnMessage
 from hrm_edge.demo.connections import LimitedHttp
 from hrm_edge.demo.guard import is_loopback
+from hrm_edge.demo.kiosk import Browser, find_browser, qr_code
 from hrm_edge.demo.loop import Demo
+from hrm_edge.demo.power import Gauge
 from hrm_edge.demo.web import FRAME_BYTES, Web
+from hrm_edge.device.system import System
 from hrm_edge.errors import UserError
+from hrm_edge.power import AUTO, open_meter
+from hrm_edge.report.schema import ModelInfo
+from hrm_edge.terminal import echo
+from hrm_edge.vision.images import decode_upload
 
 _FORM = "write a port (--web 8000: this machine only) or an address and a port (--web 0.0.0.0:8000: the network)"
 
@@ -150,3 +160,36 @@ class Server:
         except BaseException as error:  # noqa: BLE001 - raised again in the thread of `run`
             self._fault = error
             self.stop()
+
+
+class Page:
+    """A page at ``address``, by https where ``tls`` has a certificate and its key; ``kiosk``: in a browser here too."""
+
+    def __init__(self, address: str, tls: tuple[Path, Path] | None, *, kiosk: bool, on_message: OnMessage) -> None:
+        self._address, self._tls = parse_address(address), tls
+        self._browser = find_browser() if kiosk else None
+        self._on_message = on_message
+
+    def show(self, demo: Demo, about: ModelInfo, backend: str) -> None:
+        """Serve ``demo`` until Ctrl-C or, in a kiosk, until its browser is closed."""
+        gauge = Gauge(open_meter(AUTO, System(), on_cpu="cpu" in backend))
+        model = {"name": about.name, "parameters": about.parameters, "backend": backend}
+        server = Server(demo, Web(demo, decode_upload, model, gauge), self._address, self._tls)
+        source = "the browser's camera" if demo.camera is None else demo.camera.source.name
+        self._on_message(f"Source: {source}. Open {server.url}")
+        if not self._address.is_local:
+            _show_qr_code(server.url)
+        self._on_message("Ctrl-C ends it.")
+        with contextlib.ExitStack() as until_the_end:
+            until_the_end.callback(gauge.close)
+            if self._browser is not None:
+                until_the_end.callback(Browser(self._browser, server.url, server.stop).close)
+            server.run()
+
+
+def _show_qr_code(url: str) -> None:
+    """Print the address as a QR code where a phone can see it: on a terminal that has its characters."""
+    encoding = (sys.stderr.encoding or "").lower().replace("-", "")
+    code = qr_code(url) if sys.stderr.isatty() and encoding == "utf8" else None
+    if code is not None:
+        echo(code, err=True, nl=False)

@@ -87,7 +87,6 @@ def _jetpack(facts: Facts) -> Iterator[Finding]:
     board = facts.board
     if board is None:
         return
-    releases = load_matrix().releases
     if board.l4t is None:
         read = f"reads {board.release!r}, which we do not understand" if board.release else "is not readable"
         yield _warn(
@@ -98,7 +97,7 @@ def _jetpack(facts: Facts) -> Iterator[Finding]:
             else "cat /etc/nv_tegra_release",
         )
     elif board.jetpack is None:
-        known = ", ".join(release.jetpack for release in releases)
+        known = ", ".join(release.jetpack for release in load_matrix().releases)
         yield _warn(
             "jetpack-unknown",
             f"L4T {board.l4t} is in no row of our table (JetPack {known}): nothing is assumed about it",
@@ -130,16 +129,16 @@ def _jetpack(facts: Facts) -> Iterator[Finding]:
 
 def _tensorrt(facts: Facts) -> Iterator[Finding]:
     tensorrt = facts.tensorrt
-    if len({*tensorrt.pip.values(), *([tensorrt.apt] if tensorrt.apt and tensorrt.pip else [])}) > 1:
-        both = ", ".join([f"{name} {version} (pip)" for name, version in tensorrt.pip.items()] or [])
-        apt = f", {tensorrt.apt} (apt)" if tensorrt.apt else ""
+    installed = [(f"{name} {version} (pip)", version) for name, version in tensorrt.pip.items()]
+    installed += [(f"{tensorrt.apt} (apt)", tensorrt.apt)] if tensorrt.apt and tensorrt.pip else []
+    if len({version for _, version in installed}) > 1:
         imported = tensorrt.imported.version if tensorrt.imported else None
         wins = f"; Python imports {imported}" if imported else ""
-        keep = sorted(tensorrt.pip) if tensorrt.apt else sorted(tensorrt.pip)[1:]
+        surplus = sorted(tensorrt.pip) if tensorrt.apt else sorted(tensorrt.pip)[1:]
         yield _warn(
             "tensorrt-two",
-            f"two versions of TensorRT at once: {both}{apt}{wins}",
-            f"{_pip(facts)} uninstall -y {' '.join(keep)}",
+            f"two versions of TensorRT at once: {', '.join(what for what, _ in installed)}{wins}",
+            f"{_pip(facts)} uninstall -y {' '.join(surplus)}",
         )
     elif facts.kind == "jetson" and tensorrt.pip:
         yield _warn(
@@ -208,14 +207,9 @@ def _gpu(facts: Facts) -> Iterator[Finding]:
         )
     if facts.gpus and not facts.gpu_device and facts.kind == "pc":
         yield _warn("gpu-device", "the GPU's device nodes are missing", "sudo nvidia-modprobe -u -c=0")
-    if facts.gpus and facts.kind in ("pc", "wsl2") and facts.tensorrt.imported is None:
-        rtx = facts.packages.get("tensorrt-rtx")
-        if rtx is None:
-            yield _note(
-                "gpu-engine",
-                "the GPU is idle: no TensorRT for this Python",
-                f"{_pip(facts)} install tensorrt",
-            )
+    has_tensorrt = facts.tensorrt.imported is not None or "tensorrt-rtx" in facts.packages
+    if facts.gpus and facts.kind in ("pc", "wsl2") and not has_tensorrt:
+        yield _note("gpu-engine", "the GPU is idle: no TensorRT for this Python", f"{_pip(facts)} install tensorrt")
 
 
 def _container(facts: Facts) -> Iterator[Finding]:

@@ -57,7 +57,7 @@ def svgs(page: str) -> list[ElementTree.Element]:
     return [ElementTree.fromstring(text) for text in re.findall(r"<svg.*?</svg>", page, re.DOTALL)]
 
 
-def test_the_page_needs_nothing_else_and_holds_the_report(run, reported, mini, tmp_path):
+def test_the_page_needs_nothing_else_and_holds_the_report(run, mini, tmp_path):
     page_file = tmp_path / "out" / "page.html"
     arguments = ("--data", mini / "plain.txt", *QUICK, "--html", page_file, "--json", tmp_path / "r.json")
     assert run("bench", mini / "model", *arguments).code == 0

@@ -114,7 +114,7 @@ def test_usage_errors_exit_2_with_usage(arguments, capsys, monkeypatch):
     assert captured.out == ""
 
 
-def test_success_and_a_verb_that_chooses_its_exit_code(capsys, monkeypatch):
+def test_success_and_a_verb_that_chooses_its_exit_code(monkeypatch):
     @click.command()
     @click.argument("code", type=int)
     @click.pass_context

@@ -82,7 +82,7 @@ def test_a_name_that_is_too_long_is_refused_before_the_run(run, command, tmp_pat
     assert f"{flag} {tmp_path / name}: File name too long" in done.err
 
 
-def test_a_disk_without_room_is_refused_before_the_run(tmp_path, mini):
+def test_a_disk_without_room_is_refused_before_the_run(tmp_path):
     """A tmpfs of 8 KiB: an empty file fits, a report does not."""
     words = [sys.executable, "-m", "hrm_edge", "bench", "nothing", "--json", f"{tmp_path}/r.json"]
     script = f"mount -t tmpfs -o size=8k tmpfs {tmp_path} && exec {' '.join(words)}"
@@ -102,7 +102,7 @@ def test_one_file_for_two_outputs_is_refused(run, command, tmp_path):
         assert f"--markdown {name}: --json is written there too" in done.err
 
 
-def test_other_outputs_are_looked_at_first_too(run, mini, tmp_path):
+def test_other_outputs_are_looked_at_first_too(run, tmp_path):
     (tmp_path / "file").write_text("")
     (tmp_path / "a.png").write_bytes(b"not looked at")
     overlay = run("solve", tmp_path / "a.png", "--overlay", tmp_path / "file" / "b.png")
@@ -146,7 +146,7 @@ def test_an_output_that_fails_keeps_back_no_other(run, command, tmp_path, lost_f
     assert "exact" in (tmp_path / "r.md").read_text()
 
 
-def test_a_page_that_cannot_be_drawn_leaves_the_rest(run, command, tmp_path, monkeypatch):
+def test_a_page_that_cannot_be_drawn_leaves_the_rest(run, command, tmp_path):
     """matplotlib is there and does not load, which shows when the plots are drawn."""
     broken = tmp_path / "site" / "matplotlib"
     broken.mkdir(parents=True)

@@ -81,7 +81,7 @@ def artifact(folder, tmp_path_factory) -> Path:
     return out
 
 
-def test_export_eval_bench_and_solve_take_it(run, folder, artifact, tmp_path):
+def test_export_eval_bench_and_solve_take_it(run, folder, artifact):
     manifest = json.loads((artifact / "manifest.json").read_text())
     assert manifest["task"] == "sudoku"
     assert manifest["gate"]["passed"]
@@ -321,7 +321,7 @@ def test_heads_that_cannot_be_told(run, tmp_path):
     assert f"put the {CONFIG} beside it" in done.err
 
 
-def test_data_of_another_vocabulary_or_length(run, folder, trained, mini):
+def test_data_of_another_vocabulary_or_length(run, folder, trained):
     data = trained.parent / "data"
     for arguments in (
         ("eval", folder, "--data", data),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import filecmp
 import io
 import json
 import shutil
@@ -20,6 +19,7 @@ from hrm_edge.data.layout import read_identifiers, read_part
 from hrm_edge.errors import UserError
 from hrm_edge.tasks.arc import Arc, Grid, _corner, decode, encode, split_identifier
 from hrm_edge.tasks.arc_votes import Votes, score, submission
+from tests.data.written import same_bytes
 
 SAMPLES = Path(__file__).parent / "arc"
 ARC, CONCEPT = str(SAMPLES / "ARC-AGI"), str(SAMPLES / "ConceptARC")
@@ -32,11 +32,6 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("arc") / "out"
     build(out, Options((ARC, CONCEPT), augment=12, seed=3))
     return out
-
-
-def same_bytes(one: Path, two: Path) -> bool:
-    names = sorted(str(path.relative_to(one)) for path in one.rglob("*") if path.is_file())
-    return len(names) == 13 and filecmp.cmpfiles(one, two, names, shallow=False)[0] == names
 
 
 def archive(source: Path, path: Path) -> str:

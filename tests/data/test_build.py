@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import filecmp
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +15,7 @@ from hrm_edge.data.layout import Part, read_part
 from hrm_edge.data.sudoku import Options, build
 from hrm_edge.errors import UserError
 from hrm_edge.tasks.sudoku import Sudoku
+from tests.data.written import same_bytes
 
 NINE, MINI = Sudoku(3, 3), Sudoku(2, 2)
 
@@ -32,12 +32,6 @@ def puzzle_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def parts(folder: Path, task: Sudoku) -> tuple[Part, Part]:
     return read_part(folder, "train", task), read_part(folder, "test", task)
-
-
-def same_bytes(one: Path, two: Path) -> bool:
-    names = sorted(str(path.relative_to(one)) for path in one.rglob("*") if path.is_file())
-    assert names == sorted(str(path.relative_to(two)) for path in two.rglob("*") if path.is_file())
-    return filecmp.cmpfiles(one, two, names, shallow=False)[0] == names
 
 
 @pytest.mark.parametrize("task", [MINI, Sudoku(2, 3), NINE], ids=lambda task: task.name)

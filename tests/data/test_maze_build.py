@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import filecmp
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +15,7 @@ from hrm_edge.data.puzzles import load_puzzles
 from hrm_edge.errors import UserError
 from hrm_edge.tasks.base import Tokens
 from hrm_edge.tasks.maze import PATH, Maze
+from tests.data.written import same_bytes
 
 SMALL, HARD = Maze(8, 8), Maze()
 
@@ -23,11 +23,6 @@ SMALL, HARD = Maze(8, 8), Maze()
 def parts(folder: Path, task: Maze) -> tuple[tuple[Tokens, Tokens], tuple[Tokens, Tokens]]:
     train, test = (read_part(folder, split, task) for split in ("train", "test"))
     return (np.array(train.inputs), np.array(train.labels)), (np.array(test.inputs), np.array(test.labels))
-
-
-def same_bytes(one: Path, two: Path) -> bool:
-    names = sorted(str(path.relative_to(one)) for path in one.rglob("*") if path.is_file())
-    return len(names) == 13 and filecmp.cmpfiles(one, two, names, shallow=False)[0] == names
 
 
 def write_csv(path: Path, mazes: Tokens, answers: Tokens | None, task: Maze = SMALL) -> Path:

@@ -24,8 +24,8 @@ import pytest
 import websockets.sync.client as client
 
 from tests.demo.chromium import FLAGS, Page, installed
+from tests.remote.board import free_port
 from tests.vision.scenes import EASY, walk
-from tests.vision.test_frames import free_port
 
 pytestmark = [
     pytest.mark.slow,

@@ -125,7 +125,7 @@ def test_a_missing_or_strange_library_is_named(tmp_path: Path, fake_library: Pat
         load_plugin(None, tmp_path)
 
 
-def test_cmake_says_what_is_missing(tmp_path: Path, kernels: Path) -> None:
+def test_cmake_says_what_is_missing(tmp_path: Path) -> None:
     if shutil.which("cmake") is None:
         pytest.skip("no cmake")
     (tmp_path / "NvInferRuntime.h").touch()

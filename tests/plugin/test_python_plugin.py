@@ -199,7 +199,7 @@ def test_shapes_that_are_refused(layer: Any, with_formats: Any, shapes: list[tup
         assert text in error.value.problem
 
 
-def test_enqueue_refuses_what_it_was_not_prepared_for(layer: Any, with_formats: Any, cuda: FakeCuda) -> None:
+def test_enqueue_refuses_what_it_was_not_prepared_for(layer: Any, with_formats: Any) -> None:
     shapes = tensors(with_formats, (1, 82, 3 * 4 * 32))
     with pytest.raises(UserError, match="before it was told"):
         layer.enqueue(shapes, [], [QKV], [OUT], 0, STREAM)

@@ -43,7 +43,7 @@ def test_a_script_of_any_length_goes_through_the_shell(name):
         assert after_mark(done.stdout, mark) == b"from stdin\n"
 
 
-def test_what_comes_before_the_mark_is_dropped_however_it_is_cut(tmp_path):
+def test_what_comes_before_the_mark_is_dropped_however_it_is_cut():
     mark = new_mark()
     whole = b"Welcome to Ubuntu\n\0" + mark + b"answer" + mark + b"end"
     for size in (1, 7, 1000):

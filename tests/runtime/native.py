@@ -56,3 +56,9 @@ def changed(folder: Path, to: Path, change: Callable[[onnx.GraphProto], None]) -
     onnx.save(graph, to / STEP_FILE)
     write_manifest(to, manifest)
     return to
+
+
+def negate_the_logits(graph: onnx.GraphProto) -> None:
+    node = next(node for node in graph.node if "logits" in node.output)
+    node.output[0] = "before"
+    graph.node.append(onnx.helper.make_node("Neg", ["before"], ["logits"], name="negated"))

@@ -24,7 +24,7 @@ from hrm_edge.spec import variant_spec
 from hrm_edge.tasks import get_task
 from hrm_edge.tasks.samples import sample_file
 from tests.artifacts import write_random_artifact, write_singles_artifact
-from tests.runtime.native import MARCHES, boards, changed, compiled_for, processor_runs, run
+from tests.runtime.native import MARCHES, boards, changed, compiled_for, negate_the_logits, processor_runs, run
 
 NANO = variant_spec("nano", vocab=11, seq_len=81, grid=(9, 9, 3, 3))
 PUZZLE_VECTOR = variant_spec(
@@ -260,12 +260,6 @@ def rename_a_layer(graph: onnx.GraphProto) -> None:
     for tensor in graph.initializer:
         if tensor.name.startswith("H_level.layers.0.mlp.down_proj.weight"):
             tensor.name = f"kept.{tensor.name}"
-
-
-def negate_the_logits(graph: onnx.GraphProto) -> None:
-    node = next(node for node in graph.node if "logits" in node.output)
-    node.output[0] = "before"
-    graph.node.append(onnx.helper.make_node("Neg", ["before"], ["logits"], name="negated"))
 
 
 def swap_inputs(graph: onnx.GraphProto) -> None:

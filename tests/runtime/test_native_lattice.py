@@ -23,7 +23,7 @@ from hrm_edge.tasks import get_task
 from hrm_edge.tasks.puzzles import Puzzles
 from hrm_edge.tasks.samples import sample_file
 from tests.artifacts import write_random_artifact
-from tests.runtime.native import MARCHES, boards, changed, compiled_for, processor_runs, run
+from tests.runtime.native import MARCHES, boards, changed, compiled_for, negate_the_logits, processor_runs, run
 
 BOARD = {"vocab": 11, "seq_len": 81, "grid": (9, 9, 3, 3)}
 LATTICE = variant_spec("lattice", **BOARD)
@@ -176,12 +176,6 @@ def widen_a_weight(graph: onnx.GraphProto) -> None:
     (tensor,) = [tensor for tensor in graph.initializer if tensor.name == "L_level.layers.1.mlp.down_proj.weight"]
     wide = onnx.numpy_helper.to_array(tensor).astype(np.float64)
     tensor.CopyFrom(onnx.numpy_helper.from_array(wide, tensor.name))
-
-
-def negate_the_logits(graph: onnx.GraphProto) -> None:
-    node = next(node for node in graph.node if "logits" in node.output)
-    node.output[0] = "before"
-    graph.node.append(onnx.helper.make_node("Neg", ["before"], ["logits"], name="negated"))
 
 
 def skip_a_residual(graph: onnx.GraphProto) -> None:

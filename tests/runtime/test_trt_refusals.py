@@ -88,7 +88,7 @@ def test_an_engine_from_elsewhere_names_the_field(folder: Path, case: str) -> No
     assert error.value.hint == f"build it here: hrm-edge export {folder} --out {folder}-here --backend tensorrt"
 
 
-def test_another_jetson_release(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_another_jetson_release(folder: Path) -> None:
     edit(folder, lambda raw: raw["identity"].update(l4t="36.4.3"))
     with pytest.raises(UserError, match=r"l4t: built for 36\.4\.3, here is None"):
         open_on(folder)

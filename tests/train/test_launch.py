@@ -235,7 +235,7 @@ def test_a_host_that_was_cut_off_goes_on_with_the_restarts_it_had_left(
 
 @pytest.mark.slow
 def test_a_host_lost_while_all_meet_is_gone_on_without(
-    other_host: OtherHost, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+    other_host: OtherHost, capfd: pytest.CaptureFixture[str]
 ) -> None:
     other_host.store = None  # this host opens the port
     place = f"127.0.0.1:{other_host.port}"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import os
-import socket
 import subprocess
 import sys
 import threading
@@ -20,6 +19,7 @@ from hrm_edge.errors import UserError
 from hrm_edge.vision import sources
 from hrm_edge.vision.frames import Camera, Mailbox, Rate, Source
 from hrm_edge.vision.sources import _check_device, _csi_pipeline, _users_of, open_source
+from tests.remote.board import free_port
 from tests.vision.scenes import EASY, walk, write_video
 
 SIZE = (640, 480)
@@ -231,12 +231,6 @@ def test_an_http_stream_that_breaks_off_is_opened_again():
     camera.stop()
     server.shutdown()
     server.server_close()
-
-
-def free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return found.getsockname()[1]
 
 
 BAD = [
