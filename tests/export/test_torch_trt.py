@@ -151,7 +151,7 @@ PROGRAM = """
 import json, logging, sys
 import torch_trt_shim
 import tensorrt as trt
-from hrm_edge.export.torch_trt import convert, step_module
+from hrm_edge.export.torch_trt import _convert, _step_module
 from hrm_edge.runtime.trt.identity import BatchRange, Options
 from tests.export.test_torch_trt import made
 
@@ -172,7 +172,7 @@ for variant, precision in json.loads(sys.argv[1]):
     options = Options(precision=precision, optimization_level=3, workspace_mib=512,
                       batch=BatchRange(min=1, opt=8, max=64))
     del layers[:], outputs[:], inputs[:]
-    plan = convert(step_module(model, scales if precision == "int8" else None, precision == "fp16"), options)
+    plan = _convert(_step_module(model, scales if precision == "int8" else None, precision == "fp16"), options)
     print("RESULT", json.dumps([variant, precision, len(plan), layers, inputs, outputs]))
 """
 
