@@ -20,7 +20,7 @@ from hrm_edge.ops.reference import Rope, rope_tables, unfused_attention
 from hrm_edge.ops.tuning import read_table
 from hrm_edge.plugin.contract import DTYPES, HEAD_DIMS, LEAST_SM, MAX_LENGTH
 
-__all__ = ["Rope", "attention_path", "fused_is_chosen", "packed_attention", "rope_tables"]
+__all__ = ["Rope", "attention_path", "packed_attention", "rope_tables"]
 
 Path = Literal["auto", "fused", "unfused"]
 
@@ -46,7 +46,7 @@ def _gpu_serves(index: int) -> bool:
     return sm >= LEAST_SM and tuned is not None and tuned.measured and importlib.util.find_spec("triton") is not None
 
 
-def fused_is_chosen(qkv: Tensor, heads: int) -> bool:
+def _fused_is_chosen(qkv: Tensor, heads: int) -> bool:
     """Whether ``packed_attention`` takes the fused kernel: on a GPU where it was measured, with Triton, for its shapes.
 
     Elsewhere torch's own kernels compute the same function. A GPU without measured rows in the tuning table keeps
@@ -80,7 +80,7 @@ def packed_attention(
             "the fused attention has blocks for the rows, columns and boxes of a board, not for this mask",
             "give packed_attention the board as `grid`, or use attention_path('unfused')",
         )
-    if not blocks or not fused_is_chosen(qkv, heads):
+    if not blocks or not _fused_is_chosen(qkv, heads):
         return unfused_attention(qkv, heads, rope, mask)
     if rope is None:
         return fused_attention(qkv, heads, None, None, grid)

@@ -6,13 +6,14 @@ graph's, without an export per layer.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from hrm_edge.callbacks import OnMessage
 from hrm_edge.model.fake_quant import fake_quantized_rows, scale_of
 from hrm_edge.model.hrm import HRM
 from hrm_edge.model.session import TorchSession
@@ -22,7 +23,6 @@ from hrm_edge.report.figures import decibels
 from hrm_edge.session import rollout
 from hrm_edge.tasks.puzzles import Puzzles
 
-OnMessage = Callable[[str], None]
 _MARGIN_DB = 3.0  # kept between the policy's own measurement and the limit that the export is held to
 
 

@@ -6,8 +6,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from hrm_edge.vision.images import Image
 from hrm_edge.vision.lattice import project, square
-from hrm_edge.vision.locate import Grid, Image
+from hrm_edge.vision.locate import Grid
 
 _SIDES = (25, 16, 12, 9, 6, 4)  # largest first: every fourth line of 16 cells is a line of 4
 _SPAN, _MARGIN = 600, 12  # pixels of the board laid flat

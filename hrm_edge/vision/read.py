@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from hrm_edge.errors import UserError
 from hrm_edge.quiet import import_onnxruntime
 from hrm_edge.vision.cells import CELL, SIDE, cut_cells
-from hrm_edge.vision.locate import Floats, Grid, Image
+from hrm_edge.vision.images import Floats, Image
+from hrm_edge.vision.locate import Grid
 
 MODEL = Path(__file__).with_name("digits.onnx")
 CLASSES = 10
@@ -50,12 +51,12 @@ class Reading:
 
 
 class Reader:
-    """The digit network. One thread by default: a cell is small, and the solver wants the other cores."""
+    """The digit network, on one thread: a cell is small, and the solver wants the other cores."""
 
-    def __init__(self, path: Path | str = MODEL, threads: int = 1) -> None:
+    def __init__(self, path: Path | str = MODEL) -> None:
         ort = import_onnxruntime()
         options = ort.SessionOptions()
-        options.intra_op_num_threads = threads
+        options.intra_op_num_threads = 1
         options.log_severity_level = 3
         try:
             self._session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])

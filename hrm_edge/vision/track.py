@@ -8,8 +8,9 @@ from dataclasses import replace
 import cv2
 import numpy as np
 
+from hrm_edge.vision.images import Floats, Gray, Image
 from hrm_edge.vision.lattice import outline
-from hrm_edge.vision.locate import WAYS, WORK_SIDE, Floats, Gray, Grid, Image, Way, locate, refit
+from hrm_edge.vision.locate import WAYS, WORK_SIDE, Grid, Way, locate, refit
 from hrm_edge.vision.read import TURNS, turned
 
 HOLD_S = 0.7  # a grid whose lines are not found is carried along this long, then it is gone

@@ -107,7 +107,7 @@ def test_the_engine_of_it_asks_for_the_plugin(
     for module in (build, worker):
         monkeypatch.setattr(module, "find_api", lambda name=None: api)
     monkeypatch.setattr(build, "find_gpu", lambda: ORIN)
-    monkeypatch.setattr(build, "run_worker", lambda request, say: worker._build(request))
+    monkeypatch.setattr(build, "_run_worker", lambda request, say: worker._build(request))
     words = ["export", str(exported / "plugin"), "--out", str(tmp_path / "engine"), "--backend", "tensorrt"]
     assert main([*words, "--plugin-library", str(kernels)]) == 0, capsys.readouterr().err
     assert f"{NAMESPACE}::{NAME}" in capsys.readouterr().out
