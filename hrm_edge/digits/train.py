@@ -129,7 +129,7 @@ def train_digits(
 def _fit(
     recipe: DigitsRecipe, source: _Source, on_progress: Callable[[int, float], None], until: float
 ) -> tuple[DigitNet, int]:
-    """The averaged weights after ``train.steps`` or at the time ``until``, and the steps made."""
+    """Return the averaged weights after ``train.steps`` or at the time ``until``, and the steps made."""
     options, network = recipe.train, DigitNet()
     network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # not in torch's stubs
     average = copy.deepcopy(network).eval().requires_grad_(False)

@@ -113,7 +113,7 @@ def _read_pickle(pickled: bytes) -> Any:
 
 
 def _records(data: bytes) -> dict[str, bytes]:
-    """Every record of an archive by name, as torch writes them: stored, not compressed, no two of one name."""
+    """Return every record of an archive by name, as torch writes them: stored, not compressed, names once."""
     with zipfile.ZipFile(io.BytesIO(data)) as archive:
         files: dict[str, bytes] = {}
         for about in archive.infolist():
@@ -138,7 +138,7 @@ def _archive(records: dict[str, bytes]) -> bytes:
 
 
 def _engine_of(record: bytes) -> tuple[bytes, bytes]:
-    """The plan in a saved engine, its metadata looked through too, and the record to load in its place."""
+    """Return the plan in a saved engine, its metadata looked through too, and the record to load in its place."""
     pickled = record
     if record[:2] == b"PK":  # of the C++ runtime: an archive of its own, with one pickle
         inner = _records(record)

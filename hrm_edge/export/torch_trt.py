@@ -133,7 +133,7 @@ def _exported_program(step: _Step, half: bool, batch: BatchRange) -> torch.expor
 
 
 def _batch_axes(given: tuple[Tensor, ...], batch: BatchRange) -> tuple[dict[int, Any], ...]:
-    """The first axis of every input is one batch of that range; none is dynamic where it is one size."""
+    """Make the first axis of every input one batch of that range; none is dynamic where it is one size."""
     axis = {0: torch.export.Dim("batch", min=batch.min, max=batch.max)} if batch.max > 1 else {}
     return tuple(axis for _ in given)
 
@@ -197,7 +197,7 @@ def _inputs(module: Any, step: _Step, half: bool, batch: BatchRange) -> list[Any
 
 
 def _asked(options: Options) -> dict[str, Any]:
-    """What every version may be asked for; each takes what it knows (:func:`_settings`)."""
+    """Return what every version may be asked for; each takes what it knows (:func:`_settings`)."""
     return {
         "use_explicit_typing": True,  # where it can be chosen: 2.8
         "require_full_compilation": True,

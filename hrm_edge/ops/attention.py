@@ -47,7 +47,7 @@ def _gpu_serves(index: int) -> bool:
 
 
 def _fused_is_chosen(qkv: Tensor, heads: int) -> bool:
-    """Whether ``packed_attention`` takes the fused kernel: on a GPU where it was measured, with Triton, for its shapes.
+    """Return whether ``packed_attention`` takes the fused kernel: on a GPU where it was measured, for its shapes.
 
     Elsewhere torch's own kernels compute the same function. A GPU without measured rows in the tuning table keeps
     them: the kernel is proven in numbers there, not in speed. ``scripts/autotune.py`` writes the rows.
@@ -66,7 +66,7 @@ def _fused_is_chosen(qkv: Tensor, heads: int) -> bool:
 def packed_attention(
     qkv: Tensor, heads: int, rope: Rope | None, mask: Tensor | None = None, grid: Sequence[int] = ()
 ) -> Tensor:
-    """softmax(Q K^T / sqrt(Dh) + mask) V over all positions; mask [H, T, T] in any float type or None.
+    """Return softmax(Q K^T / sqrt(Dh) + mask) V over all positions; mask [H, T, T] in any float type or None.
 
     grid is the board (``ModelSpec.grid``) whose rows, columns and boxes ``mask`` leaves to the heads, in turn; empty
     where it is another mask, which only torch's own kernels take.

@@ -49,7 +49,7 @@ def _check_inputs(qkv: Tensor, heads: int, cos: Tensor | None, sin: Tensor | Non
 def fused_attention(
     qkv: Tensor, heads: int, cos: Tensor | None, sin: Tensor | None, grid: Sequence[int] = ()
 ) -> Tensor:
-    """softmax(Q K^T / sqrt(Dh)) V of packed qkv [B, S, 3*H*Dh] → [B, S, H*Dh] in qkv's dtype.
+    """Return softmax(Q K^T / sqrt(Dh)) V of packed qkv [B, S, 3*H*Dh] → [B, S, H*Dh] in qkv's dtype.
 
     cos, sin: float32 [S, Dh/2] of the rotary embedding in the "rotate half" layout, or both None. Float16, bfloat16
     and float32 with float32 accumulation; Dh 32 or 64; S up to 1,024. Differentiable once in qkv.

@@ -98,5 +98,5 @@ class Driver:
 
 @functools.cache
 def driver() -> Driver:
-    """The machine's driver, loaded once."""
+    """Return the machine's driver, loaded once."""
     return Driver()

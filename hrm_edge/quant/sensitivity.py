@@ -52,7 +52,7 @@ class Final:
     converged: NDArray[np.bool_]  # [N]
 
     def sqnr_db(self, other: Final) -> float:
-        """SQNR of ``other``'s logits in dB, on the puzzles that both settle, or on all where they settle none."""
+        """Return the SQNR of ``other``'s logits in dB, on the puzzles that both solve, or on all if there are none."""
         both = self.converged & other.converged
         return sqnr_db(*(part.logits[both] if both.any() else part.logits for part in (self, other)))
 
@@ -68,7 +68,7 @@ def final(model: HRM, puzzles: Puzzles, steps: int) -> Final:
 
 
 def sqnr_db(reference: NDArray[np.float32], other: NDArray[np.float32]) -> float:
-    """SQNR of ``other`` in dB."""
+    """Return the SQNR of ``other`` in dB."""
     noise = reference.astype(np.float64) - other
     return decibels(float(np.square(reference, dtype=np.float64).sum()), float(np.square(noise).sum()))
 

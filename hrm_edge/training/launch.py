@@ -265,7 +265,7 @@ def _take_part(agent: _Agent, rendezvous: DynamicRendezvousHandler) -> RunResult
 
 
 def _opens_port(host: str, port: str) -> bool:
-    """Is it this machine that opens the port where all meet, rather than finds it open?
+    """Return whether it is this machine that opens the port where all meet, rather than finds it open.
 
     torch asks the machine's own name, which on many machines, and in containers, leads elsewhere. Raises ``UserError``
     where something else listens there.
@@ -288,7 +288,7 @@ def _opens_port(host: str, port: str) -> bool:
 
 
 def _is_store(host: str, port: int) -> bool:
-    """Does a store of torch answer there? Asked on a thread: torch waits for a silent program without end."""
+    """Return whether torch's store answers there, asked on a thread: torch waits for a silent program without end."""
     answered = threading.Event()
 
     def ask() -> None:

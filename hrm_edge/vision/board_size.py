@@ -31,7 +31,7 @@ def _count_cells(gray: NDArray[np.uint8], quad: NDArray[np.float32]) -> int | No
 
 
 def _has_lines(flat: NDArray[np.uint8], side: int) -> bool:
-    """Whether there are the vertical lines of ``side`` cells, darker or lighter than what is around them."""
+    """Return whether there are the vertical lines of ``side`` cells, darker or lighter than what is around them."""
     kernel = np.ones((1, _WIDE), np.uint8)
     lines = np.rint(_MARGIN + _SPAN / side * np.arange(side + 1)).astype(np.int64)
     along = np.rint(_MARGIN + _SPAN * (np.arange(4 * side) + 0.5) / (4 * side)).astype(np.int64)  # four a cell

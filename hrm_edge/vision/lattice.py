@@ -132,7 +132,7 @@ def _places(side: int) -> NDArray[np.float64]:
 
 
 def _seen(ridge: Floats, side: int, reach: int) -> NDArray[np.bool_]:
-    """Segments [lines, places] that are darker than what is half a cell beside them, where no line should be."""
+    """Return segments [lines, places] that are darker than what is half a cell beside them, where no line should be."""
     cell = _SPAN / side
     halves = np.rint(_MARGIN + cell * np.arange(-0.5, side + 0.75, 0.5)).astype(np.int64)  # between, on, between ...
     along = np.rint(_MARGIN + _SPAN * _places(side)).astype(np.int64)
@@ -161,7 +161,7 @@ def _lines(flat: Gray, ridges: Gray, crossing: Gray) -> Floats:
 
 
 def fit_mesh(gray: Gray, quad: Floats, side: int, cells: int | None = None) -> Floats:
-    """Crossings [cells + 1, cells + 1, 2] in pixels of ``gray``: a smooth surface through the lines that are seen.
+    """Return crossings [cells + 1, cells + 1, 2] in pixels of ``gray``: a smooth surface through the lines seen.
 
     The lines looked for are those of ``side`` cells; ``cells`` (default: as many) is what the result is divided into.
     """
@@ -178,7 +178,7 @@ def fit_mesh(gray: Gray, quad: Floats, side: int, cells: int | None = None) -> F
 
 
 def follow_mesh(gray: Gray, mesh: Floats) -> Floats:
-    """Crossings [n + 1, n + 1, 2] nearer to lines that are bent more than a fit of straight ones can follow."""
+    """Return crossings [n + 1, n + 1, 2] nearer to lines that are bent more than a fit of straight ones can follow."""
     side = len(mesh) - 1
     for _ in range(_FOLLOWED):
         flat = Rectified(gray, outline(mesh), mesh)

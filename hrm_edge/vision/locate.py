@@ -107,7 +107,7 @@ WAYS = (Way(), Way(closely=True), Way(negative=True), Way(negative=True, closely
 
 
 def look_further(image: Image) -> list[Grid]:
-    """9x9 grids of a BGR picture uint8 [h, w, 3] in which :func:`locate` finds none, by the other :data:`WAYS`."""
+    """Return 9x9 grids of a BGR picture uint8 [h, w, 3] where :func:`locate` finds none, by the other :data:`WAYS`."""
     for way in WAYS[1:]:
         grids = [grid for grid in locate(image, way=way) if grid.side == _KINDS[0].cells]
         if grids:
@@ -174,7 +174,7 @@ def _closely(small: Gray) -> list[Grid]:
 
 
 def _with_paper(gray: Gray) -> tuple[Gray, int]:
-    """The picture with as many pixels of its paper around it as are returned too, so that a grid may touch its edge."""
+    """Return the picture with paper around it, and how many pixels of it, so that a grid may touch its edge."""
     pad = max(8, max(gray.shape) // 24)
     paper = cv2.morphologyEx(gray, cv2.MORPH_CLOSE, np.ones((2 * _STROKE, 2 * _STROKE), np.uint8))
     padded = cv2.copyMakeBorder(paper, pad, pad, pad, pad, cv2.BORDER_REPLICATE)
@@ -187,14 +187,14 @@ def _moved(grid: Grid, by: int) -> Grid:
 
 
 def _leaves(corners: Floats, small: Gray) -> bool:
-    """Whether the grid goes on beyond the picture."""
+    """Return whether the grid goes on beyond the picture."""
     height, width = small.shape
     beyond = np.maximum(-corners, corners - np.array([width - 1, height - 1]))
     return float(beyond.max()) > _BEYOND * float(np.sqrt(cv2.contourArea(corners)))
 
 
 def _is_cut(quad: Floats, small: Gray) -> bool:
-    """Whether a whole side of the quadrilateral [4, 2] lies along an edge of the picture."""
+    """Return whether a whole side of the quadrilateral [4, 2] lies along an edge of the picture."""
     height, width = small.shape
     margins = np.stack([quad[:, 0], quad[:, 1], width - 1 - quad[:, 0], height - 1 - quad[:, 1]], axis=1)
     at_edge = margins < _EDGE * max(height, width)  # [corners, edges]
@@ -219,7 +219,7 @@ def _grid(small: Gray, quad: Floats) -> Grid | None:
 
 
 def refit(gray: Gray, grid: Grid) -> Grid | None:
-    """``grid`` with its lines fitted again near where it is expected, in pixels of ``gray``; None: they are not there.
+    """Return ``grid`` with its lines fitted anew near where it is expected, in pixels of ``gray``; None: no lines.
 
     ``gray`` is a picture of about ``WORK_SIDE`` pixels.
     """

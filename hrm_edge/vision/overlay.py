@@ -64,7 +64,7 @@ def draw_outline(image: Image, grid: Grid, color: Color) -> None:
 
 @functools.cache
 def _glyph(digit: int) -> Gray:
-    """Coverage uint8 [96, 96] of a digit in the middle of its cell."""
+    """Return the coverage uint8 [96, 96] of a digit in the middle of its cell."""
     text, font, scale, width = str(digit), cv2.FONT_HERSHEY_SIMPLEX, 2.6, 9
     (wide, high), _ = cv2.getTextSize(text, font, scale, width)
     canvas = np.zeros((_GLYPH, _GLYPH), np.uint8)

@@ -101,7 +101,7 @@ class Reader:
     def _turned(
         self, classified: tuple[Floats, Floats], cells: Floats, some: NDArray[np.int64], turn: int
     ) -> tuple[Floats, Floats]:
-        """``classified``, in which ``some`` of the cells [81, 32, 32] are classified when turned."""
+        """Return ``classified``, in which ``some`` of the cells [81, 32, 32] are classified when turned."""
         if not turn or not len(some):
             return classified
         scores, by_hand = (part.copy() for part in classified)
@@ -109,7 +109,7 @@ class Reader:
         return scores, by_hand
 
     def classify(self, cells: Floats) -> tuple[Floats, Floats]:
-        """Log-probabilities [N, 10] of cells [N, 32, 32], and the probability [N] that a digit was written by hand."""
+        """Return log-probabilities [N, 10] of cells [N, 32, 32], and the probability [N] of being written by hand."""
         logits, written = self._session.run(None, {"cells": cells[:, None]})
         top = logits.max(axis=1, keepdims=True)
         scores = logits - top - np.log(np.exp(logits - top).sum(axis=1, keepdims=True))

@@ -127,7 +127,7 @@ def _aligned(grid: Grid, last: Grid) -> Grid:
 
 
 def _smoothed(grid: Grid, last: Grid) -> Grid:
-    """``grid``, or where it hardly moved a mean with ``last``: corners of a grid at rest do not tremble."""
+    """Return ``grid``, or where it hardly moved a mean with ``last``: corners of a grid at rest do not tremble."""
     if float(np.abs(grid.mesh - last.mesh).max()) > _STILL * float(np.sqrt(grid.area)):
         return grid
     return _with_mesh(grid, (_SMOOTHING * last.mesh + (1 - _SMOOTHING) * grid.mesh).astype(np.float32))

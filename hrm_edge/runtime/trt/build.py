@@ -121,7 +121,7 @@ def _find_gpu_or_targets(api: Api) -> Any:
 
 
 def _uses_plugin(manifest: Manifest, api: Api) -> bool:
-    """Whether the engine will call the attention plugin; a runtime with targets has none and reads the node's body."""
+    """Return whether the engine calls the attention plugin; one with targets has none and reads the node's body."""
     return bool(manifest.provenance.get("plugin")) and not api.targets
 
 

@@ -177,7 +177,7 @@ def _failed(api: Api, messages: Messages, request: Request) -> NoReturn:
 
 
 def says_memory(message: str) -> bool:
-    """Whether a builder's or torch's message is about memory that could not be had."""
+    """Return whether a builder's or torch's message is about memory that could not be had."""
     return any(word in message.lower() for word in _MEMORY_WORDS)
 
 
