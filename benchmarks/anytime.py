@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from program import program
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
@@ -30,7 +31,7 @@ from hrm_edge.data.puzzles import load_puzzles
 from hrm_edge.device.identity import describe_device
 from hrm_edge.device.state import read_state, warnings_before
 from hrm_edge.device.system import System
-from hrm_edge.errors import HrmEdgeError, UserError
+from hrm_edge.errors import UserError
 from hrm_edge.files import atomic_file, write_json
 from hrm_edge.manifest import read_manifest
 from hrm_edge.report.figures import wilson_95
@@ -127,6 +128,7 @@ def show(report: dict[str, Any]) -> None:
     Console().print(table)
 
 
+@program
 def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--data", type=Path, required=True, help="file of puzzles with their answers")
@@ -136,30 +138,26 @@ def main() -> int:
     parser.add_argument("--budget", type=float, default=2.0, metavar="SECONDS", help="of one puzzle (default: 2)")
     parser.add_argument("--plot", type=Path)
     options = parser.parse_args()
-    try:
-        names = [parse_way(way)[0] for way in options.ways]
-        task = get_task(read_manifest(zoo.path_of(names[0])).task)
-        puzzles = load_puzzles(options.data, task, options.puzzles)
-        if not puzzles.answered().all():
-            raise UserError(f"{options.data}: a puzzle has no answer to compare with", "give a set with answers")
-        before = read_state()
-        report = {
-            "kind": "hrm-edge anytime", "schema_version": 1,
-            "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-            "command": " ".join(["python", *sys.argv]), "data": options.data.name, "puzzles": len(puzzles),
-            "budget_s": options.budget, "device": describe_device().model_dump(mode="json"),
-            "ways": [measure(way, puzzles, options.budget) for way in options.ways],
-            "warnings": warnings_before(before, System()),
-        }  # fmt: skip
-        show(report)
-        out = ROOT / "benchmarks" / "results" / options.machine / f"anytime-{options.data.name.split('.')[0]}.json"
-        write_json(out, report)
-        print(out.relative_to(ROOT))
-        if options.plot:
-            plot(report, options.plot)
-    except HrmEdgeError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
+    names = [parse_way(way)[0] for way in options.ways]
+    task = get_task(read_manifest(zoo.path_of(names[0])).task)
+    puzzles = load_puzzles(options.data, task, options.puzzles)
+    if not puzzles.answered().all():
+        raise UserError(f"{options.data}: a puzzle has no answer to compare with", "give a set with answers")
+    before = read_state()
+    report = {
+        "kind": "hrm-edge anytime", "schema_version": 1,
+        "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "command": " ".join(["python", *sys.argv]), "data": options.data.name, "puzzles": len(puzzles),
+        "budget_s": options.budget, "device": describe_device().model_dump(mode="json"),
+        "ways": [measure(way, puzzles, options.budget) for way in options.ways],
+        "warnings": warnings_before(before, System()),
+    }  # fmt: skip
+    show(report)
+    out = ROOT / "benchmarks" / "results" / options.machine / f"anytime-{options.data.name.split('.')[0]}.json"
+    write_json(out, report)
+    print(out.relative_to(ROOT))
+    if options.plot:
+        plot(report, options.plot)
     return int(any(line["wrong"] for line in report["ways"]))
 
 

@@ -26,10 +26,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from program import program
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from hrm_edge import __version__
-from hrm_edge.errors import HrmEdgeError, UserError
+from hrm_edge.errors import UserError
 from hrm_edge.model.hrm import HRM
 from hrm_edge.ops.attention import attention_path
 from hrm_edge.ops.fused import fused_attention
@@ -239,6 +240,7 @@ def dry_run(out: Path | None) -> int:
     return 0
 
 
+@program
 def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--out", type=Path, help="JSON; default: results/<device>/attention.json beside this file")
@@ -246,19 +248,15 @@ def main() -> int:
     parser.add_argument("--tflops", type=float, help="dense 16-bit TFLOPS, likewise")
     parser.add_argument("--dry-run", action="store_true", help="on a CPU, at tiny sizes")
     options = parser.parse_args()
-    try:
-        if options.dry_run:
-            return dry_run(options.out)
-        if not torch.cuda.is_available():
-            raise UserError("the benchmark needs an NVIDIA GPU, torch sees none", "there is no number without one")
-        name = torch.cuda.get_device_name()
-        peaks = next((values for part, values in PEAKS.items() if part in name), None)
-        if options.bandwidth and options.tflops:
-            peaks = (options.bandwidth, options.tflops)
-        report = run(peaks)
-    except HrmEdgeError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
+    if options.dry_run:
+        return dry_run(options.out)
+    if not torch.cuda.is_available():
+        raise UserError("the benchmark needs an NVIDIA GPU, torch sees none", "there is no number without one")
+    name = torch.cuda.get_device_name()
+    peaks = next((values for part, values in PEAKS.items() if part in name), None)
+    if options.bandwidth and options.tflops:
+        peaks = (options.bandwidth, options.tflops)
+    report = run(peaks)
     folder = name.lower().replace(" ", "-")
     out = options.out or Path(__file__).parent / "results" / folder / "attention.json"
     out.parent.mkdir(parents=True, exist_ok=True)

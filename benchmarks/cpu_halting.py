@@ -26,6 +26,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from program import program
 from rich.console import Console
 from rich.table import Table
 from turns import ratios, summary
@@ -36,7 +37,7 @@ from hrm_edge.data.puzzles import load_puzzles
 from hrm_edge.device.identity import describe_device, package_version
 from hrm_edge.device.state import read_state, warnings_before
 from hrm_edge.device.system import System
-from hrm_edge.errors import HrmEdgeError, UserError
+from hrm_edge.errors import UserError
 from hrm_edge.export.recover import recover
 from hrm_edge.files import write_json
 from hrm_edge.manifest import read_manifest
@@ -234,6 +235,7 @@ def show(report: dict[str, Any]) -> None:
     print(f"hrm-edge solve: {cold['first']:.2f} s with an empty cache, then {cold['next']['median']:.2f} s")
 
 
+@program
 def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--model", default="sudoku-nano", help="float32 artifact or shipped model")
@@ -243,13 +245,9 @@ def main() -> int:
     parser.add_argument("--in-slots", type=int, default=128, help="puzzles of each set, in slots")
     parser.add_argument("--rounds", type=int, default=3)
     options = parser.parse_args()
-    try:
-        report = run(options)
-        out = ROOT / "benchmarks" / "results" / options.machine / f"cpu-halting-{report['model']}.json"
-        write_json(out, report)
-    except HrmEdgeError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
+    report = run(options)
+    out = ROOT / "benchmarks" / "results" / options.machine / f"cpu-halting-{report['model']}.json"
+    write_json(out, report)
     show(report)
     print(out.relative_to(ROOT))
     kept = all(

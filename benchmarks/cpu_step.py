@@ -28,6 +28,7 @@ import numpy as np
 import torch
 from naive import naive_export, require_exporter
 from numpy.typing import NDArray
+from program import program
 from rich.console import Console
 from rich.table import Table
 from turns import ratios, summary
@@ -39,7 +40,7 @@ from hrm_edge.data.puzzles import load_puzzles
 from hrm_edge.device.identity import describe_device, package_version
 from hrm_edge.device.state import read_state, warnings_before
 from hrm_edge.device.system import System
-from hrm_edge.errors import HrmEdgeError, UserError
+from hrm_edge.errors import UserError
 from hrm_edge.export.artifact import prepare_export, write_artifact
 from hrm_edge.export.recover import recover
 from hrm_edge.files import read_json, write_json
@@ -351,6 +352,7 @@ def measure(names: list[str], rounds: int) -> dict[str, Any]:
     }  # fmt: skip
 
 
+@program
 def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("verb", choices=("prepare", "measure"))
@@ -360,16 +362,12 @@ def main() -> int:
     options = parser.parse_args()
     if options.verb == "measure" and not options.machine:
         parser.error("measure needs --machine")
-    try:
-        if options.verb == "prepare":
-            prepare(options.models)
-            return 0
-        report = measure(options.models, options.rounds)
-        out = ROOT / "benchmarks" / "results" / options.machine / "cpu-step.json"
-        write_json(out, report)
-    except HrmEdgeError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
+    if options.verb == "prepare":
+        prepare(options.models)
+        return 0
+    report = measure(options.models, options.rounds)
+    out = ROOT / "benchmarks" / "results" / options.machine / "cpu-step.json"
+    write_json(out, report)
     show(report)
     print(out.relative_to(ROOT))
     for miss in missed(report):

@@ -18,8 +18,10 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
+from program import program
+
 from hrm_edge.device.identity import describe_device
-from hrm_edge.errors import HrmEdgeError, UserError
+from hrm_edge.errors import UserError
 from hrm_edge.files import atomic_file, read_json, write_json
 from hrm_edge.report.figures import wilson_95
 
@@ -74,6 +76,7 @@ def plot(curves: dict[str, list[dict[str, Any]]], path: Path) -> None:
         figure.savefig(temporary, dpi=120, format="png")
 
 
+@program
 def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("runs", type=Path, nargs="+", metavar="RUN")
@@ -82,18 +85,14 @@ def main() -> int:
     parser.add_argument("--plot", type=Path)
     parser.add_argument("--against", type=Path, nargs="*", default=[], metavar="FILE", help="results of other curves")
     arguments = parser.parse_args()
-    try:
-        points = points_of(arguments.runs, arguments.cores)
-        write_json(arguments.json, {
-            "kind": "training curve", "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-            "device": describe_device().model_dump(mode="json"), "cores": arguments.cores, "points": points,
-        })  # fmt: skip
-        if arguments.plot:
-            others = {file.stem.removeprefix("curve-"): read_json(file)["points"] for file in arguments.against}
-            plot({arguments.json.stem.removeprefix("curve-"): points, **others}, arguments.plot)
-    except HrmEdgeError as error:
-        print(f"Error: {error}", file=sys.stderr)
-        return error.exit_code
+    points = points_of(arguments.runs, arguments.cores)
+    write_json(arguments.json, {
+        "kind": "training curve", "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "device": describe_device().model_dump(mode="json"), "cores": arguments.cores, "points": points,
+    })  # fmt: skip
+    if arguments.plot:
+        others = {file.stem.removeprefix("curve-"): read_json(file)["points"] for file in arguments.against}
+        plot({arguments.json.stem.removeprefix("curve-"): points, **others}, arguments.plot)
     last = points[-1]
     print(f"{last['core_hours']:.2f} core-hours, {last['samples']:,} samples: {last['exact_accuracy']:.1%}")
     return 0

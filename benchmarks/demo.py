@@ -22,12 +22,13 @@ from typing import Any
 
 import cv2
 import numpy as np
+from program import program
 
 import hrm_edge
 from hrm_edge.demo.loop import Demo
 from hrm_edge.demo.thinker import Thinker
 from hrm_edge.device.identity import describe_device
-from hrm_edge.errors import HrmEdgeError, UserError
+from hrm_edge.errors import UserError
 from hrm_edge.files import sha256, write_json
 from hrm_edge.tasks.sudoku import Sudoku
 from hrm_edge.vision.frames import Camera, Mailbox, Source
@@ -159,7 +160,8 @@ def watched(demo: Demo, seconds: float) -> Iterator[None]:
             yield
 
 
-def main() -> None:
+@program
+def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("picture")
     parser.add_argument("--model", default="sudoku-nano")
@@ -167,29 +169,27 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=10)
     parser.add_argument("--json")
     options = parser.parse_args()
-    try:
-        photo = load_image(options.picture)
-        frames = [hand_held(photo, frame) for frame in range(round(10 * FPS))]
-        if Tracker().update(frames[0]) is None:
-            raise UserError(f"{options.picture}: no grid is found in it", "take another photo")
-        report = {
-            "kind": "demo",
-            "command": f"python benchmarks/demo.py PICTURE --seconds {options.seconds:g} --minutes {options.minutes:g}",
-            "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-            "device": describe_device().model_dump(mode="json"),
-            "digits_sha256": sha256(MODEL),
-            "model": options.model,
-            "video": {"size": SIZE, "fps": FPS, "from": Path(options.picture).name},
-            "locate_and_read": speed(frames, options.seconds),
-        }
-        print(report["locate_and_read"], file=sys.stderr)
-        report["demo"] = endure(frames, options.model, options.minutes)
-        print(report["demo"], file=sys.stderr)
-        if options.json:
-            write_json(options.json, report)
-    except HrmEdgeError as error:
-        sys.exit(str(error))
+    photo = load_image(options.picture)
+    frames = [hand_held(photo, frame) for frame in range(round(10 * FPS))]
+    if Tracker().update(frames[0]) is None:
+        raise UserError(f"{options.picture}: no grid is found in it", "take another photo")
+    report = {
+        "kind": "demo",
+        "command": f"python benchmarks/demo.py PICTURE --seconds {options.seconds:g} --minutes {options.minutes:g}",
+        "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "device": describe_device().model_dump(mode="json"),
+        "digits_sha256": sha256(MODEL),
+        "model": options.model,
+        "video": {"size": SIZE, "fps": FPS, "from": Path(options.picture).name},
+        "locate_and_read": speed(frames, options.seconds),
+    }
+    print(report["locate_and_read"], file=sys.stderr)
+    report["demo"] = endure(frames, options.model, options.minutes)
+    print(report["demo"], file=sys.stderr)
+    if options.json:
+        write_json(options.json, report)
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -21,11 +21,11 @@ from unittest.mock import patch
 
 import numpy as np
 from numpy.typing import NDArray
+from program import program
 
 from hrm_edge import zoo
 from hrm_edge.data.puzzles import load_puzzles
 from hrm_edge.device.identity import describe_device, package_version
-from hrm_edge.errors import HrmEdgeError
 from hrm_edge.files import write_json
 from hrm_edge.manifest import read_manifest
 from hrm_edge.report.figures import decibels
@@ -104,6 +104,7 @@ def measure(puzzles: int, imitated: str | None) -> dict[str, Any]:
     }  # fmt: skip
 
 
+@program
 def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--machine", help="folder in benchmarks/results; without it the report is printed only")
@@ -121,7 +122,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except HrmEdgeError as error:
-        sys.exit(str(error))
+    sys.exit(main())

@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 import torch
 from cpu_step import CORES, EAGER, ROOT, STEPS_A_TURN, samples, turn
+from program import program
 from rich.console import Console
 from rich.table import Table
 from turns import ratios, summary
@@ -30,7 +31,7 @@ from hrm_edge.costs import flops_per_step
 from hrm_edge.device.identity import describe_device, package_version
 from hrm_edge.device.state import read_state, warnings_before
 from hrm_edge.device.system import System
-from hrm_edge.errors import HrmEdgeError, UserError
+from hrm_edge.errors import UserError
 from hrm_edge.export.recover import recover
 from hrm_edge.files import write_json
 from hrm_edge.manifest import read_manifest
@@ -108,6 +109,7 @@ def off(plain: Session, ours: Session) -> float:
     return float(np.abs(logits[0] - logits[1]).max())
 
 
+@program
 def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--machine", required=True, help="folder in benchmarks/results")
@@ -115,13 +117,9 @@ def main() -> int:
     parser.add_argument("--int8", type=Path, metavar="ARTIFACT", help="its INT8 export, to be measured beside it")
     parser.add_argument("--rounds", type=int, default=9)
     options = parser.parse_args()
-    try:
-        report = measure(options.model, options.rounds, options.int8)
-        out = ROOT / "benchmarks" / "results" / options.machine / "lattice-step.json"
-        write_json(out, report)
-    except HrmEdgeError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
+    report = measure(options.model, options.rounds, options.int8)
+    out = ROOT / "benchmarks" / "results" / options.machine / "lattice-step.json"
+    write_json(out, report)
     table = Table(title=f"{options.model}, one step; native float32 off torch: {report['logits_off_torch']:.1e}")
     for column in ("batch", "", "threads", "ms per puzzle (least)", "GFLOP/s at best", "of eager torch (spread)"):
         table.add_column(column)

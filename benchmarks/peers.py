@@ -27,13 +27,14 @@ import numpy as np
 import torch
 from naive import Step, naive_export, require_exporter
 from numpy.typing import NDArray
+from program import program
 from turns import ratios, summary
 
 from hrm_edge import zoo
 from hrm_edge.device.identity import describe_device, package_version
 from hrm_edge.device.state import read_state, warnings_before
 from hrm_edge.device.system import System
-from hrm_edge.errors import HrmEdgeError, UserError
+from hrm_edge.errors import UserError
 from hrm_edge.export.recover import recover
 from hrm_edge.files import write_json
 from hrm_edge.manifest import read_manifest
@@ -263,6 +264,7 @@ def show(report: dict[str, Any]) -> None:
               f"{spread:>22} {row['same_answers_as_base']:>6.0%} {row['exact_accuracy']:>6.0%}")  # fmt: skip
 
 
+@program
 def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--fp32", default="sudoku-nano", help="float32 artifact or shipped model")
@@ -273,15 +275,11 @@ def main() -> int:
     parser.add_argument("--puzzles", type=int, default=16)
     parser.add_argument("--rounds", type=int, default=9)
     options = parser.parse_args()
-    try:
-        with tempfile.TemporaryDirectory() as scratch:
-            report = run(options, Path(scratch))
-        name = Path(options.fp32).name
-        out = Path(__file__).parent / "results" / options.machine / f"peers-{name}.json"
-        write_json(out, report)
-    except HrmEdgeError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
+    with tempfile.TemporaryDirectory() as scratch:
+        report = run(options, Path(scratch))
+    name = Path(options.fp32).name
+    out = Path(__file__).parent / "results" / options.machine / f"peers-{name}.json"
+    write_json(out, report)
     show(report)
     print(out)
     return 0

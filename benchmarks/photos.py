@@ -26,11 +26,12 @@ from typing import Any
 import cv2
 import numpy as np
 from numpy.typing import NDArray
+from program import program
 
 import hrm_edge
 from hrm_edge.device.identity import describe_device
 from hrm_edge.digits.labels import read_labels
-from hrm_edge.errors import HrmEdgeError, UserError
+from hrm_edge.errors import UserError
 from hrm_edge.files import sha256, write_json
 from hrm_edge.report.figures import wilson_95
 from hrm_edge.solve import solve
@@ -179,6 +180,7 @@ def summary(photos: list[Photo]) -> dict[str, Any]:
     }
 
 
+@program
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("path", type=Path)
@@ -189,19 +191,15 @@ def main() -> int:
     parser.add_argument("--failures", type=Path, help="folder for pictures of what was not read rightly")
     arguments = parser.parse_args()
     cv2.setNumThreads(1)
-    try:
-        reader, model = Reader(arguments.digits), hrm_edge.load(arguments.model, threads=1)
-        photos = []
-        for path, label in labelled(arguments.path):
-            photo, seen = measure(path, label, reader, model, arguments.views)
-            photos.append(photo)
-            print(f"{photo.name}: {photo.outcome}" + (", solved" * photo.solved), file=sys.stderr)
-            if arguments.failures and seen and (photo.outcome != "right" or photo.wrong_cells):
-                arguments.failures.mkdir(parents=True, exist_ok=True)
-                draw_failure(*seen, arguments.failures / f"{photo.outcome}-{path.stem}.png")
-    except HrmEdgeError as error:
-        print(f"Error: {error}", file=sys.stderr)
-        return error.exit_code
+    reader, model = Reader(arguments.digits), hrm_edge.load(arguments.model, threads=1)
+    photos = []
+    for path, label in labelled(arguments.path):
+        photo, seen = measure(path, label, reader, model, arguments.views)
+        photos.append(photo)
+        print(f"{photo.name}: {photo.outcome}" + (", solved" * photo.solved), file=sys.stderr)
+        if arguments.failures and seen and (photo.outcome != "right" or photo.wrong_cells):
+            arguments.failures.mkdir(parents=True, exist_ok=True)
+            draw_failure(*seen, arguments.failures / f"{photo.outcome}-{path.stem}.png")
     found = summary(photos)
     for key, value in found.items():
         print(f"{key}: {value}")

@@ -26,10 +26,11 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).parent))
 
 from demo import FPS, hand_held
+from program import program
 
 from hrm_edge.child import python_command
 from hrm_edge.device.identity import describe_device
-from hrm_edge.errors import HrmEdgeError, UserError
+from hrm_edge.errors import UserError
 from hrm_edge.files import write_json
 from hrm_edge.vision.images import load_image
 
@@ -107,6 +108,7 @@ def turns(checkouts: list[Checkout], path: Path, rounds: int) -> tuple[float, fl
     return new, old
 
 
+@program
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("checkout", type=Path, help="folder of the older commit")
@@ -135,9 +137,6 @@ def main() -> int:
         }
         if arguments.video:
             report["video_frame_ms"] = video(checkouts, arguments.video, arguments.rounds)
-    except HrmEdgeError as error:
-        print(f"Error: {error}", file=sys.stderr)
-        return error.exit_code
     finally:
         for checkout in checkouts:
             checkout.close()

@@ -41,6 +41,7 @@ from numpy.typing import NDArray
 sys.path.insert(0, str(Path(__file__).parent))
 
 from photos import outcome, reason
+from program import program
 
 from hrm_edge.data.generator import Wanted, generate
 from hrm_edge.device.identity import describe_device
@@ -49,7 +50,7 @@ from hrm_edge.digits.fonts import Font, find_fonts
 from hrm_edge.digits.hands import drawn_hand, load_hands
 from hrm_edge.digits.sheet import Content, draw_sheet
 from hrm_edge.digits.train import KEPT_HANDS
-from hrm_edge.errors import HrmEdgeError, UserError
+from hrm_edge.errors import UserError
 from hrm_edge.files import sha256, write_json, write_text
 from hrm_edge.report.figures import wilson_95
 from hrm_edge.tasks.sudoku import FIRST_DIGIT, Sudoku
@@ -220,6 +221,7 @@ def summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
     return found
 
 
+@program
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--puzzles", type=int, default=10_000, help="default: %(default)s")
@@ -244,23 +246,19 @@ def main() -> int:
         "digits_sha256": sha256(arguments.digits),
         "reader_sha256": hashlib.sha256(b"".join(path.read_bytes() for path in CODE)).hexdigest(),
     }
-    try:
-        kept = Kept(arguments.rows, about, task)
-        base = [[digits_of(tokens), digits_of(require_unique(task, tokens))] for tokens in kept.base]
-        reader, press = Reader(arguments.digits), Press(arguments.seed, arguments.writing, base)
-        while len(kept.rows) < arguments.puzzles and time.perf_counter() < until:
-            number = len(kept.rows)
-            drawn = press.draw(number)
-            kept.add(measure(drawn, reader, task))
-            if kept.rows[-1]["outcome"] == "wrong" and arguments.failures:
-                arguments.failures.mkdir(parents=True, exist_ok=True)
-                cv2.imwrite(str(arguments.failures / f"{drawn.condition}-{number}.png"), drawn.image)
-            if (number + 1) % 100 == 0:
-                counts = Counter(row["outcome"] for row in kept.rows)
-                print(f"{number + 1}: {dict(counts)}", file=sys.stderr, flush=True)
-    except HrmEdgeError as error:
-        print(f"Error: {error}", file=sys.stderr)
-        return error.exit_code
+    kept = Kept(arguments.rows, about, task)
+    base = [[digits_of(tokens), digits_of(require_unique(task, tokens))] for tokens in kept.base]
+    reader, press = Reader(arguments.digits), Press(arguments.seed, arguments.writing, base)
+    while len(kept.rows) < arguments.puzzles and time.perf_counter() < until:
+        number = len(kept.rows)
+        drawn = press.draw(number)
+        kept.add(measure(drawn, reader, task))
+        if kept.rows[-1]["outcome"] == "wrong" and arguments.failures:
+            arguments.failures.mkdir(parents=True, exist_ok=True)
+            cv2.imwrite(str(arguments.failures / f"{drawn.condition}-{number}.png"), drawn.image)
+        if (number + 1) % 100 == 0:
+            counts = Counter(row["outcome"] for row in kept.rows)
+            print(f"{number + 1}: {dict(counts)}", file=sys.stderr, flush=True)
     rows = kept.rows
     by_condition = {name: summary([r for r in rows if r["condition"] == name]) for name in CONDITIONS}
     found = {**summary(rows), "conditions": by_condition}

@@ -22,9 +22,10 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).parent))
 
 from photos import labelled
+from program import program
 
 from hrm_edge.device.identity import describe_device
-from hrm_edge.errors import HrmEdgeError, UserError
+from hrm_edge.errors import UserError
 from hrm_edge.files import atomic_file, sha256, write_json
 from hrm_edge.report.figures import wilson_95
 from hrm_edge.tasks.sudoku import Sudoku
@@ -129,6 +130,7 @@ def plot(curves: dict[str, Any], count: int, path: Path) -> None:
     pyplot.close(figure)
 
 
+@program
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("path", type=Path)
@@ -138,26 +140,22 @@ def main() -> int:
     arguments = parser.parse_args()
     cv2.setNumThreads(1)
     task, curves = Sudoku(3, 3), {}
-    try:
-        reader, photos = Reader(), []
-        for path, label in labelled(arguments.path)[:: arguments.every]:
-            image = load_image(path, upright=False)
-            photos.append((reduced(image, min(1.0, SIDE / max(image.shape))), label))
-        for name, (distort, unit, strengths) in DISTORTIONS.items():
-            points = []
-            for strength in strengths:
-                hits = sum(right(distort(image, strength), label, reader, task) for image, label in photos)
-                interval = wilson_95(hits, len(photos))
-                points.append(
-                    {"strength": strength, "right": hits, "right_share": hits / len(photos), "interval_95": interval}
-                )
-            curves[name] = {"unit": unit, "points": points}
-            print(f"{name} ({unit}): " + ", ".join(f"{p['strength']:g}: {p['right_share']:.0%}" for p in points))
-        if arguments.plot:
-            plot(curves, len(photos), arguments.plot)
-    except HrmEdgeError as error:
-        print(f"Error: {error}", file=sys.stderr)
-        return error.exit_code
+    reader, photos = Reader(), []
+    for path, label in labelled(arguments.path)[:: arguments.every]:
+        image = load_image(path, upright=False)
+        photos.append((reduced(image, min(1.0, SIDE / max(image.shape))), label))
+    for name, (distort, unit, strengths) in DISTORTIONS.items():
+        points = []
+        for strength in strengths:
+            hits = sum(right(distort(image, strength), label, reader, task) for image, label in photos)
+            interval = wilson_95(hits, len(photos))
+            points.append(
+                {"strength": strength, "right": hits, "right_share": hits / len(photos), "interval_95": interval}
+            )
+        curves[name] = {"unit": unit, "points": points}
+        print(f"{name} ({unit}): " + ", ".join(f"{p['strength']:g}: {p['right_share']:.0%}" for p in points))
+    if arguments.plot:
+        plot(curves, len(photos), arguments.plot)
     if arguments.json:
         document = {
             "kind": "robustness",

@@ -34,6 +34,7 @@ from typing import Any
 from unittest import mock
 
 import torch
+from program import program
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor
@@ -43,7 +44,7 @@ from hrm_edge.child import python_command, spawn_context
 from hrm_edge.data.dataset import Dataset
 from hrm_edge.data.sudoku import Options, build
 from hrm_edge.device.identity import describe_device
-from hrm_edge.errors import HrmEdgeError, UserError
+from hrm_edge.errors import UserError
 from hrm_edge.files import read_json, write_json
 from hrm_edge.model.act import act_step, admit, fresh_carry
 from hrm_edge.model.hrm import HRM
@@ -309,6 +310,7 @@ def merged(path: Path, report: dict[str, Any]) -> dict[str, Any]:
     return report
 
 
+@program
 def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--variant", default="reduced", choices=["full", "reduced", "nano"])
@@ -323,21 +325,17 @@ def main() -> int:
     parser.add_argument("--data", type=Path, help="built 9x9 Sudoku; default: generated puzzles")
     parser.add_argument("--out", type=Path, required=True, help="JSON: benchmarks/results/MACHINE/training.json")
     options = parser.parse_args()
-    try:
-        with tempfile.TemporaryDirectory() as folder:
-            path = options.data or Path(folder) / "data"
-            if options.data is None:
-                build(Sudoku(3, 3), path, Options(count=PUZZLES, test_count=10))
-            settings = [
-                Setting(options.variant, batch, precision, options.threads, path)
-                for batch in options.batch
-                for precision in options.precision
-            ]
-            rows = [compare(one, options.rounds, options.steps, options.profile) for one in settings if options.rounds]
-            ranks = [ranks_row(settings[-1], count, options.seconds) for count in options.ranks]
-    except HrmEdgeError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
+    with tempfile.TemporaryDirectory() as folder:
+        path = options.data or Path(folder) / "data"
+        if options.data is None:
+            build(Sudoku(3, 3), path, Options(count=PUZZLES, test_count=10))
+        settings = [
+            Setting(options.variant, batch, precision, options.threads, path)
+            for batch in options.batch
+            for precision in options.precision
+        ]
+        rows = [compare(one, options.rounds, options.steps, options.profile) for one in settings if options.rounds]
+        ranks = [ranks_row(settings[-1], count, options.seconds) for count in options.ranks]
     report = {
         "kind": "training throughput",
         "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),

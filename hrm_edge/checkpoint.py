@@ -86,5 +86,5 @@ def find_checkpoint(path: Path | str) -> Path:
 
 
 def is_checkpoint(path: Path) -> bool:
-    """Whether ``path`` is a checkpoint folder or a run folder with checkpoints."""
+    """Return whether ``path`` is a checkpoint folder or a run folder with checkpoints."""
     return (path / CHECKPOINT).is_file() or (path / CHECKPOINTS).is_dir()

@@ -43,7 +43,7 @@ class Interrupted(HrmEdgeError):
 
 
 def nearest(word: str, known: Iterable[str]) -> str:
-    """A ``did you mean`` sentence for a misspelt word, or the list of known words."""
+    """Return a ``did you mean`` sentence for a misspelt word, or the list of known words."""
     known = sorted(set(known))
     close = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
     if close:

@@ -24,10 +24,10 @@ from hrm_edge.session import Carry, Rolled, Session, rollout, wants_to_halt
 from hrm_edge.tasks.base import exact
 from hrm_edge.tasks.puzzles import Puzzles
 
-FEWEST_SETTLED = 16  # puzzles: a mean over fewer says little
+_FEWEST_SETTLED = 16  # puzzles: a mean over fewer says little
 
 
-def cosines(a: NDArray[np.float32], b: NDArray[np.float32]) -> NDArray[np.float64]:
+def _cosines(a: NDArray[np.float32], b: NDArray[np.float32]) -> NDArray[np.float64]:
     """Return the cosine float64 [N] between corresponding rows' states [N, ...]."""
     x, y = a.reshape(len(a), -1).astype(np.float64), b.reshape(len(b), -1).astype(np.float64)
     return np.asarray(np.einsum("nd,nd->n", x, y) / (np.linalg.norm(x, axis=1) * np.linalg.norm(y, axis=1)))
@@ -57,7 +57,7 @@ class Measured:
         """Return the parity that judges an INT8 or float16 export: where both converge, or over all if these are too
         few.
         """
-        both = (row for row in self.apart if row.over == "both settle" and row.puzzles >= FEWEST_SETTLED)
+        both = (row for row in self.apart if row.over == "both settle" and row.puzzles >= _FEWEST_SETTLED)
         return next(both, self.everywhere[-1])
 
 
@@ -166,7 +166,7 @@ def _apart(
         max_abs=np.abs(difference).max(axis=(1, 2)),
         signal=np.square(reference, dtype=np.float64).sum(axis=(1, 2)),
         noise=np.square(difference).sum(axis=(1, 2)),
-        cosine=cosines(state_a, state_b),
+        cosine=_cosines(state_a, state_b),
         same=(before == after).all(-1),
         right_before=unknown if labels is None else exact(before, labels),
         right_after=unknown if labels is None else exact(after, labels),

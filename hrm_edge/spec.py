@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from hrm_edge.errors import UserError, nearest
 
 SINUSOIDAL_ROWS = 5000  # the reduced variant's fixed table length
-SWIGLU_MULTIPLE = 256
+_SWIGLU_MULTIPLE = 256
 
 # Groups of each symbol of a cell: it in the row, the column and the box, and all symbols in the cell.
 GROUPS = ("row", "column", "box", "cell")
@@ -211,7 +211,7 @@ class ModelSpec(BaseModel):
 
     def _swiglu_inner(self, width: int) -> int:
         """Return 2/3 of the expansion of ``width``, rounded up to a multiple of 256."""
-        return math.ceil(round(self.expansion * width * 2 / 3) / SWIGLU_MULTIPLE) * SWIGLU_MULTIPLE
+        return math.ceil(round(self.expansion * width * 2 / 3) / _SWIGLU_MULTIPLE) * _SWIGLU_MULTIPLE
 
     @property
     def levels(self) -> dict[str, int]:

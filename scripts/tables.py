@@ -45,13 +45,17 @@ def row(*cells: object) -> str:
     return "| " + " | ".join(map(str, cells)) + " |"
 
 
+def header(*names: object) -> list[str]:
+    """The first two lines of a Markdown table."""
+    return [row(*names), "|" + "---|" * len(names)]
+
+
 def accuracy() -> str:
     """Exact accuracy of shipped and quick-start models per set, by the number of views."""
-    lines = [
-        row("model", "puzzles of", "count", *(f"{views} view{'s'[: views > 1]}" for views in VIEWS),
-            "wrong, called solved", "machine, date"),
-        "|" + "---|" * (5 + len(VIEWS)),
-    ]  # fmt: skip
+    lines = header(
+        "model", "puzzles of", "count", *(f"{views} view{'s'[: views > 1]}" for views in VIEWS),
+        "wrong, called solved", "machine, date",
+    )  # fmt: skip
     for path, report in reports("hrm-edge eval"):
         found = {at["views"]: at for at in report["by_views"]}
         wrong = max(at["false_verified"] for at in found.values())
@@ -70,10 +74,7 @@ def share(at: dict[str, Any]) -> str:
 
 def shipped() -> str:
     """What every shipped model reaches, from its largest measurement on each kind of set, and its latency."""
-    lines = [
-        row("model", "size", "random minimal puzzles right", "Sudoku-Extreme right", "ms a puzzle, p50 / p90"),
-        "|---|---|---|---|---|",
-    ]
+    lines = header("model", "size", "random minimal puzzles right", "Sudoku-Extreme right", "ms a puzzle, p50 / p90")
     evals, benches = reports("hrm-edge eval"), reports("hrm-edge bench")
     for name in sorted(path.parent.name for path in zoo.ZOO.glob(f"*/{MANIFEST}")):
         ms = [
@@ -102,11 +103,10 @@ def _best(evals: list[tuple[Path, dict[str, Any]]], sets: tuple[str, ...]) -> st
 
 def precisions() -> str:
     """What a precision costs in exact accuracy: the same puzzles answered by the float32 model too."""
-    lines = [
-        row("model", "puzzles of", "count", "views", "exactly right", "float32", "lost, points (95 %, paired)",
-            "right only in float32 / only here", "machine, date"),
-        "|---|---|---|---|---|---|---|---|---|",
-    ]  # fmt: skip
+    lines = header(
+        "model", "puzzles of", "count", "views", "exactly right", "float32", "lost, points (95 %, paired)",
+        "right only in float32 / only here", "machine, date",
+    )  # fmt: skip
     for path, report in reports("hrm-edge eval"):
         if (paired := report.get("paired")) is None:
             continue
@@ -123,11 +123,10 @@ def precisions() -> str:
 
 def latency() -> str:
     """Single-stream latency, power and accuracy per model."""
-    lines = [
-        row("model", "precision", "size", "ms per puzzle p50 / p90 / p99", "per step p50", "exactly right (95 %)",
-            "SQNR, dB", "energy", "machine, date"),
-        "|---|---|---|---|---|---|---|---|---|",
-    ]  # fmt: skip
+    lines = header(
+        "model", "precision", "size", "ms per puzzle p50 / p90 / p99", "per step p50", "exactly right (95 %)",
+        "SQNR, dB", "energy", "machine, date",
+    )  # fmt: skip
     for path, report in reports("hrm-edge bench"):
         ms, model = report["latency_ms"], report["model"]
         joules, reference = report["energy_j_per_puzzle"], report["reference"]
@@ -248,11 +247,10 @@ def anytime() -> str:
 
 def int8_parity() -> str:
     """INT8 logits of every CPU backend beside the float32 model's, per processor."""
-    lines = [
-        row("processor", "backend", "multiplies in", "exact", "used", "puzzles", "dB: 1 step", "4 steps",
-            "machine, date"),
-        "|---|---|---|---|---|---|---|---|---|",
-    ]  # fmt: skip
+    lines = header(
+        "processor", "backend", "multiplies in", "exact", "used", "puzzles", "dB: 1 step", "4 steps",
+        "machine, date",
+    )  # fmt: skip
     for path, report in reports("hrm-edge int8 parity"):
         imitated = report["imitated"]
         processor = f"{imitated}, by qemu" if imitated else report["device"]["cpu"]
@@ -272,11 +270,10 @@ def _spread(ratio: dict[str, float], digits: str = ".3g") -> str:
 
 def photos() -> str:
     """Photos of puzzles: read, left alone, wrong, solved, and what it takes."""
-    lines = [
-        row("photos", "count", "located", "read exactly (95 %)", "right answer, digits left out", "refused", "wrong",
-            "solved of exact", "ms p50 / p95: locate, read, solve", "machine, date"),
-        "|---|---|---|---|---|---|---|---|---|---|",
-    ]  # fmt: skip
+    lines = header(
+        "photos", "count", "located", "read exactly (95 %)", "right answer, digits left out", "refused", "wrong",
+        "solved of exact", "ms p50 / p95: locate, read, solve", "machine, date",
+    )  # fmt: skip
     for path, report in reports("photos"):
         low, high = report["right_interval_95"]
         ms = ", ".join(
@@ -294,11 +291,10 @@ def photos() -> str:
 
 def picture_time() -> str:
     """Processor time of reading a picture beside that of an older commit."""
-    lines = [
-        row("pictures", "this commit / older one", "all pictures together", "slowest picture", "above 1.2 times",
-            "frame of a video, ms", "machine, date"),
-        "|---|---|---|---|---|---|---|",
-    ]  # fmt: skip
+    lines = header(
+        "pictures", "this commit / older one", "all pictures together", "slowest picture", "above 1.2 times",
+        "frame of a video, ms", "machine, date",
+    )  # fmt: skip
     for path, report in reports("picture-time"):
         frame = report["video_frame_ms"]
         commits = " / ".join(f"`{commit[:7]}`" for commit in report["commits"].values())
@@ -317,11 +313,10 @@ def _refused(by_reason: dict[str, int], count: int) -> str:
 
 def hard_pictures() -> str:
     """Pictures drawn by program under hard conditions: answered, refused, wrong."""
-    lines = [
-        row("condition", "puzzles", "read exactly", "of these with cells in doubt", "right answer, digits left out",
-            "refused", "wrong (95 %)", "seed, machine, date"),
-        "|---|---|---|---|---|---|---|---|",
-    ]  # fmt: skip
+    lines = header(
+        "condition", "puzzles", "read exactly", "of these with cells in doubt", "right answer, digits left out",
+        "refused", "wrong (95 %)", "seed, machine, date",
+    )  # fmt: skip
     for path, report in reports("reading"):
         for name, found in {"all": report, **report["conditions"]}.items():
             high = found["wrong_share_interval_95"][1]
@@ -336,11 +331,10 @@ def hard_pictures() -> str:
 
 def video() -> str:
     """The camera demo on an imitated hand-held video."""
-    lines = [
-        row("video", "located and read, frames/s", "locate, read: ms p50 / p95", "run", "camera lost and back",
-            "first frame to drawn answer, s: median / max", "memory: after settling, at the end, MiB", "machine, date"),
-        "|---|---|---|---|---|---|---|---|",
-    ]  # fmt: skip
+    lines = header(
+        "video", "located and read, frames/s", "locate, read: ms p50 / p95", "run", "camera lost and back",
+        "first frame to drawn answer, s: median / max", "memory: after settling, at the end, MiB", "machine, date",
+    )  # fmt: skip
     for path, report in reports("demo"):
         speed, run, answer = report["locate_and_read"], report["demo"], report["demo"]["first_frame_to_answer_ms"]
         memory, stages = run["memory_mib"], speed["stages_ms"]
@@ -357,11 +351,10 @@ def video() -> str:
 
 def training() -> str:
     """Training speed: the plain published loop and ours, and how ours grows with processes."""
-    lines = [
-        row("model", "batch", "precision", "processes", "plain loop, samples/s", "hrm-edge, samples/s",
-            "ratio (quartiles)", "memory, plain / ours", "machine, date"),
-        "|---|---|---|---|---|---|---|---|---|",
-    ]  # fmt: skip
+    lines = header(
+        "model", "batch", "precision", "processes", "plain loop, samples/s", "hrm-edge, samples/s",
+        "ratio (quartiles)", "memory, plain / ours", "machine, date",
+    )  # fmt: skip
     for path, report in reports("training throughput"):
         for line in sorted(report["rows"], key=lambda line: (line["variant"], line["batch"])):
             speed, memory = line["samples_per_s"], line["peak_memory_bytes"]
@@ -381,10 +374,7 @@ def training() -> str:
 
 def curves() -> str:
     """How the accuracy on unseen puzzles rose with the samples of each training run."""
-    lines = [
-        row("curve, run", "puzzles", "thousands of samples: right", "core-hours", "machine, date"),
-        "|---" * 5 + "|",
-    ]
+    lines = header("curve, run", "puzzles", "thousands of samples: right", "core-hours", "machine, date")
     for path, report in reports("training curve"):
         for run in dict.fromkeys(point["run"] for point in report["points"]):
             points = [point for point in report["points"] if point["run"] == run]
@@ -400,7 +390,7 @@ def curves() -> str:
 
 def lattice_step() -> str:
     """One step of the lattice on CPUs, by every way of computing it."""
-    lines = [row("way", "threads", "ms at batch 1", "ms at batch 4, a puzzle", "machine, date"), "|---" * 5 + "|"]
+    lines = header("way", "threads", "ms at batch 1", "ms at batch 4, a puzzle", "machine, date")
     for path, report in reports("hrm-edge lattice step"):
         ms = {
             (line["backend"], line.get("precision", "fp32"), line["threads"], line["batch"]):
@@ -414,12 +404,11 @@ def lattice_step() -> str:
 
 def int8_exports() -> str:
     """What the gate of INT8 and float16 exports measured: their manifests."""
-    lines = [
-        row("task, variant, precision", "cells, weights in INT8", "ACT steps", "puzzles", "SQNR, dB",
-            "carry cosine: mean, least", "same answers",
-            "exact accuracy lost, points (95 %, paired)", "gate", "machine, date"),
-        "|" + "---|" * 10,
-    ]  # fmt: skip
+    lines = header(
+        "task, variant, precision", "cells, weights in INT8", "ACT steps", "puzzles", "SQNR, dB",
+        "carry cosine: mean, least", "same answers",
+        "exact accuracy lost, points (95 %, paired)", "gate", "machine, date",
+    )  # fmt: skip
     for path, manifest in reports("hrm-edge artifact"):
         last, spec = manifest["parity"][-1], manifest["spec"]
         low, high = manifest["accuracy_lost_interval_95"]
@@ -446,7 +435,7 @@ def boards() -> str:
 
 def arrivals() -> str:
     """How many commands and minutes a new user needs."""
-    lines = [row("who", "commands", "minutes", "of them", "load", "machine, date"), "|---|---|---|---|---|---|"]
+    lines = header("who", "commands", "minutes", "of them", "load", "machine, date")
     for path, report in reports("hrm-edge arrive"):
         longest = sorted(report["commands"], key=lambda command: -command["seconds"])[:2]
         parts = ", ".join(f"`{_few_words(command['printed'])}` {command['seconds']:.0f} s" for command in longest)

@@ -123,7 +123,7 @@ def test_several_ranks_run_the_installed_package(hostile, capfd):
 
 
 def test_the_engine_builder_runs_the_installed_package(hostile, tmp_path):
-    from hrm_edge.runtime.trt.build import run_worker
+    from hrm_edge.runtime.trt.build import _run_worker
     from hrm_edge.runtime.trt.identity import BatchRange, Options
     from hrm_edge.runtime.trt.worker import Request
 
@@ -134,7 +134,7 @@ def test_the_engine_builder_runs_the_installed_package(hostile, tmp_path):
         timing_cache=None, plugin=None,
     )  # fmt: skip
     with pytest.raises(UserError):  # there is no such model, or no TensorRT-RTX
-        run_worker(request, print)
+        _run_worker(request, print)
     hostile.check()
 
 

@@ -77,6 +77,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     # edge
     "runtime": {
         "backends",
+        "callbacks",
+        "device",
         "child",
         "quiet",
         "errors",

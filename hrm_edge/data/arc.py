@@ -17,8 +17,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from hrm_edge.callbacks import OnProgress, ignore
 from hrm_edge.data.arc_files import ArcTask, Pair, read_all
-from hrm_edge.data.builder import Progress, check_least
+from hrm_edge.data.builder import check_least
 from hrm_edge.data.layout import PartWriter, read_identifiers, read_part, write_identifiers
 from hrm_edge.data.parallel import in_order
 from hrm_edge.errors import UserError
@@ -78,14 +79,13 @@ class _TaskPuzzles:
     """Inputs and labels uint8 [K * E, S] of the questions; a label is all padding where the answer is not known."""
 
 
-def build(out: Path | str, options: Options, on_progress: Progress | None = None) -> Summary:
+def build(out: Path | str, options: Options, on_progress: OnProgress = ignore) -> Summary:
     """Build the data folder ``out``, whole or not at all, with the published division into parts.
 
     Training: the demonstration pairs of every task, and the test pairs of training tasks. Test: the test pairs of
     evaluation tasks. For training, all pairs of a puzzle but one are moved to a random place on the canvas. Raises
     ``UserError`` for bad options or sources, or a disk without enough space.
     """
-    on_progress = on_progress or (lambda what, done, total: None)
     _check(options)
     with atomic_folder(out) as folder:
         tasks = _draw(read_all(list(options.sources)), options)

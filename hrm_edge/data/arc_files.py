@@ -24,8 +24,8 @@ from hrm_edge.tasks.arc import Grid, check_grid
 Pair = tuple[Grid, "Grid | None"]
 """(input, output); None where the output of a test pair is not known."""
 
-EVALUATION = "evaluation"
-_SPLITS = ("training", EVALUATION)
+_EVALUATION = "evaluation"
+_SPLITS = ("training", _EVALUATION)
 _CHALLENGES, _SOLUTIONS = "challenges", "solutions"
 
 
@@ -45,7 +45,7 @@ class ArcTask:
         return self.train + self.test
 
 
-def read_tasks(source: Path | str) -> list[ArcTask]:
+def _read_tasks(source: Path | str) -> list[ArcTask]:
     """Read the tasks of a .tar.gz, .tar or .zip archive, a folder or a .json file: training tasks first, each by name.
 
     From a repository that has folders ``training`` and ``evaluation``, or ``corpus``, only these are read. Files that
@@ -66,7 +66,9 @@ def read_tasks(source: Path | str) -> list[ArcTask]:
         tasks = [task for path in of_a_part or combined for task in _combined(source, path, texts)]
     else:
         tasks = [
-            _task(f"{source}: {path}", path.stem, path.parts[-2] == EVALUATION, _json(f"{source}: {path}", texts[path]))
+            _task(
+                f"{source}: {path}", path.stem, path.parts[-2] == _EVALUATION, _json(f"{source}: {path}", texts[path])
+            )
             for path in chosen
         ]
     return sorted(tasks, key=lambda task: (task.asked, task.name))
@@ -77,7 +79,7 @@ def read_all(sources: list[str]) -> list[ArcTask]:
     tasks: list[ArcTask] = []
     origin: dict[str, str] = {}
     for source in sources:
-        for task in read_tasks(source):
+        for task in _read_tasks(source):
             if task.name in origin:
                 raise UserError(
                     f"task {task.name} is in {origin[task.name]} and in {source}",

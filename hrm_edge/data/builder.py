@@ -14,6 +14,7 @@ from typing import Generic, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from hrm_edge.callbacks import OnProgress
 from hrm_edge.data.files import read_puzzles
 from hrm_edge.data.layout import PartWriter, write_identifiers
 from hrm_edge.data.sources import folder_files, hub_files
@@ -22,13 +23,10 @@ from hrm_edge.files import atomic_folder
 from hrm_edge.tasks.base import Task, Tokens, Views
 from hrm_edge.tasks.puzzles import Puzzles
 
-HUB, GENERATE = "hub", "generate"
-DEFAULT_TEST = 1000
-PIECE = 1 << 15  # puzzles solved or compared at a time
+_HUB, GENERATE = "hub", "generate"
+_DEFAULT_TEST = 1000
+_PIECE = 1 << 15  # puzzles solved or compared at a time
 _TEST_SEED, _TRAIN_SEED, _CHOICE_SEED, _VIEW_SEED = range(4)
-
-Progress = Callable[[str, int, int], None]
-"""Callback that gets (what is being done, how much is done, of how much)."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +47,7 @@ class SourceOptions:
 
 
 @dataclass(frozen=True)
-class Collected:
+class _Collected:
     """Puzzles of both parts, all with answers, and how they were obtained; see ``Summary``."""
 
     train: Puzzles
@@ -91,12 +89,11 @@ class Builder(ABC, Generic[_AnyTask, _AnyOptions, Part]):
     """What the task's puzzles are called in messages."""
     default_count: int
     """Training puzzles that are generated where the options do not say how many."""
-    piece = PIECE
+    piece = _PIECE
     """Examples written at a time."""
 
-    def __init__(self, task: _AnyTask, options: _AnyOptions, on_progress: Progress | None) -> None:
-        self.task, self.options = task, options
-        self.on_progress = on_progress or (lambda what, done, total: None)
+    def __init__(self, task: _AnyTask, options: _AnyOptions, on_progress: OnProgress) -> None:
+        self.task, self.options, self.on_progress = task, options, on_progress
 
     @abstractmethod
     def generated(self, split: str, count: int, tested: set[bytes]) -> Puzzles:
@@ -174,24 +171,24 @@ class Builder(ABC, Generic[_AnyTask, _AnyOptions, Part]):
                 self.on_progress(f"writing {split}", start + len(part), len(puzzles))
         return self.describe(split, puzzles, len(puzzles) * size)
 
-    def _generate_parts(self) -> Collected:
+    def _generate_parts(self) -> _Collected:
         options = self.options
-        test = self.generated("test", DEFAULT_TEST if options.test_count is None else options.test_count, set())
+        test = self.generated("test", _DEFAULT_TEST if options.test_count is None else options.test_count, set())
         count = self.default_count if options.count is None else options.count
-        return Collected(self.generated("train", count, set(self.names(test.givens))), test)
+        return _Collected(self.generated("train", count, set(self.names(test.givens))), test)
 
     def seed_of(self, split: str) -> int:
         """Return the generator's seed for a part."""
         tag = _TRAIN_SEED if split == "train" else _TEST_SEED
         return int(np.random.SeedSequence([self.options.seed, tag]).generate_state(1, np.uint64)[0])
 
-    def _read_parts(self) -> Collected:
+    def _read_parts(self) -> _Collected:
         options, source = self.options, Path(self.options.source)
         rng = np.random.default_rng([options.seed, _CHOICE_SEED])
-        if options.source != HUB and not source.is_dir():
+        if options.source != _HUB and not source.is_dir():
             self.on_progress(f"reading {source.name}", 0, 1)
             return self._split(read_puzzles(options.source, self.task), rng)
-        files = hub_files(self.task) if options.source == HUB else folder_files(source, self.task)
+        files = hub_files(self.task) if options.source == _HUB else folder_files(source, self.task)
         parts, formats, solved = {}, {}, 0
         for split, flag, count in (
             ("train", "--subsample", options.subsample),
@@ -209,12 +206,12 @@ class Builder(ABC, Generic[_AnyTask, _AnyOptions, Part]):
             formats[puzzles.source.path] = puzzles.source.format
             parts[split], new = self._answered(puzzles)
             solved += new
-        return Collected(parts["train"], parts["test"], solved, formats=formats)
+        return _Collected(parts["train"], parts["test"], solved, formats=formats)
 
-    def _split(self, file: Puzzles, rng: np.random.Generator) -> Collected:
+    def _split(self, file: Puzzles, rng: np.random.Generator) -> _Collected:
         """Split a single file into both parts, in the file's order, with no symmetry class in both."""
         options, path = self.options, file.source.path
-        test_count = min(DEFAULT_TEST, len(file) // 10) if options.test_count is None else options.test_count
+        test_count = min(_DEFAULT_TEST, len(file) // 10) if options.test_count is None else options.test_count
         if test_count >= len(file):
             raise UserError(
                 f"--test-count {test_count} leaves none of the {len(file)} {self.things} of {path} for training",
@@ -226,8 +223,8 @@ class Builder(ABC, Generic[_AnyTask, _AnyOptions, Part]):
         wanted = len(rest) if options.subsample is None else options.subsample
         kept: list[NDArray[np.int64]] = []
         count = dropped = 0
-        for start in range(0, len(rest), PIECE):
-            rows = rest[start : start + PIECE]
+        for start in range(0, len(rest), _PIECE):
+            rows = rest[start : start + _PIECE]
             if tested:
                 free = np.array([name not in tested for name in self.names(file.givens[rows])], bool)
                 rows = rows[free]
@@ -245,14 +242,14 @@ class Builder(ABC, Generic[_AnyTask, _AnyOptions, Part]):
             )
         train, solved = self._answered(file[np.sort(np.concatenate(kept))])
         test, solved_test = self._answered(file[np.sort(test_rows)])
-        return Collected(train, test, solved + solved_test, dropped, {path: file.source.format})
+        return _Collected(train, test, solved + solved_test, dropped, {path: file.source.format})
 
     def _answered(self, puzzles: Puzzles) -> tuple[Puzzles, int]:
         """Return the puzzles with all answers, solved where the file has none, and the number solved."""
         missing = np.flatnonzero(~puzzles.answered())
         labels = np.zeros_like(puzzles.givens) if puzzles.labels is None else puzzles.labels.copy()
-        for start in range(0, len(missing), PIECE):
-            rows = missing[start : start + PIECE]
+        for start in range(0, len(missing), _PIECE):
+            rows = missing[start : start + _PIECE]
             labels[rows] = self.solved(puzzles, rows)
             self.on_progress("solving", start + len(rows), len(missing))
         return replace(puzzles, labels=labels), len(missing)

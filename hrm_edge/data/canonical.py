@@ -16,13 +16,13 @@ from hrm_edge.errors import UserError
 from hrm_edge.tasks.base import Task, Tokens
 from hrm_edge.tasks.sudoku import Sudoku
 
-MAX_SIDE = 9
+_MAX_SIDE = 9
 """Largest side of a canonical form: a 16x16 board has 8 million column orders."""
 
 
 def has_canonical(task: Task) -> TypeGuard[Sudoku]:
     """Return whether this task's puzzles have a canonical form."""
-    return task.family == "sudoku" and task.seq_len <= MAX_SIDE**2
+    return task.family == "sudoku" and task.seq_len <= _MAX_SIDE**2
 
 
 def canonical(task: Sudoku, tokens: Tokens) -> Tokens:
@@ -32,7 +32,7 @@ def canonical(task: Sudoku, tokens: Tokens) -> Tokens:
     ``UserError`` for a task that has none.
     """
     if not has_canonical(task):
-        raise UserError(f"no canonical form for {task.name}", f"boards up to {MAX_SIDE}x{MAX_SIDE} have one")
+        raise UserError(f"no canonical form for {task.name}", f"boards up to {_MAX_SIDE}x{_MAX_SIDE} have one")
     from hrm_edge.data.canonical_numba import canonical as compiled  # the compiler is an optional dependency
 
     rows = np.array(np.atleast_2d(tokens), dtype=np.uint8, order="C")

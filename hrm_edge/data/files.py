@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from hrm_edge.data.records import Record, guess_task, records
+from hrm_edge.data.formats import Entry, entries, guess_task
 from hrm_edge.data.text import STDIN_NAME, open_text
 from hrm_edge.errors import UserError
 from hrm_edge.files import check_input, os_error
@@ -62,7 +62,7 @@ def _read(name: str, lines: Iterator[str], about: tuple[str, ...], task: Task | 
         if task is None:
             head = list(itertools.islice(lines, _HEAD))
             task, lines = _task_of(head), itertools.chain(head, lines)
-        in_file = itertools.islice(records(task, lines), limit)
+        in_file = itertools.islice(entries(task, lines), limit)
         pieces: list[tuple[Tokens, Tokens]] = []
         places: list[NDArray[np.int64]] = []
         given: list[str] = []
@@ -70,8 +70,8 @@ def _read(name: str, lines: Iterator[str], about: tuple[str, ...], task: Task | 
         while piece := list(itertools.islice(in_file, _PIECE)):
             form = form or piece[0].form
             pieces.append(_checked(task, piece))
-            places.append(np.array([record.line for record in piece], np.int64))
-            given.extend(record.source for record in piece)
+            places.append(np.array([entry.line for entry in piece], np.int64))
+            given.extend(entry.source for entry in piece)
     if not pieces:
         things = "mazes" if task.family == "maze" else "puzzles"
         hint = "give one a line, a grid of one row a line, or a CSV with the column 'question'"
@@ -99,14 +99,14 @@ def _task_of(head: list[str]) -> Sudoku:
     # In a CSV or XML file, only the puzzles' own text shows their size.
     for task in (Sudoku(), Sudoku(4, 4)):
         with contextlib.suppress(TextError):
-            first = next(records(task, iter(head)), None)
+            first = next(entries(task, iter(head)), None)
             if first is not None and first.form.startswith(("CSV", "OpenSudoku")):
                 return guess_task(str(first.question).splitlines())
     return guess_task(head)
 
 
-def _checked(task: Task, piece: list[Record]) -> tuple[Tokens, Tokens]:
-    """Return inputs and labels uint8 [n, S] of some records; a label is padding where there is no answer."""
+def _checked(task: Task, piece: list[Entry]) -> tuple[Tokens, Tokens]:
+    """Return inputs and labels uint8 [n, S] of some entries; a label is padding where there is no answer."""
     inputs = _tokens(task, [(r.line, r.column, r.question) for r in piece])
     bad = task.hopeless(inputs)
     for row in np.flatnonzero(bad)[:1]:
@@ -115,16 +115,16 @@ def _checked(task: Task, piece: list[Record]) -> tuple[Tokens, Tokens]:
         except UserError as error:
             raise TextError(piece[row].line, piece[row].column + 1, error.problem, error.hint) from error
     labels = np.full_like(inputs, PAD_TOKEN)
-    answered = np.array([bool(record.answer) for record in piece])
+    answered = np.array([bool(entry.answer) for entry in piece])
     if answered.any():
         texts = [(r.line, r.answer_column, r.answer) for r in piece if r.answer]
         labels[answered] = _tokens(task, texts)
         wrong = np.flatnonzero(answered)[~task.verify(inputs[answered], labels[answered])]
         if len(wrong):
-            record = piece[wrong[0]]
+            entry = piece[wrong[0]]
             raise TextError(
-                record.line,
-                record.answer_column + 1,
+                entry.line,
+                entry.answer_column + 1,
                 "the answer does not solve the question",
                 "correct it, or leave the answers out to have the puzzles solved",
             )

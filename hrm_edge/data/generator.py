@@ -78,7 +78,7 @@ def default_wanted(task: Sudoku) -> Wanted:
     return Wanted(clues=(4, 8)) if task.side == 4 else Wanted()
 
 
-def guesses_of(name: str) -> tuple[int, int | None]:
+def _guesses_of(name: str) -> tuple[int, int | None]:
     """Return the range of guesses of a named difficulty."""
     if name not in DIFFICULTIES:
         raise UserError(f"unknown difficulty '{name}'", nearest(name, DIFFICULTIES))
@@ -104,7 +104,7 @@ def wanted_of(
         raise UserError("--difficulty is a range of guesses itself", "leave out --min-guesses and --max-guesses")
     if task.side == 4 and (difficulty is not None or min_guesses):
         raise UserError(f"{task.name} puzzles never need a guess", "leave out --difficulty and --min-guesses")
-    guesses = guesses_of(difficulty) if difficulty is not None else (min_guesses or 0, max_guesses)
+    guesses = _guesses_of(difficulty) if difficulty is not None else (min_guesses or 0, max_guesses)
     return Wanted(clues=_clue_range(clues), minimal=bool(minimal), guesses=guesses)
 
 

@@ -26,7 +26,7 @@ from hrm_edge.tasks.base import Task, Tokens
 
 _SPLITS = ("train", "test")
 _ARRAYS = ("inputs", "labels", "puzzle_identifiers", "puzzle_indices", "group_indices")
-METADATA = "dataset.json"
+_METADATA = "dataset.json"
 _IDENTIFIERS = "identifiers.json"
 _MOST_IDENTIFIERS_BYTES = 256 << 20  # a million puzzles of ARC are 40 MB
 _BLANK_IDENTIFIER = "<blank>"
@@ -84,7 +84,7 @@ def task_of(metadata: Metadata) -> str | None:
 
 def is_data_folder(path: Path | str) -> bool:
     """Return whether ``path`` is a built data folder (not a hub's folder of CSV files)."""
-    return any((Path(path) / split / METADATA).exists() for split in _SPLITS)
+    return any((Path(path) / split / _METADATA).exists() for split in _SPLITS)
 
 
 def read_part(folder: Path | str, split: str, task: Task | None = None, *, scan: int | None = None) -> Part:
@@ -96,7 +96,7 @@ def read_part(folder: Path | str, split: str, task: Task | None = None, *, scan:
     root = Path(folder) / split
     if not root.is_dir():
         raise UserError(f"{folder} has no part '{split}'", _REBUILD)
-    metadata = read_record(root / METADATA, Metadata, again=_REBUILD)
+    metadata = read_record(root / _METADATA, Metadata, again=_REBUILD)
     if task is not None:
         _check_task(root, metadata, task)
     arrays = {name: _open(root / f"all__{name}.npy") for name in _ARRAYS}
@@ -169,11 +169,13 @@ class PartWriter:
     """Writer of ``folder/split``, group by group; their number need not be known in advance.
 
     The arrays are streamed, not memory-mapped: they may be larger than the memory, and a full disk raises an
-    ``OSError`` instead of a signal. ``identifiers``: number of rows of the puzzle table, with the blank one.
+    ``OSError`` instead of a signal.
     """
 
-    def __init__(self, folder: Path, split: str, task: Task, identifiers: int = 1) -> None:
-        self.root, self.task, self.identifiers = Path(folder) / split, task, identifiers
+    def __init__(self, folder: Path, split: str, task: Task) -> None:
+        self.root, self.task = Path(folder) / split, task
+        self.identifiers = 1
+        """Number of rows of the puzzle table, with the blank one; to be set before the end where there are more."""
         self.root.mkdir(parents=True, exist_ok=True)
         self.examples = 0
         self.streams: list[BinaryIO] = []
@@ -239,7 +241,7 @@ class PartWriter:
             total_puzzles=len(self.puzzles),
             task=self.task.name,
         )
-        write_json(self.root / METADATA, metadata.model_dump())
+        write_json(self.root / _METADATA, metadata.model_dump())
 
 
 def write_identifiers(folder: Path, names: list[str] | None = None) -> None:
@@ -267,7 +269,9 @@ def identifiers_hash(folder: Path | str) -> str | None:
 def folder_hash(folder: Path | str) -> str:
     """Return a SHA-256 over all files of both parts of a data folder and ``identifiers.json``: equal for equal data."""
     digest = hashlib.sha256()
-    names = [f"{split}/{name}" for split in _SPLITS for name in (METADATA, *(f"all__{array}.npy" for array in _ARRAYS))]
+    names = [
+        f"{split}/{name}" for split in _SPLITS for name in (_METADATA, *(f"all__{array}.npy" for array in _ARRAYS))
+    ]
     for name in [_IDENTIFIERS, *names]:
         path = Path(folder) / name
         digest.update(f"{name} {sha256(path) if path.is_file() else 'missing'}\n".encode())

@@ -14,7 +14,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from hrm_edge.data.builder import GENERATE, Builder, Progress, SourceOptions, Summary, check_least
+from hrm_edge.callbacks import OnProgress, ignore
+from hrm_edge.data.builder import GENERATE, Builder, SourceOptions, Summary, check_least
 from hrm_edge.data.parallel import in_order, only_new
 from hrm_edge.errors import UserError
 from hrm_edge.tasks.base import Tokens, Views
@@ -47,7 +48,7 @@ class PartSummary:
     walls: float
 
 
-def default_length(task: Maze) -> int:
+def _default_length(task: Maze) -> int:
     """Return the fewest moves of generated mazes: ``_LENGTH_30``, scaled down by area or up by side."""
     area = task.seq_len / 900
     return max(1, round(_LENGTH_30 * min(area, area**0.5)))
@@ -84,7 +85,7 @@ def generate(
     No two are symmetries of each other or of a class in ``avoid``. The result is the same for any number of processes.
     Raises ``UserError`` when such mazes run out.
     """
-    length = default_length(task) if min_length is None else min_length
+    length = _default_length(task) if min_length is None else min_length
     kept = only_new(
         in_order(partial(_candidates, task, seed, length), itertools.count(0, _TRIES), processes),
         partial(classes, task),
@@ -98,7 +99,7 @@ def generate(
     return np.concatenate([mazes[rows] for mazes, rows in kept])
 
 
-def build(task: Maze, out: Path | str, options: Options, on_progress: Progress | None = None) -> Summary[PartSummary]:
+def build(task: Maze, out: Path | str, options: Options, on_progress: OnProgress = ignore) -> Summary[PartSummary]:
     """Build the data folder ``out``, whole or not at all; no training maze is a symmetry of a test maze.
 
     The hub's data set and a folder with train and test files keep their own parts. Raises ``UserError`` for bad options

@@ -12,7 +12,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from hrm_edge.data.builder import GENERATE, Builder, Progress, SourceOptions, Summary
+from hrm_edge.callbacks import OnProgress, ignore
+from hrm_edge.data.builder import GENERATE, Builder, SourceOptions, Summary
 from hrm_edge.data.canonical import identities
 from hrm_edge.data.generator import Wanted, default_wanted, generate
 from hrm_edge.data.solver import solve_many
@@ -43,7 +44,7 @@ class PartSummary:
     guesses: float | None  # mean; None for files, whose puzzles are not rated
 
 
-def build(task: Sudoku, out: Path | str, options: Options, on_progress: Progress | None = None) -> Summary[PartSummary]:
+def build(task: Sudoku, out: Path | str, options: Options, on_progress: OnProgress = ignore) -> Summary[PartSummary]:
     """Build the data folder ``out``, whole or not at all.
 
     Test puzzles are the hub's own, or ``test_count`` from the file or the generator. In the latter cases no training
@@ -58,7 +59,7 @@ class _SudokuBuilder(Builder[Sudoku, Options, PartSummary]):
     things = "puzzles"
     default_count = 10_000
 
-    def __init__(self, task: Sudoku, options: Options, on_progress: Progress | None) -> None:
+    def __init__(self, task: Sudoku, options: Options, on_progress: OnProgress) -> None:
         super().__init__(task, options, on_progress)
         self.guesses: dict[str, float] = {}  # of our solver, the mean over each generated part
 

@@ -47,7 +47,7 @@ search = njit(cache=True)(sudoku_search.search)
 NO_BUDGET = 1 << 62
 _FILL_CHOICES = 20  # per row of the board, before a random grid is restarted
 GOLDEN = np.uint64(0x9E3779B97F4A7C15)  # splitmix64: Steele, Lea, Flood 2014
-MIX_1, MIX_2 = np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB)
+_MIX_1, _MIX_2 = np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB)
 
 
 @register_jitable
@@ -55,8 +55,8 @@ def draw(state: Any) -> Any:
     """Return the next 64 random bits of splitmix64; ``state`` is uint64 [1]."""
     state[0] += GOLDEN
     z = state[0]
-    z = (z ^ (z >> np.uint64(30))) * MIX_1
-    z = (z ^ (z >> np.uint64(27))) * MIX_2
+    z = (z ^ (z >> np.uint64(30))) * _MIX_1
+    z = (z ^ (z >> np.uint64(27))) * _MIX_2
     return z ^ (z >> np.uint64(31))
 
 

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 
-from hrm_edge.digits.sheet import CELL, MARGIN, SIDE, SIZE, Floats, Rng, Sheet
+from hrm_edge.digits.hands import Rng
+from hrm_edge.digits.sheet import CELL, MARGIN, SIZE, Sheet
+from hrm_edge.vision.cells import SIDE
+from hrm_edge.vision.images import Floats, Gray
 from hrm_edge.vision.lattice import lattice_points, project
-
-Gray = NDArray[np.uint8]
 
 _PULLS = 2.5  # a cell: fewer would only move a digit, more would tear its strokes
 

@@ -17,9 +17,9 @@ FOLDERS = tuple(
     Path(folder).expanduser()
     for folder in ("/usr/share/fonts", "/usr/share/texmf/fonts", "/usr/local/share/fonts", "~/.local/share/fonts")
 )
-SUFFIXES = (".ttf", ".otf")
+_SUFFIXES = (".ttf", ".otf")
 HEIGHT = 72  # pixels of the tallest digit of a font
-PACKAGES = (
+_PACKAGES = (
     "fonts-liberation fonts-freefont-ttf fonts-urw-base35 fonts-texgyre fonts-lato fonts-roboto fonts-noto-core "
     "fonts-open-sans fonts-linuxlibertine fonts-crosextra-carlito fonts-crosextra-caladea fonts-cmu fonts-hack "
     "fonts-dejavu-core fonts-dancingscript fonts-humor-sans fonts-breip fonts-bwht fonts-sjfonts "
@@ -46,12 +46,12 @@ def find_fonts(
 
     Raises ``UserError`` naming the patterns that nothing matches.
     """
-    files = {path.stem: path for folder in FOLDERS for path in sorted(folder.rglob("*")) if path.suffix in SUFFIXES}
+    files = {path.stem: path for folder in FOLDERS for path in sorted(folder.rglob("*")) if path.suffix in _SUFFIXES}
     missing = [pattern for pattern in patterns if not fnmatch.filter(files, pattern)]
     if missing:
         raise UserError(
             f"no installed font matches {', '.join(missing)}",
-            f"apt-get install {PACKAGES}, or change the recipe's fonts",
+            f"apt-get install {_PACKAGES}, or change the recipe's fonts",
         )
     chosen = sorted({name for pattern in patterns for name in fnmatch.filter(files, pattern)})
     return [_load_font(files[name]) for name in chosen]

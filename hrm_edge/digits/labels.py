@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 
 from hrm_edge.errors import UserError
 from hrm_edge.files import read_bytes
+from hrm_edge.vision.cells import SIDE
 
-SIDE = 9
 _CANDIDATES = 10  # label of a cell with pencilled candidates
 
 

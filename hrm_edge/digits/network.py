@@ -19,7 +19,7 @@ from hrm_edge.files import atomic_file
 from hrm_edge.vision.cells import CELL
 from hrm_edge.vision.read import CLASSES
 
-OPSET = 17
+_OPSET = 17
 # (channels, kernel, stride, max pool after it)
 _LAYERS = ((16, 5, 2, False), (32, 3, 1, True), (56, 3, 1, True), (96, 3, 1, False))
 
@@ -85,7 +85,7 @@ def write_onnx(network: DigitNet, path: Path | str, about: dict[str, str]) -> No
     logits = helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["N", CLASSES])
     written = helper.make_tensor_value_info("written", TensorProto.FLOAT, ["N", 1])
     graph = helper.make_graph(nodes, "digits", [cells], [logits, written], weights)
-    model = helper.make_model(graph, producer_name="hrm-edge", opset_imports=[helper.make_opsetid("", OPSET)])
+    model = helper.make_model(graph, producer_name="hrm-edge", opset_imports=[helper.make_opsetid("", _OPSET)])
     model.ir_version = 8  # what ONNX Runtime 1.18 reads
     helper.set_model_props(model, about)
     onnx.checker.check_model(model, full_check=True)

@@ -13,11 +13,12 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from hrm_edge.digits.camera import Gray, expose, misplaced, rewritten
+from hrm_edge.digits.camera import expose, misplaced, rewritten
+from hrm_edge.digits.hands import Rng
 from hrm_edge.digits.labels import read_labels
-from hrm_edge.digits.sheet import SIDE, Floats, Rng
 from hrm_edge.errors import UserError
-from hrm_edge.vision.images import load_image
+from hrm_edge.vision.cells import SIDE
+from hrm_edge.vision.images import Floats, Gray, load_image
 from hrm_edge.vision.lattice import fit_mesh
 
 _CORNERS = ("topleft", "topright", "bottomright", "bottomleft")

@@ -12,11 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hrm_edge.digits.fonts import HEIGHT, Font, Mask
+from hrm_edge.digits.hands import Rng
+from hrm_edge.vision.cells import SIDE
+from hrm_edge.vision.images import Floats
 
-Floats = NDArray[np.float32]
-Rng = np.random.Generator
-
-SIDE = 9
 CELL = 40  # pixels
 MARGIN = 40  # pixels of paper around the grid
 SIZE = SIDE * CELL + 2 * MARGIN

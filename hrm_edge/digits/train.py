@@ -19,15 +19,16 @@ from hrm_edge.digits.hands import drawn_hand, load_hands
 from hrm_edge.digits.network import DigitNet, write_onnx
 from hrm_edge.digits.photos import LabelledPhoto, load_photos, retake
 from hrm_edge.digits.recipe import DigitsRecipe
-from hrm_edge.digits.sheet import Floats, draw_sheet
+from hrm_edge.digits.sheet import draw_sheet
 from hrm_edge.errors import UserError
 from hrm_edge.files import atomic_folder, write_json
 from hrm_edge.vision.cells import cut_cells
+from hrm_edge.vision.images import Floats
 from hrm_edge.vision.read import Reader
 
 ONNX_FILE = "digits.onnx"
 _REPORT_FILE = "digits.json"
-SMALLEST_CELL, LARGEST_CELL = 9.0, 40.0  # pixels a cell of a rendered photo
+_SMALLEST_CELL, _LARGEST_CELL = 9.0, 40.0  # pixels a cell of a rendered photo
 _DRAWN_HANDS = 200
 KEPT_HANDS = 100  # of the file of written digits, which are not trained on
 _WRITTEN_WEIGHT = 0.3  # of the question whether a digit was written, beside which digit it is
@@ -38,7 +39,7 @@ Written = NDArray[np.float32]  # 1 written, 0 printed, NaN where nobody knows or
 Cells = tuple[Floats, Labels, Written]
 
 
-class Source:
+class _Source:
     """An endless stream of labelled cells."""
 
     def __init__(self, recipe: DigitsRecipe, seed: int) -> None:
@@ -55,7 +56,7 @@ class Source:
     def sheet(self) -> Cells:
         """Return the readable cells of one rendered puzzle."""
         sheet = draw_sheet(self.rng, self.printed, self.hands[self.rng.integers(len(self.hands))])
-        cell = float(np.exp(self.rng.uniform(np.log(SMALLEST_CELL), np.log(LARGEST_CELL))))
+        cell = float(np.exp(self.rng.uniform(np.log(_SMALLEST_CELL), np.log(_LARGEST_CELL))))
         gray, mesh = photograph(self.rng, sheet, cell)
         written = np.where(sheet.labels > 0, sheet.written, np.nan).astype(np.float32)
         return _readable(cut_cells(gray, misplaced(self.rng, mesh, cell)), sheet.labels, written)
@@ -103,7 +104,7 @@ def train_digits(
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UserError(f"{out} already exists", "choose another --out, or remove it first")
     began = time.perf_counter()
-    source = Source(recipe, recipe.seed)
+    source = _Source(recipe, recipe.seed)
     torch.manual_seed(recipe.seed)
     network, steps = _fit(recipe, source, on_progress, began + (time_limit or float("inf")))
     about: dict[str, Any] = {
@@ -126,9 +127,9 @@ def train_digits(
 
 
 def _fit(
-    recipe: DigitsRecipe, source: Source, on_progress: Callable[[int, float], None], until: float
+    recipe: DigitsRecipe, source: _Source, on_progress: Callable[[int, float], None], until: float
 ) -> tuple[DigitNet, int]:
-    """The averaged weights after ``train.steps`` or at the time ``until``, and the steps made."""
+    """Return the averaged weights after ``train.steps`` or at the time ``until``, and the steps made."""
     options, network = recipe.train, DigitNet()
     network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # not in torch's stubs
     average = copy.deepcopy(network).eval().requires_grad_(False)
@@ -163,7 +164,7 @@ def _floats(network: DigitNet) -> Iterator[torch.Tensor]:
 
 def _check(recipe: DigitsRecipe, path: Path) -> dict[str, Any]:
     """Measure how the written file reads rendered puzzles that were not trained on."""
-    source, reader = Source(recipe.model_copy(update={"photos": ""}), recipe.seed + 1), Reader(path)
+    source, reader = _Source(recipe.model_copy(update={"photos": ""}), recipe.seed + 1), Reader(path)
     right: list[NDArray[np.bool_]] = []
     kinds_right: list[NDArray[np.bool_]] = []
     for _ in range(recipe.check_sheets):

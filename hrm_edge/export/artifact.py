@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from numpy.typing import NDArray
 from safetensors.numpy import save
 
 from hrm_edge import __version__
+from hrm_edge.callbacks import OnMessage
 from hrm_edge.checkpoint import CheckpointInfo
 from hrm_edge.export.graph import OPSET, StepGraph
 from hrm_edge.export.ranges import Range, half_range
@@ -34,8 +34,6 @@ from hrm_edge.runtime.ort import OrtSession
 from hrm_edge.tasks.puzzles import Puzzles
 
 _MAX_BATCH = 1024
-
-OnMessage = Callable[[str], None]
 
 
 def _silent(message: str) -> None:

@@ -17,7 +17,7 @@ from hrm_edge.spec import STEP_OUTPUTS
 from hrm_edge.tasks.puzzles import Puzzles
 
 _HALF_MAX = 65504.0
-PUZZLES = 8
+_PUZZLES = 8
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ def half_range(model: HRM, graph: onnx.ModelProto, check: Puzzles, steps: int) -
     options.log_severity_level = 3
     session = onnxruntime.InferenceSession(shown.SerializeToString(), options, providers=["CPUExecutionProvider"])
     names = [value.name for value in session.get_outputs() if value.type == "tensor(float16)"]
-    puzzles = check.head(PUZZLES)
+    puzzles = check.head(_PUZZLES)
     feeds = _first_feeds(model, puzzles)
     largest, where = 0.0, ""
     for step in range(1, steps + 1):

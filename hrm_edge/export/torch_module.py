@@ -2,7 +2,7 @@
 
 ``torch.export.load`` unpickles parts of the file, evaluates others as expressions, and so may run anything. A hash in a
 sidecar says that the file is whole, not that it is harmless: who can write the one can write the other. Therefore
-:func:`look_through` accepts only what Torch-TensorRT writes for a step: pickles that name nothing but its own settings
+:func:`_look_through` accepts only what Torch-TensorRT writes for a step: pickles that name nothing but its own settings
 and the engine (read by an unpickler that calls nothing), a program that runs that engine and takes its outputs, and
 expressions about the batch. The engine's bytes must be those of ``engine.plan``.
 
@@ -58,7 +58,7 @@ _NAMED = re.compile(  # what the pickles of a saved module name
     + r"|torch_tensorrt\._Device\.Device|torch_tensorrt\._enums\.[A-Za-z]+|sympy\.core\.symbol\.Symbol"
     r"|torch\.(float32|float16|bfloat16|int32|int64|bool|device)|(__builtin__|builtins)\.set"
 )
-ENGINE_FIELD, METADATA_FIELD, FIELDS = 3, 7, 12  # of the list of strings that an engine is saved as
+_ENGINE_FIELD, _METADATA_FIELD, _FIELDS = 3, 7, 12  # of the list of strings that an engine is saved as
 
 _NAME = re.compile(r"[\w.+]*")
 _STRINGS = {  # key in the program's JSON → what its strings may be; torch evaluates expressions and guards
@@ -75,7 +75,7 @@ _RECORD = re.compile(
 )
 
 
-class Unexpected(ValueError):
+class _Unexpected(ValueError):
     """Something that Torch-TensorRT does not write into the module of a step."""
 
 
@@ -94,33 +94,33 @@ class _Reader(pickle.Unpickler):
 
     def find_class(self, module: str, name: str) -> Any:
         if not _NAMED.fullmatch(f"{module}.{name}"):
-            raise Unexpected(f"a pickle that names {module}.{name}")
+            raise _Unexpected(f"a pickle that names {module}.{name}")
         return _Inert
 
 
 def _read_pickle(pickled: bytes) -> Any:
-    """Read what is in a pickle, every object as an :class:`_Inert`; raises ``Unexpected``."""
+    """Read what is in a pickle, every object as an :class:`_Inert`; raises ``_Unexpected``."""
     stream = io.BytesIO(pickled)
     try:
         value = _Reader(stream).load()
         if stream.read(1):  # such as an archive, which torch looks for at the end
-            raise Unexpected("a pickle that something follows")
+            raise _Unexpected("a pickle that something follows")
         return value
-    except Unexpected:
+    except _Unexpected:
         raise
     except Exception as error:  # whatever a damaged pickle makes the reader stumble over
-        raise Unexpected(f"a pickle that cannot be read: {error}") from error
+        raise _Unexpected(f"a pickle that cannot be read: {error}") from error
 
 
 def _records(data: bytes) -> dict[str, bytes]:
-    """Every record of an archive by name, as torch writes them: stored, not compressed, no two of one name."""
+    """Return every record of an archive by name, as torch writes them: stored, not compressed, names once."""
     with zipfile.ZipFile(io.BytesIO(data)) as archive:
         files: dict[str, bytes] = {}
         for about in archive.infolist():
             if about.filename in files:
-                raise Unexpected(f"two records {about.filename}")
+                raise _Unexpected(f"two records {about.filename}")
             if about.compress_type != zipfile.ZIP_STORED:
-                raise Unexpected(f"a compressed record {about.filename}")
+                raise _Unexpected(f"a compressed record {about.filename}")
             files[about.filename] = archive.read(about)
     return files
 
@@ -138,7 +138,7 @@ def _archive(records: dict[str, bytes]) -> bytes:
 
 
 def _engine_of(record: bytes) -> tuple[bytes, bytes]:
-    """The plan in a saved engine, its metadata looked through too, and the record to load in its place."""
+    """Return the plan in a saved engine, its metadata looked through too, and the record to load in its place."""
     pickled = record
     if record[:2] == b"PK":  # of the C++ runtime: an archive of its own, with one pickle
         inner = _records(record)
@@ -147,14 +147,14 @@ def _engine_of(record: bytes) -> tuple[bytes, bytes]:
     module = _read_pickle(pickled)
     fields: Any = module.given[0] if isinstance(module, _Inert) and module.given else None
     fields = fields[0] if isinstance(fields, tuple) and fields else fields
-    if not isinstance(fields, list) or len(fields) != FIELDS or not all(isinstance(field, str) for field in fields):
-        raise Unexpected("no engine where one should be")
-    _read_pickle(base64.b64decode(fields[METADATA_FIELD]))
-    return base64.b64decode(fields[ENGINE_FIELD]), record
+    if not isinstance(fields, list) or len(fields) != _FIELDS or not all(isinstance(field, str) for field in fields):
+        raise _Unexpected("no engine where one should be")
+    _read_pickle(base64.b64decode(fields[_METADATA_FIELD]))
+    return base64.b64decode(fields[_ENGINE_FIELD]), record
 
 
 def _check_program(document: Any, key: str = "") -> None:
-    """Raise ``Unexpected`` unless every string of a program's JSON is a plain name or what its place allows."""
+    """Raise ``_Unexpected`` unless every string of a program's JSON is a plain name or what its place allows."""
     if isinstance(document, dict):
         for name, value in document.items():
             _check_program(name)
@@ -163,13 +163,13 @@ def _check_program(document: Any, key: str = "") -> None:
         for value in document:
             _check_program(value, key)
     elif isinstance(document, str) and not _STRINGS.get(key, _NAME).fullmatch(document):
-        raise Unexpected(f"'{document[:80]}' as {key or 'a name'}")
+        raise _Unexpected(f"'{document[:80]}' as {key or 'a name'}")
 
 
-def look_through(data: bytes) -> tuple[str, bytes]:
+def _look_through(data: bytes) -> tuple[str, bytes]:
     """Check a saved module; returns the sha256 of the plan inside, and the module written anew from what was checked.
 
-    Only the second may be loaded: whatever else the file held is not in it. Raises ``Unexpected`` for anything that
+    Only the second may be loaded: whatever else the file held is not in it. Raises ``_Unexpected`` for anything that
     might do more than run the engine.
     """
     plans: list[bytes] = []
@@ -178,7 +178,7 @@ def look_through(data: bytes) -> tuple[str, bytes]:
         for name, record in _records(data).items():
             match = _RECORD.fullmatch(name)
             if match is None:
-                raise Unexpected(f"a record {name}")
+                raise _Unexpected(f"a record {name}")
             checked[name] = record
             if match["engine"]:
                 plan, checked[name] = _engine_of(record)
@@ -188,17 +188,17 @@ def look_through(data: bytes) -> tuple[str, bytes]:
                 _check_program(document)
                 checked[name] = json.dumps(document).encode()
             elif name.endswith(".pt") and record:
-                raise Unexpected(f"sample inputs in {name}")
-    except Unexpected:
+                raise _Unexpected(f"sample inputs in {name}")
+    except _Unexpected:
         raise
     except Exception as error:  # torn or encrypted records, JSON that is none or too deep
-        raise Unexpected(f"what cannot be read: {error}") from error
+        raise _Unexpected(f"what cannot be read: {error}") from error
     if len(plans) != 1:
-        raise Unexpected(f"{len(plans)} engines")
+        raise _Unexpected(f"{len(plans)} engines")
     return hashlib.sha256(plans[0]).hexdigest(), _archive(checked)
 
 
-def read_module(folder: Path, engine: Engine) -> io.BytesIO:
+def _read_module(folder: Path, engine: Engine) -> io.BytesIO:
     """Verify the module's file against the sidecar, look it through, and return it written anew in memory.
 
     Raises ``UserError``.
@@ -206,8 +206,8 @@ def read_module(folder: Path, engine: Engine) -> io.BytesIO:
     verify_module(folder, engine)
     path, again = folder / MODULE_FILE, rebuild_module(folder, engine.identity.options.precision)
     try:
-        plan, module = look_through(path.read_bytes())
-    except Unexpected as error:
+        plan, module = _look_through(path.read_bytes())
+    except _Unexpected as error:
         raise UserError(
             f"{path} is not loaded: it holds {error}, which Torch-TensorRT does not write", again
         ) from error
@@ -216,7 +216,7 @@ def read_module(folder: Path, engine: Engine) -> io.BytesIO:
     return io.BytesIO(module)
 
 
-def check_valid(folder: Path, engine: Engine, machine: Machine, manifest: Manifest, here: dict[str, str]) -> None:
+def _check_valid(folder: Path, engine: Engine, machine: Machine, manifest: Manifest, here: dict[str, str]) -> None:
     """Raise ``UserError`` naming every field that differs, among them the packages, now ``here``, that saved it."""
     was = engine.build.packages
     changed = [(name, was.get(name), now) for name, now in here.items() if was.get(name) != now]
@@ -231,22 +231,22 @@ def open_module(folder: Path, manifest: Manifest) -> ModuleSession:
     built.
     """
     engine = read_engine(folder)
-    data = read_module(folder, engine)
+    data = _read_module(folder, engine)
     module = load_torch_tensorrt()
     gpu = find_gpu()
-    check_valid(folder, engine, Machine(find_api(engine.identity.runtime), gpu), manifest, installed(module))
+    _check_valid(folder, engine, Machine(find_api(engine.identity.runtime), gpu), manifest, installed(module))
     if not torch.cuda.is_available():
         raise UserError(f"torch {torch.__version__} has no CUDA, and {MODULE_FILE} runs on a GPU", INSTALL)
     state = read_state(folder / STATE_FILE, manifest.spec, carry_dtype(manifest))
     if engine.identity.plugin:
         load_attention(find_api(engine.identity.runtime), find_attention(), expected=engine.identity.plugin)
-    session = ModuleSession(load(data), manifest, state, torch.device("cuda"), engine.identity.options.batch.max)
+    session = ModuleSession(_load(data), manifest, state, torch.device("cuda"), engine.identity.options.batch.max)
     session.opened = Opened(folder, folder, engine, gpu.name)
     return session
 
 
-def load(data: io.BytesIO) -> Run:
-    """Load the program that :func:`read_module` returned; imports Torch-TensorRT, which its operators need."""
+def _load(data: io.BytesIO) -> Run:
+    """Load the program that :func:`_read_module` returned; imports Torch-TensorRT, which its operators need."""
     run: Run = torch.export.load(data).module()
     return run
 

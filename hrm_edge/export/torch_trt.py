@@ -15,7 +15,7 @@ import inspect
 import re
 import resource
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from hrm_edge.callbacks import OnMessage
 from hrm_edge.errors import UserError
 from hrm_edge.model.hrm import HRM
 from hrm_edge.model.layers import Linear, row_peaks
@@ -44,7 +45,7 @@ _UNSUPPORTED = re.compile(  # of the exceptions with which it stops at an operat
 # Tagged as not deterministic although it is: what has constant inputs only, as weights have, would otherwise be
 # computed beforehand, and the engine's weights would be float again.
 @torch.library.custom_op("hrm_edge::quantize_dequantize", mutates_args=(), tags=(torch.Tag.nondeterministic_seeded,))
-def quantize_dequantize(x: Tensor, scale: Tensor, axis: int) -> Tensor:
+def _quantize_dequantize(x: Tensor, scale: Tensor, axis: int) -> Tensor:
     """Round x to the nearest of [-127, 127] times ``scale``: float32 [] or, along ``axis``, [C]."""
     shape = [1] * x.dim()
     if scale.dim():
@@ -53,7 +54,7 @@ def quantize_dequantize(x: Tensor, scale: Tensor, axis: int) -> Tensor:
     return torch.clamp(torch.round(x / step), -INT8_MAX, INT8_MAX) * step
 
 
-@quantize_dequantize.register_fake
+@_quantize_dequantize.register_fake
 def _(x: Tensor, scale: Tensor, axis: int) -> Tensor:
     return torch.empty_like(x)
 
@@ -69,14 +70,14 @@ class _QuantizedLinear(nn.Module):
         self.register_buffer("weight_scale", weight.abs().amax(1).clamp(min=1e-8) / INT8_MAX)
 
     def forward(self, x: Tensor) -> Tensor:
-        weight = quantize_dequantize(self.weight, self.get_buffer("weight_scale"), 0)
+        weight = _quantize_dequantize(self.weight, self.get_buffer("weight_scale"), 0)
         peaks = row_peaks(x) if self.by_row else None
-        given = quantize_dequantize(x if peaks is None else x / peaks, self.get_buffer("input_scale"), 0)
+        given = _quantize_dequantize(x if peaks is None else x / peaks, self.get_buffer("input_scale"), 0)
         product = F.linear(given, weight, self.bias)
         return product if peaks is None else product * peaks
 
 
-class Step(nn.Module):
+class _Step(nn.Module):
     """One step with the inputs of ``step_io`` by name, all outputs as it says; for models without a puzzle table."""
 
     def __init__(self, model: HRM) -> None:
@@ -93,7 +94,7 @@ class Step(nn.Module):
         return z_h, z_l, logits.float(), q.float()
 
 
-class PuzzleStep(Step):
+class _PuzzleStep(_Step):
     """A step with a puzzle vector."""
 
     def forward(  # type: ignore[override]
@@ -102,7 +103,7 @@ class PuzzleStep(Step):
         return self.run(tokens, puzzle, z_h, z_l)
 
 
-def step_module(model: HRM, scales: Mapping[str, float] | None, half: bool) -> Step:
+def _step_module(model: HRM, scales: Mapping[str, float] | None, half: bool) -> _Step:
     """Return a copy of ``model`` as a step; ``scales`` by layer name make layers INT8, ``half`` the rest float16."""
     other = copy.deepcopy(model).eval().requires_grad_(False)
     for name, scale in (scales or {}).items():
@@ -110,10 +111,10 @@ def step_module(model: HRM, scales: Mapping[str, float] | None, half: bool) -> S
         layer = other.get_submodule(name)
         assert isinstance(layer, Linear)
         setattr(other.get_submodule(parent), last, _QuantizedLinear(layer, scale))
-    return (PuzzleStep if other.spec.puzzle_dim else Step)(other.half() if half else other)
+    return (_PuzzleStep if other.spec.puzzle_dim else _Step)(other.half() if half else other)
 
 
-def example(spec: ModelSpec, batch: int, half: bool) -> tuple[Tensor, ...]:
+def _example(spec: ModelSpec, batch: int, half: bool) -> tuple[Tensor, ...]:
     """Return inputs of a step."""
     made = []
     for name in STEP_INPUTS:
@@ -124,15 +125,15 @@ def example(spec: ModelSpec, batch: int, half: bool) -> tuple[Tensor, ...]:
     return tuple(made)
 
 
-def exported_program(step: Step, half: bool, batch: BatchRange) -> torch.export.ExportedProgram:
+def _exported_program(step: _Step, half: bool, batch: BatchRange) -> torch.export.ExportedProgram:
     """Export the step for a batch in ``batch``'s range (fixed where that is one size)."""
-    given = example(step.model.spec, max(2, batch.opt) if batch.max > 1 else 1, half)
+    given = _example(step.model.spec, max(2, batch.opt) if batch.max > 1 else 1, half)
     with torch.no_grad():
         return torch.export.export(step, given, dynamic_shapes=_batch_axes(given, batch), strict=False)
 
 
 def _batch_axes(given: tuple[Tensor, ...], batch: BatchRange) -> tuple[dict[int, Any], ...]:
-    """The first axis of every input is one batch of that range; none is dynamic where it is one size."""
+    """Make the first axis of every input one batch of that range; none is dynamic where it is one size."""
     axis = {0: torch.export.Dim("batch", min=batch.min, max=batch.max)} if batch.max > 1 else {}
     return tuple(axis for _ in given)
 
@@ -162,12 +163,12 @@ def installed(module: Any) -> dict[str, str]:
 
 
 def _register() -> None:
-    """Teach Torch-TensorRT what to do with :func:`quantize_dequantize`."""
+    """Teach Torch-TensorRT what to do with :func:`_quantize_dequantize`."""
     conversion = importlib.import_module("torch_tensorrt.dynamo.conversion")
     utils = importlib.import_module("torch_tensorrt.dynamo.conversion.converter_utils")
 
-    @conversion.dynamo_tensorrt_converter(quantize_dequantize._opoverload, supports_dynamic_shapes=True)
-    def convert(ctx: Any, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any], name: str) -> Any:
+    @conversion.dynamo_tensorrt_converter(_quantize_dequantize._opoverload, supports_dynamic_shapes=True)
+    def _convert(ctx: Any, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any], name: str) -> Any:
         trt = importlib.import_module("tensorrt")
         x, scale, axis = args
         steps = utils.get_trt_tensor(ctx, scale, f"{name}_scale")
@@ -181,22 +182,22 @@ def _register() -> None:
         return dequantize.get_output(0)
 
 
-def settings(function: Any, options: Mapping[str, Any]) -> dict[str, Any]:
+def _settings(function: Any, options: Mapping[str, Any]) -> dict[str, Any]:
     """Return ``options`` that this Torch-TensorRT's ``function`` knows (2.8 to 2.13 differ)."""
     known = set(inspect.signature(function).parameters)
     return {name: value for name, value in options.items() if name in known}
 
 
-def _inputs(module: Any, step: Step, half: bool, batch: BatchRange) -> list[Any]:
+def _inputs(module: Any, step: _Step, half: bool, batch: BatchRange) -> list[Any]:
     inputs = []
-    for tensor in example(step.model.spec, 1, half):
+    for tensor in _example(step.model.spec, 1, half):
         least, best, most = ((size, *tensor.shape[1:]) for size in (batch.min, batch.opt, batch.max))
         inputs.append(module.Input(min_shape=least, opt_shape=best, max_shape=most, dtype=tensor.dtype))
     return inputs
 
 
 def _asked(options: Options) -> dict[str, Any]:
-    """What every version may be asked for; each takes what it knows (:func:`settings`)."""
+    """Return what every version may be asked for; each takes what it knows (:func:`_settings`)."""
     return {
         "use_explicit_typing": True,  # where it can be chosen: 2.8
         "require_full_compilation": True,
@@ -210,17 +211,17 @@ def _asked(options: Options) -> dict[str, Any]:
     }
 
 
-def _compiled_by(module: Any, function: Any, step: Step, options: Options) -> Any:
+def _compiled_by(module: Any, function: Any, step: _Step, options: Options) -> Any:
     """Compile the exported step by ``function`` of Torch-TensorRT; ``UserError`` naming what does not convert."""
     half, batch = options.precision == "fp16", options.batch
-    program = exported_program(step, half, batch)
+    program = _exported_program(step, half, batch)
     try:
-        return function(program, arg_inputs=_inputs(module, step, half, batch), **settings(function, _asked(options)))
+        return function(program, arg_inputs=_inputs(module, step, half, batch), **_settings(function, _asked(options)))
     except Exception as error:
-        raise failed(module, "convert the step", error, options) from error
+        raise _failed(module, "convert the step", error, options) from error
 
 
-def failed(module: Any, what: str, error: Exception, options: Options) -> UserError:
+def _failed(module: Any, what: str, error: Exception, options: Options) -> UserError:
     """Explain why Torch-TensorRT could not do ``what``: an operator that it refuses, memory, or its own words."""
     said: list[str] = []
     cause: BaseException | None = error
@@ -238,7 +239,7 @@ def failed(module: Any, what: str, error: Exception, options: Options) -> UserEr
     )
 
 
-def convert(step: Step, options: Options) -> bytes:
+def _convert(step: _Step, options: Options) -> bytes:
     """Convert a step to a plan: the whole graph as one strongly typed engine.
 
     Raises ``UserError`` naming what does not convert.
@@ -248,7 +249,7 @@ def convert(step: Step, options: Options) -> bytes:
     return bytes(_compiled_by(module, function, step, options))
 
 
-def convert_and_save(step: Step, options: Options, path: Path) -> bytes:
+def _convert_and_save(step: _Step, options: Options, path: Path) -> bytes:
     """Return the plan, and save the engine to ``path`` as an ExportedProgram that takes the batches of ``options``.
 
     Torch-TensorRT reads the engine back for that, which needs the GPU it was built for.
@@ -258,12 +259,12 @@ def convert_and_save(step: Step, options: Options, path: Path) -> bytes:
         compiled = _compiled_by(module, module.dynamo.compile, step, options)
     except UserError as error:
         if "fully supported" in error.problem:  # it does not say what is not; the conversion by itself does
-            convert(step, options)
+            _convert(step, options)
         raise
     engines = [engine for child in compiled.children() if (engine := getattr(child, "serialized_engine", None))]
     if len(engines) != 1:
-        raise failed(module, "convert the step", ValueError(f"it was cut into {len(engines)} engines"), options)
-    given = example(step.model.spec, max(2, options.batch.opt), options.precision == "fp16")
+        raise _failed(module, "convert the step", ValueError(f"it was cut into {len(engines)} engines"), options)
+    given = _example(step.model.spec, max(2, options.batch.opt), options.precision == "fp16")
     wanted = {
         "output_format": "exported_program",
         "retrace": False,  # the compiled graph as it is: tracing it anew would run the engine
@@ -271,24 +272,22 @@ def convert_and_save(step: Step, options: Options, path: Path) -> bytes:
         "dynamic_shapes": _batch_axes(given, options.batch),
     }
     try:
-        module.save(compiled, str(path), **settings(module.save, wanted))
+        module.save(compiled, str(path), **_settings(module.save, wanted))
     except Exception as error:
-        raise failed(module, "save the module", error, options) from error
+        raise _failed(module, "save the module", error, options) from error
     return bytes(engines[0])
 
 
-def make_plan(
-    model: HRM, scales: dict[str, float] | None, request: Request, on_message: Callable[[str], None]
-) -> dict[str, Any]:
+def make_plan(model: HRM, scales: dict[str, float] | None, request: Request, on_message: OnMessage) -> dict[str, Any]:
     """Build the plan of what an artifact was written from, for ``build_engine``; returns the fields of its record."""
     begun = time.monotonic()
     on_message("converting with Torch-TensorRT")
-    step, options = step_module(model, scales, request.options.precision == "fp16"), request.options
+    step, options = _step_module(model, scales, request.options.precision == "fp16"), request.options
     if request.plugin is not None:
         load_attention(find_api(request.runtime), request.plugin)
         register()
     with attention_path("unfused" if request.plugin is None else "fused"):  # then one node, which is the plugin
-        whole = convert(step, options) if request.module is None else convert_and_save(step, options, request.module)
+        whole = _convert(step, options) if request.module is None else _convert_and_save(step, options, request.module)
     request.plan.write_bytes(whole)
     return {
         "seconds": round(time.monotonic() - begun, 3),

@@ -36,7 +36,7 @@ _FLOAT, _FLOAT16 = 1, 10  # onnx.TensorProto's numbers of the types
 Array = NDArray[np.generic]
 
 
-def quantize_weight(weight: NDArray[np.float32]) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
+def _quantize_weight(weight: NDArray[np.float32]) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
     """Quantize a matrix [out, in] to symmetric INT8: (values in [-127, 127], scale per output channel [out])."""
     scale = np.maximum(np.abs(weight).max(axis=1), 1e-8).astype(np.float32) / np.float32(INT8_MAX)
     values = np.clip(np.rint(weight / scale[:, None]), -INT8_MAX, INT8_MAX).astype(np.int8)
@@ -182,7 +182,7 @@ class StepNodes(ABC):
 
     def _int8_weight(self, name: str, weight: Callable[[], NDArray[np.float32]]) -> str:
         if name not in self.dequantized:
-            quantized = functools.cache(lambda: quantize_weight(weight()))
+            quantized = functools.cache(lambda: _quantize_weight(weight()))
             columns = self.shapes[f"{name}.weight"][0]
             stored = self.trained(f"{name}.weight_int8", lambda: quantized()[0].T)
             scales = self.trained_float(f"{name}.weight_scale", lambda: quantized()[1])

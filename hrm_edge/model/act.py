@@ -93,7 +93,7 @@ def draw_minimum_steps(
     return torch.where(explores, minimum, 0)
 
 
-def halt_decision(q: Tensor, steps: Tensor, max_steps: int, minimum_steps: Tensor | None = None) -> Tensor:
+def _halt_decision(q: Tensor, steps: Tensor, max_steps: int, minimum_steps: Tensor | None = None) -> Tensor:
     """Decide which slots stop, bool [B]: at max_steps, or by the head once ``minimum_steps`` [B] are done."""
     wants = q[:, 0] > q[:, 1] if q.shape[1] == 2 else q[:, 0] > 0
     halted = (steps >= max_steps) | wants
@@ -123,7 +123,7 @@ def act_step(
     z_h, z_l = z_h.detach(), z_l.detach()
     steps = carry.steps + 1
     with torch.no_grad():
-        halted = halt_decision(q, steps, spec.max_steps, minimum_steps)
+        halted = _halt_decision(q, steps, spec.max_steps, minimum_steps)
         target = None
         if spec.q_outputs == 2:
             q_next = step(carry.inputs, puzzle, z_h, z_l)[3]

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 from hrm_edge.graph.step import head_mask
 from hrm_edge.model.groups import GroupBlock, symbol_heads
-from hrm_edge.model.layers import Block, Embedding, LayerNorm, Level, Linear, RMSNorm, Rope, truncated_normal_
-from hrm_edge.ops.attention import rope_tables
+from hrm_edge.model.layers import Block, Embedding, LayerNorm, Level, Linear, RMSNorm, truncated_normal_
+from hrm_edge.ops.attention import Rope, rope_tables
 from hrm_edge.spec import (
     KINDS,
     SINUSOIDAL_ROWS,

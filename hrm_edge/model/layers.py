@@ -10,20 +10,18 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hrm_edge.model.fake_quant import fake_quantized, fake_quantized_rows
-from hrm_edge.ops.attention import packed_attention
+from hrm_edge.ops.attention import Rope, packed_attention
 from hrm_edge.spec import LEAST_PEAK, RMS_EPS, ModelSpec
-
-Rope = tuple[Tensor, Tensor]
 
 # std of a standard normal cut at +-2 sigma: drawing with std/this gives a truncated draw whose std is the true one
 _TRUNCATED_STD = 0.8796256610342398
 
 
-def truncated_normal_(tensor: Tensor, std: float, generator: torch.Generator | None = None) -> Tensor:
+def truncated_normal_(tensor: Tensor, std: float) -> Tensor:
     """Fill with a normal cut at two sigma, corrected so that ``std`` is the true standard deviation."""
     wide = std / _TRUNCATED_STD
     with torch.no_grad():
-        return nn.init.trunc_normal_(tensor, std=wide, a=-2 * wide, b=2 * wide, generator=generator)
+        return nn.init.trunc_normal_(tensor, std=wide, a=-2 * wide, b=2 * wide)
 
 
 class Linear(nn.Module):
@@ -108,7 +106,7 @@ def _make_norm(spec: ModelSpec) -> nn.Module:
     return RMSNorm() if spec.norm == "rms" else LayerNorm(spec.hidden)
 
 
-class Attention(nn.Module):
+class _Attention(nn.Module):
     """Full self-attention with one packed projection."""
 
     def __init__(self, spec: ModelSpec) -> None:
@@ -122,7 +120,7 @@ class Attention(nn.Module):
         return self.o_proj(packed_attention(self.qkv_proj(x), self.heads, rope, mask, self.grid))
 
 
-class SwiGLU(nn.Module):
+class _SwiGLU(nn.Module):
     """down(silu(gate(x)) * up(x)); gate and up are one packed matrix, gate first (arXiv 2002.05202)."""
 
     def __init__(self, width: int, inner: int, bias: bool, *, by_row: bool = False) -> None:
@@ -157,11 +155,11 @@ class Block(nn.Module):
         super().__init__()
         self.mixes_by_mlp = spec.mixing == "mlp"
         if self.mixes_by_mlp:
-            self.mlp_t = SwiGLU(spec.total_len, spec.mixing_inner, spec.bias, by_row=True)
+            self.mlp_t = _SwiGLU(spec.total_len, spec.mixing_inner, spec.bias, by_row=True)
         else:
-            self.self_attn = Attention(spec)
+            self.self_attn = _Attention(spec)
         swiglu = spec.mlp == "swiglu"
-        self.mlp: nn.Module = SwiGLU(spec.hidden, spec.inner, spec.bias) if swiglu else _GeluMLP(spec)
+        self.mlp: nn.Module = _SwiGLU(spec.hidden, spec.inner, spec.bias) if swiglu else _GeluMLP(spec)
         self.attn_norm, self.mlp_norm = _make_norm(spec), _make_norm(spec)
 
     def forward(self, x: Tensor, rope: Rope | None, mask: Tensor | None) -> Tensor:

@@ -18,7 +18,7 @@ def _stablemax_log_probs(logits: Tensor) -> Tensor:
     return s.log() - s.sum(-1, keepdim=True).log()
 
 
-def token_losses(logits: Tensor, labels: Tensor, kind: str) -> Tensor:
+def _token_losses(logits: Tensor, labels: Tensor, kind: str) -> Tensor:
     """Return cross-entropy per cell [B, S] of logits [B, S, V] with labels [B, S]; 0 where the label is ``IGNORE``."""
     valid = labels != IGNORE
     safe = labels.clamp(min=0).long()
@@ -54,7 +54,7 @@ def step_loss(
     real = counts > 0
     cycles = logits if logits.ndim == 4 else logits.unsqueeze(0)
     shares = counts.clamp(min=1).unsqueeze(-1) * len(cycles)
-    lm = torch.stack([(token_losses(cycle, labels, kind) / shares).sum() for cycle in cycles]).sum()
+    lm = torch.stack([(_token_losses(cycle, labels, kind) / shares).sum() for cycle in cycles]).sum()
     logits = cycles[-1]
     with torch.no_grad():
         hits = (logits.argmax(-1) == labels) & valid

@@ -27,10 +27,11 @@ def gathered(carry: TorchCarry, start: TorchCarry, rows: NDArray[np.int64]) -> T
 class TorchSession:
     """Runs a model's step eagerly, without gradient, on the device its weights are on."""
 
-    def __init__(self, model: HRM, *, dtype: torch.dtype = torch.float32, max_batch: int = 1024) -> None:
+    max_batch = 1024
+
+    def __init__(self, model: HRM, *, dtype: torch.dtype = torch.float32) -> None:
         self.model = model.eval()
         self.dtype = dtype
-        self.max_batch = max_batch
 
     @property
     def spec(self) -> ModelSpec:

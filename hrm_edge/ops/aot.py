@@ -35,7 +35,7 @@ _TRITON_TYPES = {"float16": "fp16", "bfloat16": "bf16", "float32": "fp32"}
 
 
 @dataclass(frozen=True)
-class Variant:
+class _Variant:
     """One compiled kernel: what it computes and with which tiles."""
 
     dtype: str
@@ -50,7 +50,7 @@ class Variant:
         return f"{_TRITON_TYPES[self.dtype]}_d{self.head_dim}_{kind}_{self.config.name}"
 
 
-def compile_variant(sm: int, variant: Variant) -> Any:
+def _compile_variant(sm: int, variant: _Variant) -> Any:
     """Compile a Triton kernel, with ``asm["ptx"]``, ``asm["cubin"]`` and ``metadata``; the base gets portable PTX."""
     try:
         import triton
@@ -90,7 +90,7 @@ def compile_variant(sm: int, variant: Variant) -> Any:
     return kernel
 
 
-def _check_abi(kernel: Any, variant: Variant) -> None:
+def _check_abi(kernel: Any, variant: _Variant) -> None:
     """Refuse a Triton whose launch takes more than PARAMETERS: the launchers pass no scratch memory."""
     header = re.search(rf"\.entry {_SYMBOL}\((.*?)\)", kernel.asm["ptx"], re.DOTALL)
     count = len(re.findall(r"\.param", header.group(1))) if header else 0
@@ -102,7 +102,7 @@ def _check_abi(kernel: Any, variant: Variant) -> None:
         )
 
 
-def variants(sm: int, dtypes: tuple[str, ...], head_dims: tuple[int, ...]) -> list[tuple[Variant, dict[str, Any]]]:
+def _variants(sm: int, dtypes: tuple[str, ...], head_dims: tuple[int, ...]) -> list[tuple[_Variant, dict[str, Any]]]:
     """Return every kernel that the table of ``sm`` can ask for, with its row's limits, in the order they are tried."""
     table = read_table()
     open_cases = {(dtype, head_dim) for dtype in dtypes for head_dim in head_dims}
@@ -111,7 +111,7 @@ def variants(sm: int, dtypes: tuple[str, ...], head_dims: tuple[int, ...]) -> li
         limits = {"max_length": row.max_length, "max_sequences": row.max_sequences}
         for dtype, head_dim in sorted(case for case in open_cases if row.serves(*case)):
             kinds = itertools.product((True, False), (True, False))
-            kernels += [(Variant(dtype, head_dim, rope, row.config, grid), limits) for rope, grid in kinds]
+            kernels += [(_Variant(dtype, head_dim, rope, row.config, grid), limits) for rope, grid in kinds]
             if not any(limits.values()):
                 open_cases.remove((dtype, head_dim))  # no later row is reached
     return kernels
@@ -124,10 +124,10 @@ def build(out: Path, sms: tuple[int, ...], dtypes: tuple[str, ...], head_dims: t
     rows: list[dict[str, Any]] = []
     with atomic_folder(out) as folder:
         for sm in (*sms, BASE_SM):
-            for variant, limits in variants(sm, dtypes, head_dims):
+            for variant, limits in _variants(sm, dtypes, head_dims):
                 ending = "ptx" if sm == BASE_SM else "cubin"
                 path = folder / f"sm{sm}_{variant.name}.{ending}"
-                kernel = compile_variant(sm, variant)
+                kernel = _compile_variant(sm, variant)
                 if not path.exists():
                     code = kernel.asm[ending]
                     # the driver wants a C string

@@ -20,7 +20,7 @@ from hrm_edge.ops.reference import Rope, rope_tables, unfused_attention
 from hrm_edge.ops.tuning import read_table
 from hrm_edge.plugin.contract import DTYPES, HEAD_DIMS, LEAST_SM, MAX_LENGTH
 
-__all__ = ["Rope", "attention_path", "fused_is_chosen", "packed_attention", "rope_tables"]
+__all__ = ["Rope", "attention_path", "packed_attention", "rope_tables"]
 
 Path = Literal["auto", "fused", "unfused"]
 
@@ -46,8 +46,8 @@ def _gpu_serves(index: int) -> bool:
     return sm >= LEAST_SM and tuned is not None and tuned.measured and importlib.util.find_spec("triton") is not None
 
 
-def fused_is_chosen(qkv: Tensor, heads: int) -> bool:
-    """Whether ``packed_attention`` takes the fused kernel: on a GPU where it was measured, with Triton, for its shapes.
+def _fused_is_chosen(qkv: Tensor, heads: int) -> bool:
+    """Return whether ``packed_attention`` takes the fused kernel: on a GPU where it was measured, for its shapes.
 
     Elsewhere torch's own kernels compute the same function. A GPU without measured rows in the tuning table keeps
     them: the kernel is proven in numbers there, not in speed. ``scripts/autotune.py`` writes the rows.
@@ -66,7 +66,7 @@ def fused_is_chosen(qkv: Tensor, heads: int) -> bool:
 def packed_attention(
     qkv: Tensor, heads: int, rope: Rope | None, mask: Tensor | None = None, grid: Sequence[int] = ()
 ) -> Tensor:
-    """softmax(Q K^T / sqrt(Dh) + mask) V over all positions; mask [H, T, T] in any float type or None.
+    """Return softmax(Q K^T / sqrt(Dh) + mask) V over all positions; mask [H, T, T] in any float type or None.
 
     grid is the board (``ModelSpec.grid``) whose rows, columns and boxes ``mask`` leaves to the heads, in turn; empty
     where it is another mask, which only torch's own kernels take.
@@ -80,7 +80,7 @@ def packed_attention(
             "the fused attention has blocks for the rows, columns and boxes of a board, not for this mask",
             "give packed_attention the board as `grid`, or use attention_path('unfused')",
         )
-    if not blocks or not fused_is_chosen(qkv, heads):
+    if not blocks or not _fused_is_chosen(qkv, heads):
         return unfused_attention(qkv, heads, rope, mask)
     if rope is None:
         return fused_attention(qkv, heads, None, None, grid)

@@ -18,16 +18,16 @@ from hrm_edge.ops.tuning import choose
 from hrm_edge.plugin.contract import DTYPES, LEAST_SM, shape_problem
 
 _SCHEMA = "(Tensor qkv, int heads, Tensor? cos, Tensor? sin, int[] grid=[]) -> Tensor"
-HINT = "use hrm_edge.ops.attention.packed_attention, which takes torch's own kernels there"
+_HINT = "use hrm_edge.ops.attention.packed_attention, which takes torch's own kernels there"
 
 
 def _check_inputs(qkv: Tensor, heads: int, cos: Tensor | None, sin: Tensor | None, grid: Sequence[int] = ()) -> None:
     """Raise ``UserError`` unless the operator computes this call; float64 is served on a CPU only."""
     name = str(qkv.dtype).removeprefix("torch.")
     if name not in DTYPES and not (name == "float64" and qkv.device.type == "cpu"):
-        raise UserError(f"fused_attention: qkv is {name}, the kernel computes {', '.join(DTYPES)}", HINT)
+        raise UserError(f"fused_attention: qkv is {name}, the kernel computes {', '.join(DTYPES)}", _HINT)
     if problem := shape_problem(heads, qkv.shape, grid):
-        raise UserError(f"fused_attention: {problem}", f"check `heads` and `grid`, or {HINT}")
+        raise UserError(f"fused_attention: {problem}", f"check `heads` and `grid`, or {_HINT}")
     if (cos is None) != (sin is None):
         raise UserError("fused_attention: cos without sin", "give both or neither")
     for table in (cos, sin):
@@ -49,7 +49,7 @@ def _check_inputs(qkv: Tensor, heads: int, cos: Tensor | None, sin: Tensor | Non
 def fused_attention(
     qkv: Tensor, heads: int, cos: Tensor | None, sin: Tensor | None, grid: Sequence[int] = ()
 ) -> Tensor:
-    """softmax(Q K^T / sqrt(Dh)) V of packed qkv [B, S, 3*H*Dh] → [B, S, H*Dh] in qkv's dtype.
+    """Return softmax(Q K^T / sqrt(Dh)) V of packed qkv [B, S, 3*H*Dh] → [B, S, H*Dh] in qkv's dtype.
 
     cos, sin: float32 [S, Dh/2] of the rotary embedding in the "rotate half" layout, or both None. Float16, bfloat16
     and float32 with float32 accumulation; Dh 32 or 64; S up to 1,024. Differentiable once in qkv.
@@ -76,7 +76,7 @@ def _on_gpu(qkv: Tensor, heads: int, cos: Tensor | None, sin: Tensor | None, gri
     major, minor = torch.cuda.get_device_capability(qkv.device)
     sm = 10 * major + minor
     if sm < LEAST_SM:
-        raise UserError(f"the fused kernel needs compute capability 8.0, this GPU has {major}.{minor}", HINT)
+        raise UserError(f"the fused kernel needs compute capability 8.0, this GPU has {major}.{minor}", _HINT)
     batch, length, packed = qkv.shape
     dtype = str(qkv.dtype).removeprefix("torch.")
     config = choose(sm, dtype, packed // (3 * heads), length, batch * heads)

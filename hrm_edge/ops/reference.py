@@ -74,7 +74,7 @@ def grid_mask(grid: Sequence[int], heads: int) -> Tensor:
 
 
 def reference_attention(qkv: Tensor, heads: int, rope: Rope | None, grid: Sequence[int] = ()) -> Tensor:
-    """The same with float32 inside (float64 for float64) and rounded where the kernel rounds: rotated Q and K, result.
+    """Compute the same in float32 (float64 for float64), rounded where the kernel rounds: rotated Q and K, result.
 
     rope is (cos, sin) [T, Dh/2], one column per pair of dimensions. grid is the board that the heads see parts of.
     """

@@ -49,12 +49,12 @@ def register() -> None:
         qkv, heads, cos, sin, grid = [*args, None, None, None, None][:5]
         given = [tensor for tensor in (qkv, cos, sin) if tensor is not None]
         tensors = [utils.get_trt_tensor(ctx, tensor, f"{name}_{i}") for i, tensor in enumerate(given)]
-        layer = add_plugin(trt, ctx.net, tensors, int(heads), tuple(map(int, kwargs.get("grid", grid) or ())))
+        layer = _add_plugin(trt, ctx.net, tensors, int(heads), tuple(map(int, kwargs.get("grid", grid) or ())))
         layer.name = f"[{target}]-[{name}]"
         return layer.get_output(0)
 
 
-def add_plugin(trt: Any, network: Any, tensors: list[Any], heads: int, grid: tuple[int, ...] = ()) -> Any:
+def _add_plugin(trt: Any, network: Any, tensors: list[Any], heads: int, grid: tuple[int, ...] = ()) -> Any:
     """Add a layer of the IPluginV3 on [qkv] or [qkv, cos, sin]; ``grid`` as the operator takes it."""
     creator = trt.get_plugin_registry().get_creator(NAME, VERSION, NAMESPACE)
     if creator is None:

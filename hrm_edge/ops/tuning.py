@@ -67,7 +67,7 @@ class SmTable:
 
 @functools.cache
 def read_table(path: Path = TABLE) -> dict[int, SmTable]:
-    """SM → rows. Raises ``UserError`` where a file is no such table."""
+    """Read SM → rows. Raises ``UserError`` where a file is no such table."""
     try:
         raw = json.loads(path.read_text(encoding="utf-8"))
         return {int(sm): _sm_table(table) for sm, table in raw["sm"].items()}

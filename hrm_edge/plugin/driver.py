@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 
 from hrm_edge.errors import UserError
 
-LIBRARY = "libcuda.so.1"
+_LIBRARY = "libcuda.so.1"
 _MAJOR, _MINOR = 75, 76  # CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR, _MINOR
 _MAX_DYNAMIC_SHARED = 8  # CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
 _STATIC_SHARED_LIMIT = 48 * 1024  # above it a function must be told (CUDA programming guide, "Shared Memory")
@@ -39,7 +39,7 @@ class Driver:
         "cuLaunchKernel": [c_void_p, *[c_uint] * 7, c_void_p, POINTER(c_void_p), POINTER(c_void_p)],
     }
 
-    def __init__(self, library: str = LIBRARY) -> None:
+    def __init__(self, library: str = _LIBRARY) -> None:
         try:
             self._library = ctypes.CDLL(library)
         except OSError as error:
@@ -98,5 +98,5 @@ class Driver:
 
 @functools.cache
 def driver() -> Driver:
-    """The machine's driver, loaded once."""
+    """Return the machine's driver, loaded once."""
     return Driver()

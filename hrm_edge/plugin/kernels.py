@@ -12,7 +12,7 @@ from hrm_edge.errors import UserError
 from hrm_edge.files import read_json, sha256
 from hrm_edge.plugin.contract import ABI, LEAST_SM
 
-BUILD = "build it on a machine with Triton: python -m hrm_edge.ops.aot --out FOLDER"
+_BUILD = "build it on a machine with Triton: python -m hrm_edge.ops.aot --out FOLDER"
 
 
 @dataclass(frozen=True)
@@ -48,15 +48,15 @@ class KernelFolder:
         self.folder = Path(folder)
         path = self.folder / "kernels.json"
         if not path.is_file():
-            raise UserError(f"{self.folder} holds no compiled kernels", BUILD)
+            raise UserError(f"{self.folder} holds no compiled kernels", _BUILD)
         raw = read_json(path)
         try:
             self.abi, self.base, self.symbol = int(raw["abi"]), int(raw["base"]), str(raw["symbol"])
             self.kernels = tuple(Kernel(**row) for row in raw["kernels"])
         except (KeyError, TypeError, ValueError) as error:
-            raise UserError(f"{path} is damaged: {error}", BUILD) from error
+            raise UserError(f"{path} is damaged: {error}", _BUILD) from error
         if self.abi != ABI:
-            raise UserError(f"{path}: kernels of ABI {self.abi}, this hrm-edge launches ABI {ABI}", BUILD)
+            raise UserError(f"{path}: kernels of ABI {self.abi}, this hrm-edge launches ABI {ABI}", _BUILD)
 
     @property
     def sms(self) -> tuple[int, ...]:
@@ -81,14 +81,14 @@ class KernelFolder:
         if not kernels:
             kind = f"{'with' if rope else 'without'} rope{', heads of a board' * grid}"
             case = f"{dtype}, head size {head_dim}, {kind}, length {length}"
-            raise UserError(f"{self.folder} has no kernel for {case}", BUILD)
+            raise UserError(f"{self.folder} has no kernel for {case}", _BUILD)
         return tuple(kernels)
 
     def read(self, kernel: Kernel) -> bytes:
         """Return the binary (cubin, or PTX ending in a zero byte)."""
         path = self.folder / kernel.file
         if not path.is_file():
-            raise UserError(f"{path} is missing although kernels.json lists it", BUILD)
+            raise UserError(f"{path} is missing although kernels.json lists it", _BUILD)
         if sha256(path) != kernel.sha256:
-            raise UserError(f"{path}: hash mismatch, the file was changed or damaged", BUILD)
+            raise UserError(f"{path}: hash mismatch, the file was changed or damaged", _BUILD)
         return path.read_bytes()

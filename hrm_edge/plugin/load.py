@@ -55,7 +55,7 @@ def find_library(path: Path | str | None = None) -> Path:
     raise UserError(f"{LIBRARY} is in none of {', '.join(map(str, FOLDERS))}", _HOW_TO_BUILD)
 
 
-def describe(library: Path) -> PluginInfo:
+def _describe(library: Path) -> PluginInfo:
     """Ask a library what it is, before TensorRT sees it."""
     try:
         ask = ctypes.CDLL(str(library.resolve())).hrm_edge_plugin_info
@@ -70,7 +70,7 @@ def describe(library: Path) -> PluginInfo:
     )
 
 
-def check(info: PluginInfo, expected: dict[str, Any] | None = None) -> None:
+def _check(info: PluginInfo, expected: dict[str, Any] | None = None) -> None:
     """Raise ``UserError`` unless the library serves this hrm-edge and, where given, the engine's sidecar."""
     if info.abi != ABI:
         raise UserError(
@@ -91,8 +91,8 @@ def load_plugin(trt: Any, path: Path | str | None = None, *, expected: dict[str,
     ``trt`` is the TensorRT module that will build or read the engine.
     """
     library = find_library(path)
-    info = describe(library)
-    check(info, expected)
+    info = _describe(library)
+    _check(info, expected)
     registry = trt.get_plugin_registry()
     if registry.get_creator(NAME, VERSION, NAMESPACE) is not None:
         return info  # loaded earlier, or the Python plugin is registered: either reads the engine

@@ -33,7 +33,7 @@ from hrm_edge.plugin.kernels import Kernel, KernelFolder
 log = logging.getLogger(__name__)
 
 
-class Launcher:
+class _Launcher:
     """Kernels of one folder on one machine; what was loaded into a CUDA context is kept."""
 
     def __init__(self, folder: KernelFolder, find_driver: Callable[[], Driver] = driver) -> None:
@@ -77,7 +77,7 @@ def _check_shapes(heads: int, qkv: Sequence[int], tables: Sequence[Sequence[int]
             raise UserError(f"a rope table is {list(table)}", f"it must be [{qkv[1]}, {half}]")
 
 
-class Layer:
+class _Layer:
     """Behaviour of a layer, without TensorRT's base classes, which ``plugin_classes`` adds.
 
     TensorRT reports what a method raises as a failure of the layer.
@@ -86,7 +86,7 @@ class Layer:
     trt: Any  # TensorRT's module
     bases: tuple[type, ...]  # its interfaces
 
-    def __init__(self, heads: int, launcher: Launcher, grid: Sequence[int] = ()) -> None:
+    def __init__(self, heads: int, launcher: _Launcher, grid: Sequence[int] = ()) -> None:
         for base in self.bases:
             base.__init__(self)  # type: ignore[misc]
         self.plugin_name, self.plugin_version, self.plugin_namespace = NAME, VERSION, NAMESPACE
@@ -167,9 +167,9 @@ class _Maker:
 
     trt: Any
     bases: tuple[type, ...]
-    layer: type[Layer]
+    layer: type[_Layer]
 
-    def __init__(self, launcher: Launcher) -> None:
+    def __init__(self, launcher: _Launcher) -> None:
         for base in self.bases:
             base.__init__(self)  # type: ignore[misc]
         self.name, self.plugin_version, self.plugin_namespace = NAME, VERSION, NAMESPACE
@@ -196,10 +196,10 @@ class _Maker:
         return self.layer(numbers["heads"], self.launcher, () if grid == NO_GRID else grid)
 
 
-def plugin_classes(trt: Any) -> tuple[type, type]:
+def _plugin_classes(trt: Any) -> tuple[type, type]:
     """Return (plugin, creator) classes derived from those of ``trt``."""
     layer_bases = (trt.IPluginV3, trt.IPluginV3OneCore, trt.IPluginV3OneBuild, trt.IPluginV3OneRuntime)
-    layer = type("FusedAttention", (Layer, *layer_bases), {"trt": trt, "bases": layer_bases})
+    layer = type("FusedAttention", (_Layer, *layer_bases), {"trt": trt, "bases": layer_bases})
     maker_bases = (trt.IPluginCreatorV3One,)
     maker = type("Creator", (_Maker, *maker_bases), {"trt": trt, "bases": maker_bases, "layer": layer})
     return layer, maker
@@ -211,7 +211,7 @@ _registered: dict[str, Any] = {}  # TensorRT does not own Python creators: they 
 def register_python_plugin(trt: Any, kernels: Path | str) -> Any:
     """Register the plugin with the kernels of a folder in ``trt``'s registry, once per process; returns the creator."""
     if trt.__name__ not in _registered:
-        creator = plugin_classes(trt)[1](Launcher(KernelFolder(kernels)))
+        creator = _plugin_classes(trt)[1](_Launcher(KernelFolder(kernels)))
         if not trt.get_plugin_registry().register_creator(creator, NAMESPACE):
             raise UserError(f"TensorRT has a {NAMESPACE}::{NAME} already", "load one library, or this plugin, not both")
         _registered[trt.__name__] = creator

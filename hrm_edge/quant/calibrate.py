@@ -38,7 +38,7 @@ def _observe(model: HRM, layers: dict[str, Linear], puzzles: Puzzles, steps: int
 def activation_scales(
     model: HRM, puzzles: Puzzles, options: Quantization, steps: int, policy: Policy | None = None
 ) -> dict[str, float]:
-    """Scale (value of one INT8 step) of the input of every layer that the policy quantizes.
+    """Return the scale (value of one INT8 step) of the input of every layer that the policy quantizes.
 
     Symmetric: scale = bound / 127, the bound by the recipe's observer
     (``hrm_edge.quant.observers``) on all inputs of all steps of the recurrence. Layers that round each row by its own
@@ -75,7 +75,7 @@ def channel_peaks(model: HRM, puzzles: Puzzles, steps: int) -> dict[str, Tensor]
 def _histograms(
     model: HRM, layers: dict[str, Linear], tops: dict[str, float], puzzles: Puzzles, steps: int
 ) -> dict[str, Tensor]:
-    """Second pass: counts [BINS] of magnitudes up to the known largest one, per layer."""
+    """Count the magnitudes of each layer [BINS], up to the known largest one, in a second pass."""
     counts = {name: torch.zeros(BINS, dtype=torch.float64) for name in layers}
 
     def see(name: str, x: Tensor) -> None:

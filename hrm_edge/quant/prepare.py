@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
+from hrm_edge.callbacks import OnMessage
 from hrm_edge.model.hrm import HRM
 from hrm_edge.quant.calibrate import activation_scales
 from hrm_edge.quant.policy import Policy, exceptions, read_policy, write_policy
@@ -42,7 +42,7 @@ def prepare(
     *,
     policy_file: Path | None,
     sensitivity_file: Path | None,
-    on_message: Callable[[str], None],
+    on_message: OnMessage,
 ) -> Quantized:
     """Calibrate on ``puzzles`` over all steps; ``sensitivity_file``: rank the layers and write that policy first.
 

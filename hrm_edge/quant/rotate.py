@@ -25,7 +25,7 @@ _WRITERS = ("o_proj", "down_proj")
 
 
 def can_rotate(spec: ModelSpec) -> bool:
-    """Whether turning the residual stream keeps the function.
+    """Return whether turning the residual stream keeps the function.
 
     It does not through LayerNorm, with half a puzzle vector, or where an MLP over positions bends every channel alone.
     """

@@ -6,13 +6,14 @@ graph's, without an export per layer.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from hrm_edge.callbacks import OnMessage
 from hrm_edge.model.fake_quant import fake_quantized_rows, scale_of
 from hrm_edge.model.hrm import HRM
 from hrm_edge.model.session import TorchSession
@@ -22,7 +23,6 @@ from hrm_edge.report.figures import decibels
 from hrm_edge.session import rollout
 from hrm_edge.tasks.puzzles import Puzzles
 
-OnMessage = Callable[[str], None]
 _MARGIN_DB = 3.0  # kept between the policy's own measurement and the limit that the export is held to
 
 
@@ -52,7 +52,7 @@ class Final:
     converged: NDArray[np.bool_]  # [N]
 
     def sqnr_db(self, other: Final) -> float:
-        """SQNR of ``other``'s logits in dB, on the puzzles that both settle, or on all where they settle none."""
+        """Return the SQNR of ``other``'s logits in dB, on the puzzles that converge in both, or on all if none do."""
         both = self.converged & other.converged
         return sqnr_db(*(part.logits[both] if both.any() else part.logits for part in (self, other)))
 
@@ -68,7 +68,7 @@ def final(model: HRM, puzzles: Puzzles, steps: int) -> Final:
 
 
 def sqnr_db(reference: NDArray[np.float32], other: NDArray[np.float32]) -> float:
-    """SQNR of ``other`` in dB."""
+    """Return the SQNR of ``other`` in dB."""
     noise = reference.astype(np.float64) - other
     return decibels(float(np.square(reference, dtype=np.float64).sum()), float(np.square(noise).sum()))
 

@@ -25,7 +25,7 @@ _PACKAGE = Path(__file__).parent.parent
 CALIBRATION = _PACKAGE / "calibration" if (_PACKAGE / "calibration").is_dir() else _PACKAGE.parent / "calibration"
 INDEX_FILE = "sets.json"
 _MINIMUM_PUZZLES = 16
-MOST_PUZZLES = 10_000  # read of a data folder's part: more would only cost memory
+_MOST_PUZZLES = 10_000  # read of a data folder's part: more would only cost memory
 
 
 def shipped_set(task: str) -> Path | None:
@@ -87,7 +87,7 @@ def _given(path: Path, task: Task) -> tuple[Puzzles, Puzzles]:
     if not path.exists():
         raise UserError(f"--calibration {path}: there is no such file or folder", "check the path")
     if is_data_folder(path):
-        calibration, check = (Dataset(path, split, task).head(MOST_PUZZLES) for split in ("train", "test"))
+        calibration, check = (Dataset(path, split, task).head(_MOST_PUZZLES) for split in ("train", "test"))
         return calibration, check
     puzzles = load_puzzles(path, task=task)
     half = len(puzzles) // 2

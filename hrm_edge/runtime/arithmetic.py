@@ -27,7 +27,7 @@ from hrm_edge.runtime.compile_cache import processor
 
 PROBE = Path(__file__).with_name("probe.onnx")
 INPUTS, OUTPUTS = 64, 48  # K and N of the probe's one product
-SHAPES = ((1, 1), (2, 5), (1, 81))  # (B, T) that are computed: runtimes have other code for a single row
+_SHAPES = ((1, 1), (2, 5), (1, 81))  # (B, T) that are computed: runtimes have other code for a single row
 INPUT_SCALE = np.float32(0.5)
 _TOLERANCE = 1e-4  # of the largest sum: float32's rounding stays far below, a cut-off product lies far above
 _EXTREMES = (127, -128, 127, -127, -128, 126)
@@ -76,7 +76,7 @@ def _extreme_inputs(batch: int, positions: int) -> NDArray[np.int64]:
 
 def is_exact(run: Run) -> bool:
     """Compute the probe with ``run`` and compare with the true sums."""
-    for batch, positions in SHAPES:
+    for batch, positions in _SHAPES:
         inputs = _extreme_inputs(batch, positions)
         wanted = (inputs @ extreme_weights().astype(np.int64)) * (INPUT_SCALE * weight_scales())
         computed = run(inputs.astype(np.float32) * INPUT_SCALE)
@@ -85,7 +85,7 @@ def is_exact(run: Run) -> bool:
     return True
 
 
-def int8_is_exact(runtime: str, version: str, settings: str, probe: Callable[[], bool]) -> bool:
+def _int8_is_exact(runtime: str, version: str, settings: str, probe: Callable[[], bool]) -> bool:
     """Return whether a version of a runtime with its settings multiplies bytes exactly on this processor.
 
     ``probe`` is asked once per processor, version, settings and environment; then the user's cache knows. Where the
@@ -113,9 +113,9 @@ def arithmetic(runtime: str, version: str, settings: str, probe: Callable[[bool]
 
     ``probe``: whether the products are exact with the runtime's 8-bit kernels (True) or without them (False).
     """
-    if int8_is_exact(runtime, version, settings, lambda: probe(True)):
+    if _int8_is_exact(runtime, version, settings, lambda: probe(True)):
         return Arithmetic("int8")
-    if int8_is_exact(runtime, version, f"{settings} float32", lambda: probe(False)):
+    if _int8_is_exact(runtime, version, f"{settings} float32", lambda: probe(False)):
         return Arithmetic("float32", f"the 8-bit products of {runtime} {version} are not exact on this processor")
     raise UserError(
         f"{runtime} {version} computes other products than the artifact's here",

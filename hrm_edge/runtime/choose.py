@@ -20,7 +20,7 @@ from hrm_edge.runtime.host import HostCarry, HostSession, usable_cores
 from hrm_edge.runtime.native.session import available
 
 _ROUNDS = 5
-STEPS = 5  # of one candidate at a time; the first of them finds cold caches and is not counted
+_STEPS = 5  # of one candidate at a time; the first of them finds cold caches and is not counted
 _SLOW_S = 0.2  # a turn ends after so long, with one counted step at least
 _PAUSE_S = 0.02  # before each turn: the threads of the one before go on spinning for a while and would be in the way
 
@@ -90,7 +90,7 @@ def step_seconds(session: HostSession, batch: int) -> list[float]:
     tokens, ids, carry = _first(session, batch)
     taken = []
     time.sleep(_PAUSE_S)
-    for _ in range(STEPS):
+    for _ in range(_STEPS):
         started = time.perf_counter()
         carry, _, _ = session.step(tokens, ids, carry)
         taken.append(time.perf_counter() - started)

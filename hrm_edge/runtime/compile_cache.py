@@ -14,35 +14,12 @@ import os
 import platform
 import tempfile
 from collections.abc import Callable
-from importlib import metadata
 from pathlib import Path
 from typing import TypeVar
 
-from hrm_edge.files import writable_cache
-from hrm_edge.manifest import STEP_FILE, Manifest
-
-RUNTIME = "onnxruntime"
 MOST_FILES = 16  # the least recently used go first
 
 Made = TypeVar("Made")
-
-
-def key_for(manifest: Manifest, products: str) -> str | None:
-    """Return the name under which a verified artifact's step is kept for this ONNX Runtime on this processor.
-
-    ``products``: how the step multiplies (``arithmetic.Arithmetic.products``), or "" for a float artifact. None where
-    there is nothing to tell the step by, as while an artifact is being written.
-    """
-    entry = manifest.files.get(STEP_FILE)
-    if entry is None:
-        return None
-    parts = (entry.sha256, metadata.version(RUNTIME), products, processor())
-    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:32]
-
-
-def graphs_folder() -> Path:
-    """Return the folder of the graphs that ONNX Runtime has optimized."""
-    return writable_cache("compiled") / RUNTIME
 
 
 def find(folder: Path, key: str, suffix: str) -> tuple[Path, bytes] | None:

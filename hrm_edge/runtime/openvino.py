@@ -17,7 +17,7 @@ from hrm_edge.runtime.host import HostSession, Outputs, Port, check_ports
 from hrm_edge.spec import STEP_OUTPUTS
 
 _DEFAULT_CONFIG: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32"}
-FLOAT_PRODUCTS = {"LP_TRANSFORMS_MODE": "NO"}  # OpenVINO then leaves its 8-bit kernels alone
+_FLOAT_PRODUCTS = {"LP_TRANSFORMS_MODE": "NO"}  # OpenVINO then leaves its 8-bit kernels alone
 _TYPES = {"i32": "int32", "f32": "float32", "f16": "float16"}
 
 
@@ -43,7 +43,7 @@ class OpenVinoSession(HostSession):
         if manifest.precision == "int8":
             self.arithmetic = int8_arithmetic(self._config)
             if self.arithmetic.products != "int8":
-                self._config |= FLOAT_PRODUCTS
+                self._config |= _FLOAT_PRODUCTS
         self._requests: dict[bool, Any] = {}
 
     def run(self, feeds: dict[str, NDArray[Any]]) -> Outputs:
@@ -74,7 +74,7 @@ def int8_arithmetic(config: dict[str, Any] = _DEFAULT_CONFIG) -> Arithmetic:
 
 
 def _probe(config: dict[str, Any], int8_kernels: bool) -> bool:
-    config = {**config, "INFERENCE_NUM_THREADS": 1, **({} if int8_kernels else FLOAT_PRODUCTS)}
+    config = {**config, "INFERENCE_NUM_THREADS": 1, **({} if int8_kernels else _FLOAT_PRODUCTS)}
     core, model = _read(PROBE)
 
     def run(x: NDArray[np.float32]) -> NDArray[np.float32]:

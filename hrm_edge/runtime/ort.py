@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hrm_edge.errors import UserError
+from hrm_edge.files import writable_cache
 from hrm_edge.manifest import STEP_FILE, Manifest
 from hrm_edge.packages import unusable
 from hrm_edge.quiet import import_onnxruntime
@@ -76,10 +79,7 @@ def _load(path: Path, threads: int | None, manifest: Manifest, multiplies: Arith
     onnxruntime = _import()
     level = onnxruntime.GraphOptimizationLevel
     int8_kernels = multiplies is None or multiplies.products == "int8"
-    folder, key = (
-        compile_cache.graphs_folder(),
-        compile_cache.key_for(manifest, multiplies.products if multiplies else ""),
-    )
+    folder, key = writable_cache("compiled") / "onnxruntime", _cache_key(manifest, multiplies)
     if key is not None:
         with contextlib.suppress(Exception):  # none there, or made by a version that wrote something else
             if (known := compile_cache.find(folder, key, ".onnx")) is not None:
@@ -101,6 +101,23 @@ def _load(path: Path, threads: int | None, manifest: Manifest, multiplies: Arith
             f"{path}: onnxruntime {onnxruntime.__version__} refuses it: {first}",
             "a newer onnxruntime may take it: pip install --upgrade onnxruntime",
         ) from error
+
+
+def _cache_key(manifest: Manifest, multiplies: Arithmetic | None) -> str | None:
+    """Return the name under which a verified artifact's step is kept for this ONNX Runtime on this processor.
+
+    None where there is nothing to tell the step by, as while an artifact is being written.
+    """
+    entry = manifest.files.get(STEP_FILE)
+    if entry is None:
+        return None
+    parts = (
+        entry.sha256,
+        metadata.version("onnxruntime"),
+        multiplies.products if multiplies else "",
+        compile_cache.processor(),
+    )
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:32]
 
 
 def _session(

@@ -99,7 +99,7 @@ def encode(grid: Grid, row: int = 0, column: int = 0) -> Tokens:
     return canvas[:SIDE, :SIDE].ravel()
 
 
-def corner(tokens: Tokens) -> tuple[int, int]:
+def _corner(tokens: Tokens) -> tuple[int, int]:
     """Return (row, column) of the grid's top left cell on a canvas [S]; (0, 0) where no cell has a colour."""
     coloured = tokens.reshape(SIDE, SIDE) >= FIRST_COLOUR
     return int(coloured.any(axis=1).argmax()), int(coloured.any(axis=0).argmax())
@@ -173,7 +173,7 @@ class Arc(Task):
 
     def format(self, tokens: Tokens) -> str:
         """Return the grid on a canvas [S] as rows of digits joined by ``|``; empty where there is none."""
-        grid = decode(tokens, *corner(tokens))
+        grid = decode(tokens, *_corner(tokens))
         return "" if grid is None else "|".join("".join(map(str, row)) for row in grid.tolist())
 
     def pretty(self, tokens: Tokens, givens: Tokens | None = None) -> str:

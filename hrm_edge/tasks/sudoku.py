@@ -19,7 +19,7 @@ from hrm_edge.tasks.sudoku_text import BLANKS, DIGITS, read_grids
 
 BLANK = 1
 FIRST_DIGIT = 2  # token of digit 1
-MAX_SIDE = len(DIGITS)
+_MAX_SIDE = len(DIGITS)
 _NAMES = {(3, 3): "sudoku", (2, 2): "mini-sudoku"}
 _BOLD, _PLAIN = "\x1b[1m", "\x1b[0m"
 
@@ -34,10 +34,10 @@ class Sudoku(Task):
     has_rules: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        if self.box_rows < 1 or self.box_cols < 1 or not 2 <= self.side <= MAX_SIDE:
+        if self.box_rows < 1 or self.box_cols < 1 or not 2 <= self.side <= _MAX_SIDE:
             raise UserError(
                 f"no Sudoku has boxes of {self.box_rows}x{self.box_cols} cells",
-                f"the cells of a box (rows x columns) must be 2 to {MAX_SIDE}, e.g. sudoku-2x3",
+                f"the cells of a box (rows x columns) must be 2 to {_MAX_SIDE}, e.g. sudoku-2x3",
             )
 
     @property
@@ -163,13 +163,13 @@ class Sudoku(Task):
             obeys = obeys & (seen == full).all(axis=-1)
         return np.asarray(obeys)
 
-    # -- symmetries ---------------------------------------------------------------------------------------------
-
     def only_answer(self, givens: Tokens) -> Tokens | None:
         """Return the only solution [S] of givens [S], or None if the search hit its limit; see ``require_unique``."""
         from hrm_edge.tasks.sudoku_search import require_unique  # imported here because it imports this module
 
         return require_unique(self, givens)
+
+    # -- symmetries ---------------------------------------------------------------------------------------------
 
     def random_views(self, count: int, rng: np.random.Generator) -> Views:
         """Draw from the symmetries uniformly: digits relabelled, bands, rows, stacks and columns shuffled, transposed.

@@ -85,7 +85,7 @@ class Best(NamedTuple):
     metrics: dict[str, float]
 
     def beaten_by(self, metrics: dict[str, float]) -> bool:
-        """Are ``metrics`` at least as good? Of two equals the later one has seen more."""
+        """Return whether ``metrics`` are at least as good. Of two equals the later one has seen more."""
         keys = ("exact_accuracy", "cell_accuracy")
         return [metrics[k] for k in keys] >= [self.metrics[k] for k in keys]
 

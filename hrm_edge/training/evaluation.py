@@ -15,7 +15,7 @@ from hrm_edge.spec import ModelSpec
 from hrm_edge.tasks.base import PAD_TOKEN, exact
 from hrm_edge.training.distributed import World
 
-SLOTS = 256
+_SLOTS = 256
 
 
 def evaluate(
@@ -43,7 +43,7 @@ def evaluate(
         halt=options.halt,
         views=options.views,
         max_steps=options.max_steps or spec.max_steps,
-        slots=SLOTS,
+        slots=_SLOTS,
     )
     known = labels != PAD_TOKEN
     hits = (solutions.answers == labels) & known

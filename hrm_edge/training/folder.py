@@ -28,7 +28,7 @@ def _job_name() -> str:
 
 
 def was_restarted(run: Path) -> bool:
-    """Has the launcher started this job's workers before, so that its checkpoints are to be gone on from?"""
+    """Return whether the launcher has started this job before, so that its checkpoints are to be gone on from."""
     again = int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
     own = _job_name() != "" and _holder(run).get("job") == _job_name()
     return (again or own) and bool(checkpoints(run))

@@ -40,6 +40,7 @@ from hrm_edge.errors import EXIT_INTERRUPTED, EXIT_OK, UserError
 from hrm_edge.training.distributed import DEFAULT_TIMEOUT_S, EXIT_LOST, address_towards
 
 _DEFAULT_PORT = "29400"  # torchrun's
+_ASKED_S = 5.0  # a program at the port, whether it is a store of torch
 # A worker that ended by itself has said why, and would say it again; one that was killed or lost the others has not.
 _AGAIN = {EXIT_LOST, *(-number for number in signal.valid_signals())}
 
@@ -264,7 +265,7 @@ def _take_part(agent: _Agent, rendezvous: DynamicRendezvousHandler) -> RunResult
 
 
 def _opens_port(host: str, port: str) -> bool:
-    """Is it this machine that opens the port where all meet, rather than finds it open?
+    """Return whether it is this machine that opens the port where all meet, rather than finds it open.
 
     torch asks the machine's own name, which on many machines, and in containers, leads elsewhere. Raises ``UserError``
     where something else listens there.
@@ -286,14 +287,14 @@ def _opens_port(host: str, port: str) -> bool:
     return False  # another agent of this job, or of another that shares the port
 
 
-def _is_store(host: str, port: int, seconds: float = 5.0) -> bool:
-    """Does a store of torch answer there? Asked on a thread: torch waits for a silent program without end."""
+def _is_store(host: str, port: int) -> bool:
+    """Return whether torch's store answers there, asked on a thread: torch waits for a silent program without end."""
     answered = threading.Event()
 
     def ask() -> None:
         with contextlib.suppress(RuntimeError):
-            TCPStore(host, port, is_master=False, wait_for_workers=False, timeout=datetime.timedelta(seconds=seconds))
+            TCPStore(host, port, is_master=False, wait_for_workers=False, timeout=datetime.timedelta(seconds=_ASKED_S))
             answered.set()
 
     threading.Thread(target=ask, daemon=True).start()
-    return answered.wait(seconds)
+    return answered.wait(_ASKED_S)

@@ -126,7 +126,7 @@ class Learner:
         return {**self.model.state_dict(), **(self.ema.average if self.ema is not None else {})}
 
     def is_finite(self) -> bool:
-        """Is every weight a number?"""
+        """Return whether every weight is a number."""
         return all(bool(p.isfinite().all()) for p in self.model.state_dict().values())
 
     def tensors(self) -> dict[str, dict[str, torch.Tensor]]:

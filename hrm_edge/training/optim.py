@@ -57,7 +57,7 @@ class AdamATan2(torch.optim.Optimizer):
         (b1, b2), lr = group["betas"], group["lr"]
         torch._foreach_add_([s["step"] for s in states], 1)
         t = states[0]["step"].item()
-        atan2_update_(
+        _atan2_update_(
             params,
             grads,
             m,
@@ -69,7 +69,7 @@ class AdamATan2(torch.optim.Optimizer):
         )
 
 
-def atan2_update_(
+def _atan2_update_(
     params: list[Tensor],
     grads: list[Tensor],
     m: list[Tensor],

@@ -41,7 +41,7 @@ def _bf16_of(device: torch.device) -> Bf16:
     if device.type == "cuda":
         native = torch.cuda.is_bf16_supported(including_emulation=False)
         return Bf16(native, f"this GPU {'multiplies in' if native else 'only emulates'} bfloat16")
-    ratio = bf16_time_ratio()
+    ratio = _bf16_time_ratio()
     verb = "multiplies in" if ratio < 1 else "only emulates"
     return Bf16(ratio < 1, f"this processor {verb} bfloat16: a product takes {ratio:.2g} times as long as in float32")
 
@@ -69,7 +69,7 @@ def decided(recipe: Recipe, bf16: Bf16, began_in: Precision | None = None) -> tu
     return recipe.model_copy(update={"train": train}), text
 
 
-def bf16_time_ratio() -> float:
+def _bf16_time_ratio() -> float:
     """Return how long a matrix product takes on this processor in bfloat16, as a multiple of its time in float32.
 
     Measured were 0.5 where the processor has the instructions, and 3 to 30 where it has not. It is timed because the

@@ -20,7 +20,7 @@ class Writer:
         self._job = self._pool.submit(job)
 
     def failed(self) -> bool:
-        """Has the last job ended with an error that was not raised yet? Does not wait."""
+        """Return whether the last job ended with an error that was not raised yet. Does not wait."""
         return self._job is not None and self._job.done() and self._job.exception() is not None
 
     def wait(self) -> None:

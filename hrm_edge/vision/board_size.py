@@ -6,8 +6,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from hrm_edge.vision.images import Image
 from hrm_edge.vision.lattice import project, square
-from hrm_edge.vision.locate import Grid, Image
+from hrm_edge.vision.locate import Grid
 
 _SIDES = (25, 16, 12, 9, 6, 4)  # largest first: every fourth line of 16 cells is a line of 4
 _SPAN, _MARGIN = 600, 12  # pixels of the board laid flat
@@ -30,7 +31,7 @@ def _count_cells(gray: NDArray[np.uint8], quad: NDArray[np.float32]) -> int | No
 
 
 def _has_lines(flat: NDArray[np.uint8], side: int) -> bool:
-    """Whether there are the vertical lines of ``side`` cells, darker or lighter than what is around them."""
+    """Return whether there are the vertical lines of ``side`` cells, darker or lighter than what is around them."""
     kernel = np.ones((1, _WIDE), np.uint8)
     lines = np.rint(_MARGIN + _SPAN / side * np.arange(side + 1)).astype(np.int64)
     along = np.rint(_MARGIN + _SPAN * (np.arange(4 * side) + 0.5) / (4 * side)).astype(np.int64)  # four a cell

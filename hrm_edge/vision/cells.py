@@ -9,7 +9,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from hrm_edge.vision.lattice import Floats, Gray, mesh_map
+from hrm_edge.vision.images import Floats, Gray
+from hrm_edge.vision.lattice import mesh_map
 
 CELL = 32  # pixels of a cell as the network sees it
 SIDE = 9
@@ -35,13 +36,13 @@ def cut_cells(gray: Gray, mesh: Floats) -> Floats:
     """
     raw = flatten(gray, mesh)
     light = _light_on_dark(raw)
-    flat = normalise(_inverted(raw, light))
+    flat = _normalise(_inverted(raw, light))
     height, boxes = _digit_boxes(flat)
     if not 0 < height < _SMALL * CELL:
-        return cells_of(flat)
+        return _cells_of(flat)
     zoom = min(_MOST_ZOOM, _COMMON * CELL / height)
     cell = round(zoom * CELL)
-    large = normalise(_inverted(flatten(gray, mesh, cell), light))
+    large = _normalise(_inverted(flatten(gray, mesh, cell), light))
     return _windows(large, cell, boxes, 1.5 * height)
 
 
@@ -149,7 +150,7 @@ def _around(picture: Gray, mesh: Floats, margin: int) -> tuple[Gray, Floats]:
     return picture[top:bottom, left:right], mesh - low.astype(np.float32)
 
 
-def normalise(flat: Gray) -> Floats:
+def _normalise(flat: Gray) -> Floats:
     """Return a flat grid with the light taken out: 0 is the paper, about 1 is the ink around there; same shape.
 
     The paper is what stays when everything narrower than half a cell is closed: strokes and lines go, the edge of a
@@ -165,7 +166,7 @@ def normalise(flat: Gray) -> Floats:
     return np.clip(ink / (3 * np.maximum(strength, 0.02)), -0.5, 1.5).astype(np.float32)
 
 
-def cells_of(flat: Floats) -> Floats:
+def _cells_of(flat: Floats) -> Floats:
     """Return a flat grid [9 * CELL, 9 * CELL] as cells [81, CELL, CELL], row by row."""
     cells = flat.reshape(SIDE, CELL, SIDE, CELL).swapaxes(1, 2)
     return np.ascontiguousarray(cells.reshape(SIDE * SIDE, CELL, CELL), np.float32)

@@ -52,7 +52,7 @@ def _picture_kind(data: bytes) -> str | None:
 
 
 def is_picture(path: Path) -> bool:
-    """Whether a file is a picture by its first bytes; False where it is none that can be opened."""
+    """Return whether a file is a picture by its first bytes; False where it is none that can be opened."""
     try:
         if not path.is_file():  # opening a named pipe would wait for its writer
             return False

@@ -13,6 +13,7 @@ from hrm_edge.errors import UserError
 from hrm_edge.vision.images import Image
 
 _BACKOFF_S = (0.5, 8.0)  # the first pause before opening a lost source again, doubled up to the second
+_STOP_S = 2.0
 STILL_INTERVAL_S = 0.1  # a still picture is shown again this often, so that what follows is the same as for a video
 
 
@@ -160,11 +161,11 @@ class Camera:
         self._thread = threading.Thread(target=self._run, args=(feed,), name="capture", daemon=True)
         self._thread.start()
 
-    def stop(self, timeout_s: float = 2.0) -> None:
-        """End the thread; one that hangs in a driver is left behind after ``timeout_s``."""
+    def stop(self) -> None:
+        """End the thread; one that hangs in a driver is left behind after ``_STOP_S``."""
         self._stop.set()
         if self._thread is not None:
-            self._thread.join(timeout_s)
+            self._thread.join(_STOP_S)
 
     def _run(self, feed: Feed | None) -> None:
         pause_s = self._backoff_s[0]

@@ -8,7 +8,7 @@ import numpy as np
 
 from hrm_edge.vision.read import Reading
 
-MEMORY = 0.85  # of what was seen so far, a frame later
+_MEMORY = 0.85  # of what was seen so far, a frame later
 _STABLE_FRAMES = 2  # agreeing in every cell
 _OTHER_PUZZLE = 8  # cells with another digit, both sure: the camera looks at something else
 _SURE = 0.9
@@ -29,7 +29,7 @@ class Fusion:
         if self._fused is not None and _differ(self._fused, reading):
             self.reset()
         log = np.log(np.maximum(reading.probabilities, 1e-4))  # one frame alone never rules a digit out
-        self._scores = MEMORY * self._scores + log
+        self._scores = _MEMORY * self._scores + log
         top = self._scores.max(axis=1, keepdims=True)
         share = np.exp(self._scores - top)
         fused = replace(reading, probabilities=(share / share.sum(axis=1, keepdims=True)).astype(np.float32))

@@ -18,31 +18,32 @@ from hrm_edge.child import end_process
 from hrm_edge.errors import UserError
 from hrm_edge.vision.images import Image
 
-PROGRAM = "gst-launch-1.0"
-INSTALL = "sudo apt-get install gstreamer1.0-tools nvidia-l4t-gstreamer"
+_PROGRAM = "gst-launch-1.0"
+_INSTALL = "sudo apt-get install gstreamer1.0-tools nvidia-l4t-gstreamer"
 FIRST_FRAME_S = 15.0  # the sensor's daemon starts, and the exposure is found
 FRAME_S = 5.0
 END_S = 2.0
+FPS = 30  # of a CSI sensor
 _CHANNELS = 4  # BGRx, as the hardware converts to
 _PIPE_BYTES = 1 << 20
-_RESTART = "check the ribbon cable, then: sudo systemctl restart nvargus-daemon"
+RESTART = "check the ribbon cable, then: sudo systemctl restart nvargus-daemon"
 
 Size = tuple[int, int]  # width, height in pixels
 
 
-def command(sensor: int, size: Size, descriptor: int, fps: int = 30) -> list[str]:
+def _command(sensor: int, size: Size, descriptor: int) -> list[str]:
     """Return the command that writes frames to an open file. A frame that waits is replaced by the next one.
 
     Not to stdout: NVIDIA's source prints messages there.
     """
     width, height = size
     return [
-        PROGRAM,
+        _PROGRAM,
         "-q",
         "nvarguscamerasrc",
         f"sensor-id={sensor}",
         "!",
-        f"video/x-raw(memory:NVMM),width={width},height={height},framerate={fps}/1",
+        f"video/x-raw(memory:NVMM),width={width},height={height},framerate={FPS}/1",
         "!",
         "nvvidconv",
         "!",
@@ -68,7 +69,7 @@ class ProcessFeed:
             fcntl.fcntl(self._frames, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
         try:
             self._process = subprocess.Popen(
-                command(sensor, size, writing),
+                _command(sensor, size, writing),
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
@@ -76,7 +77,7 @@ class ProcessFeed:
             )
         except OSError as error:
             os.close(self._frames)
-            raise UserError(f"{PROGRAM} does not start: {error.strerror}", INSTALL) from error
+            raise UserError(f"{_PROGRAM} does not start: {error.strerror}", _INSTALL) from error
         finally:
             os.close(writing)
         self._said = deque[str](maxlen=20)
@@ -135,9 +136,9 @@ def open_csi(sensor: int, size: Size) -> ProcessFeed:
 
     Raises ``UserError`` where it is not installed, ends with an error, or gives no frame.
     """
-    if shutil.which(PROGRAM) is None:
-        problem = f"a CSI camera needs an OpenCV with GStreamer or {PROGRAM}, and neither is here"
-        raise UserError(problem, INSTALL)
+    if shutil.which(_PROGRAM) is None:
+        problem = f"a CSI camera needs an OpenCV with GStreamer or {_PROGRAM}, and neither is here"
+        raise UserError(problem, _INSTALL)
     feed = ProcessFeed(sensor, size)
     try:
         if feed.wait_for_first():
@@ -147,6 +148,6 @@ def open_csi(sensor: int, size: Size) -> ProcessFeed:
         raise
     said = feed.end()
     if "no element" in said:
-        raise UserError(f"GStreamer has no part of the CSI camera here: {said}", INSTALL)
+        raise UserError(f"GStreamer has no part of the CSI camera here: {said}", _INSTALL)
     why = said or f"no frame within {FIRST_FRAME_S:.0f} s"
-    raise UserError(f"no CSI camera {sensor} answers: {why}", _RESTART)
+    raise UserError(f"no CSI camera {sensor} answers: {why}", RESTART)

@@ -14,6 +14,8 @@ from hrm_edge.files import atomic_file, read_bytes
 from hrm_edge.vision.formats import FORMATS, READABLE, Header, pictures_of, read_header
 
 Image = NDArray[np.uint8]  # [h, w, 3] BGR
+Gray = NDArray[np.uint8]  # [h, w]
+Floats = NDArray[np.float32]
 
 _MAX_BYTES = 64 << 20
 _MAX_PIXELS = 64_000_000  # above what phones save; decoded it takes 3 bytes a pixel
@@ -26,9 +28,9 @@ _SMALLER = "make it smaller, or send a part of it"
 def load_image(path: Path | str, upright: bool = True) -> Image:
     """Load a picture file as BGR uint8 [h, w, 3], turned as its EXIF note says unless ``upright`` is False.
 
-    Raises ``UserError`` naming the file: see :func:`decode_image`.
+    Raises ``UserError`` naming the file: see :func:`_decode_image`.
     """
-    return decode_image(read_bytes(path, _MAX_BYTES), str(path), upright)
+    return _decode_image(read_bytes(path, _MAX_BYTES), str(path), upright)
 
 
 def decode_upload(data: bytes) -> Image:
@@ -46,10 +48,10 @@ def decode_upload(data: bytes) -> Image:
             )
         half = width * height <= 4 * _UPLOAD_PIXELS
         flags = cv2.IMREAD_REDUCED_COLOR_2 if half else cv2.IMREAD_REDUCED_COLOR_4
-    return decode_image(data, name, flags=flags)
+    return _decode_image(data, name, flags=flags)
 
 
-def decode_image(data: bytes, name: str, upright: bool = True, flags: int = cv2.IMREAD_COLOR) -> Image:
+def _decode_image(data: bytes, name: str, upright: bool = True, flags: int = cv2.IMREAD_COLOR) -> Image:
     """Decode a JPEG, PNG, WebP, BMP or GIF file to BGR uint8 [h, w, 3]; errors call it ``name``.
 
     Of an animation it is the first picture; what is transparent becomes paper.

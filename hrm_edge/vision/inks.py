@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hrm_edge.vision.cells import CELL, SIDE, flatten
-from hrm_edge.vision.locate import Image
+from hrm_edge.vision.images import Image
 from hrm_edge.vision.read import Reading
 
 _APART = 22.0  # between two inks in CIELAB, where a just noticeable difference is about 2

@@ -280,7 +280,7 @@ def _without(reading: Reading, printed: Tokens) -> Reading:
 def _repaired(
     reading: Reading, tokens: Tokens, rules: _Rules, solution: Tokens | None, lacking: bool = False
 ) -> tuple[Tokens | None, tuple[int, ...], Tokens | None]:
-    """(puzzle, cells changed, solution): tokens [81] if they have a ``solution``, else the likeliest change that has.
+    """Return (puzzle, cells changed, solution): tokens [81] if they have a ``solution``, else the likeliest that has.
 
     Changes are tried from the likeliest on, up to ``MAX_COST`` nats. Where another one within ``MARGIN`` nats of what
     is taken has another solution, nothing is taken (None, and the likelier solution); nor is a change where the search

@@ -10,11 +10,10 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-Gray = NDArray[np.uint8]
-Floats = NDArray[np.float32]
+from hrm_edge.vision.images import Floats, Gray
 
 _SPAN = 144  # pixels of the rectified grid: 16 a cell of a 9x9 grid
-MARGIN = 16  # pixels around it
+_MARGIN = 16  # pixels around it
 _REACH = 5  # pixels that a line may be off its expected place
 _LONG = 13  # pixels that a line must go on, longer than a digit is high
 _THICK = 7  # pixels across a line at most
@@ -75,9 +74,9 @@ class Rectified:
 
     def __init__(self, gray: Gray, quad: Floats, mesh: Floats | None = None) -> None:
         """Follow ``mesh``, crossings [n + 1, n + 1, 2], instead of straight lines; ``quad``: its outline."""
-        self._homography = cv2.getPerspectiveTransform(square(_SPAN, MARGIN), quad)
-        size = _SPAN + 2 * MARGIN + 1
-        places = np.arange(size, dtype=np.float32) - MARGIN
+        self._homography = cv2.getPerspectiveTransform(square(_SPAN, _MARGIN), quad)
+        size = _SPAN + 2 * _MARGIN + 1
+        places = np.arange(size, dtype=np.float32) - _MARGIN
         self._map = None if mesh is None else mesh_map(mesh, places, _SPAN / (len(mesh) - 1))
         if cv2.contourArea(np.asarray(quad, np.float32)) > (_COARSE * _SPAN) ** 2:
             gray = np.asarray(cv2.blur(gray, (3, 3)), np.uint8)  # sampling alone would miss lines of a pixel
@@ -116,7 +115,7 @@ class Rectified:
         """
         smooth = cv2.GaussianBlur(self._flat, (5, 5), 0)
         dark = cv2.morphologyEx(smooth, cv2.MORPH_BLACKHAT, np.ones((17, 17), np.uint8))
-        boxes = MARGIN + _SPAN / 3 * np.arange(4)
+        boxes = _MARGIN + _SPAN / 3 * np.arange(4)
         on_line = (np.abs(np.arange(len(dark))[:, None] - boxes) < _REACH).any(axis=1)
         dark[on_line] = dark[:, on_line] = 0
         _, ink = cv2.threshold(dark, 0, 255, cv2.THRESH_BINARY | cv2.THRESH_OTSU)
@@ -133,10 +132,10 @@ def _places(side: int) -> NDArray[np.float64]:
 
 
 def _seen(ridge: Floats, side: int, reach: int) -> NDArray[np.bool_]:
-    """Segments [lines, places] that are darker than what is half a cell beside them, where no line should be."""
+    """Return segments [lines, places] that are darker than what is half a cell beside them, where no line should be."""
     cell = _SPAN / side
-    halves = np.rint(MARGIN + cell * np.arange(-0.5, side + 0.75, 0.5)).astype(np.int64)  # between, on, between ...
-    along = np.rint(MARGIN + _SPAN * _places(side)).astype(np.int64)
+    halves = np.rint(_MARGIN + cell * np.arange(-0.5, side + 0.75, 0.5)).astype(np.int64)  # between, on, between ...
+    along = np.rint(_MARGIN + _SPAN * _places(side)).astype(np.int64)
     near = np.clip(halves[:, None] + np.arange(-reach, reach + 1), 0, len(ridge) - 1)
     strength = ridge[near[:, None, :], along[None, :, None]].max(axis=2)  # [2 * side + 3, places]
     beside = np.minimum(strength[0:-2:2], strength[2::2])
@@ -162,7 +161,7 @@ def _lines(flat: Gray, ridges: Gray, crossing: Gray) -> Floats:
 
 
 def fit_mesh(gray: Gray, quad: Floats, side: int, cells: int | None = None) -> Floats:
-    """Crossings [cells + 1, cells + 1, 2] in pixels of ``gray``: a smooth surface through the lines that are seen.
+    """Return crossings [cells + 1, cells + 1, 2] in pixels of ``gray``: a smooth surface through the lines seen.
 
     The lines looked for are those of ``side`` cells; ``cells`` (default: as many) is what the result is divided into.
     """
@@ -170,7 +169,7 @@ def fit_mesh(gray: Gray, quad: Floats, side: int, cells: int | None = None) -> F
     corners = quad
     for powers in (_BILINEAR, _CUBIC if side > 4 else _QUADRATIC):
         flat = Rectified(gray, corners)
-        moved = lattice_points(cells, _SPAN, MARGIN)
+        moved = lattice_points(cells, _SPAN, _MARGIN)
         moved[..., 0] += _offsets(flat.vertical, side, cells, powers).T
         moved[..., 1] += _offsets(flat.horizontal, side, cells, powers)
         mesh = flat.to_picture(moved)
@@ -179,11 +178,11 @@ def fit_mesh(gray: Gray, quad: Floats, side: int, cells: int | None = None) -> F
 
 
 def follow_mesh(gray: Gray, mesh: Floats) -> Floats:
-    """Crossings [n + 1, n + 1, 2] nearer to lines that are bent more than a fit of straight ones can follow."""
+    """Return crossings [n + 1, n + 1, 2] nearer to lines that are bent more than a fit of straight ones can follow."""
     side = len(mesh) - 1
     for _ in range(_FOLLOWED):
         flat = Rectified(gray, outline(mesh), mesh)
-        moved = lattice_points(side, _SPAN, MARGIN)
+        moved = lattice_points(side, _SPAN, _MARGIN)
         moved[..., 0] += _offsets(flat.vertical, side, side, _CUBIC).T
         moved[..., 1] += _offsets(flat.horizontal, side, side, _CUBIC)
         mesh = flat.to_picture(moved)
@@ -201,10 +200,10 @@ def _offsets(horizontal: Floats, side: int, cells: int, powers: tuple[tuple[int,
     A polynomial of the place, fitted to the strongest ridge near every segment; segments that disagree lose weight.
     """
     cell = _SPAN / side
-    lines = np.rint(MARGIN + cell * np.arange(side + 1)).astype(np.int64)
+    lines = np.rint(_MARGIN + cell * np.arange(side + 1)).astype(np.int64)
     places = _places(side)
     shifts = np.arange(-_REACH, _REACH + 1)
-    along = np.rint(MARGIN + _SPAN * places).astype(np.int64)
+    along = np.rint(_MARGIN + _SPAN * places).astype(np.int64)
     near = horizontal[(lines[:, None] + shifts)[:, None, :], along[None, :, None]]  # [lines, places, shifts]
     near = near * (1 - 0.03 * np.abs(shifts))
     strength = near.max(axis=2).ravel()

@@ -14,11 +14,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from hrm_edge.vision.images import Floats, Gray, Image
 from hrm_edge.vision.lattice import Rectified, fit_mesh, follow_mesh, outline, project
-
-Image = NDArray[np.uint8]  # [h, w, 3] BGR
-Gray = NDArray[np.uint8]  # [h, w]
-Floats = NDArray[np.float32]
 
 WORK_SIDE = 640  # pixels of the longer side that grids are sought at: enough for a grid of a third of the picture
 
@@ -105,11 +102,12 @@ class Way(NamedTuple):
     """Also at the edges of the picture and without a frame: takes twice as long."""
 
 
+_MOST_GRIDS = 4  # of a picture
 WAYS = (Way(), Way(closely=True), Way(negative=True), Way(negative=True, closely=True))
 
 
 def look_further(image: Image) -> list[Grid]:
-    """9x9 grids of a BGR picture uint8 [h, w, 3] in which :func:`locate` finds none, by the other :data:`WAYS`."""
+    """Return 9x9 grids of a BGR picture uint8 [h, w, 3] where :func:`locate` finds none, by the other :data:`WAYS`."""
     for way in WAYS[1:]:
         grids = [grid for grid in locate(image, way=way) if grid.side == _KINDS[0].cells]
         if grids:
@@ -117,7 +115,7 @@ def look_further(image: Image) -> list[Grid]:
     return []
 
 
-def locate(image: Image, limit: int = 4, cut: bool = False, way: Way = WAYS[0]) -> list[Grid]:
+def locate(image: Image, cut: bool = False, way: Way = WAYS[0]) -> list[Grid]:
     """Locate grids of a BGR picture uint8 [h, w, 3], the best first: large, with all their lines. Empty: none.
 
     ``cut``: instead, what looks like a grid that the edge of the picture cuts off.
@@ -127,7 +125,7 @@ def locate(image: Image, limit: int = 4, cut: bool = False, way: Way = WAYS[0]) 
     small = cv2.resize(gray, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA) if scale < 1 else gray
     small = cv2.bitwise_not(small) if way.negative else small
     grids = _closely(small) if way.closely else _quickly(small, cut)
-    return [replace(_rescaled(grid, scale), negative=way.negative) for grid in grids[:limit]]
+    return [replace(_rescaled(grid, scale), negative=way.negative) for grid in grids[:_MOST_GRIDS]]
 
 
 def _quickly(small: Gray, cut: bool) -> list[Grid]:
@@ -176,7 +174,7 @@ def _closely(small: Gray) -> list[Grid]:
 
 
 def _with_paper(gray: Gray) -> tuple[Gray, int]:
-    """The picture with as many pixels of its paper around it as are returned too, so that a grid may touch its edge."""
+    """Return the picture with paper around it, and how many pixels of it, so that a grid may touch its edge."""
     pad = max(8, max(gray.shape) // 24)
     paper = cv2.morphologyEx(gray, cv2.MORPH_CLOSE, np.ones((2 * _STROKE, 2 * _STROKE), np.uint8))
     padded = cv2.copyMakeBorder(paper, pad, pad, pad, pad, cv2.BORDER_REPLICATE)
@@ -189,14 +187,14 @@ def _moved(grid: Grid, by: int) -> Grid:
 
 
 def _leaves(corners: Floats, small: Gray) -> bool:
-    """Whether the grid goes on beyond the picture."""
+    """Return whether the grid goes on beyond the picture."""
     height, width = small.shape
     beyond = np.maximum(-corners, corners - np.array([width - 1, height - 1]))
     return float(beyond.max()) > _BEYOND * float(np.sqrt(cv2.contourArea(corners)))
 
 
 def _is_cut(quad: Floats, small: Gray) -> bool:
-    """Whether a whole side of the quadrilateral [4, 2] lies along an edge of the picture."""
+    """Return whether a whole side of the quadrilateral [4, 2] lies along an edge of the picture."""
     height, width = small.shape
     margins = np.stack([quad[:, 0], quad[:, 1], width - 1 - quad[:, 0], height - 1 - quad[:, 1]], axis=1)
     at_edge = margins < _EDGE * max(height, width)  # [corners, edges]
@@ -221,7 +219,7 @@ def _grid(small: Gray, quad: Floats) -> Grid | None:
 
 
 def refit(gray: Gray, grid: Grid) -> Grid | None:
-    """``grid`` with its lines fitted again near where it is expected, in pixels of ``gray``; None: they are not there.
+    """Return ``grid`` with its lines fitted anew near where it is expected, in pixels of ``gray``; None: no lines.
 
     ``gray`` is a picture of about ``WORK_SIDE`` pixels.
     """
@@ -313,7 +311,7 @@ def _quads(ink: Gray, boxes: bool) -> list[Floats]:
     for area, index in sized[:12]:
         if area < smallest:
             break
-        around = [clockwise(cv2.boxPoints(cv2.minAreaRect(hulls[index])).astype(np.float32))] if boxes else []
+        around = [_clockwise(cv2.boxPoints(cv2.minAreaRect(hulls[index])).astype(np.float32))] if boxes else []
         for quad in (_four_corners(hulls[index]), *around):
             if quad is not None and not any(np.abs(quad - other).max() < _SAME for other in distinct):
                 distinct.append(quad)
@@ -329,10 +327,10 @@ def _four_corners(hull: NDArray[np.int32]) -> Floats | None:
             break
     if len(polygon) != 4 or cv2.contourArea(polygon) < 0.8 * area:
         return None
-    return clockwise(polygon.reshape(4, 2).astype(np.float32))
+    return _clockwise(polygon.reshape(4, 2).astype(np.float32))
 
 
-def clockwise(corners: Floats) -> Floats:
+def _clockwise(corners: Floats) -> Floats:
     """Return corners [4, 2] of a convex quadrilateral clockwise, the first being the top left as seen."""
     centre = corners.mean(axis=0)
     angles = np.arctan2(corners[:, 1] - centre[1], corners[:, 0] - centre[0])  # y points down: rising is clockwise

@@ -9,8 +9,9 @@ import numpy as np
 
 from hrm_edge.tasks.base import Tokens
 from hrm_edge.tasks.sudoku import FIRST_DIGIT
+from hrm_edge.vision.images import Floats, Gray, Image
 from hrm_edge.vision.judge import Verdict
-from hrm_edge.vision.locate import Floats, Gray, Grid, Image
+from hrm_edge.vision.locate import Grid
 
 Color = tuple[int, int, int]  # BGR
 ANSWER: Color = (60, 170, 20)
@@ -19,13 +20,13 @@ REFUSED: Color = (60, 60, 225)
 _GLYPH = 96  # pixels of a digit's square before it is warped into its cell
 
 
-def draw_answer(image: Image, grid: Grid, givens: Tokens, answer: Tokens, color: Color = ANSWER) -> None:
+def _draw_answer(image: Image, grid: Grid, givens: Tokens, answer: Tokens) -> None:
     """Write ``answer`` [S] into the cells that ``givens`` [S] leave blank, into BGR ``image`` uint8 [h, w, 3] itself.
 
     ``grid``: turned so that its first corner is the puzzle's top left. The caller has verified the answer.
     """
     for cell in np.flatnonzero(givens < FIRST_DIGIT):
-        _stamp(image, glyph(int(answer[cell]) - FIRST_DIGIT + 1), grid.cell_corners(int(cell)), color)
+        _stamp(image, _glyph(int(answer[cell]) - FIRST_DIGIT + 1), grid.cell_corners(int(cell)), ANSWER)
 
 
 def draw_result(image: Image, grid: Grid, verdict: Verdict, answer: Tokens) -> None:
@@ -37,7 +38,7 @@ def draw_result(image: Image, grid: Grid, verdict: Verdict, answer: Tokens) -> N
     right = set(verdict.ignored) - set(verdict.disagreeing)
     shown = verdict.puzzle.copy()
     shown[sorted(right)] = answer[sorted(right)]
-    draw_answer(image, grid, shown, answer)
+    _draw_answer(image, grid, shown, answer)
     for cell in (*verdict.doubtful, *verdict.repaired):
         _frame(image, grid, cell, SEEKING)
     for cell in verdict.disagreeing:
@@ -62,8 +63,8 @@ def draw_outline(image: Image, grid: Grid, color: Color) -> None:
 
 
 @functools.cache
-def glyph(digit: int) -> Gray:
-    """Coverage uint8 [96, 96] of a digit in the middle of its cell."""
+def _glyph(digit: int) -> Gray:
+    """Return the coverage uint8 [96, 96] of a digit in the middle of its cell."""
     text, font, scale, width = str(digit), cv2.FONT_HERSHEY_SIMPLEX, 2.6, 9
     (wide, high), _ = cv2.getTextSize(text, font, scale, width)
     canvas = np.zeros((_GLYPH, _GLYPH), np.uint8)

@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from hrm_edge.errors import UserError
 from hrm_edge.quiet import import_onnxruntime
 from hrm_edge.vision.cells import CELL, SIDE, cut_cells
-from hrm_edge.vision.locate import Floats, Grid, Image
+from hrm_edge.vision.images import Floats, Image
+from hrm_edge.vision.locate import Grid
 
 MODEL = Path(__file__).with_name("digits.onnx")
 CLASSES = 10
@@ -50,12 +51,12 @@ class Reading:
 
 
 class Reader:
-    """The digit network. One thread by default: a cell is small, and the solver wants the other cores."""
+    """The digit network, on one thread: a cell is small, and the solver wants the other cores."""
 
-    def __init__(self, path: Path | str = MODEL, threads: int = 1) -> None:
+    def __init__(self, path: Path | str = MODEL) -> None:
         ort = import_onnxruntime()
         options = ort.SessionOptions()
-        options.intra_op_num_threads = threads
+        options.intra_op_num_threads = 1
         options.log_severity_level = 3
         try:
             self._session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
@@ -100,7 +101,7 @@ class Reader:
     def _turned(
         self, classified: tuple[Floats, Floats], cells: Floats, some: NDArray[np.int64], turn: int
     ) -> tuple[Floats, Floats]:
-        """``classified``, in which ``some`` of the cells [81, 32, 32] are classified when turned."""
+        """Return ``classified``, in which ``some`` of the cells [81, 32, 32] are classified when turned."""
         if not turn or not len(some):
             return classified
         scores, by_hand = (part.copy() for part in classified)
@@ -108,7 +109,7 @@ class Reader:
         return scores, by_hand
 
     def classify(self, cells: Floats) -> tuple[Floats, Floats]:
-        """Log-probabilities [N, 10] of cells [N, 32, 32], and the probability [N] that a digit was written by hand."""
+        """Return log-probabilities [N, 10] of cells [N, 32, 32], and the probability [N] of being written by hand."""
         logits, written = self._session.run(None, {"cells": cells[:, None]})
         top = logits.max(axis=1, keepdims=True)
         scores = logits - top - np.log(np.exp(logits - top).sum(axis=1, keepdims=True))

@@ -11,9 +11,10 @@ from hrm_edge.errors import UserError
 from hrm_edge.tasks.sudoku import Sudoku
 from hrm_edge.vision.board_size import other_size
 from hrm_edge.vision.cells import SIDE
+from hrm_edge.vision.images import Image
 from hrm_edge.vision.inks import entries_by_colour
 from hrm_edge.vision.judge import Verdict, judge
-from hrm_edge.vision.locate import Grid, Image, locate, look_further
+from hrm_edge.vision.locate import Grid, locate, look_further
 from hrm_edge.vision.read import Reader, Reading
 
 _MOST_GRIDS = 3  # read in one picture

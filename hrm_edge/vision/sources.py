@@ -16,17 +16,15 @@ from hrm_edge.errors import UserError
 from hrm_edge.files import check_input
 from hrm_edge.vision.formats import FORMATS, is_picture
 from hrm_edge.vision.frames import STILL_INTERVAL_S, Feed, Source
-from hrm_edge.vision.gstreamer import open_csi
+from hrm_edge.vision.gstreamer import FPS, RESTART, Size, open_csi
 from hrm_edge.vision.images import Image, image_files, load_image
 
 BROWSER = "browser"
-SCHEMES = ("rtsp", "rtsps", "rtmp", "http", "https", "udp")
+_SCHEMES = ("rtsp", "rtsps", "rtmp", "http", "https", "udp")
 FOLDER_S = 4.0  # how long each picture of a folder is shown
 _NETWORK_TIMEOUT_MS = 5000
 _TAKES = "--camera takes 0 (a V4L2 camera), csi:0, an rtsp:// or http:// URL, a video, a picture, a folder, or browser"
 _GROUP = "join the group that may use cameras, then log in again: sudo usermod -aG video $USER"
-
-Size = tuple[int, int]  # width, height in pixels
 
 
 def open_source(text: str, size: Size, dev: Path = Path("/dev")) -> Source:
@@ -42,8 +40,8 @@ def open_source(text: str, size: Size, dev: Path = Path("/dev")) -> Source:
         sensor = int(match[1])
         return Source(f"CSI camera {sensor}", lambda: _csi(sensor, size))
     if match := re.match(r"([a-z][a-z0-9+.-]*)://", text, re.IGNORECASE):
-        if match[1].lower() not in SCHEMES:
-            raise UserError(f"--camera {text}: cannot read {match[1]}:// URLs", f"known: {', '.join(SCHEMES)}")
+        if match[1].lower() not in _SCHEMES:
+            raise UserError(f"--camera {text}: cannot read {match[1]}:// URLs", f"known: {', '.join(_SCHEMES)}")
         return Source(_without_password(text), lambda: _url(text))
     path = Path(text)
     if path.is_dir():
@@ -137,36 +135,33 @@ class _PictureFeed:
         """Do nothing: nothing is open."""
 
 
-def csi_pipeline(sensor: int, size: Size, fps: int = 30) -> str:
+def _csi_pipeline(sensor: int, size: Size) -> str:
     """Return the GStreamer pipeline of a Jetson's CSI sensor; its ISP converts, and only the newest frame is kept."""
     width, height = size
     return (
         f"nvarguscamerasrc sensor-id={sensor} ! "
-        f"video/x-raw(memory:NVMM), width={width}, height={height}, framerate={fps}/1 ! "
+        f"video/x-raw(memory:NVMM), width={width}, height={height}, framerate={FPS}/1 ! "
         "nvvidconv ! video/x-raw, format=BGRx ! videoconvert ! video/x-raw, format=BGR ! "
         "appsink drop=true max-buffers=1 sync=false"
     )
 
 
-def has_gstreamer() -> bool:
+def _has_gstreamer() -> bool:
     """Return whether this OpenCV was built with GStreamer, as JetPack's is and pip's is not."""
     return re.search(r"GStreamer:\s+YES", cv2.getBuildInformation()) is not None
 
 
 def _csi(sensor: int, size: Size) -> Feed:
-    if not has_gstreamer():
+    if not _has_gstreamer():
         return open_csi(sensor, size)
-    capture = cv2.VideoCapture(csi_pipeline(sensor, size), cv2.CAP_GSTREAMER)
+    capture = cv2.VideoCapture(_csi_pipeline(sensor, size), cv2.CAP_GSTREAMER)
     if not capture.isOpened():
-        raise UserError(
-            f"no CSI camera {sensor} answers",
-            "check the ribbon cable, then: sudo systemctl restart nvargus-daemon",
-        )
+        raise UserError(f"no CSI camera {sensor} answers", RESTART)
     return _CaptureFeed(capture)
 
 
 def _v4l2(path: Path, size: Size) -> _CaptureFeed:
-    check_device(path)
+    _check_device(path)
     capture = cv2.VideoCapture(str(path), cv2.CAP_V4L2)
     if capture.isOpened():
         capture.set(cv2.CAP_PROP_FOURCC, cv2.VideoWriter.fourcc(*"MJPG"))  # raw video over USB 2 is slow at this size
@@ -174,7 +169,7 @@ def _v4l2(path: Path, size: Size) -> _CaptureFeed:
         capture.set(cv2.CAP_PROP_FRAME_HEIGHT, size[1])
         capture.set(cv2.CAP_PROP_BUFFERSIZE, 1)
         return _CaptureFeed(capture)
-    holders = users_of(path)
+    holders = _users_of(path)
     if holders:
         raise _busy(path, holders)
     raise UserError(
@@ -183,7 +178,7 @@ def _v4l2(path: Path, size: Size) -> _CaptureFeed:
     )
 
 
-def check_device(path: Path) -> None:
+def _check_device(path: Path) -> None:
     """Raise ``UserError`` where a video device is not there, not ours to open, or busy."""
     try:
         os.close(os.open(path, os.O_RDWR | os.O_NONBLOCK))
@@ -195,7 +190,7 @@ def check_device(path: Path) -> None:
         raise UserError(f"you may not use {path}", _GROUP) from error
     except OSError as error:
         if error.errno == errno.EBUSY:
-            raise _busy(path, users_of(path)) from error
+            raise _busy(path, _users_of(path)) from error
         raise UserError(f"{path}: {os.strerror(error.errno or 0)}", "unplug the camera and plug it in again") from error
 
 
@@ -204,7 +199,7 @@ def _busy(path: Path, holders: list[str]) -> UserError:
     return UserError(f"{path} is in use{who}", "close that program, or choose another camera")
 
 
-def users_of(path: Path) -> list[str]:
+def _users_of(path: Path) -> list[str]:
     """Return other processes that hold ``path`` open, as far as we may see: ``name (pid)``."""
     holders = []
     target = os.path.realpath(path)

@@ -8,8 +8,9 @@ from dataclasses import replace
 import cv2
 import numpy as np
 
+from hrm_edge.vision.images import Floats, Gray, Image
 from hrm_edge.vision.lattice import outline
-from hrm_edge.vision.locate import WAYS, WORK_SIDE, Floats, Gray, Grid, Image, Way, locate, refit
+from hrm_edge.vision.locate import WAYS, WORK_SIDE, Grid, Way, locate, refit
 from hrm_edge.vision.read import TURNS, turned
 
 HOLD_S = 0.7  # a grid whose lines are not found is carried along this long, then it is gone
@@ -126,7 +127,7 @@ def _aligned(grid: Grid, last: Grid) -> Grid:
 
 
 def _smoothed(grid: Grid, last: Grid) -> Grid:
-    """``grid``, or where it hardly moved a mean with ``last``: corners of a grid at rest do not tremble."""
+    """Return ``grid``, or where it hardly moved a mean with ``last``: corners of a grid at rest do not tremble."""
     if float(np.abs(grid.mesh - last.mesh).max()) > _STILL * float(np.sqrt(grid.area)):
         return grid
     return _with_mesh(grid, (_SMOOTHING * last.mesh + (1 - _SMOOTHING) * grid.mesh).astype(np.float32))

@@ -23,7 +23,7 @@ from hrm_edge.runtime import open_artifact
 from hrm_edge.runtime.ort import OrtSession
 from hrm_edge.runtime.trt import build, device, identity
 from hrm_edge.runtime.trt import open as opening
-from hrm_edge.runtime.trt.cuda import CudaPython
+from hrm_edge.runtime.trt.cuda import _CudaPython
 from hrm_edge.runtime.trt.identity import PLAN_FILE, SIDECAR_FILE, EngineParity, entry_of, read_engine
 from hrm_edge.tasks.sudoku import Sudoku
 from tests.artifacts import write_singles_artifact
@@ -63,7 +63,7 @@ def orin(monkeypatch: pytest.MonkeyPatch) -> None:
     simulated = Device()
     monkeypatch.setattr(opening, "find_api", lambda name: simulated_api(simulated))
     monkeypatch.setattr(opening, "find_gpu", lambda: ORIN)
-    monkeypatch.setattr(opening, "find_cuda", lambda: CudaPython(cuda_runtime(simulated)))
+    monkeypatch.setattr(opening, "find_cuda", lambda: _CudaPython(cuda_runtime(simulated)))
     monkeypatch.setattr(device, "find_gpu", lambda: ORIN)
     monkeypatch.setattr(build, "find_gpu", lambda: ORIN)
     monkeypatch.setattr(build, "find_api", lambda name: simulated_api(simulated))
@@ -209,7 +209,7 @@ def exported(folder: Path, out: Path, monkeypatch: pytest.MonkeyPatch) -> int:
         shutil.copyfile(folder / PLAN_FILE, request.plan)
         return {"seconds": 1.0, "peak_memory_bytes": 1, "layers": 3, "timing_cache": False}
 
-    monkeypatch.setattr(build, "run_worker", make)
+    monkeypatch.setattr(build, "_run_worker", make)
     return main(["export", str(folder), "--out", str(out), "--backend", "tensorrt", "--no-cache"])
 
 

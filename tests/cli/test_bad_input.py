@@ -30,10 +30,10 @@ from hrm_edge.records import read_record
 from hrm_edge.runtime.trt import build as building
 from hrm_edge.runtime.trt import open as opening
 from hrm_edge.runtime.trt.api import Api
-from hrm_edge.runtime.trt.cuda import CudaPython
+from hrm_edge.runtime.trt.cuda import _CudaPython
 from hrm_edge.runtime.trt.device import Gpu
 from hrm_edge.runtime.trt.identity import PLAN_FILE, SIDECAR_FILE
-from hrm_edge.runtime.trt.targets import check_targets, table
+from hrm_edge.runtime.trt.targets import _table, check_targets
 from hrm_edge.spec import variant_spec
 from hrm_edge.tasks import get_task
 from hrm_edge.tasks.samples import sample_file
@@ -131,14 +131,14 @@ def test_a_task_without_a_set(tmp_path: Path, capsys: pytest.CaptureFixture[str]
 # -- precision by architecture ---------------------------------------------------------------------------------------
 
 PRECISIONS = ("fp32", "fp16", "int8")
-MATRIX = [(runtime, int(sm), precision) for runtime in ("tensorrt", "tensorrt_rtx") for sm in table()[runtime]
+MATRIX = [(runtime, int(sm), precision) for runtime in ("tensorrt", "tensorrt_rtx") for sm in _table()[runtime]
           for precision in PRECISIONS]  # fmt: skip
 
 
 @pytest.mark.parametrize(("runtime", "sm", "precision"), MATRIX)
 def test_every_precision_on_every_architecture(runtime: Any, sm: int, precision: Any) -> None:
     """What the table allows passes; what it does not is refused with its name and what would run."""
-    api, row = Api(runtime, SimpleNamespace(), "1"), table()[runtime][str(sm)]
+    api, row = Api(runtime, SimpleNamespace(), "1"), _table()[runtime][str(sm)]
     if precision in row["precisions"]:
         check_targets(api, (sm,), precision)
         return
@@ -193,10 +193,10 @@ def test_engines(case: str, tmp_path: Path, monkeypatch: Patch, capsys: pytest.C
     add_engine(folder, simulated_api(simulated))
     change(folder)
     api = simulated_api(simulated, here.get("version", "10.3.0.30"))
-    monkeypatch.setattr(opening, "built_before", lambda path, manifest: path)
+    monkeypatch.setattr(opening, "_built_before", lambda path, manifest: path)
     monkeypatch.setattr(opening, "find_api", lambda name: api)
     monkeypatch.setattr(opening, "find_gpu", lambda: here.get("gpu", ORIN))
-    monkeypatch.setattr(opening, "find_cuda", lambda: CudaPython(cuda_runtime(simulated)))
+    monkeypatch.setattr(opening, "find_cuda", lambda: _CudaPython(cuda_runtime(simulated)))
     refused(["solve", "0030400000020100", "--model", str(folder)], said, hint, capsys)
 
 

@@ -14,10 +14,10 @@ import pytest
 
 from hrm_edge.cli.main import main
 from hrm_edge.data.arc import Options, build, read_questions
-from hrm_edge.data.arc_files import ArcTask, read_all, read_tasks
+from hrm_edge.data.arc_files import ArcTask, _read_tasks, read_all
 from hrm_edge.data.layout import read_identifiers, read_part
 from hrm_edge.errors import UserError
-from hrm_edge.tasks.arc import Arc, Grid, corner, decode, encode, split_identifier
+from hrm_edge.tasks.arc import Arc, Grid, _corner, decode, encode, split_identifier
 from hrm_edge.tasks.arc_votes import Votes, score, submission
 from tests.data.written import same_bytes
 
@@ -49,19 +49,19 @@ def archive(source: Path, path: Path) -> str:
 
 
 def grid(tokens: np.ndarray) -> Grid:
-    found = decode(tokens, *corner(tokens))
+    found = decode(tokens, *_corner(tokens))
     assert found is not None
-    assert (encode(found, *corner(tokens)) == tokens).all(), "markers where they belong and nothing else"
+    assert (encode(found, *_corner(tokens)) == tokens).all(), "markers where they belong and nothing else"
     return found
 
 
 def test_reads_only_the_tasks_of_a_repository() -> None:
-    assert [(task.name, task.asked) for task in read_tasks(ARC)] == [
+    assert [(task.name, task.asked) for task in _read_tasks(ARC)] == [
         *((name, False) for name in TRAINING), *((name, True) for name in EVALUATION),
     ]  # fmt: skip
-    assert [task.name for task in read_tasks(CONCEPT)] == CONCEPTS
-    assert not any(task.asked for task in read_tasks(CONCEPT))
-    assert [task.asked for task in read_tasks(f"{ARC}/data/evaluation")] == [True, True]
+    assert [task.name for task in _read_tasks(CONCEPT)] == CONCEPTS
+    assert not any(task.asked for task in _read_tasks(CONCEPT))
+    assert [task.asked for task in _read_tasks(f"{ARC}/data/evaluation")] == [True, True]
 
 
 def kaggle(folder: Path, parts: dict[str, str], answers: bool = True) -> Path:
@@ -87,15 +87,15 @@ def test_combined_files_of_kaggle(tmp_path: Path) -> None:
     def flat(tasks: list[ArcTask]) -> list[object]:
         return [(t.name, t.asked, [[g if g is None else g.tolist() for g in pair] for pair in t.pairs]) for t in tasks]
 
-    wanted = flat(read_tasks(ARC))
-    assert flat(read_tasks(folder)) == flat(read_tasks(tmp_path / "kaggle.zip")) == wanted
+    wanted = flat(_read_tasks(ARC))
+    assert flat(_read_tasks(folder)) == flat(_read_tasks(tmp_path / "kaggle.zip")) == wanted
     files = [str(folder / f"arc-agi_{part}_challenges.json") for part in ("training", "evaluation")]
     assert flat(read_all(files)) == wanted
     test = kaggle(tmp_path / "test", {"evaluation": "test"}, answers=False)
-    asked = read_tasks(test / "arc-agi_test_challenges.json")
+    asked = _read_tasks(test / "arc-agi_test_challenges.json")
     assert [(task.name, task.asked, task.test[0][1]) for task in asked] == [(name, True, None) for name in EVALUATION]
     shutil.copy(test / "arc-agi_test_challenges.json", folder)  # a copy of other tasks: left out where these are
-    assert flat(read_tasks(folder)) == wanted
+    assert flat(_read_tasks(folder)) == wanted
 
 
 def test_combined_files_that_do_not_fit(tmp_path: Path) -> None:
@@ -109,22 +109,22 @@ def test_combined_files_that_do_not_fit(tmp_path: Path) -> None:
     ):
         solutions.write_text(json.dumps(content))
         with pytest.raises(UserError, match=message):
-            read_tasks(folder)
+            _read_tasks(folder)
     solutions.unlink()
     with pytest.raises(UserError, match=r"arc-agi_training_solutions\.json is missing\nput it beside"):
-        read_tasks(folder)
+        _read_tasks(folder)
 
 
 def test_archives_made_on_a_mac(tmp_path: Path) -> None:
     """With a resource fork beside every file, in an archive, or unpacked."""
     wanted = [("0a1b2c3d", False), ("1a2b3c4d", True)]
-    assert [(task.name, task.asked) for task in read_tasks(SAMPLES / "arc-macosx.zip")] == wanted
+    assert [(task.name, task.asked) for task in _read_tasks(SAMPLES / "arc-macosx.zip")] == wanted
     with zipfile.ZipFile(SAMPLES / "arc-macosx.zip") as packed, tarfile.open(tmp_path / "a.tar.gz", "w:gz") as target:
         packed.extractall(tmp_path / "unpacked")
         target.add(tmp_path / "unpacked", "x")
     (tmp_path / "unpacked/ARC/data/training/._0a1b2c3d.json").write_bytes(b"\0\5\x16\7")
     for source in (tmp_path / "unpacked", tmp_path / "a.tar.gz"):
-        assert [(task.name, task.asked) for task in read_tasks(source)] == wanted
+        assert [(task.name, task.asked) for task in _read_tasks(source)] == wanted
 
 
 def test_split_is_the_published_one(folder: Path) -> None:
@@ -170,8 +170,8 @@ def test_every_augmentation_inverts_to_the_task(folder: Path) -> None:
             task = tasks[name]
             pairs = task.test if split == "test" else task.train if task.asked else task.pairs
             rows = range(part.puzzle_indices[puzzle], part.puzzle_indices[puzzle + 1])
-            corners = [corner(part.inputs[row]) for row in rows]
-            assert corners == [corner(part.labels[row]) for row in rows], "both grids are moved alike"
+            corners = [_corner(part.inputs[row]) for row in rows]
+            assert corners == [_corner(part.labels[row]) for row in rows], "both grids are moved alike"
             assert (0, 0) in corners
             assert split == "train" or set(corners) == {(0, 0)}
             for row, (given, answer) in zip(rows, pairs, strict=True):
@@ -181,7 +181,7 @@ def test_every_augmentation_inverts_to_the_task(folder: Path) -> None:
 
 def test_training_grids_lie_anywhere_and_no_puzzle_comes_twice(folder: Path) -> None:
     part = read_part(folder, "train", Arc())
-    corners = {corner(tokens) for tokens in np.array(part.inputs)}
+    corners = {_corner(tokens) for tokens in np.array(part.inputs)}
     assert len(corners) > 100
     assert max(row for row, _ in corners) > 15
     assert max(column for _, column in corners) > 15
@@ -325,7 +325,7 @@ def test_bad_archives(tmp_path: Path) -> None:
         (broken, "is no whole archive"), (tmp_path / "none.tar.gz", "No such file"), (tmp_path / "d", "No such file"),
     ):  # fmt: skip
         with pytest.raises(UserError, match=message) as caught:
-            read_tasks(path)
+            _read_tasks(path)
         assert caught.value.hint
         assert str(path) in caught.value.problem
 

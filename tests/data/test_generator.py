@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from hrm_edge.data.generator import DIFFICULTIES, Generated, Wanted, generate, guesses_of
+from hrm_edge.data.generator import DIFFICULTIES, Generated, Wanted, _guesses_of, generate
 from hrm_edge.data.solver import solve_many
 from hrm_edge.errors import UserError
 from hrm_edge.tasks.sudoku import Sudoku
@@ -67,7 +67,7 @@ def test_clue_targets() -> None:
 @pytest.mark.parametrize("name", DIFFICULTIES)
 def test_difficulties(name: str) -> None:
     low, high = DIFFICULTIES[name]
-    made = generate(NINE, 5, 5, Wanted(guesses=guesses_of(name)))
+    made = generate(NINE, 5, 5, Wanted(guesses=_guesses_of(name)))
     assert made.guesses.min() >= low
     assert high is None or made.guesses.max() <= high
 
@@ -89,7 +89,7 @@ def test_what_cannot_be_is_said_at_once() -> None:
         with pytest.raises(UserError, match=message):
             generate(NINE, 1, 0, wanted)
     with pytest.raises(UserError, match="unknown difficulty 'hrad'\ndid you mean 'hard'"):
-        guesses_of("hrad")
+        _guesses_of("hrad")
 
 
 def test_running_out_of_puzzles_is_said() -> None:

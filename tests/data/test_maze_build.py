@@ -10,7 +10,7 @@ import pytest
 from hrm_edge.cli.main import main
 from hrm_edge.data.files import read_puzzles
 from hrm_edge.data.layout import read_part
-from hrm_edge.data.maze import Options, build, classes, default_length, generate
+from hrm_edge.data.maze import Options, _default_length, build, classes, generate
 from hrm_edge.data.puzzles import load_puzzles
 from hrm_edge.errors import UserError
 from hrm_edge.tasks.base import Tokens
@@ -46,7 +46,7 @@ def test_hard_mazes_have_paths_of_more_than_110(tmp_path: Path) -> None:
 
 
 def test_default_length_scales_with_the_board() -> None:
-    assert [default_length(task) for task in (HARD, Maze(15, 15), Maze(60, 60), Maze(2, 2))] == [112, 28, 224, 1]
+    assert [_default_length(task) for task in (HARD, Maze(15, 15), Maze(60, 60), Maze(2, 2))] == [112, 28, 224, 1]
 
 
 def test_same_seed_same_bytes_whatever_the_processes(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from hrm_edge.manifest import Manifest, Parity, read_manifest
 from hrm_edge.model.hrm import HRM
 from hrm_edge.model.load import load_model
 from hrm_edge.model.session import TorchSession
-from hrm_edge.parity import AccuracyDrop, Measured, cosines, judge, measure
+from hrm_edge.parity import AccuracyDrop, Measured, _cosines, judge, measure
 from hrm_edge.quant.policy import int8_layers
 from hrm_edge.recipe import Limits, Quantization, Recipe
 from hrm_edge.report.figures import decibels
@@ -242,5 +242,5 @@ def test_decibels_and_cosine() -> None:
     assert decibels(100.0, 1.0) == pytest.approx(20.0)
     assert decibels(1.0, 0.0) == 200.0
     a = np.array([[1.0, 0.0], [1.0, 1.0]], np.float32)
-    found = cosines(a, np.array([[1.0, 0.0], [1.0, 0.0]], np.float32))
+    found = _cosines(a, np.array([[1.0, 0.0], [1.0, 0.0]], np.float32))
     assert found.tolist() == pytest.approx([1.0, 2**-0.5])

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from onnx import numpy_helper
 
 from hrm_edge.export.graph import StepGraph
-from hrm_edge.graph.step import quantize_weight
+from hrm_edge.graph.step import _quantize_weight
 from hrm_edge.model.hrm import HRM
 from hrm_edge.quant.calibrate import activation_scales
 from hrm_edge.quant.policy import int8_layers
@@ -264,7 +264,7 @@ def test_percentile_observer_cuts_the_tail_and_max_does_not() -> None:
 def test_weight_quantization_is_within_half_a_step() -> None:
     weight = np.random.default_rng(0).normal(size=(7, 33)).astype(np.float32)
     weight[3] = 0
-    values, scale = quantize_weight(weight)
+    values, scale = _quantize_weight(weight)
     assert values.min() >= -127  # -128 would make the range lopsided
     assert np.abs(values * scale[:, None] - weight).max() <= 0.5 * scale.max() * (1 + 1e-5)
     assert not values[3].any()

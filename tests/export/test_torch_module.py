@@ -20,7 +20,7 @@ from hrm_edge.export.torch_module import (
     carry_dtype,
     open_module,
 )
-from hrm_edge.export.torch_trt import exported_program, step_module
+from hrm_edge.export.torch_trt import _exported_program, _step_module
 from hrm_edge.manifest import STATE_FILE, read_manifest
 from hrm_edge.runtime import open_artifact
 from hrm_edge.runtime.state import State, read_state
@@ -53,7 +53,7 @@ from hrm_edge.errors import UserError
 from hrm_edge.export import torch_module, torch_trt
 from functools import partial
 from hrm_edge.export.artifact import prepare_export, write_artifact
-from hrm_edge.export.torch_trt import make_plan, step_module
+from hrm_edge.export.torch_trt import _step_module, make_plan
 from hrm_edge.export.recover import ArtifactInfo
 from hrm_edge.manifest import STATE_FILE, read_manifest
 from hrm_edge.recipe import Limits, Quantization
@@ -88,9 +88,9 @@ for out in ("engine", "again"):
 out = folder / "engine"
 engine, manifest = read_engine(out), read_manifest(out)
 machine = Machine(find_api(engine.identity.runtime), Gpu("other", 86, 10, "13.1", 8 << 30))
-torch_module.check_valid(out, engine, machine, manifest, torch_module.installed(torch_module.load_torch_tensorrt()))
-run = torch_module.load(torch_module.read_module(out, engine))
-step = step_module(prepared.model, prepared.scales, half=False)
+torch_module._check_valid(out, engine, machine, manifest, torch_module.installed(torch_module.load_torch_tensorrt()))
+run = torch_module._load(torch_module._read_module(out, engine))
+step = _step_module(prepared.model, prepared.scales, half=False)
 def execute(self, inputs):
     named = dict(zip(self.in_binding_names, inputs, strict=True))
     return list(step(named["tokens"], named["z_h"], named["z_l"]))
@@ -127,7 +127,8 @@ def other(*given):
     return torch.special.bessel_j0(z_h), *rest
 step.run = other
 options = engine.identity.options
-for ask in (lambda: torch_trt.convert(step, options), lambda: torch_trt.convert_and_save(step, options, folder / "x")):
+for ask in (lambda: torch_trt._convert(step, options),
+            lambda: torch_trt._convert_and_save(step, options, folder / "x")):
     try:
         ask()
     except UserError as error:
@@ -176,7 +177,7 @@ def test_a_module_steps_as_the_artifact_does(precision: str) -> None:
     assert folder is not None
     model, _ = recover(fp32)
     half = precision == "fp16"
-    program = exported_program(step_module(model, None, half), half, BatchRange(min=1, opt=4, max=8))
+    program = _exported_program(_step_module(model, None, half), half, BatchRange(min=1, opt=4, max=8))
     manifest = read_manifest(folder)
     state = read_state(folder / STATE_FILE, manifest.spec, carry_dtype(manifest))
     session = ModuleSession(program.module(), manifest, state, torch.device("cpu"), 8)
@@ -194,7 +195,7 @@ def test_a_module_with_a_puzzle_table() -> None:
     spec = model.spec.model_copy(update={"puzzles": 3})
     table = np.random.default_rng(0).normal(size=(3, 64)).astype(np.float32)
     start = (model.H_init.numpy(), model.L_init.numpy())
-    program = exported_program(step_module(model, None, False), False, BatchRange(min=1, opt=4, max=8))
+    program = _exported_program(_step_module(model, None, False), False, BatchRange(min=1, opt=4, max=8))
     manifest = SimpleNamespace(spec=spec)
     session = ModuleSession(program.module(), manifest, State(spec, start, table), torch.device("cpu"), 8)  # type: ignore[arg-type]
     ids = np.array([2, 0, 1], np.int32)

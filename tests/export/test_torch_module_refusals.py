@@ -22,7 +22,7 @@ import torch
 from hrm_edge.cli.main import main
 from hrm_edge.errors import UserError
 from hrm_edge.export import torch_module
-from hrm_edge.export.torch_module import FIELDS, Unexpected, check_valid, look_through, open_module, read_module
+from hrm_edge.export.torch_module import _FIELDS, _check_valid, _look_through, _read_module, _Unexpected, open_module
 from hrm_edge.files import write_json
 from hrm_edge.manifest import read_manifest
 from hrm_edge.runtime.trt.identity import MODULE_FILE, SIDECAR_FILE, Engine, Machine, entry_of, read_engine
@@ -58,7 +58,7 @@ class Touch:
 
 def fields(metadata: bytes = b"\x80\x02}.", plan: bytes = PLAN) -> list[Any]:
     found = ["9", "engine", "0%8%6%0%Orin", base64.b64encode(plan).decode(), "tokens", "output0", "0"]
-    return [*found, base64.b64encode(metadata).decode(), *["0"] * (FIELDS - 8)]
+    return [*found, base64.b64encode(metadata).decode(), *["0"] * (_FIELDS - 8)]
 
 
 def record(given: list[Any]) -> bytes:
@@ -94,7 +94,7 @@ def module_bytes(engine: bytes | None = None, program: Any = PROGRAM, **more: by
 def test_what_torch_tensorrt_writes_is_accepted() -> None:
     expected = hashlib.sha256(PLAN).hexdigest()
     for data in (module_bytes(), module_bytes(native(fields()))):
-        plan, anew = look_through(data)
+        plan, anew = _look_through(data)
         assert plan == expected
         assert by_torch(anew) == by_torch(data)
 
@@ -124,12 +124,12 @@ def test_an_archive_that_only_torch_sees_is_not_loaded(where: str, tmp_path: Pat
     if where == "the module":
         crafted = two_archives(module_bytes(seen), module_bytes(hidden))
         assert by_torch(crafted)["data/constants/opaque_obj_0"] == hidden, "so that this test can fail"
-        found = by_torch(look_through(crafted)[1])["data/constants/opaque_obj_0"]
+        found = by_torch(_look_through(crafted)[1])["data/constants/opaque_obj_0"]
         assert found == seen
     else:
         crafted = two_archives(seen, hidden)
         assert by_torch(crafted) == by_torch(hidden), "so that this test can fail"
-        found = by_torch(look_through(module_bytes(crafted))[1])["data/constants/opaque_obj_0"]
+        found = by_torch(_look_through(module_bytes(crafted))[1])["data/constants/opaque_obj_0"]
         assert by_torch(found) == by_torch(seen)
 
 
@@ -196,8 +196,8 @@ HOSTILE: dict[str, tuple[Callable[[Path], bytes], str]] = {
 @pytest.mark.parametrize("case", list(HOSTILE))
 def test_a_module_that_could_do_more_is_not_loaded(case: str, tmp_path: Path) -> None:
     make, said = HOSTILE[case]
-    with pytest.raises(Unexpected, match=said):
-        look_through(make(tmp_path / "touched"))
+    with pytest.raises(_Unexpected, match=said):
+        _look_through(make(tmp_path / "touched"))
     assert not (tmp_path / "touched").exists()
 
 
@@ -234,7 +234,7 @@ AGAIN = "--backend torch-tensorrt --module"
 
 
 def test_a_whole_module_is_read(folder: Path) -> None:
-    assert by_torch(read_module(folder, read_engine(folder)).getvalue()) == by_torch(
+    assert by_torch(_read_module(folder, read_engine(folder)).getvalue()) == by_torch(
         (folder / MODULE_FILE).read_bytes()
     )
 
@@ -279,7 +279,7 @@ def test_a_damaged_module_is_refused(
     """By the library and on the command line, before torch or a GPU is asked for anything."""
     damage, said = FOLDERS[case]
     damage(folder)
-    monkeypatch.setattr(torch_module, "load", lambda data: pytest.fail("it was loaded"))
+    monkeypatch.setattr(torch_module, "_load", lambda data: pytest.fail("it was loaded"))
     with pytest.raises(UserError, match=said) as error:
         open_module(folder, read_manifest(folder))
     assert AGAIN in error.value.hint
@@ -292,14 +292,14 @@ def test_a_module_from_elsewhere_names_the_field(folder: Path) -> None:
     engine, manifest = read_engine(folder), read_manifest(folder)
     packages = engine.build.packages
     machine = Machine(simulated_api(Device()), ORIN)
-    check_valid(folder, engine, machine, manifest, packages)
+    _check_valid(folder, engine, machine, manifest, packages)
     for other, here, said in (
         (dataclasses.replace(ORIN, sm_count=4), packages, "sm_count: built for 8, here is 4"),
         (ORIN, {**packages, "torch_tensorrt": "2.13.0"}, "torch_tensorrt: built for 2.8.0, here is 2.13.0"),
         (ORIN, {**packages, "torch": "2.9.0"}, "torch: built for 2.8.0, here is 2.9.0"),
     ):
         with pytest.raises(UserError, match=rf"step\.pt2 is not valid here: {said}") as error:
-            check_valid(folder, engine, Machine(machine.api, other), manifest, here)
+            _check_valid(folder, engine, Machine(machine.api, other), manifest, here)
         assert error.value.hint == f"build it here: hrm-edge export {folder} --out {folder}-here {AGAIN}"
 
 

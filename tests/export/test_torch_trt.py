@@ -19,16 +19,16 @@ from hrm_edge.errors import UserError
 from hrm_edge.export import torch_trt
 from hrm_edge.export.graph import StepGraph
 from hrm_edge.export.torch_trt import (
-    PuzzleStep,
-    example,
-    exported_program,
-    failed,
+    _example,
+    _exported_program,
+    _failed,
+    _PuzzleStep,
+    _quantize_dequantize,
+    _settings,
+    _step_module,
     load_torch_tensorrt,
-    quantize_dequantize,
-    settings,
-    step_module,
 )
-from hrm_edge.graph.step import quantize_weight
+from hrm_edge.graph.step import _quantize_weight
 from hrm_edge.model.hrm import HRM
 from hrm_edge.plugin.contract import ABI, NAME, NAMESPACE, VERSION
 from hrm_edge.quant.calibrate import activation_scales
@@ -62,12 +62,12 @@ def made(name: str) -> tuple[HRM, dict[str, float], Any]:
 
 def test_the_operator_rounds_as_the_artifact_does() -> None:
     weight = torch.randn(5, 7)
-    values, scale = quantize_weight(weight.numpy())
-    found = quantize_dequantize(weight, torch.from_numpy(scale), 0)
+    values, scale = _quantize_weight(weight.numpy())
+    found = _quantize_dequantize(weight, torch.from_numpy(scale), 0)
     assert (found.numpy() == values.astype(np.float32) * scale[:, None]).all()
     x = torch.tensor([-9.0, -0.26, 0.24, 0.75, 9.0])
-    assert quantize_dequantize(x, torch.tensor(0.05), 0).tolist() == pytest.approx([-6.35, -0.25, 0.25, 0.75, 6.35])
-    half = quantize_dequantize(x.half(), torch.tensor(0.05), 0)
+    assert _quantize_dequantize(x, torch.tensor(0.05), 0).tolist() == pytest.approx([-6.35, -0.25, 0.25, 0.75, 6.35])
+    half = _quantize_dequantize(x.half(), torch.tensor(0.05), 0)
     assert half.dtype == torch.float16
 
 
@@ -81,11 +81,11 @@ def test_the_exported_step_is_the_int8_graph(name: str) -> None:
     """The program that Torch-TensorRT is given against the artifact's INT8 ONNX graph, in ONNX Runtime."""
 
     model, scales, tokens = made(name)
-    step = step_module(model, scales, half=False)
-    assert isinstance(step, PuzzleStep) == bool(model.spec.puzzle_dim)
+    step = _step_module(model, scales, half=False)
+    assert isinstance(step, _PuzzleStep) == bool(model.spec.puzzle_dim)
     assert model.L_level.layers[0].mlp.down_proj.__class__.__name__ == "Linear"  # the caller's model is untouched
-    program = exported_program(step, False, BatchRange(min=1, opt=4, max=8))
-    inputs = list(example(model.spec, 3, False))
+    program = _exported_program(step, False, BatchRange(min=1, opt=4, max=8))
+    inputs = list(_example(model.spec, 3, False))
     inputs[0] = torch.from_numpy(tokens[:3].astype(np.int32))
     inputs[-2:] = [state.contiguous() for state in model.initial_state(3, torch.float32)]
     found = program.module()(*inputs)
@@ -106,7 +106,7 @@ def test_the_exported_step_is_the_int8_graph(name: str) -> None:
 def test_options_are_those_that_the_version_knows() -> None:
     def old(program: Any, workspace_size: int, use_explicit_typing: bool = False) -> None: ...
 
-    assert settings(old, {"workspace_size": 1, "use_explicit_typing": True, "immutable_weights": True}) == {
+    assert _settings(old, {"workspace_size": 1, "use_explicit_typing": True, "immutable_weights": True}) == {
         "workspace_size": 1,
         "use_explicit_typing": True,
     }
@@ -140,10 +140,10 @@ def test_out_of_memory_while_converting(error: Exception) -> None:
     outer = RuntimeError("Conversion of module GraphModule(")
     outer.__cause__ = error
     for given in (error, outer):
-        found = failed(SimpleNamespace(__version__="2.13.0"), "convert the step", given, options)
+        found = _failed(SimpleNamespace(__version__="2.13.0"), "convert the step", given, options)
         assert "building the engine ran out of memory (workspace 512 MiB, batch up to 64)" in found.problem
         assert "--workspace MIB or --max-batch N" in found.hint
-    found = failed(SimpleNamespace(__version__="2.13.0"), "convert the step", ValueError("no"), options)
+    found = _failed(SimpleNamespace(__version__="2.13.0"), "convert the step", ValueError("no"), options)
     assert found.problem == "Torch-TensorRT 2.13.0 could not convert the step: ValueError: no"
 
 
@@ -151,7 +151,7 @@ PROGRAM = """
 import json, logging, sys
 import torch_trt_shim
 import tensorrt as trt
-from hrm_edge.export.torch_trt import convert, step_module
+from hrm_edge.export.torch_trt import _convert, _step_module
 from hrm_edge.runtime.trt.identity import BatchRange, Options
 from tests.export.test_torch_trt import made
 
@@ -172,7 +172,7 @@ for variant, precision in json.loads(sys.argv[1]):
     options = Options(precision=precision, optimization_level=3, workspace_mib=512,
                       batch=BatchRange(min=1, opt=8, max=64))
     del layers[:], outputs[:], inputs[:]
-    plan = convert(step_module(model, scales if precision == "int8" else None, precision == "fp16"), options)
+    plan = _convert(_step_module(model, scales if precision == "int8" else None, precision == "fp16"), options)
     print("RESULT", json.dumps([variant, precision, len(plan), layers, inputs, outputs]))
 """
 
@@ -181,7 +181,7 @@ def check(variant: str, precision: str, size: int, layers: list[Any], inputs: li
     spec = SPECS[variant]
     assert size > 100_000
     assert inputs == ["tokens", *(["puzzle"] if spec.puzzle_dim else []), "z_h", "z_l"]
-    assert outputs == ["output0", "output1", "output2", "output3"]  # as hrm_edge.runtime.trt.open.TENSOR_NAMES says
+    assert outputs == ["output0", "output1", "output2", "output3"]  # as hrm_edge.runtime.trt.open._TENSOR_NAMES says
     weights = [shape for shape in layers if len(shape) == 2]
     activations = [shape for shape in layers if len(shape) == 3]
     passes = sum(spec.block_passes)

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from hrm_edge.model.act import act_step, admit, draw_minimum_steps, fresh_carry, halt_decision
+from hrm_edge.model.act import _halt_decision, act_step, admit, draw_minimum_steps, fresh_carry
 from hrm_edge.model.hrm import HRM
 from hrm_edge.model.losses import IGNORE, step_loss
 from hrm_edge.spec import variant_spec
@@ -40,18 +40,18 @@ def test_every_slot_halts_at_the_last_step_and_none_before_its_minimum() -> None
     eager = torch.full((512, 1), 9.0)
     steps = torch.full((512,), 1, dtype=torch.int32)
     minimum = draw_minimum_steps(512, 4, 1.0, torch.Generator().manual_seed(0))
-    assert halt_decision(eager, steps, 4).all()
-    assert not halt_decision(eager, steps, 4, minimum).any()  # every minimum is at least 2
-    some = halt_decision(eager, steps + 1, 4, minimum)  # minimum uniform in {2, 3, 4}: a third may stop
+    assert _halt_decision(eager, steps, 4).all()
+    assert not _halt_decision(eager, steps, 4, minimum).any()  # every minimum is at least 2
+    some = _halt_decision(eager, steps + 1, 4, minimum)  # minimum uniform in {2, 3, 4}: a third may stop
     assert 0.2 < some.float().mean() < 0.5
-    assert halt_decision(-eager, steps + 3, 4, minimum).all()
-    assert not halt_decision(-eager, steps, 4).any()
+    assert _halt_decision(-eager, steps + 3, 4, minimum).all()
+    assert not _halt_decision(-eager, steps, 4).any()
     assert draw_minimum_steps(512, 4, 0.0) is None
 
 
 def test_two_outputs_compare_halt_with_continue() -> None:
     q = torch.tensor([[1.0, 2.0], [2.0, 1.0]])
-    assert halt_decision(q, torch.ones(2, dtype=torch.int32), 4).tolist() == [False, True]
+    assert _halt_decision(q, torch.ones(2, dtype=torch.int32), 4).tolist() == [False, True]
 
 
 @pytest.mark.parametrize("variant", ["full", "reduced", "nano"])

@@ -10,7 +10,7 @@ import torch
 
 from hrm_edge.model.act import act_step, admit, fresh_carry
 from hrm_edge.model.hrm import HRM
-from hrm_edge.model.losses import step_loss, token_losses
+from hrm_edge.model.losses import _token_losses, step_loss
 from hrm_edge.training.optim import sparse_sign_sgd_
 from tests.published import PREFIX, Arrays, arrays_of, close, model_of, tensor
 
@@ -81,7 +81,7 @@ def test_training_steps_halting_targets_and_gradients(model: HRM, golden: Arrays
 
 
 def test_stablemax_in_float64(pieces: Arrays) -> None:
-    losses = token_losses(
+    losses = _token_losses(
         tensor(pieces, "stablemax/logits")[None], tensor(pieces, "stablemax/labels")[None], "stablemax"
     )
     np.testing.assert_allclose(losses[0].numpy(), pieces["stablemax/loss"], rtol=1e-12)

@@ -13,7 +13,7 @@ triton = pytest.importorskip("triton", reason="pip install 'hrm-edge[fused]'")
 
 from hrm_edge.errors import UserError
 from hrm_edge.ops import aot, tuning
-from hrm_edge.ops.aot import Variant, build, compile_variant, main, variants
+from hrm_edge.ops.aot import _compile_variant, _Variant, _variants, build, main
 from hrm_edge.ops.tuning import BASE_SM, SMS, Config, choose, read_table
 from hrm_edge.plugin.kernels import KernelFolder
 from tests.shared import small_kernels
@@ -37,21 +37,21 @@ def cubin_sm(cubin: bytes) -> int:
 @pytest.mark.parametrize("sm", SMS)
 def test_a_cubin_for_every_architecture(sm: int) -> None:
     """With the configuration that the table gives Sudoku's sequences there."""
-    kernel = compile_variant(sm, Variant("float16", 64, True, choose(sm, "float16", 64, 82, 8)))
+    kernel = _compile_variant(sm, _Variant("float16", 64, True, choose(sm, "float16", 64, 82, 8)))
     assert cubin_sm(kernel.asm["cubin"]) == sm
     assert re.search(rf"^\.target sm_{sm}a?$", kernel.asm["ptx"], re.MULTILINE)
     assert ".file" not in kernel.asm["ptx"]  # would carry paths of the machine that compiled it
 
 
 def test_the_base_is_ptx_that_old_drivers_translate() -> None:
-    ptx = compile_variant(BASE_SM, Variant("bfloat16", 32, True, Config(16, 32, 2, 2))).asm["ptx"]
+    ptx = _compile_variant(BASE_SM, _Variant("bfloat16", 32, True, Config(16, 32, 2, 2))).asm["ptx"]
     assert ".version 8.0\n" in ptx
     assert ".target sm_80\n" in ptx  # without "a": runs on every later architecture
 
 
 def test_products_of_16_bit_types_use_tensor_cores_and_float32_is_not_cut_to_tf32() -> None:
-    half = compile_variant(87, Variant("float16", 32, False, Config(16, 32, 2, 2))).asm["ptx"]
-    full = compile_variant(87, Variant("float32", 32, False, Config(32, 32, 4, 1))).asm["ptx"]
+    half = _compile_variant(87, _Variant("float16", 32, False, Config(16, 32, 2, 2))).asm["ptx"]
+    full = _compile_variant(87, _Variant("float32", 32, False, Config(32, 32, 4, 1))).asm["ptx"]
     assert "mma.sync" in half
     assert "mma" not in full
     assert "tf32" not in full
@@ -81,7 +81,7 @@ def test_the_folder_serves_what_the_table_asks_for(folder: Path) -> None:
 def test_a_triton_with_another_launch_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(aot, "PARAMETERS", aot.PARAMETERS[:-1])
     with pytest.raises(UserError, match="install the pinned Triton"):
-        compile_variant(87, Variant("float16", 32, False, Config(16, 32, 2, 2)))
+        _compile_variant(87, _Variant("float16", 32, False, Config(16, 32, 2, 2)))
 
 
 def test_an_existing_folder_is_not_overwritten(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -121,7 +121,7 @@ def test_rows_are_tried_in_order_and_dead_ones_are_not_compiled(
     assert found == [16, 32, 64]
     monkeypatch.setattr(aot, "read_table", lambda: tuning.read_table(path))
     compiled = [
-        (v.head_dim, v.config.block_m) for v, _ in variants(80, ("float16",), (32, 64)) if v.rope and not v.grid
+        (v.head_dim, v.config.block_m) for v, _ in _variants(80, ("float16",), (32, 64)) if v.rope and not v.grid
     ]
     assert compiled == [(32, 16), (64, 16), (64, 32), (32, 64)]
 

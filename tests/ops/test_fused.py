@@ -10,7 +10,7 @@ from torch import Tensor
 
 from hrm_edge.errors import UserError
 from hrm_edge.model.hrm import HRM
-from hrm_edge.ops.attention import attention_path, fused_is_chosen, packed_attention, rope_tables
+from hrm_edge.ops.attention import _fused_is_chosen, attention_path, packed_attention, rope_tables
 from hrm_edge.ops.reference import grid_mask, unfused_attention
 from hrm_edge.ops.tuning import Config
 from hrm_edge.spec import variant_spec
@@ -117,13 +117,13 @@ def test_compiles_to_one_graph_and_exports(path: str) -> None:
 def test_the_paths_agree_and_a_cpu_keeps_torchs_kernels() -> None:
     qkv, cos, sin = inputs(82, 4)
     rope = tuple(torch.cat([t, t], -1) for t in (cos, sin))
-    assert not fused_is_chosen(qkv, 4)
+    assert not _fused_is_chosen(qkv, 4)
     plain = packed_attention(qkv, 4, rope)
     with attention_path("fused"):
-        assert fused_is_chosen(qkv, 4)
+        assert _fused_is_chosen(qkv, 4)
         assert torch.allclose(packed_attention(qkv, 4, rope), plain, atol=2e-6)
         assert torch.allclose(packed_attention(qkv, 4, None), unfused_attention(qkv, 4, None), atol=2e-6)
-    assert not fused_is_chosen(qkv, 4)
+    assert not _fused_is_chosen(qkv, 4)
 
 
 def test_a_mask_that_is_no_board_has_no_block() -> None:

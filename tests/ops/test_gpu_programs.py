@@ -16,6 +16,12 @@ ROOT = Path(__file__).resolve().parents[2]
 PROGRAMS = ("benchmarks/attention.py", "scripts/autotune.py")
 
 
+@pytest.fixture(autouse=True)
+def _found(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A program finds those beside it, as when it is started by its path."""
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+
+
 def load(path: str) -> Any:
     spec = importlib.util.spec_from_file_location(Path(path).stem + "_program", ROOT / path)
     assert spec is not None

@@ -16,12 +16,12 @@ from torch.fx import Node
 pytest.importorskip("triton", reason="pip install 'hrm-edge[fused]'")
 
 from hrm_edge.errors import UserError
-from hrm_edge.export.torch_trt import exported_program, step_module
+from hrm_edge.export.torch_trt import _exported_program, _step_module
 from hrm_edge.model.hrm import HRM
 from hrm_edge.ops import torch_tensorrt as module
 from hrm_edge.ops.attention import attention_path
 from hrm_edge.ops.fused import fused_attention
-from hrm_edge.ops.torch_tensorrt import add_plugin, register, why_no_plugin
+from hrm_edge.ops.torch_tensorrt import _add_plugin, register, why_no_plugin
 from hrm_edge.plugin.contract import NAMESPACE
 from hrm_edge.runtime.trt.identity import BatchRange
 from hrm_edge.spec import variant_spec
@@ -68,9 +68,9 @@ class Network:
 def lean() -> Iterator[Any]:
     """The lean runtime with the Python plugin in its registry."""
     trt = pytest.importorskip("tensorrt_lean_bindings", reason="pip install 'hrm-edge[lean]'")
-    from hrm_edge.plugin.python import plugin_classes
+    from hrm_edge.plugin.python import _plugin_classes
 
-    creator = plugin_classes(trt)[1](launcher=None)
+    creator = _plugin_classes(trt)[1](launcher=None)
     assert trt.get_plugin_registry().register_creator(creator, NAMESPACE)
     yield trt
     trt.get_plugin_registry().deregister_creator(creator)
@@ -83,7 +83,7 @@ def test_every_attention_of_a_step_is_one_plugin(variant: str, lean: Any, monkey
     own = {"nano": {"grid": (4, 4, 2, 2)}, "full": {"puzzle_dim": 128}}[variant]
     spec = variant_spec(variant, vocab=6, seq_len=16, **sizes, **own)
     with attention_path("fused"):
-        program = exported_program(step_module(HRM(spec), None, False), False, BatchRange(min=1, opt=4, max=8))
+        program = _exported_program(_step_module(HRM(spec), None, False), False, BatchRange(min=1, opt=4, max=8))
     full = SimpleNamespace(**{name: getattr(lean, name) for name in dir(lean)}, INetworkDefinition=Network)
     converters: dict[Any, Any] = {}
 
@@ -121,7 +121,7 @@ def test_every_attention_of_a_step_is_one_plugin(variant: str, lean: Any, monkey
 
 
 def test_the_recorded_network_refuses_other_calls(lean: Any) -> None:
-    plugin = add_plugin(lean, Network(lean), [InputTensor(shape=(1, 16, 384), dtype="f")], 4).plugin
+    plugin = _add_plugin(lean, Network(lean), [InputTensor(shape=(1, 16, 384), dtype="f")], 4).plugin
     tensor = InputTensor(shape=(1, 16, 384), dtype="f")
     for arguments in ((tensor, [], plugin), ([], [], plugin), ([tensor], [tensor], plugin), ([tensor], [], "plugin")):
         with pytest.raises(TypeError, match="incompatible function arguments"):
@@ -132,7 +132,7 @@ def test_a_plugin_that_is_not_registered_or_refuses_is_named(lean: Any) -> None:
     tensor = InputTensor(shape=(1, 16, 384), dtype="f")
     for heads, grid, said in ((0, (), "refused heads=0"), (6, (4, 4, 2, 2), r"heads=6, grid=\[4, 4, 2, 2\]")):
         with pytest.raises(UserError, match=said):
-            add_plugin(lean, Network(lean), [tensor], heads, grid)
+            _add_plugin(lean, Network(lean), [tensor], heads, grid)
     empty = SimpleNamespace(get_plugin_registry=lambda: SimpleNamespace(get_creator=lambda *_: None))
     with pytest.raises(UserError, match="is not in TensorRT's registry"):
-        add_plugin(empty, Network(lean), [tensor], 8)
+        _add_plugin(empty, Network(lean), [tensor], 8)

@@ -20,7 +20,7 @@ import pytest
 from hrm_edge.errors import UserError
 from hrm_edge.plugin.contract import ABI, DTYPES, NAME, NAMESPACE, VERSION
 from hrm_edge.plugin.kernels import KernelFolder
-from hrm_edge.plugin.load import LIBRARY, SOURCES, PluginInfo, check, describe, find_library, load_plugin
+from hrm_edge.plugin.load import LIBRARY, SOURCES, PluginInfo, _check, _describe, find_library, load_plugin
 
 HERE = Path(__file__).parent
 HEADERS = os.environ.get("HRM_EDGE_TENSORRT_INCLUDE")
@@ -106,11 +106,11 @@ print(info.abi, info.sms)
 
 @needs_headers
 def test_the_library_says_what_it_is(library: Path) -> None:
-    info = describe(library)
+    info = _describe(library)
     assert (info.abi, info.library, info.namespace) == (ABI, LIBRARY, NAMESPACE)
-    check(info, info.as_dict())
+    _check(info, info.as_dict())
     with pytest.raises(UserError, match="the engine needs plugin abi"):
-        check(info, {**info.as_dict(), "abi": ABI + 1})
+        _check(info, {**info.as_dict(), "abi": ABI + 1})
     assert find_library(library.parent) == library
 
 
@@ -119,7 +119,7 @@ def test_a_missing_or_strange_library_is_named(tmp_path: Path, fake_library: Pat
         find_library(tmp_path)
     assert "cmake" in error.value.hint
     with pytest.raises(UserError, match="is no plugin library of hrm-edge"):
-        describe(fake_library)
+        _describe(fake_library)
     (tmp_path / LIBRARY).write_bytes(b"not a library")
     with pytest.raises(UserError, match="cannot be loaded"):
         load_plugin(None, tmp_path)
@@ -146,5 +146,5 @@ def test_a_library_without_masks_is_refused_before_tensorrt_sees_it() -> None:
     """ABI 1 had no boards: its kernels would let every head see all positions."""
     old = PluginInfo(LIBRARY, 64 * "0", 1, "0.1.0", "10.3", (87,))
     with pytest.raises(UserError, match=rf"has ABI 1, hrm-edge \S+ needs {ABI}") as error:
-        check(old)
+        _check(old)
     assert "build the plugin again" in error.value.hint

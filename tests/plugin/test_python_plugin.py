@@ -16,7 +16,7 @@ from hrm_edge.plugin import python as module
 from hrm_edge.plugin.contract import ABI, NAME, NAMESPACE, VERSION
 from hrm_edge.plugin.driver import Driver, DriverError
 from hrm_edge.plugin.kernels import KernelFolder
-from hrm_edge.plugin.python import Launcher, plugin_classes, register_python_plugin
+from hrm_edge.plugin.python import _Launcher, _plugin_classes, register_python_plugin
 from tests.plugin.conftest import FakeCuda
 
 KEPT: list[Any] = []  # a PluginField points into its array and does not keep it alive
@@ -101,8 +101,8 @@ def with_formats(trt: Any) -> Any:
 
 @pytest.fixture
 def layer(with_formats: Any, kernels: Path, cuda: FakeCuda) -> Any:
-    plugin, _ = plugin_classes(with_formats)
-    return plugin(4, Launcher(KernelFolder(kernels), lambda: cuda.driver))
+    plugin, _ = _plugin_classes(with_formats)
+    return plugin(4, _Launcher(KernelFolder(kernels), lambda: cuda.driver))
 
 
 ROPE = ((82, 16), (82, 16))
@@ -139,8 +139,8 @@ def test_a_launch_without_rope_and_a_larger_batch(layer: Any, with_formats: Any,
 
 
 def test_a_launch_of_heads_that_see_parts_of_a_board(with_formats: Any, kernels: Path, cuda: FakeCuda) -> None:
-    plugin, _ = plugin_classes(with_formats)
-    layer = plugin(4, Launcher(KernelFolder(kernels), lambda: cuda.driver), (9, 9, 3, 3))
+    plugin, _ = _plugin_classes(with_formats)
+    layer = plugin(4, _Launcher(KernelFolder(kernels), lambda: cuda.driver), (9, 9, 3, 3))
     shapes = tensors(with_formats, (2, 81, 3 * 4 * 32))
     layer.configure_plugin(shapes, [])
     attached = layer.attach_to_context(None)

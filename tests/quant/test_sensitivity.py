@@ -9,7 +9,7 @@ from onnx import TensorProto
 
 from hrm_edge.errors import UserError
 from hrm_edge.export.graph import StepGraph
-from hrm_edge.graph.step import quantize_weight
+from hrm_edge.graph.step import _quantize_weight
 from hrm_edge.model.fake_quant import fake_quantized, fake_quantized_rows
 from hrm_edge.model.hrm import HRM
 from hrm_edge.quant.calibrate import activation_scales
@@ -59,7 +59,7 @@ def test_rounding_has_the_gradient_of_the_identity_inside_the_range():
 
 def test_rounded_rows_are_the_exported_integers():
     weight = np.random.default_rng(0).normal(size=(5, 17)).astype(np.float32)
-    values, scale = quantize_weight(weight)
+    values, scale = _quantize_weight(weight)
     np.testing.assert_allclose(
         fake_quantized_rows(torch.from_numpy(weight)).numpy(), values * scale[:, None], rtol=1e-5
     )

@@ -15,7 +15,7 @@ from hrm_edge.errors import UserError
 from hrm_edge.files import writable_cache
 from hrm_edge.manifest import read_manifest
 from hrm_edge.runtime import arithmetic, compile_cache, open_artifact, open_step, openvino, ort
-from hrm_edge.runtime.arithmetic import Arithmetic, extreme_weights, int8_is_exact, is_exact, weight_scales
+from hrm_edge.runtime.arithmetic import Arithmetic, _int8_is_exact, extreme_weights, is_exact, weight_scales
 from hrm_edge.runtime.choose import candidates
 from hrm_edge.runtime.native.session import available
 from hrm_edge.spec import variant_spec
@@ -98,16 +98,16 @@ def test_a_probe_that_fails_is_asked_again(cache):
 
 
 def test_a_torn_or_missing_cache_costs_time_only(cache):
-    assert not int8_is_exact("runtime", "1", "", lambda: False)
+    assert not _int8_is_exact("runtime", "1", "", lambda: False)
     (kept,) = (cache / "arithmetic").iterdir()
     for damage in ('{"exact": tr', "[1]", '{"exact": "yes"}', "{}"):
         kept.write_text(damage)
-        assert int8_is_exact("runtime", "1", "", lambda: True)
+        assert _int8_is_exact("runtime", "1", "", lambda: True)
         assert json.loads(kept.read_text())["exact"] is True
     kept.unlink()
     (cache / "arithmetic").rmdir()
     (cache / "arithmetic").write_text("a file stands where a folder would be")
-    assert int8_is_exact("runtime", "1", "", lambda: True)
+    assert _int8_is_exact("runtime", "1", "", lambda: True)
 
 
 def step(session):

@@ -28,7 +28,7 @@ from hrm_edge.model.hrm import HRM
 from hrm_edge.runtime.trt import api as api_module
 from hrm_edge.runtime.trt import build as build_module
 from hrm_edge.runtime.trt.api import Messages, find_api, logger_for
-from hrm_edge.runtime.trt.build import BuildOptions, build_engine, run_worker
+from hrm_edge.runtime.trt.build import BuildOptions, _run_worker, build_engine
 from hrm_edge.runtime.trt.device import Gpu
 from hrm_edge.runtime.trt.identity import PLAN_FILE, SIDECAR_FILE, BatchRange, Options, read_engine
 from hrm_edge.runtime.trt.worker import Request
@@ -151,23 +151,23 @@ def with_operator(artifact: Path, folder: Path, kind: str, **attributes: Any) ->
 def test_an_operator_that_the_target_refuses_is_named(artifact: Path, tmp_path: Path) -> None:
     folder = with_operator(artifact, tmp_path / "unique", "Unique")
     with pytest.raises(UserError) as error:
-        run_worker(request_for(folder, tmp_path / "plan"), print)
+        _run_worker(request_for(folder, tmp_path / "plan"), print)
     assert "refuses node 'extra_node' (Unique, number " in error.value.problem
     assert "run it with ONNX Runtime" in error.value.hint
     folder = with_operator(artifact, tmp_path / "plugin", "FusedAttention", domain="hrm_edge", heads=2)
     with pytest.raises(UserError, match="does not know a plugin that the model uses") as error:
-        run_worker(request_for(folder, tmp_path / "plan"), print)
+        _run_worker(request_for(folder, tmp_path / "plan"), print)
     assert "load_plugin" in error.value.hint
     (folder / STEP_FILE).write_bytes(b"no model")
     with pytest.raises(UserError, match=r"cannot read .*step\.onnx: .*Failed to parse the ONNX model"):
-        run_worker(request_for(folder, tmp_path / "plan"), print)
+        _run_worker(request_for(folder, tmp_path / "plan"), print)
     assert not (tmp_path / "plan").exists()
 
 
 def test_a_precision_that_the_table_does_not_know_is_explained_by_the_builder(artifact: Path, tmp_path: Path) -> None:
     """What the table is made from: asked for float32 on Turing, TensorRT-RTX fails in its compiler."""
     with pytest.raises(UserError, match=r"could not build the engine: .*FP32 GEMM is not supported"):
-        run_worker(request_for(artifact, tmp_path / "plan", (75,)), print)
+        _run_worker(request_for(artifact, tmp_path / "plan", (75,)), print)
 
 
 @pytest.mark.slow
@@ -199,7 +199,7 @@ def test_a_builder_that_the_kernel_kills(artifact: Path, tmp_path: Path) -> None
                 os.kill(child, signal.SIGKILL)
 
     with pytest.raises(UserError, match=r"ran out of memory .*the kernel killed the builder"):
-        run_worker(request_for(artifact, tmp_path / "plan"), kill)
+        _run_worker(request_for(artifact, tmp_path / "plan"), kill)
 
 
 def test_a_worker_that_crashes_or_says_nothing(artifact: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -213,7 +213,7 @@ def test_a_worker_that_crashes_or_says_nothing(artifact: Path, tmp_path: Path, m
         script.chmod(0o755)
         monkeypatch.setattr(sys, "executable", str(script))
         with pytest.raises(UserError, match=said):
-            run_worker(request_for(artifact, tmp_path / "plan"), print)
+            _run_worker(request_for(artifact, tmp_path / "plan"), print)
 
 
 def children() -> set[str]:

@@ -19,7 +19,7 @@ from hrm_edge.manifest import Manifest, read_manifest
 from hrm_edge.runtime import open_artifact
 from hrm_edge.runtime.trt.api import RUNTIMES, find_api
 from hrm_edge.runtime.trt.build import BuildOptions, build_engine
-from hrm_edge.runtime.trt.cuda import CudaPython, PyCuda, Torch
+from hrm_edge.runtime.trt.cuda import _CudaPython, _PyCuda, _Torch
 from hrm_edge.runtime.trt.device import find_gpu
 from hrm_edge.runtime.trt.identity import read_engine
 from hrm_edge.runtime.trt.open import open_engine
@@ -54,12 +54,12 @@ def cuda(request: pytest.FixtureRequest) -> Any:
     if request.param == "torch":
         if not pytest.importorskip("torch").cuda.is_available():
             pytest.skip("torch without CUDA")
-        return Torch()
+        return _Torch()
     if request.param == "pycuda":
         pytest.importorskip("pycuda.driver")
-        return PyCuda()
+        return _PyCuda()
     pytest.importorskip("cuda")
-    return CudaPython()
+    return _CudaPython()
 
 
 def test_it_steps_as_onnx_runtime_does(engine: tuple[Path, Manifest], cuda: Any) -> None:

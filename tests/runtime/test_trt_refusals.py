@@ -14,6 +14,8 @@ from typing import Any
 import pytest
 
 from hrm_edge.cli.main import main
+from hrm_edge.device.identity import l4t_release
+from hrm_edge.device.system import System
 from hrm_edge.errors import UserError
 from hrm_edge.files import write_json
 from hrm_edge.manifest import MANIFEST, STEP_FILE, Manifest, read_manifest, write_manifest
@@ -23,13 +25,13 @@ from hrm_edge.runtime import open_artifact
 from hrm_edge.runtime.trt import build, cache, device
 from hrm_edge.runtime.trt import open as opening
 from hrm_edge.runtime.trt.api import Api, find_api
-from hrm_edge.runtime.trt.build import BuildOptions, plan_identity, workspace_mib
-from hrm_edge.runtime.trt.cuda import CudaPython
-from hrm_edge.runtime.trt.device import Gpu, find_gpu, l4t_release, memory_available
+from hrm_edge.runtime.trt.build import BuildOptions, _workspace_mib, plan_identity
+from hrm_edge.runtime.trt.cuda import _CudaPython
+from hrm_edge.runtime.trt.device import Gpu, find_gpu, memory_available
 from hrm_edge.runtime.trt.identity import PLAN_FILE, SIDECAR_FILE, entry_of
 from hrm_edge.runtime.trt.open import open_engine
 from hrm_edge.runtime.trt.plugins import plugin_identity
-from hrm_edge.runtime.trt.targets import check_targets, table
+from hrm_edge.runtime.trt.targets import _table, check_targets
 from hrm_edge.tasks.sudoku import Sudoku
 from tests.artifacts import write_singles_artifact
 from tests.runtime.simulated import ORIN, Device, add_engine, cuda_runtime, simulated_api
@@ -48,7 +50,7 @@ def folder(tmp_path: Path) -> Path:
 def open_on(folder: Path, gpu: Gpu = ORIN, version: str = "10.3.0.30") -> Any:
     simulated = Device()
     api = simulated_api(simulated, version)
-    cuda = CudaPython(cuda_runtime(simulated))
+    cuda = _CudaPython(cuda_runtime(simulated))
     return open_engine(folder, read_manifest(folder), api=api, gpu=gpu, cuda=cuda)
 
 
@@ -163,7 +165,7 @@ DAMAGED: dict[str, tuple[Callable[[Path], Any], str]] = {
 @pytest.mark.parametrize("case", list(DAMAGED))
 def test_a_damaged_engine_is_refused(folder: Path, case: str, monkeypatch: pytest.MonkeyPatch) -> None:
     damage, said = DAMAGED[case]
-    monkeypatch.setattr(opening, "built_before", lambda path, manifest: path)
+    monkeypatch.setattr(opening, "_built_before", lambda path, manifest: path)
     damage(folder)
     with pytest.raises(UserError, match=said) as error:
         open_on(folder)
@@ -192,7 +194,7 @@ def test_an_architecture_that_is_too_old() -> None:
 
 def test_the_table_covers_what_is_sold() -> None:
     for runtime in ("tensorrt", "tensorrt_rtx"):
-        for row in table()[runtime].values():
+        for row in _table()[runtime].values():
             assert set(row["precisions"]) <= {"fp32", "fp16", "int8"}
     for sm in (87, 89, 90, 110, 120):
         check_targets(Api("tensorrt", SimpleNamespace(), "10.3"), (sm,), "int8")
@@ -218,23 +220,25 @@ def test_a_build_that_cannot_be_says_why(folder: Path, monkeypatch: pytest.Monke
     ("available_mib", "workspace"), [(23000, 4096), (8192, 4096), (8191, 2048), (3000, 1024), (200, 64), (10, 64)]
 )
 def test_the_workspace_follows_the_free_memory(available_mib: int, workspace: int) -> None:
-    assert workspace_mib(None, available_mib << 20) == workspace
+    assert _workspace_mib(None, available_mib << 20) == workspace
 
 
 def test_memory_available(tmp_path: Path) -> None:
     assert 1 << 20 < memory_available() < 1 << 44
-    (tmp_path / "meminfo").write_text("MemTotal: 8 kB\nMemAvailable:    1234 kB\n")
-    assert memory_available(tmp_path / "meminfo") == 1234 * 1024
-    (tmp_path / "old").write_text("MemTotal: 8 kB\n")
+    (tmp_path / "proc").mkdir()
+    (tmp_path / "proc" / "meminfo").write_text("MemTotal: 8 kB\nMemAvailable:    1234 kB\n")
+    assert memory_available(System(tmp_path)) == 1234 * 1024
+    (tmp_path / "proc" / "meminfo").write_text("MemTotal: 8 kB\n")
     with pytest.raises(UserError, match="has no MemAvailable"):
-        memory_available(tmp_path / "old")
+        memory_available(System(tmp_path))
 
 
 def test_the_jetson_release(tmp_path: Path) -> None:
-    path = tmp_path / "nv_tegra_release"
-    assert l4t_release(path) is None
+    path = tmp_path / "etc" / "nv_tegra_release"
+    assert l4t_release(System(tmp_path)) is None
+    path.parent.mkdir()
     path.write_text("# R36 (release), REVISION: 4.3, GCID: 38968081, BOARD: generic, EABI: aarch64, DATE: Wed Jan  8\n")
-    assert l4t_release(path) == "36.4.3"
+    assert l4t_release(System(tmp_path)) == "36.4.3"
 
 
 class Cuda:

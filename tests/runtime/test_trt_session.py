@@ -20,9 +20,9 @@ from hrm_edge.errors import UserError
 from hrm_edge.manifest import read_manifest
 from hrm_edge.runtime import open_artifact
 from hrm_edge.runtime.trt import cuda as seam
-from hrm_edge.runtime.trt.cuda import Cuda, CudaPython, PyCuda, Torch, find_cuda, try_cuda
+from hrm_edge.runtime.trt.cuda import Cuda, _CudaPython, _PyCuda, _Torch, find_cuda, try_cuda
 from hrm_edge.runtime.trt.open import open_engine
-from hrm_edge.runtime.trt.session import TrtSession, padded, runs
+from hrm_edge.runtime.trt.session import TrtSession, _padded, _runs
 from hrm_edge.session import FRESH
 from hrm_edge.solve import solve
 from hrm_edge.tasks.samples import sample_file
@@ -32,9 +32,9 @@ from tests.runtime.simulated import ORIN, Device, add_engine, cuda_runtime, pycu
 
 MINI = Sudoku(2, 2)
 BACKENDS = {
-    "cuda-python": lambda device: CudaPython(cuda_runtime(device)),
-    "pycuda": lambda device: PyCuda(pycuda_driver(device)),
-    "torch": lambda device: Torch(torch_module(device)),
+    "cuda-python": lambda device: _CudaPython(cuda_runtime(device)),
+    "pycuda": lambda device: _PyCuda(pycuda_driver(device)),
+    "torch": lambda device: _Torch(torch_module(device)),
 }
 
 
@@ -212,17 +212,17 @@ def test_a_full_gpu_is_told(tmp_path: Path) -> None:
 
 
 def test_padded() -> None:
-    sizes = sorted({padded(batch, 1024) for batch in range(1, 1025)})
+    sizes = sorted({_padded(batch, 1024) for batch in range(1, 1025)})
     assert sizes == [1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024]
-    assert padded(50, 60) == 60
-    assert all(batch <= padded(batch, 1000) <= max(2, 1.5 * batch) for batch in range(1, 1000))
+    assert _padded(50, 60) == 60
+    assert all(batch <= _padded(batch, 1000) <= max(2, 1.5 * batch) for batch in range(1, 1000))
 
 
 def test_runs() -> None:
     rows = np.array([0, 1, 2, FRESH, FRESH, 7, 6, 7, FRESH, 0])
-    assert list(runs(rows)) == [(0, 0, 3), (3, -1, 2), (5, 7, 1), (6, 6, 2), (8, -1, 1), (9, 0, 1)]
-    assert list(runs(np.array([FRESH, 0]))) == [(0, -1, 1), (1, 0, 1)]  # -1 is followed by 0, and is no row
-    assert list(runs(np.array([], np.int64))) == []
+    assert list(_runs(rows)) == [(0, 0, 3), (3, -1, 2), (5, 7, 1), (6, 6, 2), (8, -1, 1), (9, 0, 1)]
+    assert list(_runs(np.array([FRESH, 0]))) == [(0, -1, 1), (1, 0, 1)]  # -1 is followed by 0, and is no row
+    assert list(_runs(np.array([], np.int64))) == []
 
 
 def test_the_package_is_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -261,17 +261,17 @@ def test_the_real_cuda_python_says_that_there_is_no_gpu() -> None:
     for name in vars(simulated["cudaMemcpyKind"]):
         assert hasattr(runtime.cudaMemcpyKind, name)
     with pytest.raises(UserError, match="CUDA: there is no driver"):
-        CudaPython()
+        _CudaPython()
 
 
 def test_a_binding_of_a_newer_cuda_is_told_with_the_one_to_install() -> None:
     with pytest.raises(UserError, match=r"is for CUDA 13\.4, this driver runs CUDA 12\.6 \(cudaSetDevice") as error:
-        CudaPython(cuda_runtime(Device(), runtime=13040, driver=12060))
+        _CudaPython(cuda_runtime(Device(), runtime=13040, driver=12060))
     assert "pip install 'cuda-python==12.*'" in error.value.hint
     with pytest.raises(UserError, match="CUDA: there is no driver") as error:
-        CudaPython(cuda_runtime(Device(), driver=0))
+        _CudaPython(cuda_runtime(Device(), driver=0))
     assert "--runtime nvidia" in error.value.hint
-    CudaPython(cuda_runtime(Device(), runtime=12060, driver=13020))  # an older one is what CUDA promises
+    _CudaPython(cuda_runtime(Device(), runtime=12060, driver=13020))  # an older one is what CUDA promises
 
 
 def test_12_6_without_a_driver_is_told_too() -> None:
@@ -283,14 +283,14 @@ def test_12_6_without_a_driver_is_told_too() -> None:
 
     runtime.cudaSetDevice = absent
     with pytest.raises(UserError, match="there is no driver") as error:
-        CudaPython(runtime)
+        _CudaPython(runtime)
     assert "--runtime nvidia" in error.value.hint
 
 
 @pytest.mark.parametrize("lost", [False, True])
 def test_the_doctors_probe_moves_data_there_and_back(monkeypatch: pytest.MonkeyPatch, lost: bool) -> None:
     device = Device()
-    monkeypatch.setattr(seam, "find_cuda", lambda: CudaPython(cuda_runtime(device, driver=13020)))
+    monkeypatch.setattr(seam, "find_cuda", lambda: _CudaPython(cuda_runtime(device, driver=13020)))
     if lost:
         monkeypatch.setattr(device, "up", lambda to, host: None)
         with pytest.raises(UserError, match="what came back from the GPU is not what was sent"):

@@ -15,8 +15,8 @@ from hrm_edge.tasks.arc import (
     Arc,
     Augmentation,
     Grid,
+    _corner,
     check_grid,
-    corner,
     decode,
     encode,
     random_augmentation,
@@ -54,7 +54,7 @@ def test_encode_and_decode_invert_anywhere_on_the_canvas(seed: int) -> None:
     grid = random_grid(rng)
     row, column = (int(rng.integers(30 - size + 1)) for size in grid.shape)
     tokens = encode(grid, row, column)
-    assert corner(tokens) == (row, column)
+    assert _corner(tokens) == (row, column)
     found = decode(tokens, row, column)
     assert found is not None
     assert (found.shape, found.dtype) == (grid.shape, np.uint8)

@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from hrm_edge.recipe import Train
-from hrm_edge.training.optim import AdamATan2, Ema, atan2_update_, lr_factor, make_optimizer, sparse_sign_sgd_
+from hrm_edge.training.optim import AdamATan2, Ema, _atan2_update_, lr_factor, make_optimizer, sparse_sign_sgd_
 from tests.published import arrays_of, tensor
 
 ROOT = Path(__file__).parents[2]
@@ -71,7 +71,7 @@ def test_adam_atan2_is_the_published_one_in_float64_given_its_float32_scalars() 
         errors = []
         for rounded in (root, torch.nextafter(root, torch.tensor(1.0))):
             param, first, second = [before[0].clone()], [m[0].clone()], [v[0].clone()]
-            atan2_update_(
+            _atan2_update_(
                 param, gradient, first, second, betas=(b1, b2), shrink=1 - lr * hyper["weight_decay"],
                 step_size=float(lr / (1 - torch.pow(b1, step))), root_correction=float(rounded),
             )  # fmt: skip

@@ -17,7 +17,7 @@ from hrm_edge.tasks import get_task
 from hrm_edge.training import precision
 from hrm_edge.training.distributed import World
 from hrm_edge.training.loop import Trainer, start
-from hrm_edge.training.precision import Bf16, bf16_on, bf16_time_ratio, decided
+from hrm_edge.training.precision import Bf16, _bf16_time_ratio, bf16_on, decided
 from tests.needs import installed
 from tests.train.ranks import ROOT
 from tests.train.ranks import recipe as small_recipe
@@ -58,18 +58,18 @@ def test_what_is_chosen_and_said(wanted: str, bf16: Bf16, began_in: str | None, 
 
 def test_a_ratio_decides_and_threads_stay(monkeypatch: pytest.MonkeyPatch) -> None:
     threads = torch.get_num_threads()
-    assert 0.01 < bf16_time_ratio() < 1000
+    assert 0.01 < _bf16_time_ratio() < 1000
     assert torch.get_num_threads() == threads
     world = World(torch.device("cpu"))
     for ratio, expected in ((0.47, "multiplies in bfloat16: a product takes 0.47"), (14.9, "only emulates bfloat16")):
-        monkeypatch.setattr(precision, "bf16_time_ratio", lambda ratio=ratio: ratio)
+        monkeypatch.setattr(precision, "_bf16_time_ratio", lambda ratio=ratio: ratio)
         found = bf16_on(world)
         assert found.is_native == (ratio < 1)
         assert expected in found.why
 
 
 def test_one_slow_rank_decides_for_all(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(precision, "bf16_time_ratio", lambda: 0.5)
+    monkeypatch.setattr(precision, "_bf16_time_ratio", lambda: 0.5)
     monkeypatch.setattr(World, "exchange", lambda self, value: [value, 0])
     assert bf16_on(World(torch.device("cpu"), 0, 2)) == (False, "the processor of another rank only emulates bfloat16")
 
@@ -95,7 +95,7 @@ def test_a_processor_without_bf16_trains_in_float32_and_the_run_keeps_it(
     for path in (run / "recipe.yaml", next(run.glob("checkpoints/*/recipe.yaml"))):
         assert yaml.safe_load(path.read_text())["train"]["precision"] == "fp32"
 
-    monkeypatch.setattr(precision, "bf16_time_ratio", lambda: 0.5)
+    monkeypatch.setattr(precision, "_bf16_time_ratio", lambda: 0.5)
     resumed = start(recipe, run, resume=True)
     assert resumed.learner.dtype == torch.float32
     assert "auto is fp32, as the run began; a new run would take bf16: this processor multiplies" in resumed.notes[0]

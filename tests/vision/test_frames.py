@@ -18,7 +18,7 @@ cv2 = pytest.importorskip("cv2", reason="pip install 'hrm-edge[vision]'")
 from hrm_edge.errors import UserError
 from hrm_edge.vision import sources
 from hrm_edge.vision.frames import Camera, Mailbox, Rate, Source
-from hrm_edge.vision.sources import check_device, csi_pipeline, open_source, users_of
+from hrm_edge.vision.sources import _check_device, _csi_pipeline, _users_of, open_source
 from tests.remote.board import free_port
 from tests.vision.scenes import EASY, walk, write_video
 
@@ -287,7 +287,7 @@ def test_a_busy_camera_names_who_has_it(tmp_path):
     holder = subprocess.Popen([sys.executable, "-c", hold], stdout=subprocess.PIPE)
     try:
         holder.stdout.readline()
-        (who,) = users_of(device)
+        (who,) = _users_of(device)
         assert who.endswith(f"({holder.pid})")
         with pytest.raises(UserError, match=r"video0 is in use by .*python") as caught:
             open_source("0", SIZE, dev=tmp_path).open()
@@ -295,7 +295,7 @@ def test_a_busy_camera_names_who_has_it(tmp_path):
     finally:
         holder.kill()
         holder.communicate()
-    assert users_of(device) == []
+    assert _users_of(device) == []
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root to become somebody else")
@@ -308,14 +308,14 @@ def test_a_camera_of_another_group_names_the_group(tmp_path):
     os.seteuid(65534)
     try:
         with pytest.raises(UserError, match="you may not use") as caught:
-            check_device(device)
+            _check_device(device)
     finally:
         os.seteuid(0)
     assert "sudo usermod -aG video $USER" in caught.value.hint
 
 
 def test_a_csi_camera_goes_through_the_jetsons_own_pipeline():
-    pipeline = csi_pipeline(1, (1280, 720))
+    pipeline = _csi_pipeline(1, (1280, 720))
     assert pipeline.startswith("nvarguscamerasrc sensor-id=1 ! video/x-raw(memory:NVMM), width=1280, height=720")
     assert pipeline.endswith("appsink drop=true max-buffers=1 sync=false")
 

@@ -13,7 +13,7 @@ pytest.importorskip("cv2", reason="pip install 'hrm-edge[vision]'")
 from hrm_edge.errors import UserError
 from hrm_edge.vision import gstreamer, sources
 from hrm_edge.vision.frames import Camera, Mailbox
-from hrm_edge.vision.gstreamer import command
+from hrm_edge.vision.gstreamer import _command
 from hrm_edge.vision.sources import open_source
 
 SIZE = (64, 48)
@@ -46,7 +46,7 @@ BODIES = {
 @pytest.fixture
 def gst(tmp_path, monkeypatch):
     """Put a stand-in with one of the bodies on PATH; OpenCV has no GStreamer."""
-    monkeypatch.setattr(sources, "has_gstreamer", lambda: False)
+    monkeypatch.setattr(sources, "_has_gstreamer", lambda: False)
     monkeypatch.setattr(gstreamer, "FIRST_FRAME_S", 3.0)
     monkeypatch.setattr(gstreamer, "FRAME_S", 0.5)
     monkeypatch.setattr(gstreamer, "END_S", 0.5)
@@ -150,6 +150,6 @@ def test_a_camera_that_comes_back_is_opened_again(gst):
 
 
 def test_the_newest_frame_replaces_one_that_waits():
-    words = " ".join(command(0, (1280, 720), 5))
+    words = " ".join(_command(0, (1280, 720), 5))
     assert "nvarguscamerasrc sensor-id=0 ! video/x-raw(memory:NVMM),width=1280,height=720,framerate=30/1" in words
     assert words.endswith("queue max-size-buffers=1 leaky=downstream ! fdsink fd=5 sync=false")

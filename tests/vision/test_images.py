@@ -11,7 +11,7 @@ import pytest
 
 from hrm_edge.errors import UserError
 from hrm_edge.vision.formats import read_header
-from hrm_edge.vision.images import decode_image, decode_upload, load_image
+from hrm_edge.vision.images import _decode_image, decode_upload, load_image
 from hrm_edge.vision.locate import locate
 from tests.vision.rendered import photo
 
@@ -31,7 +31,7 @@ def png_header(width: int, height: int) -> bytes:
 
 @pytest.mark.parametrize("end", FORMATS)
 def test_a_picture_is_decoded(end):
-    image = decode_image(FORMATS[end], "x")
+    image = _decode_image(FORMATS[end], "x")
     assert image.shape == (120, 160, 3)
     assert np.abs(image.astype(int) - SMALL).mean() < 6
 
@@ -54,7 +54,7 @@ def test_a_picture_is_decoded(end):
 )
 def test_bad_bytes_are_refused_in_words(data, what):
     with pytest.raises(UserError) as caught:
-        decode_image(data, "x")
+        _decode_image(data, "x")
     assert caught.value.problem.startswith(what)
     assert caught.value.hint
 
@@ -116,7 +116,7 @@ def test_the_exif_turn_is_for_people_and_not_for_labels(tmp_path, end, orientati
 
 def test_a_transparent_picture_and_an_upload_are_turned_too():
     clear = np.dstack([SMALL, np.full(SMALL.shape[:2], 128, np.uint8)])
-    assert decode_image(with_exif(".png", cv2.imencode(".png", clear)[1].tobytes(), 6), "x").shape == (160, 120, 3)
+    assert _decode_image(with_exif(".png", cv2.imencode(".png", clear)[1].tobytes(), 6), "x").shape == (160, 120, 3)
     assert decode_upload(with_exif(".webp", FORMATS[".webp"], 8)).shape == (160, 120, 3)
 
 
@@ -126,7 +126,7 @@ def test_a_damaged_exif_note_turns_nothing():
     for cut in range(40):  # a note that ends early, or names a table beyond its end
         note = png[at : at + cut]
         whole = FORMATS[".png"][:33] + chunk(b"eXIf", note) + FORMATS[".png"][33:]
-        assert decode_image(whole, "x").shape in ((120, 160, 3), (160, 120, 3))
+        assert _decode_image(whole, "x").shape in ((120, 160, 3), (160, 120, 3))
     far = png[:at] + b"II*\0" + b"\xff" * 4 + png[at + 8 :]
     assert read_header(far).orientation == 1
 
@@ -159,7 +159,7 @@ def survive(cases: int, seed: int) -> int:
     rng, decoded = np.random.default_rng(seed), 0
     for _ in range(cases):
         try:
-            image = decode_image(hostile(rng), "x")
+            image = _decode_image(hostile(rng), "x")
         except UserError:
             continue
         assert image.dtype == np.uint8

@@ -11,7 +11,7 @@ import pytest
 from hrm_edge.tasks.sudoku import Sudoku
 from hrm_edge.tasks.sudoku_search import require_unique
 from hrm_edge.vision.formats import is_picture, pictures_of
-from hrm_edge.vision.images import decode_image, load_image, save_image
+from hrm_edge.vision.images import _decode_image, load_image, save_image
 from hrm_edge.vision.locate import WAYS, locate
 from hrm_edge.vision.read import Reader
 from hrm_edge.vision.recognise import Recognised, recognise
@@ -80,9 +80,9 @@ def test_cut_along_the_outer_line(reader):
 @pytest.mark.parametrize("ink", [BLACK, WHITE, (160, 60, 0)], ids=["black", "white", "blue"])
 def test_transparent_paper(reader, ink):
     data = cv2.imencode(".png", transparent(ink))[1].tobytes()
-    assert read(reader, decode_image(data, "x")) == PUZZLE
+    assert read(reader, _decode_image(data, "x")) == PUZZLE
     deep = cv2.imencode(".png", transparent(ink).astype(np.uint16) * 257)[1].tobytes()
-    assert np.abs(decode_image(deep, "x").astype(int) - decode_image(data, "x")).max() <= 1
+    assert np.abs(_decode_image(deep, "x").astype(int) - _decode_image(data, "x")).max() <= 1
 
 
 @pytest.mark.parametrize("thick", [9, 10, 12])  # pixels of 42

@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import pytest
 
-from hrm_edge.vision.locate import clockwise, locate
+from hrm_edge.vision.locate import _clockwise, locate
 from tests.vision.rendered import PUZZLES, SEEDS, photo
 
 
@@ -30,7 +30,7 @@ def test_a_turned_grid_is_found(turn):
     spin = cv2.getRotationMatrix2D((width / 2, height / 2), -turn, 1.0)
     spin[:, 2] += (side - np.array([width, height])) / 2
     turned = cv2.warpAffine(image, spin, (side, side), borderValue=(70, 70, 70))
-    truth = clockwise(cv2.transform(photo(SEEDS[3], cell=24).mesh[[0, 0, 9, 9], [0, 9, 9, 0]][None], spin)[0])
+    truth = _clockwise(cv2.transform(photo(SEEDS[3], cell=24).mesh[[0, 0, 9, 9], [0, 9, 9, 0]][None], spin)[0])
     (grid, *_) = locate(turned)
     assert np.abs(grid.corners - truth).max() < 0.2 * 24
 

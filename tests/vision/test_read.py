@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from hrm_edge.errors import UserError
-from hrm_edge.vision.cells import CELL, cells_of, flatten, normalise
+from hrm_edge.vision.cells import CELL, _cells_of, _normalise, flatten
 from hrm_edge.vision.fuse import Fusion
 from hrm_edge.vision.lattice import lattice_points, mesh_map
 from hrm_edge.vision.locate import locate
@@ -79,7 +79,7 @@ def test_the_edge_of_a_shadow_is_no_ink():
     page[::CELL] = page[:, ::CELL] = 60
     page[10:22, 14:18] = 60  # a one in the first cell
     shade = 1 - 0.5 / (1 + np.exp(-(np.arange(9 * CELL) - 140) / 4))  # through the middle of a column
-    cells = cells_of(normalise(cv2.GaussianBlur((page * shade).astype(np.uint8), (5, 5), 0)))
+    cells = _cells_of(_normalise(cv2.GaussianBlur((page * shade).astype(np.uint8), (5, 5), 0)))
     middle = cells[:, 8:-8, 8:-8].max(axis=(1, 2))
     assert middle[0] > 0.5
     assert middle[1:].max() < 0.3 * middle[0]

@@ -131,7 +131,7 @@ def test_the_answer_goes_into_the_blanks_and_nowhere_else():
     answer = require_unique(NINE, givens)
     sheet = paper(EASY)
     image = sheet.copy()
-    overlay.draw_answer(image, exact(sheet), givens, answer)
+    overlay._draw_answer(image, exact(sheet), givens, answer)
     assert (changed(sheet, image) == (givens == 1)).all()
     assert (image[: 2 * CELL] == sheet[: 2 * CELL]).all()
 
@@ -166,10 +166,10 @@ def test_each_digit_is_the_right_one_in_every_direction():
     answer[10] = 8  # digit 7
     for quarters in range(4):
         image = sheet.copy()
-        overlay.draw_answer(image, turned(grid, 90 * quarters), givens, answer)
+        overlay._draw_answer(image, turned(grid, 90 * quarters), givens, answer)
         upright = np.abs(np.rot90(image.astype(int), quarters) - np.rot90(sheet, quarters)).max(axis=2)
         drawn = upright[3 * CELL : 4 * CELL, 3 * CELL : 4 * CELL].ravel()
-        glyphs = [cv2.resize(overlay.glyph(n), (CELL, CELL), interpolation=cv2.INTER_AREA) for n in range(1, 10)]
+        glyphs = [cv2.resize(overlay._glyph(n), (CELL, CELL), interpolation=cv2.INTER_AREA) for n in range(1, 10)]
         alike = [[np.corrcoef(drawn, np.rot90(one, turn).ravel())[0, 1] for turn in range(4)] for one in glyphs]
         assert np.unravel_index(np.argmax(alike), (9, 4)) == (6, 0)
         assert np.max(alike) > 0.9
@@ -184,7 +184,7 @@ def test_drawing_beyond_the_edge_of_the_picture_is_clipped():
     for shift in ((-300, -300), (400, 200), (5000, 0), (-9000, -9000)):
         moved = replace(grid, mesh=grid.mesh + np.float32(shift), corners=grid.corners + np.float32(shift))
         image = sheet.copy()
-        overlay.draw_answer(image, moved, givens, answer)
+        overlay._draw_answer(image, moved, givens, answer)
         overlay.draw_outline(image, moved, overlay.ANSWER)
         assert (image != sheet).any() == (max(np.abs(shift)) < 1000)
 

@@ -13,9 +13,9 @@ from hrm_edge.files import os_error, writable_cache
 from hrm_edge.packages import compiler_names
 from hrm_edge.runtime import compile_cache
 
-SOURCE = "step.cpp"
+_SOURCE = "step.cpp"
 FLAGS = ("-O3", "-march=native", "-std=c++17", "-shared", "-fPIC", "-pthread")
-HINT = "install a C++ compiler (Debian, Ubuntu: sudo apt install g++), or use --backend onnxruntime"
+_HINT = "install a C++ compiler (Debian, Ubuntu: sudo apt install g++), or use --backend onnxruntime"
 
 
 def compiler() -> str | None:
@@ -30,7 +30,7 @@ def library() -> ctypes.CDLL:
     """
     program = compiler()
     if program is None:
-        raise UserError("--backend native: there is no C++ compiler here", HINT)
+        raise UserError("--backend native: there is no C++ compiler here", _HINT)
     folder = Path(__file__).parent
     sources = b"".join(path.read_bytes() for path in sorted([*folder.glob("*.cpp"), *folder.glob("*.h")]))
     parts = (sources, program.encode(), _version(program), " ".join(FLAGS).encode(), compile_cache.processor().encode())
@@ -41,7 +41,7 @@ def library() -> ctypes.CDLL:
         path, _ = known
     else:
         try:
-            path, _ = compile_cache.keep(place, key, ".so", lambda to: _compile(program, folder / SOURCE, to))
+            path, _ = compile_cache.keep(place, key, ".so", lambda to: _compile(program, folder / _SOURCE, to))
         except OSError as error:
             raise os_error(error, place) from error
         compile_cache.prune(place)
@@ -65,4 +65,4 @@ def _compile(program: str, source: Path, out: Path) -> None:
     done = subprocess.run([program, *FLAGS, str(source), "-o", str(out)], capture_output=True, text=True, check=False)
     if done.returncode:
         reason = next((line for line in done.stderr.splitlines() if "error" in line), done.stderr.strip()[-300:])
-        raise UserError(f"--backend native: {program} does not compile the step: {reason}", HINT)
+        raise UserError(f"--backend native: {program} does not compile the step: {reason}", _HINT)

@@ -17,7 +17,7 @@ from hrm_edge.runtime.native.tensors import Tensors
 from hrm_edge.spec import HEAD_VIEWS, ModelSpec, cell_ids, rotary_rows
 
 
-class Linear(ctypes.Structure):
+class _Linear(ctypes.Structure):
     """HrmLinear."""
 
     _fields_ = [
@@ -39,7 +39,7 @@ class Model(ctypes.Structure):
 
     _fields_ = [
         *((name, ctypes.c_int32) for name in _SIZES), ("puzzle_scale", ctypes.c_float),
-        ("linears", ctypes.POINTER(Linear)), *((name, ctypes.c_void_p) for name in _ARRAYS),
+        ("linears", ctypes.POINTER(_Linear)), *((name, ctypes.c_void_p) for name in _ARRAYS),
     ]  # fmt: skip
 
 
@@ -51,7 +51,7 @@ def model_of(spec: ModelSpec, tensors: Mapping[str, NDArray[Any]], path: Path) -
     read = Tensors(tensors, path)
     linears = _linears(spec, read)
     arrays = _arrays(spec, read)
-    packed = (Linear * len(linears))(*linears)
+    packed = (_Linear * len(linears))(*linears)
     sizes = (
         spec.total_len, spec.seq_len, spec.hidden, spec.heads, spec.inner, spec.vocab, spec.q_outputs,
         spec.l_layers, spec.h_layers, spec.l_cycles, spec.h_cycles, arrays["seen"].shape[2],
@@ -85,7 +85,7 @@ def _levels(spec: ModelSpec) -> list[tuple[str, int]]:
     return sorted(spec.levels.items(), reverse=True)
 
 
-def _linears(spec: ModelSpec, read: Tensors) -> list[Linear]:
+def _linears(spec: ModelSpec, read: Tensors) -> list[_Linear]:
     """Read the four of every layer of L, then of H."""
     d, f = spec.hidden, spec.inner
     up = ("mlp.gate_up_proj", (d, 2 * f)) if spec.mlp == "swiglu" else ("mlp.up_proj", (d, f))
@@ -105,7 +105,7 @@ def _linears(spec: ModelSpec, read: Tensors) -> list[Linear]:
             weight, scale, bias = (
                 columns[what].ctypes.data if what in columns else None for what in ("weight", "scale", "bias")
             )
-            products.append(Linear(*shape, weight, scale, bias, float(read(f"{name}.input_scale", np.float32))))
+            products.append(_Linear(*shape, weight, scale, bias, float(read(f"{name}.input_scale", np.float32))))
     return products
 
 

@@ -68,7 +68,7 @@ def why_unsupported(manifest: Manifest) -> str | None:
 
 
 def available(manifest: Manifest) -> bool:
-    """Can this machine run the artifact by our own code?"""
+    """Return whether this machine can run the artifact by our own code."""
     return why_unsupported(manifest) is None and compiler() is not None and importlib.util.find_spec("onnx") is not None
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from hrm_edge import __version__
+from hrm_edge.callbacks import OnMessage
 from hrm_edge.child import python_command
 from hrm_edge.errors import UserError
 from hrm_edge.files import atomic_folder
@@ -39,7 +40,6 @@ from hrm_edge.runtime.trt.worker import MIB, Request, out_of_memory
 
 _WORKSPACE_SHARE = 0.5  # of MemAvailable: on a Jetson the builder, the desktop and the GPU share one memory
 _WORKSPACE_STEPS_MIB = (4096, 2048, 1024, 512, 256, 128, 64)
-OnMessage = Callable[[str], None]
 Make = Callable[[Request, OnMessage], dict[str, Any]]
 """Writes the plan of a request and returns what ``BuildRecord`` says of the build."""
 
@@ -61,7 +61,7 @@ class BuildOptions:
     """Whether to save the engine as a torch module too."""
 
 
-def workspace_mib(asked: int | None, available: int) -> int:
+def _workspace_mib(asked: int | None, available: int) -> int:
     """Return MiB that the builder may use: what was asked for, else the largest step under half of MemAvailable.
 
     Steps, so that the same machine gives the same engine although its free memory changes from day to day.
@@ -103,7 +103,7 @@ def plan_identity(manifest: Manifest, options: BuildOptions) -> Identity:
         frontend=options.frontend,
         precision=manifest.precision,
         optimization_level=options.optimization_level,
-        workspace_mib=workspace_mib(options.workspace_mib, memory_available()),
+        workspace_mib=_workspace_mib(options.workspace_mib, memory_available()),
         batch=BatchRange(min=1, opt=opt, max=options.max_batch),
     )
     plugin = plugin_identity() if _uses_plugin(manifest, api) else None
@@ -121,7 +121,7 @@ def _find_gpu_or_targets(api: Api) -> Any:
 
 
 def _uses_plugin(manifest: Manifest, api: Api) -> bool:
-    """Whether the engine will call the attention plugin; a runtime with targets has none and reads the node's body."""
+    """Return whether the engine calls the attention plugin; one with targets has none and reads the node's body."""
     return bool(manifest.provenance.get("plugin")) and not api.targets
 
 
@@ -130,7 +130,7 @@ def build_engine(
 ) -> tuple[Engine, bool]:
     """Write the engine folder ``out``; returns its sidecar and whether the engine came from the cache.
 
-    ``make``: what builds the plan, by default :func:`run_worker`, from the artifact's ONNX.
+    ``make``: what builds the plan, by default :func:`_run_worker`, from the artifact's ONNX.
     Raises ``UserError`` for whatever the machine, the target or the model cannot do; ``out`` is then absent.
     """
     manifest = read_manifest(artifact)
@@ -155,7 +155,7 @@ def build_engine(
                 plugin=plugin,
                 module=module if options.module else None,
             )
-            record = (make or run_worker)(request, on_message)
+            record = (make or _run_worker)(request, on_message)
             built = BuildRecord(
                 **record, created=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), hrm_edge=__version__
             )
@@ -166,7 +166,7 @@ def build_engine(
         return engine, False
 
 
-def run_worker(request: Request, on_message: OnMessage) -> dict[str, Any]:
+def _run_worker(request: Request, on_message: OnMessage) -> dict[str, Any]:
     """Build in a process of its own and pass its progress on; its end, whatever it is, becomes a result or an error."""
     command = python_command("-m", "hrm_edge.runtime.trt.worker")
     begun = time.monotonic()

@@ -57,7 +57,7 @@ def keep(folder: Path, engine: Engine) -> None:
 
 
 def place_engine(source: Path, engine: Engine, folder: Path) -> None:
-    """The engine's files of ``source``, linked where they can be, and its sidecar, written last, into ``folder``."""
+    """Put the engine's files of ``source``, linked where they can be, and last its sidecar into ``folder``."""
     for name in (PLAN_FILE, MODULE_FILE) if engine.module else (PLAN_FILE,):
         try:
             os.link(source / name, folder / name)

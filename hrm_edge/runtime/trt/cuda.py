@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from hrm_edge.errors import UserError
 
 Launch: TypeAlias = Callable[[], None]
-NO_DRIVER = "nvidia-smi shows it; in a container: docker run --gpus all …, on a Jetson --runtime nvidia"
+_NO_DRIVER = "nvidia-smi shows it; in a container: docker run --gpus all …, on a Jetson --runtime nvidia"
 Host: TypeAlias = NDArray[Any]  # contiguous; page-locked (``pinned``) where the copy shall not block
 
 
@@ -58,7 +58,7 @@ class Cuda(Protocol):
         """Record what ``work`` queues as a graph, without running it; the result launches it. None: no graphs here."""
 
 
-class CudaPython:
+class _CudaPython:
     """By NVIDIA's cuda-python (12.6 or newer), of the driver's CUDA or an older one."""
 
     name = "cuda-python"
@@ -74,7 +74,7 @@ class CudaPython:
         try:
             code, *results = getattr(self._api, name)(*arguments)
         except RuntimeError as error:  # 12.6's, where libcuda.so.1 is missing
-            raise UserError(f"CUDA: there is no driver ({name}: {error})", NO_DRIVER) from error
+            raise UserError(f"CUDA: there is no driver ({name}: {error})", _NO_DRIVER) from error
         if int(code):
             said = f"{name} failed with {getattr(code, 'name', code)}"
             raise self._old_driver(said) if "InsufficientDriver" in said else _cuda_error(said)
@@ -84,7 +84,7 @@ class CudaPython:
         """Return the error of a binding for a newer CUDA than the driver's, or of no driver at all (its CUDA is 0)."""
         driver, own = (self._version(name) for name in ("cudaDriverGetVersion", "cudaRuntimeGetVersion"))
         if driver == "0.0":
-            return UserError(f"CUDA: there is no driver ({said})", NO_DRIVER)
+            return UserError(f"CUDA: there is no driver ({said})", _NO_DRIVER)
         return UserError(
             f"cuda-python is for CUDA {own}, this driver runs CUDA {driver} ({said})",
             f"pip install 'cuda-python=={driver.partition('.')[0]}.*', or a newer driver",
@@ -138,7 +138,7 @@ class CudaPython:
         return lambda: self._call("cudaGraphLaunch", ready, self._stream)
 
 
-class PyCuda:
+class _PyCuda:
     """By PyCUDA, which has no graphs."""
 
     name = "pycuda"
@@ -178,7 +178,7 @@ class PyCuda:
         return None
 
 
-class Torch:
+class _Torch:
     """By torch's tensors and its allocator."""
 
     name = "torch"
@@ -230,13 +230,13 @@ def find_cuda() -> Cuda:
     """Return the first of the three that works here; raises ``UserError`` naming the package to install."""
     torch = sys.modules.get("torch")
     if torch is not None and torch.cuda.is_available():
-        return Torch(torch)
+        return _Torch(torch)
     try:
-        return CudaPython()
+        return _CudaPython()
     except ImportError as error:
         missing = error
     try:
-        return PyCuda()
+        return _PyCuda()
     except ImportError:
         raise UserError(
             f"nothing to move data to the GPU with: {missing}", "pip install 'hrm-edge[gpu]' (cuda-python), or pycuda"
@@ -271,4 +271,4 @@ def try_cuda() -> dict[str, str]:
     cuda.synchronize()
     if not np.array_equal(back, sent):
         raise _cuda_error("what came back from the GPU is not what was sent")
-    return {"binding": cuda.name, **(cuda.versions() if isinstance(cuda, CudaPython) else {})}
+    return {"binding": cuda.name, **(cuda.versions() if isinstance(cuda, _CudaPython) else {})}

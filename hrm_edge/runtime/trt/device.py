@@ -1,15 +1,15 @@
-"""Machine facts that an engine depends on: GPU, CUDA, Jetson release. The driver is asked through ctypes."""
+"""Machine facts that an engine depends on: GPU, CUDA. The driver is asked through ctypes."""
 
 from __future__ import annotations
 
 import ctypes
 import platform
-import re
 from ctypes import byref, c_char_p, c_int, c_size_t, create_string_buffer
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
+from hrm_edge.device.identity import memory_field
+from hrm_edge.device.system import System
 from hrm_edge.errors import UserError
 
 _MULTIPROCESSORS, _MAJOR, _MINOR = 16, 75, 76  # CU_DEVICE_ATTRIBUTE_*, of cuda.h
@@ -56,22 +56,14 @@ def find_gpu(library: Any = None) -> Gpu:
     return Gpu(name.value.decode(), 10 * values[0] + values[1], values[2], cuda, memory.value)
 
 
-def l4t_release(path: Path = Path("/etc/nv_tegra_release")) -> str | None:
-    """Return ``36.4.3`` on a Jetson with that release, None elsewhere."""
-    if not path.is_file():
-        return None
-    match = re.search(r"R(\d+) .*REVISION: ([\d.]+)", path.read_text(errors="replace"))
-    return f"{match[1]}.{match[2]}" if match else None
-
-
 def platform_name() -> str:
     """Return ``linux-x86_64``, ``linux-aarch64``."""
     return f"{platform.system()}-{platform.machine()}".lower()
 
 
-def memory_available(path: Path = Path("/proc/meminfo")) -> int:
+def memory_available(system: System | None = None) -> int:
     """Return bytes that programs can still take without swapping (the kernel's MemAvailable)."""
-    match = re.search(r"^MemAvailable:\s+(\d+) kB", path.read_text(), re.MULTILINE)
-    if match is None:
-        raise UserError(f"{path} has no MemAvailable", "Linux 3.14 or newer has it; or name --workspace")
-    return 1024 * int(match[1])
+    available = memory_field(system or System(), "MemAvailable")
+    if available is None:
+        raise UserError("/proc/meminfo has no MemAvailable", "Linux 3.14 or newer has it; or name --workspace")
+    return available

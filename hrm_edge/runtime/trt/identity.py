@@ -14,6 +14,8 @@ from typing import Any, Literal
 
 from pydantic import Field
 
+from hrm_edge.device.identity import l4t_release
+from hrm_edge.device.system import System
 from hrm_edge.errors import UserError
 from hrm_edge.manifest import (
     STEP_FILE,
@@ -27,12 +29,12 @@ from hrm_edge.manifest import (
 )
 from hrm_edge.records import Record, read_record
 from hrm_edge.runtime.trt.api import Api, Runtime
-from hrm_edge.runtime.trt.device import Gpu, l4t_release, platform_name
+from hrm_edge.runtime.trt.device import Gpu, platform_name
 
 PLAN_FILE = "engine.plan"  # nothing but TensorRT's plan: trtexec reads it
 SIDECAR_FILE = "engine.json"
 MODULE_FILE = "step.pt2"  # the same engine inside an ExportedProgram; see hrm_edge.export.torch_module
-SCHEMA_VERSION = 1
+_SCHEMA_VERSION = 1
 
 
 class BatchRange(Record):
@@ -117,7 +119,7 @@ class Engine(Record):
     """The sidecar, ``engine.json``."""
 
     kind: Literal["hrm-edge engine"] = "hrm-edge engine"
-    schema_version: int = SCHEMA_VERSION
+    schema_version: int = _SCHEMA_VERSION
     identity: Identity
     plan: FileEntry
     module: FileEntry | None = None
@@ -146,7 +148,7 @@ def _canonical(value: Any) -> bytes:
     return json.dumps(value, sort_keys=True, separators=(",", ":")).encode()
 
 
-def calibration_sha256(manifest: Manifest) -> str | None:
+def _calibration_sha256(manifest: Manifest) -> str | None:
     """Hash all that the manifest says about quantization (set, observer, scales); None where nothing is quantized."""
     record = manifest.quantization
     return hashlib.sha256(_canonical(record)).hexdigest() if record else None
@@ -173,10 +175,10 @@ class Machine:
             device=gpu.name if gpu else None,
             sm_count=gpu.sm_count if gpu else None,
             cuda=gpu.cuda if gpu else None,
-            l4t=l4t_release() if gpu else None,
+            l4t=l4t_release(System()) if gpu else None,
             options=options,
             model_sha256=manifest.files[STEP_FILE].sha256,
-            calibration_sha256=calibration_sha256(manifest),
+            calibration_sha256=_calibration_sha256(manifest),
             plugin=plugin,
         )
 
@@ -191,7 +193,7 @@ def differences(identity: Identity, machine: Machine, manifest: Manifest) -> lis
         "device": gpu.name if gpu else "none",
         "sm_count": gpu.sm_count if gpu else 0,
         "cuda": gpu.cuda if gpu else "none",
-        "l4t": l4t_release(),
+        "l4t": l4t_release(System()),
     }
     fields = [
         (name, getattr(identity, name), value)
@@ -202,7 +204,7 @@ def differences(identity: Identity, machine: Machine, manifest: Manifest) -> lis
         fields.append(("sm", list(identity.sm), gpu.sm))
     of_model = {
         "model_sha256": (identity.model_sha256, manifest.files[STEP_FILE].sha256),
-        "calibration_sha256": (identity.calibration_sha256, calibration_sha256(manifest)),
+        "calibration_sha256": (identity.calibration_sha256, _calibration_sha256(manifest)),
         "precision": (identity.options.precision, manifest.precision),
     }
     return fields + [(name, was, now) for name, (was, now) in of_model.items() if was != now]
@@ -226,7 +228,7 @@ def read_engine(folder: Path) -> Engine:
         raise UserError(f"{folder} holds no engine: {PLAN_FILE} is missing", again)
     if not sidecar.is_file():
         raise UserError(f"{sidecar} is missing: what {PLAN_FILE} was built for cannot be known", again)
-    engine = read_record(sidecar, Engine, SCHEMA_VERSION, again=again)
+    engine = read_record(sidecar, Engine, _SCHEMA_VERSION, again=again)
     verify_files(folder, {PLAN_FILE: engine.plan}, again=again)
     return engine
 

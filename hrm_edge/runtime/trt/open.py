@@ -29,7 +29,7 @@ from hrm_edge.runtime.trt.plugins import find_attention, load_attention
 from hrm_edge.runtime.trt.session import TrtSession
 from hrm_edge.spec import STEP_INPUTS, STEP_OUTPUTS, step_io
 
-TENSOR_NAMES: dict[Frontend, dict[str, str]] = {  # of step_io → of the engine, where they differ
+_TENSOR_NAMES: dict[Frontend, dict[str, str]] = {  # of step_io → of the engine, where they differ
     "onnx": {},
     "torch-tensorrt": {name: f"output{index}" for index, name in enumerate(STEP_OUTPUTS)},
 }
@@ -44,7 +44,7 @@ def open_engine(
     """
     artifact = folder
     if not (folder / PLAN_FILE).is_file():
-        folder = built_before(folder, manifest)
+        folder = _built_before(folder, manifest)
     engine = read_engine(folder)
     api = api or find_api(engine.identity.runtime)
     gpu = gpu or find_gpu()
@@ -60,7 +60,7 @@ def open_engine(
         said = messages.errors[0] if messages.errors else "no reason given"
         raise UserError(f"{api.name} {api.version} cannot read {folder / PLAN_FILE}: {said}", rebuild(folder))
     dtype = carry_dtype(manifest)
-    names = TENSOR_NAMES[engine.identity.options.frontend]
+    names = _TENSOR_NAMES[engine.identity.options.frontend]
     _check_tensors(plan, api, manifest, dtype, folder, names)
     state = read_state(artifact / STATE_FILE, manifest.spec, dtype)
     session = TrtSession(plan, manifest, state, cuda or find_cuda(), engine.identity, names)
@@ -69,7 +69,7 @@ def open_engine(
     return session
 
 
-def built_before(folder: Path, manifest: Manifest) -> Path:
+def _built_before(folder: Path, manifest: Manifest) -> Path:
     """Return the cached engine that ``export --backend tensorrt`` would use here, else ``folder``."""
     cached = cache.find(plan_identity(manifest, BuildOptions()))
     return cached[0] if cached is not None else folder

@@ -28,7 +28,7 @@ _CARRY = {"z_h": "z_h_next", "z_l": "z_l_next"}
 _START_ROWS = 64  # copies of the initial state that are kept on the device: a refill takes few copies then
 
 
-def padded(batch: int, most: int) -> int:
+def _padded(batch: int, most: int) -> int:
     """Return the batch that is run for ``batch`` slots: 1, 2, 3, 4, 6, 8, 12, 16, … up to ``most``.
 
     Few sizes, because each has a graph of its own; at most a third of the rows are idle, and their results are unread.
@@ -39,7 +39,7 @@ def padded(batch: int, most: int) -> int:
     return min(size, most)
 
 
-def runs(rows: NDArray[np.int64]) -> Iterator[tuple[int, int, int]]:
+def _runs(rows: NDArray[np.int64]) -> Iterator[tuple[int, int, int]]:
     """Return (first position, first row, length) of stretches that one copy serves: consecutive rows, or FRESH."""
     begin = 0
     for end in range(1, len(rows) + 1):
@@ -50,7 +50,7 @@ def runs(rows: NDArray[np.int64]) -> Iterator[tuple[int, int, int]]:
 
 
 @dataclass(eq=False)
-class Slots:
+class _Slots:
     """Buffers of up to ``capacity`` slots, and the graphs that are recorded on their addresses."""
 
     capacity: int
@@ -69,7 +69,7 @@ class _TrtCarry:
     Iterating over it brings copies of both to the host, for comparisons; that is no use of it.
     """
 
-    def __init__(self, slots: Slots, batch: int, session: TrtSession) -> None:
+    def __init__(self, slots: _Slots, batch: int, session: TrtSession) -> None:
         slots.serial += 1
         self.slots, self.batch, self.serial, self._session = slots, batch, slots.serial, session
 
@@ -82,7 +82,7 @@ class _TrtCarry:
             raise ValueError("this carry was used already")
         return iter(self._session.levels(self.slots, self.batch))
 
-    def use(self) -> Slots:
+    def use(self) -> _Slots:
         if self.serial != self.slots.serial:
             raise ValueError("this carry was used already")
         self.slots.serial += 1
@@ -92,7 +92,7 @@ class _TrtCarry:
 class _DeviceLogits:
     """float32 [B, S, V] on the device; indexing copies rows to the host. Valid until the next step."""
 
-    def __init__(self, cuda: Cuda, slots: Slots, batch: int) -> None:
+    def __init__(self, cuda: Cuda, slots: _Slots, batch: int) -> None:
         self._cuda, self._slots, self._batch, self._serial = cuda, slots, batch, slots.serial
 
     def __len__(self) -> int:
@@ -105,7 +105,7 @@ class _DeviceLogits:
         wanted = np.arange(self._batch)[rows]
         host, source = self._slots.host["logits"], self._slots.memory["logits"]
         row_bytes = host[0].nbytes
-        for position, row, length in runs(wanted):
+        for position, row, length in _runs(wanted):
             self._cuda.download(host[position : position + length], source, row * row_bytes)
         self._cuda.synchronize()
         logits: NDArray[np.float32] = host[: len(wanted)].copy()
@@ -141,7 +141,7 @@ class TrtSession:
         self._dtypes = {name: np.dtype(carry if kind == "carry" else kind) for name, (kind, _) in table.items()}
         self._row_bytes = {n: math.prod(s) * self._dtypes[n].itemsize for n, s in self._shapes.items()}
         self._start = {name: self._start_rows(name, state.start[i]) for i, name in enumerate(_CARRY)}
-        self.idle: list[Slots] = []
+        self.idle: list[_Slots] = []
 
     # -- memory -------------------------------------------------------------------------------------------------
 
@@ -152,9 +152,9 @@ class TrtSession:
         self.cuda.synchronize()  # before `rows`, which is not page-locked, goes
         return memory
 
-    def _slots(self, batch: int) -> Slots:
+    def _slots(self, batch: int) -> _Slots:
         """Return buffers for ``batch`` slots: idle ones that are large enough, or new ones."""
-        capacity = padded(batch, self.max_batch)
+        capacity = _padded(batch, self.max_batch)
         for slots in self.idle:
             if slots.capacity >= capacity:
                 self.idle.remove(slots)
@@ -172,9 +172,9 @@ class TrtSession:
             for name in own
         }
         first, second = ({name: allocate(name) for name in _CARRY} for _ in range(2))
-        return Slots(capacity, {name: allocate(name) for name in own}, (first, second), host)
+        return _Slots(capacity, {name: allocate(name) for name in own}, (first, second), host)
 
-    def levels(self, slots: Slots, batch: int) -> list[NDArray[Any]]:
+    def levels(self, slots: _Slots, batch: int) -> list[NDArray[Any]]:
         """Return z_h and z_l [batch, T, D], copied to the host."""
         states = [np.zeros((batch, *self._shapes[name]), self._dtypes[name]) for name in _CARRY]
         for host, name in zip(states, _CARRY, strict=True):
@@ -206,11 +206,11 @@ class TrtSession:
             self._fill(source, source.carry[source.front], rows, source)
         return _TrtCarry(source, len(rows), self)
 
-    def _fill(self, target: Slots, to: dict[str, Memory], rows: NDArray[np.int64], source: Slots) -> None:
+    def _fill(self, target: _Slots, to: dict[str, Memory], rows: NDArray[np.int64], source: _Slots) -> None:
         """Copy rows of ``source``'s carry, or the initial state, into ``to``, on the device."""
         for name in _CARRY:
             size, current = self._row_bytes[name], source.carry[source.front][name]
-            for position, row, length in runs(rows):
+            for position, row, length in _runs(rows):
                 if row == FRESH:
                     for begin in range(0, length, _START_ROWS):
                         count = min(_START_ROWS, length - begin)
@@ -225,20 +225,20 @@ class TrtSession:
         self._give(slots, "tokens", tokens)
         if self._state.puzzle_table is not None:
             self._give(slots, "puzzle", self._state.puzzle_vectors(puzzle_ids))
-        self._launch(slots, padded(carry.batch, slots.capacity))
+        self._launch(slots, _padded(carry.batch, slots.capacity))
         slots.front = 1 - slots.front
         self.cuda.synchronize()
         following = _TrtCarry(slots, carry.batch, self)
         return following, _DeviceLogits(self.cuda, slots, carry.batch), slots.host["q"][: carry.batch].copy()
 
-    def _give(self, slots: Slots, name: str, values: NDArray[Any]) -> None:
+    def _give(self, slots: _Slots, name: str, values: NDArray[Any]) -> None:
         """Upload an input where it changed; most steps think on about the same puzzles."""
         held = slots.host[name][: len(values)]
         if not np.array_equal(held, values):
             held[...] = values
             self.cuda.upload(slots.memory[name], held)
 
-    def _launch(self, slots: Slots, batch: int) -> None:
+    def _launch(self, slots: _Slots, batch: int) -> None:
         key = (slots.front, batch)
         known = slots.launches.get(key)
         if known is not None:
@@ -252,7 +252,7 @@ class TrtSession:
             if graph is not None:
                 slots.launches[key] = graph
 
-    def _bind(self, slots: Slots, batch: int) -> None:
+    def _bind(self, slots: _Slots, batch: int) -> None:
         front, back = slots.carry[slots.front], slots.carry[1 - slots.front]
         places = {**slots.memory, **front, **{_CARRY[name]: memory for name, memory in back.items()}}
         for name, memory in places.items():
@@ -260,7 +260,7 @@ class TrtSession:
             if name in STEP_INPUTS and not self._context.set_input_shape(name, (batch, *self._shapes[name])):
                 raise UserError(f"the engine refuses a batch of {batch}", "build it with a larger --max-batch")
 
-    def _enqueue(self, slots: Slots, batch: int) -> None:
+    def _enqueue(self, slots: _Slots, batch: int) -> None:
         if not self._context.execute_async_v3(self.cuda.handle):
             raise UserError("TensorRT could not queue the step", "its log above says why")
         self.cuda.download(slots.host["q"][:batch], slots.memory["q"])

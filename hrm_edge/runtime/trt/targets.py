@@ -15,13 +15,13 @@ _TABLE = Path(__file__).with_name("targets.json")
 
 
 @functools.cache
-def table() -> dict[str, Any]:
+def _table() -> dict[str, Any]:
     return dict(read_json(_TABLE))
 
 
 def check_targets(api: Api, sms: tuple[int, ...], precision: Precision) -> None:
     """Raise ``UserError`` where an engine of ``precision`` for architectures ``sms`` cannot be built or run."""
-    rows = table()[api.name]
+    rows = _table()[api.name]
     for sm in sms:
         called = f"SM{sm}"
         if api.targets and sm not in api.targets:

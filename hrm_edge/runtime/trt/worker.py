@@ -90,7 +90,7 @@ def _refused(api: Api, errors: list[Any], step: Path) -> UserError:
     return UserError(f"{api.name} {api.version} cannot read {step}: {said}", "export the model again")
 
 
-def configure(api: Api, builder: Any, network: Any, request: Request) -> Any:
+def _configure(api: Api, builder: Any, network: Any, request: Request) -> Any:
     """Set limits, precision and the range of the batch."""
     trt, options = api.module, request.options
     config, profile = builder.create_builder_config(), builder.create_optimization_profile()
@@ -177,7 +177,7 @@ def _failed(api: Api, messages: Messages, request: Request) -> NoReturn:
 
 
 def says_memory(message: str) -> bool:
-    """Whether a builder's or torch's message is about memory that could not be had."""
+    """Return whether a builder's or torch's message is about memory that could not be had."""
     return any(word in message.lower() for word in _MEMORY_WORDS)
 
 
@@ -196,7 +196,7 @@ def _build(request: Request) -> dict[str, Any]:
     logger = logger_for(api, messages)
     builder = api.module.Builder(logger)
     network, _parser = _parse(api, builder, request, logger)  # the network uses the parser's weights: keep it alive
-    config = configure(api, builder, network, request)
+    config = _configure(api, builder, network, request)
     monitor = _progress_monitor(api)
     if monitor is not None:
         config.progress_monitor = monitor

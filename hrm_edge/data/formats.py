@@ -1,4 +1,4 @@
-"""Records of a puzzle file, one per puzzle, as text; all common formats are recognized and read lazily."""
+"""Formats of puzzle files: all common ones are recognized, and give one entry a puzzle, as text, read lazily."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _QUESTION = (
     "board",
     "grid",
 )
-ANSWER = ("answer", "answers", "solution", "solutions")
+_ANSWER = ("answer", "answers", "solution", "solutions")
 _ONE_A_LINE = "one puzzle a line"
 _TITLE = re.compile(r"(grid|puzzle|sudoku|board|game|problem|maze|no\.?|nr\.?)[\s:#.]*\d*[\s:.]*", re.IGNORECASE)
 _SECTION = re.compile(r"\[(\w+)\]")
@@ -43,7 +43,7 @@ _SAVED_CELL = {
 _BOXES = {4: (2, 2), 6: (2, 3), 9: (3, 3), 12: (3, 4), 16: (4, 4)}  # side → rows and columns of a box
 
 
-class Record(NamedTuple):
+class Entry(NamedTuple):
     """Puzzle as written in a file."""
 
     form: str
@@ -61,7 +61,7 @@ class Record(NamedTuple):
     """Origin of the puzzle that the file names."""
 
 
-def records(task: Task, lines: Iterator[str]) -> Iterator[Record]:
+def entries(task: Task, lines: Iterator[str]) -> Iterator[Entry]:
     """Yield the puzzles of a text in any known format. Raises ``TextError`` for a line that does not fit its format."""
     skipped: list[str] = []
     for first in lines:
@@ -100,7 +100,7 @@ def _header(first: str) -> tuple[list[str], str]:
     return [], ""
 
 
-def _csv(names: list[str], delimiter: str, lines: Iterator[str], before: int, *, comments: bool) -> Iterator[Record]:
+def _csv(names: list[str], delimiter: str, lines: Iterator[str], before: int, *, comments: bool) -> Iterator[Entry]:
     def place(known: Sequence[str]) -> int | None:
         return next((names.index(name) for name in known if name in names), None)
 
@@ -111,7 +111,7 @@ def _csv(names: list[str], delimiter: str, lines: Iterator[str], before: int, *,
         for raw in lines:  # noqa: UP028 - the line that the reader is at is kept
             yield raw
 
-    question, answer, source = place(_QUESTION), place(ANSWER), place(("source",))
+    question, answer, source = place(_QUESTION), place(_ANSWER), place(("source",))
     assert question is not None
     form = f"CSV, columns {names[question]}" + (f" and {names[answer]}" if answer is not None else "")
     reader, line = csv.reader(watched(), delimiter=delimiter), before + 1
@@ -128,7 +128,7 @@ def _csv(names: list[str], delimiter: str, lines: Iterator[str], before: int, *,
                     "correct that line",
                 )
             solution = "" if answer is None else fields[answer]
-            yield Record(
+            yield Entry(
                 form,
                 first,
                 fields[question],
@@ -141,9 +141,9 @@ def _csv(names: list[str], delimiter: str, lines: Iterator[str], before: int, *,
         raise TextError(line, 1, str(error), "correct that line") from error
 
 
-def _opensudoku(lines: Iterator[str]) -> Iterator[Record]:
+def _opensudoku(lines: Iterator[str]) -> Iterator[Entry]:
     """Yield the ``game`` elements of OpenSudoku's XML; of a saved game, only the cells that cannot be edited."""
-    ready: list[Record] = []
+    ready: list[Entry] = []
     parser = expat.ParserCreate()
 
     def start(name: str, attributes: dict[str, str]) -> None:
@@ -155,7 +155,7 @@ def _opensudoku(lines: Iterator[str]) -> Iterator[Record]:
                 if "".join(cell.group() for cell in cells) != saved:
                     raise TextError(parser.CurrentLineNumber, 1, "a saved game is damaged", "export it again")
                 data = "".join("0" if cell[2] == "1" else cell[1] for cell in cells)
-            ready.append(Record("OpenSudoku XML", parser.CurrentLineNumber, data))
+            ready.append(Entry("OpenSudoku XML", parser.CurrentLineNumber, data))
 
     def entity(*_: Any) -> None:
         raise TextError(parser.CurrentLineNumber, 1, "the XML declares entities", "remove them: puzzles need none")
@@ -176,7 +176,7 @@ def _opensudoku(lines: Iterator[str]) -> Iterator[Record]:
         ) from error
 
 
-def _maze_lines(task: Maze, lines: Iterator[Line]) -> Iterator[Record]:
+def _maze_lines(task: Maze, lines: Iterator[Line]) -> Iterator[Entry]:
     """Yield mazes written in one line each, or as grids of one row a line, with blank lines between them skipped."""
     block: list[Line] = []
     for number, text in lines:
@@ -184,7 +184,7 @@ def _maze_lines(task: Maze, lines: Iterator[Line]) -> Iterator[Record]:
         if not row and not block:
             continue
         if not block and len(row) != task.columns:
-            yield Record("one maze a line", number, row)
+            yield Entry("one maze a line", number, row)
             continue
         if len(row) != task.columns:
             raise TextError(
@@ -195,7 +195,7 @@ def _maze_lines(task: Maze, lines: Iterator[Line]) -> Iterator[Record]:
             )
         block.append((number, row))
         if len(block) == task.rows:
-            yield Record(f"grids of {task.rows} lines", block[0][0], "".join(row for _, row in block))
+            yield Entry(f"grids of {task.rows} lines", block[0][0], "".join(row for _, row in block))
             block = []
     if block:
         raise TextError(block[-1][0], 1, f"the maze ends after {len(block)} of {task.rows} rows", "give all of them")
@@ -231,7 +231,7 @@ class _Block:
         rows = [[count for count in counts if count] for counts in (self.most, self.least)]
         return any(set(r) == {side} and len(r) < side and len(r) % box_rows == 0 for r in rows)
 
-    def records(self, form: str) -> Iterator[Record]:
+    def entries(self, form: str) -> Iterator[Entry]:
         """Yield the grids and clear the block; a frame alone is ignored. Raises ``TextError``
         for an incomplete grid.
         """
@@ -242,10 +242,10 @@ class _Block:
             return
         grids = read_grids(self.task, lines)
         for index, grid in enumerate(grids):
-            yield Record(form, numbers[index * len(numbers) // len(grids)] if numbers else lines[0][0], grid)
+            yield Entry(form, numbers[index * len(numbers) // len(grids)] if numbers else lines[0][0], grid)
 
 
-def _sudoku_lines(task: Sudoku, lines: Iterator[Line]) -> Iterator[Record]:
+def _sudoku_lines(task: Sudoku, lines: Iterator[Line]) -> Iterator[Entry]:
     """Yield Sudokus written in one line each, with or without a remark, or as grids of one row a line, in any frame."""
     block, form, section = _Block(task), f"grids of {task.side} lines", "puzzle"
     cells, length = _cell_characters(task), task.seq_len
@@ -253,8 +253,8 @@ def _sudoku_lines(task: Sudoku, lines: Iterator[Line]) -> Iterator[Record]:
         stripped = text.strip()
         if len(stripped) == length and section == "puzzle" and _is_plain(stripped, cells):  # nearly every line
             if block.lines:
-                yield from block.records(form)
-            yield Record(_ONE_A_LINE, number, stripped, text.index(stripped))
+                yield from block.entries(form)
+            yield Entry(_ONE_A_LINE, number, stripped, text.index(stripped))
             continue
         text, is_comment, _ = text.partition("#")
         stripped = text.strip()
@@ -263,7 +263,7 @@ def _sudoku_lines(task: Sudoku, lines: Iterator[Line]) -> Iterator[Record]:
         begins = _SECTION.fullmatch(stripped)
         whole = _whole_line(task, cells, number, text) if stripped and not begins else None
         if begins or whole or _TITLE.fullmatch(stripped) or (not stripped and not block.is_band()):
-            yield from block.records(form)
+            yield from block.entries(form)
             if begins:
                 section, form = begins[1].lower(), "SadMan Sudoku, [Puzzle] sections"
             if whole:
@@ -271,8 +271,8 @@ def _sudoku_lines(task: Sudoku, lines: Iterator[Line]) -> Iterator[Record]:
         elif stripped:
             block.add((number, text))
             if block.is_ready():
-                yield from block.records(form)
-    yield from block.records(form)
+                yield from block.entries(form)
+    yield from block.entries(form)
 
 
 def _cell_characters(task: Sudoku) -> frozenset[str]:
@@ -284,7 +284,7 @@ def _is_plain(text: str, cells: frozenset[str]) -> bool:
     return cells.issuperset(text) and bool(text.strip(STROKES))
 
 
-def _whole_line(task: Sudoku, cells: frozenset[str], number: int, text: str) -> Record | None:
+def _whole_line(task: Sudoku, cells: frozenset[str], number: int, text: str) -> Entry | None:
     """Return the puzzle of a line that holds a whole one, with its answer or a remark; None for other lines."""
     form = _ONE_A_LINE
     fields = [f for f in _FIELD.finditer(text) if len(f.group()) > 2 * task.side and _is_plain(f.group(), cells)]
@@ -300,11 +300,11 @@ def _whole_line(task: Sudoku, cells: frozenset[str], number: int, text: str) -> 
     if fields:
         (question, column), (answer, answer_column) = [*((f.group(), f.start()) for f in fields), ("", 0)][:2]
         form += ", its answer behind it" if answer else "" if text.strip() == question else ", a remark beside it"
-        return Record(form, number, question, column, answer, answer_column)
+        return Entry(form, number, question, column, answer, answer_column)
     for strokes in ("", STROKES):
         with contextlib.suppress(TextError):
             if len(row_cells(task, (number, text), strokes)) == task.seq_len:
-                return Record(form, number, text)
+                return Entry(form, number, text)
     return None
 
 
@@ -333,5 +333,5 @@ def _is_cell(character: str) -> bool:
     return character in BLANKS or character.upper() in DIGITS
 
 
-_LINES: dict[str, Callable[[Any, Iterator[Line]], Iterator[Record]]] = {"sudoku": _sudoku_lines, "maze": _maze_lines}
+_LINES: dict[str, Callable[[Any, Iterator[Line]], Iterator[Entry]]] = {"sudoku": _sudoku_lines, "maze": _maze_lines}
 """Reader of the lines of a file, for each family of puzzles."""
