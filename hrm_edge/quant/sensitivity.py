@@ -52,7 +52,7 @@ class Final:
     converged: NDArray[np.bool_]  # [N]
 
     def sqnr_db(self, other: Final) -> float:
-        """Return the SQNR of ``other``'s logits in dB, on the puzzles that both solve, or on all if there are none."""
+        """Return the SQNR of ``other``'s logits in dB, on the puzzles that converge in both, or on all if none do."""
         both = self.converged & other.converged
         return sqnr_db(*(part.logits[both] if both.any() else part.logits for part in (self, other)))
 

@@ -183,6 +183,19 @@ def test_a_reading_with_a_rival_is_refused():
     assert f"too much of it is uncertain: {read}" in verdict.why.problem
 
 
+def test_a_rival_in_cells_read_as_blanks_alone_is_none():
+    """A missed digit is put back by the rules; that another one there would leave several answers is no doubt."""
+    puzzle, cell, other = "005004008000200300801300000000000004900100030040032060000916200100400800050000070", 2, 2
+    seen = reading(puzzle[:cell] + "0" + puzzle[cell + 1 :])
+    seen.probabilities[cell, [0, int(puzzle[cell]), other]] = 0.5, 0.35, 0.15
+    for smudge in (0, 1, 3, 4, 6, 7):  # that would clash, so it is no repair: digits may have been missed here
+        seen.probabilities[smudge, [0, 8]] = 0.7, 0.3
+    verdict = judge(seen, NINE)
+    assert verdict.puzzle is not None
+    assert NINE.format(verdict.puzzle) == puzzle
+    assert verdict.repaired == (cell,)
+
+
 def test_a_digit_taken_for_another_twice_makes_no_answer():
     """In one print two 3s that look like 5s are one error: it is likelier than both by themselves."""
     tried = 0
