@@ -34,6 +34,7 @@ from rich.table import Table
 from turns import ratios, summary
 
 from hrm_edge import zoo
+from hrm_edge.backends import CpuBackend
 from hrm_edge.checkpoint import CheckpointInfo
 from hrm_edge.costs import flops_per_step
 from hrm_edge.data.puzzles import load_puzzles
@@ -48,7 +49,7 @@ from hrm_edge.manifest import STEP_FILE, Manifest, Precision, read_manifest
 from hrm_edge.model.hrm import HRM
 from hrm_edge.quiet import import_onnxruntime, import_openvino
 from hrm_edge.recipe import Limits, Quantization
-from hrm_edge.runtime import CpuBackend, open_step, openvino, ort
+from hrm_edge.runtime import open_step, openvino, ort
 from hrm_edge.runtime.arithmetic import Arithmetic
 from hrm_edge.runtime.native.session import available
 from hrm_edge.spec import variant_spec

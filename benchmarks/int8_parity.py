@@ -24,12 +24,13 @@ from numpy.typing import NDArray
 from program import program
 
 from hrm_edge import zoo
+from hrm_edge.backends import CpuBackend
 from hrm_edge.data.puzzles import load_puzzles
 from hrm_edge.device.identity import describe_device, package_version
 from hrm_edge.files import write_json
 from hrm_edge.manifest import read_manifest
 from hrm_edge.report.figures import decibels
-from hrm_edge.runtime import CpuBackend, open_step, openvino, ort
+from hrm_edge.runtime import open_step, openvino, ort
 from hrm_edge.runtime.arithmetic import Arithmetic
 from hrm_edge.runtime.compile_cache import processor
 from hrm_edge.runtime.native.session import available

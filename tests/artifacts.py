@@ -22,7 +22,8 @@ from hrm_edge.runtime import ort
 from hrm_edge.spec import STEP_INPUTS, STEP_OUTPUTS, ModelSpec, step_io, variant_spec
 from hrm_edge.tasks.base import Tokens
 from hrm_edge.tasks.puzzles import Puzzles
-from hrm_edge.tasks.sudoku import BLANK, FIRST_DIGIT, Sudoku, geometry
+from hrm_edge.tasks.sudoku import BLANK, FIRST_DIGIT, Sudoku
+from hrm_edge.tasks.sudoku_board import geometry
 from hrm_edge.tasks.sudoku_search import find_solutions
 from tests.scripted import puzzles
 

@@ -9,7 +9,8 @@ from hrm_edge.session import FRESH
 from hrm_edge.solve import GUESSES, SolveOptions, solve
 from hrm_edge.spec import variant_spec
 from hrm_edge.tasks import get_task
-from hrm_edge.tasks.sudoku import FIRST_DIGIT, Sudoku, geometry
+from hrm_edge.tasks.sudoku import FIRST_DIGIT, Sudoku
+from hrm_edge.tasks.sudoku_board import geometry
 from hrm_edge.tasks.sudoku_search import find_solutions
 from tests.scripted import ScriptedSession, answer_of, puzzles, spec_of
 

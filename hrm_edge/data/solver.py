@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hrm_edge.tasks.base import Tokens
-from hrm_edge.tasks.sudoku import Sudoku, geometry
+from hrm_edge.tasks.sudoku import Sudoku
+from hrm_edge.tasks.sudoku_board import geometry
 
 
 class Solved(NamedTuple):

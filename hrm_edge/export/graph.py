@@ -10,7 +10,8 @@ from onnx import TensorProto, helper, numpy_helper
 
 from hrm_edge import __version__
 from hrm_edge.export import plugin_node
-from hrm_edge.graph.step import Array, StepNodes, rope_halves
+from hrm_edge.graph.nodes import Array
+from hrm_edge.graph.step import StepNodes, rope_halves
 from hrm_edge.plugin.contract import NAME, NAMESPACE
 from hrm_edge.spec import step_io
 

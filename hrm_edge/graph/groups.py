@@ -7,15 +7,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
+from hrm_edge.graph.nodes import Nodes
 from hrm_edge.spec import FIRST_SYMBOL, GROUPS, ModelSpec, token_kinds
-
-if TYPE_CHECKING:
-    from hrm_edge.graph.step import StepNodes
 
 GROUP_LAYERS = tuple(f"{group}_proj" for group in GROUPS)
 
@@ -36,14 +33,14 @@ def kind_rows(spec: ModelSpec, table: NDArray[np.float32]) -> NDArray[np.float32
     return np.stack([table[0, :w], table[FIRST_SYMBOL, :w], table[FIRST_SYMBOL, w : 2 * w]])
 
 
-def symbol_norm(graph: StepNodes, x: str) -> str:
+def symbol_norm(graph: Nodes, x: str) -> str:
     """Add the norm of every symbol: x [B, S, D] to [B, S, N, W]."""
     spec = graph.spec
     symbols = graph.op("Reshape", x, graph.shape(-1, spec.seq_len, spec.symbols, spec.symbol_width))
     return graph.norm(symbols, "symbol_norm", spec.symbol_width)
 
 
-def block(graph: StepNodes, x: str, name: str) -> str:
+def block(graph: Nodes, x: str, name: str) -> str:
     """Add a block: x [B, S, D] to [B, S, D]."""
     spec = graph.spec
     assert spec.grid is not None
@@ -69,7 +66,7 @@ def block(graph: StepNodes, x: str, name: str) -> str:
     return graph.op("Add", x, graph.op("Reshape", sent, graph.shape(-1, spec.seq_len, spec.hidden)))
 
 
-def heads(graph: StepNodes, z_h: str) -> tuple[str, str]:
+def heads(graph: Nodes, z_h: str) -> tuple[str, str]:
     """Add the heads of z_h [B, S, D]: (logits [B, S, V], q [B, 1]); padding and blank have logit 0."""
     spec = graph.spec
     normal = symbol_norm(graph, z_h)
@@ -80,5 +77,5 @@ def heads(graph: StepNodes, z_h: str) -> tuple[str, str]:
     return graph.op("Pad", symbols, pads), q
 
 
-def _axes(graph: StepNodes, *axes: int) -> str:
+def _axes(graph: Nodes, *axes: int) -> str:
     return graph.ints("axes_" + "_".join(map(str, axes)), *axes)

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import importlib
 from pathlib import Path
 
-from hrm_edge.backends import BACKENDS, CpuBackend, DeviceBackend
+from hrm_edge.backends import DeviceBackend
 from hrm_edge.errors import UserError
 from hrm_edge.manifest import STATE_FILE, STEP_FILE, Manifest, read_manifest
 from hrm_edge.runtime.arithmetic import Arithmetic
 from hrm_edge.runtime.host import HostSession
 from hrm_edge.runtime.native.session import NativeSession, available
 from hrm_edge.runtime.ort import OrtSession, int8_arithmetic
+from hrm_edge.runtime.step import open_step as open_step
 from hrm_edge.runtime.trt.identity import PLAN_FILE, SIDECAR_FILE
 from hrm_edge.session import Session
 
@@ -23,8 +23,7 @@ def open_artifact(
 
     ``backend``: by default TensorRT where the folder holds an engine, else ONNX Runtime on the CPU, or our own step
     where ONNX Runtime's 8-bit products are not exact on this processor; "auto" is the fastest of the CPU's by
-    measurement (``hrm_edge.runtime.choose``) for ``slots`` puzzles at a time. ``threads`` of
-    one step, on the CPU.
+    measurement (``hrm_edge.runtime.choose``) for ``slots`` puzzles at a time. ``threads`` of one step, on the CPU.
     Raises ``UserError`` naming what is missing, torn, or not valid on this machine.
     """
     folder = Path(path)
@@ -63,13 +62,3 @@ def _open_on_cpu(folder: Path, manifest: Manifest, threads: int | None) -> HostS
         session.arithmetic = Arithmetic("int8", known.why)
         return session
     return OrtSession(folder, manifest, threads=threads)
-
-
-def open_step(folder: Path, manifest: Manifest, threads: int | None, backend: CpuBackend) -> HostSession:
-    """Open the step of a verified artifact on one of the CPU's backends."""
-    module, _, kind = BACKENDS[backend].session.partition(":")
-    session = getattr(importlib.import_module(module), kind)(
-        folder, manifest, threads=threads, **BACKENDS[backend].settings
-    )
-    assert isinstance(session, HostSession)
-    return session

@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 from hrm_edge.backends import BACKENDS, CpuBackend
 from hrm_edge.errors import UserError
 from hrm_edge.manifest import Manifest
-from hrm_edge.runtime import open_step
 from hrm_edge.runtime.host import HostCarry, HostSession, usable_cores
 from hrm_edge.runtime.native.session import available
+from hrm_edge.runtime.step import open_step
 
 _ROUNDS = 5
 _STEPS = 5  # of one candidate at a time; the first of them finds cold caches and is not counted

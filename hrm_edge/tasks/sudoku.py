@@ -6,7 +6,6 @@ Token ids are the published ones: 0 pad, 1 blank, digit d is d + 1.
 
 from __future__ import annotations
 
-import functools
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -15,6 +14,8 @@ from numpy.typing import NDArray
 
 from hrm_edge.errors import UserError
 from hrm_edge.tasks.base import NOT_A_CELL, Bools, Task, Tokens, Views
+from hrm_edge.tasks.sudoku_board import geometry
+from hrm_edge.tasks.sudoku_search import require_unique
 from hrm_edge.tasks.sudoku_text import BLANKS, DIGITS, read_grids
 
 BLANK = 1
@@ -165,8 +166,6 @@ class Sudoku(Task):
 
     def only_answer(self, givens: Tokens) -> Tokens | None:
         """Return the only solution [S] of givens [S], or None if the search hit its limit; see ``require_unique``."""
-        from hrm_edge.tasks.sudoku_search import require_unique  # imported here because it imports this module
-
         return require_unique(self, givens)
 
     # -- symmetries ---------------------------------------------------------------------------------------------
@@ -212,30 +211,6 @@ class Sudoku(Task):
             entropy[cell] = 0
             chances[peers[cell], digit] = 0
         return guessed
-
-
-@dataclass(frozen=True, eq=False)
-class _Geometry:
-    """Units and peers of a board's cells. Units are numbered rows, then columns, then boxes."""
-
-    units: NDArray[np.int64]
-    """Cells of every unit, [3 * side, side]."""
-    cell_units: NDArray[np.int64]
-    """Row, column and box unit of every cell, [S, 3]."""
-    peers: NDArray[np.int64]
-    """Other cells in any unit of a cell, ascending, [S, P]; P = 20 at 9x9."""
-
-
-@functools.cache
-def geometry(task: Sudoku) -> _Geometry:
-    """Return the units and peers of a task's board, computed once."""
-    side, cells = task.side, np.arange(task.seq_len)
-    row, column = cells // side, cells % side
-    box = row // task.box_rows * (side // task.box_cols) + column // task.box_cols
-    cell_units = np.stack([row, side + column, 2 * side + box], axis=1)
-    units = np.concatenate([np.argsort(line, kind="stable").reshape(side, side) for line in (row, column, box)])
-    sees = (cell_units[:, None] == cell_units[None]).any(axis=2) & ~np.eye(task.seq_len, dtype=bool)
-    return _Geometry(units, cell_units, np.nonzero(sees)[1].reshape(task.seq_len, -1))
 
 
 def reveal(givens: Tokens, answers: Tokens, counts: NDArray[np.int64], order: NDArray[np.float64]) -> Tokens:

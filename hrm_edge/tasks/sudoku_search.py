@@ -11,14 +11,16 @@ guess copies its level to the next one and keeps the other branch in its own, so
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from hrm_edge.errors import UserError
 from hrm_edge.tasks.base import Tokens
-from hrm_edge.tasks.sudoku import FIRST_DIGIT, Sudoku, geometry
-from hrm_edge.tasks.sudoku_text import DIGITS
+from hrm_edge.tasks.sudoku_board import geometry
+
+if TYPE_CHECKING:
+    from hrm_edge.tasks.sudoku import Sudoku
 
 _Ints = Any  # list[int] here, int64 array under numba: same code, no common type
 
@@ -288,7 +290,7 @@ class SeveralSolutions(UserError):
 def _several_solutions(task: Sudoku, first: Tokens, second: Tokens) -> SeveralSolutions:
     """Return the error for a puzzle with two solutions [S]; it names a cell where they differ."""
     cell = int(np.nonzero(first != second)[0][0])
-    one, other = sorted((DIGITS[first[cell] - FIRST_DIGIT], DIGITS[second[cell] - FIRST_DIGIT]))
+    one, other = sorted(task.format(solution)[cell] for solution in (first, second))
     return SeveralSolutions(
         f"the puzzle has several solutions: row {cell // task.side + 1}, column {cell % task.side + 1} "
         f"can be {one} or {other}",

@@ -9,7 +9,8 @@ from typing import NamedTuple
 import numpy as np
 
 from hrm_edge.tasks.base import Tokens
-from hrm_edge.tasks.sudoku import BLANK, Sudoku, geometry
+from hrm_edge.tasks.sudoku import BLANK, Sudoku
+from hrm_edge.tasks.sudoku_board import geometry
 from hrm_edge.vision.read import Reading
 
 _SMUDGE = 0.65  # of the doubt about a cell goes to its being blank, times the share of blanks

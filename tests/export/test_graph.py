@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from onnx import numpy_helper
 
 from hrm_edge.export.graph import StepGraph
-from hrm_edge.graph.step import _quantize_weight
+from hrm_edge.graph.nodes import _quantize_weight
 from hrm_edge.model.hrm import HRM
 from hrm_edge.quant.calibrate import activation_scales
 from hrm_edge.quant.policy import int8_layers

@@ -28,7 +28,7 @@ from hrm_edge.export.torch_trt import (
     _step_module,
     load_torch_tensorrt,
 )
-from hrm_edge.graph.step import _quantize_weight
+from hrm_edge.graph.nodes import _quantize_weight
 from hrm_edge.model.hrm import HRM
 from hrm_edge.plugin.contract import ABI, NAME, NAMESPACE, VERSION
 from hrm_edge.quant.calibrate import activation_scales

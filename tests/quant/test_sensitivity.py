@@ -9,7 +9,7 @@ from onnx import TensorProto
 
 from hrm_edge.errors import UserError
 from hrm_edge.export.graph import StepGraph
-from hrm_edge.graph.step import _quantize_weight
+from hrm_edge.graph.nodes import _quantize_weight
 from hrm_edge.model.fake_quant import fake_quantized, fake_quantized_rows
 from hrm_edge.model.hrm import HRM
 from hrm_edge.quant.calibrate import activation_scales

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from hrm_edge.errors import UserError
 from hrm_edge.tasks import get_task, task_names
 from hrm_edge.tasks.base import Tokens
-from hrm_edge.tasks.sudoku import Sudoku, geometry, reveal
+from hrm_edge.tasks.sudoku import Sudoku, reveal
+from hrm_edge.tasks.sudoku_board import geometry
 
 TASKS = [Sudoku(2, 2), Sudoku(2, 3), Sudoku(3, 3), Sudoku(4, 4)]
 PUZZLE = "530070000600195000098000060800060003400803001700020006060000280000419005000080079"
