@@ -70,7 +70,7 @@ def plot(curves: dict[str, list[dict[str, Any]]], path: Path) -> None:
     axes.set(xlabel="core-hours", ylabel="exactly right, one view", xlim=(0, None), ylim=(0, 1))
     axes.yaxis.set_major_formatter("{x:.0%}")
     axes.grid(alpha=0.3)
-    axes.legend(loc="lower right")
+    axes.legend(loc="best")
     axes.set_title("held-out puzzles, band: 95 %", fontsize=10)
     with atomic_file(path) as temporary:
         figure.savefig(temporary, dpi=120, format="png")
