@@ -85,7 +85,8 @@ char *getenv(const char *name) {
 }
 
 __attribute__((constructor)) static void hold(void) {
-    struct sigaction ours = {.sa_sigaction = at_segv, .sa_flags = SA_SIGINFO | SA_ONSTACK};
+    /* Not on the alternate stack that a program may have set: it can be too small for a newer processor's registers. */
+    struct sigaction ours = {.sa_sigaction = at_segv, .sa_flags = SA_SIGINFO};
     libc_sigaction(SIGSEGV, &ours, &of_program);
     faults = !getenv("HELD_BY_VARIABLES") && syscall(SYS_arch_prctl, ARCH_SET_CPUID, 0) == 0;
     if (faults) return;
