@@ -32,7 +32,11 @@ def made_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path],
 @contextlib.contextmanager
 def numba_compiles_once(factory: pytest.TempPathFactory) -> Iterator[None]:
     """Let workers that need the same machine code wait for the first, which compiles it for all: ten seconds each."""
-    from numba.core.dispatcher import Dispatcher
+    try:
+        from numba.core.dispatcher import Dispatcher
+    except ModuleNotFoundError:  # the GPU day's machine has none
+        yield
+        return
 
     compile_or_read, path, is_within = Dispatcher.compile, all_workers(factory) / "numba.lock", False
 
