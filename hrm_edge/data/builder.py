@@ -165,8 +165,8 @@ class Builder(ABC, Generic[_AnyTask, _AnyOptions, Part]):
                 inputs, labels = part.givens, part.labels
                 if augment:
                     views = self.symmetries(len(part), augment, rng)
-                    inputs, labels = (_grouped(tokens, views, augment) for tokens in (inputs, labels))
-                labels = labels if label is None else label(inputs)
+                    inputs = _grouped(inputs, views, augment)
+                    labels = _grouped(labels, views, augment) if label is None else label(inputs)
                 writer.add(inputs, labels, groups=np.full(len(part), size, np.int32))
                 self.on_progress(f"writing {split}", start + len(part), len(puzzles))
         return self.describe(split, puzzles, len(puzzles) * size)
