@@ -51,7 +51,9 @@ class Train(Section):
 
     batch: int = Field(default=384, ge=1, le=MOST)
     steps: int = Field(default=10_000, ge=1, le=MOST, description="optimizer steps; one ACT step of every slot each")
-    optimizer: Literal["adam_atan2", "adamw"] = "adam_atan2"
+    optimizer: Literal["adam_atan2", "adamw", "muon"] = Field(
+        default="adam_atan2", description="muon: for the matrices within the blocks, adam_atan2 for the rest"
+    )
     lr: float = Field(default=1e-4, gt=0)
     lr_min_ratio: float = Field(default=1.0, ge=0, le=1, description="cosine decay ends at this share of lr")
     warmup: int = Field(default=2000, ge=0, le=MOST)

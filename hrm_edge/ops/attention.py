@@ -81,7 +81,7 @@ def packed_attention(
             "give packed_attention the board as `grid`, or use attention_path('unfused')",
         )
     if not blocks or not _fused_is_chosen(qkv, heads):
-        return unfused_attention(qkv, heads, rope, mask)
+        return unfused_attention(qkv, heads, rope, mask, grid)
     if rope is None:
         return fused_attention(qkv, heads, None, None, grid)
     cos, sin = (table[:, : table.shape[1] // 2].float() for table in rope)  # the halves are equal; a view, no copy

@@ -45,16 +45,41 @@ def _slow_sdpa(qkv: Tensor) -> bool:
     return qkv.device.type == "cpu" and qkv.dtype == torch.bfloat16 and qkv.shape[1] < 256
 
 
-def unfused_attention(qkv: Tensor, heads: int, rope: Rope | None, mask: Tensor | None = None) -> Tensor:
+def _by_blocks(qkv: Tensor, heads: int, grid: Sequence[int]) -> Tensor:
+    """Return what :func:`unfused_attention` does of the heads of a board, without the scores of cells not seen.
+
+    Each view's cells are sorted into its blocks, [B, blocks, cells of a block], and a block attends to itself.
+    """
+    rows, columns = grid[:2]
+    batch, length, packed = qkv.shape
+    dim = packed // (3 * heads)
+    each = qkv.view(batch, rows, columns, 3, heads // VIEWS, VIEWS, dim)
+    results = []
+    for view, (height, width) in enumerate(view_blocks(grid)):
+        down, across = rows // height, columns // width
+        cells = each[..., view, :].unflatten(2, (across, width)).unflatten(1, (down, height))
+        blocks = cells.permute(5, 0, 6, 1, 3, 2, 4, 7).reshape(3, -1, height * width, dim)
+        q, k, v = blocks.unbind(0)
+        seen = ((q * dim**-0.5) @ k.transpose(-1, -2)).softmax(-1) @ v
+        seen = seen.view(batch, heads // VIEWS, down, across, height, width, dim).permute(0, 2, 4, 3, 5, 1, 6)
+        results.append(seen.reshape(batch, length, heads // VIEWS, dim))
+    return torch.stack(results, dim=3).flatten(2)  # [B, T, H*Dh], the views in turn
+
+
+def unfused_attention(
+    qkv: Tensor, heads: int, rope: Rope | None, mask: Tensor | None = None, grid: Sequence[int] = ()
+) -> Tensor:
     """Return softmax(Q K^T / sqrt(Dh) + mask) V by torch's own kernels, all in qkv's dtype.
 
-    rope is (cos, sin) [T, Dh] or None, mask [H, T, T] or None.
+    rope is (cos, sin) [T, Dh] or None, mask [H, T, T] or None. ``grid``: the board that the mask is of, if any.
     """
     q, k, v = _split(qkv, heads)
     if rope is not None:
         cos, sin = (table.to(qkv.dtype) for table in rope)
         q, k = _rotate(q, cos, sin), _rotate(k, cos, sin)
     if _slow_sdpa(qkv):
+        if grid and rope is None:  # forward and backward 0.8 of the time with the mask (T=81, Dh=32, an AMX core)
+            return _by_blocks(qkv, heads, grid)
         scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2)
         if mask is not None:
             scores = scores + mask.to(scores.dtype)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -25,24 +26,25 @@ LOOP_FILE = "loop.json"
 RECIPE_FILE = "recipe.yaml"
 
 
-def flatten_optimizer(optimizer: torch.optim.Optimizer, names: list[str]) -> dict[str, Tensor]:
-    """Return the optimizer's state by ``<parameter>/<slot>``; every slot of the optimizers in use is a tensor."""
-    params = [p for group in optimizer.param_groups for p in group["params"]]
-    state = {}
-    for name, param in zip(names, params, strict=True):
-        for slot, value in optimizer.state[param].items():
-            state[f"{name}/{slot}"] = value
-    return state
+def _states(optimizers: list[torch.optim.Optimizer]) -> dict[int, dict[str, Tensor]]:
+    """Return the state of every tensor that is trained, by the tensor's id."""
+    return {id(p): o.state[p] for o in optimizers for group in o.param_groups for p in group["params"]}
 
 
-def restore_optimizer(optimizer: torch.optim.Optimizer, names: list[str], tensors: dict[str, Tensor]) -> None:
-    """Restore what :func:`flatten_optimizer` returned."""
-    params = [p for group in optimizer.param_groups for p in group["params"]]
-    by_name = dict(zip(names, params, strict=True))
+def flatten_optimizers(optimizers: list[torch.optim.Optimizer], params: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return the optimizers' state by ``<parameter>/<slot>``; every slot of the optimizers in use is a tensor."""
+    states = _states(optimizers)
+    return {f"{name}/{slot}": value for name, p in params.items() for slot, value in states[id(p)].items()}
+
+
+def restore_optimizers(
+    optimizers: list[torch.optim.Optimizer], params: Mapping[str, Tensor], tensors: dict[str, Tensor]
+) -> None:
+    """Restore what :func:`flatten_optimizers` returned."""
+    states = _states(optimizers)
     for key, value in tensors.items():
         name, slot = key.rsplit("/", 1)
-        param = by_name[name]
-        optimizer.state[param][slot] = value.to(param.device) if value.dim() else value
+        states[id(params[name])][slot] = value.to(params[name].device) if value.dim() else value
 
 
 @dataclass

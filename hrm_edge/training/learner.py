@@ -17,10 +17,10 @@ from hrm_edge.model.torch_compile import compile_step
 from hrm_edge.model.weights import load_weights
 from hrm_edge.recipe import Recipe
 from hrm_edge.spec import ModelSpec
-from hrm_edge.training.checkpoint import CARRY_FILE, OPTIMIZER_FILE, Restored, flatten_optimizer, restore_optimizer
+from hrm_edge.training.checkpoint import CARRY_FILE, OPTIMIZER_FILE, Restored, flatten_optimizers, restore_optimizers
 from hrm_edge.training.distributed import World
 from hrm_edge.training.feed import Feed
-from hrm_edge.training.optim import Ema, lr_factor, make_optimizer, sparse_sign_sgd_
+from hrm_edge.training.optim import Ema, lr_factor, make_optimizers, sparse_sign_sgd_
 from hrm_edge.training.precision import DTYPES
 
 
@@ -44,7 +44,7 @@ class Learner:
         self.model.grad_cycles = spec.h_cycles if recipe.train.gradient == "all_cycles" else 1
         self.dtype = DTYPES[recipe.train.precision]
         self.params = dict(self.model.named_parameters())
-        self.optimizer = make_optimizer(recipe.train, self.params.values())
+        self.optimizers = make_optimizers(recipe.train, self.params)
         self.ema = Ema(self.params, recipe.train.ema) if recipe.train.ema else None
         self.generator = torch.Generator(self.device).manual_seed(recipe.seed)
         self.carry = fresh_carry(self.model, self.slots.stop - self.slots.start, self.dtype)
@@ -61,7 +61,7 @@ class Learner:
             # with a step that counts for nothing, so that a resumed run rounds as an uninterrupted one does.
             step = act_step(self.model, self.carry, loss=self.recipe.train.loss, forward=self.parallel)
             step.loss.total.backward()
-            self.optimizer.zero_grad(set_to_none=True)
+            self.model.zero_grad()
 
     # -- one optimizer step -----------------------------------------------------------------------------------
 
@@ -70,7 +70,7 @@ class Learner:
         options = self.recipe.train
         self._refill()
         factor = lr_factor(self.step, options)
-        for group in self.optimizer.param_groups:
+        for group in (group for optimizer in self.optimizers for group in optimizer.param_groups):
             group["lr"] = options.lr * factor
         step = act_step(
             self.model,
@@ -83,8 +83,9 @@ class Learner:
         (step.loss.total * (self.world.size / options.batch)).backward()
         if options.grad_clip:
             torch.nn.utils.clip_grad_norm_(self.params.values(), options.grad_clip)
-        self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
+        for optimizer in self.optimizers:
+            optimizer.step()
+        self.model.zero_grad()
         if step.puzzle is not None and step.puzzle.grad is not None:
             sparse_sign_sgd_(
                 self.model.puzzle_emb.weights,
@@ -133,7 +134,7 @@ class Learner:
         """Return a CPU copy of every tensor of the state, by file, complete on rank 0. Every rank has to call it."""
         parts = {
             MODEL_FILE: self.model.state_dict(),
-            OPTIMIZER_FILE: flatten_optimizer(self.optimizer, list(self.params)),
+            OPTIMIZER_FILE: flatten_optimizers(self.optimizers, self.params),
             **({EMA_FILE: self.ema.average} if self.ema is not None else {}),
         }
         carry = {name: self.world.collect(t) for name, t in self.carry.tensors().items()}
@@ -160,7 +161,7 @@ class Learner:
         if self.ema is not None:
             self.ema.average = {n: t.to(self.device) for n, t in saved.tensors(EMA_FILE).items()}
             self.ema.updates = saved.loop["ema_updates"]
-        restore_optimizer(self.optimizer, list(self.params), saved.tensors(OPTIMIZER_FILE))
+        restore_optimizers(self.optimizers, self.params, saved.tensors(OPTIMIZER_FILE))
         self.step, self.samples = saved.info.step, saved.info.samples
         if saved.is_compact:  # other puzzles than at the start of the run, whatever the data are now
             seed = self.recipe.seed + self.step

@@ -240,7 +240,7 @@ class Trainer:
         line = window.line(self.world)
         if not math.isfinite(line["loss"]):
             raise self._diverged(f"the loss is {line['loss']}")
-        self._log("train", {"lr": self.learner.optimizer.param_groups[0]["lr"], **line})
+        self._log("train", {"lr": self.learner.optimizers[0].param_groups[0]["lr"], **line})
 
     def _diverged(self, what: str) -> GateError:
         return GateError(

@@ -109,11 +109,19 @@ def sparse_sign_sgd_(weights: Tensor, ids: Tensor, grads: Tensor, *, lr: float, 
     weights[unique] = rows
 
 
-def make_optimizer(options: Train, params: Iterable[Tensor]) -> torch.optim.Optimizer:
-    """Return the recipe's optimizer over the trainable tensors."""
+def make_optimizers(options: Train, params: Mapping[str, Tensor]) -> list[torch.optim.Optimizer]:
+    """Return the recipe's optimizers, which share out the trainable tensors ``params``.
+
+    Muon (Jordan, 2024; scaled by arXiv 2502.16982, so that rates of Adam fit) is for the matrices within the blocks;
+    the other tensors have AdamATan2 then.
+    """
+    decay = {"lr": options.lr, "weight_decay": options.weight_decay}
     if options.optimizer == "adamw":
-        return torch.optim.AdamW(params, lr=options.lr, betas=options.betas, weight_decay=options.weight_decay)
-    return AdamATan2(params, lr=options.lr, betas=options.betas, weight_decay=options.weight_decay)
+        return [torch.optim.AdamW(params.values(), betas=options.betas, **decay)]
+    matrices = [p for name, p in params.items() if options.optimizer == "muon" and p.ndim == 2 and ".layers." in name]
+    inner = {id(p) for p in matrices}
+    others = AdamATan2([p for p in params.values() if id(p) not in inner], betas=options.betas, **decay)
+    return [others, torch.optim.Muon(matrices, adjust_lr_fn="match_rms_adamw", **decay)] if matrices else [others]
 
 
 def lr_factor(step: int, options: Train) -> float:

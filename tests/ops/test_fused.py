@@ -11,7 +11,7 @@ from torch import Tensor
 from hrm_edge.errors import UserError
 from hrm_edge.model.hrm import HRM
 from hrm_edge.ops.attention import _fused_is_chosen, attention_path, packed_attention, rope_tables
-from hrm_edge.ops.reference import grid_mask, unfused_attention
+from hrm_edge.ops.reference import _by_blocks, grid_mask, unfused_attention
 from hrm_edge.ops.tuning import Config
 from hrm_edge.spec import variant_spec
 
@@ -60,6 +60,19 @@ def test_torch_takes_heads_that_see_parts_of_a_board(rope: bool) -> None:
     masked = unfused_attention(wide, 4, rope_of, grid_mask(BOARD, 4))
     theirs = torch.autograd.grad(masked, wide, upstream)[0]
     assert torch.allclose(ours, theirs, atol=1e-12)
+
+
+@pytest.mark.parametrize("board", [(4, 4, 2, 2), (6, 6, 2, 3), (9, 9, 3, 3)])
+def test_block_by_block_is_the_same_as_with_the_mask(board: tuple[int, ...]) -> None:
+    cells = board[0] * board[1]
+    qkv = torch.randn(2, cells, 3 * 64, dtype=torch.float64, requires_grad=True)
+    upstream = torch.randn(2, cells, 64, dtype=torch.float64)
+    ways = [_by_blocks(qkv, 8, board), unfused_attention(qkv, 8, None, grid_mask(board, 8))]
+    assert torch.allclose(ways[0], ways[1], atol=1e-12)
+    ours, theirs = (torch.autograd.grad(way, qkv, upstream)[0] for way in ways)
+    assert torch.allclose(ours, theirs, atol=1e-12)
+    half = qkv.detach().bfloat16()  # what takes this way: bf16 on a CPU
+    assert torch.equal(unfused_attention(half, 8, None, grid_mask(board, 8), board), _by_blocks(half, 8, board))
 
 
 def test_the_views_of_the_heads_are_the_models() -> None:

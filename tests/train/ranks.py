@@ -56,7 +56,7 @@ def gradients(trainer: Trainer) -> list[dict[str, torch.Tensor]]:
         found = trainer.learner.params.items()
         seen.append({name: p.grad.clone() for name, p in found if p.grad is not None})
 
-    trainer.learner.optimizer.register_step_pre_hook(keep)
+    trainer.learner.optimizers[0].register_step_pre_hook(keep)
     return seen
 
 

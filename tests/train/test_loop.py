@@ -68,7 +68,14 @@ def assert_equal(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> None
         assert torch.equal(a[name], b[name]), name
 
 
-@pytest.mark.parametrize("options", [{}, {"optimizer": "adamw", "loss": "softmax", "gradient": "last_cycle"}])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"optimizer": "adamw", "loss": "softmax", "gradient": "last_cycle"},
+        {"optimizer": "muon", "precision": "bf16"},
+    ],
+)
 def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(
     data: Path, tmp_path: Path, options: dict[str, Any]
 ) -> None:

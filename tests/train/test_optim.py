@@ -14,8 +14,10 @@ import numpy as np
 import pytest
 import torch
 
+from hrm_edge.model.hrm import HRM
 from hrm_edge.recipe import Train
-from hrm_edge.training.optim import AdamATan2, Ema, _atan2_update_, lr_factor, make_optimizer, sparse_sign_sgd_
+from hrm_edge.spec import variant_spec
+from hrm_edge.training.optim import AdamATan2, Ema, _atan2_update_, lr_factor, make_optimizers, sparse_sign_sgd_
 from tests.published import arrays_of, tensor
 
 ROOT = Path(__file__).parents[2]
@@ -128,11 +130,22 @@ def test_average_starts_at_the_weights_and_follows_them() -> None:
 
 @pytest.mark.parametrize(("name", "kind"), [("adam_atan2", AdamATan2), ("adamw", torch.optim.AdamW)])
 def test_recipe_names_the_optimizer(name: str, kind: type) -> None:
-    optimizer = make_optimizer(
-        Train.model_validate({"optimizer": name, "lr": 0.5}), [torch.nn.Parameter(torch.ones(1))]
-    )
+    options = Train.model_validate({"optimizer": name, "lr": 0.5})
+    (optimizer,) = make_optimizers(options, {"w": torch.nn.Parameter(torch.ones(1))})
     assert type(optimizer) is kind
     assert optimizer.param_groups[0]["lr"] == 0.5
+
+
+def test_muon_takes_the_matrices_of_the_blocks_and_adam_the_rest() -> None:
+    spec = variant_spec("reduced", vocab=6, seq_len=16, hidden=32, heads=4)
+    params = dict(HRM(spec).named_parameters())
+    optimizers = make_optimizers(Train.model_validate({"optimizer": "muon", "lr": 0.5}), params)
+    taken = {type(o): {id(p) for group in o.param_groups for p in group["params"]} for o in optimizers}
+    matrices = {"qkv_proj.weight", "o_proj.weight", "up_proj.weight", "down_proj.weight"}
+    inner = {id(p) for name, p in params.items() if ".".join(name.split(".")[-2:]) in matrices}
+    assert len(inner) == 4 * 7
+    assert taken == {AdamATan2: {id(p) for p in params.values()} - inner, torch.optim.Muon: inner}
+    assert {group["lr"] for o in optimizers for group in o.param_groups} == {0.5}
 
 
 def test_our_optimizer_does_without_torchs_compiler() -> None:
