@@ -115,13 +115,16 @@ def make_optimizers(options: Train, params: Mapping[str, Tensor]) -> list[torch.
     Muon (Jordan, 2024; scaled by arXiv 2502.16982, so that rates of Adam fit) is for the matrices within the blocks;
     the other tensors have AdamATan2 then.
     """
-    decay = {"lr": options.lr, "weight_decay": options.weight_decay}
+    lr, decay = options.lr, options.weight_decay
     if options.optimizer == "adamw":
-        return [torch.optim.AdamW(params.values(), betas=options.betas, **decay)]
+        return [torch.optim.AdamW(params.values(), lr=lr, betas=options.betas, weight_decay=decay)]
     matrices = [p for name, p in params.items() if options.optimizer == "muon" and p.ndim == 2 and ".layers." in name]
     inner = {id(p) for p in matrices}
-    others = AdamATan2([p for p in params.values() if id(p) not in inner], betas=options.betas, **decay)
-    return [others, torch.optim.Muon(matrices, adjust_lr_fn="match_rms_adamw", **decay)] if matrices else [others]
+    rest = [p for p in params.values() if id(p) not in inner]
+    others = AdamATan2(rest, lr=lr, betas=options.betas, weight_decay=decay)
+    if not matrices:
+        return [others]
+    return [others, torch.optim.Muon(matrices, lr=lr, weight_decay=decay, adjust_lr_fn="match_rms_adamw")]
 
 
 def lr_factor(step: int, options: Train) -> float:
