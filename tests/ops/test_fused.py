@@ -71,8 +71,8 @@ def test_block_by_block_is_the_same_as_with_the_mask(board: tuple[int, ...]) -> 
     assert torch.allclose(ways[0], ways[1], atol=1e-12)
     ours, theirs = (torch.autograd.grad(way, qkv, upstream)[0] for way in ways)
     assert torch.allclose(ours, theirs, atol=1e-12)
-    half = qkv.detach().bfloat16()  # what takes this way: bf16 on a CPU
-    assert torch.equal(unfused_attention(half, 8, None, grid_mask(board, 8), board), _by_blocks(half, 8, board))
+    if cells >= 64:  # smaller boards keep the mask
+        assert torch.equal(unfused_attention(qkv, 8, None, grid_mask(board, 8), board), ways[0])
 
 
 def test_the_views_of_the_heads_are_the_models() -> None:
