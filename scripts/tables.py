@@ -57,12 +57,33 @@ def accuracy() -> str:
         "wrong, called solved", "machine, date",
     )  # fmt: skip
     for path, report in reports("hrm-edge eval"):
+        if report.get("arc"):
+            continue
         found = {at["views"]: at for at in report["by_views"]}
         wrong = max(at["false_verified"] for at in found.values())
         cells = (f"{report['model']['name']} {report['model']['precision']}", Path(report["data"]["path"]).stem,
                  report["count"], *(share(found[views]) if views in found else "" for views in VIEWS),
                  wrong, link(path))  # fmt: skip
         lines.append(row(*cells))
+    return "\n".join(lines)
+
+
+def arc() -> str:
+    """Tasks and cells right of ARC, the cells with what takes no model side by side."""
+    lines = header(
+        "answer", "tasks right in two attempts", "cells of the grids right", "with padding counted", "machine, date"
+    )
+    for path, report in reports("hrm-edge eval"):
+        if not (found := report.get("arc")):
+            continue
+        tasks = f"{found['by_views'][-1]['pass_at_2']:.1%} of {found['tasks']}"
+        answers = {
+            "model": report["model"]["name"], "copied_input": "the input, copied", "commonest_colour": "one colour"
+        }  # fmt: skip
+        for key, name in answers.items():
+            cells = found["cells"][key]
+            right = tasks if key == "model" else ""
+            lines.append(row(name, right, f"{cells['grid']:.2%}", f"{cells['canvas']:.2%}", link(path)))
     return "\n".join(lines)
 
 
@@ -459,6 +480,7 @@ TABLES = {
     "int8-parity": int8_parity,
     "shipped": shipped,
     "accuracy": accuracy,
+    "arc": arc,
     "precisions": precisions,
     "latency": latency,
     "peers": peers,
