@@ -17,7 +17,7 @@ import torch
 from hrm_edge.model.hrm import HRM
 from hrm_edge.recipe import Train
 from hrm_edge.spec import variant_spec
-from hrm_edge.training.optim import AdamATan2, Ema, _atan2_update_, lr_factor, make_optimizers, sparse_sign_sgd_
+from hrm_edge.training.optim import AdamATan2, Ema, Muon, _atan2_update_, lr_factor, make_optimizers, sparse_sign_sgd_
 from tests.published import arrays_of, tensor
 
 ROOT = Path(__file__).parents[2]
@@ -144,8 +144,27 @@ def test_muon_takes_the_matrices_of_the_blocks_and_adam_the_rest() -> None:
     matrices = {"qkv_proj.weight", "o_proj.weight", "up_proj.weight", "down_proj.weight"}
     inner = {id(p) for name, p in params.items() if ".".join(name.split(".")[-2:]) in matrices}
     assert len(inner) == 4 * 7
-    assert taken == {AdamATan2: {id(p) for p in params.values()} - inner, torch.optim.Muon: inner}
+    assert taken == {AdamATan2: {id(p) for p in params.values()} - inner, Muon: inner}
     assert {group["lr"] for o in optimizers for group in o.param_groups} == {0.5}
+
+
+@pytest.mark.parametrize(("dtype", "near"), [(torch.bfloat16, 1e-3), (torch.float32, 2e-2)])
+@pytest.mark.parametrize("shape", [(24, 8), (8, 24), (8, 8)])
+def test_muon_is_torchs_and_in_float32_too(dtype: torch.dtype, near: float, shape: tuple[int, int]) -> None:
+    generator = torch.Generator().manual_seed(0)
+    start = torch.randn(shape, generator=generator)
+    ours, theirs = torch.nn.Parameter(start.clone()), torch.nn.Parameter(start.clone())
+    pair = [
+        (ours, Muon([ours], 0.05, 0.1, dtype)),
+        (theirs, torch.optim.Muon([theirs], lr=0.05, weight_decay=0.1, adjust_lr_fn="match_rms_adamw")),
+    ]
+    for _ in range(3):
+        gradient = torch.randn(shape, generator=generator)
+        for param, optimizer in pair:
+            param.grad = gradient.clone()
+            optimizer.step()
+    assert (start - ours).abs().max() > 0.05
+    assert torch.allclose(ours, theirs, rtol=0, atol=near)
 
 
 def test_our_optimizer_does_without_torchs_compiler() -> None:
