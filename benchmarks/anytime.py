@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from program import program
+from program import command_line, program
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
@@ -147,7 +147,7 @@ def main() -> int:
     report = {
         "kind": "hrm-edge anytime", "schema_version": 1,
         "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        "command": " ".join(["python", *sys.argv]), "data": options.data.name, "puzzles": len(puzzles),
+        "command": command_line(), "data": options.data.name, "puzzles": len(puzzles),
         "budget_s": options.budget, "device": describe_device().model_dump(mode="json"),
         "ways": [measure(way, puzzles, options.budget) for way in options.ways],
         "warnings": warnings_before(before, System()),

@@ -26,7 +26,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from program import program
+from program import command_line, program
 from rich.console import Console
 from rich.table import Table
 from turns import ratios, summary
@@ -197,7 +197,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     return {
         "kind": "hrm-edge cpu halting", "schema_version": 1,
         "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        "command": " ".join(["python", *sys.argv]), "model": folder.name,
+        "command": command_line(), "model": folder.name,
         "device": describe_device().model_dump(mode="json"), "warnings": warnings_before(before, System()),
         "cores": CORES, "slots": SLOTS, "steps": model.spec.max_steps, "rounds": options.rounds,
         "way_one_at_a_time": f"{single[1]}, {single[0]}", "way_slots": f"{at_once[1]}, {at_once[0]}",

@@ -28,7 +28,7 @@ import numpy as np
 import torch
 from naive import naive_export, require_exporter
 from numpy.typing import NDArray
-from program import program
+from program import command_line, program
 from rich.console import Console
 from rich.table import Table
 from turns import ratios, summary
@@ -345,7 +345,7 @@ def measure(names: list[str], rounds: int) -> dict[str, Any]:
     return {
         "kind": "hrm-edge cpu step", "schema_version": 1,
         "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        "command": " ".join(["python", *sys.argv]),
+        "command": command_line(),
         "device": describe_device().model_dump(mode="json"), "warnings": warnings_before(before, System()),
         "cores": CORES, "rounds": rounds, "steps_a_turn": STEPS_A_TURN, "base": f"{EAGER}, {CORES} threads",
         "versions": {name: package_version(name) for name in PACKAGES},

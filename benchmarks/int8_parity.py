@@ -21,7 +21,7 @@ from unittest.mock import patch
 
 import numpy as np
 from numpy.typing import NDArray
-from program import program
+from program import command_line, program
 
 from hrm_edge import zoo
 from hrm_edge.backends import CpuBackend
@@ -96,7 +96,7 @@ def measure(puzzles: int, imitated: str | None) -> dict[str, Any]:
     return {
         "kind": "hrm-edge int8 parity", "schema_version": 1,
         "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        "command": " ".join(["python", *sys.argv]),
+        "command": command_line(),
         "device": describe_device().model_dump(mode="json"), "imitated": imitated,
         "instructions": None if imitated else [name for name in SETS if name in known],
         "versions": {name: package_version(name) for name in ("onnxruntime", "openvino", "numpy")},

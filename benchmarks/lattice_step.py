@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 import torch
 from cpu_step import CORES, EAGER, ROOT, STEPS_A_TURN, samples, turn
-from program import program
+from program import command_line, program
 from rich.console import Console
 from rich.table import Table
 from turns import ratios, summary
@@ -94,7 +94,7 @@ def measure(name: str, rounds: int, int8: Path | None) -> dict[str, Any]:
     return {
         "kind": "hrm-edge lattice step", "schema_version": 1,
         "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        "command": " ".join(["python", *sys.argv]), "model": name, "flops_per_step": flops_per_step(model.spec),
+        "command": command_line(), "model": name, "flops_per_step": flops_per_step(model.spec),
         "device": describe_device().model_dump(mode="json"), "warnings": warnings_before(before, System()),
         "cores": CORES, "rounds": rounds, "steps_a_turn": STEPS_A_TURN, "base": f"{EAGER}, {CORES} threads",
         "versions": {package: package_version(package) for package in PACKAGES},

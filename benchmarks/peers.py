@@ -27,7 +27,7 @@ import numpy as np
 import torch
 from naive import Step, naive_export, require_exporter
 from numpy.typing import NDArray
-from program import program
+from program import command_line, program
 from turns import ratios, summary
 
 from hrm_edge import zoo
@@ -246,7 +246,7 @@ def run(options: argparse.Namespace, scratch: Path) -> dict[str, Any]:
     return {
         "kind": "hrm-edge peers", "schema_version": 1,
         "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        "command": " ".join(["python", *sys.argv]), "model": options.fp32,
+        "command": command_line(), "model": options.fp32,
         "device": describe_device().model_dump(mode="json"), "warnings": warnings_before(before, System()),
         "threads": options.threads, "puzzles": len(puzzles), "steps": given.steps, "rounds": options.rounds,
         "base": BASE,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 from hrm_edge.errors import HrmEdgeError
 
@@ -21,3 +22,8 @@ def program(main: Callable[[], int]) -> Callable[[], int]:
             return error.exit_code
 
     return ended
+
+
+def command_line() -> str:
+    """Return the command that runs, for a results file: of a path of this machine the name alone."""
+    return " ".join(["python", *(Path(word).name if Path(word).is_absolute() else word for word in sys.argv)])

@@ -13,19 +13,25 @@ from torch import Tensor
 from hrm_edge.recipe import Train
 
 
-class AdamATan2(torch.optim.Optimizer):
+class _Optimizer(torch.optim.Optimizer):
+    """Torch's optimizer without its wrappers.
+
+    Torch wraps these methods so that no compiled program looks into them; the wrapper imports torch's compiler, which
+    takes as long as torch itself, and none of our programs calls them.
+    """
+
+    add_param_group = inspect.unwrap(torch.optim.Optimizer.add_param_group)
+    zero_grad = inspect.unwrap(torch.optim.Optimizer.zero_grad)
+    state_dict = inspect.unwrap(torch.optim.Optimizer.state_dict)
+    load_state_dict = inspect.unwrap(torch.optim.Optimizer.load_state_dict)
+
+
+class AdamATan2(_Optimizer):
     """Adam with atan2 in place of the division by sqrt(v) + epsilon: no epsilon, scale-free (arXiv 2407.05872).
 
     p *= 1 - lr*wd; m = lerp(m, g, 1-b1); v = b2*v + (1-b2)*g^2;
     p -= lr / (1 - b1^t) * atan2(m, sqrt(v) / sqrt(1 - b2^t)).
     """
-
-    # Torch wraps these so that no compiled program looks into them; the wrapper imports torch's compiler, which takes
-    # as long as torch itself, and none of our programs calls them.
-    add_param_group = inspect.unwrap(torch.optim.Optimizer.add_param_group)
-    zero_grad = inspect.unwrap(torch.optim.Optimizer.zero_grad)
-    state_dict = inspect.unwrap(torch.optim.Optimizer.state_dict)
-    load_state_dict = inspect.unwrap(torch.optim.Optimizer.load_state_dict)
 
     def __init__(
         self,
@@ -96,7 +102,7 @@ def _atan2_update_(
         p.add_(torch.atan2(first, second), alpha=-step_size)
 
 
-class Muon(torch.optim.Optimizer):
+class Muon(_Optimizer):
     """Momentum whose step is made orthogonal (Jordan, 2024), scaled so that rates of Adam fit (arXiv 2502.16982).
 
     m = lerp(m, g, 1-b); p *= 1 - lr*wd; p -= lr * 0.2 * sqrt(max(rows, columns)) * orthogonal(lerp(g, m, b)), of
@@ -115,7 +121,9 @@ class Muon(torch.optim.Optimizer):
             for p in group["params"]:
                 if p.grad is None:
                     continue
-                momentum = self.state[p].setdefault("momentum_buffer", torch.zeros_like(p))
+                if not self.state[p]:
+                    self.state[p] = {"momentum_buffer": torch.zeros_like(p)}
+                momentum = self.state[p]["momentum_buffer"]
                 momentum.lerp_(p.grad, 1 - _MOMENTUM)
                 update = _orthogonal(p.grad.lerp(momentum, _MOMENTUM).to(self.dtype))
                 p.mul_(1 - lr * group["weight_decay"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import shutil
@@ -29,7 +30,7 @@ from hrm_edge.solve import solve
 from hrm_edge.spec import variant_spec
 from hrm_edge.tasks import get_task
 from hrm_edge.tasks.samples import sample_file
-from tests.bench.programs import load_program, run_program
+from tests.bench.programs import ROOT, load_program, run_program
 from tests.export.written import export
 
 CORES = len(os.sched_getaffinity(0))
@@ -304,3 +305,13 @@ def test_a_wrong_way_is_refused_before_anything_runs(
     data = str(sample_file("sudoku"))
     assert run_program(program, monkeypatch, "--data", data, "--machine", "here", "--way", way) == 2
     assert what in capsys.readouterr().err
+
+
+def test_a_results_file_names_no_place_of_a_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    monkeypatch.setattr(sys, "argv", ["benchmarks/x.py", "--data", str(tmp_path / "a.csv"), "--plot", "docs/b.png"])
+    program = importlib.import_module("program")
+    assert program.command_line() == "python benchmarks/x.py --data a.csv --plot docs/b.png"
+    commands = [read_json(path).get("command", "") for path in (ROOT / "benchmarks" / "results").glob("*/*.json")]
+    assert any(commands)
+    assert not [c for c in commands if any(Path(word).is_absolute() for word in c.split())]

@@ -167,18 +167,20 @@ def test_muon_is_torchs_and_in_float32_too(dtype: torch.dtype, near: float, shap
     assert torch.allclose(ours, theirs, rtol=0, atol=near)
 
 
-def test_our_optimizer_does_without_torchs_compiler() -> None:
+def test_our_optimizers_do_without_torchs_compiler() -> None:
     """Its import takes as long as torch's, at every start of a training."""
     code = """
 import sys, torch
-from hrm_edge.training.optim import AdamATan2
-one = torch.nn.Parameter(torch.ones(2))
-optimizer = AdamATan2([one])
+from hrm_edge.training.optim import AdamATan2, Muon
+one = torch.nn.Parameter(torch.ones(2, 2))
+optimizers = [AdamATan2([one]), Muon([one], 0.1, 0.0, torch.float32)]
 one.sum().backward()
-optimizer.step()
-optimizer.zero_grad()
-optimizer.load_state_dict(optimizer.state_dict())
-assert optimizer.state[one]["step"] == 1
+for optimizer in optimizers:
+    optimizer.step()
+for optimizer in optimizers:
+    optimizer.zero_grad()
+    optimizer.load_state_dict(optimizer.state_dict())
+assert optimizers[0].state[one]["step"] == 1
 assert "torch._dynamo" not in sys.modules
 """
     subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
