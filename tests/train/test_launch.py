@@ -242,7 +242,7 @@ def test_a_host_lost_while_all_meet_is_gone_on_without(
 
     def meet_and_vanish() -> None:
         other_host.wait_for_worker(1)
-        meeting = launching._meeting_place(Hosts(1, (1, 2), place, "x", timeout=1))
+        meeting = launching._meeting_place(Hosts(1, (1, 2), place, "x", timeout=30))  # beside other work too
         other = launching._rendezvous(meeting)
         assert other.next_rendezvous().world_size == 2
         other._stop_heartbeats()
