@@ -134,7 +134,7 @@ class Recipe(Section):
     seed: int = Field(default=0, ge=0, le=2**63 - 1)
     data: str = Field(default="", description="built data folder")
     init: str = Field(
-        default="", description="whose weights it starts from: run, checkpoint, published file, fp32 artifact"
+        default="", description="whose weights it starts from: run, checkpoint, published file, float artifact"
     )
     model: dict[str, Any] = {}
     augment: Augment = Augment()

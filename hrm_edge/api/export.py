@@ -109,7 +109,7 @@ def export(
     on_message: OnMessage,
     on_progress: OnProgress,
 ) -> Exported:
-    """Export ``model``, a checkpoint, a published file, an fp32 artifact or a shipped model, into the folder ``out``.
+    """Export ``model``, a checkpoint, a published file, a float artifact or a shipped model, into the folder ``out``.
 
     ``backend``: what to build; an engine's folder is an artifact too, and ``engine`` says how it is built. ``task``: of
     a published file that does not say it. Where the artifact misses its gate no engine is built; see
@@ -164,7 +164,7 @@ def _write(
     on_message: OnMessage,
     on_progress: OnProgress,
 ) -> tuple[Manifest, Prepared]:
-    """Write the artifact of a checkpoint or of an fp32 artifact; return also what it was written from."""
+    """Write the artifact of a checkpoint or of a float artifact; return also what it was written from."""
     from hrm_edge.export.artifact import prepare_export, write_artifact
     from hrm_edge.export.fastest import PRECISIONS, keep_fastest
 

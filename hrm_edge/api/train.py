@@ -56,9 +56,9 @@ def train(
 
 
 def load_initial(name: str) -> tuple[Any, Any, Path]:
-    """Load the model that a recipe's ``init`` names (model, what it is, its folder or file): also an fp32 artifact's.
+    """Load the model that a recipe's ``init`` names (model, what it is, its folder or file): also an artifact's.
 
-    Raises ``UserError`` where the name is no model, or an artifact that has lost its float32 weights.
+    Raises ``UserError`` where the name is no model, or an INT8 artifact, which has lost its float32 weights.
     """
     from hrm_edge.manifest import MANIFEST
     from hrm_edge.model.load import load_model

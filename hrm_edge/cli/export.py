@@ -120,7 +120,7 @@ _engine_options = option_group(
 def export(model: Path, out: Path, task: str | None, backend: Target, **flags: Any) -> None:
     """Export MODEL, a run or checkpoint folder of 'hrm-edge train' or a published state-dict file, as an artifact.
 
-    An fp32 artifact or a shipped model may be exported again, in another precision or as an engine.
+    A float artifact, also a shipped one, may be exported again, in another precision or as an engine.
 
     The artifact holds one ACT step as ONNX, its initial state, and a manifest with a hash of every file and the
     parity with torch after 1, 4 and all steps. Where the export misses the limits of its recipe, the artifact is

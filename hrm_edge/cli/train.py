@@ -79,7 +79,7 @@ def train(
     hrm-edge train mini-sudoku_nano train.steps=500 --data data/mini --nproc 8
     hrm-edge train sudoku_nano_more init=sudoku-nano --data data/sudoku
 
-    init starts from the weights of a run, a checkpoint, a published file, or an fp32 artifact, also a shipped one.
+    init starts from the weights of a run, a checkpoint, a published file, or a float artifact, also a shipped one.
 
     The recipe's batch is shared out over all processes. A lost process is started again, with all others, from the
     last checkpoint. Several hosts share the run folder and the data (the same paths) and each run one of:

@@ -22,7 +22,7 @@ def train_rounded(model: HRM, recipe: Recipe, data: Dataset) -> None:
     if not recipe.init:
         raise UserError(
             "recipe key 'quantization.aware' is true without 'init': rounding is trained into a trained model",
-            "name a run, a checkpoint, an fp32 artifact or a shipped model: --set init=MODEL",
+            "name a run, a checkpoint, a float artifact, also a shipped one: --set init=MODEL",
         )
     head = data.head(recipe.quantization.calibration_puzzles)
     was_training, device = model.training, model.H_init.device

@@ -273,12 +273,12 @@ def test_a_sweep_of_precision(run, mini, tmp_path):
     assert [(point.model.precision, point.count) for point in found.points] == [("fp32", 5), ("fp16", 5)]
 
 
-def test_one_model_without_float32_weights_has_no_precisions(run, mini, tmp_path):
-    half = write_singles_artifact(tmp_path / "half", MINI, precision="fp16")
-    done = run("bench", half, "--sweep", "precision", "--data", mini / "plain.txt", *QUICK)
+def test_one_model_without_float_weights_has_no_precisions(run, mini, tmp_path):
+    rounded = write_singles_artifact(tmp_path / "rounded", MINI, precision="int8")
+    done = run("bench", rounded, "--sweep", "precision", "--data", mini / "plain.txt", *QUICK)
     assert (done.code, done.out) == (2, "")
     assert "--sweep precision: fp32 cannot be exported: Error: " in done.err
-    assert "is a fp16 artifact: its float32 weights are gone\n  name an artifact for each precision" in done.err
+    assert "is an INT8 artifact: its float32 weights are gone\n  name an artifact for each precision" in done.err
 
 
 @pytest.mark.slow

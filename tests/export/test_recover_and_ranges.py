@@ -1,4 +1,4 @@
-"""A model comes back out of its fp32 artifact; a float16 tensor that overflows is named."""
+"""A model comes back out of its fp32 or fp16 artifact; a float16 tensor that overflows is named."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests.export.test_graph import SPECS, make, tokens_of, weights
 
 
 def artifact_of(model: HRM, folder, precision="fp32"):
-    graph = StepGraph(model.spec, weights(model)).build()
+    graph = StepGraph(model.spec, weights(model), half=precision == "fp16").build()
     write_singles_artifact(folder, Sudoku(2, 2), graph=graph)
     state = {"z_h_init": model.H_init.numpy(), "z_l_init": model.L_init.numpy()}
     if model.spec.puzzle_dim:
@@ -44,9 +44,17 @@ def test_the_model_comes_back(tmp_path, name):
         torch.testing.assert_close(expected, got, rtol=1e-3, atol=1e-3)
 
 
-def test_only_fp32_holds_the_weights(tmp_path):
+@pytest.mark.parametrize("name", SPECS)
+def test_a_float16_artifact_gives_its_rounded_weights(tmp_path, name):
+    model = make(SPECS[name])
+    full, half = (recover(artifact_of(model, tmp_path / kind, kind))[0].state_dict() for kind in ("fp32", "fp16"))
+    for tensor, value in full.items():
+        torch.testing.assert_close(half[tensor], value, rtol=0, atol=2e-3 * float(value.abs().max()))
+
+
+def test_int8_has_lost_the_weights(tmp_path):
     folder = artifact_of(make(SPECS["nano"]), tmp_path / "a", precision="int8")
-    with pytest.raises(UserError, match=r"is a int8 artifact: its float32 weights are gone\nexport the checkpoint"):
+    with pytest.raises(UserError, match=r"is an INT8 artifact: its float32 weights are gone\nexport the checkpoint"):
         recover(folder)
     other = write_singles_artifact(tmp_path / "b", Sudoku(2, 2))
     with pytest.raises(UserError, match=r"step.onnx is not as this version writes it"):

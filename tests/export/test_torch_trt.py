@@ -129,7 +129,7 @@ def test_what_is_missing_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
     monkeypatch.setattr(device, "find_gpu", lambda: None)
     command = ["export", "sudoku-nano-int8", "--out", str(tmp_path / "a"), "--backend", "torch-tensorrt"]
     assert main(command) == 2
-    assert "is a int8 artifact: its float32 weights are gone" in capsys.readouterr().err
+    assert "is an INT8 artifact: its float32 weights are gone" in capsys.readouterr().err
     assert not (tmp_path / "a").exists()
 
 
