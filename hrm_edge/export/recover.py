@@ -25,7 +25,7 @@ from hrm_edge.model.weights import load_weights
 from hrm_edge.records import Record
 from hrm_edge.spec import ModelSpec, buffer_shapes, cell_ids, parameter_shapes, rotary_rows
 
-Weights = dict[str, NDArray[Any]]  # float32
+Weights = dict[str, NDArray[Any]]  # float32 or float16, as the artifact is
 
 
 class ArtifactInfo(Record):
@@ -51,7 +51,7 @@ def recover(folder: Path) -> tuple[HRM, ArtifactInfo]:
     spec = manifest.spec
     try:
         graph = onnx.load(folder / STEP_FILE).graph
-        constants: Weights = {i.name: numpy_helper.to_array(i).astype(np.float32) for i in graph.initializer}
+        constants: Weights = {i.name: numpy_helper.to_array(i) for i in graph.initializer}
         weights = _unfolded(spec, constants, load_file(folder / STATE_FILE))
         tensors = {name: torch.from_numpy(np.array(value, np.float32)) for name, value in weights.items()}
     except Exception as error:  # crafted bytes raise whatever they lead to: protobuf, onnx, NumPy
@@ -107,18 +107,20 @@ def _embeddings(spec: ModelSpec, constants: Weights) -> Weights:
     if spec.positions == "learned":
         tables["embed_pos.embedding_weight"] = constants["positions"] / scale
     if spec.grid_positions:
-        tables |= _grid_tables(spec, constants["positions"][spec.puzzle_tokens :] / scale)
+        positions = constants["positions"][spec.puzzle_tokens :]
+        tables |= _grid_tables(spec, positions / scale, float(np.finfo(positions.dtype).eps))
     return tables
 
 
-def _grid_tables(spec: ModelSpec, sums: NDArray[Any]) -> Weights:
-    """Return tables of rows, columns and boxes that add up to ``sums`` [S, D]: the smallest ones."""
+def _grid_tables(spec: ModelSpec, sums: NDArray[Any], rounding: float) -> Weights:
+    """Return the smallest tables of row, column and box that add up to ``sums`` [S, D], to relative ``rounding``."""
     assert spec.grid is not None
     ids = cell_ids(spec.grid)
     shapes = {name: parameter_shapes(spec)[f"embed_{name}.embedding_weight"][0] for name in ids}
     chosen = np.concatenate([np.eye(shapes[name])[index] for name, index in ids.items()], axis=1)
     tables = np.linalg.lstsq(chosen, sums.astype(np.float64), rcond=None)[0]
-    if not np.allclose(chosen @ tables, sums, rtol=0, atol=1e-3 * np.abs(sums).max()):  # float16 rounds by half of that
+    allowed = max(1e-4, rounding * float(np.abs(sums).max()))
+    if not np.allclose(chosen @ tables, sums, rtol=0, atol=allowed):
         raise ValueError("its positions are no sum of rows, columns and boxes")
     parts = np.split(tables, np.cumsum(list(shapes.values()))[:-1])
     return {f"embed_{name}.embedding_weight": part.astype(np.float32) for name, part in zip(ids, parts, strict=True)}
