@@ -3,10 +3,11 @@
     python benchmarks/cpu_step.py prepare                  exports and naive exports (needs onnxscript; once; minutes)
     python benchmarks/cpu_step.py measure --machine NAME   measures; the machine should do nothing else (3 minutes)
 
-Everyone computes the same step at batch 1 of `full`, `reduced` and `sudoku-nano`. The last two are the shipped models;
-`full` has no trained weights, so its are random, which a step's time does not depend on; what does is `cpu_halting.py`'s
-to measure. The base is the model in plain eager torch, float32, on all cores. A ratio is taken within a round, so a change
-of the machine's clock meets both sides. "naive" is torch.onnx.export (dynamo) of the same step with its defaults.
+Everyone computes the same step at batch 1 of `full`, `reduced` and `sudoku-nano`. The last two are the shipped
+models; `full` has no trained weights, so its are random, which a step's time does not depend on; what does is
+`cpu_halting.py`'s to measure. The base is the model in plain eager torch, float32, on all cores. A ratio is taken
+within a round, so a change of the machine's clock meets both sides. "naive" is torch.onnx.export (dynamo) of the same
+step with its defaults.
 
 Writes benchmarks/results/NAME/cpu-step.json.
 """

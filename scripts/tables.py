@@ -33,6 +33,14 @@ def reports(kind: str) -> list[tuple[Path, dict[str, Any]]]:
     return [(path, report) for path, report in found if report.get("kind") == kind]
 
 
+def evals() -> list[tuple[Path, dict[str, Any]]]:
+    """Every accuracy report, without those in which another model answered the same puzzles too."""
+    return [
+        (path, report) for path, report in reports("hrm-edge eval")
+        if report.get("paired") is None or report["paired"]["model"]["variant"] == report["model"]["variant"]
+    ]  # fmt: skip
+
+
 def link(path: Path) -> str:
     """A Markdown link to a results file: the source of the row."""
     report = read_json(path)
@@ -56,7 +64,7 @@ def accuracy() -> str:
         "model", "puzzles of", "count", *(f"{views} view{'s'[: views > 1]}" for views in VIEWS),
         "wrong, called solved", "machine, date",
     )  # fmt: skip
-    for path, report in reports("hrm-edge eval"):
+    for path, report in evals():
         if report.get("arc"):
             continue
         found = {at["views"]: at for at in report["by_views"]}
@@ -73,7 +81,7 @@ def arc() -> str:
     lines = header(
         "answer", "tasks right in two attempts", "cells of the grids right", "with padding counted", "machine, date"
     )
-    for path, report in reports("hrm-edge eval"):
+    for path, report in evals():
         if not (found := report.get("arc")):
             continue
         tasks = f"{found['by_views'][-1]['pass_at_2']:.1%} of {found['tasks']}"
@@ -96,13 +104,13 @@ def share(at: dict[str, Any]) -> str:
 def shipped() -> str:
     """What every shipped model reaches, from its largest measurement on each kind of set, and its latency."""
     lines = header("model", "size", "random minimal puzzles right", "Sudoku-Extreme right", "ms a puzzle, p50 / p90")
-    evals, benches = reports("hrm-edge eval"), reports("hrm-edge bench")
+    answered, benches = evals(), reports("hrm-edge bench")
     for name in sorted(path.parent.name for path in zoo.ZOO.glob(f"*/{MANIFEST}")):
         ms = [
             f"[{report['latency_ms']['p50']:.0f} / {report['latency_ms']['p90']:.0f}]({path.relative_to(ROOT)})"
             for path, report in benches if report["model"]["name"] == name
         ]  # fmt: skip
-        own = [(path, report) for path, report in evals if report["model"]["name"] == name]
+        own = [(path, report) for path, report in answered if report["model"]["name"] == name]
         cells = [
             _best(own, kind) for kind in (("random-minimal-heldout", "random-minimal-unseen"), ("sudoku-extreme",))
         ]
@@ -128,7 +136,7 @@ def precisions() -> str:
         "model", "puzzles of", "count", "views", "exactly right", "float32", "lost, points (95 %, paired)",
         "right only in float32 / only here", "machine, date",
     )  # fmt: skip
-    for path, report in reports("hrm-edge eval"):
+    for path, report in evals():
         if (paired := report.get("paired")) is None:
             continue
         low, high = paired["lost_points_interval_95"]
