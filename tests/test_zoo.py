@@ -48,7 +48,7 @@ def weights_of(name: str) -> tuple[int, int, str]:
 
 @pytest.mark.parametrize("name", [name for name in zoo.names() if zoo.card(name).precision != "fp32"])
 def test_another_precision_is_of_the_same_weights_and_proven(name):
-    """Made from one float32 artifact, shipped or too large to be, within its gate and on 2,000 puzzles paired with it."""
+    """Made from one float32 artifact, shipped or too large to be, within its gate, and on 2,000 puzzles paired."""
     manifest, of = read_manifest(zoo.ZOO / name), name.rpartition("-")[0]
     others = [other for other in zoo.names() if other != name and other.removeprefix(of) in ("", "-fp16", "-int8")]
     assert others
