@@ -82,9 +82,8 @@ Arrays = dict[str, NDArray[Any]]
 
 def model_of(name: str) -> tuple[HRM, Any]:
     """The float32 model and what an export wants to know of it; random weights where none are shipped."""
-    if name in SHIPPED:
-        folder = shipped(name, "fp32") or shipped(name, "fp16")
-        assert folder is not None
+    folder = shipped(name, "fp32") or shipped(name, "fp16")
+    if folder is not None:
         return recover(folder)
     torch.manual_seed(0)
     spec = variant_spec(name, vocab=TASK.vocab, seq_len=TASK.seq_len, grid=TASK.grid, max_steps=2)
@@ -94,8 +93,8 @@ def model_of(name: str) -> tuple[HRM, Any]:
 
 def shipped(name: str, precision: Precision) -> Path | None:
     """The artifact that ships in this precision, if one does."""
-    of = SHIPPED.get(name, name)
-    return zoo.folder_of(of if precision == "fp32" else f"{of}-{precision}")
+    of = SHIPPED.get(name)
+    return None if of is None else zoo.folder_of(of if precision == "fp32" else f"{of}-{precision}")
 
 
 def folder_of(name: str, precision: Precision) -> Path:
